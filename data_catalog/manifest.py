@@ -1,0 +1,103 @@
+"""Fingerprints, atomic writes, and the check that a catalog's files are what its manifest says."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from data_catalog.errors import UserError
+
+FORMAT = 1
+
+
+def fingerprint(*things: Any) -> str:
+    """SHA-256 of the canonical JSON of `things` (models, paths as text, plain values)."""
+    text = json.dumps(things, sort_keys=True, separators=(",", ":"), default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(thing: Any) -> Any:
+    if isinstance(thing, BaseModel):
+        return thing.model_dump(mode="json")
+    if isinstance(thing, Path):
+        return str(thing)
+    raise TypeError(f"a fingerprint is made of plain values, found {type(thing).__name__}")
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path` (file or folder to be made); rename it over `path` if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove(temporary)
+    try:
+        yield temporary
+        if temporary.is_dir():
+            _remove(path)  # a folder cannot be renamed over a full one; its manifest is inside, so this gap reads as "not done"
+        os.replace(temporary, path)
+    finally:
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, thing: Any) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(thing, indent=2, sort_keys=True, default=_plain) + "\n", encoding="utf-8")
+
+
+def describe_files(root: Path, paths: list[Path]) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of each of `paths`, keyed by their place below `root`."""
+    return {
+        path.relative_to(root).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in sorted(paths)
+    }
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """The content of `root/catalog.json`.
+
+    Raises:
+        UserError: there is no finished catalog at `root`, or it was written in another format.
+    """
+    path = root / "catalog.json"
+    if not path.is_file():
+        raise UserError(f"{root}: no catalog here (catalog.json is missing); build one with `clustermix build CONFIG.toml`")
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); build the catalog again") from error
+    if manifest.get("format") != FORMAT:
+        raise UserError(f"{path}: format {manifest.get('format')!r}, this version of clustermix reads format {FORMAT}")
+    return manifest
+
+
+def verify(root: Path) -> list[str]:
+    """A sentence for each file of the catalog that is missing or differs from its manifest; empty if all is well."""
+    faults = []
+    for name, expected in read_manifest(root)["files"].items():
+        path = root / name
+        if not path.resolve().is_relative_to(root.resolve()):
+            faults.append(f"{name}: lies outside the catalog")
+        elif not path.is_file():
+            faults.append(f"{name}: missing")
+        elif path.stat().st_size != expected["bytes"]:
+            faults.append(f"{name}: {path.stat().st_size} bytes, expected {expected['bytes']}")
+        elif sha256_file(path) != expected["sha256"]:
+            faults.append(f"{name}: checksum differs")
+    return faults

@@ -1,0 +1,1 @@
+"""Documents in, catalog out. `run.py` is the story."""

@@ -1,0 +1,109 @@
+"""The config of a build. A field exists because two recipes differ in it."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from data_catalog.layout import Levels
+from data_catalog.settings import Settings
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Rpv2(Settings):
+    """A RedPajama-V2 tree on disk: `documents/SNAPSHOT/SHARD/LANG_BUCKET.json.gz` and its other components."""
+
+    kind: Literal["rpv2"]
+    path: Path
+    snapshots: tuple[str, ...] = ()  # empty: all
+    languages: tuple[str, ...] = ()
+    buckets: tuple[Literal["head", "middle", "tail"], ...] = ("head", "middle", "tail")
+    max_shards: int | None = None
+
+
+class Jsonl(Settings):
+    """JSON lines, `.jsonl` or `.jsonl.gz`, in a file or anywhere below a folder; keys `text` and, if there, `id`, `url`, `source`."""
+
+    kind: Literal["jsonl"]
+    path: Path
+
+
+class PythonDocs(Settings):
+    """Docstrings and bundled documentation of the installed Python packages and the standard library."""
+
+    kind: Literal["python-docs"]
+    packages: tuple[str, ...] = ()  # empty: a fixed list of large packages, as far as they are installed, and the standard library
+    max_documents: int = 24_000
+    min_characters: int = 300
+    held_out_share: Share = 0.3  # of the files of modules that a target names
+
+
+class Target(Settings):
+    """A specialised set, and the basis distributions made from it. Its documents are never part of the corpus."""
+
+    name: Name
+    path: Path | None = None  # JSON lines: a file, or a folder searched for *.jsonl; a file named test* is the test split
+    modules: tuple[str, ...] = ()  # for python-docs: module prefixes, e.g. "scipy.stats"
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Target":
+        if (self.path is None) == (not self.modules):
+            raise ValueError("give either path (JSON lines) or modules (python-docs)")
+        return self
+
+
+class Quality(Settings):
+    preset: Literal["gopher", "together", "c4", "lucie", "none"] = "none"
+    thresholds: dict[str, tuple[float | None, float | None]] = Field(default_factory=dict)  # rule -> (least, most), over the preset's
+
+
+class Dedup(Settings):
+    tiers: tuple[Literal["shipped", "digest"], ...] = ("digest",)
+
+
+class Embed(Settings):
+    model: str = "all-MiniLM-L6-v2"  # installed package's model, a folder, or a name on the Hugging Face hub
+    sha256: str | None = None  # of model.safetensors; None: the known one for all-MiniLM-L6-v2, unchecked for others
+    max_tokens: int = Field(256, ge=8)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the processor has it
+    batch_tokens: int = Field(8_192, ge=256)
+
+
+class Cluster(Settings):
+    granularities: tuple[int, ...] = (64, 4096)
+    unsupported: Literal["cap", "refuse"] = "cap"  # a level with fewer than min_points documents a cell
+    min_points: int = 39
+    sample: int = 2_000_000  # most vectors that training sees
+    iterations: int = 20
+    beam: int = Field(8, ge=1)  # parents an assignment follows down the tree
+
+    @model_validator(mode="after")
+    def _nested(self) -> "Cluster":
+        Levels(self.granularities)
+        return self
+
+
+class Tokenizer(Settings):
+    path: str | None = None  # a folder with tokenizer.json or a hub name; None: train a byte-level BPE on the corpus
+    vocabulary: int = 8_192
+    sample_characters: int = 20_000_000
+
+
+class Build(Settings):
+    out: Path
+    source: Annotated[Rpv2 | Jsonl | PythonDocs, Field(discriminator="kind")]
+    seed: int = 0
+    quality: Quality = Quality()
+    dedup: Dedup = Dedup()
+    embed: Embed = Embed()
+    cluster: Cluster = Cluster()
+    tokenizer: Tokenizer = Tokenizer()
+    held_out_share: Share = 0.02  # of every domain's documents, for the general held-out loss
+    targets: tuple[Target, ...] = ()
+    targets_below: Path | None = None  # each folder below it is a target too
+
+    def all_targets(self) -> tuple[Target, ...]:
+        below = sorted(path for path in self.targets_below.iterdir() if path.is_dir()) if self.targets_below else []
+        return (*self.targets, *(Target(name=path.name, path=path) for path in below))

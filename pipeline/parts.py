@@ -1,0 +1,53 @@
+"""A part: one folder of one stage's output, with a sidecar that says what made it. The sidecar is the only meaning of "done"."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_catalog.manifest import replacing, write_json
+from data_catalog.records import Account
+
+SIDECAR = "part.json"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A finished part, as later stages receive it."""
+
+    folder: Path
+    fingerprint: str
+    account: Account
+    seconds: float  # that making it took
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+def make_part(folder: Path, fingerprint: str, make: Callable[[Path], Account]) -> Part:
+    """Return the part at `folder` if its sidecar has this fingerprint; else let `make` fill a temporary folder and rename it.
+
+    `make` writes the part's files into the folder it is given and returns the account, which must add up.
+    Being killed at any point leaves either the finished part or nothing that counts.
+    """
+    done = read_part(folder)
+    if done is not None and done.fingerprint == fingerprint:
+        return done
+    started = time.perf_counter()
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        account = make(temporary).check(f"{folder.parent.name}/{folder.name}")
+        seconds = time.perf_counter() - started
+        write_json(temporary / SIDECAR, {"fingerprint": fingerprint, "account": account, "seconds": seconds})
+    return Part(folder, fingerprint, account, seconds)
+
+
+def read_part(folder: Path) -> Part | None:
+    """The finished part at `folder`, or None."""
+    try:
+        sidecar = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
+        return Part(folder, sidecar["fingerprint"], Account.model_validate(sidecar["account"]), sidecar["seconds"])
+    except (OSError, ValueError, KeyError):
+        return None
