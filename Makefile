@@ -1,0 +1,41 @@
+# `make` lists the commands. Everything is installed into .venv, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+install: $(STAMP)  ## install everything into .venv
+
+demo: $(STAMP)  ## build a catalog from this machine's own documentation, train three times, write a report (minutes)
+	$(BIN)/clustermix demo
+
+test: $(STAMP)  ## the tests
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: $(STAMP)  ## the tests that take minutes each
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP)  ## format, lint, types, import contracts, file sizes
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@long=$$(find data_catalog pipeline trainer flows tests benchmarks -name "*.py" | xargs wc -l | awk '$$2 != "total" && $$1 > 300'); \
+	if [ -n "$$long" ]; then echo "files over 300 lines:"; echo "$$long"; exit 1; fi
+
+bench: $(STAMP)  ## the benchmarks on ../shared/corpus (hours); results go to benchmarks/results
+	$(BIN)/python -m benchmarks.first_table
+
+fmt: $(STAMP)  ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: help install demo test slow check bench fmt

@@ -1,0 +1,120 @@
+"""The command line. Each command parses, calls one function, prints."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_catalog.errors import UserError
+from flows.environment import prepare
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    help="Cluster a web corpus into thousands of domains; learn, while training, which of them your task needs.",
+    epilog="Start with `clustermix demo`: it builds a catalog from text on this machine, trains on it, and writes a report.",
+)
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config key, e.g. --set cluster.beam=4")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command(epilog="Example: clustermix demo --out demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the catalog, the runs and the report.")] = Path("demo"),
+) -> None:
+    """Build a catalog from this machine's Python documentation, train three times on it, and compare."""
+    from flows.demo import run_demo
+
+    run_demo(out)
+
+
+@app.command(epilog="Example: clustermix build configs/shared_corpus.toml --set cluster.granularities='[16,256]'")
+def build(config: Annotated[Path, typer.Argument(help="A TOML file; see configs/.")], overrides: Set = None) -> None:
+    """Build a catalog; work already done with this config is kept."""
+    from data_catalog.settings import load
+    from flows.summary import print_build
+    from pipeline.config import Build
+
+    settings = load(Build, config, overrides or ())
+    from flows.build import build as flow
+
+    print_build(Path(flow(settings)))
+
+
+@app.command(epilog='Example: clustermix query catalogs/shared "SELECT * FROM domains ORDER BY tokens DESC LIMIT 5"')
+def query(catalog: Path, sql: Annotated[str, typer.Argument(metavar="SELECT")], as_json: Json = False) -> None:
+    """Ask a catalog in SQL. Views: domains, documents, shards, offsets, distributions, accounting, quarantine."""
+    import data_catalog
+
+    table = data_catalog.open(catalog).sql(sql).to_arrow_table()
+    if as_json:
+        print(json.dumps(table.to_pylist(), indent=2, default=str))
+    else:
+        from flows.summary import print_table
+
+        print_table(table)
+
+
+@app.command(epilog="Example: clustermix train configs/train_law.toml --set mixture.mixer=natural --processes 2")
+def train(
+    config: Annotated[Path, typer.Argument(help="A TOML file; see configs/.")],
+    overrides: Set = None,
+    processes: Annotated[int, typer.Option(min=1, help="One process a GPU, or CPU processes.")] = 1,
+) -> None:
+    """Train on a built catalog and write the run's report."""
+    from data_catalog.settings import load
+    from trainer.config import Train
+
+    settings = load(Train, config, overrides or ())
+    from flows.report import write_report
+    from flows.train import check
+    from flows.train import train as flow
+
+    check(settings)
+    run = Path(flow(config, tuple(overrides or ()), processes))
+    print(write_report([run], run / "report.html", settings.catalog))
+
+
+@app.command(epilog="Example: clustermix report runs/dga runs/natural --catalog catalogs/shared")
+def report(
+    runs: list[Path],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    catalog: Annotated[Path | None, typer.Option(help="Adds domain names and sizes.")] = None,
+) -> None:
+    """Write one self-contained page on a run, or comparing several."""
+    from flows.report import write_report
+
+    print(write_report(runs, out, catalog))
+
+
+@app.command(epilog="Example: clustermix verify catalogs/shared")
+def verify(catalog: Path) -> None:
+    """Check that every file of a catalog has the size and checksum that its manifest says."""
+    from data_catalog.manifest import read_manifest
+    from data_catalog.manifest import verify as faults_of
+
+    faults = faults_of(catalog)
+    for fault in faults:
+        print(fault)
+    if faults:
+        raise typer.Exit(1)
+    print(f"{catalog}: {len(read_manifest(catalog)['files'])} files as recorded")
+
+
+def main() -> None:
+    """Exit codes: 0 done; 1 failed; 2 the request cannot be carried out, one sentence on standard error."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    prepare()
+    try:
+        app()
+    except UserError as error:
+        print(f"clustermix: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""Prefect's settings for a command-line run: quiet, offline, its files in the user's cache. The user's own settings win."""
+
+import os
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "clustermix"
+
+
+def prepare(debug: bool = False) -> None:
+    """Call before the first import of Prefect."""
+    defaults = {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_HOME": str(cache_folder() / "prefect"),
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_LOGGING_LEVEL": "DEBUG" if debug else "CRITICAL",  # failures reach the person as our own sentences
+        "TOKENIZERS_PARALLELISM": "true",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)

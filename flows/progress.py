@@ -1,0 +1,33 @@
+"""Progress on a terminal as bars, elsewhere as one line a stage."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=True)
+
+
+@contextmanager
+def bar(name: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """Yield `advance(steps, note)`."""
+    started = perf_counter()
+    if not console.is_terminal:
+        notes = [""]
+        yield lambda _steps, note: notes.__setitem__(0, note)
+        console.print(f"{name}: {total} of {total} in {perf_counter() - started:.1f} s {notes[0]}", highlight=False, soft_wrap=True)
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<22}"),
+        BarColumn(40),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        shown = progress.add_task(name, total=total, note="")
+        yield lambda steps, note: progress.update(shown, advance=steps, note=note)

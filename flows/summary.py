@@ -1,0 +1,62 @@
+"""What commands print on the terminal."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import data_catalog
+
+LONGEST = 60
+
+
+def print_table(table: pa.Table) -> None:
+    """An Arrow table; numbers to the right, long text cut."""
+    shown = Table(box=None, header_style="bold", pad_edge=False)
+    for field in table.schema:
+        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        shown.add_column(field.name, justify="right" if number else "left")
+    for row in table.to_pylist():
+        shown.add_row(*(Text(_cell(value)) for value in row.values()))  # Text: markup in a document stays text
+    _console(shown)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def print_build(root: Path) -> None:
+    """What a finished build holds, what it dropped and why, and where the time went."""
+    catalog = data_catalog.open(root)
+    levels = " → ".join(f"{k:,}" for k in catalog.levels.granularities)
+    console = Console()
+    console.print(f"[bold]{root}[/bold]: {catalog.manifest['documents']:,} documents in {levels} domains", highlight=False)
+    for warning in catalog.manifest["warnings"]:
+        console.print(f"[yellow]note[/yellow] {warning}", highlight=False)
+    print_table(
+        catalog.sql("""
+            SELECT stage, sum(rows) FILTER (outcome = 'read') AS read, sum(rows) FILTER (outcome = 'kept') AS kept,
+                   coalesce(string_agg(reason || ' ' || rows, ', ' ORDER BY rows DESC) FILTER (reason IS NOT NULL), '') AS dropped
+            FROM accounting GROUP BY stage
+            ORDER BY min(list_position(['source', 'quality', 'dedup', 'embed', 'assign', 'sort', 'shard'], stage))""").to_arrow_table()
+    )
+    seconds = sorted(catalog.manifest["stage_seconds"].items(), key=lambda item: -item[1])
+    console.print("seconds of work: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds), highlight=False, soft_wrap=True)
+
+
+def _console(thing: Table) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200
+    console.print(thing)

@@ -1,0 +1,33 @@
+import numpy as np
+import pytest
+
+from data_catalog.errors import UserError
+from data_catalog.layout import Layout, Levels
+
+
+def test_a_domain_is_a_prefix_of_the_leaf():
+    levels = Levels((2, 4, 12))
+    leaves = np.arange(12)
+    assert levels.domains(leaves, 4).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert levels.domains(leaves, 2).tolist() == [0] * 6 + [1] * 6
+    assert levels.domains(leaves, 12).tolist() == list(range(12))
+    assert levels.span(4) == 3
+
+
+@pytest.mark.parametrize("granularities", [(), (4, 6), (4, 4), (8, 4), (0,)])
+def test_levels_must_nest(granularities):
+    with pytest.raises(UserError, match="each dividing the next"):
+        Levels(granularities)
+
+
+def test_a_level_that_is_not_there():
+    with pytest.raises(UserError, match=r"level 3: this catalog has levels \[2, 4\]"):
+        Levels((2, 4)).span(3)
+
+
+def test_the_work_folder_and_the_views_are_not_content(tmp_path):
+    layout = Layout(tmp_path)
+    for path in (layout.documents(0), layout.manifest, layout.database, layout.work / "source" / "x", layout.offsets):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert layout.result_files() == [layout.documents(0), layout.offsets]

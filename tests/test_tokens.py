@@ -1,0 +1,65 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_catalog import tables
+from data_catalog.errors import UserError
+from data_catalog.layout import Layout, Levels
+from data_catalog.tokens import open_target, open_tokens, write_tokens
+
+PAD = 99
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Leaves 0 and 3 of four; leaf 0: documents [1 2 3 0] and [4 5 0]; leaf 3: [6 0]; leaf 3 heldout: [7 0]."""
+    for top, documents in enumerate([[[1, 2, 3, 0], [4, 5, 0]], [[6, 0], [7, 0]]]):
+        layout = Layout(tmp_path)
+        layout.tokens(top).parent.mkdir(exist_ok=True)
+        write_tokens(layout.tokens(top), pa.array(documents, pa.large_list(pa.uint16())))
+    columns = ("leaf", "split", "top", "first_row", "rows", "first_token", "tokens")
+    rows = [(0, "train", 0, 0, 2, 0, 7), (3, "train", 1, 0, 1, 0, 2), (3, "heldout", 1, 1, 1, 2, 2)]
+    pq.write_table(pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows], tables.OFFSETS), Layout(tmp_path).offsets)
+    return tmp_path
+
+
+def test_every_token_but_the_first_is_predicted_once(store):
+    tokens = open_tokens(store, Levels((2, 4)), "train", PAD)
+    assert tokens.sequences(4).tolist() == [2, 0, 0, 1]
+    inputs, labels = tokens.read(np.array([0, 0, 3]), np.array([0, 1, 0]), 4)
+    assert inputs.tolist() == [[1, 2, 3, 0], [4, 5, PAD, PAD], [6, PAD, PAD, PAD]]
+    assert labels.tolist() == [[2, 3, 0, 4], [5, 0, -100, -100], [0, -100, -100, -100]]
+
+
+def test_the_splits_do_not_mix(store):
+    tokens = open_tokens(store, Levels((2, 4)), "heldout", PAD)
+    assert tokens.sequences(4).tolist() == [0, 0, 0, 1]
+    assert tokens.read(np.array([3]), np.array([0]), 2)[0].tolist() == [[7, PAD]]
+
+
+def test_an_exact_fit_has_no_empty_last_sequence(store):
+    assert open_tokens(store, Levels((2, 4)), "train", PAD).sequences(6).tolist() == [1, 0, 0, 1]
+    assert open_tokens(store, Levels((2, 4)), "train", PAD).sequences(3).tolist() == [2, 0, 0, 1]
+
+
+def test_offsets_past_the_end_are_refused(store):
+    table = pq.read_table(Layout(store).offsets)
+    grown = table.set_column(6, "tokens", pa.array([8, 2, 2]))
+    pq.write_table(grown, Layout(store).offsets)
+    with pytest.raises(UserError, match="points past the end"):
+        open_tokens(store, Levels((2, 4)), "train", PAD)
+
+
+def test_a_target_is_read_by_split(tmp_path):
+    folder = tmp_path / "targets" / "law"
+    folder.mkdir(parents=True)
+    write_tokens(folder / "tokens.arrow", pa.array([[1, 0], [2, 3, 0]], pa.large_list(pa.uint16())))
+    pq.write_table(pa.table({"split": ["align", "test"]}), folder / "documents.parquet")
+    test = open_target(tmp_path, "law", "test", PAD)
+    assert test.read(np.array([0]), np.array([0]), 4)[0].tolist() == [[2, 3, PAD, PAD]]
+    with pytest.raises(UserError, match="its validation split is empty"):
+        open_target(tmp_path, "law", "validation", PAD)
+    for name in ("art", "../law", ".."):
+        with pytest.raises(UserError, match="not in .*; targets there: law"):
+            open_target(tmp_path, name, "test", PAD)
