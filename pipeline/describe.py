@@ -51,8 +51,8 @@ def describe(shards: list[Part], folder: Path, levels: Levels) -> Part:
 def _level(files: list[str], terms: list[list[str]], levels: Levels, k: int) -> Iterator[dict[str, object]]:
     place = {"files": files, "span": levels.span(k)}
     with duckdb.connect() as connection:
-        statistics = {row["domain"]: row for row in connection.execute(STATISTICS, place).to_arrow_table().to_pylist()}
-        sources = {row["domain"]: row for row in connection.execute(SOURCES, place).to_arrow_table().to_pylist()}
+        statistics = {row["domain"]: row for row in connection.sql(STATISTICS, params=place).to_arrow_table().to_pylist()}
+        sources = {row["domain"]: row for row in connection.sql(SOURCES, params=place).to_arrow_table().to_pylist()}
     depth = levels.granularities.index(k)
     branch = k // levels.granularities[depth - 1] if depth else 0
     empty = {"documents": 0, "tokens": 0, "mean_distance": None, "distance_quantiles": [], "exemplars": []}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -41,10 +42,10 @@ def by_distance(
     All vectors have unit length, but for empty domains, whose centroid is zero: they get no weight.
     """
     filled = np.flatnonzero(np.linalg.norm(centroids, axis=1) > 0)
-    similarity = x @ centroids[filled].T
-    m = min(nearest, len(filled))
-    near = np.argpartition(-similarity, m - 1, axis=1)[:, :m]
-    logits = -(2 - 2 * np.take_along_axis(similarity, near, axis=1).astype(np.float64)) / temperature
+    index = faiss.IndexFlatIP(centroids.shape[1])
+    index.add(np.ascontiguousarray(centroids[filled], np.float32))
+    similarity, near = index.search(np.ascontiguousarray(x, np.float32), min(nearest, len(filled)))
+    logits = -(2 - 2 * similarity.astype(np.float64)) / temperature
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
     weights = np.zeros(len(centroids))

@@ -57,7 +57,7 @@ def sort_part(source: Part, verdicts: Part, assigned: Part, tokenizer: Part, fol
 def split(ids: pa.ChunkedArray, held_out: float, most: str, few: str) -> pa.Array:
     """`few` for a share `held_out` of the documents, by hash of the id: the same for every build."""
     mixed = ids.to_numpy() * np.uint64(0x9E3779B97F4A7C15)  # id_int orders samples elsewhere: decorrelate
-    return pa.array(np.where(mixed < np.uint64(int(held_out * (2**64 - 1))), few, most).astype(object), pa.string())
+    return pa.array(np.where(mixed < np.uint64(int(held_out * 2**64)), few, most).astype(object), pa.string())
 
 
 def shard_part(top: int, runs: list[Part], folder: Path, levels: Levels) -> Part:
@@ -68,7 +68,7 @@ def shard_part(top: int, runs: list[Part], folder: Path, levels: Levels) -> Part
         mine = [("leaf", ">=", top * span), ("leaf", "<", (top + 1) * span)]
         table = pa.concat_tables([pq.read_table(run.folder / "run.parquet", filters=mine) for run in runs]).sort_by(ORDER)
         ids = table["ids"].combine_chunks()
-        documents = table.drop_columns(["ids"]).cast(tables.DOCUMENTS)
+        documents = table.select(tables.DOCUMENTS.names).cast(tables.DOCUMENTS)
         _write_grouped(out / "documents.parquet", documents, documents["leaf"].to_numpy(), ROW_GROUP)
         write_tokens(out / "tokens.arrow", ids)
         pq.write_table(_offsets(documents, top), out / "offsets.parquet")

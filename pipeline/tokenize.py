@@ -68,7 +68,7 @@ def _sample(sources: list[Part], verdicts: Part, config: Tokenizer) -> Iterator[
     """About `sample_characters` of kept text, chosen by document id: the same for any order of work."""
     share = min(1.0, config.sample_characters / max(verdicts.account.kept.characters, 1))
     log.info("tokenizer: training on %.0f %% of the kept text", 100 * share)
-    limit = int(share * (2**64 - 1))
+    limit = min(int(share * 2**64), 2**64 - 1)
     for part in sources:
         for batch in kept_batches(part, verdicts, ["id_int", "text"]):
             chosen = batch.filter(pc.less_equal(batch["id_int"], pa.scalar(limit, pa.uint64())))

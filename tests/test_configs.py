@@ -1,0 +1,21 @@
+"""Every recipe loads."""
+
+from pathlib import Path
+
+import pytest
+
+from data_catalog.settings import load
+from pipeline.config import Build
+from trainer.config import Train
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted([*(ROOT / "configs").glob("*.toml"), *(ROOT / "flows").glob("*.toml")])
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
+def test_it_loads(recipe):
+    load(Train if "train" in recipe.name else Build, recipe)
+
+
+def test_there_are_recipes():
+    assert len(RECIPES) >= 6
