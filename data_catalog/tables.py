@@ -58,7 +58,7 @@ TARGET = pa.schema(
         ("doc_id", pa.string()),
         ("id_int", pa.uint64()),
         ("text", pa.large_string()),
-        ("split", pa.string()),  # align | validation | test, by hash of the id; a file named test* is the test split
+        ("split", pa.string()),  # align | validation | test; see pipeline/targets.py
         ("leaf", pa.uint32()),
         ("distance", pa.float32()),
         ("tokens", pa.int64()),

@@ -20,7 +20,7 @@ class Rpv2(Settings):
     snapshots: tuple[str, ...] = ()  # empty: all
     languages: tuple[str, ...] = ()
     buckets: tuple[Literal["head", "middle", "tail"], ...] = ("head", "middle", "tail")
-    max_shards: int | None = None
+    max_shards: int | None = Field(default=None, ge=1)
 
 
 class Jsonl(Settings):
@@ -35,7 +35,7 @@ class PythonDocs(Settings):
 
     kind: Literal["python-docs"]
     packages: tuple[str, ...] = ()  # empty: a fixed list of large packages, as far as they are installed, and the standard library
-    max_documents: int = 24_000
+    max_documents: int = Field(default=24_000, ge=1)
     min_characters: int = 300
     held_out_share: Share = 0.3  # of the files of modules that a target names
 
@@ -54,9 +54,16 @@ class Target(Settings):
         return self
 
 
+class Bounds(Settings):
+    """What replaces a rule's bounds; one that is not given is no bound."""
+
+    least: float | None = None
+    most: float | None = None
+
+
 class Quality(Settings):
     preset: Literal["gopher", "together", "c4", "lucie", "none"] = "none"
-    thresholds: dict[str, tuple[float | None, float | None]] = Field(default_factory=dict)  # rule -> (least, most), over the preset's
+    thresholds: dict[str, Bounds] = Field(default_factory=dict)  # by rule, over the preset's
 
 
 class Dedup(Settings):
@@ -66,9 +73,9 @@ class Dedup(Settings):
 class Embed(Settings):
     model: str = "all-MiniLM-L6-v2"  # installed package's model, a folder, or a name on the Hugging Face hub
     sha256: str | None = None  # of model.safetensors; None: the known one for all-MiniLM-L6-v2, unchecked for others
-    max_tokens: int = Field(256, ge=8)
+    max_tokens: int = Field(default=256, ge=8)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the processor has it
-    batch_tokens: int = Field(8_192, ge=256)
+    batch_tokens: int = Field(default=8_192, ge=256)
 
 
 class Cluster(Settings):
@@ -77,7 +84,7 @@ class Cluster(Settings):
     min_points: int = 39
     sample: int = 2_000_000  # most vectors that training sees
     iterations: int = 20
-    beam: int = Field(8, ge=1)  # parents an assignment follows down the tree
+    beam: int = Field(default=8, ge=1)  # parents an assignment follows down the tree
 
     @model_validator(mode="after")
     def _nested(self) -> "Cluster":

@@ -1,0 +1,113 @@
+"""Quality rules as data: each preset is a list of bounds on named signals. A document's bitmask follows the order of its preset."""
+
+import difflib
+from collections.abc import Mapping
+
+from data_catalog.errors import UserError
+from data_catalog.settings import Settings
+from pipeline.config import Bounds
+
+
+class Rule(Settings):
+    """Keep a document if `least <= signal <= most`; None is no bound. A document without the signal passes."""
+
+    id: str
+    signal: str
+    least: float | None = None
+    most: float | None = None
+    threshold: str  # where the numbers come from
+
+
+_GOPHER = "Rae et al. 2021, Scaling Language Models (Gopher), table A1 and section A1.1"
+_CARD = "RedPajama-V2 data card, example of the Gopher rules"
+_C4 = "Raffel et al. 2020, Exploring the Limits of Transfer Learning (C4), section 2.2"
+_LUCIE = "Lucie training data set, filters of its RedPajama-V2 part"
+
+_TOP = {2: 0.20, 3: 0.18, 4: 0.16}
+_REPEATED = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
+
+
+def _basic(threshold: str) -> tuple[Rule, ...]:
+    return (
+        Rule(id="words", signal="rps_doc_word_count", least=50, most=100_000, threshold=threshold),
+        Rule(id="mean_word_length", signal="rps_doc_mean_word_length", least=3, most=10, threshold=threshold),
+        Rule(id="symbols", signal="rps_doc_symbol_to_word_ratio", most=0.1, threshold=threshold),
+        # kept as the mean over lines, which is the share of lines: the sum over ccnet_nlines
+        Rule(id="bullets", signal="rps_lines_start_with_bulletpoint", most=0.9, threshold=threshold),
+    )
+
+
+def _ellipsis(threshold: str) -> Rule:
+    return Rule(id="ellipsis", signal="rps_doc_frac_lines_end_with_ellipsis", most=0.3, threshold=threshold)
+
+
+def _alphabetic(most: float, threshold: str) -> Rule:
+    return Rule(id="alphabetic", signal="rps_doc_frac_no_alph_words", most=most, threshold=threshold)
+
+
+def _top(threshold: str, sizes: tuple[int, ...] = (2, 3, 4)) -> tuple[Rule, ...]:
+    return tuple(Rule(id=f"top_{n}gram", signal=f"rps_doc_frac_chars_top_{n}gram", most=_TOP[n], threshold=threshold) for n in sizes)
+
+
+def _repeated(threshold: str) -> tuple[Rule, ...]:
+    return tuple(
+        Rule(id=f"dupe_{n}grams", signal=f"rps_doc_frac_chars_dupe_{n}grams", most=most, threshold=threshold)
+        for n, most in _REPEATED.items()
+    )
+
+
+C4 = (
+    Rule(id="curly_bracket", signal="rps_doc_curly_bracket", most=0, threshold=_C4),
+    Rule(id="lorem_ipsum", signal="rps_doc_lorem_ipsum", most=0, threshold=_C4),
+    Rule(id="bad_words", signal="rps_doc_ldnoobw_words", most=0, threshold=_C4),
+    Rule(id="sentences", signal="rps_doc_num_sentences", least=3, threshold=_C4),
+)
+
+PRESETS: Mapping[str, tuple[Rule, ...]] = {
+    "none": (),
+    "gopher": (
+        *_basic(_GOPHER),
+        _ellipsis(_GOPHER),
+        _alphabetic(0.2, _GOPHER),  # the signal counts punctuation as words: 0.3 is nearer to what Gopher meant
+        *_top(_GOPHER),
+        *_repeated(_GOPHER),
+    ),
+    "together": (*_basic(_CARD), *_top(_CARD, (2,))),
+    "c4": C4,
+    "lucie": (
+        *_basic(_LUCIE),
+        _ellipsis(_LUCIE),
+        _alphabetic(0.3, _LUCIE),
+        *_top(_LUCIE),
+        *_repeated(_LUCIE),
+        *C4,
+        Rule(id="language", signal="ccnet_language_score", least=0.65, threshold=_LUCIE),
+        Rule(id="perplexity", signal="ccnet_perplexity", least=10, most=1_000, threshold=_LUCIE),
+    ),
+}
+
+
+def resolve(preset: str, thresholds: Mapping[str, Bounds]) -> tuple[Rule, ...]:
+    """The rules of a preset with some bounds replaced; the order, and so each rule's bit, stays.
+
+    Raises:
+        UserError: the preset is unknown, has no rule of a given name, or a least is above its most.
+    """
+    if preset not in PRESETS:
+        raise UserError(f"quality.preset {preset}: unknown; known presets: {', '.join(PRESETS)}")
+    rules = PRESETS[preset]
+    known = [rule.id for rule in rules]
+    for name, bounds in thresholds.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"its rules: {', '.join(known) or 'none'}"
+            raise UserError(f"quality.thresholds.{name}: preset {preset} has no such rule; {hint}")
+        if bounds.least is not None and bounds.most is not None and bounds.least > bounds.most:
+            raise UserError(f"quality.thresholds.{name}: least {bounds.least} is above most {bounds.most}; no document can pass")
+    return tuple(_replaced(rule, thresholds) for rule in rules)
+
+
+def _replaced(rule: Rule, thresholds: Mapping[str, Bounds]) -> Rule:
+    if rule.id not in thresholds:
+        return rule
+    return rule.model_copy(update={**thresholds[rule.id].model_dump(), "threshold": "quality.thresholds of this build"})
