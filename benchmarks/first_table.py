@@ -32,7 +32,14 @@ def runs(seeds: int, steps: int) -> Iterator[tuple[str, str, int, Path, list[str
     for seed, (mixer, target) in product(range(seeds), [("natural", TARGETS[0]), *product(("importance", "dga"), TARGETS)]):
         folder = Path(f"runs/first-table/{mixer}-{target}-{seed}")
         others = [name for name in TARGETS if name != target]
-        settings = {"out": str(folder), "seed": seed, "target": target, "mixture.mixer": mixer, "training.steps": steps, "evaluation.targets": others}
+        settings = {
+            "out": str(folder),
+            "seed": seed,
+            "target": target,
+            "mixture.mixer": mixer,
+            "training.steps": steps,
+            "evaluation.targets": others,
+        }
         yield mixer, target, seed, folder, [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
@@ -51,7 +58,9 @@ def agreement(catalog: Path, truth: Path) -> list[str]:
     leaf = labels["leaf"].to_numpy()
     rows = ["| domains | NMI with the 12 labelled domains | NMI with the 32 sources |", "|---|---|---|"]
     for k in open_catalog.levels.granularities:
-        found = [normalized_mutual_info_score(labels[name].to_pylist(), open_catalog.levels.domains(leaf, k)) for name in ("domain", "source")]
+        found = [
+            normalized_mutual_info_score(labels[name].to_pylist(), open_catalog.levels.domains(leaf, k)) for name in ("domain", "source")
+        ]
         rows.append(f"| {k} | {found[0]:.3f} | {found[1]:.3f} |")
     return rows
 
@@ -105,9 +114,11 @@ def main() -> None:
     text = [
         "# The first table: sample corpus, tiny model",
         headline(),
-        f"Catalog `{opened.manifest['fingerprint'][:12]}`: {opened.manifest['documents']:,} documents, domains {list(opened.levels.granularities)}. "
+        f"Catalog `{opened.manifest['fingerprint'][:12]}`: {opened.manifest['documents']:,} documents, "
+        f"domains {list(opened.levels.granularities)}. "
         f"Model: Llama-style, {parameters:,} parameters, `{CONFIG}` with the mixer changed, {arguments.steps} steps. "
-        f"Loss in nats per token on held-out text; mean ± standard error over {arguments.seeds} seeds. Repeats: sequences drawn / distinct sequences drawn.",
+        f"Loss in nats per token on held-out text; mean ± standard error over {arguments.seeds} seeds. "
+        "Repeats: sequences drawn / distinct sequences drawn.",
         "\n".join(table(found)),
         "## Clusters and ground truth",
         "\n".join(agreement(catalog, config.source.path / "truth.parquet")),  # type: ignore[union-attr]

@@ -25,13 +25,14 @@ FILES = {  # view -> where its Parquet files are, below the catalog
 DERIVED = {
     "shards": """
         CREATE VIEW shards AS
-        SELECT top, format('documents/top={:04d}/part-0000.parquet', top) AS documents_file, format('tokens/top={:04d}.arrow', top) AS tokens_file,
+        SELECT top, format('documents/top={:04d}/part-0000.parquet', top) AS documents_file,
+               format('tokens/top={:04d}.arrow', top) AS tokens_file,
                min(leaf) AS first_leaf, max(leaf) AS last_leaf, count(DISTINCT leaf) AS leaves, sum(rows)::BIGINT AS documents,
                coalesce(sum(tokens) FILTER (split = 'train'), 0)::BIGINT AS train_tokens,
                coalesce(sum(tokens) FILTER (split = 'heldout'), 0)::BIGINT AS heldout_tokens
         FROM offsets GROUP BY top ORDER BY top""",
 }
-SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}  # nothing is fetched
+SETTINGS: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}  # nothing is fetched
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Catalog:
             raise UserError(f"query: {error}") from error
 
 
-def open(root: str | Path) -> Catalog:  # noqa: A001 - reads as data_catalog.open(...)
+def open(root: str | Path) -> Catalog:
     """Open the catalog at `root`. Queries can read files below `root` and nothing else, and nothing from the network.
 
     Raises:
@@ -97,7 +98,7 @@ def write_database(root: Path) -> None:
             # A view is checked when it is made: find its files from here, while it stores the path below the catalog.
             connection.execute("SET file_search_path = $root", {"root": str(root)})
             for view, pattern in FILES.items():
-                connection.execute(f"CREATE VIEW {view} AS FROM read_parquet('{pattern}', hive_partitioning = false)")  # noqa: S608 - our own constants
+                connection.execute(f"CREATE VIEW {view} AS FROM read_parquet('{pattern}', hive_partitioning = false)")
             for statement in DERIVED.values():
                 connection.execute(statement)
         finally:

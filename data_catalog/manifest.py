@@ -64,9 +64,7 @@ def write_json(path: Path, thing: Any) -> None:
 
 def describe_files(root: Path, paths: list[Path]) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of each of `paths`, keyed by their place below `root`."""
-    return {
-        path.relative_to(root).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in sorted(paths)
-    }
+    return {path.relative_to(root).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in sorted(paths)}
 
 
 def read_manifest(root: Path) -> dict[str, Any]:

@@ -29,7 +29,8 @@ def as_tasks(stage: str, function: Callable[..., Part], calls: Sequence[tuple[An
 
     Prefect's cache is not used: a part's sidecar alone decides what is done.
     """
-    stage_task = task(function, name=stage, retries=2, retry_delay_seconds=1, retry_condition_fn=worth_a_retry, cache_policy=NO_CACHE)
+    wrap = task(name=stage, retries=2, retry_delay_seconds=1, retry_condition_fn=worth_a_retry, cache_policy=NO_CACHE)
+    stage_task = wrap(function)
     futures = []
     for arguments in calls:
         folder = next(argument for argument in arguments if isinstance(argument, Path))
@@ -41,7 +42,11 @@ def as_tasks(stage: str, function: Callable[..., Part], calls: Sequence[tuple[An
     return [future.result() for future in futures]
 
 
-@flow(name="build", flow_run_name="build {config.out}", task_runner=ThreadPoolTaskRunner(max_workers=WORKERS))  # type: ignore[call-overload]
+@flow(
+    name="build",
+    flow_run_name="build {config.out}",
+    task_runner=ThreadPoolTaskRunner(max_workers=WORKERS),  # type: ignore[arg-type] # futures are invariant in its stub
+)
 def build(config: Build) -> str:
     """Build a catalog and return its folder."""
     return str(run.build(config, each=as_tasks))

@@ -17,6 +17,7 @@ def prepare(debug: bool = False) -> None:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_LOGGING_LEVEL": "DEBUG" if debug else "CRITICAL",  # failures reach the person as our own sentences
         "TOKENIZERS_PARALLELISM": "true",
+        "OMP_WAIT_POLICY": "passive",  # threads that spin while they wait take the cores from those that work
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

@@ -19,7 +19,7 @@ from trainer.config import Train
 POLL_SECONDS = 0.5
 
 
-class TrainingFailed(Exception):
+class TrainingError(Exception):
     """The trainer's process ended with an error; the message holds what it said last."""
 
 
@@ -29,13 +29,13 @@ def command(config: Path, overrides: Sequence[str], processes: int) -> list[str]
     return [*launcher, str(config), *(word for override in overrides for word in ("--set", override))]
 
 
-@flow(name="train", flow_run_name="train {config}", validate_parameters=False)  # type: ignore[call-overload]
+@flow(name="train", flow_run_name="train {config}", validate_parameters=False)
 def train(config: Path, overrides: Sequence[str] = (), processes: int = 1) -> str:
     """Train on a built catalog, showing progress from the run's metrics; returns the run's folder.
 
     Raises:
         UserError: the config or the catalog it names is not usable.
-        TrainingFailed: the trainer's process failed.
+        TrainingError: the trainer's process failed.
     """
     settings = load(Train, config, overrides)
     check(settings)
@@ -58,7 +58,7 @@ def train(config: Path, overrides: Sequence[str] = (), processes: int = 1) -> st
                 process.wait()
         if process.returncode:
             output.seek(0)
-            raise TrainingFailed(f"the trainer ended with code {process.returncode}:\n{output.read()[-4000:]}")
+            raise TrainingError(f"the trainer ended with code {process.returncode}:\n{output.read()[-4000:]}")
     return str(settings.out)
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from data_catalog.database import write_database
 from data_catalog.errors import AccountingError
 from data_catalog.layout import Layout, Levels
 from data_catalog.manifest import FORMAT, describe_files, fingerprint, sha256_file, write_json
-from data_catalog.records import Account, total
+from data_catalog.records import Account, Tally, total
 from pipeline.config import Build
 from pipeline.distribution import corpus_distributions
 from pipeline.encoder import identify
@@ -59,7 +60,7 @@ def publish(built: Built, levels: Levels, config: Build) -> Path:
 
 def check_chain(accounts: Mapping[str, Account]) -> None:
     """Every stage reads exactly what the one before it kept, in rows and characters; see `publish`."""
-    for before, after in zip(CHAIN, CHAIN[1:], strict=False):
+    for before, after in pairwise(CHAIN):
         if accounts[before].kept != accounts[after].read:
             raise AccountingError(f"{before} kept {accounts[before].kept} but {after} read {accounts[after].read}")
 
@@ -106,7 +107,7 @@ def accounting_table(accounts: Mapping[str, Account]) -> pa.Table:
     """One row a stage and outcome (tables.ACCOUNTING)."""
     rows = []
     for stage, account in accounts.items():
-        amounts = [("read", None, account.read), ("kept", None, account.kept)]
+        amounts: list[tuple[str, str | None, Tally]] = [("read", None, account.read), ("kept", None, account.kept)]
         amounts += [("dropped", reason, tally) for reason, tally in sorted(account.dropped.items())]
         amounts += [("failed", reason, tally) for reason, tally in sorted(account.failed.items())]
         rows += [{"stage": stage, "outcome": outcome, "reason": reason, **tally.model_dump()} for outcome, reason, tally in amounts]

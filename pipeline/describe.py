@@ -1,6 +1,7 @@
 """What is in each domain: sizes, distances, characteristic terms, exemplars, sources, and flags for what looks wrong."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import duckdb
@@ -55,7 +56,7 @@ def _level(files: list[str], terms: list[list[str]], levels: Levels, k: int) -> 
         sources = {row["domain"]: row for row in connection.sql(SOURCES, params=place).to_arrow_table().to_pylist()}
     depth = levels.granularities.index(k)
     branch = k // levels.granularities[depth - 1] if depth else 0
-    empty = {"documents": 0, "tokens": 0, "mean_distance": None, "distance_quantiles": [], "exemplars": []}
+    empty: dict[str, object] = {"documents": 0, "tokens": 0, "mean_distance": None, "distance_quantiles": [], "exemplars": []}
     for domain in range(k):
         known = statistics.get(domain, empty)
         yield {
@@ -99,7 +100,7 @@ def _openings(shards: list[Part], levels: Levels) -> Iterator[str]:
     for top, part in enumerate(shards):
         table = pq.read_table(part.folder / "documents.parquet", columns=["leaf", "text"])
         bounds = np.searchsorted(table["leaf"].to_numpy(), np.arange(top * span, (top + 1) * span + 1))
-        for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+        for first, last in pairwise(bounds):
             texts = table["text"].slice(first, min(last - first, TERM_DOCUMENTS))
             yield "\n".join(str(text)[:TERM_CHARACTERS] for text in texts.to_pylist())
 

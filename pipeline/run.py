@@ -71,7 +71,9 @@ def build(config: Build, each: Each = one_by_one) -> Path:
 
     # What the domains are, and where the targets fall.
     targets = config.all_targets()
-    placed = each("targets", target_part, [(t, tree, tokenizer, f, config) for t, f in zip(targets, folders("targets", targets), strict=True)])
+    placed = each(
+        "targets", target_part, [(t, tree, tokenizer, f, config) for t, f in zip(targets, folders("targets", targets), strict=True)]
+    )
     [description] = each("describe", describe, [(stored, work / "describe" / "all", levels)])
 
     stages = {"source": sources, "quality": judged, "dedup": [unique], "embed": embedded, "assign": assigned, "sort": runs, "shard": stored}

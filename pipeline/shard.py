@@ -93,7 +93,9 @@ def _offsets(documents: pa.Table, top: int) -> pa.Table:
     """First row and token of every (leaf, split) of one sorted file."""
     leaf, tokens = documents["leaf"].to_numpy(), documents["tokens"].to_numpy()
     train = pc.equal(documents["split"], "train").to_numpy()
-    starts = np.flatnonzero(np.r_[True, (np.diff(leaf) != 0) | (np.diff(train.astype(np.int8)) != 0)]) if len(leaf) else np.empty(0, np.int64)
+    starts = (
+        np.flatnonzero(np.r_[True, (np.diff(leaf) != 0) | (np.diff(train.astype(np.int8)) != 0)]) if len(leaf) else np.empty(0, np.int64)
+    )
     ends = np.r_[starts[1:], len(leaf)] if len(starts) else starts
     before = np.r_[0, np.cumsum(tokens)]
     return pa.table(

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -40,7 +39,9 @@ def make_tokenizer(sources: list[Part], verdicts: Part, folder: Path, config: Bu
             tokenizer = _load_given(given)
         else:
             trained = _train(_sample(sources, verdicts, config.tokenizer), config.tokenizer.vocabulary)
-            tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT)
+            tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+                tokenizer_object=trained, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT
+            )
         tokenizer.save_pretrained(out)
         return Account()
 
@@ -52,7 +53,7 @@ def _identity(given: str) -> str:
     return sha256_file(file) if file.is_file() else given
 
 
-def _load_given(given: str):  # type: ignore[no-untyped-def] # noqa: ANN202 - a transformers tokenizer
+def _load_given(given: str):  # type: ignore[no-untyped-def]
     from transformers import AutoTokenizer  # noqa: PLC0415
 
     try:
@@ -120,5 +121,3 @@ def encode(texts: Sequence[str], tokenizer: Part) -> pa.LargeListArray:
 def vocabulary(tokenizer: Part) -> int:
     fast, _ = load_tokenizer(tokenizer.folder / "tokenizer.json")
     return int(fast.get_vocab_size())
-
-

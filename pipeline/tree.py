@@ -40,7 +40,7 @@ class Tree:
     @cached_property
     def filled(self) -> dict[int, Bool[np.ndarray, " cells"]]:
         """Which cells of each level are not empty."""
-        return {k: level.any(axis=1) for k, level in self.centroids.items()}
+        return {k: np.asarray(level.any(axis=1)) for k, level in self.centroids.items()}
 
     @property
     def dimension(self) -> int:
