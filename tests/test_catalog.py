@@ -14,8 +14,8 @@ def test_a_chain_without_loss():
 
 def test_a_document_lost_between_two_stages_is_an_error():
     short = Account(read=Tally(rows=1, characters=6), kept=Tally(rows=1, characters=6))
-    accounts = {stage: REST for stage in CHAIN} | {"shard": short}
-    with pytest.raises(AccountingError, match="sort kept .*rows=2.* but shard read .*rows=1"):
+    accounts = dict.fromkeys(CHAIN, REST) | {"shard": short}
+    with pytest.raises(AccountingError, match=r"sort kept .*rows=2.* but shard read .*rows=1"):
         check_chain(accounts)
 
 

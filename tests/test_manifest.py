@@ -66,7 +66,11 @@ def test_verify_does_not_follow_a_path_out_of_the_catalog(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "no catalog here"), ("{", "not valid JSON"), (json.dumps({"format": 99}), "format 99, this version of clustermix reads format 1")],
+    [
+        (None, "no catalog here"),
+        ("{", "not valid JSON"),
+        (json.dumps({"format": 99}), "format 99, this version of clustermix reads format 1"),
+    ],
 )
 def test_what_is_not_a_catalog_is_refused(tmp_path, text, message):
     if text is not None:

@@ -61,5 +61,5 @@ def test_a_target_is_read_by_split(tmp_path):
     with pytest.raises(UserError, match="its validation split is empty"):
         open_target(tmp_path, "law", "validation", PAD)
     for name in ("art", "../law", ".."):
-        with pytest.raises(UserError, match="not in .*; targets there: law"):
+        with pytest.raises(UserError, match=r"not in .*; targets there: law"):
             open_target(tmp_path, name, "test", PAD)
