@@ -1,0 +1,35 @@
+"""`python -m trainer CONFIG.toml [--set key.sub=value ...]`, or `torchrun -m trainer ...` for several processes."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_catalog.errors import UserError
+from data_catalog.settings import load
+from trainer.config import Train
+
+STOPPED = 143  # the usual exit code of a process that SIGTERM ended: a checkpoint was written, the run is not finished
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m trainer", description="Train on a catalog, from the last checkpoint if there is one.")
+    parser.add_argument("config", type=Path, help="a TOML file")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY.SUB=VALUE", help="change a setting")
+    chosen = parser.parse_args(arguments)
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    try:
+        config = load(Train, chosen.config, chosen.overrides)
+        from trainer.loop import train  # noqa: PLC0415 - a wrong config is refused before torch is imported
+
+        return 0 if train(config) else STOPPED
+    except UserError as error:
+        if os.environ.get("RANK", "0") == "0":  # every process finds the same mistake: one sentence is enough
+            sys.stderr.write(f"{error}\n")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""The output layer and its loss in one piece: logits of a few hundred positions at a time, so that they stay in the cache.
+
+With a small model the logits are by far its largest tensor, and softmax over them is bound by memory. Here each piece's gradient is
+taken while its logits are at hand; nothing of the size positions x vocabulary is ever kept.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from data_catalog.tokens import IGNORED
+
+PIECE_ELEMENTS = {"cpu": 2**20, "cuda": 2**27}  # logits of one piece: about the second-level cache, or half a gigabyte
+
+
+def head_loss_sum(
+    hidden: Float[Tensor, "*shape width"], weight: Float[Tensor, "vocabulary width"], labels: Int[Tensor, "*shape"]
+) -> Tensor:
+    """Sum of the cross entropies of `softmax(hidden weight^T)` at all labels that are not masked, in nats, fp32.
+
+    The products run in the type that autocast has chosen, everything else in fp32.
+    """
+    kept = labels.reshape(-1) != IGNORED
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    loss: Tensor = _HeadLoss.apply(hidden.reshape(-1, hidden.shape[-1])[kept], weight, labels.reshape(-1)[kept], dtype)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, dtype: torch.dtype) -> Tensor:
+        wants = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        rows = max(PIECE_ELEMENTS.get(hidden.device.type, 2**24) // len(weight), 1)
+        narrow = weight.to(dtype)
+        to_hidden = torch.empty_like(hidden) if wants else None
+        to_weight = torch.zeros_like(weight, dtype=torch.float32) if wants else None
+        total = hidden.new_zeros((), dtype=torch.float32)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for start in range(0, len(hidden), rows):
+                part, answers = hidden[start : start + rows].to(dtype), labels[start : start + rows, None]
+                logits = (part @ narrow.T).float()
+                normaliser = logits.logsumexp(1, keepdim=True)
+                total += (normaliser - logits.gather(1, answers)).sum()
+                if to_hidden is not None and to_weight is not None:
+                    error = logits.sub_(normaliser).exp_()  # softmax, and minus one at the answer: the loss's gradient in the logits
+                    error.scatter_add_(1, answers, torch.full_like(normaliser, -1.0))
+                    error = error.to(dtype)
+                    to_hidden[start : start + rows] = error @ narrow
+                    to_weight += error.T @ part
+        if wants:
+            ctx.save_for_backward(to_hidden, to_weight)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        to_hidden, to_weight = ctx.saved_tensors
+        return to_hidden * gradients[0], to_weight * gradients[0], None, None

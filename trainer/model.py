@@ -1,0 +1,90 @@
+"""The language model and its loss. Any causal model that transformers loads will do; nothing here depends on its kind."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from data_catalog.errors import UserError
+from data_catalog.tokens import IGNORED
+from trainer.config import Model, Training
+from trainer.data import Batch
+from trainer.head import head_loss_sum
+
+# layers, hidden size, heads: sizes of the GPT-2 family, tied embeddings
+PRESETS = {"tiny": (4, 128, 4), "125m": (12, 768, 12), "350m": (24, 1024, 16), "750m": (36, 1280, 20)}
+
+
+def build_model(config: Model, vocabulary: int, end_of_text: int, sequence_tokens: int, seed: int) -> PreTrainedModel:
+    """A model for the catalog's tokens, in fp32 on the CPU, in evaluation mode.
+
+    Evaluation mode also while training: it turns dropout off, which leaves no random state to save or to keep equal over ranks.
+
+    Raises:
+        UserError: the sizes do not fit each other, there is no model at `path`, or it has too few token embeddings.
+    """
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if config.path is not None:
+        return _load(config.path, vocabulary)
+    layers, hidden, heads = PRESETS[config.preset]
+    layers, hidden, heads = config.layers or layers, config.hidden_size or hidden, config.heads or heads
+    if hidden % (2 * heads):
+        raise UserError(f"model: hidden_size {hidden} cannot be split over {heads} heads of even size; change one of them")
+    llama = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=-(-hidden * 8 // 3 // 64) * 64,  # 8/3 of the width, as a gated layer has three matrices
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=sequence_tokens,
+        tie_word_embeddings=True,
+        bos_token_id=end_of_text,
+        eos_token_id=end_of_text,
+        use_cache=False,
+    )
+    with torch.random.fork_rng():
+        torch.random.manual_seed(seed)
+        model = LlamaForCausalLM(llama)
+    model.train(mode=False)
+    return model
+
+
+def _load(path: str, vocabulary: int) -> PreTrainedModel:
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        place = "folder" if Path(path).is_dir() else "name on the hub"
+        raise UserError(f"model {path}: no causal language model in this {place} ({error})") from error
+    rows = int(model.config.vocab_size)
+    if rows < vocabulary:
+        raise UserError(
+            f"model {path}: has {rows} token embeddings, the catalog's tokenizer {vocabulary}; build with the model's tokenizer"
+        )
+    model.train(mode=False)
+    return model
+
+
+def loss_sum(model: nn.Module, inputs: Tensor, labels: Tensor, precision: str) -> Tensor:
+    """Sum of the cross entropies, in nats, of all unmasked labels. Padding is on the right: causal attention never sees it."""
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        if isinstance(model, LlamaForCausalLM):  # whose logits are the plain product of hidden state and head
+            hidden = model.model(input_ids=inputs, use_cache=False).last_hidden_state
+            return head_loss_sum(hidden, model.lm_head.weight, labels)
+        logits = model(input_ids=inputs, use_cache=False).logits
+        return functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+
+
+def backward(model: nn.Module, batch: Batch, training: Training) -> Tensor:
+    """Add the gradient of this batch's share of the global mean loss to `.grad`, in micro-batches; return that share, fp64, detached."""
+    share = torch.zeros((), dtype=torch.float64, device=batch.inputs.device)
+    micro = training.micro_batch_sequences
+    for inputs, labels in zip(torch.split(batch.inputs, micro), torch.split(batch.labels, micro), strict=True):
+        if len(inputs):
+            loss = loss_sum(model, inputs, labels, training.precision) / batch.total
+            loss.backward()  # type: ignore[no-untyped-call]
+            share += loss.detach().double()
+    return share
