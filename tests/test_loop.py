@@ -106,8 +106,11 @@ def test_another_config_in_the_same_folder_is_refused(config: Train, catalog: Pa
 
 @pytest.mark.parametrize("mixer", ["natural", "uniform", "importance"])
 def test_static_mixers_keep_their_weights(catalog: Path, tmp_path: Path, mixer: str) -> None:
-    config = tiny_config(catalog, tmp_path / "run", mixture={"mixer": mixer}, training={"steps": 7}, checkpoint={"every_steps": 0})
+    sections = {"training": {"steps": 7}, "checkpoint": {"every_steps": 0}, "evaluation": {"targets": ["spe"]}}
+    config = tiny_config(catalog, tmp_path / "run", mixture={"mixer": mixer}, **sections)
     assert train(config)
+    losses = {record["set"]: record["loss"] for record in records(config.out, "eval")}
+    assert losses["spe/test"] == losses["target/test"]  # the run's own target, measured a second time as a further one
     rows = pq.read_table(config.out / "weights.parquet").to_pylist()
     assert [(row["sampling"], row["scores"]) for row in rows] == [([1.0], None)] * 2
     usage = pq.read_table(config.out / "usage.parquet").to_pydict()

@@ -22,8 +22,8 @@ class EvaluationSet:
 
 
 def evaluation_set(name: str, pool: Pool, most: int, seed: int) -> EvaluationSet:
-    """Up to `most` sequences of `pool`, chosen uniformly: for the corpus this is the natural mixture."""
-    leaves, rows = pool.in_order(seed, f"evaluate/{name}", 0, min(most, pool.total))
+    """Up to `most` sequences of `pool`, chosen uniformly: for the corpus this is the natural mixture. The name does not matter."""
+    leaves, rows = pool.in_order(seed, "evaluate", 0, min(most, pool.total))
     return EvaluationSet(name, pool, leaves, rows)
 
 
