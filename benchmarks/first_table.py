@@ -100,7 +100,7 @@ def spread(values: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--out", type=Path, default=Path(f"benchmarks/results/{today()}-first-table.md"))
     arguments = parser.parse_args()
     config = load(Build, Path("configs/sample.toml"))

@@ -32,7 +32,10 @@ DERIVED = {
                coalesce(sum(tokens) FILTER (split = 'heldout'), 0)::BIGINT AS heldout_tokens
         FROM offsets GROUP BY top ORDER BY top""",
 }
-SETTINGS: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}  # nothing is fetched
+SETTINGS: dict[str, str | bool | int | float | list[str]] = {  # nothing is fetched
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
 
 
 @dataclass(frozen=True)
