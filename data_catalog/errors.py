@@ -8,5 +8,9 @@ class UserError(Exception):
     """
 
 
+class TrainingError(Exception):
+    """The trainer's process failed; the message holds what it said last."""
+
+
 class AccountingError(Exception):
     """A stage lost or invented documents: `read != kept + dropped + failed`. A bug, never the user's fault."""

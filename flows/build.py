@@ -35,10 +35,11 @@ def as_tasks(stage: str, function: Callable[..., Part], calls: Sequence[tuple[An
     for arguments in calls:
         folder = next(argument for argument in arguments if isinstance(argument, Path))
         futures.append(stage_task.with_options(task_run_name=f"{stage}/{folder.name}").submit(*arguments))
+    documents = 0
     with bar(stage, len(futures)) as advance:
         for future in as_completed(futures):
-            part = future.result()
-            advance(1, f"{part.account.read.rows:,} documents")
+            documents += future.result().account.read.rows
+            advance(1, f"{documents:,} documents" if documents else "")
     return [future.result() for future in futures]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from data_catalog.errors import UserError
+from data_catalog.errors import TrainingError, UserError
 from flows.environment import prepare
 
 app = typer.Typer(
@@ -39,7 +39,10 @@ def build(config: Annotated[Path, typer.Argument(help="A TOML file; see configs/
     from flows.summary import print_build
     from pipeline.config import Build
 
+    from pipeline.run import check
+
     settings = load(Build, config, overrides or ())
+    check(settings)  # a mistake is said before Prefect is started
     from flows.build import build as flow
 
     print_build(Path(flow(settings)))
@@ -114,6 +117,9 @@ def main() -> None:
     except UserError as error:
         print(f"clustermix: {error}", file=sys.stderr)
         sys.exit(2)
+    except TrainingError as error:
+        print(f"clustermix: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

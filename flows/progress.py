@@ -15,9 +15,10 @@ def bar(name: str, total: int) -> Iterator[Callable[[int, str], None]]:
     """Yield `advance(steps, note)`."""
     started = perf_counter()
     if not console.is_terminal:
-        notes = [""]
-        yield lambda _steps, note: notes.__setitem__(0, note)
-        console.print(f"{name}: {total} of {total} in {perf_counter() - started:.1f} s {notes[0]}", highlight=False, soft_wrap=True)
+        done: list[tuple[int, str]] = [(0, "")]
+        yield lambda steps, note: done.append((done[-1][0] + steps, note))
+        steps, note = done[-1]
+        console.print(f"{name}: {steps} of {total} in {perf_counter() - started:.1f} s {note}", highlight=False, soft_wrap=True)
         return
     columns = (
         SpinnerColumn(),

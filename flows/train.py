@@ -10,17 +10,14 @@ from tempfile import TemporaryFile
 
 from prefect import flow
 
-from data_catalog.errors import UserError
+from data_catalog.errors import TrainingError, UserError
 from data_catalog.manifest import read_manifest
 from data_catalog.settings import load
 from flows.progress import bar
 from trainer.config import Train
 
 POLL_SECONDS = 0.5
-
-
-class TrainingError(Exception):
-    """The trainer's process ended with an error; the message holds what it said last."""
+REFUSAL = "clustermix: "  # how the trainer begins a sentence for the user
 
 
 def command(config: Path, overrides: Sequence[str], processes: int) -> list[str]:
@@ -34,7 +31,7 @@ def train(config: Path, overrides: Sequence[str] = (), processes: int = 1) -> st
     """Train on a built catalog, showing progress from the run's metrics; returns the run's folder.
 
     Raises:
-        UserError: the config or the catalog it names is not usable.
+        UserError: the config or the catalog it names is not usable, or the trainer refused to go on.
         TrainingError: the trainer's process failed.
     """
     settings = load(Train, config, overrides)
@@ -58,8 +55,15 @@ def train(config: Path, overrides: Sequence[str] = (), processes: int = 1) -> st
                 process.wait()
         if process.returncode:
             output.seek(0)
-            raise TrainingError(f"the trainer ended with code {process.returncode}:\n{output.read()[-4000:]}")
+            _raise(output.read())
     return str(settings.out)
+
+
+def _raise(output: str) -> None:
+    refusals = [line.removeprefix(REFUSAL) for line in output.splitlines() if line.startswith(REFUSAL)]
+    if refusals:
+        raise UserError(refusals[0])
+    raise TrainingError(f"the trainer failed:\n{output[-4000:]}")
 
 
 def check(settings: Train) -> None:

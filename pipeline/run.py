@@ -1,7 +1,7 @@
 """The story of a build: documents in, catalog out. Read this first.
 
-Every stage is a plain function `stage(inputs..., folder, config) -> Part` that does nothing if its part is already there.
-`each` decides who calls it: a plain loop here, Prefect tasks in `flows/build.py`. The catalog is the same.
+A stage is a function `stage(inputs..., folder, config) -> Part` that does nothing if its part is there. `each` decides who calls it:
+a plain loop here, Prefect tasks in `flows/build.py`. The catalog is the same.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ from pipeline.config import Build
 from pipeline.dedup import dedup
 from pipeline.describe import describe
 from pipeline.distribution import target_part
+from pipeline.documents import Shard
 from pipeline.embed import embed_part
 from pipeline.encoder import identify
 from pipeline.parts import Part
@@ -35,46 +36,45 @@ def one_by_one(stage: str, function: Callable[..., Part], calls: Sequence[tuple[
     return [function(*arguments) for arguments in calls]
 
 
+def check(config: Build) -> list[Shard]:
+    """The pieces of the corpus. Raises UserError for what is wrong with the request, before any work starts."""
+    check_targets(config)
+    identify(config.embed)
+    return plan(config)
+
+
 def build(config: Build, each: Each = one_by_one) -> Path:
     """Build the catalog that `config` describes and return its folder; work already done with this config is kept.
 
-    Raises:
-        UserError: the config asks for what the data or this machine cannot give; nothing is half-published.
+    Raises UserError if the config asks for what the data or this machine cannot give; nothing is half-published.
     """
     work = Layout(config.out).work
+    shards = check(config)
 
-    def folders(stage: str, parts: Sequence[Any]) -> list[Path]:
-        return [work / stage / part.name for part in parts]
-
-    # What is wrong with the request is said before any work starts.
-    shards = plan(config)
-    check_targets(config)
-    identify(config.embed)
+    def at(stage: str, part: Any = None) -> Path:
+        return work / stage / (part.name if part else "all")
 
     # Documents: read, judged by the quality rules, one copy of each kept.
-    sources = each("source", read_shard, [(s, f, config) for s, f in zip(shards, folders("source", shards), strict=True)])
-    judged = each("quality", judge_part, [(s, f, config) for s, f in zip(sources, folders("quality", sources), strict=True)])
-    [unique] = each("dedup", dedup, [(sources, judged, work / "dedup" / "all", config)])
+    sources = each("source", read_shard, [(shard, at("source", shard), config) for shard in shards])
+    judged = each("quality", judge_part, [(part, at("quality", part), config) for part in sources])
+    [unique] = each("dedup", dedup, [(sources, judged, at("dedup"), config)])
 
     # Meaning: one vector a document, one tree over the vectors, one leaf a document.
-    embedded = each("embed", embed_part, [(s, unique, f, config) for s, f in zip(sources, folders("embed", sources), strict=True)])
-    [tree] = each("tree", train_tree, [(embedded, work / "tree" / "all", config)])
-    assigned = each("assign", assign_part, [(e, tree, f, config) for e, f in zip(embedded, folders("assign", embedded), strict=True)])
+    embedded = each("embed", embed_part, [(part, unique, at("embed", part), config) for part in sources])
+    [tree] = each("tree", train_tree, [(embedded, at("tree"), config)])
+    assigned = each("assign", assign_part, [(part, tree, at("assign", part), config) for part in embedded])
     levels = load_tree(tree.folder).levels
 
     # The store: documents and their tokens, written once, in the order of the leaves.
-    [tokenizer] = each("tokenizer", make_tokenizer, [(sources, unique, work / "tokenizer" / "all", config)])
-    places = zip(sources, assigned, folders("sort", sources), strict=True)
-    runs = each("sort", sort_part, [(s, unique, a, tokenizer, f, config, levels) for s, a, f in places])
-    tops = range(levels.granularities[0])
-    stored = each("shard", shard_part, [(top, runs, work / "shard" / f"{top:04d}", levels) for top in tops])
+    [tokenizer] = each("tokenizer", make_tokenizer, [(sources, unique, at("tokenizer"), config)])
+    pairs = zip(sources, assigned, strict=True)
+    runs = each("sort", sort_part, [(part, unique, a, tokenizer, at("sort", part), config, levels) for part, a in pairs])
+    stored = each("shard", shard_part, [(top, runs, work / "shard" / f"{top:04d}", levels) for top in range(levels.granularities[0])])
 
     # What the domains are, and where the targets fall.
     targets = config.all_targets()
-    placed = each(
-        "targets", target_part, [(t, tree, tokenizer, f, config) for t, f in zip(targets, folders("targets", targets), strict=True)]
-    )
-    [description] = each("describe", describe, [(stored, work / "describe" / "all", levels)])
+    placed = each("targets", target_part, [(target, tree, tokenizer, at("targets", target), config) for target in targets])
+    [description] = each("describe", describe, [(stored, at("describe"), levels)])
 
     stages = {"source": sources, "quality": judged, "dedup": [unique], "embed": embedded, "assign": assigned, "sort": runs, "shard": stored}
     return publish(Built(stages, tree, tokenizer, placed, description), levels, config)

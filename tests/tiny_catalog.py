@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from data_catalog.layout import Layout, Levels
 from data_catalog.manifest import fingerprint, sha256_file, write_json
-from data_catalog.tables import DISTRIBUTIONS, OFFSETS, TARGET
+from data_catalog.tables import DISTRIBUTIONS, DOMAINS, OFFSETS, TARGET
 from data_catalog.tokens import write_tokens
 
 LEVELS = Levels((2, 8))
@@ -45,6 +45,7 @@ def write_tiny_catalog(root: Path, documents: tuple[int, ...] = DOCUMENTS, docum
     for name, leaf in TARGETS.items():
         _write_target(layout.target(name), random, leaf, document_tokens)
     _write_distributions(layout, rows)
+    _write_domains(layout, rows)
     end_of_text = _write_tokenizer(layout.tokenizer)
     write_json(
         layout.manifest,
@@ -52,6 +53,7 @@ def write_tiny_catalog(root: Path, documents: tuple[int, ...] = DOCUMENTS, docum
             "format": 1,
             "fingerprint": fingerprint("tiny", documents, document_tokens),
             "granularities": LEVELS.granularities,
+            "targets": list(TARGETS),
             "encoder": ENCODER,
             "tokenizer": {"vocabulary": VOCABULARY, "end_of_text": end_of_text, "sha256": sha256_file(layout.tokenizer / "tokenizer.json")},
             "files": {},
@@ -103,6 +105,21 @@ def _write_distributions(layout: Layout, offsets: list[dict]) -> None:
         if weight > 0
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=DISTRIBUTIONS), layout.distributions)
+
+
+def _write_domains(layout: Layout, offsets: list[dict]) -> None:
+    rows = [
+        {
+            "level": level,
+            "domain": domain,
+            "documents": sum(row["rows"] for row in offsets if row["leaf"] // LEVELS.span(level) == domain),
+            "tokens": sum(row["tokens"] for row in offsets if row["leaf"] // LEVELS.span(level) == domain),
+            "terms": [f"w{domain}"],
+        }
+        for level in LEVELS.granularities
+        for domain in range(level)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=DOMAINS), layout.domains)
 
 
 def _write_tokenizer(folder: Path) -> int:

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if train(config) else STOPPED
     except UserError as error:
         if os.environ.get("RANK", "0") == "0":  # every process finds the same mistake: one sentence is enough
-            sys.stderr.write(f"{error}\n")
+            sys.stderr.write(f"clustermix: {error}\n")
         return 2
 
 
