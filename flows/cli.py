@@ -38,7 +38,6 @@ def build(config: Annotated[Path, typer.Argument(help="A TOML file; see configs/
     from data_catalog.settings import load
     from flows.summary import print_build
     from pipeline.config import Build
-
     from pipeline.run import check
 
     settings = load(Build, config, overrides or ())

@@ -10,10 +10,11 @@ from rich.text import Text
 
 import data_catalog
 
-LONGEST = 60
+LONGEST = 60  # characters of a cell
+WIDTH = 200  # where there is no terminal
 
 
-def print_table(table: pa.Table) -> None:
+def print_table(table: pa.Table, console: Console | None = None) -> None:
     """An Arrow table; numbers to the right, long text cut."""
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for field in table.schema:
@@ -21,14 +22,17 @@ def print_table(table: pa.Table) -> None:
         shown.add_column(field.name, justify="right" if number else "left")
     for row in table.to_pylist():
         shown.add_row(*(Text(_cell(value)) for value in row.values()))  # Text: markup in a document stays text
-    _console(shown)
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    console.print(shown)
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:,.4g}"
+        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.4g}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -53,10 +57,3 @@ def print_build(root: Path) -> None:
     )
     seconds = sorted(catalog.manifest["stage_seconds"].items(), key=lambda item: -item[1])
     console.print("seconds of work: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds), highlight=False, soft_wrap=True)
-
-
-def _console(thing: Table) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200
-    console.print(thing)

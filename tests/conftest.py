@@ -2,6 +2,8 @@ import os
 
 import pytest
 
+from tests.tiny_corpus import write_corpus
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
@@ -16,3 +18,15 @@ def prefect_server(tmp_path_factory):
 
     with prefect_test_harness(server_startup_timeout=120):
         yield
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """A small catalog built by the plain loop, and the settings it was built with."""
+    from data_catalog.settings import parse
+    from pipeline.config import Build
+    from pipeline.run import build
+
+    folder = tmp_path_factory.mktemp("built")
+    settings = write_corpus(folder)
+    return build(parse(Build, settings, "test")), settings

@@ -12,14 +12,6 @@ from data_catalog.manifest import read_manifest, verify
 from data_catalog.settings import parse
 from pipeline.config import Build
 from pipeline.run import build, one_by_one
-from tests.tiny_corpus import write_corpus
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("built")
-    settings = write_corpus(folder)
-    return build(parse(Build, settings, "test")), settings
 
 
 def test_every_document_is_reachable_or_has_a_reason(built):

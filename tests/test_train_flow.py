@@ -29,7 +29,7 @@ def test_what_can_be_seen_at_once_is_refused_before_a_process_starts(catalog, tm
     from flows.train import train
 
     config = write_config(tmp_path, catalog, tmp_path / "run")
-    with pytest.raises(UserError, match="target art: not in .*; targets there: "):
+    with pytest.raises(UserError, match=r"target art: not in .*; targets there: "):
         train(config, ["target=art"])
     with pytest.raises(UserError, match=r"mixture\.level 3: .* has levels"):
         train(config, ["mixture.level=3"])

@@ -1,0 +1,37 @@
+"""Fill the README with real output: the answer below each SQL block, and the newest first table."""
+
+import argparse
+import re
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+
+import data_catalog
+from flows.summary import print_table
+
+README = Path("README.md")
+ANSWERED = re.compile(r"```sql\n(?P<query>.*?)```\n```text\n.*?```", re.DOTALL)
+RESULTS = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- end of results -->)", re.DOTALL)
+
+
+def answer(catalog: data_catalog.Catalog, query: str) -> str:
+    written = StringIO()
+    print_table(catalog.sql(query).to_arrow_table(), Console(file=written))
+    table = "\n".join(line.rstrip() for line in written.getvalue().splitlines())
+    return f"```sql\n{query}```\n```text\n{table}\n```"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("catalog", type=Path)
+    catalog = data_catalog.open(parser.parse_args().catalog)
+    text = ANSWERED.sub(lambda block: answer(catalog, block["query"]), README.read_text(encoding="utf-8"))
+    newest = max(Path("benchmarks/results").glob("*-first-table.md"))
+    table = newest.read_text(encoding="utf-8").split("\n\n")[3]
+    note = f"\nFrom [`{newest}`]({newest}):\n\n{table}\n\n"
+    README.write_text(RESULTS.sub(lambda _: note, text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
