@@ -59,11 +59,11 @@ def plan(source: Rpv2) -> list[Shard]:
         if (not source.snapshots or snapshot in source.snapshots)
         and (not source.languages or language in source.languages)
         and bucket in source.buckets
-    ][: None if source.max_shards is None else max(0, source.max_shards)]
+    ][: source.max_shards]
     if not chosen:
         raise UserError(
-            f"source: no file of {root} is left by snapshots {list(source.snapshots)}, languages {list(source.languages)}, "
-            f"buckets {list(source.buckets)} and max_shards {source.max_shards}"
+            f"source: no file of {root} is left by snapshots {list(source.snapshots)}, languages {list(source.languages)} "
+            f"and buckets {list(source.buckets)}"
         )
     _compare_with_listings(root, found, {snapshot for snapshot, _, _, _ in chosen}, {language for _, _, language, _ in chosen})
     return [_shard(root, f"{snapshot}/{number}/{language}_{bucket}") for snapshot, number, language, bucket in chosen]

@@ -75,8 +75,6 @@ def test_plan_orders_and_filters_and_gives_each_shard_its_files(tmp_path):
         ({"snapshots": ("2023-07",)}, "source.snapshots: 2023-07 not in"),
         ({"languages": ("en", "xx")}, "source.languages: xx not in"),
         ({"buckets": ("tail",)}, "is left by"),
-        ({"max_shards": 0}, "is left by"),
-        ({"max_shards": -1}, "is left by"),
     ],
 )
 def test_filters_that_leave_nothing_are_refused(tmp_path, filters, sentence):
