@@ -71,7 +71,7 @@ def open(root: str | Path) -> Catalog:
     """Open the catalog at `root`. Queries can read files below `root` and nothing else, and nothing from the network.
 
     Raises:
-        UserError: there is no finished catalog at `root`.
+        UserError: there is no finished catalog at `root`, or a file of it is missing or damaged.
     """
     import duckdb  # noqa: PLC0415
 
@@ -80,7 +80,10 @@ def open(root: str | Path) -> Catalog:
     connection = duckdb.connect(config=SETTINGS)
     connection.execute("SET TimeZone = 'UTC'")
     for view, pattern in FILES.items():
-        connection.read_parquet(f"{glob.escape(str(root))}/{pattern}", hive_partitioning=False).create_view(view)
+        try:
+            connection.read_parquet(f"{glob.escape(str(root))}/{pattern}", hive_partitioning=False).create_view(view)
+        except duckdb.Error as error:
+            raise UserError(f"{root}: {pattern} cannot be read ({error}); `clustermix verify` tells which files are damaged") from error
     for statement in DERIVED.values():
         connection.execute(statement)
     # Paths are checked as they are written in the view, where special characters are escaped.

@@ -116,6 +116,9 @@ def main() -> None:
     except UserError as error:
         print(f"clustermix: {error}", file=sys.stderr)
         sys.exit(2)
+    except ModuleNotFoundError as error:
+        print(f"clustermix: this command needs {error.name}, which is not installed: pip install 'clustermix[all]'", file=sys.stderr)
+        sys.exit(2)
     except TrainingError as error:
         print(f"clustermix: {error}", file=sys.stderr)
         sys.exit(1)
