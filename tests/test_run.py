@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 
+import pyarrow.parquet as pq
 import pytest
 
 import data_catalog
+from data_catalog.layout import Layout
 from data_catalog.manifest import read_manifest, verify
 from data_catalog.settings import parse
 from pipeline.config import Build
@@ -49,6 +51,23 @@ def test_the_target_falls_where_its_subject_is(built):
         WHERE p.name = 'space' AND p.kind = $kind AND p.level = 4 GROUP BY d.source ORDER BY sum(p.weight) DESC LIMIT 1"""
     for kind in ("hard", "distance"):
         assert data_catalog.open(built[0]).sql(query.replace("$kind", f"'{kind}'")).fetchall() == [("astronomy",)]
+
+
+def test_only_the_align_split_shapes_a_distribution(built):
+    query = """
+        SELECT coalesce(sum(p.weight), 0) FROM distributions p
+        WHERE p.name = 'space' AND p.kind = 'hard' AND p.level = 4 AND p.domain IN (SELECT leaf FROM documents WHERE source = 'music')"""
+    assert data_catalog.open(built[0]).sql(query).fetchall() == [(0,)]
+
+
+def test_offsets_point_at_rows_of_their_leaf_and_split(built):
+    catalog = data_catalog.open(built[0])
+    for row in catalog.sql("SELECT * FROM offsets").to_arrow_table().to_pylist():
+        documents = pq.read_table(Layout(built[0]).documents(row["top"])).slice(row["first_row"], row["rows"])
+        assert set(documents["leaf"].to_pylist()) == {row["leaf"]}
+        assert set(documents["split"].to_pylist()) == {row["split"]}
+        assert sum(documents["tokens"].to_pylist()) == row["tokens"]
+    assert catalog.sql("SELECT count(*) = count(DISTINCT (leaf, split)), count(DISTINCT split) FROM offsets").fetchall() == [(True, 2)]
 
 
 def test_distributions_sum_to_one(built):

@@ -28,8 +28,9 @@ def write_corpus(folder: Path, documents: int = 160) -> dict[str, Any]:
     with (folder / "corpus" / "part-1.jsonl").open("a") as file:
         file.write('{"id": "copy", "text": ' + json.dumps(rows[0]["text"]) + '}\n{"no": "text"}\nnot json\n')
     (folder / "target").mkdir()
-    for name, first, count in (("train", 1000, 40), ("test", 2000, 10)):
-        lines = [json.dumps({"id": f"{name}-{i}", "text": sentences(SUBJECTS["astronomy"], i)}) for i in range(first, first + count)]
+    # The test split is on another subject, so that one can see whether it took part in the distributions.
+    for name, subject, count in (("train", "astronomy", 40), ("test", "music", 10)):
+        lines = [json.dumps({"id": f"{name}-{i}", "text": sentences(SUBJECTS[subject], 1000 + i)}) for i in range(count)]
         (folder / "target" / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     return {
         "out": str(folder / "catalog"),
