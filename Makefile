@@ -18,10 +18,7 @@ demo: $(STAMP)  ## build a catalog from this machine's own documentation, train 
 	$(BIN)/clustermix demo
 
 test: $(STAMP)  ## the tests
-	$(BIN)/python -m pytest -m "not slow"
-
-slow: $(STAMP)  ## the tests that take minutes each
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest
 
 check: $(STAMP)  ## format, lint, types, import contracts, file sizes
 	$(BIN)/ruff format --check .
@@ -38,4 +35,4 @@ fmt: $(STAMP)  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-.PHONY: help install demo test slow check bench fmt
+.PHONY: help install demo test check bench fmt

@@ -12,10 +12,7 @@ from pipeline.quality import judge_part
 from pipeline.source import plan, read_shard
 
 CORPUS = Path(__file__).parent.parent.parent / "shared" / "corpus"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (CORPUS / "documents").is_dir(), reason="the sample corpus is not beside this checkout"),
-]
+pytestmark = pytest.mark.skipif(not (CORPUS / "documents").is_dir(), reason="the sample corpus is not beside this checkout")
 
 
 @pytest.fixture(scope="module")
