@@ -11,7 +11,6 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
-from sklearn.metrics import normalized_mutual_info_score
 
 import data_catalog
 from benchmarks.hardware import headline, today
@@ -22,6 +21,7 @@ prepare()
 from flows.build import build  # noqa: E402 - after Prefect's settings
 from flows.train import train  # noqa: E402
 from pipeline.config import Build  # noqa: E402
+from pipeline.describe import agreement  # noqa: E402
 
 TARGETS = ("heldout_biomed", "heldout_law")
 CONFIG = Path("configs/train_sample.toml")
@@ -50,31 +50,14 @@ def losses(folder: Path) -> dict[str, float]:
     return {record["set"]: record["loss"] for record in records if record["kind"] == "eval"} | final
 
 
-def agreement(catalog: Path, truth: Path) -> list[str]:
+def clusters(catalog: Path, truth: Path) -> list[str]:
     """Normalised mutual information of the domains with the corpus's own labels, a row a level."""
-    open_catalog = data_catalog.open(catalog)
-    documents = open_catalog.sql("SELECT doc_id, leaf FROM documents").to_arrow_table()  # noqa: F841 - the query below reads it
-    labels = duckdb.sql(f"SELECT leaf, domain, source FROM documents JOIN read_parquet('{truth}') USING (doc_id)").to_arrow_table()
-    leaf = labels["leaf"].to_numpy()
-    rows = ["| domains | NMI with the 12 labelled domains | NMI with the 32 sources |", "|---|---|---|"]
-    for k in open_catalog.levels.granularities:
-        found = [
-            normalized_mutual_info_score(labels[name].to_pylist(), open_catalog.levels.domains(leaf, k)) for name in ("domain", "source")
-        ]
-        rows.append(f"| {k} | {found[0]:.3f} | {found[1]:.3f} |")
-    return rows
-
-
-def stages(catalog: Path) -> list[str]:
-    """Documents a second of work of each stage; parts that ran at the same time count their own seconds."""
     opened = data_catalog.open(catalog)
-    read = dict(opened.sql("SELECT stage, sum(rows)::BIGINT FROM accounting WHERE outcome = 'read' GROUP BY stage").fetchall())
-    rows = ["| stage | documents | seconds | documents/s |", "|---|---|---|---|"]
-    for stage, seconds in opened.manifest["stage_seconds"].items():
-        documents = read.get(stage, opened.manifest["documents"])
-        rate = f"{documents / seconds:,.0f}" if stage != "targets" else "–"
-        rows.append(f"| {stage} | {documents if stage != 'targets' else '–'} | {seconds:,.1f} | {rate} |")
-    return rows
+    documents = opened.sql("SELECT doc_id, leaf FROM documents").to_arrow_table()  # noqa: F841 - the query below reads it
+    labels = duckdb.sql(f"SELECT leaf, domain, source FROM documents JOIN read_parquet('{truth}') USING (doc_id)").to_arrow_table()
+    found = [agreement(labels[name].to_pylist(), labels["leaf"].to_numpy(), opened.levels) for name in ("domain", "source")]
+    rows = ["| domains | NMI with the 12 labelled domains | NMI with the 32 sources |", "|---|---|---|"]
+    return rows + [f"| {k} | {found[0][k]:.3f} | {found[1][k]:.3f} |" for k in opened.levels.granularities]
 
 
 def table(found: dict[tuple[str, str], list[dict[str, float]]]) -> list[str]:
@@ -87,8 +70,9 @@ def table(found: dict[tuple[str, str], list[dict[str, float]]]) -> list[str]:
             columns = [spread([r[name] for r in results]) for name in (key, "general")]
             means = [np.mean([r[name] for r in results]) for name in ("tokens", "repeats", "seconds")]
             rows.append(f"| {target} | {mixer} | {columns[0]} | {columns[1]} | {means[0] / 1e6:.2f} M | {means[1]:.2f} | {means[2]:.0f} |")
-        pairs = zip(found["dga", target], found["importance", target], strict=True)
-        rows.append(f"| {target} | dga − importance, paired | {spread([a['target/test'] - b['target/test'] for a, b in pairs])} | | | | |")
+        pairs = list(zip(found["dga", target], found["importance", target], strict=True))
+        gaps = [spread([a[name] - b[name] for a, b in pairs]) for name in ("target/test", "general")]
+        rows.append(f"| {target} | dga − importance, paired | {gaps[0]} | {gaps[1]} | | | |")
     return rows
 
 
@@ -121,9 +105,7 @@ def main() -> None:
         "Repeats: sequences drawn / distinct sequences drawn.",
         "\n".join(table(found)),
         "## Clusters and ground truth",
-        "\n".join(agreement(catalog, config.source.path / "truth.parquet")),  # type: ignore[union-attr]
-        "## Time of each stage of the build",
-        "\n".join(stages(catalog)),
+        "\n".join(clusters(catalog, config.source.path / "truth.parquet")),  # type: ignore[union-attr]
     ]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text("\n\n".join(text) + "\n", encoding="utf-8")

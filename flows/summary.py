@@ -1,5 +1,6 @@
 """What commands print on the terminal."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ def print_table(table: pa.Table, console: Console | None = None) -> None:
     """An Arrow table; numbers to the right, long text cut."""
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for field in table.schema:
-        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
         shown.add_column(field.name, justify="right" if number else "left")
     for row in table.to_pylist():
         shown.add_row(*(Text(_cell(value)) for value in row.values()))  # Text: markup in a document stays text
@@ -33,7 +34,7 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.4g}"
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):  # a DuckDB sum of integers is a decimal
         return f"{value:,}"
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     text = " ".join(text.split())
@@ -41,7 +42,7 @@ def _cell(value: Any) -> str:
 
 
 def print_build(root: Path) -> None:
-    """What a finished build holds, what it dropped and why, and where the time went."""
+    """What a finished build holds, what it dropped and why, one row a stage."""
     catalog = data_catalog.open(root)
     levels = " → ".join(f"{k:,}" for k in catalog.levels.granularities)
     console = Console()
@@ -55,5 +56,3 @@ def print_build(root: Path) -> None:
             FROM accounting GROUP BY stage
             ORDER BY min(list_position(['source', 'quality', 'dedup', 'embed', 'assign', 'sort', 'shard'], stage))""").to_arrow_table()
     )
-    seconds = sorted(catalog.manifest["stage_seconds"].items(), key=lambda item: -item[1])
-    console.print("seconds of work: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds), highlight=False, soft_wrap=True)

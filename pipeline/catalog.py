@@ -136,6 +136,6 @@ def _manifest(built: Built, levels: Levels, config: Build, layout: Layout, accou
         "fingerprint": fingerprint(content),
         "warnings": tree["warnings"],
         "documents": accounts["shard"].kept.rows,
-        "stage_seconds": seconds,  # of work, summed over parts: not part of the fingerprint
+        "stage_seconds": seconds,  # summed over parts, waiting for each other included: not part of the fingerprint
         "config": config,
     }

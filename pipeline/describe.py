@@ -1,6 +1,6 @@
 """What is in each domain: sizes, distances, characteristic terms, exemplars, sources, and flags for what looks wrong."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,9 +8,10 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.metrics import normalized_mutual_info_score
 
 from data_catalog import tables
 from data_catalog.layout import Levels
@@ -47,6 +48,11 @@ def describe(shards: list[Part], folder: Path, levels: Levels) -> Part:
         return Account()
 
     return make_part(folder, fingerprint("describe", VERSION, levels.granularities, [part.fingerprint for part in shards]), make)
+
+
+def agreement(labels: Sequence[str], leaves: Int[np.ndarray, " documents"], levels: Levels) -> dict[int, float]:
+    """Normalised mutual information (arithmetic mean) of the domains with known labels of the documents, by granularity."""
+    return {k: float(normalized_mutual_info_score(labels, levels.domains(leaves, k))) for k in levels.granularities}
 
 
 def _level(files: list[str], terms: list[list[str]], levels: Levels, k: int) -> Iterator[dict[str, object]]:

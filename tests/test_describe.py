@@ -1,3 +1,4 @@
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from data_catalog import tables
 from data_catalog.layout import Levels
 from data_catalog.records import Account
-from pipeline.describe import describe
+from pipeline.describe import agreement, describe
 from pipeline.parts import make_part
 
 LEVELS = Levels((2, 4))
@@ -57,6 +58,11 @@ def test_terms_are_what_sets_a_domain_apart(domains):
 def test_exemplars_are_the_nearest_and_sources_the_most_frequent(domains):
     assert domains[4, 0]["exemplars"] == ["d1", "d0"]
     assert domains[2, 0]["top_sources"] == ["sea", "sky"]
+
+
+def test_agreement_with_known_labels_is_one_where_they_nest():
+    found = agreement(["a", "a", "b", "b"], np.array([0, 1, 2, 3]), LEVELS)
+    assert found == {2: pytest.approx(1.0), 4: pytest.approx(2 / 3)}  # 4 domains: I = ln 2, entropies ln 2 and ln 4
 
 
 def test_what_looks_wrong_is_flagged(domains):
