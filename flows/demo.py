@@ -1,5 +1,6 @@
 """The demo: one catalog from text on this machine, three runs that differ in one word, one page."""
 
+import json
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -30,12 +31,12 @@ console = Console()
 def run_demo(out: Path) -> None:
     """Build `out/catalog`, train `out/runs/MIXER` for each mixer, write `out/report.html`, print the comparison."""
     with as_file(files("flows")) as recipes:
-        catalog = Path(build(load(Build, recipes / "demo_build.toml", [f"out={_quoted(out / 'catalog')}"])))
+        catalog = Path(build(load(Build, recipes / "demo_build.toml", [setting("out", out / "catalog")])))
         print_build(catalog)
         print_agreement(catalog)
         runs = []
         for mixer in MIXERS:
-            overrides = [f"catalog={_quoted(catalog)}", f"out={_quoted(out / 'runs' / mixer)}", f"mixture.mixer={mixer}"]
+            overrides = [setting("catalog", catalog), setting("out", out / "runs" / mixer), f"mixture.mixer={mixer}"]
             runs.append(Path(train(recipes / "demo_train.toml", overrides)))
     page = write_report(runs, out / "report.html", catalog)
     print_table(pa.Table.from_pylist([{name: row[key] for name, key in COLUMNS.items()} for row in summary_table(runs)]))
@@ -52,6 +53,6 @@ def print_agreement(catalog: Path) -> None:
     console.print(f"agreement of the domains with the packages (normalised mutual information): {text}", highlight=False, soft_wrap=True)
 
 
-def _quoted(path: Path) -> str:
-    """A path as a TOML string."""
-    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
+def setting(key: str, path: Path) -> str:
+    """A `--set` for a path; a JSON string is a TOML string too."""
+    return f"{key}={json.dumps(str(path), ensure_ascii=False)}"
