@@ -19,6 +19,7 @@ from flows.environment import prepare
 
 prepare()
 from flows.build import build  # noqa: E402 - after Prefect's settings
+from flows.report.data import read_runs  # noqa: E402
 from flows.train import train  # noqa: E402
 from pipeline.config import Build  # noqa: E402
 from pipeline.describe import agreement  # noqa: E402
@@ -45,9 +46,8 @@ def runs(seeds: int, steps: int) -> Iterator[tuple[str, str, int, Path, list[str
 
 def losses(folder: Path) -> dict[str, float]:
     """The last loss of each held-out set, and the run's totals."""
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    final = next(record for record in records if record["kind"] == "final")
-    return {record["set"]: record["loss"] for record in records if record["kind"] == "eval"} | final
+    [run] = read_runs([folder])
+    return {record["set"]: record["loss"] for record in run.of_kind("eval")} | dict(run.final or {})
 
 
 def clusters(catalog: Path, truth: Path) -> list[str]:

@@ -1,8 +1,8 @@
 """Distributions over the domains: how a set falls into the clusters, or how far it lies from their centroids."""
 
+from collections import Counter
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +16,7 @@ from data_catalog.tokens import write_tokens
 from pipeline.cluster import Tree, assign, load_tree
 from pipeline.config import Build, Target
 from pipeline.encoder import identify, load
+from pipeline.kmeans import nearest_few
 from pipeline.parts import Part, make_part
 from pipeline.targets import read_target
 from pipeline.tokenize import encode
@@ -41,15 +42,12 @@ def by_distance(
 
     All vectors have unit length, but for empty domains, whose centroid is zero: they get no weight.
     """
-    filled = np.flatnonzero(np.linalg.norm(centroids, axis=1) > 0)
-    index = faiss.IndexFlatIP(centroids.shape[1])
-    index.add(np.ascontiguousarray(centroids[filled], np.float32))
-    similarity, near = index.search(np.ascontiguousarray(x, np.float32), min(nearest, len(filled)))
-    logits = -(2 - 2 * similarity.astype(np.float64)) / temperature
+    near, cosine = nearest_few(x, centroids, nearest)
+    logits = -(2 - 2 * cosine.astype(np.float64)) / temperature
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
     weights = np.zeros(len(centroids))
-    np.add.at(weights, filled[near].ravel(), shares.ravel())
+    np.add.at(weights, near.ravel(), shares.ravel())
     return weights / weights.sum()
 
 
@@ -93,7 +91,7 @@ def target_part(target: Target, tree_part: Part, tokenizer: Part, folder: Path, 
         pq.write_table(_both_kinds(target.name, x[aligned], leaf[aligned], tree), out / "distributions.parquet")
         write_json(out / "target.json", {"name": target.name, "encoder": identity})
         kept = Tally(rows=len(texts), characters=sum(map(len, texts)))
-        failed = {reason: Tally(rows=n) for reason, n in _count(quarantine["reason"])}
+        failed = {reason: Tally(rows=n) for reason, n in Counter(quarantine["reason"].to_pylist()).items()}
         return Account(read=sum(failed.values(), kept), kept=kept, failed=failed)
 
     texts = fingerprint(documents["doc_id"].to_pylist(), documents["text"].to_pylist(), documents["split"].to_pylist())
@@ -107,7 +105,3 @@ def _both_kinds(name: str, x: Float[np.ndarray, "documents dim"], leaf: Int[np.n
         rows.append(to_table(name, "hard", k, hard(tree.levels.domains(leaf, k), k)))
         rows.append(to_table(name, "distance", k, by_distance(x, tree.centroids[k])))
     return pa.concat_tables(rows)
-
-
-def _count(reasons: pa.ChunkedArray) -> list[tuple[str, int]]:
-    return [(entry["values"], entry["counts"]) for entry in reasons.value_counts().to_pylist()]
