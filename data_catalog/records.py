@@ -15,13 +15,14 @@ class Tally(Settings):
 
     rows: int = 0
     characters: int = 0
+    tokens: int = 0  # known from the sort stage on
 
     def __add__(self, other: Tally) -> Tally:
-        return Tally(rows=self.rows + other.rows, characters=self.characters + other.characters)
+        return Tally(rows=self.rows + other.rows, characters=self.characters + other.characters, tokens=self.tokens + other.tokens)
 
 
 class Account(Settings):
-    """`read = kept + sum(dropped[rule]) + sum(failed[kind])`, for rows and for characters.
+    """`read = kept + sum(dropped[rule]) + sum(failed[kind])`, for rows, characters and tokens.
 
     A failed record whose text was never decoded counts zero characters on both sides.
     """

@@ -111,6 +111,7 @@ ACCOUNTING = pa.schema(
         ("reason", pa.string()),
         ("rows", pa.int64()),
         ("characters", pa.int64()),
+        ("tokens", pa.int64()),  # 0 before the sort stage, which makes them
     ]
 )
 

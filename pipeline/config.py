@@ -23,11 +23,39 @@ class Rpv2(Settings):
     max_shards: int | None = Field(default=None, ge=1)
 
 
+class Columns(Settings):
+    """Which field of a record is what. A record without the text is quarantined; the others may be missing."""
+
+    text: str = "text"
+    id: str = "id"
+    url: str = "url"
+    source: str = "source"
+
+
 class Jsonl(Settings):
-    """JSON lines, `.jsonl` or `.jsonl.gz`, in a file or anywhere below a folder; keys `text` and, if there, `id`, `url`, `source`."""
+    """JSON lines, `.jsonl` or `.jsonl.gz`, in a file or anywhere below a folder; keys as in `columns`."""
 
     kind: Literal["jsonl"]
     path: Path
+    columns: Columns = Columns()
+
+
+class Parquet(Settings):
+    """Parquet, in a file or anywhere below a folder."""
+
+    kind: Literal["parquet"]
+    path: Path
+    columns: Columns = Columns()
+
+
+class Dataset(Settings):
+    """A dataset that `datasets` can stream: a name on the Hugging Face hub, or a folder with one."""
+
+    kind: Literal["dataset"]
+    name: str
+    subset: str | None = None
+    split: str = "train"
+    columns: Columns = Columns()
 
 
 class PythonDocs(Settings):
@@ -67,7 +95,11 @@ class Quality(Settings):
 
 
 class Dedup(Settings):
-    tiers: tuple[Literal["shipped", "digest"], ...] = ("digest",)
+    """Tiers, in their order of work; empty: every readable document stays."""
+
+    tiers: tuple[Literal["shipped", "digest", "minhash", "semantic"], ...] = ("digest",)
+    similarity: Literal[0.7, 0.8, 0.9, 1.0] = 0.7  # minhash: Jaccard similarity of 13-word shingles that the bands aim at
+    cosine: float = Field(default=0.95, gt=0, le=1)  # semantic: of two embeddings in one domain
 
 
 class Embed(Settings):
@@ -76,6 +108,9 @@ class Embed(Settings):
     max_tokens: int = Field(default=256, ge=8)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the processor has it
     batch_tokens: int = Field(default=8_192, ge=256)
+    text: Literal["head", "windows"] = "head"  # the first max_tokens tokens; or the mean over the first windows of that many
+    windows: int = Field(default=4, ge=2)
+    backend: Literal["torch", "onnx", "openvino"] = "torch"
 
 
 class Cluster(Settings):
@@ -85,6 +120,9 @@ class Cluster(Settings):
     sample: int = 2_000_000  # most vectors that training sees
     iterations: int = 20
     beam: int = Field(default=8, ge=1)  # parents an assignment follows down the tree
+    least_share: float = Field(default=0, ge=0, lt=1)  # of a parent's vectors divided by its children: smaller cells are merged; 0: any
+    most_share: float | None = Field(default=None, gt=1)  # of the same: larger cells are split; None: any
+    workers: int = Field(default=0, ge=0)  # sub-trees trained at once; 0: one a core
 
     @model_validator(mode="after")
     def _nested(self) -> "Cluster":
@@ -98,15 +136,37 @@ class Tokenizer(Settings):
     sample_characters: int = 20_000_000
 
 
+class Store(Settings):
+    file_megabytes: int = Field(default=256, ge=1)  # of text, before compression: a larger top-level domain has several files
+
+
+class Distributions(Settings):
+    """How basis distributions are made."""
+
+    smoothing: float = Field(default=0, ge=0)  # documents' worth of the parent domain's shape added to a hard histogram (Dirichlet)
+    temperature: float = Field(default=0.05, gt=0)  # distance form: of squared distances between unit vectors, 0 to 4
+    nearest: int = Field(default=16, ge=1)  # distance form: centroids each document looks at
+
+
+class Labels(Settings):
+    """Known labels of documents: Parquet or CSV with `doc_id` and a column to compare the domains with."""
+
+    path: Path
+    column: str
+
+
 class Build(Settings):
     out: Path
-    source: Annotated[Rpv2 | Jsonl | PythonDocs, Field(discriminator="kind")]
+    source: Annotated[Rpv2 | Jsonl | Parquet | Dataset | PythonDocs, Field(discriminator="kind")]
     seed: int = 0
     quality: Quality = Quality()
     dedup: Dedup = Dedup()
     embed: Embed = Embed()
     cluster: Cluster = Cluster()
     tokenizer: Tokenizer = Tokenizer()
+    store: Store = Store()
+    distributions: Distributions = Distributions()
+    labels: Labels | None = None
     held_out_share: Share = 0.02  # of every domain's documents, for the general held-out loss
     targets: tuple[Target, ...] = ()
     targets_below: Path | None = None  # each folder below it is a target too

@@ -12,16 +12,16 @@ from data_catalog.layout import Layout
 from pipeline.catalog import Built, publish
 from pipeline.cluster import assign_part, load_tree, train_tree
 from pipeline.config import Build
-from pipeline.dedup import dedup
+from pipeline.dedup.exact import dedup
 from pipeline.describe import describe
 from pipeline.distribution import target_part
-from pipeline.documents import Shard
 from pipeline.embed import embed_part
 from pipeline.encoder import identify
 from pipeline.parts import Part
 from pipeline.quality import judge_part
 from pipeline.shard import shard_part, sort_part
 from pipeline.source import plan, read_shard
+from pipeline.sources.documents import Shard
 from pipeline.targets import check_targets
 from pipeline.tokenize import make_tokenizer
 

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 from data_catalog import tables
 from data_catalog.manifest import fingerprint
 from data_catalog.records import Account, Tally
-from pipeline import jsonl, python_docs, rpv2
 from pipeline.config import Build, Jsonl, PythonDocs, Rpv2
-from pipeline.documents import Document, Fault, Shard, document_number, text_digest
 from pipeline.parts import Part, make_part
+from pipeline.sources import jsonl, python_docs, rpv2
+from pipeline.sources.documents import Document, Fault, Shard, document_number, text_digest
 
 VERSION = 1
 DOCUMENTS = "documents.parquet"

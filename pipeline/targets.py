@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from data_catalog import tables
 from data_catalog.errors import UserError
-from pipeline import jsonl, python_docs
 from pipeline.config import Build, Target
-from pipeline.documents import Document, Fault, document_number, unit_hash
 from pipeline.source import quarantine_table
+from pipeline.sources import jsonl, python_docs
+from pipeline.sources.documents import Document, Fault, document_number, unit_hash
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ import pytest
 from data_catalog import tables
 from data_catalog.records import Account, Tally
 from pipeline.config import Build
-from pipeline.dedup import dedup
-from pipeline.documents import Document
+from pipeline.dedup.exact import dedup
 from pipeline.parts import Part, make_part
 from pipeline.source import source_table
+from pipeline.sources.documents import Document
 
 
 def parts(root: Path, name: str, *rows: tuple[str, bool | None, str | None]) -> tuple[Part, Part]:

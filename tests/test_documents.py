@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.documents import Input, Shard, document_number, encodable, text_digest, unit_hash
+from pipeline.sources.documents import Input, Shard, document_number, encodable, text_digest, unit_hash
 
 
 @pytest.mark.parametrize(

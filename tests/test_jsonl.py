@@ -5,8 +5,8 @@ import pytest
 
 from data_catalog.errors import UserError
 from pipeline.config import Jsonl
-from pipeline.documents import Document, Fault
-from pipeline.jsonl import plan, read
+from pipeline.sources.documents import Document, Fault
+from pipeline.sources.jsonl import plan, read
 
 
 def write(path, *rows):

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from pipeline.documents import Fault
-from pipeline.lines import read_records, text_fault
+from pipeline.sources.documents import Fault
+from pipeline.sources.lines import read_records, text_fault
 
 
 def rows(path, **options):

@@ -5,8 +5,8 @@ import pytest
 
 from data_catalog.errors import UserError
 from pipeline.config import Build
-from pipeline.documents import Document, Fault
-from pipeline.python_docs import PACKAGES, STDLIB, plan, read, read_target
+from pipeline.sources.documents import Document, Fault
+from pipeline.sources.python_docs import PACKAGES, STDLIB, plan, read, read_target
 
 MODULE = '''"""Module words."""
 import sys

@@ -9,11 +9,11 @@ from data_catalog import tables
 from data_catalog.errors import UserError
 from data_catalog.records import Account, Tally
 from pipeline.config import Build
-from pipeline.documents import Document
 from pipeline.parts import Part, make_part
 from pipeline.quality import bitmask, failures, judge_part
 from pipeline.rules import Rule
 from pipeline.source import source_table
+from pipeline.sources.documents import Document
 
 RULES = (
     Rule(id="long", signal="words", least=2, most=4, threshold="test"),

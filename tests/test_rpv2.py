@@ -8,8 +8,8 @@ import pytest
 
 from data_catalog.errors import UserError
 from pipeline.config import Rpv2
-from pipeline.documents import Document, Fault, document_number
-from pipeline.rpv2 import plan, read
+from pipeline.sources.documents import Document, Fault, document_number
+from pipeline.sources.rpv2 import plan, read
 
 
 def record(text, **more):

@@ -7,7 +7,7 @@ import pytest
 from data_catalog.records import total
 from data_catalog.settings import parse
 from pipeline.config import Build
-from pipeline.dedup import dedup
+from pipeline.dedup.exact import dedup
 from pipeline.quality import judge_part
 from pipeline.source import plan, read_shard
 

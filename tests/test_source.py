@@ -7,7 +7,7 @@ from data_catalog import tables
 from data_catalog.records import Account, Tally
 from pipeline import source
 from pipeline.config import Build
-from pipeline.documents import Document
+from pipeline.sources.documents import Document
 
 
 def build(tmp_path, *rows, **more):

@@ -6,7 +6,7 @@ import pytest
 from data_catalog import tables
 from data_catalog.errors import UserError
 from pipeline.config import Build, Target
-from pipeline.documents import document_number
+from pipeline.sources.documents import document_number
 from pipeline.targets import DOCUMENTS, by_file, check_targets, read_target
 
 

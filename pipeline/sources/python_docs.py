@@ -14,8 +14,8 @@ from pathlib import Path
 from data_catalog.errors import UserError
 from data_catalog.manifest import fingerprint
 from pipeline.config import Build, PythonDocs, Target
-from pipeline.documents import Document, Fault, Input, Shard, unit_hash
-from pipeline.lines import text_fault
+from pipeline.sources.documents import Document, Fault, Input, Shard, unit_hash
+from pipeline.sources.lines import text_fault
 
 STDLIB = "stdlib"  # names the whole standard library where a package is expected
 PACKAGES = (  # large and well documented; those not installed are passed over

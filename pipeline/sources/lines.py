@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from pipeline.documents import Fault
+from pipeline.sources.documents import Fault
 
 LINE_BYTES = 64 * 2**20  # a longer line is refused: no document is that long, and a gzip bomb is one line
 _SKIP_BYTES = 2**20

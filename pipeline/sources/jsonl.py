@@ -8,8 +8,8 @@ from pathlib import Path
 
 from data_catalog.errors import UserError
 from pipeline.config import Jsonl
-from pipeline.documents import Document, Fault, Shard, describe, encodable
-from pipeline.lines import read_records, text_fault
+from pipeline.sources.documents import Document, Fault, Shard, describe, encodable
+from pipeline.sources.lines import read_records, text_fault
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from data_catalog.errors import UserError
 from pipeline.config import Rpv2
-from pipeline.documents import Document, Fault, Input, Shard, describe, encodable
-from pipeline.lines import read_records, text_fault
+from pipeline.sources.documents import Document, Fault, Input, Shard, describe, encodable
+from pipeline.sources.lines import read_records, text_fault
 
 logger = logging.getLogger(__name__)
 
