@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.hardware import headline
+from benchmarks.hardware import headline, today
 from pipeline.config import Embed
 from pipeline.encoder import load
 from pipeline.identity import locate
@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=1_024)
     parser.add_argument("--corpus", type=Path, default=Path("../shared/corpus"))
     parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
+    parser.add_argument("--trial", action="store_true", help="write no result")
     arguments = parser.parse_args()
     documents = texts(arguments.corpus, arguments.documents)
 
@@ -51,7 +52,7 @@ def main() -> None:
 
     config = Embed(precision=arguments.precision)
     encoder = load(config)
-    library = SentenceTransformer(str(locate(config.model)), device=encoder.device, local_files_only=True)
+    library = SentenceTransformer(str(locate(config.model)), device=encoder.models[0].device, local_files_only=True)
     encoder.encode(documents)  # each length's kernels are compiled at its first use
     library.encode(documents[:64])
 
@@ -64,11 +65,19 @@ def main() -> None:
         ours.append(len(documents) / mine)
         theirs.append(len(documents) / other)
         cosine = min(cosine, float((x * y).sum(axis=1).min()))
-    print(headline())
-    print(f"{len(documents)} documents, {ROUNDS} rounds, {encoder.device}, {encoder.identity.precision}")
-    print(f"ours    {np.median(ours):8.1f} documents/s  ({', '.join(f'{rate:.1f}' for rate in ours)})")
-    print(f"library {np.median(theirs):8.1f} documents/s  ({', '.join(f'{rate:.1f}' for rate in theirs)})")
-    print(f"ratio   {np.median(np.array(ours) / np.array(theirs)):8.2f}   least cosine {cosine:.5f}")
+    where = f"{len(encoder.models)} x {encoder.models[0].device}, {encoder.identity.precision}"
+    text = "\n".join(
+        (
+            headline(),
+            f"{len(documents)} documents, {ROUNDS} rounds, {where}",
+            f"ours    {np.median(ours):8.1f} documents/s  ({', '.join(f'{rate:.1f}' for rate in ours)})",
+            f"library {np.median(theirs):8.1f} documents/s  ({', '.join(f'{rate:.1f}' for rate in theirs)})",
+            f"ratio   {np.median(np.array(ours) / np.array(theirs)):8.2f}   least cosine {cosine:.5f}",
+        )
+    )
+    print(text)
+    if not arguments.trial:
+        Path(f"benchmarks/results/{today()}-embed-speed.txt").write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

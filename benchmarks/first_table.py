@@ -22,7 +22,7 @@ from flows.build import build  # noqa: E402 - after Prefect's settings
 from flows.report.data import read_runs  # noqa: E402
 from flows.train import train  # noqa: E402
 from pipeline.config import Build  # noqa: E402
-from pipeline.describe import agreement  # noqa: E402
+from pipeline.health import compare  # noqa: E402
 
 TARGETS = ("heldout_biomed", "heldout_law")
 CONFIG = Path("configs/train_sample.toml")
@@ -55,9 +55,9 @@ def clusters(catalog: Path, truth: Path) -> list[str]:
     opened = data_catalog.open(catalog)
     documents = opened.sql("SELECT doc_id, leaf FROM documents").to_arrow_table()  # noqa: F841 - the query below reads it
     labels = duckdb.sql(f"SELECT leaf, domain, source FROM documents JOIN read_parquet('{truth}') USING (doc_id)").to_arrow_table()
-    found = [agreement(labels[name].to_pylist(), labels["leaf"].to_numpy(), opened.levels) for name in ("domain", "source")]
+    found = [compare(labels[name].to_pylist(), labels["leaf"].to_numpy(), opened.levels) for name in ("domain", "source")]
     rows = ["| domains | NMI with the 12 labelled domains | NMI with the 32 sources |", "|---|---|---|"]
-    return rows + [f"| {k} | {found[0][k]:.3f} | {found[1][k]:.3f} |" for k in opened.levels.granularities]
+    return rows + [f"| {k} | {found[0][k][0]:.3f} | {found[1][k][0]:.3f} |" for k in opened.levels.granularities]
 
 
 def table(found: dict[tuple[str, str], list[dict[str, float]]]) -> list[str]:

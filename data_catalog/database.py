@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_catalog.errors import UserError
 from data_catalog.layout import Layout, Levels
-from data_catalog.manifest import read_manifest, replacing
+from data_catalog.manifest import is_inside, read_manifest, replacing
+from data_catalog.offsets import Offsets, read_offsets
+from data_catalog.read import read_domain
 from data_catalog.views import DERIVED, FILES
 
 if TYPE_CHECKING:
     import duckdb  # imported by the functions that need it: the trainer does without
+    import pyarrow as pa
 
 SETTINGS: dict[str, str | bool | int | float | list[str]] = {  # nothing is fetched
     "autoinstall_known_extensions": "false",
@@ -33,6 +39,10 @@ class Catalog:
     def levels(self) -> Levels:
         return Levels(tuple(self.manifest["granularities"]))
 
+    @property
+    def version(self) -> int:
+        return int(self.manifest["version"])
+
     def sql(self, query: str) -> duckdb.DuckDBPyRelation:
         """Run one SELECT over the views; `.df()`, `.fetchall()`, `.to_arrow_table()` and printing work on the answer.
 
@@ -49,24 +59,35 @@ class Catalog:
         except duckdb.Error as error:
             raise UserError(f"query: {error}") from error
 
+    def domain(self, level: int, domain: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """The documents of one domain; see `data_catalog.read.read_domain`. Takes milliseconds, whatever the size of the catalog."""
+        return read_domain(Layout(self.root, self.version), self._offsets, self.levels, level, domain, columns)
 
-def open(root: str | Path) -> Catalog:
-    """Open the catalog at `root`. Queries can read files below `root` and nothing else, and nothing from the network.
+    @cached_property
+    def _offsets(self) -> Offsets:
+        return read_offsets(Layout(self.root, self.version).offsets)
+
+
+def open(root: str | Path, version: int | None = None) -> Catalog:
+    """Open the catalog at `root`; `version` None: the newest. Queries can read files below `root` and nothing else.
 
     Raises:
-        UserError: there is no finished catalog at `root`, or a file of it is missing or damaged.
+        UserError: there is no finished catalog at `root` or no such version, or a file of it is missing or damaged.
     """
     import duckdb  # noqa: PLC0415
 
     root = Path(root).resolve()
-    manifest = read_manifest(root)
+    manifest = read_manifest(root, version)
     connection = duckdb.connect(config=SETTINGS)
     connection.execute("SET TimeZone = 'UTC'")
-    for view, pattern in FILES.items():
+    for view, names in view_files(manifest).items():
+        if outside := [name for name in names if not is_inside(root, name)]:
+            raise UserError(f"{root}: {outside[0]} lies outside the catalog; do not use this catalog")
         try:
-            connection.read_parquet(f"{glob.escape(str(root))}/{pattern}", hive_partitioning=False).create_view(view)
+            files = [f"{glob.escape(str(root))}/{glob.escape(name)}" for name in names]
+            connection.read_parquet(files, hive_partitioning=False).create_view(view)
         except duckdb.Error as error:
-            raise UserError(f"{root}: {pattern} cannot be read ({error}); `clustermix verify` tells which files are damaged") from error
+            raise UserError(f"{root}: {view} cannot be read ({error}); `clustermix verify` tells which files are damaged") from error
     for statement in DERIVED.values():
         connection.execute(statement)
     # Paths are checked as they are written in the view, where special characters are escaped.
@@ -76,8 +97,14 @@ def open(root: str | Path) -> Catalog:
     return Catalog(root, manifest, connection)
 
 
-def write_database(root: Path) -> None:
-    """Write `catalog.duckdb` with the same views, for the DuckDB shell started in the catalog's folder."""
+def view_files(manifest: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The files of each view over files, below the catalog: an older version's views must not see newer files."""
+    found = {view: sorted(name for name in manifest["files"] if fnmatchcase(name, pattern)) for view, pattern in FILES.items()}
+    return {view: names for view, names in found.items() if names}
+
+
+def write_database(root: Path, manifest: Mapping[str, Any]) -> None:
+    """Write `catalog.duckdb` with the views of one version, for the DuckDB shell started in the catalog's folder."""
     import duckdb  # noqa: PLC0415
 
     root = root.resolve()
@@ -86,8 +113,8 @@ def write_database(root: Path) -> None:
         try:
             # A view is checked when it is made: find its files from here, while it stores the path below the catalog.
             connection.execute("SET file_search_path = $root", {"root": str(root)})
-            for view, pattern in FILES.items():
-                connection.execute(f"CREATE VIEW {view} AS FROM read_parquet('{pattern}', hive_partitioning = false)")
+            for view, names in view_files(manifest).items():
+                connection.read_parquet([glob.escape(name) for name in names], hive_partitioning=False).create_view(view)
             for statement in DERIVED.values():
                 connection.execute(statement)
         finally:

@@ -1,12 +1,14 @@
 """Where things are in a catalog, and the arithmetic of its one tree."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
 from data_catalog.errors import UserError
+from data_catalog.manifest import MANIFEST, read_manifest
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,27 @@ class Levels:
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of a catalog's files."""
+    """Paths of a catalog's files.
+
+    Documents, tokens, targets, the tree and the tokenizer are written once. The small tables that a new version changes are in a
+    folder of their own for each version, with that version's manifest; `catalog.json` is a copy of the newest one.
+    """
 
     root: Path
+    version: int | None = None  # None: the newest, or the first of a catalog that is not finished yet
+
+    @cached_property
+    def tables(self) -> Path:
+        """The folder of this version's tables."""
+        return self.root / "versions" / f"{self.version or newest(self.root):04d}"
 
     @property
     def manifest(self) -> Path:
-        return self.root / "catalog.json"
+        return self.root / MANIFEST
+
+    @property
+    def version_manifest(self) -> Path:
+        return self.tables / MANIFEST
 
     @property
     def database(self) -> Path:
@@ -57,27 +73,35 @@ class Layout:
 
     @property
     def offsets(self) -> Path:
-        return self.root / "offsets.parquet"
+        return self.tables / "offsets.parquet"
 
     @property
     def domains(self) -> Path:
-        return self.root / "domains.parquet"
+        return self.tables / "domains.parquet"
 
     @property
     def distributions(self) -> Path:
-        return self.root / "distributions.parquet"
+        return self.tables / "distributions.parquet"
 
     @property
     def accounting(self) -> Path:
-        return self.root / "accounting.parquet"
+        return self.tables / "accounting.parquet"
 
     @property
     def quarantine(self) -> Path:
-        return self.root / "quarantine" / "quarantine.parquet"
+        return self.tables / "quarantine.parquet"
 
     @property
-    def centroids(self) -> Path:
-        return self.root / "centroids.npz"
+    def targets(self) -> Path:
+        return self.tables / "targets.parquet"
+
+    @property
+    def removed(self) -> Path:
+        return self.tables / "removed.parquet"
+
+    @property
+    def tree(self) -> Path:
+        return self.root / "tree"
 
     @property
     def tokenizer(self) -> Path:
@@ -87,20 +111,24 @@ class Layout:
     def work(self) -> Path:
         return self.root / "work"
 
-    def documents(self, top: int) -> Path:
-        return self.root / "documents" / f"top={top:04d}" / "part-0000.parquet"
+    def documents(self, top: int, part: int = 0) -> Path:
+        return self.root / "documents" / f"top={top:04d}" / f"part-{part:04d}.parquet"
 
-    def tokens(self, top: int) -> Path:
-        return self.root / "tokens" / f"top={top:04d}.arrow"
+    def tokens(self, top: int, part: int = 0) -> Path:
+        return self.root / "tokens" / f"top={top:04d}" / f"part-{part:04d}.arrow"
+
+    def signals(self, part: str) -> Path:
+        """Of a source part that this version read."""
+        return self.root / "signals" / f"{self.tables.name}-{part}.parquet"
+
+    def verdicts(self, part: str) -> Path:
+        """On a source part that this version read; rows as in `signals`."""
+        return self.root / "verdicts" / f"{self.tables.name}-{part}.parquet"
 
     def target(self, name: str) -> Path:
         return self.root / "targets" / name
 
-    def result_files(self) -> list[Path]:
-        """Every file that is part of the catalog's content: not the work folder, the views, or the manifest itself."""
-        skip = {self.manifest, self.database}
-        return [
-            path
-            for path in sorted(self.root.rglob("*"))
-            if path.is_file() and path not in skip and self.work not in path.parents and not path.name.startswith(".")
-        ]
+
+def newest(root: Path) -> int:
+    """The newest version of the catalog at `root`; 1 if none is finished."""
+    return int(read_manifest(root)["version"]) if (root / MANIFEST).is_file() else 1

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from data_catalog.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
+MANIFEST = "catalog.json"
 
 
 def fingerprint(*things: Any) -> str:
@@ -67,35 +68,55 @@ def describe_files(root: Path, paths: list[Path]) -> dict[str, dict[str, Any]]:
     return {path.relative_to(root).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in sorted(paths)}
 
 
-def read_manifest(root: Path) -> dict[str, Any]:
-    """The content of `root/catalog.json`.
+def read_manifest(root: Path, version: int | None = None) -> dict[str, Any]:
+    """The manifest of the catalog at `root`: the newest, or that of an earlier version.
 
     Raises:
-        UserError: there is no finished catalog at `root`, or it was written in another format.
+        UserError: there is no finished catalog at `root`, it has no such version, or it was written in another format.
     """
-    path = root / "catalog.json"
+    newest = _read(root / MANIFEST, root)
+    if version is None or version == newest["version"]:
+        return newest
+    if not 1 <= version < newest["version"]:
+        raise UserError(f"{root}: has no version {version}; there are versions 1 to {newest['version']}")
+    return _read(root / "versions" / f"{version:04d}" / MANIFEST, root)
+
+
+def _read(path: Path, root: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"{root}: no catalog here (catalog.json is missing); build one with `clustermix build CONFIG.toml`")
+        raise UserError(f"{root}: no catalog here ({path.relative_to(root)} is missing); build one with `clustermix build CONFIG.toml`")
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}); build the catalog again") from error
     if manifest.get("format") != FORMAT:
-        raise UserError(f"{path}: format {manifest.get('format')!r}, this version of clustermix reads format {FORMAT}")
+        raise UserError(
+            f"{path}: format {manifest.get('format')!r}, this version of clustermix reads format {FORMAT}; build the catalog again"
+        )
     return manifest
 
 
-def verify(root: Path) -> list[str]:
-    """A sentence for each file of the catalog that is missing or differs from its manifest; empty if all is well."""
-    faults = []
-    for name, expected in read_manifest(root)["files"].items():
+def is_inside(root: Path, name: str) -> bool:
+    """Whether the file `name` of a manifest lies in the catalog, links followed."""
+    return (root / name).resolve().is_relative_to(root.resolve())
+
+
+def damaged(root: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with each file that is missing or differs from its manifest; empty if all is well."""
+    faults = {}
+    for name, expected in manifest["files"].items():
         path = root / name
-        if not path.resolve().is_relative_to(root.resolve()):
-            faults.append(f"{name}: lies outside the catalog")
+        if not is_inside(root, name):
+            faults[name] = "lies outside the catalog"
         elif not path.is_file():
-            faults.append(f"{name}: missing")
+            faults[name] = "missing"
         elif path.stat().st_size != expected["bytes"]:
-            faults.append(f"{name}: {path.stat().st_size} bytes, expected {expected['bytes']}")
+            faults[name] = f"{path.stat().st_size} bytes, expected {expected['bytes']}"
         elif sha256_file(path) != expected["sha256"]:
-            faults.append(f"{name}: checksum differs")
+            faults[name] = "checksum differs"
     return faults
+
+
+def verify(root: Path) -> list[str]:
+    """A sentence for each file of the newest version that is missing or differs from its manifest; empty if all is well."""
+    return [f"{name}: {fault}" for name, fault in damaged(root, read_manifest(root)).items()]

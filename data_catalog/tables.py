@@ -23,6 +23,16 @@ SOURCE = pa.schema(
 # One row a record that could not be read.
 QUARANTINE = pa.schema([("file", pa.string()), ("row", pa.int64()), ("reason", pa.string()), ("detail", pa.string())])
 
+# One row a document of a SOURCE table, same order, dropped ones too: all that rules look at, so that others can be tried without the text.
+MEASURED = pa.schema(
+    [
+        ("id_int", pa.uint64()),
+        ("source", pa.string()),
+        ("characters", pa.int64()),
+        ("signals", SIGNALS),  # shipped, and computed where none were
+    ]
+)
+
 # One row a document of a SOURCE table, same order, as quality and dedup hand it on.
 VERDICTS = pa.schema(
     [
@@ -30,6 +40,31 @@ VERDICTS = pa.schema(
         ("characters", pa.int64()),
         ("failed_rules", pa.uint64()),  # bit i: fails rule i of the preset
         ("reason", pa.string()),  # null: kept; else the first rule or dedup tier that dropped it
+    ]
+)
+
+# One row a document of a SOURCE table, same order: the MinHash bands that near copies share.
+SIGNATURES = pa.schema([("bands", pa.list_(pa.binary()))])  # null under 13 words; see pipeline/dedup/signatures.py
+
+# One row a kept document that resembles an earlier one of its domain; a place is a part's number in the build and a row among its kept.
+NEAR = pa.schema(
+    [
+        ("part", pa.uint32()),
+        ("row", pa.int64()),
+        ("cosine", pa.float32()),  # the largest to any earlier document
+        ("nearest_part", pa.uint32()),  # of the first document with that cosine
+        ("nearest_row", pa.int64()),
+    ]
+)
+
+# What each rule and dedup tier took from each source; only what is not zero.
+REMOVED = pa.schema(
+    [
+        ("reason", pa.string()),
+        ("source", pa.string()),
+        ("rows", pa.int64()),
+        ("characters", pa.int64()),
+        ("share", pa.float64()),  # of that source's rows as read
     ]
 )
 
@@ -41,6 +76,7 @@ DOCUMENTS = pa.schema(
         ("url", pa.string()),
         ("source", pa.string()),
         ("language", pa.string()),
+        ("digest", pa.string()),  # of the text: finds copies among later additions
         ("text", pa.large_string()),
         ("characters", pa.int64()),
         ("tokens", pa.int64()),  # with the closing end-of-text
@@ -65,18 +101,21 @@ TARGET = pa.schema(
     ]
 )
 
-# One row a (leaf, split) that holds documents: where its rows and tokens are.
+# One row an extent: neighbouring rows of one (leaf, split) in one file.
 OFFSETS = pa.schema(
     [
         ("leaf", pa.uint32()),
         ("split", pa.string()),
-        ("top", pa.uint32()),  # names the files documents/top=TTTT/ and tokens/top=TTTT.arrow
+        ("top", pa.uint32()),  # with part, names the files documents/top=TTTT/part-PPPP.parquet and tokens/top=TTTT/part-PPPP.arrow
+        ("part", pa.uint32()),
         ("first_row", pa.int64()),
         ("rows", pa.int64()),
         ("first_token", pa.int64()),
         ("tokens", pa.int64()),
     ]
 )
+
+OFFSETS_ORDER = [("leaf", "ascending"), ("split", "descending"), ("part", "ascending")]  # train before heldout
 
 DISTRIBUTIONS = pa.schema(
     [
@@ -88,6 +127,24 @@ DISTRIBUTIONS = pa.schema(
     ]
 )
 
+# One row a target set of a catalog.
+TARGETS = pa.schema(
+    [
+        ("name", pa.string()),
+        ("documents", pa.int64()),
+        ("align", pa.int64()),  # of the documents, by split
+        ("validation", pa.int64()),
+        ("test", pa.int64()),
+        ("tokens", pa.int64()),
+        ("mean_distance", pa.float64()),  # to the leaves' centroids, as in DOMAINS
+        ("out_of_distribution", pa.float64()),  # share farther from its leaf's centroid than 95 % of the leaf's documents: 0.05 is usual
+        ("effective_domains", pa.list_(pa.float64())),  # exp of the hard distribution's entropy, coarsest level first
+        ("main_domains", pa.list_(pa.int64())),  # of the finest level, with the most weight first
+    ]
+)
+
+_SHARES = pa.list_(pa.struct([("name", pa.string()), ("share", pa.float64())]))  # of the domain's documents, largest first
+
 DOMAINS = pa.schema(
     [
         ("level", pa.int64()),
@@ -95,14 +152,35 @@ DOMAINS = pa.schema(
         ("parent", pa.int64()),  # domain one level up; null at the top
         ("documents", pa.int64()),
         ("tokens", pa.int64()),
-        ("mean_distance", pa.float64()),
-        ("distance_quantiles", pa.list_(pa.float64())),  # 5, 25, 50, 75, 95 %
+        ("radius", pa.float64()),  # root mean square distance to the domain's own centroid, all vectors of unit length; null: empty
+        ("mean_distance", pa.float64()),  # of DOCUMENTS.distance: squared, to the centroid of the document's leaf
+        ("distance_quantiles", pa.list_(pa.float64())),  # of the same: 5, 25, 50, 75, 95 %
         ("terms", pa.list_(pa.string())),  # highest c-TF-IDF first
-        ("exemplars", pa.list_(pa.string())),  # doc_ids nearest to the centroid
-        ("top_sources", pa.list_(pa.string())),
-        ("flags", pa.list_(pa.string())),
+        ("nearest", pa.list_(pa.string())),  # doc_ids; see EXAMPLES
+        ("typical", pa.list_(pa.string())),
+        ("boundary", pa.list_(pa.string())),
+        ("top_sources", _SHARES),  # name null: documents that name none
+        ("languages", _SHARES),
+        ("flags", pa.list_(pa.string())),  # what looks wrong; see pipeline/health.py
     ]
 )
+
+# Some documents of each domain, from a random sample of each of its leaves.
+EXAMPLES = pa.schema(
+    [
+        ("level", pa.int64()),
+        ("domain", pa.int64()),
+        ("kind", pa.string()),  # nearest, typical (at the median distance) or boundary (farthest), of its leaf
+        ("rank", pa.int64()),  # 0: the best of its kind
+        ("doc_id", pa.string()),
+        ("distance", pa.float32()),
+        ("source", pa.string()),
+        ("snippet", pa.string()),  # how the text begins: untrusted, to be escaped where it is shown
+    ]
+)
+
+# One row a level and measure; see pipeline/health.py for what they are.
+HEALTH = pa.schema([("level", pa.int64()), ("measure", pa.string()), ("value", pa.float64())])
 
 ACCOUNTING = pa.schema(
     [

@@ -7,15 +7,16 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from data_catalog.errors import AccountingError, UserError
 from flows.progress import bar
+from flows.runners import task_runner
 from pipeline import run
-from pipeline.config import Build
+from pipeline.add import add as add_to
+from pipeline.config import Addition, Build
 from pipeline.parts import Part
 
-WORKERS = 4  # threads: torch, FAISS, DuckDB and Arrow leave Python's lock; embedding is one model and takes its turn
+TASKS = 256  # a stage: tens of thousands would overflow Prefect's event queue
 
 
 def worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
@@ -24,30 +25,41 @@ def worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
     return not isinstance(failure, (UserError, AccountingError))
 
 
+def in_turn(function: Callable[..., Part], calls: Sequence[tuple[Any, ...]]) -> list[Part]:
+    return [function(*arguments) for arguments in calls]
+
+
 def as_tasks(stage: str, function: Callable[..., Part], calls: Sequence[tuple[Any, ...]]) -> list[Part]:
     """Run the parts of one stage as Prefect tasks; results in the order of `calls`.
 
-    Prefect's cache is not used: a part's sidecar alone decides what is done.
+    A stage of very many parts has `TASKS` tasks, each of several. Prefect's cache is not used: a part's sidecar alone decides what is
+    done, so a task that is tried again goes on with the part that failed.
     """
     wrap = task(name=stage, retries=2, retry_delay_seconds=1, retry_condition_fn=worth_a_retry, cache_policy=NO_CACHE)
-    stage_task = wrap(function)
+    stage_task = wrap(in_turn)
+    size = -(-len(calls) // TASKS) or 1
     futures = []
-    for arguments in calls:
-        folder = next(argument for argument in arguments if isinstance(argument, Path))
-        futures.append(stage_task.with_options(task_run_name=f"{stage}/{folder.name}").submit(*arguments))
+    for first in range(0, len(calls), size):
+        batch = calls[first : first + size]
+        folder = next(argument for argument in batch[0] if isinstance(argument, Path))
+        name = f"{stage}/{folder.name}" + (f" and {len(batch) - 1} more" if len(batch) > 1 else "")
+        futures.append(stage_task.with_options(task_run_name=name).submit(function, batch))
     documents = 0
-    with bar(stage, len(futures)) as advance:
+    with bar(stage, len(calls)) as advance:
         for future in as_completed(futures):
-            documents += future.result().account.read.rows
-            advance(1, f"{documents:,} documents" if documents else "")
-    return [future.result() for future in futures]
+            parts = future.result()
+            documents += sum(part.account.read.rows for part in parts)
+            advance(len(parts), f"{documents:,} documents" if documents else "")
+    return [part for future in futures for part in future.result()]
 
 
-@flow(
-    name="build",
-    flow_run_name="build {config.out}",
-    task_runner=ThreadPoolTaskRunner(max_workers=WORKERS),  # type: ignore[arg-type] # futures are invariant in its stub
-)
+@flow(name="build", flow_run_name="build {config.out}", task_runner=task_runner())
 def build(config: Build) -> str:
     """Build a catalog and return its folder."""
     return str(run.build(config, each=as_tasks))
+
+
+@flow(name="add", flow_run_name="add to {catalog}", task_runner=task_runner())
+def add(catalog: Path, addition: Addition) -> str:
+    """Add documents or targets to a catalog and return its folder."""
+    return str(add_to(catalog, addition, each=as_tasks))

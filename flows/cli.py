@@ -4,11 +4,12 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from data_catalog.errors import TrainingError, UserError
+from flows import fetch
 from flows.environment import prepare
 
 app = typer.Typer(
@@ -18,6 +19,8 @@ app = typer.Typer(
     help="Cluster a web corpus into thousands of domains; learn, while training, which of them your task needs.",
     epilog="Start with `clustermix demo`: it builds a catalog from text on this machine, trains on it, and writes a report.",
 )
+app.add_typer(fetch.app, name="fetch")
+Runners = Literal["threads", "processes", "dask", "ray"]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config key, e.g. --set cluster.beam=4")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -32,8 +35,29 @@ def demo(
     run_demo(out)
 
 
-@app.command(epilog="Example: clustermix build configs/shared_corpus.toml --set cluster.granularities='[16,256]'")
-def build(config: Annotated[Path, typer.Argument(help="A TOML file; see configs/.")], overrides: Set = None) -> None:
+@app.command(epilog="Example: clustermix plan configs/rpv2.toml")
+def plan(config: Annotated[Path, typer.Argument(help="A TOML file; see configs/.")], overrides: Set = None, as_json: Json = False) -> None:
+    """Say what a build would read, how long it would take and what it would leave on the disk. Writes nothing."""
+    from data_catalog.settings import load
+    from pipeline.config import Build
+    from pipeline.estimate import estimate
+
+    found = estimate(load(Build, config, overrides or ()))
+    if as_json:
+        print(found.model_dump_json(indent=2))
+    else:
+        from flows.summary import print_estimate
+
+        print_estimate(found)
+
+
+@app.command(epilog="Example: clustermix build configs/sample.toml --set cluster.granularities='[16,256]'")
+def build(
+    config: Annotated[Path, typer.Argument(help="A TOML file; see configs/.")],
+    overrides: Set = None,
+    runner: Annotated[Runners, typer.Option(help="Where the parts run. The catalog is the same.")] = "threads",
+    workers: Annotated[int | None, typer.Option(min=1, help="Parts at once; 4 threads, or a process a core, if not given.")] = None,
+) -> None:
     """Build a catalog; work already done with this config is kept."""
     from data_catalog.settings import load
     from flows.summary import print_build
@@ -43,8 +67,56 @@ def build(config: Annotated[Path, typer.Argument(help="A TOML file; see configs/
     settings = load(Build, config, overrides or ())
     check(settings)  # a mistake is said before Prefect is started
     from flows.build import build as flow
+    from flows.runners import task_runner
 
-    print_build(Path(flow(settings)))
+    print_build(Path(flow.with_options(task_runner=task_runner(runner, workers))(settings)))
+
+
+@app.command(epilog="Example: clustermix add catalogs/sample configs/add_sample.toml")
+def add(
+    catalog: Path,
+    config: Annotated[Path, typer.Argument(help="A TOML file with a source, targets, or both.")],
+    overrides: Set = None,
+) -> None:
+    """Add documents or targets to a catalog, as a new version of it; the tree and what is there stay as they are."""
+    from pipeline.config import Addition
+
+    from data_catalog.settings import load
+    from flows.build import add as flow
+    from flows.summary import print_build
+
+    print_build(Path(flow(catalog, load(Addition, config, overrides or ()))))
+
+
+@app.command(epilog="Example: clustermix quality catalogs/sample --preset gopher --set alphabetic.most=0.3")
+def quality(
+    catalog: Annotated[Path | None, typer.Argument(help="A built catalog. Without one, the presets are listed.")] = None,
+    retune: Annotated[bool, typer.Option("--retune", hidden=True)] = True,  # noqa: ARG001 - said for clarity: there is nothing else to do
+    preset: Annotated[str | None, typer.Option(help="Rules to judge by; the catalog's own if not given.")] = None,
+    thresholds: Annotated[list[str] | None, typer.Option("--set", metavar="RULE.BOUND=VALUE", help="e.g. alphabetic.most=0.3")] = None,
+    sweep: Annotated[str | None, typer.Option(metavar="RULE", help="What each possible bound of this rule would keep.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Report what other quality thresholds would keep of a catalog, without reading any text."""
+    from data_catalog.settings import load
+    from flows.summary import print_tables
+    from pipeline.config import Quality
+    from pipeline.retune import retune as judge
+    from pipeline.rules import list_rules
+    from pipeline.sweep import sweep as bounds_of
+
+    asked = load(Quality, None, [f"thresholds.{threshold}" for threshold in thresholds or ()]).thresholds
+    if catalog is None:
+        tables = {"presets": list_rules()}
+    elif sweep:
+        tables = {sweep: bounds_of(catalog, sweep, preset, asked)}
+    else:
+        found = judge(catalog, preset, asked)
+        tables = {"rules": found.rules, "kept": found.kept, "sources": found.sources}
+    if as_json:
+        print(json.dumps({name: table.to_pylist() for name, table in tables.items()}, indent=2, default=str))
+    else:
+        print_tables(tables)
 
 
 @app.command(epilog='Example: clustermix query catalogs/shared "SELECT * FROM domains ORDER BY tokens DESC LIMIT 5"')

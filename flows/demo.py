@@ -14,7 +14,7 @@ from flows.report import summary_table, write_report
 from flows.summary import print_build, print_table
 from flows.train import train
 from pipeline.config import Build
-from pipeline.describe import agreement
+from pipeline.health import compare
 
 MIXERS = ("natural", "importance", "dga")
 COLUMNS = {  # printed name -> key of summary_table
@@ -48,8 +48,8 @@ def print_agreement(catalog: Path) -> None:
     """How well the domains agree with what is known of the documents: the package each one is from."""
     opened = data_catalog.open(catalog)
     documents = opened.sql("SELECT source, leaf FROM documents").to_arrow_table()
-    found = agreement(documents["source"].to_pylist(), documents["leaf"].to_numpy(), opened.levels)
-    text = ", ".join(f"{score:.2f} at {k} domains" for k, score in found.items())
+    found = compare(documents["source"].to_pylist(), documents["leaf"].to_numpy(), opened.levels)
+    text = ", ".join(f"{nmi:.2f} at {k} domains" for k, (nmi, _) in found.items())
     console.print(f"agreement of the domains with the packages (normalised mutual information): {text}", highlight=False, soft_wrap=True)
 
 

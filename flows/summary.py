@@ -1,8 +1,9 @@
 """What commands print on the terminal."""
 
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from rich.console import Console
@@ -10,6 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 import data_catalog
+from pipeline.health import sentences
+
+if TYPE_CHECKING:  # a query need not wait for the encoder
+    from pipeline.estimate import Estimate
+    from pipeline.heads import Range
 
 LONGEST = 60  # characters of a cell
 WIDTH = 200  # where there is no terminal
@@ -29,6 +35,49 @@ def print_table(table: pa.Table, console: Console | None = None) -> None:
     console.print(shown)
 
 
+def print_tables(tables: Mapping[str, pa.Table]) -> None:
+    """Several tables, each below its name."""
+    for number, (name, table) in enumerate(tables.items()):
+        Console().print(f"{chr(10) if number else ''}[bold]{name}[/bold]")
+        print_table(table)
+
+
+def print_estimate(found: "Estimate") -> None:
+    """What a build would read, take and leave behind."""
+
+    def about(amount: "Range") -> str:
+        return f"{amount.likely:,} ({amount.low:,} to {amount.high:,})"
+
+    encoder = f"{found.encoder.model} in {found.encoder.precision}, {found.encoder_documents_per_second:,.0f} documents/s"
+    lines = {
+        "corpus": f"{found.files:,} files in {found.shards:,} shards, {found.bytes / 1e9:,.2f} GB; {found.shards_read} heads were read",
+        "documents": about(found.documents),
+        "characters": about(found.characters),
+        "tokens": about(found.tokens),
+        "targets": f"{found.target_documents:,} documents, {found.target_characters:,} characters",
+        "encoder": encoder + (f" on {found.encoder_copies} devices" if found.encoder_copies > 1 else ""),
+        "levels": " → ".join(f"{k:,}" for k in found.granularities) or "none",
+        "tree": f"trained on {found.training_vectors:,} vectors in about {found.tree_memory_bytes / 2**30:,.2f} GiB",
+        "time": f"{_time(found.seconds)}: " + ", ".join(f"{name} {_time(s)}" for name, s in found.stage_seconds.items() if s >= 1),
+        "disk": f"{found.disk / 1e9:,.2f} GB: " + ", ".join(f"{name} {size / 1e9:,.2f}" for name, size in found.disk_bytes.items()),
+    }
+    shown = Table(box=None, show_header=False, pad_edge=False)
+    for name, text in lines.items():
+        shown.add_row(Text(name, style="bold"), Text(text))
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    console.print(shown)
+    for warning in found.warnings:
+        console.print(f"[yellow]note[/yellow] {warning}", highlight=False, soft_wrap=True)
+
+
+def _time(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{hours:,.1f} h" if hours >= 1 else f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return ""
@@ -36,7 +85,9 @@ def _cell(value: Any) -> str:
         return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.4g}"
     if isinstance(value, int | Decimal) and not isinstance(value, bool):  # a DuckDB sum of integers is a decimal
         return f"{value:,}"
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, dict):  # a struct, such as a name and its share
+        value = " ".join(_cell(part) for part in value.values())
+    text = ", ".join(map(_cell, value)) if isinstance(value, list) else str(value)
     text = " ".join(text.split())
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
@@ -56,3 +107,12 @@ def print_build(root: Path) -> None:
             FROM accounting GROUP BY stage
             ORDER BY min(list_position(['source', 'quality', 'dedup', 'embed', 'assign', 'sort', 'shard'], stage))""").to_arrow_table()
     )
+    domains = catalog.sql("SELECT level, domain, flags FROM domains ORDER BY level, domain").to_arrow_table()
+    for sentence in sentences(catalog.sql("FROM health").to_arrow_table(), domains):
+        console.print(Text(sentence), soft_wrap=True)
+    targets = catalog.sql("""
+        SELECT name AS target, documents, tokens, round(out_of_distribution, 3) AS "out of distribution",
+               effective_domains AS "effective domains"
+        FROM targets ORDER BY name""").to_arrow_table()
+    if targets.num_rows:
+        print_table(targets)

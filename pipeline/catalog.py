@@ -1,31 +1,36 @@
 """The last stage: put the parts' results in their final places, check that nothing was lost, write the manifest."""
 
 import json
-import os
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog import tables
 from data_catalog.database import write_database
-from data_catalog.errors import AccountingError
+from data_catalog.errors import UserError
 from data_catalog.layout import Layout, Levels
-from data_catalog.manifest import FORMAT, describe_files, fingerprint, sha256_file, write_json
-from data_catalog.records import Account, Tally, total
+from data_catalog.manifest import FORMAT, describe_files, fingerprint, read_manifest, sha256_file, write_json
+from data_catalog.records import Account, total
+from pipeline.accounts import CHAIN, accounting_table, check_chain, check_reachable
 from pipeline.config import Build
-from pipeline.distribution import corpus_distributions
+from pipeline.dedup.removed import removed_by_source
+from pipeline.distribution import all_distributions, target_table
 from pipeline.encoder import identify
 from pipeline.parts import Part
+from pipeline.place import place_all, place_stored, place_targets, place_verdicts
+from pipeline.shard import OFFSETS
 from pipeline.tokenize import end_of_text, vocabulary
 
-CHAIN = ("source", "quality", "dedup", "embed", "assign", "sort", "shard")  # each reads what the one before kept
+log = logging.getLogger(__name__)
+FOLDERS = ("documents", "tokens", "targets", "tree", "tokenizer", "signals", "verdicts", "versions")
 
 
 @dataclass(frozen=True)
@@ -38,104 +43,152 @@ class Built:
     targets: Sequence[Part]
     description: Part
 
+    def accounts(self) -> dict[str, Account]:
+        return {stage: total(part.account for part in self.stages[stage]) for stage in CHAIN if stage in self.stages}
+
+    def fingerprint(self) -> str:
+        lone = {"tree": [self.tree], "tokenizer": [self.tokenizer], "targets": self.targets, "describe": [self.description]}
+        return fingerprint({stage: [part.fingerprint for part in parts] for stage, parts in {**self.stages, **lone}.items()})
+
+    def seconds(self) -> dict[str, float]:
+        """Summed over parts, waiting for each other included."""
+        lone = {"tree": [self.tree], "tokenizer": [self.tokenizer], "targets": self.targets, "describe": [self.description]}
+        return {stage: sum(part.seconds for part in parts) for stage, parts in {**self.stages, **lone}.items()}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a version of a catalog says of all its documents, those of earlier versions included."""
+
+    offsets: pa.Table
+    accounts: Mapping[str, Account]
+    quarantine: pa.Table
+    removed: pa.Table
+    distances: pa.Table  # tables.DISTRIBUTIONS of kind distance, of every target
+    targets: Sequence[str]
+    description: Part
+
 
 def publish(built: Built, levels: Levels, config: Build) -> Path:
     """Make `config.out` a catalog and return its path; the manifest is written last, so a killed build leaves none.
 
     Raises:
-        AccountingError: a stage read another number of documents than the one before it kept.
+        AccountingError: a stage read another amount than the one before it kept.
+        UserError: the catalog there has additions, and this build would lose them.
     """
-    layout = Layout(config.out)
-    accounts = {stage: total(part.account for part in built.stages[stage]) for stage in CHAIN}
+    layout = Layout(config.out, 1)
+    accounts = built.accounts()
     check_chain(accounts)
+    offsets = read_parts(built.stages["shard"], OFFSETS, tables.OFFSETS)
+    check_reachable(offsets, accounts["shard"])
+    if _has_grown(layout.root, built.fingerprint()):
+        return layout.root
     layout.manifest.unlink(missing_ok=True)
-    for name in ("documents", "tokens", "targets", "tokenizer", "quarantine"):
+    for name in FOLDERS:
         shutil.rmtree(layout.root / name, ignore_errors=True)
-    _place_files(built, layout)
-    _write_tables(built, levels, layout, accounts)
-    write_database(layout.root)
-    write_json(layout.manifest, _manifest(built, levels, config, layout, accounts))
+    placed = [
+        *place_stored(built.stages["shard"], layout),
+        *place_verdicts(built.stages, layout),
+        *place_targets(built.targets, layout),
+        *place_all(built.tree, layout.tree),
+        *place_all(built.tokenizer, layout.tokenizer),
+    ]
+    content = Tables(
+        offsets=offsets,
+        accounts=accounts,
+        quarantine=read_parts((*built.stages["source"], *built.targets), "quarantine.parquet", tables.QUARANTINE),
+        removed=removed_by_source(built.stages["source"], final_verdicts(built.stages)),
+        distances=read_parts(built.targets, "distributions.parquet", tables.DISTRIBUTIONS),
+        targets=[part.name for part in built.targets],
+        description=built.description,
+    )
+    placed += write_tables(content, levels, layout, config)
+    tree = json.loads((layout.tree / "tree.json").read_text(encoding="utf-8"))
+    tokenizer = {
+        "vocabulary": vocabulary(built.tokenizer),
+        "end_of_text": end_of_text(built.tokenizer.folder),
+        "sha256": sha256_file(layout.tokenizer / "tokenizer.json"),
+    }
+    about = {"warnings": tree["warnings"], "built_from": built.fingerprint(), "parent": None, "additions": []}
+    about["stage_seconds"] = built.seconds()
+    commit(layout, content, levels, config, tokenizer, describe_files(layout.root, placed), about)
     return layout.root
 
 
-def check_chain(accounts: Mapping[str, Account]) -> None:
-    """Every stage reads exactly what the one before it kept, in rows and characters; see `publish`."""
-    for before, after in pairwise(CHAIN):
-        if accounts[before].kept != accounts[after].read:
-            raise AccountingError(f"{before} kept {accounts[before].kept} but {after} read {accounts[after].read}")
+def final_verdicts(stages: Mapping[str, Sequence[Part]]) -> Part:
+    """The last word on every document read."""
+    [final] = stages.get("semantic") or stages["dedup"]
+    return final
 
 
-def _place_files(built: Built, layout: Layout) -> None:
-    for top, part in enumerate(built.stages["shard"]):
-        _link(part.folder / "documents.parquet", layout.documents(top))
-        _link(part.folder / "tokens.arrow", layout.tokens(top))
-    for part in built.targets:
-        for name in ("documents.parquet", "tokens.arrow", "target.json"):
-            _link(part.folder / name, layout.target(part.name) / name)
-    for file in built.tokenizer.folder.iterdir():
-        if file.name != "part.json":
-            _link(file, layout.tokenizer / file.name)
-    _link(built.tree.folder / "centroids.npz", layout.centroids)
-    _link(built.description.folder / "domains.parquet", layout.domains)
+def read_parts(parts: Sequence[Part], name: str, schema: pa.Schema) -> pa.Table:
+    """One table of the parts' files `name`."""
+    return pa.concat_tables([schema.empty_table(), *(pq.read_table(part.folder / name, schema=schema) for part in parts)])
 
 
-def _link(source: Path, place: Path) -> None:
-    """A hard link where the file system has them: the work folder then costs no second copy."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.unlink(missing_ok=True)
+def _has_grown(root: Path, built_from: str) -> bool:
+    """Whether the catalog at `root` is this build with additions; one of another build with additions is not overwritten."""
     try:
-        os.link(source, place)
-    except OSError:
-        shutil.copy2(source, place)
+        grown = read_manifest(root)["version"] > 1
+        same = grown and read_manifest(root, 1)["built_from"] == built_from
+    except UserError:
+        return False  # nothing finished there
+    if grown and not same:
+        raise UserError(f"out {root}: the catalog there has additions, which building it anew would lose; give another `out`, or remove it")
+    if grown:
+        log.warning("%s: already built with this config, and added to since; nothing to do", root)
+    return grown
 
 
-def _write_tables(built: Built, levels: Levels, layout: Layout, accounts: Mapping[str, Account]) -> None:
-    offsets = pa.concat_tables([pq.read_table(part.folder / "offsets.parquet") for part in built.stages["shard"]])
-    pq.write_table(offsets, layout.offsets, compression="zstd")
-    train = offsets.filter(pa.compute.equal(offsets["split"], "train"))
+def write_tables(content: Tables, levels: Levels, layout: Layout, config: Build) -> list[Path]:
+    """Write a version's tables; returns their paths."""
+    places = list(place_all(content.description, layout.tables))
+    train = content.offsets.filter(pc.equal(content.offsets["split"], "train"))
     tokens = np.zeros(levels.leaves, np.int64)
-    tokens[train["leaf"].to_numpy()] = train["tokens"].to_numpy()
-    distributions = [pq.read_table(part.folder / "distributions.parquet") for part in built.targets]
-    pq.write_table(pa.concat_tables([corpus_distributions(levels, tokens), *distributions]), layout.distributions, compression="zstd")
-    pq.write_table(accounting_table(accounts), layout.accounting)
-    layout.quarantine.parent.mkdir(parents=True)
-    failed = [pq.read_table(part.folder / "quarantine.parquet") for part in (*built.stages["source"], *built.targets)]
-    pq.write_table(pa.concat_tables(failed), layout.quarantine, compression="zstd")
-
-
-def accounting_table(accounts: Mapping[str, Account]) -> pa.Table:
-    """One row a stage and outcome (tables.ACCOUNTING)."""
-    rows = []
-    for stage, account in accounts.items():
-        amounts: list[tuple[str, str | None, Tally]] = [("read", None, account.read), ("kept", None, account.kept)]
-        amounts += [("dropped", reason, tally) for reason, tally in sorted(account.dropped.items())]
-        amounts += [("failed", reason, tally) for reason, tally in sorted(account.failed.items())]
-        rows += [{"stage": stage, "outcome": outcome, "reason": reason, **tally.model_dump()} for outcome, reason, tally in amounts]
-    return pa.Table.from_pylist(rows, tables.ACCOUNTING)
-
-
-def _manifest(built: Built, levels: Levels, config: Build, layout: Layout, accounts: Mapping[str, Account]) -> dict[str, Any]:
-    tokenizer = {
-        "vocabulary": vocabulary(built.tokenizer),
-        "end_of_text": end_of_text(layout.tokenizer),
-        "sha256": sha256_file(layout.tokenizer / "tokenizer.json"),
+    np.add.at(tokens, train["leaf"].to_numpy(), train["tokens"].to_numpy())
+    documents = {name: pq.read_table(layout.target(name) / "documents.parquet", schema=tables.TARGET) for name in content.targets}
+    distributions = all_distributions(documents, content.distances, tokens, levels, config.distributions)
+    written = {
+        layout.offsets: content.offsets.sort_by(tables.OFFSETS_ORDER),
+        layout.distributions: distributions,
+        layout.targets: target_table(documents, distributions, pq.read_table(layout.domains), levels),
+        layout.accounting: accounting_table(content.accounts),
+        layout.removed: content.removed,
+        layout.quarantine: content.quarantine,
     }
-    content = {
+    for place, table in written.items():
+        pq.write_table(table, place, compression="zstd")
+    return [*places, *written]
+
+
+def commit(
+    layout: Layout,
+    content: Tables,
+    levels: Levels,
+    config: Build,
+    tokenizer: Mapping[str, Any],
+    files: Mapping[str, Any],
+    about: Mapping[str, Any],
+) -> None:
+    """Write the version's manifest, then make it the catalog's by one rename: until then nobody sees the version."""
+    same = {
         "format": FORMAT,
+        "version": layout.version,
         "granularities": levels.granularities,
         "encoder": identify(config.embed),
         "tokenizer": tokenizer,
-        "targets": [part.name for part in built.targets],
-        "files": describe_files(layout.root, layout.result_files()),
+        "targets": content.targets,
+        "files": dict(sorted(files.items())),
     }
-    tree = json.loads((built.tree.folder / "tree.json").read_text(encoding="utf-8"))
-    lone = {"tree": [built.tree], "tokenizer": [built.tokenizer], "targets": built.targets, "describe": [built.description]}
-    seconds = {stage: sum(part.seconds for part in parts) for stage, parts in {**built.stages, **lone}.items()}
-    return {
-        **content,
-        "fingerprint": fingerprint(content),
-        "warnings": tree["warnings"],
-        "documents": accounts["shard"].kept.rows,
-        "stage_seconds": seconds,  # summed over parts, waiting for each other included: not part of the fingerprint
+    documents = content.accounts["shard"].kept
+    manifest = {
+        **same,
+        **about,
+        "fingerprint": fingerprint(same),
+        "documents": documents.rows,
+        "tokens": documents.tokens,
         "config": config,
     }
+    write_json(layout.version_manifest, manifest)
+    write_database(layout.root, manifest)
+    write_json(layout.manifest, manifest)

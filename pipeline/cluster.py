@@ -2,13 +2,12 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float16, Float32, Int64, UInt64
 
 from data_catalog.errors import UserError
 from data_catalog.layout import Levels
@@ -16,33 +15,43 @@ from data_catalog.manifest import fingerprint, write_json
 from data_catalog.records import Account, total
 from pipeline.config import Build, Cluster
 from pipeline.embed import read_embeddings, read_identity
-from pipeline.kmeans import nearest, spherical_kmeans, unit
 from pipeline.parts import Part, make_part
-from pipeline.tree import CENTROIDS, Recall, Tree, assign, load_tree, recall
+from pipeline.search import Recall, assign, out_of_distribution, recall
+from pipeline.tree import CENTROIDS, Tree, load_tree, save_tree
 
-__all__ = ["Recall", "Tree", "assign", "assign_part", "load_tree", "recall", "train_tree"]
+__all__ = ["Recall", "Tree", "assign", "assign_part", "load_tree", "out_of_distribution", "recall", "train_tree"]
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 DESCRIPTION = "tree.json"
 LEAVES = "leaves.parquet"
-SAMPLING, CELLS = 1, 2  # what randomness is for: second word of a generator's key
+LEAST_SAMPLE, POINTS_A_LEAF = 2_000_000, 64
+LEARNT, MEASURED = 8_192, 12_288  # held-out documents that the search's margins are learnt from, and others it is measured on, at most
+HELD_OUT_SHARE = 50  # one document in so many is held out, at most
+WITHIN = 0.99  # of a leaf's sample, its radius holds
 
 
 def train_tree(embedded: Sequence[Part], folder: Path, config: Build) -> Part:
-    """Write `centroids.npz` (one array a level, named by its granularity; see `pipeline.tree.Tree`) and `tree.json`.
+    """Write `centroids.npz` (see `pipeline.tree.save_tree`) and `tree.json`.
 
-    `tree.json` holds the granularities built and requested, warnings, the number of vectors sampled, the encoder, and by level
-    the inertia: the sample's mean squared distance `2 - 2 cos` to its cells.
+    `tree.json` holds the granularities built and requested, warnings, the numbers of vectors in all, sampled and held out, the encoder,
+    the sample's `inertia` (mean squared distance `2 - 2 cos` to the leaves), and by level what `pipeline.measure.measure` says.
+
+    What takes long is kept beside `folder`, in a hidden folder named by the fingerprint, until the part is done: a training that was
+    killed goes on from there, to the same bytes. It needs room for the sample: its vectors, two bytes a number.
 
     Raises:
         UserError: there are too few documents even for the first level, or for a later one and `cluster.unsupported` is "refuse";
             or the parts come from different encoders.
     """
-    settings = config.cluster.model_dump(mode="json", exclude={"beam"})
+    settings = config.cluster.model_dump(mode="json", exclude={"beam", "workers"})
     key = fingerprint("tree", VERSION, settings, config.seed, [part.fingerprint for part in embedded])
-    return make_part(folder, key, lambda out: _train(embedded, out, config))
+    scratch = folder.with_name(f".{folder.name}.{key[:16]}.unfinished")
+    part = make_part(folder, key, lambda out: _train(embedded, out, config, scratch))
+    for left in folder.parent.glob(f".{folder.name}.*.unfinished"):  # of other configs too: nobody will come back to them
+        shutil.rmtree(left)
+    return part
 
 
 def assign_part(embedded: Part, tree: Part, folder: Path, config: Build) -> Part:
@@ -57,32 +66,48 @@ def assign_part(embedded: Part, tree: Part, folder: Path, config: Build) -> Part
         if made_by != read_identity(embedded).comparable:
             raise UserError(f"{embedded.folder} was not embedded by the encoder of {tree.folder}, {made_by}; embed it with that one")
         [x] = read_embeddings([embedded])
-        leaf, distance = assign(x, load_tree(tree.folder), config.cluster.beam)
+        leaf, distance = assign(x, load_tree(tree.folder), config.cluster.beam, config.cluster.workers)
         pq.write_table(pa.table({"leaf": leaf, "distance": distance}), out / LEAVES, compression="zstd")
         return Account(read=embedded.account.kept, kept=embedded.account.kept)
 
     return make_part(folder, fingerprint("assign", VERSION, embedded.fingerprint, tree.fingerprint, config.cluster.beam), make)
 
 
-def _train(embedded: Sequence[Part], out: Path, config: Build) -> Account:
+def _train(embedded: Sequence[Part], out: Path, config: Build, scratch: Path) -> Account:
+    from pipeline.grow import grow  # noqa: PLC0415 - torch
+    from pipeline.measure import measure, with_radius  # noqa: PLC0415
+    from pipeline.polish import polish  # noqa: PLC0415
+    from pipeline.sample import draw  # noqa: PLC0415
+
     maps = read_embeddings(embedded)
     documents = sum(len(x) for x in maps)
-    sampled = min(documents, config.cluster.sample)
-    levels, warnings = _supported(documents, sampled, config.cluster)
+    levels, warnings = _supported(documents, config.cluster)
+    held_out = min(LEARNT + MEASURED, documents // HELD_OUT_SHARE)
+    wanted = sample_size(levels, config.cluster)
+    sample, unseen = draw(maps, min(documents - held_out, wanted), held_out, config.seed)
+    if wanted < min(documents, levels.leaves * config.cluster.min_points):
+        warnings.append(
+            f"{wanted} vectors (cluster.sample) train {levels.leaves} cells: fewer than {config.cluster.min_points} each; "
+            "a larger sample places them better"
+        )
     for warning in warnings:
         log.warning(warning)
-    x = _sample(maps, sampled, config.seed)
-    log.info("tree %s: training on %d of %d vectors", list(levels.granularities), sampled, documents)
-    centroids, inertia = grow(x, levels, config.cluster.iterations, config.seed)
-    Tree(levels, centroids)  # checks itself
-    np.savez(out / CENTROIDS, allow_pickle=False, **{str(k): array for k, array in centroids.items()})
+    log.info("tree %s: training on %d of %d vectors, %d held out", list(levels.granularities), len(sample), documents, held_out)
+    x = unseen.read()
+    learnt, measured = x[: held_out * 2 // 5], x[held_out * 2 // 5 :]
+    grown = grow(sample, levels, config.cluster, config.seed, scratch)
+    tree = polish(grown.sample, learnt, grown.centroids, levels, config.cluster, scratch)
+    tree, counts, inertia = with_radius(tree, grown.sample, WITHIN, config.cluster.workers)
+    save_tree(tree, out / CENTROIDS)
     description = {
         "granularities": levels.granularities,
         "requested": config.cluster.granularities,
         "warnings": warnings,
         "documents": documents,
-        "sample": sampled,
-        "inertia": {str(k): value for k, value in inertia.items()},
+        "sample": len(sample),
+        "held_out": held_out,
+        "inertia": inertia,
+        "levels": measure(tree, counts, measured),
         "encoder": read_identity(embedded[0]).comparable,
     }
     write_json(out / DESCRIPTION, description)
@@ -90,43 +115,12 @@ def _train(embedded: Sequence[Part], out: Path, config: Build) -> Account:
     return Account(read=kept, kept=kept)
 
 
-def grow(
-    x: Float32[np.ndarray, "n dim"], levels: Levels, iterations: int, seed: int
-) -> tuple[dict[int, Float32[np.ndarray, "cells dim"]], dict[int, float]]:
-    """Centroids and inertia (mean of `2 - 2 cos` to the points' own cells) of each level, each cell split by k-means on its points.
-
-    A cell with fewer different points than it should have children keeps empty ones, with centroids of zeros.
-    """
-    centroids: dict[int, Float32[np.ndarray, "cells dim"]] = {}
-    inertia: dict[int, float] = {}
-    cells: Int64[np.ndarray, " n"] = np.zeros(len(x), np.int64)
-    above = 1
-    for k in levels.granularities:
-        b = k // above
-        level = np.zeros((k, x.shape[1]), np.float32)
-        distances = np.zeros(len(x), np.float32)
-        order = np.argsort(cells, kind="stable")
-        parents, starts = np.unique(cells[order], return_index=True)
-        for parent, points in zip(parents.tolist(), np.split(order, starts[1:]), strict=True):
-            children = spherical_kmeans(x[points], b, iterations, _cell_seed(seed, k, parent))
-            level[parent * b : (parent + 1) * b] = children
-            chosen, distances[points] = nearest(x[points], children)
-            cells[points] = parent * b + chosen
-        centroids[k], inertia[k] = level, float(distances.mean(dtype=np.float64))
-        above = k
-    return centroids, inertia
+def sample_size(levels: Levels, config: Cluster) -> int:
+    """Vectors that training may see: `cluster.sample`, or 64 a leaf and at least two million."""
+    return max(LEAST_SAMPLE, POINTS_A_LEAF * levels.leaves) if config.sample is None else config.sample
 
 
-def _cell_seed(seed: int, k: int, parent: int) -> int:
-    generator = np.random.Generator(np.random.Philox(key=_key(seed, CELLS), counter=[0, 0, parent, k]))
-    return int(generator.integers(2**31))
-
-
-def _key(seed: int, purpose: int) -> UInt64[np.ndarray, " 2"]:
-    return np.array([seed % 2**64, purpose], np.uint64)
-
-
-def _supported(documents: int, sampled: int, config: Cluster) -> tuple[Levels, list[str]]:
+def _supported(documents: int, config: Cluster) -> tuple[Levels, list[str]]:
     """The levels that have `min_points` documents a cell, and sentences on those that have not.
 
     Raises:
@@ -143,22 +137,4 @@ def _supported(documents: int, sampled: int, config: Cluster) -> tuple[Levels, l
         if config.unsupported == "refuse":
             raise UserError(f'cluster.granularities {list(requested)}: {advice}; leave out {left_out}, or set cluster.unsupported = "cap"')
         warnings.append(f"{advice}: the tree ends at {built[-1]}, without {left_out}")
-    if sampled < built[-1] * least:
-        warnings.append(
-            f"{sampled} vectors (cluster.sample) train {built[-1]} cells: fewer than {least} each; a larger sample places them better"
-        )
     return Levels(built), warnings
-
-
-def _sample(maps: Sequence[Float16[np.ndarray, "documents dim"]], size: int, seed: int) -> Float32[np.ndarray, "n dim"]:
-    """`size` unit vectors, without repetition, from every part in proportion to its rows."""
-    ends = np.cumsum([len(x) for x in maps])
-    quotas = np.diff(ends * size // ends[-1], prepend=0)  # rounded so that they sum to `size`
-    sample = np.empty((size, maps[0].shape[1]), np.float32)
-    first = 0
-    for i, (x, quota) in enumerate(zip(maps, quotas.tolist(), strict=True)):
-        generator = np.random.Generator(np.random.Philox(key=_key(seed, SAMPLING), counter=[0, 0, 0, i]))
-        rows = np.sort(generator.choice(len(x), quota, replace=False)) if quota < len(x) else slice(None)
-        sample[first : first + quota] = unit(x[rows])
-        first += quota
-    return sample

@@ -3,20 +3,21 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from data_catalog.layout import Levels
 from data_catalog.settings import Settings
+from pipeline.location import Location
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Rpv2(Settings):
-    """A RedPajama-V2 tree on disk: `documents/SNAPSHOT/SHARD/LANG_BUCKET.json.gz` and its other components."""
+    """A RedPajama-V2 tree: `documents/SNAPSHOT/SHARD/LANG_BUCKET.json.gz` and its other components, in a folder or at a URL."""
 
     kind: Literal["rpv2"]
-    path: Path
+    path: Location
     snapshots: tuple[str, ...] = ()  # empty: all
     languages: tuple[str, ...] = ()
     buckets: tuple[Literal["head", "middle", "tail"], ...] = ("head", "middle", "tail")
@@ -33,28 +34,29 @@ class Columns(Settings):
 
 
 class Jsonl(Settings):
-    """JSON lines, `.jsonl` or `.jsonl.gz`, in a file or anywhere below a folder; keys as in `columns`."""
+    """JSON lines, `.jsonl` or `.jsonl.gz`, in a file or anywhere below a folder or URL; keys as in `columns`."""
 
     kind: Literal["jsonl"]
-    path: Path
+    path: Location
     columns: Columns = Columns()
 
 
 class Parquet(Settings):
-    """Parquet, in a file or anywhere below a folder."""
+    """Parquet, in a file or anywhere below a folder or URL."""
 
     kind: Literal["parquet"]
-    path: Path
+    path: Location
     columns: Columns = Columns()
 
 
 class Dataset(Settings):
     """A dataset that `datasets` can stream: a name on the Hugging Face hub, or a folder with one."""
 
-    kind: Literal["dataset"]
+    kind: Literal["dataset"] = "dataset"
     name: str
     subset: str | None = None
     split: str = "train"
+    revision: str | None = None  # branch, tag or commit on the hub
     columns: Columns = Columns()
 
 
@@ -72,42 +74,63 @@ class Target(Settings):
     """A specialised set, and the basis distributions made from it. Its documents are never part of the corpus."""
 
     name: Name
-    path: Path | None = None  # JSON lines: a file, or a folder searched for *.jsonl; a file named test* is the test split
+    path: Location | None = None  # JSON lines or Parquet: a file, or a folder searched for them; a file named test* is the test split
+    columns: Columns = Columns()  # of the path's files
+    dataset: Dataset | None = None  # what `datasets` can stream
     modules: tuple[str, ...] = ()  # for python-docs: module prefixes, e.g. "scipy.stats"
+    max_documents: int | None = Field(default=None, ge=1)  # the first so many of the dataset; None: all
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Target":
-        if (self.path is None) == (not self.modules):
-            raise ValueError("give either path (JSON lines) or modules (python-docs)")
+        if self.path is None and "columns" in self.model_fields_set:
+            raise ValueError("columns are of the path's files; a dataset has its own, as dataset.columns")
+        if self.dataset is None and self.max_documents is not None:
+            raise ValueError("max_documents is for a dataset; of a path, all files are read")
+        if sum((self.path is not None, self.dataset is not None, bool(self.modules))) != 1:
+            raise ValueError("give one of path (JSON lines or Parquet), dataset and modules (python-docs)")
         return self
 
 
 class Bounds(Settings):
-    """What replaces a rule's bounds; one that is not given is no bound."""
+    """What replaces a rule's bounds and its meaning of null; what is not given stays as the preset has it."""
 
     least: float | None = None
     most: float | None = None
+    null: Literal["keep", "drop"] | None = None  # what happens to a document without the signal
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Bounds":
+        if self.least is None and self.most is None and self.null is None:
+            raise ValueError("give least, most or null")
+        return self
 
 
 class Quality(Settings):
     preset: Literal["gopher", "together", "c4", "lucie", "none"] = "none"
     thresholds: dict[str, Bounds] = Field(default_factory=dict)  # by rule, over the preset's
+    compute: Literal["missing", "never"] = "missing"  # signals of documents that the source ships none for
+
+
+def _shipped_similarity(value: float) -> float:
+    if value not in {0.7, 0.8, 0.9, 1.0}:
+        raise ValueError("expected 0.7, 0.8, 0.9 or 1.0, for which RedPajama-V2 ships signatures")
+    return value
 
 
 class Dedup(Settings):
     """Tiers, in their order of work; empty: every readable document stays."""
 
     tiers: tuple[Literal["shipped", "digest", "minhash", "semantic"], ...] = ("digest",)
-    similarity: Literal[0.7, 0.8, 0.9, 1.0] = 0.7  # minhash: Jaccard similarity of 13-word shingles that the bands aim at
-    cosine: float = Field(default=0.95, gt=0, le=1)  # semantic: of two embeddings in one domain
+    similarity: Annotated[float, AfterValidator(_shipped_similarity)] = 0.7  # minhash: Jaccard of 13-word shingles that the bands aim at
+    cosine: float = Field(default=0.95, ge=0.8, le=1)  # semantic: of two embeddings in one domain; smaller ones are not kept
 
 
 class Embed(Settings):
     model: str = "all-MiniLM-L6-v2"  # installed package's model, a folder, or a name on the Hugging Face hub
     sha256: str | None = None  # of model.safetensors; None: the known one for all-MiniLM-L6-v2, unchecked for others
     max_tokens: int = Field(default=256, ge=8)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the processor has it
-    batch_tokens: int = Field(default=8_192, ge=256)
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"  # auto: bfloat16 where backend and processor have it
+    batch_tokens: int | None = Field(default=None, ge=256)  # padding included; None: what suits the device
     text: Literal["head", "windows"] = "head"  # the first max_tokens tokens; or the mean over the first windows of that many
     windows: int = Field(default=4, ge=2)
     backend: Literal["torch", "onnx", "openvino"] = "torch"
@@ -117,9 +140,9 @@ class Cluster(Settings):
     granularities: tuple[int, ...] = (64, 4096)
     unsupported: Literal["cap", "refuse"] = "cap"  # a level with fewer than min_points documents a cell
     min_points: int = 39
-    sample: int = 2_000_000  # most vectors that training sees
+    sample: int | None = Field(default=None, ge=1)  # most vectors that training sees; None: 64 a leaf, and at least two million
     iterations: int = 20
-    beam: int = Field(default=8, ge=1)  # parents an assignment follows down the tree
+    beam: int = Field(default=8, ge=1)  # most parents an assignment follows down the tree
     least_share: float = Field(default=0, ge=0, lt=1)  # of a parent's vectors divided by its children: smaller cells are merged; 0: any
     most_share: float | None = Field(default=None, gt=1)  # of the same: larger cells are split; None: any
     workers: int = Field(default=0, ge=0)  # sub-trees trained at once; 0: one a core
@@ -137,7 +160,7 @@ class Tokenizer(Settings):
 
 
 class Store(Settings):
-    file_megabytes: int = Field(default=256, ge=1)  # of text, before compression: a larger top-level domain has several files
+    file_megabytes: int = Field(default=256, ge=1, le=1_024)  # of documents in memory: of a file of the store, and of a sorted run
 
 
 class Distributions(Settings):
@@ -155,9 +178,12 @@ class Labels(Settings):
     column: str
 
 
+AnySource = Annotated[Rpv2 | Jsonl | Parquet | Dataset | PythonDocs, Field(discriminator="kind")]
+
+
 class Build(Settings):
     out: Path
-    source: Annotated[Rpv2 | Jsonl | Parquet | Dataset | PythonDocs, Field(discriminator="kind")]
+    source: AnySource
     seed: int = 0
     quality: Quality = Quality()
     dedup: Dedup = Dedup()
@@ -169,8 +195,18 @@ class Build(Settings):
     labels: Labels | None = None
     held_out_share: Share = 0.02  # of every domain's documents, for the general held-out loss
     targets: tuple[Target, ...] = ()
-    targets_below: Path | None = None  # each folder below it is a target too
+    targets_below: Location | None = None  # each folder below it is a target too
 
     def all_targets(self) -> tuple[Target, ...]:
         below = sorted(path for path in self.targets_below.iterdir() if path.is_dir()) if self.targets_below else []
         return (*self.targets, *(Target(name=path.name, path=path) for path in below))
+
+
+class Addition(Settings):
+    """What `clustermix add` puts into a finished catalog; its encoder, tree, tokenizer and the rest are the catalog's own."""
+
+    source: AnySource | None = None  # None: only targets are added
+    quality: Quality = Quality()
+    dedup: Dedup = Dedup()
+    targets: tuple[Target, ...] = ()
+    targets_below: Location | None = None

@@ -1,44 +1,68 @@
 """Distributions over the domains: how a set falls into the clusters, or how far it lies from their centroids."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from data_catalog import tables
 from data_catalog.layout import Levels
 from data_catalog.manifest import fingerprint, write_json
+from data_catalog.mixture import effective_number
 from data_catalog.records import Account, Tally
 from data_catalog.tokens import write_tokens
 from pipeline.cluster import Tree, assign, load_tree
-from pipeline.config import Build, Target
+from pipeline.config import Build, Distributions, Target
 from pipeline.encoder import identify, load
 from pipeline.kmeans import nearest_few
 from pipeline.parts import Part, make_part
 from pipeline.targets import read_target
 from pipeline.tokenize import encode
 
-VERSION = 1
-TEMPERATURE = 0.05  # of the distance form, in squared distance between unit vectors (0 to 4)
-NEAREST = 16  # centroids the distance form looks at
+VERSION = 2
+MAIN = 5  # domains of a target that `target_table` names
 
 
-def hard(domains: Int[np.ndarray, " documents"], size: int) -> Float[np.ndarray, " domains"]:
-    """Share of the documents that fall into each domain (importance sampling's histogram)."""
-    counts: Float[np.ndarray, " domains"] = np.bincount(domains, minlength=size).astype(np.float64)
-    return counts / counts.sum()
+def smooth(
+    counts: Float[np.ndarray, " leaves"], corpus: Float[np.ndarray, " leaves"], levels: Levels, pseudo_documents: float
+) -> dict[int, Float[np.ndarray, " domains"]]:
+    """Share of the documents in each domain (importance sampling's histogram), by level; each sums to 1.
+
+    It is drawn toward the level above by Dirichlet smoothing.
+
+    With s pseudo-documents, n the counts and q the corpus's share of domain c in its parent p (its tokens by the parent's):
+
+        w(c) = w(p) * (n_c + s q_c) / (n_p + s)          w(root) = 1
+
+    so that children always add up to their parent, s = 0 is the plain histogram, and a large s the corpus's own (`natural`). It is the
+    hierarchical Dirichlet model of MacKay and Peto (1995) with one s for all levels, q for their fitted prior.
+    A parent without corpus tokens is not smoothed.
+    """
+    above: Float[np.ndarray, " parents"] = np.ones(1)
+    found = {}
+    for k in levels.granularities:
+        n, tokens = (values.reshape(k, -1).sum(axis=1).reshape(len(above), -1) for values in (counts, corpus))
+        in_parent = tokens.sum(axis=1, keepdims=True)
+        s = np.where(in_parent > 0, pseudo_documents, 0.0)
+        numerator = n + s * tokens / np.maximum(in_parent, 1)
+        denominator = n.sum(axis=1, keepdims=True) + s
+        above = (above[:, None] * np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)).ravel()
+        found[k] = above
+    return found
 
 
 def by_distance(
     x: Float[np.ndarray, "documents dim"],
     centroids: Float[np.ndarray, "domains dim"],
-    temperature: float = TEMPERATURE,
-    nearest: int = NEAREST,
+    temperature: float,
+    nearest: int,
 ) -> Float[np.ndarray, " domains"]:
-    """Mean over documents of `softmax_c(-||x - c||^2 / temperature)` over each document's nearest centroids.
+    """Mean over documents of `softmax_c(-||x - c||^2 / temperature)` over each document's `nearest` centroids.
 
     All vectors have unit length, but for empty domains, whose centroid is zero: they get no weight.
     """
@@ -68,6 +92,58 @@ def corpus_distributions(levels: Levels, train_tokens: Int[np.ndarray, " leaves"
     return pa.concat_tables(rows)
 
 
+def all_distributions(
+    targets: Mapping[str, pa.Table],
+    distances: pa.Table,
+    train_tokens: Int[np.ndarray, " leaves"],
+    levels: Levels,
+    config: Distributions,
+) -> pa.Table:
+    """Every distribution of a catalog (tables.DISTRIBUTIONS): natural, uniform, and the two kinds of each target.
+
+    `targets`: documents by name, columns leaf and split of tables.TARGET; their hard distributions are made here, since
+    smoothing needs the corpus. `distances`: rows of tables.DISTRIBUTIONS, of which those of kind distance are kept.
+    """
+    rows = [corpus_distributions(levels, train_tokens)]
+    for name, documents in targets.items():
+        leaves = documents.filter(pc.equal(documents["split"], "align"))["leaf"].to_numpy()
+        counts = np.bincount(leaves, minlength=levels.leaves).astype(np.float64)
+        smoothed = smooth(counts, train_tokens.astype(np.float64), levels, config.smoothing)
+        rows += [to_table(name, "hard", k, weights) for k, weights in smoothed.items()]
+        rows.append(distances.filter(pc.and_(pc.equal(distances["name"], name), pc.equal(distances["kind"], "distance"))))
+    return pa.concat_tables(rows)
+
+
+def target_table(targets: Mapping[str, pa.Table], distributions: pa.Table, domains: pa.Table, levels: Levels) -> pa.Table:
+    """tables.TARGETS: one row a target set; `targets` as tables.TARGET by name, the others as in the catalog.
+
+    A document is out of distribution if it lies farther from its leaf's centroid than 95 % of the corpus's documents of that leaf,
+    or if the leaf has none: of documents like the corpus's it is 5 %.
+    """
+    leaves = domains.filter(pc.equal(domains["level"], levels.leaves))
+    far = np.array([quantiles[-1] if quantiles else -np.inf for quantiles in leaves["distance_quantiles"].to_pylist()])
+    rows = []
+    for name, documents in targets.items():
+        distance = documents["distance"].to_numpy()
+        splits = Counter(documents["split"].to_pylist())
+        mine = distributions.filter(pc.and_(pc.equal(distributions["name"], name), pc.equal(distributions["kind"], "hard")))
+        weights = {k: mine.filter(pc.equal(mine["level"], k)) for k in levels.granularities}
+        finest = weights[levels.leaves].sort_by([("weight", "descending"), ("domain", "ascending")])
+        rows.append(
+            {
+                "name": name,
+                "documents": documents.num_rows,
+                **{split: splits[split] for split in ("align", "validation", "test")},
+                "tokens": pc.sum(documents["tokens"]).as_py(),
+                "mean_distance": float(distance.mean(dtype=np.float64)),
+                "out_of_distribution": float((distance > far[documents["leaf"].to_numpy()]).mean()),
+                "effective_domains": [effective_number(table["weight"].to_numpy()) for table in weights.values()],
+                "main_domains": finest["domain"].to_pylist()[:MAIN],
+            }
+        )
+    return pa.Table.from_pylist(rows, tables.TARGETS)
+
+
 def target_part(target: Target, tree_part: Part, tokenizer: Part, folder: Path, config: Build) -> Part:
     """Embed, place and tokenize one target set, and describe its `align` split by distributions at every level.
 
@@ -88,20 +164,25 @@ def target_part(target: Target, tree_part: Part, tokenizer: Part, folder: Path, 
         pq.write_table(quarantine, out / "quarantine.parquet")
         write_tokens(out / "tokens.arrow", ids)
         aligned = documents["split"].to_numpy(zero_copy_only=False) == "align"
-        pq.write_table(_both_kinds(target.name, x[aligned], leaf[aligned], tree), out / "distributions.parquet")
+        pq.write_table(_own(target.name, x[aligned], leaf[aligned], tree, config.distributions), out / "distributions.parquet")
         write_json(out / "target.json", {"name": target.name, "encoder": identity})
         kept = Tally(rows=len(texts), characters=sum(map(len, texts)))
         failed = {reason: Tally(rows=n) for reason, n in Counter(quarantine["reason"].to_pylist()).items()}
         return Account(read=sum(failed.values(), kept), kept=kept, failed=failed)
 
     texts = fingerprint(documents["doc_id"].to_pylist(), documents["text"].to_pylist(), documents["split"].to_pylist())
-    inputs = (target.name, texts, identity, tree_part.fingerprint, tokenizer.fingerprint, config.cluster.beam)
+    made_by = (identity, tree_part.fingerprint, tokenizer.fingerprint, config.cluster.beam)
+    inputs = (target.name, texts, *made_by, config.distributions.temperature, config.distributions.nearest)
     return make_part(folder, fingerprint("target", VERSION, *inputs), make)
 
 
-def _both_kinds(name: str, x: Float[np.ndarray, "documents dim"], leaf: Int[np.ndarray, " documents"], tree: Tree) -> pa.Table:
-    rows = []
+def _own(
+    name: str, x: Float[np.ndarray, "documents dim"], leaf: Int[np.ndarray, " documents"], tree: Tree, config: Distributions
+) -> pa.Table:
+    """What the target's documents alone say, the corpus left out: both kinds, without smoothing."""
+    counts = np.bincount(leaf, minlength=tree.levels.leaves).astype(np.float64)
+    plain = smooth(counts, np.zeros_like(counts), tree.levels, 0)
+    rows = [to_table(name, "hard", k, weights) for k, weights in plain.items()]
     for k in tree.levels.granularities:
-        rows.append(to_table(name, "hard", k, hard(tree.levels.domains(leaf, k), k)))
-        rows.append(to_table(name, "distance", k, by_distance(x, tree.centroids[k])))
+        rows.append(to_table(name, "distance", k, by_distance(x, tree.centroids[k], config.temperature, config.nearest)))
     return pa.concat_tables(rows)

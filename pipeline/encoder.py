@@ -1,25 +1,29 @@
-"""The sentence encoder: length-sorted, token-budget batches through a sentence-transformers model."""
+"""The sentence encoder: length-sorted, token-budget batches through copies of a model, with tokenization running ahead."""
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from queue import SimpleQueue
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int64
 
-from data_catalog.errors import UserError
+from pipeline.backends.model import Model, load_models
 from pipeline.config import Embed
-from pipeline.identity import MINILM, Identity, has_cuda, identify, locate
+from pipeline.identity import Identity, identify, locate
+from pipeline.windows import Reader, Windows, make_reader
 
 __all__ = ["Encoder", "Identity", "identify", "load"]
 
 log = logging.getLogger(__name__)
 
 PAD_MULTIPLE = 16  # few distinct lengths: the bfloat16 kernels are compiled once a shape
-CPU_BATCH_TOKENS = 4_096  # larger batches fall out of the processor's cache
-HEAD_CHARACTERS = 8  # a token: enough of a long text to fill its tokens, nearly always
+CHUNK_DOCUMENTS = 8_192  # texts that `encode` gives to one copy of the model at once
+BATCHES_AHEAD = 2  # started on a GPU before the first one's embeddings are waited for
+_Wait = Callable[[], Float32[np.ndarray, "batch dim"]]
 
 _encoders: dict[Embed, "Encoder"] = {}
 _loading = threading.Lock()
@@ -33,148 +37,121 @@ def load(config: Embed) -> "Encoder":
     """
     with _loading:
         if config not in _encoders:
-            _encoders[config] = _load(config, identify(config))
+            identity, folder = identify(config), locate(config.model)
+            reader = make_reader(config.model, folder, identity.max_tokens, identity.windows)
+            _encoders[config] = Encoder(identity, reader, load_models(identity, folder, config.batch_tokens))
         return _encoders[config]
-
-
-def _load(config: Embed, identity: Identity) -> "Encoder":
-    import torch  # noqa: PLC0415
-    from sentence_transformers import SentenceTransformer  # noqa: PLC0415
-    from transformers.utils import logging as transformers_logging  # noqa: PLC0415
-
-    device = "cuda" if has_cuda() else "cpu"
-    with_bar = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        model = SentenceTransformer(str(locate(config.model)), device=device, local_files_only=True).eval()
-    finally:
-        if with_bar:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-    transformer: Any = model.transformers_model
-    if transformer is None or not getattr(model.tokenizer, "is_fast", False):
-        raise UserError(f"embed.model {config.model}: not a transformer with a fast tokenizer; choose another, e.g. {MINILM[0]}")
-    longest = getattr(transformer.config, "max_position_embeddings", config.max_tokens)
-    if config.max_tokens > longest:
-        raise UserError(f"embed.max_tokens {config.max_tokens}: {config.model} reads at most {longest}; set a smaller one")
-    dimension = model.get_embedding_dimension()
-    if dimension != identity.dimension:
-        raise UserError(f"embed.model {config.model}: its config files say {identity.dimension} dimensions, the model gives {dimension}")
-    if identity.precision == "bfloat16":
-        transformer.to(torch.bfloat16)  # the layers after it (pooling, normalising) stay in float32
-    log.info("encoder %s on %s in %s, %d threads", config.model, device, identity.precision, torch.get_num_threads())
-    return Encoder(identity, model, device, config.batch_tokens, longest)
 
 
 @dataclass
 class Encoder:
-    """A loaded model. Two threads overlap: one turns text into tokens while the other's batches are in the model."""
+    """A tokenizer and one copy of the model a device. Threads share them: a copy serves one at a time, the tokenizer too."""
 
     identity: Identity
-    model: Any  # sentence_transformers.SentenceTransformer
-    device: str
-    batch_tokens: int
-    longest: int  # tokens that the model can read
-    _tokenizing: threading.Lock = field(default_factory=threading.Lock)
-    _embedding: threading.Lock = field(default_factory=threading.Lock)
+    reader: Reader
+    models: Sequence[Model]
+    _idle: SimpleQueue[Model] = field(default_factory=SimpleQueue)
 
-    def encode(self, texts: Sequence[str]) -> Float[np.ndarray, "documents dim"]:
-        """Embeddings of unit length, float32, in the order of `texts`. Texts are cut after `max_tokens` tokens.
+    def __post_init__(self) -> None:
+        for model in self.models:
+            self._idle.put(model)
+
+    def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "documents dim"]:
+        """Embeddings of unit length, in the order of `texts`.
+
+        Each is the model's embedding of the text's first `max_tokens` tokens; with `windows` above 1, the mean direction of the
+        embeddings of its first windows of that many.
 
         Raises:
             RuntimeError: the model gave an embedding that is not a finite direction.
         """
-        with self._tokenizing:
-            tokens = self._tokenize(texts)
-        order = np.argsort([-len(ids) for ids in tokens], kind="stable")  # longest first: too large a batch fails at once
-        result = np.zeros((len(texts), self.identity.dimension), np.float32)
-        with self._embedding:
-            for chosen, length in self._batches(order, tokens):
-                result[chosen] = self._embed([tokens[i] for i in chosen], length)
-        norms = np.linalg.norm(result, axis=1, keepdims=True)
-        faulty = np.flatnonzero(~(np.isfinite(norms) & (norms > 1e-6)))
+        chunks = (texts[first : first + CHUNK_DOCUMENTS] for first in range(0, len(texts), CHUNK_DOCUMENTS))
+        return np.concatenate([np.zeros((0, self.identity.dimension), np.float32), *self.encode_chunks(chunks)])
+
+    def encode_chunks(self, chunks: Iterable[Sequence[str]]) -> Iterator[Float32[np.ndarray, "documents dim"]]:
+        """What `encode` gives for each chunk of texts, in order. The next chunk is read and tokenized while the models work.
+
+        Chunks are dealt to the copies of the model as these come free; there are at most two more of them in memory than copies.
+        Batches are sorted by length inside a chunk, so that large chunks waste less.
+
+        Raises:
+            RuntimeError: see `encode`.
+        """
+        source = iter(chunks)
+
+        def next_windows() -> Windows | None:
+            texts = next(source, None)
+            return None if texts is None else self.reader.read(texts)
+
+        waiting: deque[Future[Float32[np.ndarray, "documents dim"]]] = deque()
+        copies = len(self.models)
+        with ThreadPoolExecutor(1, "tokenize") as ahead, ThreadPoolExecutor(copies, "embed") as workers:
+            upcoming = ahead.submit(next_windows)
+            while (windows := upcoming.result()) is not None:
+                upcoming = ahead.submit(next_windows)
+                waiting.append(workers.submit(self._embed, windows))
+                if len(waiting) > copies:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _embed(self, windows: Windows) -> Float32[np.ndarray, "documents dim"]:
+        model = self._idle.get()
+        try:
+            rows = np.zeros((len(windows.ids), self.identity.dimension), np.float32)
+            started: deque[tuple[Int64[np.ndarray, " batch"], _Wait]] = deque()
+            for chosen, length in self._batches(windows.lengths, model):
+                if len(started) == BATCHES_AHEAD:
+                    _finish(rows, *started.popleft())
+                started.append((chosen, self._start(model, [windows.ids[i] for i in chosen], length)))
+            for batch in started:
+                _finish(rows, *batch)
+        finally:
+            self._idle.put(model)
+        units = self._unit(rows, windows.document)
+        if self.identity.windows == 1:
+            return units
+        first = np.flatnonzero(np.diff(windows.document, prepend=-1))
+        sums: Float32[np.ndarray, "documents dim"] = np.add.reduceat(units, first) if len(first) else units
+        return self._unit(sums, np.arange(len(first)))
+
+    def _unit(self, rows: Float[np.ndarray, "n dim"], documents: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n dim"]:
+        """The rows at unit length; `documents` says, for the error, which text each belongs to."""
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        faulty = np.unique(documents[~(np.isfinite(norms) & (norms > 1e-6))[:, 0]])
         if len(faulty):
             raise RuntimeError(
-                f"{self.identity.model}: no usable embedding of {len(faulty)} of {len(texts)} texts, the first is number {faulty[0]}"
+                f"{self.identity.model}: no usable embedding of {len(faulty)} of {len(np.unique(documents))} texts, "
+                f"the first is number {faulty[0]}"
             )
-        unit: Float[np.ndarray, "documents dim"] = result / norms
-        return unit
+        return rows / norms
 
-    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids with the special ones, at most `max_tokens`.
+    def _batches(self, lengths: Int64[np.ndarray, " n"], model: Model) -> Iterator[tuple[Int64[np.ndarray, " batch"], int]]:
+        """Rows of each batch and the length it is padded to; all batches of one length have one size, but the last.
 
-        Only the head of a long text is read, cut between words; where that does not fill the tokens, the whole.
+        The longest come first: too large a batch fails at once.
         """
-        limit = self.identity.max_tokens
-        prompt = self.model.prompts.get(self.model.default_prompt_name, "") if self.model.default_prompt_name else ""
-        texts = [prompt + text for text in texts]
-        heads = [text[: _head(text, limit * HEAD_CHARACTERS)] for text in texts]
-        tokens = self._ids(heads)
-        short = [i for i, ids in enumerate(tokens) if len(ids) < limit and len(heads[i]) < len(texts[i])]
-        for i, ids in zip(short, self._ids([texts[i] for i in short]), strict=True):
-            tokens[i] = ids
-        return tokens
-
-    def _ids(self, texts: list[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        # stated anew at each call: what tokenizer.json says of truncation and padding must not count
-        ids: list[list[int]] = self.model.tokenizer(texts, truncation=True, max_length=self.identity.max_tokens, padding=False)["input_ids"]
-        return ids
-
-    def _batches(self, order: Int[np.ndarray, " n"], tokens: list[list[int]]) -> Iterator[tuple[Int[np.ndarray, " batch"], int]]:
-        """Rows of each batch and the length it is padded to; all batches of one length have one size, but the last."""
+        order = np.argsort(-lengths, kind="stable")
         first = 0
         while first < len(order):
-            needed = len(tokens[order[first]])
-            length = max(needed, min(-(-needed // PAD_MULTIPLE) * PAD_MULTIPLE, self.longest))
-            budget = min(self.batch_tokens, CPU_BATCH_TOKENS) if self.device == "cpu" else self.batch_tokens
-            size = max(budget // length, 1)
+            needed = int(lengths[order[first]])
+            length = max(needed, min(-(-needed // PAD_MULTIPLE) * PAD_MULTIPLE, self.reader.longest), 1)
+            size = max(model.batch_tokens // length, 1)
             yield order[first : first + size], length
             first += size
 
-    def _embed(self, tokens: list[list[int]], length: int) -> Float[np.ndarray, "documents dim"]:
-        import torch  # noqa: PLC0415
-
+    def _start(self, model: Model, rows: list[list[int]], length: int) -> _Wait:
         try:
-            return self._forward(tokens, length)
-        except torch.OutOfMemoryError:
-            if len(tokens) == 1:
+            return model.start(*self.reader.pad(rows, length))
+        except MemoryError:
+            if len(rows) == 1:
                 raise
-        self.batch_tokens = max(len(tokens) * length // 2, length)
-        log.warning("out of GPU memory: batches of %d tokens from here on", self.batch_tokens)
-        torch.cuda.empty_cache()
-        half = len(tokens) // 2
-        return np.concatenate([self._embed(tokens[:half], length), self._embed(tokens[half:], length)])
-
-    def _forward(self, tokens: list[list[int]], length: int) -> Float[np.ndarray, "documents dim"]:
-        import torch  # noqa: PLC0415
-
-        tokenizer = self.model.tokenizer
-        ids = np.full((len(tokens), length), tokenizer.pad_token_id or 0, np.int64)
-        mask = np.zeros_like(ids)
-        for i, row in enumerate(tokens):
-            place = slice(length - len(row), length) if tokenizer.padding_side == "left" else slice(len(row))
-            ids[i, place] = row
-            mask[i, place] = 1
-        arrays = {"input_ids": ids, "attention_mask": mask}
-        if "token_type_ids" in tokenizer.model_input_names:
-            arrays["token_type_ids"] = np.zeros_like(ids)
-        features: dict[str, Any] = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
-        features["modality"] = "text"
-        with torch.inference_mode():
-            first, *others = self.model
-            features = first(features)
-            features["token_embeddings"] = features["token_embeddings"].float()
-            for module in others:
-                features = module(features)
-            embeddings = features["sentence_embedding"]
-            array: Float[np.ndarray, "documents dim"] = embeddings.float().cpu().numpy()
-        return array
+        model.batch_tokens = max(len(rows) * length // 2, length)
+        log.warning("%s: out of memory, batches of %d tokens from here on", model.device, model.batch_tokens)
+        half = len(rows) // 2
+        first, second = self._start(model, rows[:half], length), self._start(model, rows[half:], length)
+        return lambda: np.concatenate([first(), second()])
 
 
-def _head(text: str, characters: int) -> int:
-    """Where to cut a text longer than `characters`: at its last space before that, or nowhere."""
-    if len(text) <= characters:
-        return len(text)
-    space = text.rfind(" ", 0, characters)
-    return space if space > 0 else len(text)
+def _finish(rows: Float32[np.ndarray, "n dim"], chosen: Int64[np.ndarray, " batch"], wait: _Wait) -> None:
+    rows[chosen] = wait()

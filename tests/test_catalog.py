@@ -1,24 +1,50 @@
+"""Publishing: what was built is what is there, and a catalog that has grown is not built over."""
+
+import shutil
+
 import pytest
 
-from data_catalog.errors import AccountingError
-from data_catalog.records import Account, Tally
-from pipeline.catalog import CHAIN, accounting_table, check_chain
-
-FULL = Account(read=Tally(rows=3, characters=9), kept=Tally(rows=2, characters=6), dropped={"gopher.words": Tally(rows=1, characters=3)})
-REST = Account(read=FULL.kept, kept=FULL.kept)
-
-
-def test_a_chain_without_loss():
-    check_chain({stage: FULL if stage == "source" else REST for stage in CHAIN})
+from data_catalog.errors import UserError
+from data_catalog.layout import Layout
+from data_catalog.manifest import read_manifest, write_json
+from data_catalog.settings import parse
+from pipeline.config import Build
+from pipeline.run import build
 
 
-def test_a_document_lost_between_two_stages_is_an_error():
-    short = Account(read=Tally(rows=1, characters=6), kept=Tally(rows=1, characters=6))
-    accounts = dict.fromkeys(CHAIN, REST) | {"shard": short}
-    with pytest.raises(AccountingError, match=r"sort kept .*rows=2.* but shard read .*rows=1"):
-        check_chain(accounts)
+@pytest.fixture
+def grown(built, tmp_path):
+    """The built catalog, moved, with a second version that is like the first."""
+    root = tmp_path / "catalog"
+    shutil.copytree(built[0], root)
+    manifest = {**read_manifest(root), "version": 2}
+    write_json(Layout(root, 2).version_manifest, manifest)
+    write_json(root / "catalog.json", manifest)
+    return root
 
 
-def test_the_accounting_table_names_every_outcome():
-    rows = [(r["outcome"], r["reason"], r["rows"], r["characters"]) for r in accounting_table({"quality": FULL}).to_pylist()]
-    assert rows == [("read", None, 3, 9), ("kept", None, 2, 6), ("dropped", "gopher.words", 1, 3)]
+def test_the_manifest_is_kept_with_its_version(built):
+    layout = Layout(built[0])
+    assert layout.manifest.read_bytes() == layout.version_manifest.read_bytes()
+    manifest = read_manifest(built[0])
+    assert (manifest["version"], manifest["parent"], manifest["additions"]) == (1, None, [])
+    assert "versions/0001/catalog.json" not in manifest["files"]
+
+
+def test_every_file_placed_is_in_the_manifest_and_nothing_else(built):
+    content = {path.relative_to(built[0]).as_posix() for path in built[0].rglob("*") if path.is_file()}
+    outside = {name for name in content if name.startswith(("work/", "catalog.")) or name.endswith("catalog.json")}
+    assert content - outside == set(read_manifest(built[0])["files"])
+    assert {"tree/tree.json", "tree/centroids.npz", "versions/0001/removed.parquet"} < content
+
+
+def test_building_again_leaves_a_grown_catalog_alone(built, grown):
+    before = {path: path.stat().st_mtime_ns for path in grown.rglob("*") if path.is_file() and "work" not in path.parts}
+    build(parse(Build, {**built[1], "out": str(grown)}, "test"))
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_another_build_does_not_replace_a_grown_catalog(built, grown):
+    with pytest.raises(UserError, match=r"out .*: the catalog there has additions"):
+        build(parse(Build, {**built[1], "out": str(grown), "held_out_share": 0.5}, "test"))
+    assert read_manifest(grown)["version"] == 2

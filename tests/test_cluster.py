@@ -9,9 +9,10 @@ from data_catalog import UserError
 from data_catalog.layout import Levels
 from data_catalog.manifest import write_json
 from data_catalog.records import Account, Tally
-from pipeline.cluster import _cell_seed, _sample, assign_part, grow, load_tree, train_tree
-from pipeline.config import Build
-from pipeline.embed import IDENTITY, read_embeddings
+from pipeline import search
+from pipeline.cluster import assign_part, load_tree, sample_size, train_tree
+from pipeline.config import Build, Cluster
+from pipeline.embed import IDENTITY, read_identity
 from pipeline.identity import Identity
 from pipeline.kmeans import nearest, unit
 from pipeline.parts import Part, make_part
@@ -51,16 +52,24 @@ def test_a_trained_tree_is_nested_and_says_what_it_is(tmp_path, parts):
     tree = load_tree(part.folder)
     assert tree.levels == Levels((4, 16))
     told = json.loads((part.folder / "tree.json").read_text())
-    assert told["inertia"].pop("4") > told["inertia"].pop("16") > 0
+    levels = told.pop("levels")
+    assert levels["4"]["inertia"] > levels["16"]["inertia"] > 0
+    assert levels["16"]["empty"] == 0
+    assert levels["16"]["sizes"]["smallest"] > 0
+    assert set(levels["16"]["search"]) == {"1", "2", "4", "8", "16"}
+    assert 0 <= levels["16"]["beyond"] < 0.5
+    assert 0.5 < told.pop("inertia") / levels["16"]["inertia"] < 2  # the sample's against that of 12 documents
     assert told == {
         "granularities": [4, 16],
         "requested": [4, 16],
         "warnings": [],
         "documents": 600,
-        "sample": 600,
-        "inertia": {},
-        "encoder": {"sha256": "s", "dimension": DIMENSION, "max_tokens": 8, "precision": "float32"},
+        "sample": 588,
+        "held_out": 12,
+        "encoder": read_identity(parts[0]).comparable,
     }
+    assert tree.radius.shape == (16,)
+    assert tree.margins is None  # too few were held out to learn from
     amount = Tally(rows=600, characters=6000)
     assert part.account == Account(read=amount, kept=amount)
 
@@ -77,40 +86,50 @@ def test_the_same_input_gives_the_same_bytes_and_another_seed_others(tmp_path, p
     assert files("four", build(tmp_path, seed=-1, **sampled))[0] != first[0]
 
 
-def test_a_beam_does_not_train_the_tree_anew(tmp_path, parts):
-    prints = [train_tree(parts, tmp_path / "tree", build(tmp_path, beam=beam)).fingerprint for beam in (1, 2)]
-    assert prints[0] == prints[1]
+def test_neither_beam_nor_threads_train_the_tree_anew(tmp_path, parts):
+    prints = [
+        train_tree(parts, tmp_path / "tree", build(tmp_path, **how)).fingerprint for how in ({"beam": 1}, {"beam": 2}, {"workers": 3})
+    ]
+    assert prints[0] == prints[1] == prints[2]
     assert train_tree(parts, tmp_path / "tree", build(tmp_path, iterations=9)).fingerprint != prints[0]
 
 
-def test_children_are_split_from_their_parents_points():
-    x = vectors(300)
-    centroids, inertia = grow(x, Levels((4, 8)), 10, 0)
-    parents = nearest(x, centroids[4])[0]
-    for parent in range(4):
-        inside = x[parents == parent]
-        children = centroids[8][2 * parent : 2 * parent + 2]
-        cell, _ = nearest(inside, children)
-        for child in range(2):
-            mean = unit(inside[cell == child].mean(axis=0, keepdims=True))[0]
-            assert children[child] @ mean > 0.99
-    assert inertia[8] < 0.25 < inertia[4]  # four cells share eight groups, eight do not
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_killed_training_goes_on_and_leaves_nothing_behind(monkeypatch, tmp_path, parts, workers):
+    whole = train_tree(parts, tmp_path / "whole", build(tmp_path))
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.measure.with_radius", killed)
+        with pytest.raises(Killed):
+            train_tree(parts, tmp_path / "tree", build(tmp_path))
+    [left] = tmp_path.glob(".tree.*")
+    assert {"top.npz", "sample.npy", "sub-tree-00003.npz", "polish-1.npz"} <= {path.name for path in left.iterdir()}
+    other = left.with_name(".tree.0123456789abcdef.unfinished")
+    other.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.kmeans.spherical_kmeans", killed)  # nothing is trained again
+        patch.setattr("pipeline.grow.spherical_kmeans", killed)
+        again = train_tree(parts, tmp_path / "tree", build(tmp_path, workers=workers))
+    for file in ("centroids.npz", "tree.json"):
+        assert (again.folder / file).read_bytes() == (whole.folder / file).read_bytes()
+    assert not list(tmp_path.glob(".tree.*"))
+    assert not list(tmp_path.glob(".whole.*"))
 
 
-def test_every_cell_has_its_own_seed():
-    seeds = [_cell_seed(seed, k, parent) for seed in (0, 1, -1) for k in (4, 16) for parent in (0, 1, 2)]
-    assert len(set(seeds)) == 18
-    assert seeds[0] == _cell_seed(0, 4, 0)
-    assert 0 <= min(seeds) <= max(seeds) < 2**31
-
-
-def test_small_cells_keep_empty_children():
-    """Two groups of copies and a lone point, three cells with four children each."""
-    x = np.eye(3, DIMENSION, dtype=np.float32)[[0] * 20 + [1] * 20 + [2]]
-    centroids, inertia = grow(x, Levels((4, 16)), 5, 0)
-    assert centroids[4].any(axis=1).sum() == 3
-    assert centroids[16].any(axis=1).sum() == 3
-    assert inertia == {4: 0, 16: 0}
+def test_enough_held_out_documents_give_margins_that_find_nearly_all(monkeypatch, tmp_path):
+    monkeypatch.setattr(search, "LEAST_LEARNT", 20)
+    part = train_tree([embedded(tmp_path / "embed" / "a", vectors(4000))], tmp_path / "tree", build(tmp_path))
+    tree = load_tree(part.folder)
+    assert len(tree.margins) == 1
+    told = json.loads((part.folder / "tree.json").read_text())
+    assert (told["sample"], told["held_out"]) == (3920, 80)
+    assert told["levels"]["16"]["search"]["8"]["found"] > 0.9
 
 
 def test_levels_without_enough_documents_are_left_out_aloud(tmp_path, parts, caplog):
@@ -135,15 +154,18 @@ def test_a_first_level_without_enough_documents_is_refused(tmp_path, parts, unsu
         train_tree([], tmp_path / "tree", build(tmp_path))
 
 
-def test_a_sample_takes_from_every_part_in_proportion(tmp_path, parts, caplog):
-    maps = read_embeddings(parts)
-    sample = _sample(maps, 301, 0)
-    rows = [{row.tobytes() for row in unit(x)} for x in maps]
-    assert [sum(row.tobytes() in part for row in sample) for part in rows] == [200, 0, 101]
-    assert len({row.tobytes() for row in sample}) == 301
+def test_a_small_sample_is_told(tmp_path, parts, caplog):
     part = train_tree(parts, tmp_path / "tree", build(tmp_path, sample=100))
-    assert json.loads((part.folder / "tree.json").read_text())["sample"] == 100
-    assert "100 vectors (cluster.sample) train 16 cells: fewer than 10 each" in caplog.text
+    told = json.loads((part.folder / "tree.json").read_text())
+    assert told["sample"] == 100
+    assert told["warnings"] == ["100 vectors (cluster.sample) train 16 cells: fewer than 10 each; a larger sample places them better"]
+    assert told["warnings"][0] in caplog.text
+
+
+def test_the_sample_grows_with_the_leaves():
+    assert sample_size(Levels((64, 4096)), Cluster()) == 2_000_000
+    assert sample_size(Levels((64, 4096, 262_144)), Cluster()) == 64 * 262_144
+    assert sample_size(Levels((64, 4096)), Cluster(sample=5)) == 5
 
 
 def test_leaves_are_written_in_the_order_of_the_documents(tmp_path, parts):

@@ -4,6 +4,8 @@ import pytest
 
 import data_catalog
 from data_catalog import UserError
+from data_catalog.layout import Layout
+from data_catalog.manifest import read_manifest, write_json
 
 
 @pytest.fixture(scope="module")
@@ -50,5 +52,40 @@ def test_a_catalog_works_where_it_was_moved_to(built, tmp_path):
 
 def test_a_missing_file_is_named(built, tmp_path):
     shutil.copytree(built[0], tmp_path / "catalog", ignore=shutil.ignore_patterns("domains.parquet"))
-    with pytest.raises(UserError, match=r"domains\.parquet cannot be read"):
+    with pytest.raises(UserError, match=r"domains cannot be read .*domains\.parquet"):
         data_catalog.open(tmp_path / "catalog")
+
+
+def test_a_file_outside_the_catalog_is_not_opened(built, tmp_path):
+    shutil.copytree(built[0], tmp_path / "catalog", ignore=shutil.ignore_patterns("work"))
+    manifest = read_manifest(tmp_path / "catalog")
+    manifest["files"]["documents/../../../secret/x.parquet"] = {"bytes": 1, "sha256": ""}
+    write_json(tmp_path / "catalog" / "catalog.json", manifest)
+    with pytest.raises(UserError, match=r"documents/\.\./\.\./\.\./secret/x\.parquet lies outside the catalog"):
+        data_catalog.open(tmp_path / "catalog")
+
+
+def test_files_that_the_manifest_does_not_name_are_not_seen(built, tmp_path):
+    shutil.copytree(built[0], tmp_path / "catalog", ignore=shutil.ignore_patterns("work"))
+    layout = Layout(tmp_path / "catalog")
+    shutil.copy(layout.documents(0), layout.documents(0, 1))
+    assert data_catalog.open(tmp_path / "catalog").sql("SELECT count(*) FROM documents").fetchall() == [(160,)]
+
+
+def test_a_domain_has_the_documents_that_sql_finds(catalog):
+    for level in catalog.levels.granularities:
+        for domain in range(level):
+            leaves = catalog.levels.span(level)
+            found = catalog.sql(f"SELECT doc_id FROM documents WHERE leaf // {leaves} = {domain}").fetchall()
+            assert sorted(catalog.domain(level, domain, ["doc_id"])["doc_id"].to_pylist()) == sorted(name for (name,) in found)
+
+
+def test_every_document_read_has_its_verdict_beside_its_signals(catalog):
+    assert catalog.sql("SELECT reason, count(*) FROM verdicts GROUP BY ALL ORDER BY ALL").fetchall() == [("dedup.digest", 1), (None, 160)]
+    assert catalog.sql("SELECT count(*) FROM signals").fetchall() == [(161,)]
+
+
+def test_there_is_no_other_version(catalog):
+    assert catalog.version == 1
+    with pytest.raises(UserError, match="has no version 2; there are versions 1 to 1"):
+        data_catalog.open(catalog.root, version=2)

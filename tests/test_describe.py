@@ -1,71 +1,83 @@
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from data_catalog import tables
 from data_catalog.layout import Levels
-from data_catalog.records import Account
-from pipeline.describe import agreement, describe
+from data_catalog.records import Account, Tally
+from pipeline.describe import describe_part
 from pipeline.parts import make_part
 
 LEVELS = Levels((2, 4))
 
 
 def shard(folder, rows):
-    """Rows are (leaf, text, distance, source)."""
+    """Rows are (leaf, text, distance, source); document i of the part NAME is NAME/i."""
     full = [
-        {"doc_id": f"d{i}", "leaf": leaf, "text": text, "distance": distance, "source": source, "tokens": 10, "characters": len(text)}
+        {"doc_id": f"{folder.name}/{i}", "id_int": i, "leaf": leaf, "text": text, "distance": distance, "source": source}
+        | {"tokens": 10, "characters": len(text), "language": "en" if i else None}
         for i, (leaf, text, distance, source) in enumerate(rows)
     ]
 
     def make(out):
         pq.write_table(pa.Table.from_pylist(full, tables.DOCUMENTS), out / "documents.parquet")
-        return Account()
+        return Account(read=Tally(rows=len(rows)), kept=Tally(rows=len(rows)))
 
     return make_part(folder, str(rows), make)
 
 
+SEA = [(0, "whales swim whales", 0.375, "sea"), (0, "whales dive", 0.125, "sea"), (1, "stars shine 42", 0.25, "sky")]
+
+
 @pytest.fixture
-def domains(tmp_path):
-    shards = [
-        shard(tmp_path / "0", [(0, "whales swim whales", 0.3, "sea"), (0, "whales dive", 0.1, "sea"), (1, "stars shine 42", 0.2, "sky")]),
-        shard(tmp_path / "1", [(3, "<b>bread</b> rises", 0.01, "food"), (3, "bread bakes", 0.01, "food")]),
+def part(tmp_path):
+    return describe_part([shard(tmp_path / "0", SEA)], tmp_path / "described", LEVELS)
+
+
+def test_sizes_distances_and_names_of_the_domains_that_hold_documents(part):
+    columns = ["level", "domain", "documents", "tokens", "mean_distance", "distance_quantiles", "top_sources", "languages"]
+    rows = [tuple(row.values()) for row in pq.read_table(part.folder / "domains.parquet", columns=columns).to_pylist()]
+    sea = [{"name": "sea", "share": 1.0}]
+    assert rows == [
+        (
+            *(2, 0, 3, 30, 0.25, pytest.approx([0.1375, 0.1875, 0.25, 0.3125, 0.3625])),
+            [{"name": "sea", "share": pytest.approx(2 / 3)}, {"name": "sky", "share": pytest.approx(1 / 3)}],
+            [{"name": "en", "share": pytest.approx(2 / 3)}, {"name": None, "share": pytest.approx(1 / 3)}],
+        ),
+        (4, 0, 2, 20, 0.25, pytest.approx([0.1375, 0.1875, 0.25, 0.3125, 0.3625]), sea, [{"name": n, "share": 0.5} for n in ("en", None)]),
+        (4, 1, 1, 10, 0.25, [0.25] * 5, [{"name": "sky", "share": 1.0}], [{"name": "en", "share": 1.0}]),
     ]
-    part = describe(shards, tmp_path / "describe", LEVELS)
-    return {(row["level"], row["domain"]): row for row in pq.read_table(part.folder / "domains.parquet").to_pylist()}
+    assert part.account.kept == Tally(rows=3)
 
 
-def test_every_domain_of_every_level_has_a_row(domains):
-    assert sorted(domains) == [(2, 0), (2, 1), (4, 0), (4, 1), (4, 2), (4, 3)]
-    assert [domains[4, d]["parent"] for d in range(4)] == [0, 0, 1, 1]
-    assert domains[2, 0]["parent"] is None
+def test_the_examples_are_named_in_the_domains_and_shown_in_a_table(part):
+    rows = pq.read_table(part.folder / "domains.parquet", columns=["nearest", "typical", "boundary"]).to_pylist()
+    assert rows == [
+        {"nearest": ["0/1", "0/2", "0/0"], "typical": ["0/1", "0/2", "0/0"], "boundary": ["0/0", "0/2", "0/1"]},
+        {"nearest": ["0/1", "0/0"], "typical": ["0/1", "0/0"], "boundary": ["0/0", "0/1"]},
+        {"nearest": ["0/2"], "typical": ["0/2"], "boundary": ["0/2"]},
+    ]
+    shown = pq.read_table(part.folder / "examples.parquet")
+    assert shown.schema.equals(tables.EXAMPLES)
+    assert shown.num_rows == 9 + 6 + 3
 
 
-def test_sizes_and_distances(domains):
-    assert (domains[2, 0]["documents"], domains[2, 0]["tokens"]) == (3, 30)
-    assert domains[2, 0]["mean_distance"] == pytest.approx(0.2)
-    assert domains[2, 0]["distance_quantiles"][2] == pytest.approx(0.2)
-    assert domains[4, 2]["documents"] == 0
+def test_a_top_domain_in_several_parts_is_described_as_one(part, tmp_path):
+    cut = [shard(tmp_path / "0", SEA[:1]), shard(tmp_path / "1", SEA[1:])]
+    again = describe_part(cut, tmp_path / "again", LEVELS)
+    columns = ["level", "domain", "documents", "mean_distance", "distance_quantiles", "top_sources"]
+    assert pq.read_table(again.folder / "domains.parquet", columns=columns) == pq.read_table(
+        part.folder / "domains.parquet", columns=columns
+    )
+    assert again.fingerprint != part.fingerprint
 
 
-def test_terms_are_what_sets_a_domain_apart(domains):
-    assert domains[4, 0]["terms"][0] == "whales"
-    assert domains[2, 1]["terms"][0] == "bread"
-    assert set(domains[2, 0]["terms"]) == {"whales", "swim", "dive", "stars", "shine"}
+def test_a_top_domain_without_documents_has_no_rows(tmp_path):
+    empty = describe_part([shard(tmp_path / "0", [])], tmp_path / "described", LEVELS)
+    assert pq.read_table(empty.folder / "domains.parquet").num_rows == pq.read_table(empty.folder / "examples.parquet").num_rows == 0
 
 
-def test_exemplars_are_the_nearest_and_sources_the_most_frequent(domains):
-    assert domains[4, 0]["exemplars"] == ["d1", "d0"]
-    assert domains[2, 0]["top_sources"] == ["sea", "sky"]
-
-
-def test_agreement_with_known_labels_is_one_where_they_nest():
-    found = agreement(["a", "a", "b", "b"], np.array([0, 1, 2, 3]), LEVELS)
-    assert found == {2: pytest.approx(1.0), 4: pytest.approx(2 / 3)}  # 4 domains: I = ln 2, entropies ln 2 and ln 4
-
-
-def test_what_looks_wrong_is_flagged(domains):
-    assert domains[4, 2]["flags"] == ["empty"]
-    assert domains[4, 3]["flags"] == ["boilerplate", "tiny"]
-    assert domains[4, 1]["flags"] == ["tiny"]
+def test_the_same_documents_give_the_same_bytes(part, tmp_path):
+    again = describe_part([shard(tmp_path / "0", SEA)], tmp_path / "again", LEVELS)
+    for name in ("domains.parquet", "examples.parquet", "words.parquet", "counts.npz"):
+        assert (again.folder / name).read_bytes() == (part.folder / name).read_bytes()

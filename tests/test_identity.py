@@ -6,7 +6,7 @@ import pytest
 
 from data_catalog import UserError
 from pipeline.config import Embed
-from pipeline.identity import MINILM_SHA256, identify, locate
+from pipeline.identity import MINILM_SHA256, Identity, identify, locate
 
 
 @pytest.fixture(autouse=True)
@@ -44,8 +44,58 @@ def test_a_folder_is_itself(model):
         "sha256": sha256(b"weights").hexdigest(),
         "dimension": 3,
         "max_tokens": 32,
-        "precision": "bfloat16",
+        "windows": 1,
+        "weights": "float",
     }
+
+
+@pytest.mark.parametrize(
+    ("changes", "comparable"),
+    [
+        ({"precision": "bfloat16"}, True),
+        ({"precision": "bfloat16", "backend": "openvino"}, True),
+        ({"precision": "int8", "backend": "onnx"}, False),
+        ({"windows": 2}, False),
+        ({"max_tokens": 512}, False),
+        ({"sha256": "00"}, False),
+    ],
+)
+def test_rounding_leaves_vectors_comparable_other_windows_and_weights_do_not(changes, comparable):
+    one = Identity(model="a", sha256="ff", dimension=3, max_tokens=256, precision="float32")
+    assert (one.model_copy(update=changes).comparable == one.comparable) == comparable
+
+
+def test_windows_count_only_where_they_are_asked_for(model):
+    assert identify(Embed(model=str(model), windows=3)).windows == 1
+    assert identify(Embed(model=str(model), text="windows", windows=3)).windows == 3
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Every backend is there, whatever this environment has."""
+    monkeypatch.setattr("pipeline.identity.PACKAGES", {"torch": (), "onnx": (), "openvino": ()})
+
+
+@pytest.mark.parametrize(("backend", "expected"), [("torch", "bfloat16"), ("onnx", "float32"), ("openvino", "bfloat16")])
+def test_the_precision_is_the_fastest_that_backend_and_processor_have(model, installed, monkeypatch, backend, expected):
+    monkeypatch.setattr("pipeline.identity._has_bfloat16", lambda _: True)
+    assert identify(Embed(model=str(model), backend=backend)).precision == expected
+    monkeypatch.setattr("pipeline.identity._has_bfloat16", lambda _: False)
+    identify.cache_clear()
+    assert identify(Embed(model=str(model), backend=backend)).precision == "float32"
+
+
+@pytest.mark.parametrize(("backend", "precision"), [("torch", "int8"), ("onnx", "bfloat16"), ("openvino", "int8")])
+def test_a_precision_that_the_backend_has_not_is_refused(model, installed, backend, precision):
+    with pytest.raises(UserError, match=rf"embed\.precision {precision}: embed\.backend {backend} has float32"):
+        identify(Embed(model=str(model), backend=backend, precision=precision))
+
+
+def test_a_backend_that_is_not_installed_is_refused(model, monkeypatch):
+    monkeypatch.setattr("pipeline.identity.PACKAGES", {"torch": (), "onnx": ("no_such_package",), "openvino": ()})
+    expected = r'embed\.backend onnx: no_such_package not installed; `pip install "clustermix\[onnx\]"`, or take torch'
+    with pytest.raises(UserError, match=expected):
+        identify(Embed(model=str(model), backend="onnx"))
 
 
 def test_the_same_weights_elsewhere_are_comparable(model, tmp_path):

@@ -2,9 +2,10 @@ import gzip
 import json
 
 import pytest
+from upath import UPath
 
 from data_catalog.errors import UserError
-from pipeline.config import Jsonl
+from pipeline.config import Columns, Jsonl
 from pipeline.sources.documents import Document, Fault
 from pipeline.sources.jsonl import plan, read
 
@@ -59,10 +60,40 @@ def test_records_give_documents(tmp_path):
     rows = [{"text": "one", "id": "x", "url": "u", "source": "s", "language": "en"}, {"text": "two", "id": 7}, {"text": "three", "id": ""}]
     write(tmp_path / "sub" / "a.jsonl.gz", *rows, {"text": ""}, {"id": "y"})
     (shard,) = shards(tmp_path)
-    found = list(read(shard))
+    found = list(read(shard, Columns()))
     assert found[:3] == [
         Document("x", "one", "u", "s", "en"),
         Document("sub/a.jsonl.gz/1", "two", source="sub/a"),
         Document("sub/a.jsonl.gz/2", "three", source="sub/a"),
     ]
     assert [(fault.row, fault.reason) for fault in found[3:] if isinstance(fault, Fault)] == [(3, "empty_text"), (4, "no_text")]
+
+
+def test_columns_can_have_other_names(tmp_path):
+    write(tmp_path / "a.jsonl", {"body": "one", "key": "x", "link": "u", "site": "s", "text": "another"})
+    (shard,) = shards(tmp_path)
+    assert list(read(shard, Columns(text="body", id="key", url="link", source="site"))) == [Document("x", "one", "u", "s")]
+
+
+def test_it_reads_the_same_elsewhere(tmp_path):
+    elsewhere = UPath(f"memory://{tmp_path.name}")
+    for root in (tmp_path, elsewhere):
+        write(root / "sub" / "a.jsonl.gz", *({"text": f"text {i}"} for i in range(1_000)), {"no": "text"})
+    (here,), (there,) = shards(tmp_path), shards(elsewhere)
+    assert list(read(here, Columns())) == list(read(there, Columns()))
+    assert here.identity() | {"inputs": ()} == there.identity() | {"inputs": ()}
+    assert (here.inputs[0].version, there.inputs[0].modified_ns) == (None, None)
+    assert there.inputs[0].bytes == here.inputs[0].bytes
+
+
+def test_a_network_that_fails_is_not_the_files_fault(tmp_path, monkeypatch):
+    elsewhere = UPath(f"memory://{tmp_path.name}")
+    write(elsewhere / "a.jsonl", {"text": "t"})
+    (shard,) = shards(elsewhere)
+
+    def fail(*arguments, **options):
+        raise ConnectionResetError("by peer")
+
+    monkeypatch.setattr(type(elsewhere.fs), "open", fail)
+    with pytest.raises(ConnectionResetError):
+        list(read(shard, Columns()))

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from pipeline import kmeans
-from pipeline.kmeans import nearest, nearest_few, spherical_kmeans, unit
+from pipeline.config import Cluster
+from pipeline.kmeans import nearest, nearest_few, unit
 
 
 def blobs(centres: int, each: int, dim: int = 16, spread: float = 0.02):
@@ -10,6 +11,11 @@ def blobs(centres: int, each: int, dim: int = 16, spread: float = 0.02):
     random = np.random.Generator(np.random.Philox(key=5))
     label = np.repeat(np.arange(centres), each)
     return unit(np.eye(dim)[label] + spread * random.normal(size=(len(label), dim))), label
+
+
+def spherical_kmeans(x, k, iterations, seed, **cluster):
+    random = np.random.Generator(np.random.Philox(key=[seed, 2]))
+    return kmeans.spherical_kmeans(x.astype(np.float16), k, Cluster(iterations=iterations, **cluster), random).centroids
 
 
 def test_unit_scales_rows_and_leaves_zeros():
@@ -25,7 +31,7 @@ def test_separate_groups_are_found_and_centroids_are_their_directions():
     pairs = set(zip(label.tolist(), cell.tolist(), strict=True))
     assert len(pairs) == 8
     for group, found in pairs:
-        assert centroids[found] == pytest.approx(unit(x[label == group].mean(axis=0, keepdims=True))[0], abs=1e-5)
+        assert centroids[found] == pytest.approx(unit(x[label == group].mean(axis=0, keepdims=True))[0], abs=1e-3)
     assert distance == pytest.approx(2 - 2 * (x * centroids[cell]).sum(axis=1), abs=1e-5)
     assert distance.max() < 0.1
 

@@ -3,6 +3,7 @@ import pytest
 
 from data_catalog.errors import UserError
 from data_catalog.layout import Layout, Levels
+from data_catalog.manifest import FORMAT, write_json
 
 
 def test_a_domain_is_a_prefix_of_the_leaf():
@@ -25,9 +26,14 @@ def test_a_level_that_is_not_there():
         Levels((2, 4)).span(3)
 
 
-def test_the_work_folder_and_the_views_are_not_content(tmp_path):
-    layout = Layout(tmp_path)
-    for path in (layout.documents(0), layout.manifest, layout.database, layout.work / "source" / "x", layout.offsets):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    assert layout.result_files() == [layout.documents(0), layout.offsets]
+def test_tables_are_those_of_a_version(tmp_path):
+    assert Layout(tmp_path, 12).offsets == tmp_path / "versions" / "0012" / "offsets.parquet"
+    assert Layout(tmp_path, 12).signals("a") == tmp_path / "signals" / "0012-a.parquet"
+    assert Layout(tmp_path, 12).documents(3, 4) == tmp_path / "documents" / "top=0003" / "part-0004.parquet"
+
+
+def test_without_a_version_it_is_the_newest(tmp_path):
+    assert Layout(tmp_path).tables.name == "0001"  # nothing finished yet
+    write_json(tmp_path / "catalog.json", {"format": FORMAT, "version": 3})
+    assert Layout(tmp_path).tables.name == "0003"
+    assert Layout(tmp_path, 2).tables.name == "0002"

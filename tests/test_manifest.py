@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from data_catalog.errors import UserError
-from data_catalog.manifest import describe_files, fingerprint, read_manifest, replacing, verify, write_json
+from data_catalog.manifest import FORMAT, describe_files, fingerprint, read_manifest, replacing, verify, write_json
 
 
 def test_a_fingerprint_is_of_the_content():
@@ -39,7 +39,7 @@ def test_replacing_a_folder_drops_what_was_in_it(tmp_path):
 
 def make_catalog(root: Path) -> None:
     (root / "a.bin").write_bytes(b"abc")
-    write_json(root / "catalog.json", {"format": 1, "files": describe_files(root, [root / "a.bin"])})
+    write_json(root / "catalog.json", {"format": FORMAT, "version": 1, "files": describe_files(root, [root / "a.bin"])})
 
 
 def test_files_are_described_by_size_and_checksum(tmp_path):
@@ -60,7 +60,7 @@ def test_verify_names_what_is_wrong(tmp_path):
 
 
 def test_verify_does_not_follow_a_path_out_of_the_catalog(tmp_path):
-    write_json(tmp_path / "catalog.json", {"format": 1, "files": {"../../etc/hostname": {"bytes": 1, "sha256": ""}}})
+    write_json(tmp_path / "catalog.json", {"format": FORMAT, "version": 1, "files": {"../../etc/hostname": {"bytes": 1, "sha256": ""}}})
     assert verify(tmp_path) == ["../../etc/hostname: lies outside the catalog"]
 
 
@@ -69,7 +69,7 @@ def test_verify_does_not_follow_a_path_out_of_the_catalog(tmp_path):
     [
         (None, "no catalog here"),
         ("{", "not valid JSON"),
-        (json.dumps({"format": 99}), "format 99, this version of clustermix reads format 1"),
+        (json.dumps({"format": 99}), "format 99, this version of clustermix reads format 2; build"),
     ],
 )
 def test_what_is_not_a_catalog_is_refused(tmp_path, text, message):
@@ -77,3 +77,13 @@ def test_what_is_not_a_catalog_is_refused(tmp_path, text, message):
         (tmp_path / "catalog.json").write_text(text)
     with pytest.raises(UserError, match=message):
         read_manifest(tmp_path)
+
+
+def test_earlier_versions_are_read_and_later_ones_are_not_there(tmp_path):
+    for version in (1, 2, 3):
+        write_json(tmp_path / "versions" / f"{version:04d}" / "catalog.json", {"format": FORMAT, "version": version, "files": {}})
+    write_json(tmp_path / "catalog.json", {"format": FORMAT, "version": 2, "files": {}})  # 3 was begun and never finished
+    assert [read_manifest(tmp_path, version)["version"] for version in (None, 1, 2)] == [2, 1, 2]
+    for version in (0, 3):
+        with pytest.raises(UserError, match=f"has no version {version}; there are versions 1 to 2"):
+            read_manifest(tmp_path, version)

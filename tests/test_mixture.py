@@ -5,7 +5,7 @@ import pytest
 
 from data_catalog import tables
 from data_catalog.errors import UserError
-from data_catalog.layout import Levels
+from data_catalog.layout import Layout, Levels
 from data_catalog.mixture import effective_number, read_distribution, to_leaves
 
 LEVELS = Levels((2, 4))
@@ -25,7 +25,9 @@ def test_a_domain_without_sequences_gives_its_weight_to_the_others():
 def test_a_stored_distribution_is_read_back(tmp_path):
     rows = [("law", "hard", 4, 1, 0.25), ("law", "hard", 4, 3, 0.75), ("law", "distance", 4, 0, 1.0), ("natural", "natural", 4, 2, 1.0)]
     table = pa.Table.from_pylist([dict(zip(tables.DISTRIBUTIONS.names, row, strict=True)) for row in rows], tables.DISTRIBUTIONS)
-    pq.write_table(table, tmp_path / "distributions.parquet")
+    place = Layout(tmp_path).distributions
+    place.parent.mkdir(parents=True)
+    pq.write_table(table, place)
     assert read_distribution(tmp_path, LEVELS, "law", "hard", 4).tolist() == [0, 0.25, 0, 0.75]
     assert read_distribution(tmp_path, LEVELS, "natural", None, 4).tolist() == [0, 0, 1, 0]
     with pytest.raises(UserError, match=r"distribution art \(hard\) at level 4: not in .*law \(hard\), natural \(natural\)"):

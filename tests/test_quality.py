@@ -10,7 +10,7 @@ from data_catalog.errors import UserError
 from data_catalog.records import Account, Tally
 from pipeline.config import Build
 from pipeline.parts import Part, make_part
-from pipeline.quality import bitmask, failures, judge_part
+from pipeline.quality import bitmask, failures, judge_part, read_signals, signals_key
 from pipeline.rules import Rule
 from pipeline.source import source_table
 from pipeline.sources.documents import Document
@@ -30,7 +30,7 @@ def source(folder: Path, documents: list[Document]) -> Part:
         pq.write_table(source_table(documents), out / "documents.parquet", row_group_size=2)
         return Account()
 
-    return make_part(folder, "source", make)
+    return make_part(folder, f"source {documents}", make)
 
 
 def build(**quality):
@@ -50,8 +50,12 @@ def test_bounds_are_inclusive_and_what_is_not_there_passes():
     assert failures(found, RULES).astype(int).tolist() == [[0, 0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 0, 0]]
 
 
-def test_null_and_nan_pass():
-    assert not failures(signals({"words": None}, {"words": float("nan")}), RULES).any()
+def test_null_means_what_the_rule_says():
+    nothing = signals({"words": None}, {"words": float("nan")}, {}, None)
+    assert not failures(nothing, RULES).any()
+    strict = [RULES[0].model_copy(update={"null": "drop"}), RULES[1]]
+    assert failures(nothing, strict).astype(int).tolist() == [[1, 1, 1, 1], [0, 0, 0, 0]]
+    assert failures(signals({"words": 2.0}), strict).tolist() == [[False], [False]]
 
 
 def test_a_slice_is_judged_by_its_own_signals():
@@ -73,7 +77,7 @@ def test_verdicts_name_the_first_rule_and_mark_all(tmp_path):
         Document("c", "short", signals={"rps_doc_num_sentences": 1.0}),
         Document("d", "\U0001f600"),
     ]
-    part = judge_part(source(tmp_path / "source", documents), tmp_path / "quality", build(preset="c4"))
+    part = judge_part(source(tmp_path / "source", documents), tmp_path / "quality", build(preset="c4", compute="never"))
     table = pq.read_table(part.folder / "verdicts.parquet")
     assert table.schema.equals(tables.VERDICTS)
     assert table.select(["characters", "failed_rules", "reason"]).to_pylist() == [
@@ -99,9 +103,49 @@ def test_a_threshold_changes_the_verdict_and_the_fingerprint(tmp_path):
         judge_part(part, tmp_path / "quality", build(preset="c4", thresholds={"sentence": {"least": 1}}))
 
 
+def test_signals_of_every_document_are_kept_beside_the_verdicts(tmp_path):
+    documents = [
+        Document("a", "A b c.", source="site", signals={"rps_doc_num_sentences": 9.0, "mine": 1.5}),
+        Document("b", "One two {three}.", signals={"ccnet_perplexity": 7.0}),
+        Document("c", "One. Two. Three."),
+    ]
+    part = judge_part(source(tmp_path / "source", documents), tmp_path / "quality", build(preset="c4"))
+    table = read_signals(part)
+    assert table.schema.equals(tables.MEASURED)
+    assert table["id_int"].to_pylist() == pq.read_table(part.folder / "verdicts.parquet")["id_int"].to_pylist()
+    assert table.select(["source", "characters"]).to_pylist() == [
+        {"source": "site", "characters": 6},
+        {"source": None, "characters": 16},
+        {"source": None, "characters": 16},
+    ]
+    shipped, second, third = (dict(row) for row in table["signals"].to_pylist())
+    assert shipped == {"rps_doc_num_sentences": 9, "mine": 1.5}
+    assert (second["rps_doc_curly_bracket"], second["rps_doc_num_sentences"], second["ccnet_perplexity"]) == (0.125, 1, 7)
+    assert (third["rps_doc_curly_bracket"], third["rps_doc_num_sentences"]) == (0, 3)
+    assert pq.read_table(part.folder / "verdicts.parquet")["failed_rules"].to_pylist() == [0, 0b1001, 0]
+    assert read_signals(part, ["id_int"]).column_names == ["id_int"]
+
+
+def test_the_key_of_signals_follows_what_is_computed_and_not_the_rules(tmp_path):
+    part = source(tmp_path / "source", [Document("a", "x")])
+    key = signals_key(part, build())
+    assert key == signals_key(part, build(preset="gopher", thresholds={"words": {"least": 9}}))
+    assert key != signals_key(part, build(compute="never"))
+    assert key != signals_key(source(tmp_path / "other", [Document("a", "y")]), build())
+
+
+def test_null_can_be_made_to_drop(tmp_path):
+    part = source(tmp_path / "source", [Document("a", "x")])
+    judged = judge_part(part, tmp_path / "quality", build(preset="lucie", compute="never", thresholds={"language": {"null": "drop"}}))
+    assert judged.account.dropped == {"lucie.language": Tally(rows=1, characters=1)}
+
+
 @pytest.mark.parametrize("preset", ["none", "lucie"])
-def test_documents_without_signals_and_empty_parts_are_kept_by_every_preset(tmp_path, preset):
-    one = judge_part(source(tmp_path / "one", [Document("a", "x")]), tmp_path / "q1", build(preset=preset))
-    none = judge_part(source(tmp_path / "none", []), tmp_path / "q0", build(preset=preset))
+def test_documents_without_signals_and_empty_parts_are_kept_by_every_preset_if_nothing_is_computed(tmp_path, preset):
+    config = build(preset=preset, compute="never")
+    one = judge_part(source(tmp_path / "one", [Document("a", "x")]), tmp_path / "q1", config)
+    none = judge_part(source(tmp_path / "none", []), tmp_path / "q0", config)
     assert [part.account.kept.rows for part in (one, none)] == [1, 0]
+    assert read_signals(one)["signals"].to_pylist() == [[]]
     assert pq.read_table(none.folder / "verdicts.parquet").schema.equals(tables.VERDICTS)
+    assert read_signals(none).schema.equals(tables.MEASURED)

@@ -54,7 +54,7 @@ def test_notes_name_what_makes_a_comparison_unfair(tmp_path: Path, catalog: Path
     assert "a has not finished" in text
     assert "different amounts of text (4,000 to 20k tokens)" in text
     assert "different targets" in text
-    (catalog / "catalog.json").write_text('{"fingerprint": "dead"}')
+    (catalog / "catalog.json").write_text('{"format": 2, "version": 1, "fingerprint": "dead"}')
     assert "its fingerprint differs" in write_report(folders, tmp_path / "r.html").read_text()
 
 

@@ -5,6 +5,7 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from upath import UPath
 
 from data_catalog.errors import UserError
 from pipeline.config import Rpv2
@@ -198,3 +199,47 @@ def test_links_out_of_the_tree_are_refused_and_links_inside_are_followed(tmp_pat
     found, faults = everything(root)
     assert [document.text for document in found] == ["inside", "inside"]
     assert [(fault.reason, fault.counted) for fault in faults] == [("outside_tree", True), ("unreadable_file", True)]
+
+
+def test_signatures_lie_beside_and_do_not_change_what_the_source_is(tmp_path):
+    documents(tmp_path, KEY, [record("a")])
+    (before,) = shards(tmp_path)
+    path = tmp_path / "minhash" / f"{KEY}.minhash.parquet"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"signatures")
+    (after,) = shards(tmp_path)
+    assert [entry.path for entry in after.beside] == [f"minhash/{KEY}.minhash.parquet"]
+    assert (before.beside, after.identity()) == ((), before.identity())
+    path.unlink()
+    os.symlink(__file__, path)  # out of the tree
+    assert shards(tmp_path)[0].beside == ()
+
+
+def test_it_reads_the_same_elsewhere(tmp_path):
+    elsewhere = UPath(f"memory://{tmp_path.name}")
+    for root in (tmp_path, elsewhere):
+        documents(root, KEY, [record("a"), "{broken", record("b")])
+        signals(root, KEY, [(2, {"f": [[0, 1, 1]]})])
+        documents(root, "2023-06/0001/en_tail", [record("c")])
+        (root / "minhash" / "2023-06" / "0000").mkdir(parents=True)
+        (root / "minhash" / f"{KEY}.minhash.parquet").write_bytes(b"signatures")
+    with (elsewhere / "duplicates" / f"{KEY}.duplicates.parquet").open("wb") as file:
+        pq.write_table(pa.table({"doc_id": [f"{KEY}.json.gz/2"]}), file)
+    duplicates(tmp_path, KEY, [2])
+    assert everything(tmp_path) == everything(elsewhere)
+    assert everything(elsewhere)[0][1].shipped_duplicate
+    for here, there in zip(shards(tmp_path), shards(elsewhere), strict=True):
+        assert here.identity() | {"inputs": ()} == there.identity() | {"inputs": ()}
+        assert [(entry.path, entry.bytes) for entry in here.inputs[:2]] == [(entry.path, entry.bytes) for entry in there.inputs[:2]]
+        assert [entry.path for entry in here.beside] == [entry.path for entry in there.beside]
+
+
+def test_the_identity_of_a_local_shard_is_what_it_always_was(tmp_path):
+    os.utime(documents(tmp_path, KEY, []), ns=(5, 7))
+    assert shards(tmp_path)[0].identity() == {
+        "name": "2023-06_0000_en_head",
+        "kind": "rpv2",
+        "key": KEY,
+        "inputs": [{"path": f"documents/{KEY}.json.gz", "bytes": 20, "modified_ns": 7}],
+        "quota": None,
+    }

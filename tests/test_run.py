@@ -97,11 +97,13 @@ def test_building_again_does_no_work_again(built):
     assert read_manifest(built[0])["fingerprint"] == before["fingerprint"]
 
 
-def test_prefect_gives_the_same_catalog(built, tmp_path, prefect_server):
+@pytest.mark.parametrize("runner", ["threads", "processes"])
+def test_prefect_gives_the_same_catalog(built, tmp_path, prefect_server, runner):
     from flows.build import build as flow
+    from flows.runners import task_runner
 
     settings = {**built[1], "out": str(tmp_path / "catalog")}
-    flow(parse(Build, settings, "test"))
+    flow.with_options(task_runner=task_runner(runner, workers=2))(parse(Build, settings, "test"))
     assert read_manifest(tmp_path / "catalog")["fingerprint"] == read_manifest(built[0])["fingerprint"]
 
 

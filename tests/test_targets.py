@@ -1,7 +1,10 @@
 import json
 from collections import Counter
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from upath import UPath
 
 from data_catalog import tables
 from data_catalog.errors import UserError
@@ -135,3 +138,52 @@ def test_requests_that_cannot_be_met_are_refused_before_work_starts(tmp_path):
         check_targets(build({"name": "stats", "modules": ["scipy.stats"]}))
     with pytest.raises(UserError, match="no_such_package is not an installed package"):
         check_targets(build({"name": "stats", "modules": ["no_such_package.x"]}, source={"kind": "python-docs"}))
+
+
+def test_files_can_be_parquet_or_lie_elsewhere(tmp_path):
+    write(tmp_path / "a.jsonl", 3, "j")
+    pq.write_table(pa.table({"id": [f"p-{i}" for i in range(40)], "text": [f"text {i}" for i in range(40)]}), tmp_path / "b.parquet")
+    table, _ = read(tmp_path)
+    assert table["doc_id"].to_pylist() == [f"j-{i}" for i in range(3)] + [f"p-{i}" for i in range(40)]
+    elsewhere = UPath(f"memory://{tmp_path.name}/sets/space")
+    for name in ("a.jsonl", "b.parquet"):
+        (elsewhere / name).write_bytes((tmp_path / name).read_bytes())
+    config = build(targets_below=elsewhere.parent)
+    check_targets(config)
+    (target,) = config.all_targets()
+    assert target.name == "space"
+    assert read_target(target, config)[0].equals(table)
+
+
+def test_columns_can_have_other_names_and_a_wrong_one_is_refused(tmp_path):
+    pq.write_table(pa.table({"question": [f"why {i}" for i in range(20)]}), tmp_path / "a.parquet")
+    config = build({"name": "space", "path": tmp_path, "columns": {"text": "question"}})
+    check_targets(config)
+    assert read_target(config.targets[0], config)[0].num_rows == 20
+    with pytest.raises(UserError, match=r'target space: columns\.text: .* has no column "text"; it has question'):
+        check_targets(build({"name": "space", "path": tmp_path}))
+
+
+def test_a_data_set_is_divided_in_three_and_read_as_far_as_asked(tmp_path):
+    write(tmp_path / "set" / "a.jsonl", 300, "x")
+    dataset = {"name": str(tmp_path / "set")}
+    config = build({"name": "space", "dataset": dataset}, {"name": "less", "dataset": dataset, "max_documents": 50})
+    check_targets(config)
+    whole, less = (read_target(target, config)[0] for target in config.targets)
+    assert set(splits(whole)) == {"align", "validation", "test"}
+    assert (whole.num_rows, less.equals(whole.slice(0, 50))) == (300, True)
+    with pytest.raises(UserError, match=r"target space: dataset\.columns\.text: .* has no column \"body\""):
+        check_targets(build({"name": "space", "dataset": {**dataset, "columns": {"text": "body"}}}))
+    with pytest.raises(UserError, match=r"target space: dataset\.name .*gone"):
+        check_targets(build({"name": "space", "dataset": {"name": str(tmp_path / "gone")}}))
+
+
+def test_a_target_has_one_origin_and_no_field_without_effect():
+    for target, sentence in (
+        ({}, "give one of path"),
+        ({"path": "a", "modules": ["b"]}, "give one of path"),
+        ({"dataset": {"name": "a"}, "columns": {"text": "b"}}, "as dataset.columns"),
+        ({"path": "a", "max_documents": 3}, "max_documents is for a dataset"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            Target(name="space", **target)

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from data_catalog.layout import Layout, Levels
-from data_catalog.manifest import fingerprint, sha256_file, write_json
+from data_catalog.manifest import FORMAT, fingerprint, sha256_file, write_json
 from data_catalog.tables import DISTRIBUTIONS, DOMAINS, OFFSETS, TARGET
 from data_catalog.tokens import write_tokens
 
@@ -27,8 +27,8 @@ TARGETS = {"spe": 2, "other": 5}
 
 
 def write_tiny_catalog(root: Path, documents: tuple[int, ...] = DOCUMENTS, document_tokens: int = 24) -> Path:
-    layout = Layout(root)
-    (root / "tokens").mkdir(parents=True)
+    layout = Layout(root, 1)
+    layout.tables.mkdir(parents=True)
     random = np.random.Generator(np.random.Philox(key=7))
     rows = []
     for top in range(2):
@@ -38,8 +38,11 @@ def write_tiny_catalog(root: Path, documents: tuple[int, ...] = DOCUMENTS, docum
                 texts = [speak(random, leaf, document_tokens) for _ in range(count)]
                 if texts:
                     first = {"first_row": len(written), "first_token": sum(map(len, written))}
-                    rows.append({"leaf": leaf, "split": split, "top": top, **first, "rows": count, "tokens": sum(map(len, texts))})
+                    rows.append(
+                        {"leaf": leaf, "split": split, "top": top, "part": 0, **first, "rows": count, "tokens": sum(map(len, texts))}
+                    )
                 written += texts
+        layout.tokens(top).parent.mkdir(parents=True)
         write_tokens(layout.tokens(top), _lists(written))
     pq.write_table(pa.Table.from_pylist(rows, schema=OFFSETS), layout.offsets)
     for name, leaf in TARGETS.items():
@@ -50,7 +53,8 @@ def write_tiny_catalog(root: Path, documents: tuple[int, ...] = DOCUMENTS, docum
     write_json(
         layout.manifest,
         {
-            "format": 1,
+            "format": FORMAT,
+            "version": 1,
             "fingerprint": fingerprint("tiny", documents, document_tokens),
             "granularities": LEVELS.granularities,
             "targets": list(TARGETS),

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_catalog.layout import Layout
+from data_catalog.manifest import FORMAT
 from data_catalog.tables import DISTRIBUTIONS, DOMAINS, OFFSETS, WEIGHTS
 
 STAGE_SEQUENCES = 40  # 10 steps of 4 sequences
@@ -32,20 +34,21 @@ def write_catalog(root: Path, tokens: Sequence[int], terms: Sequence[Sequence[st
         {"level": top, "domain": d, "documents": sum(tokens[d * span : (d + 1) * span]) // 10, "terms": list(terms[d * span])}
         for d in range(top)
     ]
-    write_table(root / "domains.parquet", [*coarse, *fine], DOMAINS)
+    layout = Layout(root, 1)
+    write_table(layout.domains, [*coarse, *fine], DOMAINS)
     rows = [
         {"leaf": i, "split": split, "tokens": n // part} for i, n in enumerate(tokens) for split, part in (("train", 1), ("heldout", 10))
     ]
-    write_table(root / "offsets.parquet", rows, OFFSETS)
+    write_table(layout.offsets, rows, OFFSETS)
     weights = [("natural", "natural", i, n / total) for i, n in enumerate(tokens)]
     weights += [("uniform", "uniform", i, 1 / leaves) for i in range(leaves)]
     weights += [("goal", "hard", 0, 1.0)]
     write_table(
-        root / "distributions.parquet",
+        layout.distributions,
         [dict(zip(DISTRIBUTIONS.names, (n, k, leaves, d, w), strict=True)) for n, k, d, w in weights],
         DISTRIBUTIONS,
     )
-    (root / "catalog.json").write_text(json.dumps({"format": 1, "fingerprint": "feed"}))
+    (root / "catalog.json").write_text(json.dumps({"format": FORMAT, "version": 1, "fingerprint": "feed"}))
     return root
 
 

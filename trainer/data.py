@@ -50,9 +50,7 @@ class Pool:
 
     def targets(self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         """Unmasked labels of each sequence, without reading it."""
-        left: Int[np.ndarray, " n"] = self.store.tokens[leaves] - 1 - rows * self.length
-        targets: Int[np.ndarray, " n"] = np.minimum(left, self.length)
-        return targets
+        return self.store.targets(leaves, rows, self.length)
 
     def read(self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"], part: slice = slice(None)) -> Batch:
         """The sequences of `part`; the loss's divisor counts all of them."""

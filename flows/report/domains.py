@@ -47,7 +47,7 @@ def find_catalog(runs: Sequence[Run]) -> Path | None:
     """The first catalog that a run's config names and that is there."""
     for run in runs:
         named = run.config.get("catalog")
-        if named and (Path(named) / "domains.parquet").is_file():
+        if named and Layout(Path(named)).manifest.is_file():
             return Path(named)
     return None
 

@@ -3,10 +3,10 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from data_catalog.settings import Settings
+from pipeline.location import Location
 
 
 class Input(Settings):
@@ -14,22 +14,31 @@ class Input(Settings):
 
     path: str  # below the shard's root, with forward slashes
     bytes: int
-    modified_ns: int
+    modified_ns: int | None = None  # on this machine
+    version: str | None = None  # elsewhere: what the store says of its content (ETag, checksum), or the time of its last change
 
 
 class Shard(Settings):
     """One piece of the input: becomes one part. Serialisable, so that it can be sent to another process."""
 
     name: str  # safe as the name of a folder
-    kind: Literal["rpv2", "jsonl", "python-docs"]
-    root: Path
-    key: str  # rpv2: SNAPSHOT/SHARD/LANG_BUCKET; jsonl: path below the root; python-docs: package
+    kind: Literal["rpv2", "jsonl", "parquet", "dataset", "python-docs"]
+    root: Location
+    key: str  # rpv2: SNAPSHOT/SHARD/LANG_BUCKET; jsonl, parquet: path below the root; dataset: its name; python-docs: package
     inputs: tuple[Input, ...]
-    quota: int | None = None  # python-docs: most documents to take
+    beside: tuple[Input, ...] = ()  # rpv2: files that the source stage does not read, but later stages may
+    quota: int | None = None  # python-docs, target data sets: most documents to take
+    piece: tuple[int, int] | None = None  # parquet: row groups [first, end) of the file; dataset: which of how many shards
 
     def identity(self) -> dict[str, Any]:
-        """What a fingerprint is made of: not the root, so that a moved corpus is the same corpus."""
-        return self.model_dump(mode="json", exclude={"root"})
+        """What the source part's fingerprint is made of.
+
+        Not the root: a moved corpus is the same corpus. Not what lies `beside`: signatures that arrive later leave the documents as they
+        are; a stage that reads such files adds their entries to its own fingerprint.
+        """
+        plain = self.model_dump(mode="json", exclude={"root", "beside"} | ({"piece"} if self.piece is None else set()))
+        plain["inputs"] = [{key: value for key, value in entry.items() if value is not None} for entry in plain["inputs"]]
+        return plain
 
 
 @dataclass(frozen=True)
@@ -76,10 +85,3 @@ def unit_hash(purpose: str, key: str) -> float:
 def encodable(value: object) -> str | None:
     """`value` if it is a string, with what UTF-8 cannot hold (lone surrogates) replaced by `?`; else None."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
-
-
-def describe(root: Path, path: Path) -> Input:
-    """The input identity of a file: its place below `root`, size and time of change."""
-    status = path.lstat() if path.is_symlink() and not path.exists() else path.stat()
-    relative = encodable(path.relative_to(root).as_posix()) or path.name
-    return Input(path=relative, bytes=status.st_size, modified_ns=status.st_mtime_ns)

@@ -1,24 +1,30 @@
 """JSON lines read with bounded memory: every line gives a record or a named fault, and so does every way a file can be broken."""
 
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, BinaryIO, cast
+from contextlib import contextmanager
+from typing import Any, BinaryIO
 
+from pipeline.location import Place, is_file_fault
 from pipeline.sources.documents import Fault
 
 LINE_BYTES = 64 * 2**20  # a longer line is refused: no document is that long, and a gzip bomb is one line
 _SKIP_BYTES = 2**20
+_BUFFER_BYTES = 2**18
 
 
-def read_records(path: Path, label: str, line_bytes: int = LINE_BYTES) -> Iterator[tuple[int, dict[str, Any]] | Fault]:
+def read_records(path: Place, label: str, line_bytes: int = LINE_BYTES) -> Iterator[tuple[int, dict[str, Any]] | Fault]:
     """Yield `(row, record)` for each JSON object of a plain or gzip file of JSON lines, in order; a `Fault` for all else.
 
     `row` is the 0-based line number. Blank lines hold no record and are passed over, but they are numbered.
     What can be read of a broken file is yielded before its fault. `label` names the file in faults.
-    A file counts as gzip by its name, `*.gz`.
+    A file counts as gzip by its name, `*.gz`. Memory stays within about three times `line_bytes`, whatever the file holds.
+
+    Raises:
+        OSError: the network failed, not the file: read again.
     """
     for item in _lines(path, label, line_bytes):
         if isinstance(item, Fault):
@@ -44,13 +50,13 @@ def text_fault(text: object, label: str, row: int, key: str) -> Fault | None:
     return None
 
 
-def _lines(path: Path, label: str, line_bytes: int) -> Iterator[tuple[int, bytes] | Fault]:
+def _lines(path: Place, label: str, line_bytes: int) -> Iterator[tuple[int, bytes] | Fault]:
     row = -1
     try:
-        if not path.stat().st_size:
-            yield Fault(label, None, "empty_file", "the file has no bytes")
-            return
         with _open(path) as file:
+            if file is None:
+                yield Fault(label, None, "empty_file", "the file has no bytes")
+                return
             while line := file.readline(line_bytes + 1):
                 row += 1
                 if len(line) > line_bytes:
@@ -63,11 +69,39 @@ def _lines(path: Path, label: str, line_bytes: int) -> Iterator[tuple[int, bytes
     except (gzip.BadGzipFile, zlib.error) as error:
         yield Fault(label, None, "bad_gzip", f"after line {row}: {error}")
     except OSError as error:
+        if not is_file_fault(error, path):
+            raise
         yield Fault(label, None, "unreadable_file", f"after line {row}: {error.strerror or error}")
 
 
-def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path, "rb")) if path.name.endswith(".gz") else path.open("rb")
+@contextmanager
+def _open(path: Place) -> Iterator[BinaryIO | None]:
+    """The file's bytes, unpacked if it is gzip; None if it has none."""
+    with path.open("rb") as file:
+        if not file.read(1):
+            yield None
+            return
+        file.seek(0)
+        if not path.name.endswith(".gz"):
+            yield file
+            return
+        with gzip.GzipFile(fileobj=file, mode="rb") as unpacked:
+            yield io.BufferedReader(_Unpacked(unpacked), _BUFFER_BYTES)  # cuts lines in C
+
+
+class _Unpacked(io.RawIOBase):
+    """A gzip file one decompressed block at a time: what came before an error is handed out before the error is raised."""
+
+    def __init__(self, file: gzip.GzipFile) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self._file.read1(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
 
 
 def _skip_line(file: BinaryIO, chunk: bytes) -> int:

@@ -1,0 +1,127 @@
+"""How near the encoder comes to what a GPU can do: its documents and tokens a second, and its share of a measured matmul limit.
+
+The limit: the matrix products of one batch's layers, of the same shapes and in bfloat16, one after another with nothing between them.
+The model's operations counted are these products and attention's two, for the tokens of the documents without padding; two for each
+multiply-and-add. Tokenization, padding, sorting and copying are in the encoder's time and not in the limit's.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from benchmarks.embed_speed import texts
+from benchmarks.hardware import headline, today
+from pipeline.config import Embed
+from pipeline.encoder import load
+from pipeline.identity import locate
+
+ROUNDS = 5
+CHUNK_DOCUMENTS = 8_192
+
+
+def products(shape: dict[str, Any], tokens: int) -> Iterator[tuple[int, int, int]]:
+    """Rows, inner and outer size of a layer's matrix products: query, key, value and output, then the two of the feed-forward."""
+    width, inner = shape["hidden_size"], shape["intermediate_size"]
+    yield from [(tokens, width, width)] * 4
+    yield tokens, width, inner
+    yield tokens, inner, width
+
+
+def operations(shape: dict[str, Any], lengths: np.ndarray) -> float:
+    """Of the whole model for documents of these lengths in tokens, without padding."""
+    layer = sum(2 * rows * a * b for rows, a, b in products(shape, int(lengths.sum())))
+    attention = 4 * shape["hidden_size"] * float((lengths.astype(np.float64) ** 2).sum())
+    return float(shape["num_hidden_layers"] * (layer + attention))
+
+
+def limit(shape: dict[str, Any], tokens: int, device: str) -> float:
+    """Operations a second of one layer's matrix products on one device, the best of several runs."""
+    import torch
+
+    with torch.inference_mode():
+        pairs = [
+            (torch.randn(rows, a, dtype=torch.bfloat16, device=device), torch.randn(a, b, dtype=torch.bfloat16, device=device))
+            for rows, a, b in products(shape, tokens)
+        ]
+        best = 0.0
+        repeats = 20 if device.startswith("cuda") else 1
+        for _ in range(ROUNDS):
+            _wait(device)
+            started = perf_counter()
+            for _ in range(repeats):
+                for x, y in pairs:
+                    x @ y
+            _wait(device)
+            count = repeats * sum(2 * rows * a * b for rows, a, b in products(shape, tokens))
+            best = max(best, count / (perf_counter() - started))
+    return best
+
+
+def _wait(device: str) -> None:
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--documents", type=int, default=32_768, help="the corpus's, repeated as often as it takes")
+    parser.add_argument("--corpus", type=Path, default=Path("../shared/corpus"))
+    parser.add_argument("--batch-tokens", type=int, help="default: what the encoder takes")
+    parser.add_argument("--cpu", action="store_true", help="try the program where no GPU is; writes no result")
+    arguments = parser.parse_args()
+
+    import torch
+
+    if not torch.cuda.is_available() and not arguments.cpu:
+        raise SystemExit("benchmarks.embed_gpu: no CUDA device that torch can use; --cpu tries the program without one")
+    found = texts(arguments.corpus, arguments.documents)
+    documents = (found * -(-arguments.documents // len(found)))[: arguments.documents]
+    config = Embed(batch_tokens=arguments.batch_tokens)
+    encoder = load(config)
+    shape = json.loads((locate(config.model) / "config.json").read_text(encoding="utf-8"))
+    chunks = [documents[i : i + CHUNK_DOCUMENTS] for i in range(0, len(documents), CHUNK_DOCUMENTS)]
+    lengths = np.concatenate([encoder.reader.read(chunk).lengths for chunk in chunks])
+    work = operations(shape, lengths)
+    encoder.encode(documents[:CHUNK_DOCUMENTS])  # each length's kernels are chosen at its first use
+    most = sum(limit(shape, model.batch_tokens, model.device) for model in encoder.models)
+
+    windows = [encoder.reader.read(chunk) for chunk in chunks]
+    rows = ["| what | documents/s | tokens/s | TFLOP/s | share of the limit |", "|---|---|---|---|---|"]
+
+    def model_alone() -> None:
+        for chunk in windows:
+            encoder._embed(chunk)
+
+    for what, run, copies in (
+        ("model on one device, tokens ready", model_alone, 1),
+        ("all, from text", lambda: [None for _ in encoder.encode_chunks(chunks)], len(encoder.models)),
+    ):
+        seconds = []
+        for _ in range(ROUNDS if torch.cuda.is_available() else 1):
+            started = perf_counter()
+            run()
+            seconds.append(perf_counter() - started)
+        took = float(np.median(seconds))
+        share = work / took / (most * copies / len(encoder.models))
+        rows.append(f"| {what} | {len(documents) / took:,.0f} | {lengths.sum() / took:,.0f} | {work / took / 1e12:.2f} | {share:.1%} |")
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    text = (
+        f"# The encoder on a GPU\n\n{headline()}\n\n{len(encoder.models)} x {name}, {encoder.identity.precision}, "
+        f"{len(documents)} documents of {lengths.mean():.0f} tokens, batches of {encoder.models[0].batch_tokens} tokens, "
+        f"median of {len(seconds)}. "
+        f"Limit: {most / 1e12:.2f} TFLOP/s on all devices.\n\n" + "\n".join(rows)
+    )
+    print(text)
+    if torch.cuda.is_available():
+        Path(f"benchmarks/results/{today()}-embed-gpu.md").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Documents a second: quality signals a batch at once against the same definitions written one text at a time.
+
+Both run in turns in one process. Then: on what share of all documents that ship signals each computed one equals the shipped one.
+"""
+
+import argparse
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from benchmarks.hardware import headline, today
+from pipeline.config import Rpv2
+from pipeline.signals.measure import NAMES, measure
+from pipeline.sources import rpv2
+from pipeline.sources.documents import Document
+from tests.plain_signals import plain
+
+ROUNDS = 5
+
+
+def documents(corpus: Path, shards: int | None) -> list[Document]:
+    plan = rpv2.plan(Rpv2(kind="rpv2", path=corpus, buckets=("head", "middle"), max_shards=shards))
+    return [document for shard in plan for document in rpv2.read(shard) if isinstance(document, Document)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--corpus", type=Path, default=Path("../shared/corpus"))
+    parser.add_argument("--shards", type=int, default=None)
+    parser.add_argument("--documents", type=int, default=1_000, help="for the comparison of speed")
+    arguments = parser.parse_args()
+    found = documents(arguments.corpus, arguments.shards)
+    texts = [document.text for document in found]
+    sample = texts[:: max(len(texts) // arguments.documents, 1)][: arguments.documents]
+
+    measure(sample[:10])
+    ours, plainly = [], []
+    for _ in range(ROUNDS):
+        started = perf_counter()
+        measure(sample)
+        ours.append(len(sample) / (perf_counter() - started))
+        started = perf_counter()
+        for text in sample:
+            plain(text)
+        plainly.append(len(sample) / (perf_counter() - started))
+    ratio = np.median(np.array(ours) / np.array(plainly))
+
+    shipped = np.array([[document.signals[name] for name in NAMES] for document in found])
+    agreeing = np.isclose(measure(texts), shipped, rtol=0, atol=1e-8)
+    mean = np.mean([len(text) for text in sample])
+    lines = [
+        "# Quality signals, computed",
+        "",
+        headline(),
+        "",
+        f"{len(sample):,} documents of {mean:,.0f} characters, one process, {ROUNDS} rounds in turns, median.",
+        "",
+        "| | documents/s | lowest | highest |",
+        "|---|---|---|---|",
+        *(
+            f"| {name} | {np.median(rates):,.0f} | {min(rates):,.0f} | {max(rates):,.0f} |"
+            for name, rates in (("a batch at once", ours), ("one text at a time", plainly))
+        ),
+        "",
+        f"Ratio {ratio:.1f}.",
+        "",
+        f"Agreement with the shipped signals to 8 decimals, {len(found):,} documents:",
+        "",
+        "| signal | share that agrees |",
+        "|---|---|",
+        *(f"| {name} | {share:.6f} |" for name, share in zip(NAMES, agreeing.mean(axis=0), strict=True)),
+    ]
+    Path(f"benchmarks/results/{today()}-signals.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

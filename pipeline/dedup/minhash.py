@@ -1,0 +1,64 @@
+"""Near copies, by MinHash: documents that share a band, and those that they share one with, are one family; its first stays."""
+
+from collections.abc import Sequence
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Int64
+
+from pipeline.dedup.places import Alive, Places, place
+from pipeline.dedup.signatures import SIGNATURES
+from pipeline.parts import Part
+
+_BATCH_ROWS = 8_192
+
+# 128 bits stand for a band and its index: 16 bytes in place of 36 and more.
+_INSERT = """
+INSERT INTO bands
+SELECT md5_number(encode(i::VARCHAR || ':') || band), place
+FROM (SELECT place, unnest(bands) AS band, generate_subscripts(bands, 1) AS i FROM new_rows)
+"""
+# From each band's first holder to the others: the same families as all pairs, at most one edge a document and band.
+_EDGES = """
+SELECT DISTINCT first, place FROM bands
+JOIN (SELECT band, min(place) AS first FROM bands GROUP BY band HAVING count(*) > 1) USING (band)
+WHERE place > first
+"""
+
+
+def near_copies(connection: duckdb.DuckDBPyConnection, signatures: Sequence[Part], alive: Alive) -> Places:
+    """Places of every document of a family but its first, ascending, among those `alive`.
+
+    Bands are grouped by DuckDB, which spills; of the documents that share one, 40 bytes an edge are held to find the families.
+    """
+    connection.execute("CREATE TABLE bands (band UHUGEINT, place BIGINT)")
+    for number, part in enumerate(signatures):
+        mask = alive(number)
+        start = 0
+        with pq.ParquetFile(part.folder / SIGNATURES) as file:
+            for batch in file.iter_batches(_BATCH_ROWS):
+                rows = np.flatnonzero(mask[start : start + len(batch)])
+                bands = batch["bands"].take(pa.array(rows))
+                connection.register("new_rows", pa.table([bands, pa.array(place(number, rows + start))], names=["bands", "place"]))
+                connection.execute(_INSERT)
+                connection.unregister("new_rows")
+                start += len(batch)
+    edges = connection.sql(_EDGES).to_arrow_table()
+    return later_members(edges["first"].to_numpy(), edges["place"].to_numpy())
+
+
+def later_members(a: Int64[np.ndarray, " edges"], b: Int64[np.ndarray, " edges"]) -> Places:
+    """Every place, ascending, that is not the least of its connected component in the graph of edges a - b."""
+    from scipy.sparse import coo_array  # noqa: PLC0415
+    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
+
+    places, ends = np.unique(np.concatenate([a, b]), return_inverse=True)
+    n = len(places)
+    graph = coo_array((np.ones(len(a), bool), (ends[: len(a)], ends[len(a) :])), shape=(n, n))
+    _, family = connected_components(graph, directed=False)
+    first = np.zeros(n, bool)
+    first[np.unique(family, return_index=True)[1]] = True
+    members: Places = places[~first]
+    return members

@@ -1,0 +1,43 @@
+"""A document's place in a build: the number of its part and its row there in one integer, so that sorting by place is reading order."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import duckdb
+import numpy as np
+from jaxtyping import Bool, Int64
+
+_ROW_BITS = 40
+_MEMORY = "1GB"  # then DuckDB spills to the folder
+
+Places = Int64[np.ndarray, " documents"]  # ascending
+Alive = Callable[[int], Bool[np.ndarray, " documents"]]  # part's number -> which of its documents are still kept
+
+
+def place(part: int | Int64[np.ndarray, " documents"], rows: Int64[np.ndarray, " documents"]) -> Places:
+    return (part << _ROW_BITS) + rows
+
+
+def parts_of(places: Places) -> Int64[np.ndarray, " documents"]:
+    return places >> _ROW_BITS
+
+
+def rows_of(places: Places) -> Int64[np.ndarray, " documents"]:
+    return places & ((1 << _ROW_BITS) - 1)
+
+
+def within(part: int, places: Places) -> slice:
+    """Which of the ascending places are in a part."""
+    low, high = np.searchsorted(places, [part << _ROW_BITS, (part + 1) << _ROW_BITS]).tolist()
+    return slice(low, high)
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An empty database in `folder`, which is clean again afterwards."""
+    with TemporaryDirectory(dir=folder, prefix="dedup.") as inside:
+        settings: dict[str, str | bool | int | float | list[str]] = {"memory_limit": _MEMORY, "temp_directory": f"{inside}/spill"}
+        with duckdb.connect(f"{inside}/scratch.duckdb", config=settings) as connection:
+            yield connection

@@ -1,0 +1,47 @@
+"""What each rule and each dedup tier took from each source."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_catalog import tables
+from pipeline.kept import read_verdicts
+from pipeline.parts import Part
+from pipeline.source import DOCUMENTS
+
+_KEYS = ["source", "reason"]
+_MERGE_ROWS = 1_000_000  # counts held before they are added up
+
+
+def removed_by_source(sources: Sequence[Part], verdicts: Part) -> pa.Table:
+    """tables.REMOVED: by reason, the source that lost most rows first. A document without a source counts for the source null.
+
+    Memory: counts by source and reason, and one part's verdicts at a time.
+    """
+    waiting: list[pa.Table] = [pa.table({"source": pa.array([], pa.string()), "reason": pa.array([], pa.string()), **_no_counts()})]
+    for part in sources:
+        found = read_verdicts(part, verdicts).select(["reason", "characters"])
+        source = pq.read_table(part.folder / DOCUMENTS, columns=["source"])["source"]
+        ones = np.ones(len(source), np.int64)
+        waiting.append(_sum(pa.table({"source": source, "reason": found["reason"], "rows": ones, "characters": found["characters"]})))
+        if sum(map(len, waiting)) > _MERGE_ROWS:
+            waiting = [_sum(pa.concat_tables(waiting))]
+    counts = _sum(pa.concat_tables(waiting))
+    totals = counts.group_by("source").aggregate([("rows", "sum")])
+    index = pc.index_in(counts["source"], value_set=totals["source"])  # finds the source null too, which a join would drop
+    share = pc.divide(pc.cast(counts["rows"], pa.float64()), totals["rows_sum"].take(index))
+    lost = counts.append_column("share", share).filter(pc.is_valid(counts["reason"]))
+    order = [("reason", "ascending"), ("rows", "descending"), ("source", "ascending")]
+    return lost.sort_by(order).select(tables.REMOVED.names).cast(tables.REMOVED)
+
+
+def _no_counts() -> dict[str, pa.Array]:
+    return {name: pa.array([], pa.int64()) for name in ("rows", "characters")}
+
+
+def _sum(counts: pa.Table) -> pa.Table:
+    sums = counts.group_by(_KEYS).aggregate([("rows", "sum"), ("characters", "sum")])
+    return sums.rename_columns([*_KEYS, "rows", "characters"])

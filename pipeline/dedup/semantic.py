@@ -1,0 +1,159 @@
+"""Copies in meaning: documents whose embeddings nearly agree with an earlier one's of the same domain (SemDeDup, arXiv:2303.09540).
+
+Two stages, so that another `dedup.cosine` reads no vector: `near_part` finds for each document the largest cosine to an earlier one, which
+does not depend on the threshold; `drop_near` compares it with the threshold. The first of a family has no earlier one: it always stays.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from jaxtyping import Float32, Int64
+
+from data_catalog import tables
+from data_catalog.layout import Levels
+from data_catalog.manifest import fingerprint
+from data_catalog.records import Account, Tally, total
+from pipeline.cluster import LEAVES
+from pipeline.config import Build
+from pipeline.dedup.decide import decide, kept_mask
+from pipeline.dedup.places import Places, parts_of, place, rows_of, within
+from pipeline.embed import read_embeddings
+from pipeline.kept import read_verdicts, write_verdicts
+from pipeline.kmeans import unit
+from pipeline.parts import Part, make_part
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+SEMANTIC = "dedup.semantic"
+NEAR = "near.parquet"
+FLOOR = 0.8  # cosines below are not written: the least that `dedup.cosine` may be
+MOST_DOCUMENTS = 50_000  # of a domain compared as one, where a finer level divides it; it costs about 20 MFLOP a document
+_DECIMALS = 5  # equal vectors have a cosine of 1, not of 0.99999994
+BLOCK = 2_048  # documents compared with as many at once
+
+
+def near_part(top: int, embedded: Sequence[Part], assigned: Sequence[Part], folder: Path, levels: Levels) -> Part:
+    """Write `near.parquet` (tables.NEAR): the documents of top-level domain `top` with a cosine of `FLOOR` or more to an earlier one.
+
+    Earlier is by part, then row, inside the coarsest domain around the document that has at most `MOST_DOCUMENTS` documents, or its leaf:
+    pairs across domains are not seen. Memory: 24 bytes a document of the domain and about 100 MB, whatever its size; a leaf of n documents
+    takes n^2 / 2 products.
+    """
+    inputs = [[x.fingerprint, leaves.fingerprint] for x, leaves in zip(embedded, assigned, strict=True)]
+
+    def make(out: Path) -> Account:
+        places, leaves = _documents(top, assigned, levels)
+        found = [_near(embedded, places[members]) for members in cells(leaves, levels)]
+        pq.write_table(pa.concat_tables([tables.NEAR.empty_table(), *found]), out / NEAR, compression="zstd")
+        amount = Tally(rows=len(places))
+        return Account(read=amount, kept=amount)
+
+    return make_part(folder, fingerprint("near", VERSION, top, levels.granularities, inputs), make)
+
+
+def drop_near(near: Sequence[Part], sources: Sequence[Part], unique: Part, folder: Path, config: Build) -> Part:
+    """Write `NAME.parquet` (tables.VERDICTS) for each source part: `unique`'s verdicts, and `dedup.semantic` for what is near.
+
+    Dropped is every document whose largest cosine to an earlier one is at least `dedup.cosine`.
+    """
+    cosine = config.dedup.cosine
+    if cosine < FLOOR:
+        raise ValueError(f"cosines below {FLOOR} are not kept, found dedup.cosine {cosine}")
+
+    def make(out: Path) -> Account:
+        least = pa.scalar(cosine, pa.float32())
+        close = [pq.read_table(part.folder / NEAR, columns=["part", "row"], filters=pc.field("cosine") >= least) for part in near]
+        rows = pa.concat_tables([tables.NEAR.empty_table().select(["part", "row"]), *close])
+        places = np.sort(place(rows["part"].to_numpy().astype(np.int64), rows["row"].to_numpy()))
+        accounts: list[Account] = []
+        for number, source in enumerate(sources):
+            verdicts = read_verdicts(source, unique)
+            dropped = np.flatnonzero(kept_mask(verdicts))[rows_of(places[within(number, places)])]
+            table, account = decide(verdicts, dropped, np.zeros(len(dropped), np.uint8), [SEMANTIC])
+            write_verdicts(out / f"{source.name}.parquet", table)
+            accounts.append(account)
+        return total(accounts)
+
+    names = [[source.name, source.fingerprint] for source in sources]
+    key = fingerprint("drop near", VERSION, cosine, names, unique.fingerprint, [part.fingerprint for part in near])
+    return make_part(folder, key, make)
+
+
+def cells(leaves: Int64[np.ndarray, " documents"], levels: Levels, most: int = MOST_DOCUMENTS) -> list[Int64[np.ndarray, " members"]]:
+    """Which documents are compared with each other: the coarsest domains of at most `most` documents, or a leaf. Members ascend."""
+    finished: list[Int64[np.ndarray, " members"]] = []
+    waiting = [np.arange(len(leaves))] if len(leaves) else []
+    for k in levels.granularities:
+        finished += [members for members in waiting if len(members) <= most]
+        too_large = [members for members in waiting if len(members) > most]
+        waiting = []
+        for members in too_large:
+            domains = levels.domains(leaves[members], k)
+            order = np.argsort(domains, kind="stable")
+            starts = np.flatnonzero(np.diff(domains[order])) + 1
+            waiting += np.split(members[order], starts)
+    for members in waiting:
+        if len(members) > most:
+            logger.info("leaf %d has %d documents: comparing all pairs takes long", leaves[members[0]], len(members))
+    return finished + waiting
+
+
+def _documents(top: int, assigned: Sequence[Part], levels: Levels) -> tuple[Places, Int64[np.ndarray, " documents"]]:
+    """Places (row: among the part's kept documents), ascending, and leaves of a top-level domain's documents."""
+    span = levels.span(levels.granularities[0])
+    places: list[Places] = [np.empty(0, np.int64)]
+    leaves: list[Int64[np.ndarray, " documents"]] = [np.empty(0, np.int64)]
+    for number, part in enumerate(assigned):
+        leaf = pq.read_table(part.folder / LEAVES, columns=["leaf"])["leaf"].to_numpy()
+        rows = np.flatnonzero(leaf // span == top)
+        places.append(place(number, rows))
+        leaves.append(leaf[rows].astype(np.int64))
+    return np.concatenate(places), np.concatenate(leaves)
+
+
+def _near(embedded: Sequence[Part], places: Places) -> pa.Table:
+    """Of ascending places, those with a cosine of `FLOOR` or more to an earlier one, as tables.NEAR."""
+    cosine, nearest = earlier(lambda members: _gather(embedded, places[members]), len(places))
+    cosine = np.minimum(cosine.round(_DECIMALS), 1)
+    near = cosine >= np.float32(FLOOR)
+    here, there = places[near], places[nearest[near]]
+    columns = [parts_of(here).astype(np.uint32), rows_of(here), cosine[near], parts_of(there).astype(np.uint32), rows_of(there)]
+    return pa.Table.from_arrays([pa.array(column) for column in columns], schema=tables.NEAR)
+
+
+def earlier(
+    vectors: Callable[[slice], Float32[np.ndarray, "members dim"]], documents: int, block: int = BLOCK
+) -> tuple[Float32[np.ndarray, " documents"], Int64[np.ndarray, " documents"]]:
+    """Each document's largest cosine to an earlier one, and that document, the first of equals; -inf and 0 where there is none.
+
+    `vectors` gives the unit vectors of a run of documents: no more than `block` of them, twice, are held.
+    """
+    cosine = np.full(documents, -np.inf, np.float32)
+    nearest = np.zeros(documents, np.int64)
+    for first in range(0, documents, block):
+        own = slice(first, min(first + block, documents))
+        x = vectors(own)
+        for start in range(0, own.stop, block):
+            products = x @ (x if start == first else vectors(slice(start, start + block))).T
+            if start == first:
+                products[np.triu(np.ones((len(x), len(x)), bool))] = -np.inf
+            best = products.argmax(axis=1)
+            value = products[np.arange(len(x)), best]
+            better = value > cosine[own]
+            cosine[own] = np.where(better, value, cosine[own])
+            nearest[own] = np.where(better, start + best, nearest[own])
+    return cosine, nearest
+
+
+def _gather(embedded: Sequence[Part], places: Places) -> Float32[np.ndarray, "members dim"]:
+    parts = parts_of(places)
+    numbers, starts = np.unique(parts, return_index=True)
+    rows = np.split(rows_of(places), starts[1:])
+    maps = read_embeddings([embedded[number] for number in numbers.tolist()])
+    return unit(np.concatenate([x[inside] for x, inside in zip(maps, rows, strict=True)]))
