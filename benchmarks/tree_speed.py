@@ -91,7 +91,7 @@ def main() -> None:
             seconds["flat train"].append(took)
         took, ours = timed(lambda number=number: tree(x, teach, levels, config, number))
         seconds["tree train"].append(took)
-        took, value = timed(lambda: flat_assign(floats, centroids))
+        took, value = timed(lambda centroids=centroids: flat_assign(floats, centroids))
         seconds["flat assign"].append(took)
         inertia["flat"].append(value)
         for beam in (1, 2, 4, 8, 16):

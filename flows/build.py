@@ -35,9 +35,11 @@ def as_tasks(stage: str, function: Callable[..., Part], calls: Sequence[tuple[An
     A stage of very many parts has `TASKS` tasks, each of several. Prefect's cache is not used: a part's sidecar alone decides what is
     done, so a task that is tried again goes on with the part that failed.
     """
+    if not calls:
+        return []
     wrap = task(name=stage, retries=2, retry_delay_seconds=1, retry_condition_fn=worth_a_retry, cache_policy=NO_CACHE)
     stage_task = wrap(in_turn)
-    size = -(-len(calls) // TASKS) or 1
+    size = -(-len(calls) // TASKS)
     futures = []
     for first in range(0, len(calls), size):
         batch = calls[first : first + size]

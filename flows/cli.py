@@ -79,11 +79,10 @@ def add(
     overrides: Set = None,
 ) -> None:
     """Add documents or targets to a catalog, as a new version of it; the tree and what is there stay as they are."""
-    from pipeline.config import Addition
-
     from data_catalog.settings import load
     from flows.build import add as flow
     from flows.summary import print_build
+    from pipeline.config import Addition
 
     print_build(Path(flow(catalog, load(Addition, config, overrides or ()))))
 

@@ -26,7 +26,7 @@ def fast() -> torch.dtype:
 
 def padded(rows: int) -> int:
     """`rows` rounded up: a product in bfloat16 is compiled once for each shape (2 ms), so there should be few shapes."""
-    step = max(32, 1 << max(rows.bit_length() - 3, 0))  # at most a quarter more
+    step = max(32, 1 << max(rows.bit_length() - 4, 0))  # at most an eighth more
     return -(-rows // step) * step
 
 

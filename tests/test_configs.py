@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_catalog.settings import load
-from pipeline.config import Build
+from pipeline.config import Addition, Build
 from trainer.config import Train
 
 ROOT = Path(__file__).parent.parent
@@ -14,7 +14,8 @@ RECIPES = sorted([*(ROOT / "configs").glob("*.toml"), *(ROOT / "flows").glob("*.
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
 def test_it_loads(recipe):
-    load(Train if "train" in recipe.name else Build, recipe)
+    kind = Train if "train" in recipe.name else Addition if recipe.name.startswith("add") else Build
+    load(kind, recipe)
 
 
 def test_there_are_recipes():

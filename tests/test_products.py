@@ -28,8 +28,8 @@ def test_of_equal_cells_the_first_is_best():
 
 def test_there_are_few_lengths_and_little_is_wasted():
     lengths = {padded(n) for n in range(1, 8193)}
-    assert len(lengths) < 40
-    assert all(n <= padded(n) <= n + max(n / 4, 31) for n in range(1, 8193))
+    assert len(lengths) < 60
+    assert all(n <= padded(n) <= n + max(n / 8, 31) for n in range(1, 8193))
     assert padded(8192) == 8192
 
 

@@ -1,0 +1,150 @@
+"""A tree of 262,144 leaves for 10 million vectors: seconds of each step, and the peak of memory against the formula of `pipeline.grow`.
+
+The vectors are made: a mixture of modes on the sphere, each with a spread of its own direction, written chunk by chunk as float16. Memory
+is read from /proc/self/status ten times a second: anonymous pages are the process's own, file-backed ones the system may take back.
+"""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event, Thread
+from time import perf_counter
+
+import numpy as np
+
+from benchmarks.hardware import headline, today
+from data_catalog.layout import Levels
+from pipeline.cluster import LEARNT, MEASURED, sample_size
+from pipeline.config import Cluster
+from pipeline.grow import POINTS, grow
+from pipeline.kmeans import unit
+from pipeline.measure import measure, with_radius
+from pipeline.polish import polish
+from pipeline.sample import draw
+from pipeline.search import ROWS_DEEP, assign
+from pipeline.threads import cores, in_threads
+
+DIM, CHUNK = 384, 65_536
+SPREAD = 0.8  # length of the noise beside a mode's length of 1
+
+
+def philox(purpose: int, number: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[7, purpose], counter=[0, 0, 0, number]))
+
+
+def make(path: Path, vectors: int, modes: int, workers: int) -> np.ndarray:
+    """Modes lie around a few hundred themes, so that there is something to nest: each adds two of many directions to its theme's."""
+    themes = unit(philox(0, 0).standard_normal((300, DIM), np.float32))
+    some = int(modes**0.5) + 1
+    one, other = (unit(philox(0, i).standard_normal((some, DIM), np.float32)) for i in (1, 2))
+    x = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(vectors, DIM))
+
+    def fill(first: int) -> None:
+        random = philox(1, first)
+        size = min(CHUNK, vectors - first)
+        mode = random.integers(modes, size=size)
+        centre = unit(themes[mode % len(themes)] + unit(one[mode % some] + other[mode // some]))
+        noise = unit(random.standard_normal((size, DIM), np.float32)) * np.float32(SPREAD)
+        x[first : first + size] = unit(centre + noise)
+
+    in_threads(fill, range(0, vectors, CHUNK), workers)
+    x.flush()
+    del x
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+@contextmanager
+def watched(name: str, rows: list[str]) -> Iterator[None]:
+    """Add a row of the table: seconds, peaks of anonymous and file-backed memory."""
+    peak = {"RssAnon": 0.0, "RssFile": 0.0}
+    done = Event()
+
+    def watch() -> None:
+        while not done.wait(0.1):
+            for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+                if (key := line.split(":")[0]) in peak:
+                    peak[key] = max(peak[key], int(line.split()[1]) / 2**20)
+
+    watcher = Thread(target=watch)
+    watcher.start()
+    started = perf_counter()
+    try:
+        yield
+    finally:
+        seconds = perf_counter() - started
+        done.set()
+        watcher.join()
+    rows.append(f"| {name} | {seconds:.1f} | {peak['RssAnon']:.2f} | {peak['RssFile']:.2f} |")
+    print(rows[-1], flush=True)
+
+
+def formula(sample: int, levels: Levels, workers: int) -> dict[str, float]:
+    """Gigabytes beside what the process holds before it begins (see `pipeline.grow`)."""
+    first, leaves = levels.granularities[0], levels.leaves
+    return {
+        "first level": min(sample, POINTS * first) * DIM * 4 / 2**30,
+        "sub-trees": (leaves * DIM * 4 + workers * POINTS * 64 * DIM * 6) / 2**30,
+        "polishing": (leaves * DIM * 14 + sample * 28 + workers * ROWS_DEEP * (DIM * 6 + 10 * 64 * 4)) / 2**30,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--vectors", type=int, default=10_000_000)
+    parser.add_argument("--modes", type=int, default=300_000)
+    parser.add_argument("--granularities", type=int, nargs="+", default=[64, 4_096, 262_144])
+    parser.add_argument("--threads", type=int, default=cores())
+    parser.add_argument("--folder", type=Path, default=Path("benchmarks/cache"), help="needs four bytes a number of all vectors")
+    arguments = parser.parse_args()
+    config = Cluster(granularities=tuple(arguments.granularities), workers=arguments.threads)
+    levels = Levels(config.granularities)
+    rows: list[str] = []
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=arguments.folder) as folder:
+        scratch = Path(folder)
+        x = make(scratch / "vectors.npy", arguments.vectors, arguments.modes, arguments.threads)
+        with watched("before", rows):
+            sample, unseen = draw([x], min(len(x) - LEARNT - MEASURED, sample_size(levels, config)), LEARNT + MEASURED, 0)
+            held_out = unseen.read()
+        started = perf_counter()
+        with watched("grow", rows):
+            grown = grow(sample, levels, config, 0, scratch / "unfinished")
+        with watched("polish", rows):
+            tree = polish(grown.sample, held_out[:LEARNT], grown.centroids, levels, config, scratch / "unfinished")
+        with watched("radii", rows):
+            tree, counts, _ = with_radius(tree, grown.sample, 0.99, config.workers)
+        with watched("assign all", rows):
+            _, distances = assign(x, tree, config.beam, config.workers)
+        minutes = (perf_counter() - started) / 60
+        with watched("measure", rows):
+            told = measure(tree, counts, held_out[LEARNT:])
+    expected = ", ".join(f"{name} {size:.2f}" for name, size in formula(len(sample), levels, config.workers).items())
+    quality = []
+    for k, level in told.items():
+        sizes, search = level["sizes"], level["search"][str(config.beam)]
+        quality.append(
+            f"| {k} | {sizes['smallest']} / {sizes['median']:.0f} / {sizes['largest']} | {level['empty']} "
+            f"| {level['inertia']:.4f} | {search['found']:.4f} | {search['excess']:+.2%} |"
+        )
+    text = "\n".join(
+        [
+            f"# A tree of {levels.leaves:,} leaves for {len(x):,} vectors\n",
+            f"{headline()}\n",
+            f"{len(x):,} x {DIM} made vectors, {arguments.modes:,} modes; {config.iterations} iterations, {arguments.threads} threads. "
+            f"Trained and assigned in **{minutes:.1f} minutes**; inertia of all {distances.mean(dtype=np.float64):.4f}.\n",
+            "| step | seconds | peak, own memory, GB | peak, file-backed, GB |\n|---|---|---|---|",
+            *rows,
+            f"\nThe formula's own memory, beside that of `before`, in GB: {expected}.\n",
+            "| level | vectors a cell: least / median / most | empty | inertia, unseen | recall@1 | inertia over exact |",
+            "|---|---|---|---|---|---|",
+            *quality,
+        ]
+    )
+    print(text)
+    Path(f"benchmarks/results/{today()}-tree-scale-{len(x) // 1000}k.md").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
