@@ -157,7 +157,7 @@ def with_clustermix(folder: Path, arguments: argparse.Namespace) -> None:
 
 
 def read_batches(path: Path) -> Iterator[pa.Table]:
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches(4_096):
             yield pa.Table.from_batches([batch])
 

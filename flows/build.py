@@ -25,10 +25,6 @@ def worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
     return not isinstance(failure, (UserError, AccountingError))
 
 
-def in_turn(function: Callable[..., Part], calls: Sequence[tuple[Any, ...]]) -> list[Part]:
-    return [function(*arguments) for arguments in calls]
-
-
 def as_tasks(stage: str, function: Callable[..., Part], calls: Sequence[tuple[Any, ...]]) -> list[Part]:
     """Run the parts of one stage as Prefect tasks; results in the order of `calls`.
 
@@ -38,14 +34,18 @@ def as_tasks(stage: str, function: Callable[..., Part], calls: Sequence[tuple[An
     if not calls:
         return []
     wrap = task(name=stage, retries=2, retry_delay_seconds=1, retry_condition_fn=worth_a_retry, cache_policy=NO_CACHE)
-    stage_task = wrap(in_turn)
+
+    @wrap
+    def in_turn(batch: Sequence[tuple[Any, ...]]) -> list[Part]:
+        return [function(*arguments) for arguments in batch]
+
     size = -(-len(calls) // TASKS)
     futures = []
     for first in range(0, len(calls), size):
         batch = calls[first : first + size]
         folder = next(argument for argument in batch[0] if isinstance(argument, Path))
         name = f"{stage}/{folder.name}" + (f" and {len(batch) - 1} more" if len(batch) > 1 else "")
-        futures.append(stage_task.with_options(task_run_name=name).submit(function, batch))
+        futures.append(in_turn.with_options(task_run_name=name).submit(batch))
     documents = 0
     with bar(stage, len(calls)) as advance:
         for future in as_completed(futures):

@@ -1,7 +1,9 @@
 """The command line. Each command parses, calls one function, prints."""
 
+import atexit
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,6 +24,7 @@ app = typer.Typer(
 app.add_typer(fetch.app, name="fetch")
 Runners = Literal["threads", "processes", "dask", "ray"]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config key, e.g. --set cluster.beam=4")]
+Version = Annotated[int | None, typer.Option("--version", min=1, help="An earlier version of the catalog; the newest if not given.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -119,11 +122,11 @@ def quality(
 
 
 @app.command(epilog='Example: clustermix query catalogs/shared "SELECT * FROM domains ORDER BY tokens DESC LIMIT 5"')
-def query(catalog: Path, sql: Annotated[str, typer.Argument(metavar="SELECT")], as_json: Json = False) -> None:
-    """Ask a catalog in SQL. Views: domains, documents, shards, offsets, distributions, accounting, quarantine."""
+def query(catalog: Path, sql: Annotated[str, typer.Argument(metavar="SELECT")], version: Version = None, as_json: Json = False) -> None:
+    """Ask a catalog in SQL. Views: documents, domains, examples, distributions, targets, health, removed, accounting, ... (SHOW TABLES)."""
     import data_catalog
 
-    table = data_catalog.open(catalog).sql(sql).to_arrow_table()
+    table = data_catalog.open(catalog, version).sql(sql).to_arrow_table()
     if as_json:
         print(json.dumps(table.to_pylist(), indent=2, default=str))
     else:
@@ -165,23 +168,32 @@ def report(
 
 
 @app.command(epilog="Example: clustermix verify catalogs/shared")
-def verify(catalog: Path) -> None:
-    """Check that every file of a catalog has the size and checksum that its manifest says."""
-    from data_catalog.manifest import read_manifest
-    from data_catalog.manifest import verify as faults_of
+def verify(catalog: Path, version: Version = None) -> None:
+    """Check sizes, checksums, counts and sums of a catalog's files against its manifest."""
+    from data_catalog.verify import check
 
-    faults = faults_of(catalog)
-    for fault in faults:
+    report = check(catalog, version)
+    for fault in report.faults:
         print(fault)
-    if faults:
+    if report.faults:
         raise typer.Exit(1)
-    print(f"{catalog}: {len(read_manifest(catalog)['files'])} files as recorded")
+    print(
+        f"{catalog}: version {report.version}, {report.files} files, {report.documents:,} documents, {report.tokens:,} tokens, "
+        f"{report.distributions} distributions: sound"
+    )
+
+
+def _end_quietly() -> None:
+    """DuckDB's binding lists on standard error which of its types Prefect's threads still hold when the interpreter ends."""
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def main() -> None:
     """Exit codes: 0 done; 1 failed; 2 the request cannot be carried out, one sentence on standard error."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
     prepare()
+    atexit.register(_end_quietly)  # the first to be registered is the last to be called
     try:
         app()
     except UserError as error:

@@ -16,11 +16,11 @@ import numpy as np
 from jaxtyping import Float16, Float32, Int64
 
 from data_catalog.layout import Levels
-from pipeline.checkpoint import Checkpoint, read_arrays, write_arrays
 from pipeline.config import Cluster
 from pipeline.kmeans import spherical_kmeans
 from pipeline.sample import Rows, partition, philox
 from pipeline.threads import in_threads
+from pipeline.unfinished import Checkpoint, read_arrays, write_arrays
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float, Float16, Float32, Int64
 
 from pipeline.balance import smallest_allowed
-from pipeline.checkpoint import Checkpoint
 from pipeline.config import Cluster
 from pipeline.threads import one_thread
+from pipeline.unfinished import Checkpoint
 
 
 @dataclass(frozen=True)

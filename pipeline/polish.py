@@ -14,12 +14,12 @@ from jaxtyping import Float16, Float32, UInt32
 
 from data_catalog.layout import Levels
 from pipeline.balance import smallest_allowed
-from pipeline.checkpoint import read_arrays, write_arrays
 from pipeline.config import Cluster
 from pipeline.grow import Centroids
 from pipeline.search import assign, learn_margins
 from pipeline.threads import in_threads, pieces
 from pipeline.tree import Tree
+from pipeline.unfinished import read_arrays, write_arrays
 
 log = logging.getLogger(__name__)
 

@@ -30,8 +30,8 @@ _MEGABYTE = 2**20
 def sort_part(source: Part, judged: Part, unique: Part, final: Part, assigned: Part, tokenizer: Part, folder: Path, config: Build) -> Part:
     """Tokenize the documents of one part that `final` keeps and write them as runs sorted by leaf.
 
-    `assigned` has one leaf for every document that `unique` keeps; `final` keeps some of those. Memory: about
-    twice `store.file_megabytes`, whatever the part's size, and some 100 bytes a document for verdicts and leaves.
+    `assigned` has one leaf for every document that `unique` keeps; `final` keeps some of those. Memory: twice `store.file_megabytes`
+    and what the allocator holds back (together about four times, as measured), and some 100 bytes a document for verdicts and leaves.
     """
 
     def make(out: Path) -> Account:
@@ -109,8 +109,8 @@ def _source_batches(source: Part, judged: Part) -> Iterator[tuple[int, pa.Table]
     measured = judged.folder / _SIGNALS
     start = 0
     with (
-        pq.ParquetFile(source.folder / DOCUMENTS) as file,
-        pq.ParquetFile(measured if measured.is_file() else source.folder / DOCUMENTS) as signals,
+        pq.ParquetFile(source.folder / DOCUMENTS, pre_buffer=False) as file,  # which would hold the whole file
+        pq.ParquetFile(measured if measured.is_file() else source.folder / DOCUMENTS, pre_buffer=False) as signals,
     ):
         for documents, table in zip(_evenly(file, names), _evenly(signals, ["signals"]), strict=True):
             yield start, documents.append_column("signals", table["signals"])

@@ -7,6 +7,8 @@ from torch import Tensor
 
 SUBSET, LEAST_SUBSET = 32, 2_048  # vectors a centroid that the choice is made from, and at least
 CANDIDATES = 4  # looked at for each centroid: of 64 centroids on 100,000 vectors, 0.6 % less inertia than with one
+STARTS, TRIED = 8, 64  # of few centroids several starts are tried, so many in all: two or four easily settle badly
+TRIAL = 8  # iterations that a start is tried for
 WIDEST = 512  # more centroids are chosen cell by cell of a coarser choice: each further one costs a pass over the subset
 
 
@@ -15,7 +17,8 @@ def choose(x: Float[np.ndarray, "n dim"], k: int, random: np.random.Generator) -
     subset = np.sort(random.choice(len(x), min(len(x), max(SUBSET * k, LEAST_SUBSET)), replace=False))
     points = torch.from_numpy(np.asarray(x[subset], dtype=np.float32))
     if k <= WIDEST:
-        return points[_plus_plus(points, k, random)].numpy()
+        starts = [points[_plus_plus(points, k, random)] for _ in range(max(min(STARTS, TRIED // k), 1))]
+        return min(starts, key=lambda start: _tried(points, start) if len(starts) > 1 else 0.0).numpy()
     coarse = points[_plus_plus(points, round(k**0.5), random)]
     cells = (points @ coarse.T).argmax(dim=1)
     counts = torch.bincount(cells, minlength=len(coarse)).numpy()
@@ -38,6 +41,15 @@ def _plus_plus(points: Float[Tensor, "n dim"], k: int, random: np.random.Generat
         chosen.append(int(candidates[best]))
         away = then[best]
     return chosen
+
+
+def _tried(points: Float[Tensor, "n dim"], centroids: Float[Tensor, "k dim"]) -> float:
+    """What a few of Lloyd's iterations on the subset make of a start: the sum of `1 - cos`."""
+    for _ in range(TRIAL):
+        cells = (points @ centroids.T).argmax(dim=1)
+        sums = torch.zeros_like(centroids, dtype=torch.float64).index_add_(0, cells, points.double())
+        centroids = (sums / sums.norm(dim=1, keepdim=True).clamp(min=1e-30)).float()
+    return float((1 - (points @ centroids.T).amax(dim=1)).double().sum())
 
 
 def _quotas(counts: np.ndarray, k: int) -> np.ndarray:

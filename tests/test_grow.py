@@ -98,7 +98,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(monkeypatch, tmp_path, when
             raise Killed
 
     if when == "iteration.npz":
-        monkeypatch.setattr("pipeline.checkpoint.write_arrays", dying)
+        monkeypatch.setattr("pipeline.unfinished.write_arrays", dying)
     elif when == "ends.npy":
         monkeypatch.setattr(module, "_split", lambda *_: (_ for _ in ()).throw(Killed))
     monkeypatch.setattr(module, "write_arrays", dying)

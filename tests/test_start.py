@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from pipeline import start
 from pipeline.kmeans import unit
@@ -15,6 +16,22 @@ def test_groups_far_apart_are_all_chosen_from():
     x = unit(np.eye(16)[label] + 0.01 * random().normal(size=(len(label), 16)))
     for key in range(5):
         assert sorted(choose(x, 16, random(key)).argmax(axis=1).tolist()) == list(range(16))
+
+
+def test_few_centroids_are_tried_from_several_starts(monkeypatch):
+    """Two pairs of groups: a start may leave one without a centroid of its own."""
+    at = np.deg2rad(np.array([0, 40, 180, 220]))
+    groups = np.stack([np.cos(at), np.sin(at), np.zeros(4), np.zeros(4)], axis=1)
+    x = unit(groups[np.arange(400) % 4] + 0.3 * random(1).normal(size=(400, 4))).astype(np.float32)
+
+    def inertia(key: int) -> float:
+        return start._tried(torch.from_numpy(x), torch.from_numpy(choose(x, 4, random(key))))
+
+    several = [inertia(key) for key in range(20)]
+    monkeypatch.setattr(start, "STARTS", 1)
+    one = [inertia(key) for key in range(20)]
+    assert max(several) < max(one)
+    assert np.mean(several) < np.mean(one)
 
 
 @pytest.mark.parametrize("widest", [512, 4])
