@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.balance import rebalance
 from pipeline.config import Cluster
-from pipeline.products import CHUNK, best_cells, device, fast, padded
+from pipeline.products import best_cells, device, fast, padded, rows_at_once
 from pipeline.threads import in_threads, pieces
 
 COPIED = 2**17  # up to so many rows are kept in the product's type as well; more are converted anew in each iteration
@@ -34,7 +34,7 @@ def lloyd(
 
     `save` is called with the number of iterations done and the centroids after each: begin again with these two.
     """
-    parts, dtype, where = list(pieces(len(x), CHUNK)), fast(), device()
+    parts, dtype, where = list(pieces(len(x), rows_at_once(len(centroids)))), fast(), device()
     copies = [_converted(x[part], dtype, where) for part in parts] if len(x) <= COPIED else None
     cells = torch.full((len(x),), -1, dtype=torch.int64)
     sums = torch.zeros(centroids.shape, dtype=torch.float64)

@@ -46,13 +46,13 @@ def polish(
         file = scratch / f"polish-{number}.npz"
         arrays = read_arrays(file)
         if arrays is None:
-            leaves, distances = assign(sample, learn_margins(unseen, tree), BEAM, config.workers)
+            leaves, distances = assign(sample, learn_margins(unseen, tree, config.workers), BEAM, config.workers)
             log.info("polishing, pass %d: inertia before it %.4f", number + 1, distances.mean(dtype=np.float64))
             centroids = means(sample, leaves, levels, config, last=number + 1 == PASSES)
             arrays = {str(k): array for k, array in centroids.items()}
             write_arrays(file, arrays)
         tree = Tree(levels, {int(k): array for k, array in arrays.items()})
-    return learn_margins(unseen, tree)
+    return learn_margins(unseen, tree, config.workers)
 
 
 def means(sample: Float16[np.ndarray, "n dim"], leaves: UInt32[np.ndarray, " n"], levels: Levels, config: Cluster, last: bool) -> Centroids:

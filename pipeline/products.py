@@ -8,7 +8,13 @@ from torch import Tensor
 from pipeline.threads import in_threads, pieces
 
 EXACT = torch.float32
-CHUNK = 8_192  # rows of one product: with their cosines they stay in the cache
+CHUNK = 8_192  # rows of one product at most: with their cosines they stay in the cache
+COSINES = 2**25  # of one product at most
+
+
+def rows_at_once(k: int) -> int:
+    """Rows of a product with `k` centroids."""
+    return min(CHUNK, max(COSINES // k, 32))
 
 
 def device() -> torch.device:
@@ -64,5 +70,5 @@ def exact_cells(
         best = best_cells(torch.from_numpy(np.array(x[part])).to(where, EXACT), table, empty)
         cosine[part], cell[part] = best[0].cpu().numpy(), best[1].cpu().numpy()
 
-    in_threads(place, pieces(len(x), CHUNK), workers)
+    in_threads(place, pieces(len(x), rows_at_once(len(centroids))), workers)
     return cell, cosine

@@ -10,6 +10,7 @@ from pipeline.kmeans import distance, nearest, unit
 from pipeline.threads import in_threads, one_thread, pieces
 from pipeline.tree import Tree
 
+COSINES = 2**26  # with the first level at once, at most
 SEARCHED, ROWS_DEEP = 16_384, 65_536  # vectors searched at once by one thread: the least and the most
 ROWS_A_PARENT = 16  # with many cells more vectors, so that a cell's product has some rows
 MISS = 0.01  # of vectors, the share whose nearest leaf's parents lie outside the margins
@@ -49,8 +50,10 @@ def assign(
         leaf, cosine = search(x[part])
         leaves[part], distances[part] = leaf, distance(cosine)
 
+    first, *_ = tree.levels.granularities
     parents = tree.levels.granularities[-2] if len(tree.levels.granularities) > 1 else 1
-    in_threads(find, pieces(len(x), min(max(SEARCHED, ROWS_A_PARENT * parents), ROWS_DEEP)), workers)
+    rows = min(max(SEARCHED, ROWS_A_PARENT * parents), ROWS_DEEP, max(COSINES // first, 32))
+    in_threads(find, pieces(len(x), rows), workers)
     return leaves, distances
 
 
@@ -65,7 +68,7 @@ def recall(x: Float[np.ndarray, "n dim"], tree: Tree, beam: int) -> Recall:
 
 
 @one_thread()
-def learn_margins(x: Float[np.ndarray, "n dim"], tree: Tree) -> Tree:
+def learn_margins(x: Float[np.ndarray, "n dim"], tree: Tree, workers: int = 1) -> Tree:
     """The tree with margins so wide that about `1 - MISS` of vectors like `x` find their nearest leaf, beam allowing.
 
     Each vector's nearest leaf is found among all; a level's margin is a quantile of how far the cosine with the cell above that leaf
@@ -78,10 +81,10 @@ def learn_margins(x: Float[np.ndarray, "n dim"], tree: Tree) -> Tree:
     from pipeline.products import exact_cells  # noqa: PLC0415 - torch
 
     some = unit(x)
-    leaf, _ = exact_cells(some, tree.centroids[leaves])
+    leaf, _ = exact_cells(some, tree.centroids[leaves], workers)
     margins = []
     for k in upper:
-        _, best = exact_cells(some, tree.centroids[k])
+        _, best = exact_cells(some, tree.centroids[k], workers)
         own = np.vecdot(some, tree.centroids[k][leaf // (leaves // k)])
         margins.append(float(np.quantile(np.maximum(best - own, 0), 1 - MISS / len(upper))))
     return replace(tree, margins=tuple(margins))

@@ -3,7 +3,7 @@ import pytest
 
 from pipeline import kmeans
 from pipeline.config import Cluster
-from pipeline.kmeans import nearest, nearest_few, unit
+from pipeline.kmeans import nearest, nearest_few, settle, unit
 
 
 def blobs(centres: int, each: int, dim: int = 16, spread: float = 0.02):
@@ -106,3 +106,19 @@ def test_a_vector_on_its_centroid_has_distance_zero_not_less():
     assert squared.min() >= 0
     assert squared.max() < 1e-5
     assert kmeans.distance(np.array([1 + 1e-6], np.float32)).tolist() == [0]
+
+
+def test_settling_merges_small_cells_smallest_first():
+    """Cells at 0, 10, 20 and 90 degrees with 5, 1, 2 and 4 vectors: without the second, the third has enough."""
+    angles = np.deg2rad(np.array([0, 10, 20, 90, 200]))
+    centroids = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    at = np.deg2rad([0, 1, 2, 3, 4, 13, 20, 21, 88, 89, 90, 91])
+    x = np.stack([np.cos(at), np.sin(at)], axis=1).astype(np.float16)
+    free = settle(x, centroids, 1)
+    assert np.bincount(free.cell, minlength=5).tolist() == [5, 1, 2, 4, 0]
+    assert free.centroids.any(axis=1).tolist() == [True, True, True, True, False]
+    found = settle(x, centroids, 3)
+    assert np.bincount(found.cell, minlength=5).tolist() == [5, 0, 3, 4, 0]
+    assert found.centroids.any(axis=1).tolist() == [True, False, True, True, False]
+    assert found.cosine[5] == pytest.approx(np.cos(np.deg2rad(7)), abs=1e-3)
+    assert centroids.any(axis=1).all()  # the argument is left alone

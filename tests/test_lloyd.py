@@ -46,7 +46,7 @@ def test_threads_pieces_and_interruptions_do_not_change_a_bit(monkeypatch, x, wo
     saved = {}
     whole = lloyd(x, start, config, save=saved.__setitem__)
     assert list(saved) == list(range(1, 13))
-    monkeypatch.setattr(module, "CHUNK", 256)
+    monkeypatch.setattr(module, "rows_at_once", lambda _: 256)
     monkeypatch.setattr(module, "SUMMED", 100)
     assert lloyd(x, start, config, workers).tobytes() == whole.tobytes()
     monkeypatch.setattr(module, "COPIED", 0)
@@ -59,3 +59,14 @@ def test_it_ends_when_no_row_moves():
     seen = []
     lloyd(x, random(4, 4, 3), Cluster(iterations=50), save=lambda done, _: seen.append(done))
     assert len(seen) < 10
+
+
+def test_empty_cells_are_filled_again(x):
+    """All but one centroid begin as copies of each other, and one is missing."""
+    start = np.repeat(random(1, 16, 5), 8, axis=0)
+    start[0], start[3] = random(1, 16, 6)[0], 0
+    found = lloyd(x, start, Cluster(iterations=15))
+    sizes = np.bincount((x @ found.T).argmax(axis=1), minlength=8)
+    assert sizes.min() > 100
+    good = lloyd(x, random(8, 16, 2), Cluster(iterations=15))
+    assert (x @ found.T).max(axis=1).mean() == pytest.approx((x @ good.T).max(axis=1).mean(), rel=0.02)

@@ -5,7 +5,7 @@ from data_catalog.layout import Levels
 from pipeline.config import Cluster
 from pipeline.kmeans import unit
 from pipeline.polish import means, polish
-from pipeline.search import assign
+from pipeline.search import assign, learn_margins
 from pipeline.tree import Tree
 
 
@@ -58,3 +58,11 @@ def test_margins_come_from_unseen_vectors_and_one_level_is_left_alone(x, tmp_pat
     assert (tree.centroids[4].tobytes(), tree.margins) == (flat[4].tobytes(), None)
     deep = {4: flat[4], 8: unit(np.repeat(flat[4], 2, axis=0) + 0.1 * np.eye(6)[np.arange(8) % 6])}
     assert len(polish(x, x[:600], deep, Levels((4, 8)), Cluster(), tmp_path).margins) == 1
+
+
+def test_margins_are_not_learnt_from_the_sample(x, tmp_path):
+    top = unit(np.eye(4, 6))
+    grown = {4: top, 8: unit(np.repeat(top, 2, axis=0) + 0.1 * np.eye(6)[np.arange(8) % 6])}
+    levels = Levels((4, 8))
+    tree = polish(x[:2000], x[2000:], grown, levels, Cluster(), tmp_path)
+    assert tree.margins == learn_margins(x[2000:], tree).margins != learn_margins(x[:2000], tree).margins

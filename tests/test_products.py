@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline import products as module
 from pipeline.kmeans import nearest, unit
 from pipeline.products import best_cells, exact_cells, padded, slack
 
@@ -19,6 +20,13 @@ def test_the_nearest_cell_is_that_of_the_exact_search_and_empty_ones_are_not_it(
     expected, distance = nearest(x, centroids)
     assert cell.tolist() == expected.tolist()
     assert 2 - 2 * cosine == pytest.approx(distance, abs=1e-5)
+
+
+def test_many_centroids_take_few_rows_at_once(monkeypatch):
+    assert [module.rows_at_once(k) for k in (1, 4096, 8192, 2**20, 2**22)] == [8192, 8192, 4096, 32, 32]
+    monkeypatch.setattr(module, "rows_at_once", lambda _: 7)
+    x, centroids = random(100, 16), random(9, 16, 2)
+    assert exact_cells(x, centroids)[0].tolist() == nearest(x, centroids)[0].tolist()
 
 
 def test_of_equal_cells_the_first_is_best():
