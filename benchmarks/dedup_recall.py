@@ -24,9 +24,9 @@ from pipeline.dedup.semantic import drop_near, near_part
 from pipeline.dedup.signatures import BANDS, shingles, sign, sign_part
 from pipeline.kept import read_verdicts
 from pipeline.parts import Part, read_part
-from pipeline.quality import judge_part
+from pipeline.quality.judge import judge_part
 from pipeline.source import DOCUMENTS, plan, read_shard
-from pipeline.tree import load_tree
+from pipeline.tree.nested import load_tree
 
 COSINES = (0.8, 0.85, 0.9, 0.95, 0.98)
 SAMPLE = 1_000  # documents signed from their text

@@ -19,8 +19,8 @@ from data_catalog.layout import Levels
 from data_catalog.records import Account, Tally
 from data_catalog.settings import parse
 from pipeline.config import Build
-from pipeline.describe import describe_part
-from pipeline.domains import describe_domains
+from pipeline.description.describe import describe_part
+from pipeline.description.domains import describe_domains
 from pipeline.parts import Part, make_part
 
 WORDS = 100  # a document

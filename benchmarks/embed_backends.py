@@ -15,8 +15,8 @@ from benchmarks.embed_speed import texts, timed
 from benchmarks.hardware import headline, today
 from data_catalog.errors import UserError
 from pipeline.config import Embed
-from pipeline.encoder import Encoder, load
-from pipeline.tree import load_tree
+from pipeline.encoding.encoder import Encoder, load
+from pipeline.tree.nested import load_tree
 
 EXACT = ("torch", "float32")
 OTHERS = (("torch", "bfloat16"), ("onnx", "float32"), ("onnx", "int8"), ("openvino", "float32"), ("openvino", "bfloat16"))

@@ -17,8 +17,8 @@ import numpy as np
 from benchmarks.embed_speed import texts
 from benchmarks.hardware import headline, today
 from pipeline.config import Embed
-from pipeline.encoder import load
-from pipeline.identity import locate
+from pipeline.encoding.encoder import load
+from pipeline.encoding.identity import locate
 
 ROUNDS = 5
 CHUNK_DOCUMENTS = 8_192

@@ -16,8 +16,8 @@ import numpy as np
 
 from benchmarks.hardware import headline, today
 from pipeline.config import Embed
-from pipeline.encoder import load
-from pipeline.identity import locate
+from pipeline.encoding.encoder import load
+from pipeline.encoding.identity import locate
 
 ROUNDS = 3
 

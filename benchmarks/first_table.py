@@ -22,7 +22,7 @@ from flows.build import build  # noqa: E402 - after Prefect's settings
 from flows.report.data import read_runs  # noqa: E402
 from flows.train import train  # noqa: E402
 from pipeline.config import Build  # noqa: E402
-from pipeline.health import compare  # noqa: E402
+from pipeline.description.health import compare  # noqa: E402
 
 TARGETS = ("heldout_biomed", "heldout_law")
 CONFIG = Path("configs/train_sample.toml")

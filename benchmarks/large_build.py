@@ -21,7 +21,7 @@ from data_catalog.records import Account, Tally, total
 from data_catalog.settings import parse
 from pipeline.config import Build
 from pipeline.embed import EMBEDDINGS, IDENTITY
-from pipeline.encoder import identify
+from pipeline.encoding.encoder import identify
 from pipeline.kept import kept_batches, kept_key
 from pipeline.parts import Part, make_part
 from pipeline.run import build

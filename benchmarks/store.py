@@ -25,9 +25,9 @@ from data_catalog import tables
 from data_catalog.layout import Layout, Levels
 from data_catalog.offsets import read_offsets
 from data_catalog.read import read_domain
-from pipeline.merge import merge
-from pipeline.place import link
-from pipeline.sorted_runs import IDS, Runs, columns, write_runs
+from pipeline.store.merge import merge
+from pipeline.store.place import link
+from pipeline.store.sorted_runs import IDS, Runs, columns, write_runs
 
 LEVELS = Levels((64, 4096))
 PART_ROWS = 100_000  # of an input file

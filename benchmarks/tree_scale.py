@@ -1,4 +1,4 @@
-"""A tree of 262,144 leaves for 10 million vectors: seconds of each step, and the peak of memory against the formula of `pipeline.grow`.
+"""A tree of 262,144 leaves for 10 million vectors: seconds of each step, peak memory against the formula of `pipeline.tree.grow`.
 
 The vectors are made: a mixture of modes on the sphere, each with a spread of its own direction, written chunk by chunk as float16. Memory
 is read from /proc/self/status ten times a second: anonymous pages are the process's own, file-backed ones the system may take back.
@@ -18,13 +18,13 @@ from benchmarks.hardware import headline, today
 from data_catalog.layout import Levels
 from pipeline.cluster import LEARNT, MEASURED, sample_size
 from pipeline.config import Cluster
-from pipeline.grow import POINTS, grow
-from pipeline.kmeans import unit
-from pipeline.measure import measure, with_radius
-from pipeline.polish import polish
-from pipeline.sample import draw
-from pipeline.search import ROWS_DEEP, assign
 from pipeline.threads import cores, in_threads
+from pipeline.tree.grow import POINTS, grow
+from pipeline.tree.kmeans import unit
+from pipeline.tree.measure import measure, with_radius
+from pipeline.tree.polish import polish
+from pipeline.tree.sample import draw
+from pipeline.tree.search import ROWS_DEEP, assign
 
 DIM, CHUNK = 384, 65_536
 SPREAD = 0.8  # length of the noise beside a mode's length of 1
@@ -81,7 +81,7 @@ def watched(name: str, rows: list[str]) -> Iterator[None]:
 
 
 def formula(sample: int, levels: Levels, workers: int) -> dict[str, float]:
-    """Gigabytes beside what the process holds before it begins (see `pipeline.grow`)."""
+    """Gigabytes beside what the process holds before it begins (see `pipeline.tree.grow`)."""
     first, leaves = levels.granularities[0], levels.leaves
     return {
         "first level": min(sample, POINTS * first) * DIM * 4 / 2**30,

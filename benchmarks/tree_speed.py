@@ -20,15 +20,15 @@ from benchmarks.hardware import headline, today
 from benchmarks.windows import read
 from data_catalog.layout import Levels
 from pipeline.config import Cluster
-from pipeline.grow import grow
-from pipeline.kmeans import unit
-from pipeline.measure import with_radius
-from pipeline.polish import polish
-from pipeline.products import fast
-from pipeline.sample import draw
-from pipeline.search import assign, recall
 from pipeline.threads import cores
-from pipeline.tree import Tree
+from pipeline.tree.grow import grow
+from pipeline.tree.kmeans import unit
+from pipeline.tree.measure import with_radius
+from pipeline.tree.nested import Tree
+from pipeline.tree.polish import polish
+from pipeline.tree.products import fast
+from pipeline.tree.sample import draw
+from pipeline.tree.search import assign, recall
 
 HELD_OUT = 20_480  # of them, two fifths teach the margins
 

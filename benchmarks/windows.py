@@ -1,4 +1,4 @@
-"""Real vectors in number: every document of the corpus cut into windows of words, each window embedded. Resumable; `read` gives the array."""
+"""Real vectors in number: every document of the corpus cut into windows, each embedded. Resumable; `read` gives the array."""
 
 import argparse
 import gzip
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import Embed
-from pipeline.encoder import load
+from pipeline.encoding.encoder import load
 
 CHARACTERS = 184
 CHUNK = 16_384

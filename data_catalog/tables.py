@@ -161,7 +161,7 @@ DOMAINS = pa.schema(
         ("boundary", pa.list_(pa.string())),
         ("top_sources", _SHARES),  # name null: documents that name none
         ("languages", _SHARES),
-        ("flags", pa.list_(pa.string())),  # what looks wrong; see pipeline/health.py
+        ("flags", pa.list_(pa.string())),  # what looks wrong; see pipeline/description/health.py
     ]
 )
 
@@ -179,7 +179,7 @@ EXAMPLES = pa.schema(
     ]
 )
 
-# One row a level and measure; see pipeline/health.py for what they are.
+# One row a level and measure; see pipeline/description/health.py for what they are.
 HEALTH = pa.schema([("level", pa.int64()), ("measure", pa.string()), ("value", pa.float64())])
 
 ACCOUNTING = pa.schema(

@@ -43,7 +43,7 @@ def plan(config: Annotated[Path, typer.Argument(help="A TOML file; see configs/.
     """Say what a build would read, how long it would take and what it would leave on the disk. Writes nothing."""
     from data_catalog.settings import load
     from pipeline.config import Build
-    from pipeline.estimate import estimate
+    from pipeline.planning.estimate import estimate
 
     found = estimate(load(Build, config, overrides or ()))
     if as_json:
@@ -103,9 +103,9 @@ def quality(
     from data_catalog.settings import load
     from flows.summary import print_tables
     from pipeline.config import Quality
-    from pipeline.retune import retune as judge
-    from pipeline.rules import list_rules
-    from pipeline.sweep import sweep as bounds_of
+    from pipeline.quality.retune import retune as judge
+    from pipeline.quality.rules import list_rules
+    from pipeline.quality.sweep import sweep as bounds_of
 
     asked = load(Quality, None, [f"thresholds.{threshold}" for threshold in thresholds or ()]).thresholds
     if catalog is None:

@@ -14,7 +14,7 @@ from flows.report import summary_table, write_report
 from flows.summary import print_build, print_table
 from flows.train import train
 from pipeline.config import Build
-from pipeline.health import compare
+from pipeline.description.health import compare
 
 MIXERS = ("natural", "importance", "dga")
 COLUMNS = {  # printed name -> key of summary_table

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 import data_catalog
-from pipeline.health import sentences
+from pipeline.description.health import sentences
 
 if TYPE_CHECKING:  # a query need not wait for the encoder
-    from pipeline.estimate import Estimate
-    from pipeline.heads import Range
+    from pipeline.planning.estimate import Estimate
+    from pipeline.planning.heads import Range
 
 LONGEST = 60  # characters of a cell
 WIDTH = 200  # where there is no terminal

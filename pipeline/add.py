@@ -19,19 +19,19 @@ from pipeline.dedup.decide import dedup
 from pipeline.dedup.exact import target_digests
 from pipeline.dedup.semantic import drop_near, near_part
 from pipeline.dedup.signatures import sign_part
-from pipeline.describe import describe_part
+from pipeline.description.describe import describe_part
+from pipeline.description.domains import describe_domains
 from pipeline.distribution import target_part
-from pipeline.domains import describe_domains
 from pipeline.embed import embed_part
-from pipeline.identity import Identity, identify
-from pipeline.next_version import publish_next
+from pipeline.encoding.identity import Identity, identify
 from pipeline.parts import Part, sole_builder
-from pipeline.quality import judge_part
+from pipeline.quality.judge import judge_part
 from pipeline.run import Each, one_by_one
 from pipeline.shard import shard_part, sort_part
 from pipeline.source import plan, read_shard
 from pipeline.sources.documents import Shard
-from pipeline.standing import Standing
+from pipeline.store.next_version import publish_next
+from pipeline.store.standing import Standing
 from pipeline.targets import check_targets
 
 log = logging.getLogger(__name__)

@@ -19,14 +19,14 @@ from data_catalog.errors import UserError
 from data_catalog.layout import Layout, Levels
 from data_catalog.manifest import FORMAT, describe_files, fingerprint, read_manifest, sha256_file, write_json
 from data_catalog.records import Account, total
-from pipeline.accounts import CHAIN, accounting_table, check_chain, check_reachable
 from pipeline.config import Build
 from pipeline.dedup.removed import removed_by_source
 from pipeline.distribution import all_distributions, target_table
-from pipeline.encoder import identify
+from pipeline.encoding.encoder import identify
 from pipeline.parts import Part
-from pipeline.place import place_all, place_stored, place_targets, place_verdicts
 from pipeline.shard import OFFSETS
+from pipeline.store.accounts import CHAIN, accounting_table, check_chain, check_reachable
+from pipeline.store.place import place_all, place_stored, place_targets, place_verdicts
 from pipeline.tokenize import end_of_text, vocabulary
 
 log = logging.getLogger(__name__)

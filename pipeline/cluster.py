@@ -16,8 +16,8 @@ from data_catalog.records import Account, total
 from pipeline.config import Build, Cluster
 from pipeline.embed import read_embeddings, read_identity
 from pipeline.parts import Part, make_part
-from pipeline.search import Recall, assign, out_of_distribution, recall
-from pipeline.tree import CENTROIDS, Tree, load_tree, save_tree
+from pipeline.tree.nested import CENTROIDS, Tree, load_tree, save_tree
+from pipeline.tree.search import Recall, assign, out_of_distribution, recall
 
 __all__ = ["Recall", "Tree", "assign", "assign_part", "load_tree", "out_of_distribution", "recall", "train_tree"]
 
@@ -33,10 +33,10 @@ WITHIN = 0.99  # of a leaf's sample, its radius holds
 
 
 def train_tree(embedded: Sequence[Part], folder: Path, config: Build) -> Part:
-    """Write `centroids.npz` (see `pipeline.tree.save_tree`) and `tree.json`.
+    """Write `centroids.npz` (see `pipeline.tree.nested.save_tree`) and `tree.json`.
 
     `tree.json` holds the granularities built and requested, warnings, the numbers of vectors in all, sampled and held out, the encoder,
-    the sample's `inertia` (mean squared distance `2 - 2 cos` to the leaves), and by level what `pipeline.measure.measure` says.
+    the sample's `inertia` (mean squared distance `2 - 2 cos` to the leaves), and by level what `pipeline.tree.measure.measure` says.
 
     What takes long is kept beside `folder`, in a hidden folder named by the fingerprint, until the part is done: a training that was
     killed goes on from there, to the same bytes. It needs room for the sample: its vectors, two bytes a number.
@@ -74,10 +74,10 @@ def assign_part(embedded: Part, tree: Part, folder: Path, config: Build) -> Part
 
 
 def _train(embedded: Sequence[Part], out: Path, config: Build, scratch: Path) -> Account:
-    from pipeline.grow import grow  # noqa: PLC0415 - torch
-    from pipeline.measure import measure, with_radius  # noqa: PLC0415
-    from pipeline.polish import polish  # noqa: PLC0415
-    from pipeline.sample import draw  # noqa: PLC0415
+    from pipeline.tree.grow import grow  # noqa: PLC0415 - torch
+    from pipeline.tree.measure import measure, with_radius  # noqa: PLC0415
+    from pipeline.tree.polish import polish  # noqa: PLC0415
+    from pipeline.tree.sample import draw  # noqa: PLC0415
 
     maps = read_embeddings(embedded)
     documents = sum(len(x) for x in maps)

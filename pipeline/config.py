@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from data_catalog.layout import Levels
 from data_catalog.settings import Settings
-from pipeline.location import Location
+from pipeline.sources.location import Location
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Share = Annotated[float, Field(ge=0, lt=1)]

@@ -18,11 +18,11 @@ from data_catalog.records import Account, Tally
 from data_catalog.tokens import write_tokens
 from pipeline.cluster import Tree, assign, load_tree
 from pipeline.config import Build, Distributions, Target
-from pipeline.encoder import identify, load
-from pipeline.kmeans import nearest_few
+from pipeline.encoding.encoder import identify, load
 from pipeline.parts import Part, make_part
 from pipeline.targets import read_target
 from pipeline.tokenize import encode
+from pipeline.tree.kmeans import nearest_few
 
 VERSION = 2
 MAIN = 5  # domains of a target that `target_table` names

@@ -14,7 +14,7 @@ from data_catalog.manifest import fingerprint, write_json
 from data_catalog.records import Account, Tally
 from data_catalog.settings import Settings
 from pipeline.config import Build
-from pipeline.encoder import Identity, identify, load
+from pipeline.encoding.encoder import Identity, identify, load
 from pipeline.kept import kept_batches, kept_key, read_verdicts
 from pipeline.parts import Part, make_part
 
@@ -41,7 +41,7 @@ def embed_part(source: Part, verdicts: Part, folder: Path, config: Build) -> Par
     A part stays done on a machine of another precision if `embed.precision` is "auto": their vectors can be compared.
 
     Raises:
-        UserError: see `pipeline.encoder.load`; or the verdicts are not about this source.
+        UserError: see `pipeline.encoding.encoder.load`; or the verdicts are not about this source.
     """
     chosen = (identify(config.embed).comparable, config.embed.precision, config.embed.backend)
     key = fingerprint("embed", VERSION, *chosen, kept_key(source, verdicts))

@@ -15,14 +15,14 @@ from pipeline.config import Build, Target
 from pipeline.dedup.decide import dedup
 from pipeline.dedup.semantic import drop_near, near_part
 from pipeline.dedup.signatures import sign_part
-from pipeline.describe import describe_part
+from pipeline.description.describe import describe_part
+from pipeline.description.domains import describe_domains
+from pipeline.description.health import check_labels
 from pipeline.distribution import target_part
-from pipeline.domains import describe_domains
 from pipeline.embed import embed_part
-from pipeline.encoder import identify
-from pipeline.health import check_labels
+from pipeline.encoding.encoder import identify
 from pipeline.parts import Part, sole_builder
-from pipeline.quality import judge_part
+from pipeline.quality.judge import judge_part
 from pipeline.shard import shard_part, sort_part
 from pipeline.source import plan, read_shard
 from pipeline.sources.documents import Shard

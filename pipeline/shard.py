@@ -14,10 +14,10 @@ from data_catalog.manifest import fingerprint
 from data_catalog.records import Account
 from pipeline.config import Build
 from pipeline.kept import kept_key, read_verdicts
-from pipeline.merge import merge
 from pipeline.parts import Part, make_part
-from pipeline.sorted_runs import Runs, columns, write_runs
 from pipeline.source import DOCUMENTS
+from pipeline.store.merge import merge
+from pipeline.store.sorted_runs import Runs, columns, write_runs
 from pipeline.tokenize import encode
 
 VERSION = 2
@@ -47,7 +47,7 @@ def sort_part(source: Part, judged: Part, unique: Part, final: Part, assigned: P
 def shard_part(top: int, runs: Sequence[Part], folder: Path, config: Build, levels: Levels, first_part: int = 0) -> Part:
     """Merge one top-level domain's leaves of every run into `documents-PPPP.parquet`, `tokens-PPPP.arrow` and `offsets.parquet`.
 
-    Files are numbered from `first_part`. A domain without documents has none. See `pipeline.merge.merge` for memory.
+    Files are numbered from `first_part`. A domain without documents has none. See `pipeline.store.merge.merge` for memory.
     """
     span = levels.span(levels.granularities[0])
 

@@ -13,10 +13,10 @@ from data_catalog import tables
 from data_catalog.manifest import fingerprint
 from data_catalog.records import Account, Tally
 from pipeline.config import Build, Columns, Dataset, Jsonl, Parquet, PythonDocs, Rpv2
-from pipeline.location import Place
 from pipeline.parts import Part, make_part
 from pipeline.sources import dataset, jsonl, parquet, python_docs, rpv2
 from pipeline.sources.documents import Document, Fault, Shard, document_number, text_digest
+from pipeline.sources.location import Place
 
 VERSION = 2
 DOCUMENTS = "documents.parquet"

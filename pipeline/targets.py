@@ -10,11 +10,11 @@ import pyarrow as pa
 from data_catalog import tables
 from data_catalog.errors import UserError
 from pipeline.config import Build, Dataset, Target
-from pipeline.location import Place
 from pipeline.source import quarantine_table
 from pipeline.sources import dataset, jsonl, parquet, python_docs
 from pipeline.sources.documents import Document, Fault, document_number, unit_hash
 from pipeline.sources.files import find_files
+from pipeline.sources.location import Place
 from pipeline.sources.stream import Stream, find_dataset, label_of, load_builder
 
 logger = logging.getLogger(__name__)

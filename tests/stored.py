@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from data_catalog import tables
 from data_catalog.layout import Layout
-from pipeline.merge import merge
-from pipeline.sorted_runs import Runs, write_runs
+from pipeline.store.merge import merge
+from pipeline.store.sorted_runs import Runs, write_runs
 
 
 def document_table(

@@ -4,7 +4,7 @@ import pytest
 from data_catalog import tables
 from data_catalog.errors import AccountingError
 from data_catalog.records import Account, Tally
-from pipeline.accounts import CHAIN, accounting_table, check_chain, check_reachable, read_accounts
+from pipeline.store.accounts import CHAIN, accounting_table, check_chain, check_reachable, read_accounts
 
 FULL = Account(read=Tally(rows=3, characters=9), kept=Tally(rows=2, characters=6), dropped={"gopher.words": Tally(rows=1, characters=3)})
 REST = Account(read=FULL.kept, kept=FULL.kept)

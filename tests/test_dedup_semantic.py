@@ -10,7 +10,7 @@ from data_catalog.records import Account, Tally
 from pipeline.config import Build
 from pipeline.dedup import semantic
 from pipeline.dedup.semantic import cells, drop_near, earlier, near_part
-from pipeline.identity import Identity
+from pipeline.encoding.identity import Identity
 from pipeline.kept import read_verdicts
 from pipeline.parts import make_part
 from tests.parts import assigned_part, source_part, verdicts_part

@@ -5,7 +5,7 @@ import pytest
 from data_catalog import tables
 from data_catalog.layout import Levels
 from data_catalog.records import Account, Tally
-from pipeline.describe import describe_part
+from pipeline.description.describe import describe_part
 from pipeline.parts import make_part
 
 LEVELS = Levels((2, 4))

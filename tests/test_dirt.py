@@ -13,7 +13,7 @@ import pytest
 from data_catalog.records import Account, Tally
 from pipeline.config import Build
 from pipeline.dedup.decide import dedup
-from pipeline.quality import judge_part
+from pipeline.quality.judge import judge_part
 from pipeline.source import plan, read_shard
 
 ROOT = Path(__file__).parent.parent

@@ -10,8 +10,8 @@ from data_catalog.layout import Levels
 from data_catalog.records import Account
 from data_catalog.settings import parse
 from pipeline.config import Build
-from pipeline.describe import describe_part
-from pipeline.domains import describe_domains
+from pipeline.description.describe import describe_part
+from pipeline.description.domains import describe_domains
 from pipeline.parts import make_part
 from tests.test_describe import SEA, shard
 

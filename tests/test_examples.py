@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 
 from data_catalog import tables
 from data_catalog.layout import Levels
-from pipeline.examples import MIX, Sample, first_of_each, of_domains, of_leaves, reservoir
+from pipeline.description.examples import MIX, Sample, first_of_each, of_domains, of_leaves, reservoir
 
 
 def documents(path, rows, groups=2):

@@ -14,7 +14,7 @@ from data_catalog.errors import UserError
 from pipeline.config import Rpv2
 from pipeline.fetch import schedule
 from pipeline.fetch.rpv2 import fetch_rpv2
-from pipeline.patience import Patience
+from pipeline.sources.patience import Patience
 from pipeline.sources.rpv2 import plan, read
 from tests.failing_server import serving
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from data_catalog.layout import Levels
-from pipeline import grow as module
 from pipeline.config import Cluster
-from pipeline.grow import grow
-from pipeline.kmeans import unit
-from pipeline.products import exact_cells
-from pipeline.sample import draw
+from pipeline.tree import grow as module
+from pipeline.tree.grow import grow
+from pipeline.tree.kmeans import unit
+from pipeline.tree.products import exact_cells
+from pipeline.tree.sample import draw
 
 DIMENSION = 8
 
@@ -98,7 +98,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(monkeypatch, tmp_path, when
             raise Killed
 
     if when == "iteration.npz":
-        monkeypatch.setattr("pipeline.unfinished.write_arrays", dying)
+        monkeypatch.setattr("pipeline.tree.unfinished.write_arrays", dying)
     elif when == "ends.npy":
         monkeypatch.setattr(module, "_split", lambda *_: (_ for _ in ()).throw(Killed))
     monkeypatch.setattr(module, "write_arrays", dying)

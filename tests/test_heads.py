@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import heads
 from pipeline.config import Build
-from pipeline.heads import Head, Range, choose, extrapolate, parse_seconds, read_head, size_of
+from pipeline.planning import heads
+from pipeline.planning.heads import Head, Range, choose, extrapolate, parse_seconds, read_head, size_of
 from pipeline.source import plan
 from pipeline.sources.documents import Input, Shard
 

@@ -7,7 +7,7 @@ from data_catalog import tables
 from data_catalog.errors import UserError
 from data_catalog.layout import Levels
 from pipeline.config import Labels
-from pipeline.health import agreement, check_labels, compare, flags, measure, read_labels, sentences
+from pipeline.description.health import agreement, check_labels, compare, flags, measure, read_labels, sentences
 
 EN, MANY = [{"name": "en", "share": 1.0}], [{"name": "en", "share": 0.6}, {"name": "de", "share": 0.4}]
 SITES, SITE, NONE = [{"name": "a", "share": 0.95}], [{"name": "a", "share": 0.96}], [{"name": None, "share": 1.0}]

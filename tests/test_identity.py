@@ -6,7 +6,7 @@ import pytest
 
 from data_catalog import UserError
 from pipeline.config import Embed
-from pipeline.identity import MINILM_SHA256, Identity, identify, locate
+from pipeline.encoding.identity import MINILM_SHA256, Identity, identify, locate
 
 
 @pytest.fixture(autouse=True)
@@ -73,14 +73,14 @@ def test_windows_count_only_where_they_are_asked_for(model):
 @pytest.fixture
 def installed(monkeypatch):
     """Every backend is there, whatever this environment has."""
-    monkeypatch.setattr("pipeline.identity.PACKAGES", {"torch": (), "onnx": (), "openvino": ()})
+    monkeypatch.setattr("pipeline.encoding.identity.PACKAGES", {"torch": (), "onnx": (), "openvino": ()})
 
 
 @pytest.mark.parametrize(("backend", "expected"), [("torch", "bfloat16"), ("onnx", "float32"), ("openvino", "bfloat16")])
 def test_the_precision_is_the_fastest_that_backend_and_processor_have(model, installed, monkeypatch, backend, expected):
-    monkeypatch.setattr("pipeline.identity._has_bfloat16", lambda _: True)
+    monkeypatch.setattr("pipeline.encoding.identity._has_bfloat16", lambda _: True)
     assert identify(Embed(model=str(model), backend=backend)).precision == expected
-    monkeypatch.setattr("pipeline.identity._has_bfloat16", lambda _: False)
+    monkeypatch.setattr("pipeline.encoding.identity._has_bfloat16", lambda _: False)
     identify.cache_clear()
     assert identify(Embed(model=str(model), backend=backend)).precision == "float32"
 
@@ -92,7 +92,7 @@ def test_a_precision_that_the_backend_has_not_is_refused(model, installed, backe
 
 
 def test_a_backend_that_is_not_installed_is_refused(model, monkeypatch):
-    monkeypatch.setattr("pipeline.identity.PACKAGES", {"torch": (), "onnx": ("no_such_package",), "openvino": ()})
+    monkeypatch.setattr("pipeline.encoding.identity.PACKAGES", {"torch": (), "onnx": ("no_such_package",), "openvino": ()})
     expected = r'embed\.backend onnx: no_such_package not installed; `pip install "clustermix\[onnx\]"`, or take torch'
     with pytest.raises(UserError, match=expected):
         identify(Embed(model=str(model), backend="onnx"))

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from pipeline import kmeans
 from pipeline.config import Cluster
-from pipeline.kmeans import nearest, nearest_few, settle, unit
+from pipeline.tree import kmeans
+from pipeline.tree.kmeans import nearest, nearest_few, settle, unit
 
 
 def blobs(centres: int, each: int, dim: int = 16, spread: float = 0.02):

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import lloyd as module
 from pipeline.config import Cluster
-from pipeline.kmeans import unit
-from pipeline.lloyd import lloyd
+from pipeline.tree import lloyd as module
+from pipeline.tree.kmeans import unit
+from pipeline.tree.lloyd import lloyd
 
 
 def random(n: int, dim: int, key: int) -> np.ndarray:

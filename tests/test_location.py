@@ -6,7 +6,7 @@ from upath import UPath
 from data_catalog.errors import UserError
 from data_catalog.manifest import fingerprint
 from data_catalog.settings import Settings, parse
-from pipeline.location import Location, is_file_fault, is_local
+from pipeline.sources.location import Location, is_file_fault, is_local
 
 
 class Place(Settings):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from data_catalog.layout import Levels
-from pipeline.measure import measure, with_radius
-from pipeline.tree import Tree
+from pipeline.tree.measure import measure, with_radius
+from pipeline.tree.nested import Tree
 
 
 def angles(*degrees: float) -> np.ndarray:

@@ -7,9 +7,9 @@ import pytest
 
 from data_catalog.records import Tally
 from data_catalog.tokens import map_tokens
-from pipeline import merge as merging
-from pipeline.merge import Range, group_ends, merge, plan_files
-from pipeline.sorted_runs import Runs, row_bytes, write_runs
+from pipeline.store import merge as merging
+from pipeline.store.merge import Range, group_ends, merge, plan_files
+from pipeline.store.sorted_runs import Runs, row_bytes, write_runs
 from tests.stored import document_table
 
 HALF = 2**63

@@ -1,5 +1,5 @@
 from data_catalog.records import Account, Tally
-from pipeline.next_version import join
+from pipeline.store.next_version import join
 
 
 def passing(rows: int) -> Account:

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.patience import Patience, is_passing
+from pipeline.sources.patience import Patience, is_passing
 
 
 def test_waits_double_up_to_a_limit_and_differ_by_key():

@@ -3,10 +3,10 @@ import pytest
 
 from data_catalog.layout import Levels
 from pipeline.config import Cluster
-from pipeline.kmeans import unit
-from pipeline.polish import means, polish
-from pipeline.search import assign, learn_margins
-from pipeline.tree import Tree
+from pipeline.tree.kmeans import unit
+from pipeline.tree.nested import Tree
+from pipeline.tree.polish import means, polish
+from pipeline.tree.search import assign, learn_margins
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import products as module
-from pipeline.kmeans import nearest, unit
-from pipeline.products import best_cells, exact_cells, padded, slack
+from pipeline.tree import products as module
+from pipeline.tree.kmeans import nearest, unit
+from pipeline.tree.products import best_cells, exact_cells, padded, slack
 
 
 def random(n: int, dim: int, key: int = 1) -> np.ndarray:

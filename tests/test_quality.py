@@ -10,8 +10,8 @@ from data_catalog.errors import UserError
 from data_catalog.records import Account, Tally
 from pipeline.config import Build
 from pipeline.parts import Part, make_part
-from pipeline.quality import bitmask, failures, judge_part, read_signals, signals_key
-from pipeline.rules import Rule
+from pipeline.quality.judge import bitmask, failures, judge_part, read_signals, signals_key
+from pipeline.quality.rules import Rule
 from pipeline.source import source_table
 from pipeline.sources.documents import Document
 

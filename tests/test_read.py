@@ -7,7 +7,7 @@ from data_catalog.errors import UserError
 from data_catalog.layout import Levels
 from data_catalog.offsets import read_offsets
 from data_catalog.read import read_domain
-from pipeline import merge as merging
+from pipeline.store import merge as merging
 from tests.stored import document_table, store
 
 LEVELS = Levels((2, 6))

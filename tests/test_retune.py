@@ -3,9 +3,9 @@ import json
 import pytest
 
 from data_catalog.errors import UserError
-from pipeline import retune as module
 from pipeline.config import Bounds
-from pipeline.retune import choose, retune
+from pipeline.quality import retune as module
+from pipeline.quality.retune import choose, retune
 from tests.tiny_signals import write_signals
 
 

@@ -3,7 +3,7 @@ import pytest
 from data_catalog.errors import UserError
 from data_catalog.settings import parse
 from pipeline.config import Bounds, Quality
-from pipeline.rules import PRESETS, list_rules, resolve
+from pipeline.quality.rules import PRESETS, list_rules, resolve
 from pipeline.signals.measure import NAMES
 
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from pipeline import sample as module
-from pipeline.kmeans import unit
-from pipeline.products import exact_cells
-from pipeline.sample import draw, partition
+from pipeline.tree import sample as module
+from pipeline.tree.kmeans import unit
+from pipeline.tree.products import exact_cells
+from pipeline.tree.sample import draw, partition
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from data_catalog.records import total
 from data_catalog.settings import parse
 from pipeline.config import Build
 from pipeline.dedup.decide import dedup
-from pipeline.quality import judge_part
+from pipeline.quality.judge import judge_part
 from pipeline.source import plan, read_shard
 
 CORPUS = Path(__file__).parent.parent.parent / "shared" / "corpus"

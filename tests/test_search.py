@@ -5,10 +5,10 @@ import pytest
 
 from data_catalog import UserError
 from data_catalog.layout import Levels
-from pipeline import search as module
-from pipeline.kmeans import nearest, unit
-from pipeline.search import Recall, assign, learn_margins, out_of_distribution, recall
-from pipeline.tree import Tree
+from pipeline.tree import search as module
+from pipeline.tree.kmeans import nearest, unit
+from pipeline.tree.nested import Tree
+from pipeline.tree.search import Recall, assign, learn_margins, out_of_distribution, recall
 
 
 def angle(*degrees: float) -> np.ndarray:

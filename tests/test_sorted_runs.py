@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from data_catalog.records import Tally
-from pipeline.sorted_runs import BATCH_ROWS, Runs, columns, row_bytes, sorted_order, write_runs
+from pipeline.store.sorted_runs import BATCH_ROWS, Runs, columns, row_bytes, sorted_order, write_runs
 from tests.stored import document_table
 
 

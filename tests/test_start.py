@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import start
-from pipeline.kmeans import unit
-from pipeline.start import _quotas, choose
+from pipeline.tree import start
+from pipeline.tree.kmeans import unit
+from pipeline.tree.start import _quotas, choose
 
 
 def random(key: int = 0) -> np.random.Generator:

@@ -7,8 +7,8 @@ from datasets import IterableDataset
 
 from data_catalog.errors import UserError
 from pipeline.config import Dataset
-from pipeline.patience import Patience
 from pipeline.sources import stream as module
+from pipeline.sources.patience import Patience
 from pipeline.sources.stream import Stream, find_dataset, label_of, version_of
 
 SOON = Patience(tries=3, first_seconds=0.001, most_seconds=0.002)

@@ -2,7 +2,7 @@ import pytest
 
 from data_catalog.errors import UserError
 from pipeline.config import Bounds
-from pipeline.sweep import sweep
+from pipeline.quality.sweep import sweep
 from tests.tiny_signals import write_signals
 
 COLUMNS = ["bound", "most_documents", "most_characters", "least_documents", "least_characters"]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.terms import best_terms, count_words, documents_a_leaf
+from pipeline.description.terms import best_terms, count_words, documents_a_leaf
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.fetch.partial import Remote, UnderWay
 from pipeline.fetch.transfer import AbsentError, Client, FailedError
-from pipeline.patience import Patience
+from pipeline.sources.patience import Patience
 from tests.failing_server import serving
 
 BODY = os.urandom(3_000_000)

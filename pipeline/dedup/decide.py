@@ -18,7 +18,7 @@ from pipeline.dedup.minhash import near_copies
 from pipeline.dedup.places import Places, rows_of, scratch, within
 from pipeline.kept import write_verdicts
 from pipeline.parts import Part, make_part
-from pipeline.quality import VERDICTS
+from pipeline.quality.judge import VERDICTS
 from pipeline.source import DOCUMENTS
 
 logger = logging.getLogger(__name__)

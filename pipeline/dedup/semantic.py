@@ -24,8 +24,8 @@ from pipeline.dedup.decide import decide, kept_mask
 from pipeline.dedup.places import Places, parts_of, place, rows_of, within
 from pipeline.embed import read_embeddings
 from pipeline.kept import read_verdicts, write_verdicts
-from pipeline.kmeans import unit
 from pipeline.parts import Part, make_part
+from pipeline.tree.kmeans import unit
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from data_catalog.errors import UserError
 from data_catalog.manifest import replacing, sha256_file, write_json
 from pipeline.config import Dataset
 from pipeline.fetch.record import Entry, Record, open_record
-from pipeline.patience import PATIENCE, Patience, is_passing
+from pipeline.sources.patience import PATIENCE, Patience, is_passing
 from pipeline.sources.stream import Stream, find_dataset, label_of, load_builder, version_of
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pipeline.fetch.listing import Refused, Tag, read_listing
 from pipeline.fetch.record import Entry, Record, open_record
 from pipeline.fetch.schedule import OnFile, Summary, Wanted, fetch_files
 from pipeline.fetch.transfer import Client
-from pipeline.patience import PATIENCE, Patience
+from pipeline.sources.patience import PATIENCE, Patience
 from pipeline.sources.rpv2 import SUFFIXES
 
 BASE_URL = "https://data.together.xyz/redpajama-data-v2/v1.0.0"

@@ -17,7 +17,7 @@ from typing import TypeVar
 import httpx2
 
 from pipeline.fetch.partial import Remote, UnderWay
-from pipeline.patience import PATIENCE, Patience, is_passing_status
+from pipeline.sources.patience import PATIENCE, Patience, is_passing_status
 
 logger = logging.getLogger(__name__)
 

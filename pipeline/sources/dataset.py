@@ -6,9 +6,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pipeline.config import Dataset
-from pipeline.location import parse_location
-from pipeline.patience import PATIENCE, Patience, is_passing
 from pipeline.sources.documents import Document, Fault, Input, Shard
+from pipeline.sources.location import parse_location
+from pipeline.sources.patience import PATIENCE, Patience, is_passing
 from pipeline.sources.records import to_document
 from pipeline.sources.stream import Stream, find_dataset, label_of, load_builder, version_of
 

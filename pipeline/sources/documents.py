@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from data_catalog.settings import Settings
-from pipeline.location import Location
+from pipeline.sources.location import Location
 
 
 class Input(Settings):

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.errors import UserError
-from pipeline.location import Place, is_local
 from pipeline.sources.documents import Input, encodable
+from pipeline.sources.location import Place, is_local
 
 _VERSIONS = ("ETag", "etag", "md5Hash", "checksum", "sha256", "blob_id", "mtime", "LastModified", "last_modified", "updated", "created")
 Listed = Mapping[str, Mapping[str, Any] | None]  # name below the root: what the store says of it; None: ask the file itself

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Iterator, Sequence
 
 from pipeline.config import Columns, Jsonl
-from pipeline.location import Place
 from pipeline.sources.documents import Document, Fault, Shard
 from pipeline.sources.files import Listed, describe, find_files, left_for_corpus, shard_name
 from pipeline.sources.lines import read_records
+from pipeline.sources.location import Place
 from pipeline.sources.records import to_document
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from pipeline.location import Place, is_file_fault
 from pipeline.sources.documents import Fault
+from pipeline.sources.location import Place, is_file_fault
 
 LINE_BYTES = 64 * 2**20  # a longer line is refused: no document is that long, and a gzip bomb is one line
 _SKIP_BYTES = 2**20

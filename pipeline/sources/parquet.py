@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 
 from data_catalog.errors import UserError
 from pipeline.config import Columns, Parquet
-from pipeline.location import Place, is_file_fault
 from pipeline.sources.documents import Document, Fault, Shard, encodable
 from pipeline.sources.files import Listed, describe, find_files, left_for_corpus, shard_name
+from pipeline.sources.location import Place, is_file_fault
 from pipeline.sources.records import to_document
 
 logger = logging.getLogger(__name__)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from data_catalog.errors import UserError
 from pipeline.config import Rpv2
-from pipeline.location import Place, is_local
 from pipeline.sources.documents import Document, Fault, Input, Shard, encodable
 from pipeline.sources.files import Listed, describe, list_files
 from pipeline.sources.lines import read_records, text_fault
+from pipeline.sources.location import Place, is_local
 from pipeline.sources.rpv2_signals import Signals, own_signals, read_duplicates
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.location import Place, is_file_fault
 from pipeline.sources.documents import Fault, encodable
 from pipeline.sources.lines import read_records
+from pipeline.sources.location import Place, is_file_fault
 
 BUCKETS = {"head": 0.0, "middle": 1.0, "tail": 2.0}
 _COPIED = {  # signals that the document record itself has, for files without a signals file

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from data_catalog.errors import UserError
 from data_catalog.manifest import fingerprint
 from pipeline.config import Dataset
-from pipeline.patience import PATIENCE, Patience, is_passing
+from pipeline.sources.patience import PATIENCE, Patience, is_passing
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder, IterableDataset

@@ -1,0 +1,183 @@
+"""What other thresholds would keep of a finished catalog: from the signals it stores, without reading any text."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Float, Int
+
+from data_catalog.errors import UserError
+from data_catalog.manifest import read_manifest
+from pipeline.config import Bounds, Quality
+from pipeline.quality.judge import failures
+from pipeline.quality.rules import PRESETS, Rule, resolve
+from pipeline.signals.columns import columns
+
+FOLDER, VERDICTS = "signals", "verdicts"  # below a catalog: a file a part, of tables.MEASURED and tables.VERDICTS
+SOURCES = 20  # that a report names, the largest first
+_BATCH_ROWS = 16_384
+_REGROUP_ROWS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Retuned:
+    """What a catalog's own rules and the asked ones do to the documents that were read. Shares are of all of them.
+
+    `rules`: one row an asked rule, in their order: its bounds; `without`, documents that lack its signal; documents and characters that
+    fail it; and those that fail no other, which is what the rule costs.
+    `kept`: one row for `built` (the catalog's rules, computed again) and `asked`: documents and characters that pass all rules, those of
+    them that dedup dropped, those left; then `back`, left when asked and not when built, which dedup has not seen, and `gone`, the reverse.
+    `sources`: the largest sources by characters, the share of their documents left by either.
+    """
+
+    rules: pa.Table
+    kept: pa.Table
+    sources: pa.Table
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Some documents of a catalog as they were read, those that were dropped too."""
+
+    source: pa.Array
+    characters: Int[np.ndarray, " documents"]
+    signals: pa.MapArray
+    unique: Bool[np.ndarray, " documents"]  # not dropped by dedup
+
+
+def choose(root: Path, preset: str | None, thresholds: Mapping[str, Bounds]) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+    """The rules that the catalog was built with, and the asked ones: without a preset the catalog's own, thresholds over its thresholds.
+
+    Raises:
+        UserError: no catalog at `root`; a preset or rule is unknown; there is no rule to judge by.
+    """
+    own = Quality.model_validate(read_manifest(root)["config"]["quality"])
+    built = resolve(own.preset, own.thresholds)
+    asked = resolve(preset or own.preset, thresholds if preset else {**own.thresholds, **_over(own.thresholds, thresholds)})
+    if not asked:
+        raise UserError(
+            f"quality.preset none: no rules to judge {root} by; choose one of {', '.join(name for name in PRESETS if name != 'none')}"
+        )
+    return built, asked
+
+
+def _over(own: Mapping[str, Bounds], thresholds: Mapping[str, Bounds]) -> dict[str, Bounds]:
+    """Given thresholds, each over what the catalog's config gives for the same rule."""
+    return {
+        name: own[name].model_copy(update=bounds.model_dump(exclude_none=True)) if name in own else bounds
+        for name, bounds in thresholds.items()
+    }
+
+
+def retune(root: Path, preset: str | None = None, thresholds: Mapping[str, Bounds] | None = None) -> Retuned:
+    """Judge every document that was read for the catalog at `root` by other rules; see `choose` for which and for the errors.
+
+    Memory: one batch, and a row a source. Documents that dedup dropped stay dropped: which copy it kept depended on the rules of the
+    build, so what comes `back` may hold copies that a new build drops.
+    """
+    built, asked = choose(root, preset, thresholds or {})
+    failing, only, without = (np.zeros((len(asked), 2), np.int64) for _ in range(3))
+    kept = {name: np.zeros((3, 2), np.int64) for name in ("read", "built", "asked", "back", "gone")}  # by rules, then dedup took, left
+    sources: list[pa.Table] = []
+    for batch in read_measured(root):
+        failed = failures(batch.signals, asked)
+        number = failed.sum(axis=0)
+        for i in range(len(asked)):
+            failing[i] += _amount(failed[i], batch)
+            only[i] += _amount(failed[i] & (number == 1), batch)
+        for i, value in enumerate(columns(batch.signals, [rule.signal for rule in asked]).values()):
+            without[i] += _amount(np.isnan(value), batch)
+        before, after = ~failures(batch.signals, built).any(axis=0), number == 0
+        everything = np.ones(len(after), bool)
+        groups = {"read": everything, "built": before, "asked": after, "back": after & ~before, "gone": before & ~after}
+        for name, mask in groups.items():
+            kept[name] += [_amount(mask, batch), _amount(mask & ~batch.unique, batch), _amount(mask & batch.unique, batch)]
+        sources.append(_by_source(batch, before & batch.unique, after & batch.unique))
+        if sum(map(len, sources)) > _REGROUP_ROWS:
+            sources = [_regroup(sources)]
+    return Retuned(_rules_table(asked, failing, only, without), _kept_table(kept), _sources_table(_regroup(sources)))
+
+
+def read_measured(root: Path) -> Iterator[Measured]:
+    """The signals of every document that was read, and dedup's word on it where the catalog has it.
+
+    Raises:
+        UserError: the catalog has no signals.
+    """
+    files = sorted((root / FOLDER).glob("*.parquet"))
+    if not files:
+        raise UserError(f"{root}: no signals in it ({FOLDER}/ is empty or missing); build it again with this version, then retune")
+    for path in files:
+        verdicts = root / VERDICTS / path.name
+        reasons = pq.read_table(verdicts, columns=["reason"])["reason"] if verdicts.is_file() else None
+        start = 0
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(_BATCH_ROWS, columns=["source", "characters", "signals"]):
+                unique = np.ones(len(batch), bool)
+                if reasons is not None:
+                    copies = pc.starts_with(reasons.slice(start, len(batch)), "dedup.")
+                    unique = ~pc.fill_null(copies, False).to_numpy()
+                yield Measured(batch["source"], batch["characters"].to_numpy(), batch["signals"], unique)
+                start += len(batch)
+
+
+def _amount(mask: Bool[np.ndarray, " documents"], batch: Measured) -> list[int]:
+    return [int(mask.sum()), int(batch.characters[mask].sum())]
+
+
+def _by_source(batch: Measured, before: Bool[np.ndarray, " documents"], after: Bool[np.ndarray, " documents"]) -> pa.Table:
+    flags = {"built": before.astype(np.int64), "asked": after.astype(np.int64), "documents": np.ones(len(before), np.int64)}
+    return _regroup([pa.table({"source": batch.source, "characters": batch.characters, **flags})])
+
+
+def _regroup(tables: list[pa.Table]) -> pa.Table:
+    columns = ["documents", "characters", "built", "asked"]
+    grouped = pa.concat_tables(tables).group_by("source").aggregate([(name, "sum") for name in columns])
+    return grouped.select(["source", *(f"{name}_sum" for name in columns)]).rename_columns(["source", *columns])
+
+
+def _rules_table(rules: Sequence[Rule], failing: np.ndarray, only: np.ndarray, without: np.ndarray) -> pa.Table:
+    return pa.table(
+        {
+            "rule": [rule.id for rule in rules],
+            "signal": [rule.signal for rule in rules],
+            "least": pa.array([rule.least for rule in rules], pa.float64()),
+            "most": pa.array([rule.most for rule in rules], pa.float64()),
+            "null": [rule.null for rule in rules],
+            "without": without[:, 0],
+            "documents": failing[:, 0],
+            "characters": failing[:, 1],
+            "only_documents": only[:, 0],
+            "only_characters": only[:, 1],
+        }
+    )
+
+
+def _kept_table(kept: Mapping[str, np.ndarray]) -> pa.Table:
+    read = np.maximum(kept["read"][0], 1)
+    rows = [
+        {
+            "rules": name,
+            "pass_documents": int(amounts[0, 0]),
+            "pass_characters": int(amounts[0, 1]),
+            "copies_documents": int(amounts[1, 0]),
+            "documents": int(amounts[2, 0]),
+            "characters": int(amounts[2, 1]),
+            "share_documents": float(amounts[2, 0] / read[0]),
+            "share_characters": float(amounts[2, 1] / read[1]),
+        }
+        for name, amounts in kept.items()
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+def _sources_table(sources: pa.Table) -> pa.Table:
+    largest = sources.sort_by([("characters", "descending"), ("source", "ascending")]).slice(0, SOURCES)
+    documents: Float[np.ndarray, " sources"] = largest["documents"].to_numpy()
+    for name in ("built", "asked"):
+        largest = largest.set_column(largest.schema.get_field_index(name), name, pa.array(largest[name].to_numpy() / documents))
+    return largest
