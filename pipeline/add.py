@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.errors import UserError
+from data_catalog.identity import Identity
 from data_catalog.layout import Layout
 from data_catalog.manifest import fingerprint, read_manifest
 from data_catalog.settings import parse
@@ -23,7 +24,7 @@ from pipeline.description.describe import describe_part
 from pipeline.description.domains import describe_domains
 from pipeline.distribution import target_part
 from pipeline.embed import embed_part
-from pipeline.encoding.identity import Identity, identify
+from pipeline.encoding.identity import identify
 from pipeline.parts import Part, sole_builder
 from pipeline.quality.judge import judge_part
 from pipeline.run import Each, one_by_one

@@ -171,7 +171,8 @@ def target_part(target: Target, tree_part: Part, tokenizer: Part, folder: Path, 
         return Account(read=sum(failed.values(), kept), kept=kept, failed=failed)
 
     texts = fingerprint(documents["doc_id"].to_pylist(), documents["text"].to_pylist(), documents["split"].to_pylist())
-    made_by = (identity, tree_part.fingerprint, tokenizer.fingerprint, config.cluster.beam)
+    encoder = (identity.comparable, config.embed.precision, config.embed.backend)
+    made_by = (*encoder, tree_part.fingerprint, tokenizer.fingerprint, config.cluster.beam)
     inputs = (target.name, texts, *made_by, config.distributions.temperature, config.distributions.nearest)
     return make_part(folder, fingerprint("target", VERSION, *inputs), make)
 

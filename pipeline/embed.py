@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 from jaxtyping import Float16, Float32
 
 from data_catalog.errors import UserError
+from data_catalog.identity import Identity
 from data_catalog.manifest import fingerprint, write_json
 from data_catalog.records import Account, Tally
 from data_catalog.settings import Settings
 from pipeline.config import Build
-from pipeline.encoding.encoder import Identity, identify, load
+from pipeline.encoding.encoder import identify, load
 from pipeline.kept import kept_batches, kept_key, read_verdicts
 from pipeline.parts import Part, make_part
 

@@ -48,7 +48,7 @@ def kept_batches(part: Part, verdicts: Part, columns: list[str]) -> Iterator[pa.
     """Kept documents of `part`, `BATCH_ROWS` read at a time."""
     keep = pc.is_null(read_verdicts(part, verdicts)["reason"])
     start = 0
-    with pq.ParquetFile(part.folder / "documents.parquet") as file:
+    with pq.ParquetFile(part.folder / "documents.parquet", pre_buffer=False) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=columns):
             yield pa.Table.from_batches([batch]).filter(keep.slice(start, len(batch)))
             start += len(batch)

@@ -6,13 +6,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_catalog import UserError
+from data_catalog.identity import Identity
 from data_catalog.layout import Levels
 from data_catalog.manifest import write_json
 from data_catalog.records import Account, Tally
 from pipeline.cluster import assign_part, load_tree, sample_size, train_tree
 from pipeline.config import Build, Cluster
 from pipeline.embed import IDENTITY, read_identity
-from pipeline.encoding.identity import Identity
 from pipeline.parts import Part, make_part
 from pipeline.tree import search
 from pipeline.tree.kmeans import nearest, unit

@@ -5,12 +5,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_catalog import tables
+from data_catalog.identity import Identity
 from data_catalog.layout import Levels
 from data_catalog.records import Account, Tally
 from pipeline.config import Build
 from pipeline.dedup import semantic
 from pipeline.dedup.semantic import cells, drop_near, earlier, near_part
-from pipeline.encoding.identity import Identity
 from pipeline.kept import read_verdicts
 from pipeline.parts import make_part
 from tests.parts import assigned_part, source_part, verdicts_part

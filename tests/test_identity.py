@@ -5,8 +5,9 @@ import huggingface_hub
 import pytest
 
 from data_catalog import UserError
+from data_catalog.identity import Identity
 from pipeline.config import Embed
-from pipeline.encoding.identity import MINILM_SHA256, Identity, identify, locate
+from pipeline.encoding.identity import MINILM_SHA256, identify, locate
 
 
 @pytest.fixture(autouse=True)

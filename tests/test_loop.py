@@ -13,10 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from data_catalog import UserError
 from data_catalog.tables import WEIGHTS
 from data_catalog.tokens import open_tokens
-from tests.tiny_catalog import LEVELS, write_tiny_catalog
+from tests.tiny_catalog import ENCODER, LEVELS, write_tiny_catalog
 from tests.tiny_training import records, tiny_config, without_clock
 from trainer.config import Train
 from trainer.distributed import Team
+from trainer.inputs import open_inputs
 from trainer.loop import train
 from trainer.run import begin
 
@@ -169,9 +170,15 @@ def test_numbers_that_are_not_finite_stop_the_run(catalog: Path, tmp_path: Path)
 
 def test_a_target_of_another_encoder_is_refused(catalog: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(catalog, tmp_path / "catalog")
-    (moved / "targets" / "spe" / "target.json").write_text('{"encoder": {"model": "another"}}')
+    (moved / "targets" / "spe" / "target.json").write_text(json.dumps({"encoder": {**ENCODER, "sha256": "01"}}))
     with pytest.raises(UserError, match="shares no encoder with the catalog"):
         train(tiny_config(moved, tmp_path / "run"))
+
+
+def test_a_target_of_the_same_encoder_in_another_precision_is_not(catalog: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(catalog, tmp_path / "catalog")
+    (moved / "targets" / "spe" / "target.json").write_text(json.dumps({"encoder": {**ENCODER, "precision": "bfloat16"}}))
+    open_inputs(tiny_config(moved, tmp_path / "run"))
 
 
 def test_an_unknown_target_is_refused_with_the_known_ones(catalog: Path, tmp_path: Path) -> None:

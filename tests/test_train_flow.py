@@ -6,7 +6,7 @@ import pytest
 
 from data_catalog.errors import UserError
 from tests.test_cli import clustermix, refused
-from tests.tiny_catalog import write_tiny_catalog
+from tests.tiny_catalog import ENCODER, write_tiny_catalog
 from tests.tiny_training import write_config
 
 
@@ -38,6 +38,6 @@ def test_what_can_be_seen_at_once_is_refused_before_a_process_starts(catalog, tm
 def test_a_target_of_another_encoder_is_refused_by_the_trainer(tmp_path, prefect_server):
     catalog = write_tiny_catalog(tmp_path / "catalog")
     described = catalog / "targets" / "spe" / "target.json"
-    described.write_text(json.dumps(json.loads(described.read_text()) | {"encoder": {"sha256": "other"}}))
+    described.write_text(json.dumps(json.loads(described.read_text()) | {"encoder": {**ENCODER, "sha256": "01"}}))
     done = clustermix("train", write_config(tmp_path, catalog, tmp_path / "run"))
     refused(done, "train dga: 0 of 28", "shares no encoder with the catalog")

@@ -22,7 +22,7 @@ LEVELS = Levels((2, 8))
 WORDS = 8  # of a leaf's language, the unused first one included
 VOCABULARY = 8 * WORDS
 DOCUMENTS = (40, 24, 30, 16, 12, 20, 0, 1)  # train documents of each leaf
-ENCODER = {"model": "toy", "sha256": "00", "max_tokens": 256}
+ENCODER = {"model": "toy", "sha256": "00", "dimension": 8, "max_tokens": 256, "precision": "float32"}
 TARGETS = {"spe": 2, "other": 5}
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_catalog.errors import UserError
+from data_catalog.identity import Identity
 from data_catalog.layout import Layout, Levels
 from data_catalog.manifest import read_manifest
 from data_catalog.mixture import Basis
@@ -70,11 +71,13 @@ def open_inputs(config: Train) -> Inputs:
 def _same_encoder(root: Path, name: str, expected: object) -> None:
     path = Layout(root).target(name) / "target.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8")).get("encoder")
-    except (OSError, ValueError) as error:
+        found = Identity.model_validate(json.loads(path.read_text(encoding="utf-8"))["encoder"])
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: cannot be read ({error}); build the catalog again") from error
-    if found != expected:
+    theirs = Identity.model_validate(expected)
+    if found.comparable != theirs.comparable:
         raise UserError(
-            f"target {name} shares no encoder with the catalog: its documents were embedded with {found}, the corpus with {expected}; "
+            f"target {name} shares no encoder with the catalog: its documents were embedded with {found.comparable}, "
+            f"the corpus with {theirs.comparable}; "
             "their clusters do not correspond. Build the target again with the catalog's encoder"
         )

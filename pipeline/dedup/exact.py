@@ -73,7 +73,7 @@ def exact_copies(
     for number, source in enumerate(sources):
         mask = alive(number)
         start = 0
-        with pq.ParquetFile(source.folder / DOCUMENTS) as file:
+        with pq.ParquetFile(source.folder / DOCUMENTS, pre_buffer=False) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=["digest", "shipped_duplicate"]):
                 rows = np.flatnonzero(mask[start : start + len(batch)])
                 shipped = pc.fill_null(batch["shipped_duplicate"], False) if listed is not None else pa.array(np.zeros(len(batch), bool))

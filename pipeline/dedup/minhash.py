@@ -37,7 +37,7 @@ def near_copies(connection: duckdb.DuckDBPyConnection, signatures: Sequence[Part
     for number, part in enumerate(signatures):
         mask = alive(number)
         start = 0
-        with pq.ParquetFile(part.folder / SIGNATURES) as file:
+        with pq.ParquetFile(part.folder / SIGNATURES, pre_buffer=False) as file:
             for batch in file.iter_batches(_BATCH_ROWS):
                 rows = np.flatnonzero(mask[start : start + len(batch)])
                 bands = batch["bands"].take(pa.array(rows))

@@ -48,7 +48,10 @@ def sign_part(shard: Shard, source: Part, folder: Path, config: Build) -> Part:
 
     def make(out: Path) -> Account:
         bands = _read_shipped(shard, shipped, similarity) if shipped else None
-        with pq.ParquetFile(source.folder / DOCUMENTS) as file, pq.ParquetWriter(out / SIGNATURES, tables.SIGNATURES) as writer:
+        with (
+            pq.ParquetFile(source.folder / DOCUMENTS, pre_buffer=False) as file,
+            pq.ParquetWriter(out / SIGNATURES, tables.SIGNATURES) as writer,
+        ):
             for batch in file.iter_batches(_BATCH_ROWS, columns=["doc_id", "text"]):
                 writer.write_batch(pa.RecordBatch.from_arrays([_sign(batch, bands, similarity)], schema=tables.SIGNATURES))
         return Account(read=source.account.kept, kept=source.account.kept)

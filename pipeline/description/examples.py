@@ -124,7 +124,7 @@ def _read_rows(files: Sequence[str], rows: Int[np.ndarray, " n"]) -> pa.Table:
     found = [schema.empty_table()]
     before = 0
     for path in files:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             for group in range(file.num_row_groups):
                 n = file.metadata.row_group(group).num_rows
                 mine = rows[np.searchsorted(rows, before) : np.searchsorted(rows, before + n)] - before

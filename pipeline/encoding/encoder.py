@@ -11,12 +11,13 @@ from queue import SimpleQueue
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
+from data_catalog.identity import Identity
 from pipeline.config import Embed
 from pipeline.encoding.backends.model import Model, load_models
-from pipeline.encoding.identity import Identity, identify, locate
+from pipeline.encoding.identity import identify, locate
 from pipeline.encoding.windows import Reader, Windows, make_reader
 
-__all__ = ["Encoder", "Identity", "identify", "load"]
+__all__ = ["Encoder", "identify", "load"]
 
 log = logging.getLogger(__name__)
 

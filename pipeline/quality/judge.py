@@ -42,7 +42,7 @@ def judge_part(source: Part, folder: Path, config: Build) -> Part:
         rows = np.zeros(len(rules) + 1, np.int64)  # documents by first rule failed, then the kept
         characters = np.zeros(len(rules) + 1, np.int64)
         with (
-            pq.ParquetFile(source.folder / DOCUMENTS) as file,
+            pq.ParquetFile(source.folder / DOCUMENTS, pre_buffer=False) as file,
             pq.ParquetWriter(out / VERDICTS, tables.VERDICTS, compression="zstd") as verdicts,
             pq.ParquetWriter(out / SIGNALS, tables.MEASURED, compression="zstd") as measured,
         ):

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.errors import UserError
+from data_catalog.identity import Identity
 from data_catalog.manifest import fingerprint, replacing
-from pipeline.encoding.identity import Identity
 
 log = logging.getLogger(__name__)
 

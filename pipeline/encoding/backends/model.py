@@ -7,7 +7,8 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from pipeline.encoding.identity import Identity, has_cuda
+from data_catalog.identity import Identity
+from pipeline.encoding.identity import has_cuda
 
 
 class Model(Protocol):

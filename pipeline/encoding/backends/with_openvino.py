@@ -9,8 +9,8 @@ import numpy as np
 import openvino
 from jaxtyping import Float32, Int64
 
+from data_catalog.identity import Identity
 from pipeline.encoding.backends.exported import exported
-from pipeline.encoding.identity import Identity
 
 BATCH_TOKENS = 2_048
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}

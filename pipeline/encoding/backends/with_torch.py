@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float32, Int64
 
 from data_catalog.errors import UserError
-from pipeline.encoding.identity import Identity
+from data_catalog.identity import Identity
 
 log = logging.getLogger(__name__)
 
