@@ -1,9 +1,7 @@
 """The command line. Each command parses, calls one function, prints."""
 
-import atexit
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +10,7 @@ import typer
 
 from data_catalog.errors import TrainingError, UserError
 from flows import fetch
-from flows.environment import prepare
+from flows.environment import end_quietly, prepare
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -183,17 +181,11 @@ def verify(catalog: Path, version: Version = None) -> None:
     )
 
 
-def _end_quietly() -> None:
-    """DuckDB's binding lists on standard error which of its types Prefect's threads still hold when the interpreter ends."""
-    sys.stderr.flush()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
 def main() -> None:
     """Exit codes: 0 done; 1 failed; 2 the request cannot be carried out, one sentence on standard error."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
     prepare()
-    atexit.register(_end_quietly)  # the first to be registered is the last to be called
+    end_quietly()
     try:
         app()
     except UserError as error:

@@ -1,6 +1,8 @@
 """Prefect's settings for a command-line run: quiet, offline, its files in the user's cache. The user's own settings win."""
 
+import atexit
 import os
+import sys
 from pathlib import Path
 
 
@@ -22,3 +24,13 @@ def prepare(debug: bool = False) -> None:
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+
+
+def end_quietly() -> None:
+    """Call first of all: as the interpreter ends, DuckDB's binding lists on standard error what Prefect's threads still hold of it."""
+
+    def close() -> None:
+        sys.stderr.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+    atexit.register(close)  # the first to be registered is the last to be called

@@ -2,7 +2,10 @@ import os
 
 import pytest
 
+from flows.environment import end_quietly
 from tests.tiny_corpus import write_corpus
+
+end_quietly()
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
