@@ -31,37 +31,39 @@ def start():
 
 
 def done():
-    return {str(path): path.stat().st_mtime_ns for path in out.glob("work/*/*/part.json")}
+    return {str(path): path.stat().st_mtime_ns for path in out.glob("work/*/[!.]*/part.json")}
 
 
-began = time.perf_counter()
+def killed(child, parts):
+    # at a random moment soon after so many parts are done; False if it was done itself
+    ended = (0, 0)
+    while len(done()) < parts and ended == (0, 0):
+        time.sleep(0.001)
+        ended = os.waitpid(child, os.WNOHANG)
+    time.sleep(random.uniform(0, 0.1))
+    if ended == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        ended = os.waitpid(child, 0)
+    return bool(ended[1])
+
+
 assert os.waitpid(start(), 0)[1] == 0
-whole = time.perf_counter() - began
-found = [read_manifest(out)["fingerprint"]]
-repeated, killed_at = 0, []
+found, parts = [read_manifest(out)["fingerprint"]], len(done())
+repeated, killed_at, left = 0, [], []
 shutil.rmtree(out)
+before = {}
 while len(killed_at) < kills:
-    child = start()
-    time.sleep(random.uniform(0, 0.6 * whole))
-    os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
-    before = done()
-    if status:
-        killed_at.append(len(before))
-    else:
+    alive = not killed(start(), random.randint(len(before), parts))
+    after = done()
+    repeated += sum(after.get(path) != made for path, made in before.items())
+    killed_at += [] if alive else [len(after)]
+    before = after
+    if alive or len(killed_at) % 3 == 0:  # now it may end
+        assert os.waitpid(start(), 0)[1] == 0
         found.append(read_manifest(out)["fingerprint"])
+        left += list(map(str, out.glob("work/*/.*.tmp")))
         shutil.rmtree(out)
-        continue
-    child = start()
-    time.sleep(random.uniform(0, 0.3 * whole))
-    os.kill(child, signal.SIGKILL)
-    if os.waitpid(child, 0)[1]:
-        after = done()
-        repeated += sum(after.get(path) != made for path, made in before.items())
-        killed_at.append(len(after))
-assert os.waitpid(start(), 0)[1] == 0
-found.append(read_manifest(out)["fingerprint"])
-left = [str(path) for path in out.glob("work/*/.*.tmp")]
+        before = {}
 print(json.dumps({"found": found, "killed_at": killed_at, "repeated": repeated, "left": left}))
 """
 
@@ -76,4 +78,4 @@ def test_sigkill_at_twenty_random_points(built, tmp_path):
     assert told["repeated"] == 0  # a finished part is never made again
     assert told["left"] == []
     assert len(told["killed_at"]) >= 20
-    assert len(set(told["killed_at"])) > 3  # the kills fell on different stages
+    assert len(set(told["killed_at"])) > 2  # the kills fell on different stages
