@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--trial", action="store_true", help="write no result")
     arguments = parser.parse_args()
     documents = texts(arguments.corpus, arguments.documents)
-    tree = load_tree(arguments.catalog)
+    tree = load_tree(arguments.catalog / "tree")
     levels = tree.levels.granularities
     encoders = there()
     vectors = {name: encoder.encode(documents) for name, encoder in encoders.items()}  # and each length's kernels are compiled

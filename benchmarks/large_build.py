@@ -121,6 +121,8 @@ def main() -> None:
     began = perf_counter()
 
     def timed(stage, function, calls):  # type: ignore[no-untyped-def]
+        if not calls:
+            return []
         peak_mebibytes()
         started = perf_counter()
         with ThreadPoolExecutor(arguments.workers) as pool:
@@ -133,7 +135,7 @@ def main() -> None:
         return parts
 
     root = build(parse(Build, settings, "large build"), timed)
-    bytes_kept = sum(path.stat().st_size for path in root.rglob("*") if path.is_file() and "work" not in path.parts)
+    bytes_kept = sum(path.stat().st_size for path in root.rglob("*") if path.is_file() and "work" not in path.relative_to(root).parts)
     text = (
         f"# A build of {arguments.documents:,} documents\n\n{headline()}\n\n{__doc__.splitlines()[2]}\nEmbeddings are synthetic. "
         f"{arguments.workers} threads, {perf_counter() - began:,.0f} s in all, the catalog holds {bytes_kept / 2**30:.2f} GiB.\n\n"

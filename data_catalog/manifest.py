@@ -115,8 +115,3 @@ def damaged(root: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
         elif sha256_file(path) != expected["sha256"]:
             faults[name] = "checksum differs"
     return faults
-
-
-def verify(root: Path) -> list[str]:
-    """A sentence for each file of the newest version that is missing or differs from its manifest; empty if all is well."""
-    return [f"{name}: {fault}" for name, fault in damaged(root, read_manifest(root)).items()]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from data_catalog.errors import UserError
-from data_catalog.manifest import FORMAT, describe_files, fingerprint, read_manifest, replacing, verify, write_json
+from data_catalog.manifest import FORMAT, damaged, describe_files, fingerprint, read_manifest, replacing, write_json
 
 
 def test_a_fingerprint_is_of_the_content():
@@ -48,20 +48,20 @@ def test_files_are_described_by_size_and_checksum(tmp_path):
     assert read_manifest(tmp_path)["files"] == {"a.bin": {"bytes": 3, "sha256": known}}
 
 
-def test_verify_names_what_is_wrong(tmp_path):
+def test_damage_names_what_is_wrong(tmp_path):
     make_catalog(tmp_path)
-    assert verify(tmp_path) == []
+    assert damaged(tmp_path, read_manifest(tmp_path)) == {}
     (tmp_path / "a.bin").write_bytes(b"abd")
-    assert verify(tmp_path) == ["a.bin: checksum differs"]
+    assert damaged(tmp_path, read_manifest(tmp_path)) == {"a.bin": "checksum differs"}
     (tmp_path / "a.bin").write_bytes(b"ab")
-    assert verify(tmp_path) == ["a.bin: 2 bytes, expected 3"]
+    assert damaged(tmp_path, read_manifest(tmp_path)) == {"a.bin": "2 bytes, expected 3"}
     (tmp_path / "a.bin").unlink()
-    assert verify(tmp_path) == ["a.bin: missing"]
+    assert damaged(tmp_path, read_manifest(tmp_path)) == {"a.bin": "missing"}
 
 
-def test_verify_does_not_follow_a_path_out_of_the_catalog(tmp_path):
+def test_it_does_not_follow_a_path_out_of_the_catalog(tmp_path):
     write_json(tmp_path / "catalog.json", {"format": FORMAT, "version": 1, "files": {"../../etc/hostname": {"bytes": 1, "sha256": ""}}})
-    assert verify(tmp_path) == ["../../etc/hostname: lies outside the catalog"]
+    assert damaged(tmp_path, read_manifest(tmp_path)) == {"../../etc/hostname": "lies outside the catalog"}
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import pytest
 
 import data_catalog
 from data_catalog.layout import Layout
-from data_catalog.manifest import read_manifest, verify
+from data_catalog.manifest import read_manifest
 from data_catalog.settings import parse
+from data_catalog.verify import check
 from pipeline.config import Build
 from pipeline.run import build, one_by_one
 
@@ -77,7 +78,7 @@ def test_distributions_sum_to_one(built):
 
 
 def test_the_files_are_as_recorded_and_the_views_work_in_the_shell(built):
-    assert verify(built[0]) == []
+    assert check(built[0]).faults == ()
     code = "import duckdb; print(duckdb.connect('catalog.duckdb', read_only=True).sql('SELECT count(*) FROM documents').fetchall())"
     assert subprocess.run([sys.executable, "-c", code], cwd=built[0], capture_output=True, text=True, check=True).stdout == "[(160,)]\n"
 
@@ -110,6 +111,7 @@ def test_prefect_gives_the_same_catalog(built, tmp_path, prefect_server, runner)
 KILLED = """
 import json, os, signal, sys
 from data_catalog.settings import parse
+from data_catalog.verify import check
 from pipeline.config import Build
 from pipeline.run import build
 

@@ -52,7 +52,7 @@ class Tree:
 
 
 def load_tree(path: Path) -> Tree:
-    """Read `centroids.npz`, or the one in the folder `path`: a part, or a catalog.
+    """Read `centroids.npz`, or the one in the folder `path`: a part, or `tree` in a catalog.
 
     Raises:
         UserError: there is none, or it is not a tree.
