@@ -1,5 +1,6 @@
 """What commands print on the terminal."""
 
+import json
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 import data_catalog
+from data_catalog.layout import Layout
 from pipeline.description.health import sentences
 
 if TYPE_CHECKING:  # a query need not wait for the encoder
@@ -92,6 +94,21 @@ def _cell(value: Any) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
+def search_sentences(catalog: data_catalog.Catalog) -> list[str]:
+    """How well the tree's search places documents that it was not trained on, a sentence a level."""
+    levels = json.loads((Layout(catalog.root).tree / "tree.json").read_text(encoding="utf-8"))["levels"]
+    beam = str(catalog.manifest["config"]["cluster"]["beam"])
+    sentences = []
+    for k in sorted(levels, key=int):
+        if search := levels[k].get("search", {}).get(beam):  # a small corpus has nothing to hold out
+            found, excess = search["found"], max(search["excess"], 0)
+            sentences.append(
+                f"search at level {k} (beam {beam}): the nearest of all cells found for {found:.1%}, "
+                f"inertia {levels[k]['inertia']:.4f}, {excess:.2%} over the exact one"
+            )
+    return sentences
+
+
 def print_build(root: Path) -> None:
     """What a finished build holds, what it dropped and why, one row a stage."""
     catalog = data_catalog.open(root)
@@ -107,6 +124,8 @@ def print_build(root: Path) -> None:
             FROM accounting GROUP BY stage
             ORDER BY min(list_position(['source', 'quality', 'dedup', 'embed', 'assign', 'sort', 'shard'], stage))""").to_arrow_table()
     )
+    for sentence in search_sentences(catalog):
+        console.print(sentence, highlight=False, soft_wrap=True)
     domains = catalog.sql("SELECT level, domain, flags FROM domains ORDER BY level, domain").to_arrow_table()
     for sentence in sentences(catalog.sql("FROM health").to_arrow_table(), domains):
         console.print(Text(sentence), soft_wrap=True)
