@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow.compute as pc
 
 from benchmarks.hardware import headline, today
+from benchmarks.stages import HEADER, row
 from data_catalog.manifest import fingerprint, write_json
-from data_catalog.records import Account, Tally, total
+from data_catalog.records import Account, Tally
 from data_catalog.settings import parse
 from pipeline.config import Build
 from pipeline.embed import EMBEDDINGS, IDENTITY
@@ -117,7 +118,7 @@ def main() -> None:
         "tokenizer": {"vocabulary": 16_000},
         "targets": [{"name": "law", "path": str(arguments.corpus / "targets/heldout_law")}],
     }
-    rows = ["| stage | parts | documents | seconds | documents/s | peak MiB |", "|---|---|---|---|---|---|"]
+    rows = [f"{HEADER} peak MiB |", "|---|---|---|---|---|---|"]
     began = perf_counter()
 
     def timed(stage, function, calls):  # type: ignore[no-untyped-def]
@@ -128,9 +129,7 @@ def main() -> None:
         with ThreadPoolExecutor(arguments.workers) as pool:
             parts = list(pool.map(lambda call: (replaced if stage == "embed" else function)(*call), calls))
         seconds = perf_counter() - started
-        documents = total(part.account for part in parts).read.rows
-        rate = f"{documents / seconds:,.0f}" if documents else ""
-        rows.append(f"| {stage} | {len(parts)} | {documents or ''} | {seconds:.1f} | {rate} | {peak_mebibytes():,.0f} |")
+        rows.append(f"{row(stage, parts, seconds)} {peak_mebibytes():,.0f} |")
         print(rows[-1], flush=True)
         return parts
 

@@ -1,6 +1,7 @@
 """Documents a second of each stage: the sample catalog built from nothing by the plain loop, one part after the other."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -9,22 +10,30 @@ from benchmarks.hardware import headline, today
 from data_catalog.records import total
 from data_catalog.settings import load
 from pipeline.config import Build
+from pipeline.parts import Part
 from pipeline.run import build, one_by_one
+
+HEADER = "| stage | parts | documents | seconds | documents/s |"
+
+
+def row(stage: str, parts: Sequence[Part], seconds: float) -> str:
+    """One stage's row below HEADER."""
+    documents = total(part.account for part in parts).read.rows
+    rate = f"{documents / seconds:,.0f}" if documents else ""
+    return f"| {stage} | {len(parts)} | {documents or ''} | {seconds:.1f} | {rate} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("configs/sample.toml"))
     arguments = parser.parse_args()
-    rows = ["| stage | parts | documents | seconds | documents/s |", "|---|---|---|---|---|"]
+    rows = [HEADER, "|---|---|---|---|---|"]
 
     def timed(stage, function, calls):  # type: ignore[no-untyped-def]
         started = perf_counter()
         parts = one_by_one(stage, function, calls)
         seconds = perf_counter() - started
-        documents = total(part.account for part in parts).read.rows
-        rate = f"{documents / seconds:,.0f}" if documents else ""
-        rows.append(f"| {stage} | {len(parts)} | {documents or ''} | {seconds:.1f} | {rate} |")
+        rows.append(row(stage, parts, seconds))
         print(rows[-1], flush=True)
         return parts
 

@@ -9,11 +9,7 @@ from pipeline.tree import search as module
 from pipeline.tree.kmeans import nearest, unit
 from pipeline.tree.nested import Tree
 from pipeline.tree.search import Recall, assign, learn_margins, out_of_distribution, recall
-
-
-def angle(*degrees: float) -> np.ndarray:
-    radians = np.deg2rad(degrees)
-    return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
+from tests.tiny_tree import angle, compass_tree
 
 
 def nested(seed: int = 5, dim: int = 12) -> Tree:
@@ -26,11 +22,7 @@ def nested(seed: int = 5, dim: int = 12) -> Tree:
 
 @pytest.fixture
 def compass() -> Tree:
-    """Cells around 0, 90, 180 degrees and an empty one; each filled one has two children, but the third only one."""
-    coarse, fine = np.zeros((4, 2), np.float32), np.zeros((8, 2), np.float32)
-    coarse[:3] = angle(0, 90, 180)
-    fine[:5] = angle(-30, 30, 60, 120, 180)
-    return Tree(Levels((4, 8)), {4: coarse, 8: fine})
+    return compass_tree()
 
 
 @pytest.mark.parametrize("beam", [1, 2, 3, 4, 100])

@@ -6,20 +6,12 @@ import pytest
 from data_catalog import UserError
 from data_catalog.layout import Levels
 from pipeline.tree.nested import Tree, load_tree, save_tree
-
-
-def angle(*degrees: float) -> np.ndarray:
-    radians = np.deg2rad(degrees)
-    return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
+from tests.tiny_tree import angle, compass_tree
 
 
 @pytest.fixture
 def compass() -> Tree:
-    """Cells around 0, 90, 180 degrees and an empty one; each filled one has two children, but the third only one."""
-    coarse, fine = np.zeros((4, 2), np.float32), np.zeros((8, 2), np.float32)
-    coarse[:3] = angle(0, 90, 180)
-    fine[:5] = angle(-30, 30, 60, 120, 180)
-    return Tree(Levels((4, 8)), {4: coarse, 8: fine})
+    return compass_tree()
 
 
 def test_a_tree_is_read_from_a_folder_or_a_file(compass, tmp_path):
