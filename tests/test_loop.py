@@ -40,7 +40,7 @@ def test_every_file_of_a_run_is_there(config: Train) -> None:
     assert names == {"config.json", "weights.parquet", "metrics.jsonl", "usage.parquet", "checkpoints", "model"}
     about = json.loads((config.out / "config.json").read_text())
     assert (about["basis"], about["level"], about["sequences"], about["world"]) == (["other", "spe", "natural", "uniform"], 8, 215, 1)
-    assert about["config"]["mixture"]["eta"] == 1.5
+    assert about["config"]["mixture"]["basis_sequences"] == 4
 
 
 def test_the_weight_log_has_a_row_a_stage_and_moves_to_the_target(config: Train) -> None:

@@ -24,9 +24,9 @@ def build_basis(root: Path, levels: Levels, config: Mixture, target: str, sequen
     """
     level = config.level or levels.leaves
     levels.span(level)
-    if config.mixer == "dga" and config.basis == "domains":
+    if config.learns and config.basis == "domains":
         return _domains(levels, level, sequences)
-    if config.mixer == "dga":
+    if config.learns:
         names = config.names or (*_histograms(root, config.kind, level), *PLAIN)
     else:
         names = (target if config.mixer == "importance" else config.mixer,)

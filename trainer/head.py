@@ -4,7 +4,7 @@ With a small model the logits are by far its largest tensor, and softmax over th
 taken while its logits are at hand; nothing of the size positions x vocabulary is ever kept.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -15,35 +15,43 @@ from data_catalog.tokens import IGNORED
 PIECE_ELEMENTS = {"cpu": 2**20, "cuda": 2**27}  # logits of one piece: about the second-level cache, or half a gigabyte
 
 
-def head_loss_sum(
-    hidden: Float[Tensor, "*shape width"], weight: Float[Tensor, "vocabulary width"], labels: Int[Tensor, "*shape"]
-) -> Tensor:
-    """Sum of the cross entropies of `softmax(hidden weight^T)` at all labels that are not masked, in nats, fp32.
+class Losses(NamedTuple):
+    """Cross entropies at the labels that are not masked, in nats, fp32."""
+
+    total: Float[Tensor, ""]  # the sum over all sequences: what is differentiated
+    sequences: Float[Tensor, " sequences"]  # the sum of each, detached
+
+
+def head_loss(
+    hidden: Float[Tensor, "sequences tokens width"], weight: Float[Tensor, "vocabulary width"], labels: Int[Tensor, "sequences tokens"]
+) -> Losses:
+    """The cross entropies of `softmax(hidden weight^T)`.
 
     The products run in the type that autocast has chosen, everything else in fp32.
     """
-    kept = labels.reshape(-1) != IGNORED
+    kept = labels != IGNORED
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-    loss: Tensor = _HeadLoss.apply(hidden.reshape(-1, hidden.shape[-1])[kept], weight, labels.reshape(-1)[kept], dtype)  # type: ignore[no-untyped-call]
-    return loss
+    total, tokens = _HeadLoss.apply(hidden[kept], weight, labels[kept], dtype)  # type: ignore[no-untyped-call]
+    owner = torch.arange(len(labels), device=labels.device)[:, None].expand_as(labels)[kept]
+    return Losses(total, tokens.new_zeros(len(labels)).index_add_(0, owner, tokens))
 
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         wants = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         rows = max(PIECE_ELEMENTS.get(hidden.device.type, 2**24) // len(weight), 1)
         narrow = weight.to(dtype)
         to_hidden = torch.empty_like(hidden) if wants else None
         to_weight = torch.zeros_like(weight, dtype=torch.float32) if wants else None
-        total = hidden.new_zeros((), dtype=torch.float32)
+        losses = hidden.new_empty(len(hidden), dtype=torch.float32)
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(hidden), rows):
                 part, answers = hidden[start : start + rows].to(dtype), labels[start : start + rows, None]
                 logits = (part @ narrow.T).float()
                 normaliser = logits.logsumexp(1, keepdim=True)
-                total += (normaliser - logits.gather(1, answers)).sum()
+                losses[start : start + rows] = (normaliser - logits.gather(1, answers)).squeeze(1)
                 if to_hidden is not None and to_weight is not None:
                     error = logits.sub_(normaliser).exp_()  # softmax, and minus one at the answer: the loss's gradient in the logits
                     error.scatter_add_(1, answers, torch.full_like(normaliser, -1.0))
@@ -52,7 +60,8 @@ class _HeadLoss(torch.autograd.Function):
                     to_weight += error.T @ part
         if wants:
             ctx.save_for_backward(to_hidden, to_weight)
-        return total
+        ctx.mark_non_differentiable(losses)
+        return losses.sum(), losses
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:

@@ -40,7 +40,7 @@ def train(config: Train) -> bool:
             stage, done = divmod(state.step, every)
             if done == 0:
                 scores = None
-                if stage > 0 and run.mixer.learns and state.step >= mixture.warmup_steps:
+                if stage > 0 and run.mixer.needs and state.step >= mixture.warmup_steps:
                     scores = run.update(stage)
                 run.append_weights(stage, scores)
 

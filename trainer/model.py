@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
@@ -10,9 +11,8 @@ from transformers.utils import logging as transformers_logging
 
 from data_catalog.errors import UserError
 from data_catalog.tokens import IGNORED
-from trainer.config import Model, Training
-from trainer.data import Batch
-from trainer.head import head_loss_sum
+from trainer.config import Model
+from trainer.head import Losses, head_loss
 
 # layers, hidden size, heads: sizes of the GPT-2 family, tied embeddings
 PRESETS = {"tiny": (4, 128, 4), "125m": (12, 768, 12), "350m": (24, 1024, 16), "750m": (36, 1280, 20)}
@@ -68,23 +68,21 @@ def _load(path: str, vocabulary: int) -> PreTrainedModel:
     return model
 
 
-def loss_sum(model: nn.Module, inputs: Tensor, labels: Tensor, precision: str) -> Tensor:
-    """Sum of the cross entropies, in nats, of all unmasked labels. Padding is on the right: causal attention never sees it."""
-    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        if isinstance(model, LlamaForCausalLM):  # whose logits are the plain product of hidden state and head
-            hidden = model.model(input_ids=inputs, use_cache=False).last_hidden_state
-            return head_loss_sum(hidden, model.lm_head.weight, labels)
-        logits = model(input_ids=inputs, use_cache=False).logits
-        return functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+class LanguageLoss(nn.Module):
+    """A causal model and its loss in one module: the thing that is wrapped, compiled, and run. Its parameters are the model's."""
 
+    def __init__(self, model: PreTrainedModel, precision: str) -> None:
+        super().__init__()
+        self.model, self.precision = model, precision
 
-def backward(model: nn.Module, batch: Batch, training: Training) -> Tensor:
-    """Add the gradient of this batch's share of the global mean loss to `.grad`, in micro-batches; return that share, fp64, detached."""
-    share = torch.zeros((), dtype=torch.float64, device=batch.inputs.device)
-    micro = training.micro_batch_sequences
-    for inputs, labels in zip(torch.split(batch.inputs, micro), torch.split(batch.labels, micro), strict=True):
-        if len(inputs):
-            loss = loss_sum(model, inputs, labels, training.precision) / batch.total
-            loss.backward()  # type: ignore[no-untyped-call]
-            share += loss.detach().double()
-    return share
+    def forward(self, inputs: Int[Tensor, "sequences tokens"], labels: Int[Tensor, "sequences tokens"]) -> Losses:
+        """The loss of shifted `labels`. Padding is on the right: causal attention never sees it."""
+        model = self.model
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            if isinstance(model, LlamaForCausalLM):  # whose logits are the plain product of hidden state and head
+                hidden = model.model(input_ids=inputs, use_cache=False).last_hidden_state
+                return head_loss(hidden, model.lm_head.weight, labels)
+            logits = model(input_ids=inputs, use_cache=False).logits
+            tokens = functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
+            sequences = tokens.view_as(labels).sum(1)
+            return Losses(sequences.sum(), sequences.detach())

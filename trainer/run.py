@@ -7,24 +7,26 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Int
-from transformers import PreTrainedModel
 
 from data_catalog.errors import UserError
 from data_catalog.manifest import write_json
-from trainer.alignment.exact import exact_scores
+from trainer.alignment import Alignment
+from trainer.alignment.direction import target_direction
+from trainer.alignment.exact import exact_alignment
 from trainer.alignment.probes import member_probes, target_probe
 from trainer.checkpoint import State, check_identity, checkpoints, load_checkpoint, save_checkpoint, write_log
 from trainer.config import Train
 from trainer.data import Batch
 from trainer.distributed import Team
+from trainer.engine import Engine, build_engine
 from trainer.evaluate import EvaluationSet, mean_loss
 from trainer.export import export_model, repeats, write_usage
 from trainer.inputs import Inputs, open_inputs
 from trainer.metrics import Metrics
-from trainer.mixers import Mixer, uniform_state
+from trainer.mixers import Mixer, Observation
 from trainer.mixers.dga import Dga
 from trainer.mixers.static import Static
-from trainer.model import backward, build_model
+from trainer.model import build_model
 from trainer.optimizer import build_optimizer, learning_rate, set_learning_rate
 from trainer.plan import StagePlan, draw_stage, leaf_weights
 
@@ -34,7 +36,7 @@ class Run:
     config: Train
     team: Team
     inputs: Inputs
-    model: PreTrainedModel
+    engine: Engine
     optimizer: torch.optim.Optimizer
     mixer: Mixer
     state: State
@@ -65,20 +67,24 @@ class Run:
         """Measure every basis member's alignment with the target and let the mixer change the weights; return the scores."""
         begun = time.perf_counter()
         config, state = self.config, self.state
-        target = target_probe(self.model, config, self.inputs.align, stage, self.team)
-        members = member_probes(self.model, config, self.inputs, stage, self.team)
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        alignment = exact_scores(parameters, target, members, config.mixture.scores, self.team)
+        direction = target_direction(self.engine, target_probe(self.engine, config, self.inputs.align, stage))
+        alignment = exact_alignment(self.engine, direction, member_probes(config, self.inputs, stage), config.mixture.scores)
         scores: list[float] = alignment.scores.tolist()
         if not np.isfinite(alignment.scores).all():
             raise UserError(f"step {state.step}: an alignment score is not finite; lower optimizer.learning_rate")
-        state.mixer = self.mixer.propose(state.mixer, alignment.scores)
+        state.mixer = self.mixer.propose(state.mixer, self.observation(alignment))
         seconds = time.perf_counter() - begun
         state.scoring_seconds += seconds
         weights = {"alpha": state.mixer.alpha.tolist(), "sampling": state.mixer.sampling.tolist()}
-        loss = {"target_loss": alignment.target_loss, "target_gradient_norm": alignment.target_norm}
+        loss = {"target_loss": direction.loss, "target_gradient_norm": direction.norm}
         self.metrics.write("update", step=state.step, stage=stage, scores=scores, **weights, **loss, seconds=seconds)
         return scores
+
+    def observation(self, alignment: Alignment) -> Observation:
+        state = self.state
+        tokens = np.sum([row["sampling"] for row in state.log], axis=0) * (state.tokens / len(state.log))
+        nothing = np.full_like(alignment.scores, np.nan)
+        return Observation(state.step, self.config.training.steps, tokens, alignment.scores, alignment.errors, alignment.losses, nothing)
 
     def take_step(self, batch: Batch, stop: bool) -> bool:
         """One optimizer step on the global batch of which `batch` is this process's part.
@@ -92,10 +98,9 @@ class Run:
         config, state, us = self.config, self.state, self.team
         rate = learning_rate(config.optimizer, state.step, config.training.steps)
         set_learning_rate(self.optimizer, rate)
-        self.optimizer.zero_grad(set_to_none=True)
-        share = backward(self.model, batch.to(us.device), config.training)
-        us.sum_gradients(p for p in self.model.parameters() if p.requires_grad)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip))
+        self.engine.clear()
+        share, _ = self.engine.backward(batch)
+        norm = self.engine.clip(config.optimizer.clip)
         if not math.isfinite(norm):
             raise UserError(
                 f"step {state.step}: the gradient is not finite; lower optimizer.learning_rate and start in another out "
@@ -124,7 +129,7 @@ class Run:
 
     def evaluate(self, sets: tuple[EvaluationSet, ...]) -> None:
         for chosen in sets:
-            loss = mean_loss(self.model, chosen, self.config.training, self.team)
+            loss = mean_loss(self.engine, chosen)
             where = {"step": self.state.step, "tokens": self.state.tokens, "set": chosen.name}
             self.metrics.write("eval", **where, loss=loss, sequences=len(chosen.leaves))
 
@@ -132,7 +137,9 @@ class Run:
         self.state.seconds, self.state.metrics_bytes = self.seconds(), self.metrics.size_bytes()
         if self.team.leads:
             identity = _identity(self.config, self.inputs)
-            save_checkpoint(self.config.out, self.state, self.model, self.optimizer, identity=identity, keep=self.config.checkpoint.keep)
+            save_checkpoint(
+                self.config.out, self.state, self.engine.model, self.optimizer, identity=identity, keep=self.config.checkpoint.keep
+            )
 
     def finish(self) -> None:
         """Write the totals and the model; the model comes last, and says that the run is finished."""
@@ -145,11 +152,11 @@ class Run:
             scoring_seconds=state.scoring_seconds,
             data_seconds=state.data_seconds,
             repeats=repeats(used, sequences),
-            model_parameters=sum(p.numel() for p in self.model.parameters()),
+            model_parameters=sum(p.numel() for p in self.engine.model.parameters()),
         )
         if self.team.leads:
             write_usage(self.config.out / "usage.parquet", used, sequences)
-            export_model(self.config.out, self.model, self.config.catalog)
+            export_model(self.config.out, self.engine.model, self.config.catalog)
         self.team.wait()
 
     def drawn(self) -> Int[np.ndarray, " leaves"]:
@@ -180,10 +187,11 @@ def begin(config: Train, team: Team) -> Run | None:
     if (config.out / "model").is_dir():
         return None
     model = build_model(config.model, inputs.vocabulary, inputs.end_of_text, config.training.sequence_tokens, config.seed)
-    model.to(team.device)  # type: ignore[arg-type]
+    engine = build_engine(model, config.training, team)
     optimizer = build_optimizer(model, config.optimizer)
     found = checkpoints(config.out)
-    fresh = State(uniform_state(len(inputs.basis.names)), np.zeros_like(inputs.corpus.sequences))
+    mixer: Mixer = Dga(eta=config.mixture.eta or 1.5, ema=config.mixture.ema) if config.mixture.mixer == "dga" else Static()
+    fresh = State(mixer.start(len(inputs.basis.names)), np.zeros_like(inputs.corpus.sequences))
     state = load_checkpoint(found[-1], model, optimizer) if found else fresh
     team.wait()  # every process has read the folder before the first one writes to it
     if team.leads:
@@ -191,8 +199,7 @@ def begin(config: Train, team: Team) -> Run | None:
         sizes = {"sequences": inputs.corpus.total, "world": team.world}
         write_json(config.out / "config.json", {**settings, **sizes, **identity})
     metrics = Metrics(config.out / "metrics.jsonl", state.metrics_bytes, team.leads)
-    mixer: Mixer = Dga(eta=config.mixture.eta, ema=config.mixture.ema) if config.mixture.mixer == "dga" else Static()
-    return Run(config, team, inputs, model, optimizer, mixer, state, metrics, time.perf_counter() - state.seconds)
+    return Run(config, team, inputs, engine, optimizer, mixer, state, metrics, time.perf_counter() - state.seconds)
 
 
 def _identity(config: Train, inputs: Inputs) -> dict[str, str]:

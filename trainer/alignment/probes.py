@@ -3,37 +3,32 @@
 from collections.abc import Callable
 from functools import partial
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer.config import Train
 from trainer.data import Batch, Pool
-from trainer.distributed import Team
+from trainer.engine import Engine
 from trainer.inputs import Inputs
-from trainer.model import backward
 from trainer.permutation import generator
 
 
-def target_probe(model: nn.Module, config: Train, align: Pool, stage: int, team: Team) -> Callable[[], Tensor]:
-    """This process's share of the target batch; the align split is walked through, stage after stage, in a keyed order."""
-    count = config.mixture.target_sequences
+def target_probe(engine: Engine, config: Train, align: Pool, stage: int) -> Callable[[], Tensor]:
+    """The backward pass on the target batch; the align split is walked through, stage after stage, in a keyed order."""
+    count, team = config.mixture.target_sequences, engine.team
     leaves, rows = align.in_order(config.seed, "target", stage * count, count)
     mine = slice(team.rank * count // team.world, (team.rank + 1) * count // team.world)
-    return partial(_run, model, config, align.read(leaves, rows, mine).to(team.device))
+    batch = align.read(leaves, rows, mine)
+    return lambda: engine.backward(batch)[0]
 
 
-def member_probes(model: nn.Module, config: Train, inputs: Inputs, stage: int, team: Team) -> list[Callable[[], Tensor]]:
-    """One minibatch a basis member, drawn from its distribution over the corpus; read when it is run.
+def member_probes(config: Train, inputs: Inputs, stage: int) -> list[Callable[[], Batch]]:
+    """One minibatch a basis member, drawn from its distribution over the corpus; read when it is asked for.
 
     The training pool, not held-out text: the shrinking gradient of memorised documents is what makes weight leave an over-used domain.
     """
 
-    def run(member: int) -> Tensor:
+    def read(member: int) -> Batch:
         draws = generator(config.seed, "probe", stage, member)
-        leaves, rows = inputs.corpus.draw(inputs.basis.matrix[member], config.mixture.basis_sequences, draws)
-        return _run(model, config, inputs.corpus.read(leaves, rows).to(team.device))
+        return inputs.corpus.read(*inputs.corpus.draw(inputs.basis.matrix[member], config.mixture.basis_sequences, draws))
 
-    return [partial(run, member) for member in range(len(inputs.basis.names))]
-
-
-def _run(model: nn.Module, config: Train, batch: Batch) -> Tensor:
-    return backward(model, batch, config.training)
+    return [partial(read, member) for member in range(len(inputs.basis.names))]

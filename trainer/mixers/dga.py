@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
-from trainer.mixers import MixerState
+from trainer.mixers import MixerState, Observation, uniform_state
 
 
 @dataclass(frozen=True)
@@ -18,10 +17,13 @@ class Dga:
 
     eta: float
     ema: float
-    learns: bool = True
+    needs: frozenset[str] = frozenset({"scores"})
 
-    def propose(self, state: MixerState, scores: Float[np.ndarray, " basis"]) -> MixerState:
-        logits = state.log_alpha + self.eta * scores.astype(np.float64)
+    def start(self, basis: int) -> MixerState:
+        return uniform_state(basis)
+
+    def propose(self, state: MixerState, seen: Observation) -> MixerState:
+        logits = state.log_alpha + self.eta * seen.scores
         largest = logits.max()
         log_alpha = logits - (largest + np.log(np.exp(logits - largest).sum()))
         return MixerState(log_alpha, (1.0 - self.ema) * state.sampling + self.ema * np.exp(log_alpha))

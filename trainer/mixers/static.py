@@ -1,13 +1,13 @@
 """Weights that stay: natural, uniform and importance sampling are a basis of one row."""
 
-import numpy as np
-from jaxtyping import Float
-
-from trainer.mixers import MixerState
+from trainer.mixers import MixerState, Observation, uniform_state
 
 
 class Static:
-    learns = False  # its state never changes: no gradient is spent on scores
+    needs: frozenset[str] = frozenset()  # no gradient is spent on scores
 
-    def propose(self, state: MixerState, scores: Float[np.ndarray, " basis"]) -> MixerState:  # noqa: ARG002 - the protocol's
+    def start(self, basis: int) -> MixerState:
+        return uniform_state(basis)
+
+    def propose(self, state: MixerState, seen: Observation) -> MixerState:  # noqa: ARG002 - the protocol's
         return state
