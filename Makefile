@@ -20,6 +20,9 @@ demo: $(STAMP)  ## build a catalog from this machine's own documentation, train 
 test: $(STAMP)  ## the tests
 	$(BIN)/python -m pytest
 
+slow: $(STAMP)  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
 check: $(STAMP)  ## format, lint, types, import contracts, file sizes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -29,10 +32,10 @@ check: $(STAMP)  ## format, lint, types, import contracts, file sizes
 	if [ -n "$$long" ]; then echo "files over 300 lines:"; echo "$$long"; exit 1; fi
 
 bench: $(STAMP)  ## the benchmarks on ../shared/corpus (hours); results go to benchmarks/results
-	$(BIN)/python -m benchmarks.first_table
+	$(BIN)/python -m benchmarks.mixers
 
 fmt: $(STAMP)  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-.PHONY: help install demo test check bench fmt
+.PHONY: help install demo test slow check bench fmt

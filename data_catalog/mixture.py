@@ -20,14 +20,16 @@ class Basis:
     matrix: Float[np.ndarray, "basis leaves"]
 
 
-def read_distribution(root: Path, levels: Levels, name: str, kind: str | None, level: int) -> Float[np.ndarray, " domains"]:
-    """One stored distribution at one level; `kind` None for `natural` and `uniform`, which have no other.
+def read_distribution(
+    root: Path, levels: Levels, name: str, kind: str | None, level: int, version: int | None = None
+) -> Float[np.ndarray, " domains"]:
+    """One stored distribution at one level; `kind` None for `natural` and `uniform`, which have no other; `version` None: the newest.
 
     Raises:
         UserError: the catalog has no such distribution.
     """
     levels.span(level)  # refuses a level the tree lacks
-    table = pq.read_table(Layout(root).distributions)
+    table = pq.read_table(Layout(root, version).distributions)
     wanted = (pc.field("name") == name) & (pc.field("level") == level)
     found = table.filter(wanted if kind is None else wanted & (pc.field("kind") == kind))
     if not found.num_rows:

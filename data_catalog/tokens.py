@@ -54,6 +54,11 @@ class TokenStore:
         ends = self._cumulated(length)
         return np.diff(ends if self.extents is None else ends[self.extents])
 
+    def labels(self) -> Int[np.ndarray, " leaves"]:
+        """Tokens of each leaf that are predicted once an epoch: all but the first of each extent."""
+        ends = np.r_[0, np.cumsum(np.maximum(self.tokens - 1, 0))]
+        return np.diff(ends if self.extents is None else ends[self.extents])
+
     def targets(self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"], length: int) -> Int[np.ndarray, " n"]:
         """Labels that are not masked in sequence `rows[i]` of leaf `leaves[i]`, without reading it."""
         extent, row = self._locate(leaves, rows, length)

@@ -20,6 +20,7 @@ app = typer.Typer(
     epilog="Start with `clustermix demo`: it builds a catalog from text on this machine, trains on it, and writes a report.",
 )
 app.add_typer(fetch.app, name="fetch")
+Changed = Literal["config", "catalog", "tokenizer"]
 Runners = Literal["threads", "processes", "dask", "ray"]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config key, e.g. --set cluster.beam=4")]
 Version = Annotated[int | None, typer.Option("--version", min=1, help="An earlier version of the catalog; the newest if not given.")]
@@ -133,24 +134,56 @@ def query(catalog: Path, sql: Annotated[str, typer.Argument(metavar="SELECT")], 
         print_table(table)
 
 
-@app.command(epilog="Example: clustermix train configs/train_law.toml --set mixture.mixer=natural --processes 2")
+@app.command(epilog="Example: clustermix train configs/train_sample.toml --set mixture.mixer=natural --processes 2")
 def train(
     config: Annotated[Path, typer.Argument(help="A TOML file; see configs/.")],
     overrides: Set = None,
     processes: Annotated[int, typer.Option(min=1, help="One process a GPU, or CPU processes.")] = 1,
+    accept: Annotated[list[Changed] | None, typer.Option(help="Go on with a begun run although this is not what it began with.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the run would draw, need and cost. Writes nothing.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train on a built catalog and write the run's report."""
     from data_catalog.settings import load
+    from flows.train import check
     from trainer.config import Train
 
     settings = load(Train, config, overrides or ())
+    check(settings)
+    if dry_run:
+        from flows.preview import print_preview
+        from trainer.preview import preview
+
+        if as_json:
+            print(preview(settings).model_dump_json(indent=2))
+        else:
+            print_preview(preview(settings))
+        return
     from flows.report import write_report
-    from flows.train import check
     from flows.train import train as flow
 
-    check(settings)
-    run = Path(flow(config, tuple(overrides or ()), processes))
+    run = Path(flow(config, tuple(overrides or ()), processes, tuple(accept or ())))
     print(write_report([run], run / "report.html", settings.catalog))
+
+
+@app.command("eval", epilog="Example: clustermix eval runs/sample-dga --target mmlu")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
+    targets: Annotated[list[str] | None, typer.Option("--target", help="A target of the run's catalog with lettered choices.")] = None,
+    tasks: Annotated[list[str] | None, typer.Option("--task", help="A task of lm-evaluation-harness in --tasks-from.")] = None,
+    tasks_from: Annotated[Path | None, typer.Option(help="Folder of task files (YAML).")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each task.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure accuracy on multiple-choice questions with lm-evaluation-harness, from local files. Writes RUN/accuracy.json."""
+    from flows.summary import print_rows
+    from trainer.accuracy import evaluate_run
+
+    found = evaluate_run(run, targets or (), tasks or (), tasks_from, limit=limit)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        print_rows([{"task": name, **values} for name, values in found["tasks"].items()])
 
 
 @app.command(epilog="Example: clustermix report runs/dga runs/natural --catalog catalogs/shared")

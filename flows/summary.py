@@ -37,6 +37,11 @@ def print_table(table: pa.Table, console: Console | None = None) -> None:
     console.print(shown)
 
 
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    """Rows of one kind as a table."""
+    print_table(pa.Table.from_pylist(rows))
+
+
 def print_tables(tables: Mapping[str, pa.Table]) -> None:
     """Several tables, each below its name."""
     for number, (name, table) in enumerate(tables.items()):

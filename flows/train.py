@@ -20,14 +20,15 @@ POLL_SECONDS = 0.5
 REFUSAL = "clustermix: "  # how the trainer begins a sentence for the user
 
 
-def command(config: Path, overrides: Sequence[str], processes: int) -> list[str]:
+def command(config: Path, overrides: Sequence[str], processes: int, accept: Sequence[str] = ()) -> list[str]:
     """`torchrun -m trainer CONFIG --set ...`, started with this Python."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "trainer"]
-    return [*launcher, str(config), *(word for override in overrides for word in ("--set", override))]
+    changes = [("--set", override) for override in overrides] + [("--accept", what) for what in accept]
+    return [*launcher, str(config), *(word for pair in changes for word in pair)]
 
 
 @flow(name="train", flow_run_name="train {config}", validate_parameters=False)
-def train(config: Path, overrides: Sequence[str] = (), processes: int = 1) -> str:
+def train(config: Path, overrides: Sequence[str] = (), processes: int = 1, accept: Sequence[str] = ()) -> str:
     """Train on a built catalog, showing progress from the run's metrics; returns the run's folder.
 
     Raises:
@@ -38,9 +39,9 @@ def train(config: Path, overrides: Sequence[str] = (), processes: int = 1) -> st
     check(settings)
     metrics = settings.out / "metrics.jsonl"
     with TemporaryFile("w+") as output:
-        process = subprocess.Popen(command(config, overrides, processes), stdout=output, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(command(config, overrides, processes, accept), stdout=output, stderr=subprocess.STDOUT, text=True)
         try:
-            with bar(f"train {settings.mixture.mixer}", settings.training.steps) as advance:
+            with bar(f"train {settings.mixture.mixer}", settings.steps) as advance:
                 shown = 0
                 while process.poll() is None:
                     time.sleep(POLL_SECONDS)
@@ -72,7 +73,7 @@ def check(settings: Train) -> None:
     Raises:
         UserError: no catalog there, or it lacks the target or the level.
     """
-    manifest = read_manifest(settings.catalog)
+    manifest = read_manifest(settings.catalog, settings.data.version)
     if settings.target not in manifest["targets"]:
         raise UserError(f"target {settings.target}: not in {settings.catalog}; targets there: {', '.join(manifest['targets']) or 'none'}")
     level = settings.mixture.level

@@ -8,7 +8,7 @@ import pytest
 from data_catalog import UserError
 from data_catalog.tokens import TokenStore, open_tokens
 from tests.tiny_catalog import LEVELS, WORDS, write_tiny_catalog
-from trainer.data import Pool, stage_batches
+from trainer.data import Batch, Pool, stage_batches
 from trainer.permutation import generator
 from trainer.plan import StagePlan, draw_stage
 
@@ -69,8 +69,77 @@ def test_the_parts_of_all_ranks_are_the_global_batch(world: int) -> None:
     assert [len(batches) for batches in ranks] == [2] * world
 
 
+@pytest.mark.parametrize(("workers", "ahead"), [(1, 1), (1, 7), (3, 1), (3, 4), (8, 50)])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_the_stream_depends_on_no_thread(workers: int, ahead: int, world: int) -> None:
+    plan = draw_stage(0, np.array([0.5, 0.0, 0.5]), POOL.sequences, np.zeros(3, np.int64), draws=60, seed=0)
+    whole = POOL.read(plan.leaves, plan.rows).inputs.tolist()
+    for first in (0, 4):  # from the beginning, and resumed in the middle
+        ranks = [
+            list(stage_batches(POOL, plan, range(first, 12), batch_sequences=5, rank=rank, world=world, workers=workers, ahead=ahead))
+            for rank in range(world)
+        ]
+        rows = [row for step in zip(*ranks, strict=True) for batch in step for row in batch.inputs.tolist()]
+        assert rows == whole[5 * first :]
+
+
+def test_a_reader_that_fails_ends_the_stream() -> None:
+    plan = StagePlan(0, np.array([0, 0, 1, 0]), np.array([0, 1, 0, 2]), np.zeros(4, np.int64), np.ones(3), 0.0)
+    batches = stage_batches(POOL, plan, range(4), batch_sequences=1, rank=0, world=1, workers=2, ahead=4)
+    assert [next(batches).inputs.tolist(), next(batches).inputs.tolist()] == [[[10, 11, 12]], [[13, 14, 15]]]
+    with pytest.raises(IndexError, match="fewer sequences"):
+        next(batches)
+
+
+def test_no_more_is_read_ahead_than_was_asked_for() -> None:
+    read: list[int] = []
+
+    class Counting(Pool):
+        def read(self, leaves: np.ndarray, rows: np.ndarray, part: slice = slice(None)) -> Batch:
+            read.append(len(leaves))
+            return super().read(leaves, rows, part)
+
+    plan = draw_stage(0, np.array([0.5, 0.0, 0.5]), POOL.sequences, np.zeros(3, np.int64), draws=60, seed=0)
+    batches = stage_batches(Counting(STORE, 3, "test"), plan, range(12), batch_sequences=5, rank=0, world=1, ahead=3)
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    assert len(read) == 1 + 3
+
+
+LONG = Pool(TokenStore({0: np.arange(200)}, np.zeros(2, np.int64), np.array([0, 101]), np.array([101, 61]), 0), 4, "long")
+SCARCE = Pool(LONG.store, 4, "scarce", available=np.array([5, 15]), seed=3)
+
+
+def firsts(pool: Pool, leaves: np.ndarray, rows: np.ndarray) -> list[int]:
+    """The first token of each sequence: it tells which one of the store it is."""
+    return pool.read(leaves, rows).inputs[:, 0].tolist()
+
+
+def test_a_scarce_leaf_shows_the_same_few_sequences_to_whoever_draws() -> None:
+    assert LONG.sequences.tolist() == [25, 15]
+    kept = {*firsts(SCARCE, np.zeros(5, int), np.arange(5))}
+    assert len(kept) == 5
+    assert kept != {*firsts(LONG, np.zeros(5, int), np.arange(5))}
+    assert firsts(SCARCE, np.ones(15, int), np.arange(15)) == firsts(LONG, np.ones(15, int), np.arange(15))
+    leaves, rows = SCARCE.draw(np.array([1.0, 0.0]), 200, generator(0, "draws"))
+    assert {*firsts(SCARCE, leaves, rows)} == kept
+    leaves, rows = SCARCE.in_order(0, "walk", 0, 20)
+    assert {*firsts(SCARCE, leaves[leaves == 0], rows[leaves == 0])} == kept
+    plan = draw_stage(0, np.array([1.0, 0.0]), SCARCE.sequences, np.zeros(2, np.int64), draws=10, seed=0)
+    drawn = firsts(SCARCE, plan.leaves, plan.rows)
+    assert {*drawn[:5]} == {*drawn[5:]} == kept
+    other = Pool(LONG.store, 4, "scarce", available=np.array([5, 15]), seed=4)
+    assert {*firsts(other, np.zeros(5, int), np.arange(5))} != kept
+
+
+def test_tokens_count_what_is_available() -> None:
+    assert LONG.tokens().tolist() == [100, 60]
+    assert SCARCE.tokens().tolist() == [20, 60]
+    assert POOL.tokens().tolist() == [7, 0, 2]
+
+
 def test_nothing_is_read_past_the_stage() -> None:
-    plan = StagePlan(0, 0, np.array([0, 0]), np.array([0, 1]), np.array([0, 0]))
+    plan = StagePlan(0, np.array([0, 0]), np.array([0, 1]), np.array([0, 0]), np.ones(1), 0.0)
     assert [batch.inputs.tolist() for batch in stage_batches(POOL, plan, range(2), batch_sequences=1, rank=0, world=1)] == [
         [[10, 11, 12]],
         [[13, 14, 15]],

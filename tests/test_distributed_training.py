@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.tiny_catalog import write_tiny_catalog
 from tests.tiny_training import finish, records, start, tiny_config, write_config
@@ -30,6 +32,20 @@ def test_two_processes_train_the_same_model(folder: Path) -> None:
     assert next(tokens) == next(tokens)
     evals = ([record["loss"] for record in records(folder / name, "eval")] for name in ("one", "two"))
     np.testing.assert_allclose(*evals, rtol=1e-4)
+
+
+def test_processes_with_a_shard_each_train_the_same_model(folder: Path) -> None:
+    out = folder / "shards"
+    finish(write_config(folder, folder / "catalog", out), "--set", "training.parallel=fsdp2", processes=2)
+    for kind, numbers in (("train", ["loss", "gradient_norm"]), ("update", ["scores", "target_gradient_norm"]), ("eval", ["loss"])):
+        for name in numbers:
+            one, shards = ([record[name] for record in records(run, kind)] for run in (folder / "one", out))
+            np.testing.assert_allclose(shards, one, rtol=1e-4, atol=1e-6)
+    weights = (load_file(run / "model" / "model.safetensors") for run in (folder / "one", out))
+    one, shards = next(weights), next(weights)
+    assert shards.keys() == one.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(shards[name], tensor, rtol=0, atol=2e-3)
 
 
 def test_scores_do_not_depend_on_the_number_of_processes(folder: Path) -> None:

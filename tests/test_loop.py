@@ -19,7 +19,7 @@ from trainer.config import Train
 from trainer.distributed import Team
 from trainer.inputs import open_inputs
 from trainer.loop import train
-from trainer.run import begin
+from trainer.begin import begin
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def config(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
 
 def test_every_file_of_a_run_is_there(config: Train) -> None:
     names = {path.name for path in config.out.iterdir()}
-    assert names == {"config.json", "weights.parquet", "metrics.jsonl", "usage.parquet", "checkpoints", "model"}
+    assert names == {"config.json", "weights.parquet", "metrics.jsonl", "usage.parquet", "weights.json", "checkpoints", "model"}
     about = json.loads((config.out / "config.json").read_text())
     assert (about["basis"], about["level"], about["sequences"], about["world"]) == (["other", "spe", "natural", "uniform"], 8, 215, 1)
     assert about["config"]["mixture"]["basis_sequences"] == 4
@@ -59,7 +59,7 @@ def test_the_weight_log_has_a_row_a_stage_and_moves_to_the_target(config: Train)
 def test_losses_fall_and_evaluations_come_when_they_should(config: Train) -> None:
     evals = [(record["step"], record["set"]) for record in records(config.out, "eval")]
     during = ["target/validation", "general"]
-    assert evals == [(0, s) for s in during] + [(14, s) for s in during] + [(28, s) for s in (*during, "target/test")]
+    assert evals == [(0, s) for s in during] + [(14, s) for s in during] + [(28, s) for s in (*during, "target/test", "other/test", "domain/0")]
     losses = [record["loss"] for record in records(config.out, "eval") if record["set"] == "target/validation"]
     assert losses[0] == pytest.approx(np.log(64), abs=0.2)  # nothing learned: uniform over the vocabulary
     assert losses[-1] < losses[0] - 1.5

@@ -8,6 +8,7 @@ import pytest
 from trainer.permutation import derive, generator, key, permute
 
 GOLDEN = [1, 8, 7, 0, 2, 3, 4, 5, 9, 6]  # of the first version: a change here changes every run's data
+LARGE = [795801706, 2099609152, 17043830131506099, 17043830131506099, 772049252015168744, 146675391503164547]
 
 
 def whole(size: int, name: int = 0) -> list[int]:
@@ -30,6 +31,19 @@ def test_elements_of_different_permutations_can_be_mixed_in_one_call() -> None:
     alone = [permute(index[i : i + 1], size[i : i + 1], keys[i : i + 1])[0] for i in range(4)]
     assert permute(index, size, keys).tolist() == alone
     assert alone[3] == 0
+
+
+def test_one_key_for_all_is_the_same_as_that_key_for_each() -> None:
+    index, one = np.arange(300, dtype=np.uint64), key(0, "test", 5)
+    assert permute(index, np.uint64(300), np.full(300, one)).tolist() == permute(index, np.uint64(300), one).tolist()
+    grid = permute(index.reshape(3, 100), np.uint64(300), np.array([[one], [one], [one]]))
+    assert grid.reshape(-1).tolist() == permute(index, np.uint64(300), one).tolist()
+
+
+def test_the_order_of_large_sizes_never_changes_either() -> None:
+    """Sizes on both sides of a power of two, where a count of bits by floats would go wrong."""
+    sizes = np.array([2**32, 2**32 + 1, 2**54 - 1, 2**54, 2**60 - 1, 2**60 + 1], np.uint64)
+    assert permute(np.full(6, 7, np.uint64), sizes, key(0, "test")).tolist() == LARGE
 
 
 def test_all_orders_of_three_come_up_about_equally_often() -> None:

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from trainer.plan import draw_stage, leaf_weights, stage_counts
 
@@ -75,7 +77,6 @@ def test_the_stream_is_a_function_of_seed_and_weights() -> None:
     first, second, third = run(2), run(2), run(2, seed=1)
     assert first[1].rows.tolist() == second[1].rows.tolist()
     assert first[1].leaves.tolist() != third[1].leaves.tolist()
-    assert first[1].first_sequence == 24
 
 
 def test_new_weights_act_on_the_first_sequence_of_their_stage() -> None:
@@ -92,3 +93,27 @@ def test_weight_on_an_empty_leaf_is_refused() -> None:
 def test_leaf_weights_are_the_mixture_of_the_rows() -> None:
     matrix = np.array([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75]])
     assert leaf_weights(np.array([0.25, 0.75]), matrix).tolist() == [0.125, 0.3125, 0.5625]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([0, 1, 1, 2, 5, 40]), st.sampled_from([0.0, 1e-300, 1e-12, 0.01, 1.0])), min_size=1, max_size=12),
+    st.lists(st.integers(1, 30), min_size=1, max_size=5),
+    st.integers(0, 9),
+)
+def test_a_sequence_repeats_only_when_its_leafs_epoch_is_over(leaves: list[tuple[int, float]], stages: list[int], seed: int) -> None:
+    """Empty leaves, leaves of one sequence, weights of 1e-300 and of one alone."""
+    sequences = np.array([size for size, _ in leaves])
+    weights = np.array([weight if size else 0.0 for size, weight in leaves])
+    if not weights.any():
+        return
+    used, drawn = np.zeros(len(leaves), np.int64), []
+    for stage, draws in enumerate(stages):
+        plan = draw_stage(stage, weights, sequences, used, draws=draws, seed=seed)
+        drawn += list(zip(plan.leaves.tolist(), plan.epochs.tolist(), plan.rows.tolist(), strict=True))
+        used = used + plan.counts(draws, len(leaves))
+    assert len(drawn) == sum(stages) == len(set(drawn))
+    for leaf, epoch, row in drawn:
+        assert 0 <= row < sequences[leaf]
+        assert weights[leaf] > 0
+        assert epoch == 0 or sum(one == leaf and at == epoch - 1 for one, at, _ in drawn) == sequences[leaf]

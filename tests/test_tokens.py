@@ -82,6 +82,12 @@ def test_sequences_are_counted_over_all_extents_of_a_leaf():
     assert GROWN.sequences(1).tolist() == [8, 0, 4]
 
 
+def test_every_label_of_a_leaf_is_counted_once():
+    assert GROWN.labels().tolist() == [8, 0, 4]
+    for leaf, sequences in enumerate(GROWN.sequences(4).tolist()):
+        assert GROWN.targets(np.full(sequences, leaf), np.arange(sequences), 4).sum() == GROWN.labels()[leaf]
+
+
 def test_a_sequence_never_crosses_the_end_of_an_extent():
     inputs, labels = GROWN.read(np.array([0, 0, 0, 2]), np.array([0, 1, 2, 0]), 4)
     assert inputs.tolist() == [[1, 2, 3, 0], [4, 5, PAD, PAD], [6, 7, PAD, PAD], [11, 12, 13, 14]]

@@ -75,5 +75,8 @@ def records(out: Path, kind: str) -> list[dict[str, Any]]:
     return [record for record in found if record["kind"] == kind]
 
 
+CLOCK = ("data_share", "scoring_share", "mfu")  # and all that has seconds in its name
+
+
 def without_clock(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in record.items() if "seconds" not in name} for record in found]
+    return [{name: value for name, value in record.items() if "second" not in name and name not in CLOCK} for record in found]

@@ -18,13 +18,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Train on a catalog, from the last checkpoint if there is one.")
     parser.add_argument("config", type=Path, help="a TOML file")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY.SUB=VALUE", help="change a setting")
+    parser.add_argument(
+        "--accept", action="append", default=[], choices=["config", "catalog", "tokenizer"], help="go on although this changed"
+    )
     chosen = parser.parse_args(arguments)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a notice of every process that Python cannot filter
     logging.basicConfig(format="%(levelname)s %(message)s")
     try:
         config = load(Train, chosen.config, chosen.overrides)
         from trainer.loop import train  # noqa: PLC0415 - a wrong config is refused before torch is imported
 
-        return 0 if train(config) else STOPPED
+        return 0 if train(config, frozenset(chosen.accept)) else STOPPED
     except UserError as error:
         if os.environ.get("RANK", "0") == "0":  # every process finds the same mistake: one sentence is enough
             sys.stderr.write(f"clustermix: {error}\n")

@@ -21,7 +21,7 @@ ALIGNING = ("dga", "doge")  # those that gradients are measured for
 
 class Model(Settings):
     preset: Literal["tiny", "125m", "350m", "750m"] = "tiny"  # Llama-style, from random weights
-    path: str | None = None  # a Hugging Face folder or hub name instead: training goes on from its weights
+    path: str | None = None  # a Hugging Face folder or hub name instead: training goes on from its weights; or a config.json: random ones
     hidden_size: Positive | None = None  # these three change the preset
     layers: Positive | None = None
     heads: Positive | None = None
@@ -39,7 +39,7 @@ class Data(Settings):
     version: Positive | None = None  # of the catalog; None: the newest
     tokens_per_domain: Positive | None = None  # most tokens of a domain that are there to draw: the scarce-data setting
     max_epochs: Above | None = None  # most times over that any domain is drawn: a hard bound
-    budgets: Path | None = None  # Parquet, CSV or JSON: columns domain and tokens, the most to draw of each named domain
+    budgets: Path | None = None  # the most tokens to draw of each domain in it: columns domain and tokens, or a JSON object
 
 
 class Mixture(Settings):
@@ -51,6 +51,7 @@ class Mixture(Settings):
     temperature: Above = 2.0  # of "temperature": weights in proportion to tokens ** (1 / temperature)
     file: Path | None = None  # of "static": columns domain (or name) and weight; of "replay": the folder of a run, or its weights.parquet
     reference: Path | None = None  # of "doremi": the model (a run's model/ folder) whose losses are subtracted
+    start: str | None = None  # member that has half of the first weights, the rest shared evenly; None: all alike
     eta: Above | None = None  # step of the mirror ascent; None: the mixer's published one
     ema: Annotated[float, Field(gt=0, le=1)] = 0.1  # share of the new weights in the moving average; 1: no average
     scores: Scores = "clipped"
@@ -153,6 +154,11 @@ class Train(Settings):
     finetune: Finetune = Finetune()
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
+
+    @property
+    def steps(self) -> int:
+        """Of both phases."""
+        return self.training.steps + self.finetune.steps
 
     def fingerprint(self) -> str:
         """Of everything that changes the numbers of a run: not where it lies, nor how often it is saved."""

@@ -1,9 +1,11 @@
 """Batches: sequences read from the token store, as tensors."""
 
 import hashlib
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from data_catalog.errors import UserError
 from data_catalog.tokens import TokenStore
-from trainer.permutation import key, permute
+from trainer.permutation import derive, key, permute
 from trainer.plan import StagePlan
 
 
@@ -30,16 +32,25 @@ class Batch:
 
 
 class Pool:
-    """The sequences of one split, as the trainer draws them."""
+    """The sequences of one split, as the trainer draws them.
 
-    def __init__(self, store: TokenStore, length: int, name: str) -> None:
+    Where less of a leaf is available than the store holds, its rows are numbered through what is available: whoever draws, sees no more.
+    """
+
+    def __init__(
+        self, store: TokenStore, length: int, name: str, available: Int[np.ndarray, " leaves"] | None = None, seed: int = 0
+    ) -> None:
         """Cut `store` into sequences of `length` tokens.
+
+        Args:
+            available: how many sequences of each leaf may be drawn, those that the keyed order of `seed` puts first; None: all.
 
         Raises:
             UserError: there is not one sequence.
         """
-        self.store, self.length = store, length
-        self.sequences = store.sequences(length)
+        self.store, self.length, self.seed = store, length, seed
+        self.stored = store.sequences(length)
+        self.sequences = self.stored if available is None else available
         self._ends = np.cumsum(self.sequences)
         if not self.total:
             raise UserError(f"{name}: holds no sequence of even two tokens; give it more documents")
@@ -48,13 +59,19 @@ class Pool:
     def total(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
+    def tokens(self) -> Float[np.ndarray, " leaves"]:
+        """Unmasked labels of what is available of each leaf; where that is not all, its part of the leaf's, an expectation."""
+        labels = self.store.labels()
+        return labels * (self.sequences / np.maximum(self.stored, 1))
+
     def targets(self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         """Unmasked labels of each sequence, without reading it."""
-        return self.store.targets(leaves, rows, self.length)
+        return self.store.targets(leaves, self._stored_rows(leaves, rows), self.length)
 
     def read(self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"], part: slice = slice(None)) -> Batch:
         """The sequences of `part`; the loss's divisor counts all of them."""
-        total = int(self.targets(leaves, rows).sum())
+        rows = self._stored_rows(leaves, rows)
+        total = int(self.store.targets(leaves, rows, self.length).sum())
         inputs, labels = self.store.read(leaves[part], rows[part], self.length)
         return Batch(torch.from_numpy(inputs), torch.from_numpy(labels), total)
 
@@ -79,11 +96,27 @@ class Pool:
         rows = np.floor(generator.random(count) * self.sequences[leaves]).astype(np.int64)
         return leaves, np.minimum(rows, self.sequences[leaves] - 1)
 
+    def _stored_rows(self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """Where the store has these rows of what is available."""
+        scarce = np.flatnonzero(self.sequences[leaves] < self.stored[leaves])
+        if not len(scarce):
+            return rows
+        owners, rows = leaves[scarce], rows.copy()
+        keys = derive(key(self.seed, "available"), owners.astype(np.uint64))
+        rows[scarce] = permute(rows[scarce].astype(np.uint64), self.stored[owners].astype(np.uint64), keys).astype(np.int64)
+        return rows
 
-def stage_batches(pool: Pool, plan: StagePlan, steps: range, *, batch_sequences: int, rank: int, world: int) -> Iterator[Batch]:
+
+def stage_batches(
+    pool: Pool, plan: StagePlan, steps: range, *, batch_sequences: int, rank: int, world: int, workers: int = 1, ahead: int = 2
+) -> Iterator[Batch]:
     """This rank's batches of `steps` (counted from the stage's beginning).
 
-    A thread reads one step ahead, and never past the stage: beyond it the weights are not chosen yet.
+    Threads read ahead, and never past the stage: beyond it the weights are not chosen yet.
+
+    Args:
+        workers: threads that read.
+        ahead: batches, at least 1, that are read before they are asked for.
     """
 
     def read(step: int) -> Batch:
@@ -92,9 +125,10 @@ def stage_batches(pool: Pool, plan: StagePlan, steps: range, *, batch_sequences:
         part = slice(mine.start - whole.start, mine.stop - whole.start)
         return pool.read(plan.leaves[whole], plan.rows[whole], part)
 
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(read, steps[0]) if len(steps) else None
-        for step in steps:
-            batch = ahead.result() if ahead is not None else read(step)
-            ahead = reader.submit(read, step + 1) if step + 1 in steps else None
+    later = iter(steps)
+    with ThreadPoolExecutor(workers) as readers:
+        reading = deque(readers.submit(read, step) for step in islice(later, ahead))
+        while reading:
+            batch = reading.popleft().result()
+            reading.extend(readers.submit(read, step) for step in islice(later, 1))
             yield batch

@@ -1,11 +1,7 @@
-"""The processes of a run: who this one is, and sums over all of them.
-
-Gradients are summed here, by hand, once a step, rather than by a wrapper around the model: a rank may then run any number of
-micro-batches and scoring passes without a hook firing. It gives up the overlap of communication and backward.
-"""
+"""The processes of a run: who this one is, and small sums over all of them. Gradients are summed by `parallel.py`."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,7 +10,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 CPU = torch.device("cpu")
-BUCKET_ELEMENTS = 16 * 1024 * 1024  # of a flat copy: few calls, and 64 MB more memory
 
 
 @dataclass(frozen=True)
@@ -35,15 +30,13 @@ class Team:
             dist.all_reduce(tensor)
         return tensor
 
-    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Replace every gradient by its sum over all processes; a parameter without one counts as zero."""
+    def most(self, number: int) -> int:
+        """The largest of all processes' numbers; no GPU waits for it."""
         if self.world == 1:
-            return
-        for bucket in _buckets(parameters):
-            gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket]
-            flat = self.sum(torch.cat([g.reshape(-1) for g in gradients]))
-            for parameter, part in zip(bucket, torch.split(flat, [p.numel() for p in bucket]), strict=True):
-                parameter.grad = part.view_as(parameter).clone()
+            return number
+        found = torch.tensor(number)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found)
 
     def gather(self, text: str) -> list[str]:
         """What every process says, in the order of the ranks."""
@@ -57,27 +50,16 @@ class Team:
             dist.barrier()
 
 
-def _buckets(parameters: Iterable[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
-    bucket: list[torch.nn.Parameter] = []
-    for parameter in parameters:
-        if bucket and sum(p.numel() for p in bucket) + parameter.numel() > BUCKET_ELEMENTS:
-            yield bucket
-            bucket = []
-        bucket.append(parameter)
-    if bucket:
-        yield bucket
-
-
 @contextmanager
 def team() -> Iterator[Team]:
     """Join the other processes that torchrun started; alone without it. Uses the GPU of the local rank if there is one."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    device = torch.device("cuda", local) if torch.cuda.is_available() else CPU
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if world > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if world > 1:  # tensors on the CPU travel too: counts that no GPU need wait for, and checkpoints
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Team(rank, world, device)
     finally:

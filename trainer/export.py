@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from data_catalog.layout import Layout
 from data_catalog.manifest import replacing
+from trainer.whole import model_tensors
 
 
 def write_usage(path: Path, used: Int[np.ndarray, " leaves"], sequences: Int[np.ndarray, " leaves"]) -> None:
@@ -32,8 +33,13 @@ def repeats(used: Int[np.ndarray, " leaves"], sequences: Int[np.ndarray, " leave
     return float(used.sum() / np.minimum(used, sequences).sum())
 
 
-def export_model(out: Path, model: PreTrainedModel, catalog: Path) -> None:
-    """Write `out/model`, with the catalog's tokenizer, for `from_pretrained`. Its presence means that the run is finished."""
-    with replacing(out / "model") as temporary:
-        shutil.copytree(Layout(catalog).tokenizer, temporary)
-        model.save_pretrained(temporary)
+def export_model(folder: Path, model: PreTrainedModel, catalog: Path, leads: bool) -> None:
+    """Write `folder`, with the catalog's tokenizer, for `from_pretrained`. That of a run's `model` means that the run is finished.
+
+    All processes call this together, as each may have a shard; the leading one writes.
+    """
+    tensors = model_tensors(model)
+    if leads:
+        with replacing(folder) as temporary:
+            shutil.copytree(Layout(catalog).tokenizer, temporary)
+            model.save_pretrained(temporary, state_dict=tensors)

@@ -1,9 +1,11 @@
 """What a run reads: the catalog's sequences, the target's, and the basis."""
 
 import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
 
 from data_catalog.errors import UserError
 from data_catalog.identity import Identity
@@ -12,23 +14,30 @@ from data_catalog.manifest import read_manifest
 from data_catalog.mixture import Basis
 from data_catalog.tokens import open_target, open_tokens
 from trainer.basis import build_basis
+from trainer.bounds import available_sequences
 from trainer.config import Train
 from trainer.data import Pool
-from trainer.evaluate import EvaluationSet, evaluation_set
-
-logger = logging.getLogger(__name__)
+from trainer.evaluate import EvaluationSet
+from trainer.held_out import held_out_sets
+from trainer.objectives import Objective, open_objective
+from trainer.tokenizer import byte_lengths, open_tokenizer
 
 
 @dataclass(frozen=True)
 class Inputs:
     catalog: str  # its fingerprint
+    tokenizer: str  # sha256
+    level: int  # how many domains: the granularity that weights, limits and budgets are about
+    levels: Levels
     vocabulary: int
     end_of_text: int
     corpus: Pool  # train split
     align: Pool  # the target's documents that gradients are taken on
+    objective: Objective
     during: tuple[EvaluationSet, ...]
     at_the_end: tuple[EvaluationSet, ...]
     basis: Basis
+    byte_lengths: Int[np.ndarray, " vocabulary"]  # of each token's text
 
 
 def open_inputs(config: Train) -> Inputs:
@@ -37,35 +46,41 @@ def open_inputs(config: Train) -> Inputs:
     Raises:
         UserError: the catalog, the target or a distribution is missing or does not fit.
     """
-    root = config.catalog
-    manifest = read_manifest(root)
+    root, version = config.catalog, config.data.version
+    manifest = read_manifest(root, version)
     levels = Levels(tuple(manifest["granularities"]))
+    level = config.mixture.level or levels.leaves
+    levels.span(level)  # refuses a level that the tree lacks
     pad = manifest["tokenizer"]["end_of_text"]
-    length, most, name = config.training.sequence_tokens, config.evaluation.sequences, config.target
-
-    def target(name: str, split: str) -> Pool:
-        return Pool(open_target(root, name, split, pad), length, f"target {name}: its {split} split")
-
-    align, validation, test = (target(name, split) for split in ("align", "validation", "test"))
-    _same_encoder(root, name, manifest["encoder"])
-    corpus = Pool(open_tokens(root, levels, "train", pad), length, f"{root}: its train split")
-    during = [evaluation_set("target/validation", validation, most, config.seed)]
-    held_out = open_tokens(root, levels, "heldout", pad)
-    if held_out.sequences(length).sum():
-        during.append(evaluation_set("general", Pool(held_out, length, "heldout"), most, config.seed))
-    else:
-        logger.warning("%s has no held-out documents: the general loss is not measured", root)
-    others = [evaluation_set(f"{other}/test", target(other, "test"), most, config.seed) for other in config.evaluation.targets]
+    name = f"target {config.target}: its align split"
+    align = Pool(open_target(root, config.target, "align", pad), config.training.sequence_tokens, name)
+    _same_encoder(root, config.target, manifest["encoder"])
+    corpus = _corpus(config, levels, level, pad)
+    basis = build_basis(root, levels, config.mixture, config.target, corpus.sequences, version)
+    during, at_the_end = held_out_sets(config, levels, pad, manifest["targets"], basis.names)
     return Inputs(
         catalog=manifest["fingerprint"],
+        tokenizer=manifest["tokenizer"]["sha256"],
+        level=level,
+        levels=levels,
         vocabulary=manifest["tokenizer"]["vocabulary"],
         end_of_text=pad,
         corpus=corpus,
         align=align,
-        during=tuple(during),
-        at_the_end=(*during, evaluation_set("target/test", test, most, config.seed), *others),
-        basis=build_basis(root, levels, config.mixture, name, corpus.sequences),
+        objective=open_objective(config, align, pad),
+        during=during,
+        at_the_end=at_the_end,
+        basis=basis,
+        byte_lengths=byte_lengths(open_tokenizer(root)),
     )
+
+
+def _corpus(config: Train, levels: Levels, level: int, pad: int) -> Pool:
+    """The train split, each domain cut to `data.tokens_per_domain`."""
+    root, length, most = config.catalog, config.training.sequence_tokens, config.data.tokens_per_domain
+    store = open_tokens(root, levels, "train", pad, config.data.version)
+    available = available_sequences(store.sequences(length), level, most, length, config.seed) if most else None
+    return Pool(store, length, f"{root}: its train split", available, config.seed)
 
 
 def _same_encoder(root: Path, name: str, expected: object) -> None:

@@ -2,21 +2,26 @@
 
 import logging
 import signal
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import FrameType
 
+from trainer.begin import begin
 from trainer.config import Train
 from trainer.data import stage_batches
 from trainer.distributed import team
-from trainer.run import begin
+from trainer.finetune import finetune_batches, finetune_draws
+from trainer.guard import Drawn
+from trainer.run import Run
 
 logger = logging.getLogger(__name__)
 
 
-def train(config: Train) -> bool:
+def train(config: Train, accept: frozenset[str] = frozenset()) -> bool:
     """Run `config` to its end, from its last checkpoint if `config.out` holds one.
+
+    Args:
+        accept: what may have changed since the run was begun: any of "config", "catalog", "tokenizer".
 
     Returns:
         Whether it came to its end: False if SIGTERM stopped it, after a checkpoint.
@@ -24,56 +29,67 @@ def train(config: Train) -> bool:
     Raises:
         UserError: the config, the catalog and the run folder do not fit each other, or the numbers are no longer finite.
     """
-    training, mixture, evaluation, checkpoint = config.training, config.mixture, config.evaluation, config.checkpoint
-    every = mixture.update_every_steps
     with team() as us, asked_to_stop() as signals:
-        run = begin(config, us)
+        run = begin(config, us, accept)
         if run is None:
             logger.warning("%s: this run is finished already", config.out)
             return True
-        state, stop = run.state, False
-        if state.step == 0 and evaluation.every_steps:
-            run.evaluate(run.inputs.during)
+        with closing(run.writer), closing(run.metrics):
+            if run.state.step == 0 and config.evaluation.every_steps:
+                run.evaluate(run.inputs.during)
+            if not (pretrain(run, signals) and finetune(run, signals)):
+                return False
+            run.writer.close()
+            run.evaluate(run.inputs.at_the_end)
+            run.finish()
+            return True
 
-        while state.step < training.steps and not stop:
-            # 1. A stage begins: new weights, from alignments measured at this very point, are put into the log.
-            stage, done = divmod(state.step, every)
-            if done == 0:
-                scores = None
-                if stage > 0 and run.mixer.needs and state.step >= mixture.warmup_steps:
-                    scores = run.update(stage)
-                run.append_weights(stage, scores)
 
-            # 2. The log decides every sequence of the stage. A resumed run draws the same plan and enters it where it stopped.
-            plan = run.plan(stage)
-            steps = range(done, min(every, training.steps - stage * every))
-            waiting = time.perf_counter()
-            for batch in stage_batches(
-                run.inputs.corpus, plan, steps, batch_sequences=training.batch_sequences, rank=us.rank, world=us.world
-            ):
-                state.data_seconds += time.perf_counter() - waiting
+def pretrain(run: Run, signals: list[int]) -> bool:
+    """Train on the corpus with weights that change; return whether that is done."""
+    config, state, us = run.config, run.state, run.team
+    steps, size, every = config.training.steps, config.training.batch_sequences, config.mixture.update_every_steps
+    while state.step < steps:
+        # 1. A stage begins: new weights, from what is measured at this very point, are put into the log.
+        stage, done = divmod(state.step, every)
+        if done == 0:
+            run.begin_stage(stage)
 
-                # 3. An ordinary optimizer step: no loss is reweighted.
-                stop = run.take_step(batch, bool(signals))
-                if state.step % every == 0:
-                    state.used = state.used + plan.counts(every * training.batch_sequences, len(state.used))
+        # 2. The log decides every sequence of the stage. A resumed run draws the same plan and enters it where it stopped.
+        plan = run.plan(stage)
+        last = min(every, steps - stage * every)
+        batches = stage_batches(run.inputs.corpus, plan, range(done, last), batch_sequences=size, rank=us.rank, world=us.world)
+        for batch in run.waited_for(batches):
+            step = state.step - stage * every
+            whole = plan.batch(step, size, 0, 1)
+            drawn = Drawn(state.step * size, plan.leaves[whole], plan.rows[whole])
 
-                # 4. What happens every so many steps.
-                last = state.step == training.steps
-                if evaluation.every_steps and state.step % evaluation.every_steps == 0 and not last:
-                    run.evaluate(run.inputs.during)
-                if checkpoint.every_steps and (state.step % checkpoint.every_steps == 0 or last or stop):
-                    run.save()
-                if stop:
-                    break
-                waiting = time.perf_counter()
+            # 3. An ordinary optimizer step: no loss is reweighted. The last one of a stage may be listened to.
+            listen = plan if config.mixture.measure_on == "batch" and step + 1 == every and state.step + 1 < steps else None
+            stop = run.take_step(batch, drawn, bool(signals), listen)
+            if step + 1 == every:
+                state.used = state.used + plan.counts(every * size, len(state.used))
 
-        if state.step < training.steps:
+            # 4. What happens every so many steps.
+            run.now_and_then(stop)
+            if stop:
+                return False
+    return True
+
+
+def finetune(run: Run, signals: list[int]) -> bool:
+    """Train on the target's align split alone, if that is asked for; return whether that is done."""
+    config, state, first = run.config, run.state, run.config.training.steps
+    if config.finetune.steps and state.step == first:
+        run.begin_finetuning()
+    for batch in run.waited_for(finetune_batches(config, run.inputs.align, state.step - first, run.team)):
+        number = (state.step - first) * config.finetune.batch_sequences
+        drawn = Drawn(number, *finetune_draws(config, run.inputs.align, state.step - first))
+        stop = run.take_step(batch, drawn, bool(signals))
+        run.now_and_then(stop)
+        if stop:
             return False
-        run.evaluate(run.inputs.at_the_end)
-        run.finish()
-        run.metrics.close()
-        return True
+    return True
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from data_catalog.errors import UserError
@@ -21,14 +21,24 @@ PRESETS = {"tiny": (4, 128, 4), "125m": (12, 768, 12), "350m": (24, 1024, 16), "
 def build_model(config: Model, vocabulary: int, end_of_text: int, sequence_tokens: int, seed: int) -> PreTrainedModel:
     """A model for the catalog's tokens, in fp32 on the CPU, in evaluation mode.
 
-    Evaluation mode also while training: it turns dropout off, which leaves no random state to save or to keep equal over ranks.
+    Evaluation mode also while training: it turns dropout off, which leaves no random state to save or to keep equal over ranks. Attention
+    is torch's fused one (SDPA). Code that comes with a checkpoint never runs.
 
     Raises:
         UserError: the sizes do not fit each other, there is no model at `path`, or it has too few token embeddings.
     """
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    if config.path is not None:
-        return _load(config.path, vocabulary)
+    with torch.random.fork_rng():
+        torch.random.manual_seed(seed)
+        if config.path is None:
+            model = _from_preset(config, vocabulary, end_of_text, sequence_tokens)
+        else:
+            model = _from_path(config.path, vocabulary)
+    model.train(mode=False)
+    return model
+
+
+def _from_preset(config: Model, vocabulary: int, end_of_text: int, sequence_tokens: int) -> PreTrainedModel:
     layers, hidden, heads = PRESETS[config.preset]
     layers, hidden, heads = config.layers or layers, config.hidden_size or hidden, config.heads or heads
     if hidden % (2 * heads):
@@ -46,25 +56,29 @@ def build_model(config: Model, vocabulary: int, end_of_text: int, sequence_token
         eos_token_id=end_of_text,
         use_cache=False,
     )
-    with torch.random.fork_rng():
-        torch.random.manual_seed(seed)
-        model = LlamaForCausalLM(llama)
-    model.train(mode=False)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(llama, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
     return model
 
 
-def _load(path: str, vocabulary: int) -> PreTrainedModel:
+def _from_path(path: str, vocabulary: int) -> PreTrainedModel:
+    """A checkpoint's weights; or random ones, where `path` is the config.json of one."""
+    fresh = Path(path).is_file()
+    options = {"attn_implementation": "sdpa", "dtype": torch.float32, "trust_remote_code": False}
+    model: PreTrainedModel
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        if fresh:
+            found = AutoConfig.from_pretrained(path, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_config(found, **options)  # type: ignore[no-untyped-call]
+        else:
+            model = AutoModelForCausalLM.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
-        place = "folder" if Path(path).is_dir() else "name on the hub"
+        place = "file" if fresh else "folder" if Path(path).is_dir() else "name on the hub"
         raise UserError(f"model {path}: no causal language model in this {place} ({error})") from error
     rows = int(model.config.vocab_size)
     if rows < vocabulary:
         raise UserError(
             f"model {path}: has {rows} token embeddings, the catalog's tokenizer {vocabulary}; build with the model's tokenizer"
         )
-    model.train(mode=False)
     return model
 
 

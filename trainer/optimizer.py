@@ -1,14 +1,28 @@
 """AdamW and its learning-rate schedule."""
 
 import math
+from typing import Protocol
 
 import torch
 from torch import nn
 
-from trainer.config import Optimizer
+from trainer.config import Optimizer, Schedule
 
 FINAL_SHARE = 0.1  # of the peak learning rate, where a cosine ends
 DECAY_SHARE = 0.2  # of the steps, that "wsd" (warm up, stay, decay) spends on its way to zero
+
+
+class Rates(Protocol):
+    """A phase's learning rates: the settings `optimizer`, or `finetune`."""
+
+    @property
+    def learning_rate(self) -> float: ...  # the peak
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+    @property
+    def warmup_steps(self) -> int: ...
 
 
 def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.AdamW:
@@ -23,17 +37,21 @@ def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.AdamW:
     )
 
 
-def learning_rate(config: Optimizer, step: int, steps: int) -> float:
-    """Learning rate of step `step` (from 0) of `steps`: a linear rise over the warm-up, then the schedule."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    if config.schedule == "constant":
-        return config.learning_rate
-    if config.schedule == "wsd":
-        decay_steps = max(round(DECAY_SHARE * steps), 1)
-        return config.learning_rate * min(1.0, (steps - step) / decay_steps)
-    progress = (step - config.warmup_steps) / max(steps - config.warmup_steps, 1)
-    return config.learning_rate * (FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+def learning_rate(rates: Rates, step: int, steps: int) -> float:
+    """Learning rate of step `step` (from 0) of a phase of `steps`: a linear rise over the warm-up, then the schedule.
+
+    cosine: falls to a tenth of the peak (Hoffmann et al. 2022). wsd: stays at the peak and falls linearly to zero over the last fifth
+    of the steps (Hu et al. 2024; Hägele et al. 2024). constant: stays.
+    """
+    peak, warmup_steps = rates.learning_rate, rates.warmup_steps
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    if rates.schedule == "constant":
+        return peak
+    if rates.schedule == "wsd":
+        return peak * min(1.0, (steps - step) / max(round(DECAY_SHARE * steps), 1))
+    progress = (step - warmup_steps) / max(steps - warmup_steps, 1)
+    return peak * (FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -43,34 +43,47 @@ def permute(index: Words, size: Words | np.uint64, keys: Words | np.uint64) -> W
         size: at least 1.
         keys: elements with equal key and size belong to one permutation.
     """
-    index, size, keys = np.broadcast_arrays(index, size, keys)
+    single = np.ndim(keys) == 0
+    index, size, spread = np.broadcast_arrays(index, size, keys)
     if (index >= size).any():
         raise ValueError("permute: an index is not below its size")
-    bits = np.frompyfunc(int.bit_length, 1, 1)((size - np.uint64(1)).astype(object)).astype(np.uint64)
-    half = np.maximum((bits + np.uint64(1)) // np.uint64(2), np.uint64(LEAST_HALF_BITS))
+    half = np.maximum((_bit_length(size - np.uint64(1)) + np.uint64(1)) // np.uint64(2), np.uint64(LEAST_HALF_BITS)).reshape(-1)
     result = index.copy()
     walking = np.flatnonzero(size.reshape(-1) > 1)
     flat = result.reshape(-1)
+    salts = _salts(np.atleast_1d(keys) if single else spread.reshape(-1))
     while len(walking):
-        flat[walking] = _feistel(flat[walking], half.reshape(-1)[walking], keys.reshape(-1)[walking])
+        flat[walking] = _feistel(flat[walking], half[walking], salts if single else salts[:, walking])
         walking = walking[flat[walking] >= size.reshape(-1)[walking]]
     return result
 
 
-def _feistel(value: Words, half: Words, keys: Words) -> Words:
+def _salts(keys: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, "rounds n"]:
+    return np.stack([_scramble(keys + np.uint64((number + 1) * GOLDEN % 2**64)) for number in range(ROUNDS)])
+
+
+def _bit_length(word: Words) -> Words:
+    """Bits of the number: the exponent of its upper half, or else of its lower one; all 64 together are too many for a float."""
+    upper = word >> np.uint64(32)
+    bits: Words = (np.frexp(np.where(upper > 0, upper, word).astype(np.float64))[1] + np.where(upper > 0, 32, 0)).astype(np.uint64)
+    return bits
+
+
+def _feistel(value: Words, half: Words, salts: UInt64[np.ndarray, "rounds n_or_one"]) -> Words:
     mask = (np.uint64(1) << half) - np.uint64(1)
     left, right = value >> half, value & mask
-    for number in range(ROUNDS):
-        salt = keys + np.uint64((number + 1) * GOLDEN % 2**64)
-        left, right = right, left ^ (_scramble(right ^ _scramble(salt)) & mask)
+    for salt in salts:
+        left, right = right, left ^ (_scramble(right ^ salt) & mask)
     value = (left << half) | right
     return value
 
 
 def _scramble(word: np.uint64 | Words) -> Words:
     """The finaliser of SplitMix64: every input bit changes every output bit with chance near one half."""
-    mixed: Words = np.atleast_1d(np.asarray(word, np.uint64))  # arrays wrap around silently, scalars warn
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed = mixed ^ (mixed >> np.uint64(31))
+    mixed: Words = np.array(word, np.uint64, ndmin=1)  # a copy; and arrays wrap around silently, scalars warn
+    mixed ^= mixed >> np.uint64(30)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
     return mixed

@@ -1,8 +1,8 @@
 """From weights to sequences: which sequence of which leaf every global sequence number is.
 
 Weights change only where a stage begins. Inside a stage the number of sequences of each leaf is fixed by systematic
-sampling, and their order by a keyed permutation; a leaf's own sequences come in a new keyed order each epoch. So the
-token stream is a function of (seed, weight log), and its state is a stage number and one counter a leaf.
+sampling, within the bounds of the run, and their order by a keyed permutation; a leaf's own sequences come in a new keyed
+order each epoch. So the token stream is a function of (seed, weight log), and its state is a stage number and one counter a leaf.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from trainer.bounds import Bounds
 from trainer.permutation import derive, generator, key, permute
 
 
@@ -18,10 +19,11 @@ class StagePlan:
     """Every draw of one stage, in the order of its global sequence numbers."""
 
     stage: int
-    first_sequence: int  # global number of the first one
     leaves: Int[np.ndarray, " draws"]
     rows: Int[np.ndarray, " draws"]  # sequence inside the leaf
     epochs: Int[np.ndarray, " draws"]  # how often the leaf had been used up before
+    shares: Float[np.ndarray, " leaves"]  # that the leaves were drawn with: the weights, or what the bounds left of them; sum to 1
+    moved: float  # share of the draws that the bounds gave to other leaves than the weights did
 
     def batch(self, step: int, batch_sequences: int, rank: int, world: int) -> slice:
         """This rank's part of a global batch, as a slice of the arrays; `step` counts from the stage's beginning.
@@ -65,6 +67,7 @@ def draw_stage(
     *,
     draws: int,
     seed: int,
+    bounds: Bounds | None = None,
 ) -> StagePlan:
     """The plan of one stage.
 
@@ -72,9 +75,18 @@ def draw_stage(
         weights: share of each leaf; zero where it has no sequences.
         sequences: how many each leaf has.
         used: how many draws of each leaf all earlier stages made.
-        draws: sequences of the stage: steps times global batch.
+        draws: sequences of the stage: steps times global batch; where there are bounds, of the last stage only those of its own steps.
+        bounds: of the whole run.
+
+    Raises:
+        UserError: the bounds leave too little for the stage.
     """
-    counts = stage_counts(weights, draws, seed, stage)
+    left = bounds.left(used) if bounds else None
+    shares = left.project(weights, draws) if left else weights
+    counts = stage_counts(shares, draws, seed, stage)
+    if left:
+        counts = left.settle(counts, shares)
+    moved = 0.0 if shares is weights else float(np.abs(shares / shares.sum() - weights / weights.sum()).sum()) / 2
     if counts[sequences == 0].any():
         raise ValueError("draw_stage: weight on a leaf without sequences")
     order = permute(np.arange(draws, dtype=np.uint64), np.uint64(draws), key(seed, "order", stage))
@@ -83,7 +95,7 @@ def draw_stage(
     epochs, places = np.divmod(uses, sequences[leaves])
     keys = derive(derive(key(seed, "leaf"), leaves.astype(np.uint64)), epochs.astype(np.uint64))
     rows = permute(places.astype(np.uint64), sequences[leaves].astype(np.uint64), keys)
-    return StagePlan(stage, stage * draws, leaves, rows.astype(np.int64), epochs)
+    return StagePlan(stage, leaves, rows.astype(np.int64), epochs, shares / shares.sum(), moved)
 
 
 def _occurrence(leaves: Int[np.ndarray, " draws"]) -> Int[np.ndarray, " draws"]:

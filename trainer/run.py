@@ -1,8 +1,9 @@
-"""One run and its verbs: begin, plan a stage, take a step, measure, save, finish. `loop.py` says when each happens."""
+"""One run and its verbs: begin a stage, plan it, take a step, measure, save, finish. `loop.py` says when each happens."""
 
-import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,140 +11,158 @@ from jaxtyping import Int
 
 from data_catalog.errors import UserError
 from data_catalog.manifest import write_json
-from trainer.alignment import Alignment
-from trainer.alignment.direction import target_direction
-from trainer.alignment.exact import exact_alignment
-from trainer.alignment.probes import member_probes, target_probe
-from trainer.checkpoint import State, check_identity, checkpoints, load_checkpoint, save_checkpoint, write_log
+from trainer.alignment.measure import SequenceBackend, backward_and_score, batch_alignment
+from trainer.bounds import Bounds
+from trainer.checkpoint import CheckpointWriter, State, write_log
 from trainer.config import Train
 from trainer.data import Batch
 from trainer.distributed import Team
-from trainer.engine import Engine, build_engine
-from trainer.evaluate import EvaluationSet, mean_loss
+from trainer.engine import Engine
+from trainer.evaluate import EvaluationSet, held_out
 from trainer.export import export_model, repeats, write_usage
-from trainer.inputs import Inputs, open_inputs
+from trainer.guard import Drawn, check_finite, check_replicas
+from trainer.inputs import Inputs
 from trainer.metrics import Metrics
 from trainer.mixers import Mixer, Observation
-from trainer.mixers.dga import Dga
-from trainer.mixers.static import Static
-from trainer.model import build_model
-from trainer.optimizer import build_optimizer, learning_rate, set_learning_rate
+from trainer.mixers.average import final_weights
+from trainer.observe import Measured, direction_of, observe
+from trainer.optimizer import learning_rate, set_learning_rate
 from trainer.plan import StagePlan, draw_stage, leaf_weights
+from trainer.speed import Speed
 
 
 @dataclass(frozen=True)
 class Run:
-    config: Train
+    config: Train  # with the cadence of updates that its overhead budget allows
+    identity: dict[str, str]
     team: Team
     inputs: Inputs
+    bounds: Bounds | None
     engine: Engine
+    reference: Engine | None  # whose losses are subtracted, for a mixer that needs them
     optimizer: torch.optim.Optimizer
     mixer: Mixer
     state: State
     metrics: Metrics
+    writer: CheckpointWriter
+    speed: Speed
     started: float  # on the clock of time.perf_counter, less the seconds of earlier segments
 
-    def append_weights(self, stage: int, scores: list[float] | None) -> None:
-        """Add the weights of a stage that begins now to the log."""
-        state = self.state
+    def begin_stage(self, stage: int) -> None:
+        """Let the mixer choose the weights of a stage that begins now, and add them to the log."""
+        config, state = self.config, self.state
+        if self.team.world > 1 and not self.engine.sharded:
+            check_replicas(self.engine.digest(), self.team)
+        scores = None
+        if stage > 0 and not self.mixer.needs:
+            state.mixer = self.mixer.propose(state.mixer, self._seen(None))
+        elif stage > 0 and state.step >= config.mixture.warmup_steps:
+            scores = self._update(stage)
         row = {
             "stage": stage,
-            "first_sequence": state.step * self.config.training.batch_sequences,
+            "first_sequence": state.step * config.training.batch_sequences,
             "alpha": state.mixer.alpha.tolist(),
             "sampling": state.mixer.sampling.tolist(),
             "scores": scores,
         }
         state.log.append(row)
         if self.team.leads:
-            write_log(self.config.out / "weights.parquet", state.log)
+            write_log(config.out / "weights.parquet", state.log)
+        if self.bounds:
+            self.metrics.write("bounds", step=state.step, stage=stage, moved=self.plan(stage).moved)
 
     def plan(self, stage: int) -> StagePlan:
         """Draw a stage from the weights that the log has for it."""
+        config = self.config
         weights = leaf_weights(np.array(self.state.log[stage]["sampling"]), self.inputs.basis.matrix)
-        draws = self.config.mixture.update_every_steps * self.config.training.batch_sequences
-        return draw_stage(stage, weights, self.inputs.corpus.sequences, self.state.used, draws=draws, seed=self.config.seed)
+        every, batch = config.mixture.update_every_steps, config.training.batch_sequences
+        draws = min(every, config.training.steps - stage * every) * batch if self.bounds else every * batch
+        return draw_stage(stage, weights, self.inputs.corpus.sequences, self.state.used, draws=draws, seed=config.seed, bounds=self.bounds)
 
-    def update(self, stage: int) -> list[float]:
-        """Measure every basis member's alignment with the target and let the mixer change the weights; return the scores."""
-        begun = time.perf_counter()
-        config, state = self.config, self.state
-        direction = target_direction(self.engine, target_probe(self.engine, config, self.inputs.align, stage))
-        alignment = exact_alignment(self.engine, direction, member_probes(config, self.inputs, stage), config.mixture.scores)
-        scores: list[float] = alignment.scores.tolist()
-        if not np.isfinite(alignment.scores).all():
-            raise UserError(f"step {state.step}: an alignment score is not finite; lower optimizer.learning_rate")
-        state.mixer = self.mixer.propose(state.mixer, self.observation(alignment))
-        seconds = time.perf_counter() - begun
-        state.scoring_seconds += seconds
-        weights = {"alpha": state.mixer.alpha.tolist(), "sampling": state.mixer.sampling.tolist()}
-        loss = {"target_loss": direction.loss, "target_gradient_norm": direction.norm}
-        self.metrics.write("update", step=state.step, stage=stage, scores=scores, **weights, **loss, seconds=seconds)
-        return scores
-
-    def observation(self, alignment: Alignment) -> Observation:
-        state = self.state
-        tokens = np.sum([row["sampling"] for row in state.log], axis=0) * (state.tokens / len(state.log))
-        nothing = np.full_like(alignment.scores, np.nan)
-        return Observation(state.step, self.config.training.steps, tokens, alignment.scores, alignment.errors, alignment.losses, nothing)
-
-    def take_step(self, batch: Batch, stop: bool) -> bool:
+    def take_step(self, batch: Batch, drawn: Drawn, stop: bool, listen: StagePlan | None = None) -> bool:
         """One optimizer step on the global batch of which `batch` is this process's part.
+
+        Args:
+            drawn: where the global batch is from.
+            listen: the plan of the stage whose last step this is, if its members are scored on this very batch.
 
         Returns:
             Whether any process was asked to stop: all learn it at the same step.
 
         Raises:
-            UserError: the gradient is not finite.
+            UserError: the loss or the gradient is not finite. The weights are not touched.
         """
         config, state, us = self.config, self.state, self.team
-        rate = learning_rate(config.optimizer, state.step, config.training.steps)
+        if state.step < config.training.steps:
+            rate = learning_rate(config.optimizer, state.step, config.training.steps)
+        else:
+            rate = learning_rate(config.finetune, state.step - config.training.steps, config.finetune.steps)
         set_learning_rate(self.optimizer, rate)
-        self.engine.clear()
-        share, _ = self.engine.backward(batch)
+        if listen is None:
+            self.engine.clear()
+            share, nats = self.engine.backward(batch)
+        else:
+            share, nats = self._backward_heard(batch, drawn, listen)
         norm = self.engine.clip(config.optimizer.clip)
-        if not math.isfinite(norm):
-            raise UserError(
-                f"step {state.step}: the gradient is not finite; lower optimizer.learning_rate and start in another out "
-                f"({len(checkpoints(config.out))} checkpoints are kept in {config.out})"
-            )
-        self.optimizer.step()
         sums: list[float] = us.sum(torch.stack([share, share.new_tensor(float(stop))])).tolist()
         loss, stops = sums
+        check_finite(config.out, us, step=state.step, loss=loss, norm=norm, nats=nats, drawn=drawn)
+        self.optimizer.step()
         state.step += 1
         state.tokens += batch.total
         if state.step % config.training.log_every_steps == 0:
             digests = {"batch": us.gather(batch.digest())} if config.training.log_every_steps == 1 else {}
+            state.seconds = self.seconds()
             self.metrics.write(
                 "train",
                 step=state.step,
                 loss=loss,
                 lr=rate,
                 tokens=state.tokens,
-                seconds=self.seconds(),
-                data_seconds=state.data_seconds,
-                scoring_seconds=state.scoring_seconds,
                 gradient_norm=norm,
+                **self.speed.since_last(state),
                 **digests,
             )
         return stops > 0
 
     def evaluate(self, sets: tuple[EvaluationSet, ...]) -> None:
-        for chosen in sets:
-            loss = mean_loss(self.engine, chosen)
-            where = {"step": self.state.step, "tokens": self.state.tokens, "set": chosen.name}
-            self.metrics.write("eval", **where, loss=loss, sequences=len(chosen.leaves))
+        """Measure held-out losses."""
+        where = {"step": self.state.step, "tokens": self.state.tokens}
+        for found in (*held_out(self.engine, sets, self.inputs.byte_lengths), *self.inputs.objective.evaluate(self.engine)):
+            self.metrics.write("eval", **where, **found.record())
+
+    def now_and_then(self, stop: bool) -> None:
+        """After a step: a measurement or a checkpoint, where one is due. Before a run stops there is always a checkpoint."""
+        step, last = self.state.step, self.state.step == self.config.steps
+        evaluate, keep = self.config.evaluation.every_steps, self.config.checkpoint.every_steps
+        if evaluate and step % evaluate == 0 and step not in (self.config.training.steps, self.config.steps):
+            self.evaluate(self.inputs.during)
+        if keep and (step % keep == 0 or step == self.config.training.steps or last or stop):
+            self.save()
+
+    def waited_for(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; the time until each is there is counted."""
+        while True:
+            begun = time.perf_counter()
+            batch = next(batches, None)
+            self.state.data_seconds += time.perf_counter() - begun
+            if batch is None:
+                return
+            yield batch
 
     def save(self) -> None:
         self.state.seconds, self.state.metrics_bytes = self.seconds(), self.metrics.size_bytes()
-        if self.team.leads:
-            identity = _identity(self.config, self.inputs)
-            save_checkpoint(
-                self.config.out, self.state, self.engine.model, self.optimizer, identity=identity, keep=self.config.checkpoint.keep
-            )
+        self.writer.save(self.state, self.engine.model, self.optimizer, self.identity)
+
+    def begin_finetuning(self) -> None:
+        """Keep the model as it is, and forget what the optimizer remembers of training."""
+        self.evaluate(self.inputs.at_the_end)
+        export_model(self.config.out / "pretrained", self.engine.model, self.config.catalog, self.team.leads)
+        self.optimizer.state.clear()
 
     def finish(self) -> None:
         """Write the totals and the model; the model comes last, and says that the run is finished."""
-        state, sequences, used = self.state, self.inputs.corpus.sequences, self.drawn()
+        config, state, sequences, used = self.config, self.state, self.inputs.corpus.sequences, self.drawn()
         self.metrics.write(
             "final",
             steps=state.step,
@@ -155,13 +174,15 @@ class Run:
             model_parameters=sum(p.numel() for p in self.engine.model.parameters()),
         )
         if self.team.leads:
-            write_usage(self.config.out / "usage.parquet", used, sequences)
-            export_model(self.config.out, self.engine.model, self.config.catalog)
+            write_usage(config.out / "usage.parquet", used, sequences)
+            weights = dict(zip(self.inputs.basis.names, final_weights(state.mixer).tolist(), strict=True))
+            write_json(config.out / "weights.json", weights)
+        export_model(config.out / "model", self.engine.model, config.catalog, self.team.leads)
         self.team.wait()
 
     def drawn(self) -> Int[np.ndarray, " leaves"]:
         """Draws of each leaf so far, those of an unfinished stage included."""
-        stage, done = divmod(self.state.step, self.config.mixture.update_every_steps)
+        stage, done = divmod(min(self.state.step, self.config.training.steps), self.config.mixture.update_every_steps)
         if not done:
             return self.state.used
         partial = self.plan(stage).counts(done * self.config.training.batch_sequences, len(self.state.used))
@@ -171,36 +192,62 @@ class Run:
     def seconds(self) -> float:
         return time.perf_counter() - self.started
 
+    def _update(self, stage: int) -> list[float] | None:
+        """Measure what the mixer needs, unless the last step was listened to, and let it change the weights; return the scores."""
+        begun = time.perf_counter()
+        config, state = self.config, self.state
+        if len(state.heard):
+            found, state.heard = Measured.from_flat(state.heard), np.zeros(0)
+        else:
+            found = observe(self.mixer.needs, self.engine, self.reference, config, self.inputs, stage, self.optimizer)
+        alignment, scored = found.alignment, "scores" in self.mixer.needs
+        needed = alignment.scores if scored else alignment.losses
+        if np.isinf(needed).any() or np.isnan(needed).all():
+            raise UserError(f"step {state.step}: what was measured of the basis members is not finite; lower optimizer.learning_rate")
+        state.mixer = self.mixer.propose(state.mixer, self._seen(found))
+        seconds = time.perf_counter() - begun
+        state.scoring_seconds += seconds
+        members = {name: getattr(alignment, name) for name in ("scores", "errors", "losses", "effective")}
+        weights = {"alpha": state.mixer.alpha, "sampling": state.mixer.sampling}
+        target = {"target_loss": found.target_loss, "target_gradient_norm": found.target_norm}
+        self.metrics.write(
+            "update", step=state.step, stage=stage, **members, **weights, **target, shares=_largest(alignment.shares), seconds=seconds
+        )
+        return alignment.scores.tolist() if scored else None
 
-def begin(config: Train, team: Team) -> Run | None:
-    """Open the catalog, build the model, and take up the last checkpoint in `config.out` if there is one.
+    def _backward_heard(self, batch: Batch, drawn: Drawn, plan: StagePlan) -> tuple[torch.Tensor, torch.Tensor]:
+        """A backward pass that scores the members on the sequences it is run on; what is heard waits for the next stage."""
+        begun = time.perf_counter()
+        config, us = self.config, self.team
+        direction = direction_of(self.engine, config, self.inputs, plan.stage + 1, self.optimizer)
+        self.state.scoring_seconds += time.perf_counter() - begun
+        count = len(drawn.leaves)
+        mine = drawn.leaves[us.rank * count // us.world : (us.rank + 1) * count // us.world]
+        backend: SequenceBackend = "finite_difference" if config.mixture.backend == "finite_difference" else "ghost"
+        share, scored = backward_and_score(self.engine, direction, batch, mine, backend)
+        alignment = batch_alignment(us, self.inputs.basis.matrix, plan.shares, [scored])
+        unknown = np.full_like(alignment.scores, np.nan)
+        self.state.heard = Measured(alignment, unknown, direction.loss, direction.norm).flat()
+        return share, scored.losses
 
-    Returns:
-        None if the run is finished already.
-
-    Raises:
-        UserError: the config, the catalog and the run folder do not fit each other.
-    """
-    inputs = open_inputs(config)
-    identity = _identity(config, inputs)
-    check_identity(config.out, identity)
-    if (config.out / "model").is_dir():
-        return None
-    model = build_model(config.model, inputs.vocabulary, inputs.end_of_text, config.training.sequence_tokens, config.seed)
-    engine = build_engine(model, config.training, team)
-    optimizer = build_optimizer(model, config.optimizer)
-    found = checkpoints(config.out)
-    mixer: Mixer = Dga(eta=config.mixture.eta or 1.5, ema=config.mixture.ema) if config.mixture.mixer == "dga" else Static()
-    fresh = State(mixer.start(len(inputs.basis.names)), np.zeros_like(inputs.corpus.sequences))
-    state = load_checkpoint(found[-1], model, optimizer) if found else fresh
-    team.wait()  # every process has read the folder before the first one writes to it
-    if team.leads:
-        settings = {"config": config, "basis": inputs.basis.names, "level": config.mixture.level or len(inputs.corpus.sequences)}
-        sizes = {"sequences": inputs.corpus.total, "world": team.world}
-        write_json(config.out / "config.json", {**settings, **sizes, **identity})
-    metrics = Metrics(config.out / "metrics.jsonl", state.metrics_bytes, team.leads)
-    return Run(config, team, inputs, engine, optimizer, mixer, state, metrics, time.perf_counter() - state.seconds)
+    def _seen(self, found: Measured | None) -> Observation:
+        state, log = self.state, self.state.log
+        unknown = np.full_like(state.mixer.sampling, np.nan)
+        tokens = np.sum([row["sampling"] for row in log], axis=0) * (state.tokens / len(log))
+        if found is None:
+            return Observation(state.step, self.config.training.steps, tokens, unknown, unknown, unknown, unknown)
+        of_members = found.alignment
+        return Observation(
+            state.step,
+            self.config.training.steps,
+            tokens,
+            of_members.scores,
+            of_members.errors,
+            of_members.losses,
+            found.reference_losses,
+        )
 
 
-def _identity(config: Train, inputs: Inputs) -> dict[str, str]:
-    return {"fingerprint": config.fingerprint(), "catalog": inputs.catalog}
+def _largest(shares: Any, most: int = 10) -> dict[str, float]:
+    """The tensors that carry most of a score."""
+    return dict(sorted(shares.items(), key=lambda item: -abs(item[1]))[:most])

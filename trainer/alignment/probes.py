@@ -1,8 +1,13 @@
-"""Which sequences alignment is measured on: fresh ones at each update, from the training pool and from the target's align split."""
+"""Which sequences alignment is measured on: fresh ones at each update, from the training pool and from the target's align split.
 
-from collections.abc import Callable
+The training pool, not held-out text: the shrinking gradient of memorised documents is what makes weight leave an over-used domain.
+"""
+
+from collections.abc import Callable, Iterator
 from functools import partial
 
+import numpy as np
+from jaxtyping import Int
 from torch import Tensor
 
 from trainer.config import Train
@@ -22,13 +27,46 @@ def target_probe(engine: Engine, config: Train, align: Pool, stage: int) -> Call
 
 
 def member_probes(config: Train, inputs: Inputs, stage: int) -> list[Callable[[], Batch]]:
-    """One minibatch a basis member, drawn from its distribution over the corpus; read when it is asked for.
-
-    The training pool, not held-out text: the shrinking gradient of memorised documents is what makes weight leave an over-used domain.
-    """
+    """One minibatch a basis member, drawn from its distribution over the corpus; read when it is asked for."""
 
     def read(member: int) -> Batch:
-        draws = generator(config.seed, "probe", stage, member)
-        return inputs.corpus.read(*inputs.corpus.draw(inputs.basis.matrix[member], config.mixture.basis_sequences, draws))
+        return inputs.corpus.read(*_draw(config, inputs, stage, member))
 
     return [partial(read, member) for member in range(len(inputs.basis.names))]
+
+
+def pooled_probes(engine: Engine, config: Train, inputs: Inputs, stage: int) -> Iterator[tuple[Int[np.ndarray, " sequences"], Batch]]:
+    """The same sequences as one sample: its batches, of the size of training's, each with the leaf of every sequence.
+
+    A batch holds this process's part of it, and as many come on every process. Its loss is divided by the labels of that batch alone.
+    """
+    team, size = engine.team, config.training.batch_sequences
+    draws = [_draw(config, inputs, stage, member) for member in range(len(inputs.basis.names))]
+    leaves, rows = (np.concatenate(column) for column in zip(*draws, strict=True))
+    for first in range(0, len(leaves), size):
+        of_batch = slice(first, first + size)
+        count = len(leaves[of_batch])
+        mine = slice(team.rank * count // team.world, (team.rank + 1) * count // team.world)
+        yield leaves[of_batch][mine], inputs.corpus.read(leaves[of_batch], rows[of_batch], mine)
+
+
+def members_probe(engine: Engine, config: Train, inputs: Inputs, stage: int) -> Callable[[], float]:
+    """The backward pass on the mean of all members' losses: the direction of DoGE where no target is named (Fan et al. 2024)."""
+    team, probes = engine.team, member_probes(config, inputs, stage)
+
+    def backward() -> float:
+        share = 0.0
+        for number, probe in enumerate(probes, start=1):
+            batch = probe()
+            count = len(batch.inputs)
+            mine = slice(team.rank * count // team.world, (team.rank + 1) * count // team.world)
+            part = Batch(batch.inputs[mine], batch.labels[mine], batch.total * len(probes))
+            share += float(engine.backward(part, shared=number == len(probes))[0])
+        return share
+
+    return backward
+
+
+def _draw(config: Train, inputs: Inputs, stage: int, member: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    draws = generator(config.seed, "probe", stage, member)
+    return inputs.corpus.draw(inputs.basis.matrix[member], config.mixture.basis_sequences, draws)

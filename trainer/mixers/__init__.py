@@ -40,7 +40,7 @@ class Observation:
 class Mixer(Protocol):
     @property
     def needs(self) -> frozenset[str]:
-        """Which of "scores", "losses", "reference_losses" are measured for it; none: its weights never change."""
+        """Which of "scores", "losses", "reference_losses" are measured for it; none: it is asked all the same, and sees the step."""
         ...
 
     def start(self, basis: int) -> MixerState:

@@ -1,4 +1,4 @@
-"""Weights that stay: natural, uniform and importance sampling are a basis of one row."""
+"""Weights that stay: natural, uniform, temperature, importance sampling and a file's weights are a basis of one row."""
 
 from trainer.mixers import MixerState, Observation, uniform_state
 

@@ -1,0 +1,247 @@
+"""The data plane at 262,144 leaves: opening, planning a stage, and reading batches, against the tiny preset's own speed.
+
+The other readers get the very same sequences in the same order, 512 tokens each, inputs and labels as int64 tensors.
+"""
+
+import argparse
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import TypeVar
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from benchmarks.hardware import headline, today
+from data_catalog import tables
+from data_catalog.layout import Layout, Levels
+from data_catalog.tokens import TokenStore, open_tokens, write_tokens
+from trainer.bounds import Bounds, build_bounds
+from trainer.config import Data, Model, Training
+from trainer.data import Pool, stage_batches
+from trainer.model import LanguageLoss, build_model
+from trainer.plan import StagePlan, draw_stage
+
+TOPS, LENGTH, VOCABULARY, BATCH = 64, 512, 32_000, 64
+Pairs = Iterable[tuple[Tensor, Tensor]]
+Result = TypeVar("Result")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--leaves", type=int, default=262_144)
+    parser.add_argument("--leaf-tokens", type=int, default=1_200, help="on average")
+    parser.add_argument("--steps", type=int, default=100, help="of 64 sequences: a stage")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2, help="of the trainer, and workers of torch's DataLoader")
+    parser.add_argument("--folder", type=Path, default=Path(), help="where the tokens go for the time being: 2 bytes each, twice")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    levels = Levels((TOPS, arguments.leaves))
+    with TemporaryDirectory(dir=arguments.folder) as name:
+        root = Path(name)
+        write_store(root, levels, arguments.leaf_tokens)
+        opening = [timed(partial(open_pool, root, levels))[0] for _ in range(arguments.rounds)]
+        pool = open_pool(root, levels)
+        planning = [plan_times(pool, draws, arguments.rounds) for draws in (arguments.steps * BATCH, 4 * arguments.steps * BATCH)]
+        reading = read_rates(pool, root, arguments)
+    report(arguments, opening, planning, reading, trainer_rate(), pool)
+
+
+def write_store(root: Path, levels: Levels, leaf_tokens: int) -> None:
+    """A leaf holds between half and one and a half times the mean."""
+    random = np.random.Generator(np.random.Philox(key=17))
+    layout, span, parts = Layout(root, 1), levels.span(TOPS), []
+    layout.tables.mkdir(parents=True)
+    for top in range(TOPS):
+        sizes = random.integers(leaf_tokens // 2, leaf_tokens * 3 // 2, span)
+        ends = np.r_[0, np.cumsum(sizes)]
+        layout.tokens(top).parent.mkdir(parents=True)
+        values = random.integers(0, VOCABULARY, int(ends[-1])).astype(np.uint16)
+        write_tokens(layout.tokens(top), pa.LargeListArray.from_arrays(pa.array(ends), pa.array(values)))
+        same = {"top": np.full(span, top), "part": np.zeros(span, int), "rows": np.ones(span, int), "split": ["train"] * span}
+        made = {"leaf": np.arange(top * span, (top + 1) * span), "first_row": np.arange(span), "first_token": ends[:-1], "tokens": sizes}
+        parts.append(pa.table({**same, **made}).select(tables.OFFSETS.names).cast(tables.OFFSETS))
+    pq.write_table(pa.concat_tables(parts), layout.offsets)
+
+
+def open_pool(root: Path, levels: Levels) -> Pool:
+    return Pool(open_tokens(root, levels, "train", 0, version=1), LENGTH, "the benchmark")
+
+
+def plan_times(pool: Pool, draws: int, rounds: int) -> dict[str, float]:
+    """Microseconds a draw: free, bounded loosely, and bounded so that the weights must be projected."""
+    leaves = len(pool.sequences)
+    skewed = np.random.Generator(np.random.Philox(key=19)).random(leaves) ** 8
+    bounds = partial(build_bounds, Data(max_epochs=1.0), pool.sequences, pool.sequences > 0, level=leaves, length=LENGTH)
+    loose, tight = bounds(draws=draws), bounds(draws=pool.total * 3 // 4)
+    cases: list[tuple[str, np.ndarray, Bounds | None]] = [
+        ("free", pool.sequences / pool.total, None),
+        ("bounds that do not bind", pool.sequences / pool.total, loose),
+        ("bounds that bind", skewed, tight),
+    ]
+    used = np.zeros(leaves, np.int64)
+    found: dict[str, float] = {"draws": draws}
+    for name, weights, bound in cases:
+        times = [
+            timed(partial(draw_stage, stage, weights, pool.sequences, used, draws=draws, seed=0, bounds=bound))[0]
+            for stage in range(rounds)
+        ]
+        found[name] = median(times) / draws * 1e6
+    return found
+
+
+def read_rates(pool: Pool, root: Path, arguments: argparse.Namespace) -> dict[str, float]:
+    """Sequences a second of each reader, the median of rounds taken in turns; a round is one stage, in the system's cache."""
+    draws = arguments.steps * BATCH
+    weights, used = pool.sequences / pool.total, np.zeros(len(pool.sequences), np.int64)
+    plan = draw_stage(0, weights, pool.sequences, used, draws=draws, seed=0)
+    rows = save_rows(pool, plan, root / "rows")
+    readers: dict[str, Callable[[], Pairs]] = {
+        f"stage_batches, {count} {'worker' if count == 1 else 'workers'}": partial(ours, pool, plan, arguments.steps, count)
+        for count in (1, arguments.threads)
+    }
+    readers["a plain loop over sequences"] = partial(plain_loop, pool.store, plan)
+    readers[f"torch DataLoader, {arguments.threads} workers"] = partial(torch_loader, pool, plan, arguments.threads)
+    readers["datasets, memory-mapped rows, torch format"] = partial(datasets_rows, rows)
+    expected = checksum(readers["a plain loop over sequences"]())
+    times: dict[str, list[float]] = {name: [] for name in readers}
+    for _ in range(arguments.rounds):
+        for name, read in readers.items():
+            seconds, found = timed(lambda read=read: checksum(read()))  # type: ignore[misc]
+            assert found == expected, name
+            times[name].append(seconds)
+    return {name: draws / median(seconds) for name, seconds in times.items()}
+
+
+def ours(pool: Pool, plan: StagePlan, steps: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for batch in stage_batches(pool, plan, range(steps), batch_sequences=BATCH, rank=0, world=1, workers=workers, ahead=4):
+        yield batch.inputs, batch.labels
+
+
+def plain_loop(store: TokenStore, plan: StagePlan) -> Iterator[tuple[Tensor, Tensor]]:
+    """What one writes first: read each sequence, make two tensors, stack them."""
+    for first in range(0, len(plan.leaves), BATCH):
+        chosen = zip(plan.leaves[first : first + BATCH], plan.rows[first : first + BATCH], strict=True)
+        pairs = [one_sequence(store, int(leaf), int(row)) for leaf, row in chosen]
+        yield torch.stack([inputs for inputs, _ in pairs]), torch.stack([labels for _, labels in pairs])
+
+
+def one_sequence(store: TokenStore, leaf: int, row: int) -> tuple[Tensor, Tensor]:
+    first = int(store.first_token[leaf]) + row * LENGTH
+    last = min(first + LENGTH + 1, int(store.first_token[leaf] + store.tokens[leaf]))
+    window = torch.tensor(store.files[int(store.file[leaf])][first:last].astype(np.int64))
+    inputs, labels = torch.full((LENGTH,), store.pad), torch.full((LENGTH,), -100)
+    inputs[: len(window) - 1], labels[: len(window) - 1] = window[:-1], window[1:]
+    return inputs, labels
+
+
+class Sequences(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    def __init__(self, store: TokenStore, plan: StagePlan) -> None:
+        self.store, self.plan = store, plan
+
+    def __len__(self) -> int:
+        return len(self.plan.leaves)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return one_sequence(self.store, int(self.plan.leaves[index]), int(self.plan.rows[index]))
+
+
+def torch_loader(pool: Pool, plan: StagePlan, workers: int) -> Pairs:
+    """The plan is its order; the workers are started anew for each stage, as they would have to be."""
+    return torch.utils.data.DataLoader(Sequences(pool.store, plan), batch_size=BATCH, num_workers=workers)
+
+
+def save_rows(pool: Pool, plan: StagePlan, folder: Path) -> Path:
+    """The plan's sequences as rows of a dataset, shuffled on disk, and where each draw's row is."""
+    inputs, labels = pool.store.read(plan.leaves, plan.rows, LENGTH)
+    place = np.random.Generator(np.random.Philox(key=23)).permutation(len(inputs))
+    table = {
+        name: pa.FixedSizeListArray.from_arrays(pa.array(values[place].reshape(-1)), LENGTH)
+        for name, values in (("inputs", inputs), ("labels", labels))
+    }
+    datasets.disable_progress_bars()
+    datasets.Dataset(pa.table(table)).save_to_disk(str(folder))
+    np.save(folder / "order.npy", np.argsort(place))
+    return folder
+
+
+def datasets_rows(folder: Path) -> Iterator[tuple[Tensor, Tensor]]:
+    order, rows = np.load(folder / "order.npy"), datasets.load_from_disk(str(folder)).with_format("torch")
+    for first in range(0, len(order), BATCH):
+        found = rows[order[first : first + BATCH]]
+        yield found["inputs"], found["labels"]
+
+
+def trainer_rate() -> float:
+    """Sequences a second of training steps of the tiny preset, forward, backward and AdamW: the median of five."""
+    training = Training(sequence_tokens=LENGTH)
+    loss = LanguageLoss(build_model(Model(), VOCABULARY, 0, LENGTH, 0), training.precision)
+    optimizer, tokens, times = torch.optim.AdamW(loss.parameters()), torch.randint(0, VOCABULARY, (16, LENGTH)), []
+    for _ in range(6):
+        started = perf_counter()
+        loss(tokens, tokens).total.div(tokens.numel()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(perf_counter() - started)
+    return len(tokens) / median(times[1:])
+
+
+def checksum(pairs: Pairs) -> int:
+    """Touches every batch as it comes."""
+    return sum(int(inputs.sum()) * number + int(labels.sum()) for number, (inputs, labels) in enumerate(pairs, start=1))
+
+
+def timed(work: Callable[[], Result]) -> tuple[float, Result]:
+    started = perf_counter()
+    result = work()
+    return perf_counter() - started, result
+
+
+def report(
+    arguments: argparse.Namespace,
+    opening: list[float],
+    planning: list[dict[str, float]],
+    reading: dict[str, float],
+    rate: float,
+    pool: Pool,
+) -> None:
+    cases = [name for name in planning[0] if name != "draws"]
+    plans = [
+        "| microseconds a draw | " + " | ".join(f"{found['draws']:,} draws" for found in planning) + " |",
+        "|---|" + "---|" * len(planning),
+    ]
+    plans += [f"| {name} | " + " | ".join(f"{found[name]:.2f}" for found in planning) + " |" for name in cases]
+    first = next(iter(reading.values()))
+    reads = ["| | sequences/s | tokens/s | times the trainer | stage_batches is |", "|---|---|---|---|---|"]
+    reads += [
+        f"| {name} | {found:,.0f} | {found * LENGTH / 1e6:,.1f} M | {found / rate:,.0f} | {first / found:.1f} times as fast |"
+        for name, found in reading.items()
+    ]
+    lines = [
+        "# The data plane",
+        headline(),
+        f"{arguments.leaves:,} leaves in {TOPS} memory-mapped files of {int(pool.store.tokens.sum()) / 1e6:,.0f} M tokens together, "
+        f"{pool.total:,} sequences of {LENGTH}; a stage is {arguments.steps} batches of {BATCH}. "
+        f"Medians of {arguments.rounds} rounds in turns.",
+        f"Opening the catalog's tokens: {median(opening):.2f} s. "
+        f"The state of the stream, one counter a leaf: {8 * len(pool.sequences) / 2**20:.1f} MiB.",
+        "\n".join(plans),
+        f"A part of this is fixed: what {arguments.leaves:,} leaves cost a stage, however long it is.",
+        "\n".join(reads),
+        f"The trainer: the tiny preset, vocabulary {VOCABULARY:,}, fp32, {arguments.threads} threads: {rate:,.1f} sequences/s.",
+    ]
+    text = "\n\n".join(lines) + "\n"
+    print(text)
+    Path(f"benchmarks/results/{today()}-data-plane.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Every mixer on the sample corpus, for the same tokens, with seeds: with all its data, or with few tokens in each domain.
+
+Builds the catalog if it is not there, trains (runs that are done are kept), and writes a dated table.
+"""
+
+import argparse
+import json
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import data_catalog
+from benchmarks.hardware import headline, today
+from data_catalog.settings import load
+from flows.environment import prepare
+
+prepare()
+from flows.build import build  # noqa: E402 - after Prefect's settings
+from flows.report.data import read_runs  # noqa: E402
+from flows.train import train  # noqa: E402
+from pipeline.config import Build  # noqa: E402
+
+CONFIG = Path("configs/train_sample.toml")
+# What a row changes in the config; {NAME} is the folder of another row's run with the same target and seed.
+MIXERS: dict[str, dict[str, Any]] = {
+    "natural": {"mixer": "natural"},
+    "importance": {"mixer": "importance"},
+    "dga": {"mixer": "dga"},
+    "dga, no EMA": {"mixer": "dga", "ema": 1.0},
+    "dga from importance": {"mixer": "dga", "start": "{target}"},
+    "odm": {"mixer": "odm"},
+    "ado": {"mixer": "ado"},
+    "doge, proxy": {"mixer": "doge", "update_every_steps": 5},
+    "doge": {"mixer": "static", "file": "{doge, proxy}/weights.json"},
+    "doremi, proxy": {"mixer": "doremi", "reference": "{natural}/model"},
+    "doremi": {"mixer": "static", "file": "{doremi, proxy}/weights.json"},
+}
+
+
+def run(name: str, target: str, seed: int, base: Path, common: dict[str, Any], targets: list[str]) -> Path:
+    """Train one row once; return its folder."""
+
+    def folder(row: str) -> Path:
+        return base / f"{row.replace(', ', '-').replace(' ', '-')}-{target}-{seed}"
+
+    names = {row: str(folder(row)) for row in MIXERS} | {"target": target}
+    mixture = {key: value.format_map(names) if isinstance(value, str) else value for key, value in MIXERS[name].items()}
+    settings = {
+        **common,
+        **{f"mixture.{key}": value for key, value in mixture.items()},
+        "out": str(folder(name)),
+        "seed": seed,
+        "target": target,
+        "evaluation.targets": [other for other in targets if other != target],
+    }
+    train(CONFIG, tuple(f"{key}={json.dumps(value)}" for key, value in settings.items()))
+    return folder(name)
+
+
+def losses(folder: Path) -> dict[str, float]:
+    """The last loss of each held-out set, and the run's totals."""
+    [run] = read_runs([folder])
+    return {record["set"]: record["loss"] for record in run.of_kind("eval")} | dict(run.final or {})
+
+
+def table(found: dict[tuple[str, str], list[dict[str, float]]], targets: list[str]) -> list[str]:
+    """Mean ± standard error over seeds, and each mixer's difference from importance sampling, paired by seed."""
+    rows = ["| target | mixer | target loss | − importance | general loss | − importance | repeats | seconds |", "|" + "---|" * 8]
+    for target, name in product(targets, MIXERS):
+        results = found.get((name, target), [])
+        if not results or name.endswith("proxy"):
+            continue
+        columns = []
+        for key in ("target/test", "general"):
+            pairs = zip(results, found.get(("importance", target), []), strict=False)
+            gaps = [a[key] - b[key] for a, b in pairs]
+            columns += [spread([r[key] for r in results]), spread(gaps) if gaps and name != "importance" else ""]
+        means = [np.mean([r[name] for r in results]) for name in ("repeats", "seconds")]
+        rows.append(f"| {target} | {name} | {' | '.join(columns)} | {means[0]:.2f} | {means[1]:.0f} |")
+    return rows
+
+
+def spread(values: list[float]) -> str:
+    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
+    return f"{np.mean(values):.4f} ± {error:.4f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--targets", nargs="+", default=["heldout_biomed", "heldout_law"])
+    parser.add_argument("--mixers", nargs="+", default=list(MIXERS), choices=list(MIXERS))
+    parser.add_argument("--tokens-per-domain", type=int)
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="of every run, values in JSON")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    catalog = Path(build(load(Build, Path("configs/sample.toml"))))
+    scarce = arguments.tokens_per_domain
+    common = {"training.steps": arguments.steps} | {k: json.loads(v) for k, _, v in (text.partition("=") for text in arguments.overrides)}
+    if scarce:
+        common["data.tokens_per_domain"] = scarce
+    setting = f"{scarce}-tokens-per-domain" if scarce else "all-data"
+    out = arguments.out or Path(f"benchmarks/results/{today()}-mixers-{setting}.md")
+    found: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for seed, target, name in product(
+        range(arguments.seeds), arguments.targets, arguments.mixers
+    ):  # an early stop leaves whole comparisons
+        folder = run(name, target, seed, Path("runs/mixers") / setting, common, arguments.targets)
+        found.setdefault((name, target), []).append(losses(folder))
+        write(out, catalog, found, arguments, common)
+    print(out.read_text(encoding="utf-8"))
+
+
+def write(
+    out: Path, catalog: Path, found: dict[tuple[str, str], list[dict[str, float]]], arguments: argparse.Namespace, common: Any
+) -> None:
+    opened = data_catalog.open(catalog)
+    parameters = int(next(iter(found.values()))[0]["model_parameters"])
+    tokens = next(iter(found.values()))[0]["tokens"] / 1e6
+    scarce = arguments.tokens_per_domain
+    text = [
+        f"# Mixers: sample corpus, {f'{scarce:,} tokens a domain' if scarce else 'all its data'}, tiny model",
+        headline(),
+        f"Catalog `{opened.manifest['fingerprint'][:12]}`: {opened.manifest['documents']:,} documents, "
+        f"domains {list(opened.levels.granularities)}. Model: Llama-style, {parameters:,} parameters; `{CONFIG}` with {json.dumps(common)}; "
+        f"{tokens:.2f} M tokens a run. Losses in nats per token on held-out text, at the end; mean ± standard error over {arguments.seeds} seeds; "
+        "differences are paired by seed. Repeats: sequences drawn / distinct sequences drawn. "
+        "doge and doremi: a static run with the weights that a proxy run of the same size found (its time is not counted).",
+        "\n".join(table(found, arguments.targets)),
+    ]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

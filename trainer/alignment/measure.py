@@ -1,0 +1,117 @@
+"""Measuring: which backend scores which sequences, and what the scores of single sequences say of the basis members.
+
+Fresh sequences: `measure`. The training batch itself: `backward_and_score` in place of a step's backward pass, then `batch_alignment`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from data_catalog.tokens import IGNORED
+from trainer.alignment import Alignment, Direction, Members
+from trainer.alignment.estimate import estimate, importance_weights
+from trainer.alignment.exact import exact_alignment
+from trainer.alignment.finite_difference import finite_differences
+from trainer.alignment.ghost import Ghost
+from trainer.alignment.probes import member_probes, pooled_probes
+from trainer.config import Train
+from trainer.data import Batch
+from trainer.distributed import Team
+from trainer.engine import Engine
+from trainer.inputs import Inputs
+
+SequenceBackend = Literal["ghost", "finite_difference"]  # those with a score for each sequence
+
+
+@dataclass(frozen=True)
+class Scored:
+    """This process's sequences of one batch. Losses and scores are those of a sequence's sum of nats, not of its mean."""
+
+    leaves: Int[np.ndarray, " sequences"]
+    tokens: Int[Tensor, " sequences"]  # labels that are not masked
+    losses: Float[Tensor, " sequences"]  # nats
+    scores: Float[Tensor, " sequences"]  # inner product of the gradient with v, fp64
+    shares: Mapping[str, float] = field(default_factory=dict)  # sum of the scores by parameter name; empty where unknown
+
+
+def measure(engine: Engine, direction: Direction, config: Train, inputs: Inputs, stage: int) -> Alignment:
+    """Every member's alignment with `direction`, on fresh sequences; leaves no gradient behind.
+
+    A backend that scores single sequences takes all members' draws as one sample, from the mean of the members' distributions: each
+    sequence counts for every member that could have drawn it (the balance heuristic, Veach & Guibas 1995).
+    """
+    mixture = config.mixture
+    if mixture.backend == "exact":
+        return exact_alignment(engine, direction, member_probes(config, inputs, stage), mixture.scores)
+    scored = []
+    for leaves, batch in pooled_probes(engine, config, inputs, stage):
+        if mixture.backend == "ghost":
+            scored.append(backward_and_score(engine, direction, batch, leaves, "ghost", shared=False)[1])
+            engine.clear()  # what the backward pass that carried the scores left behind
+        else:
+            scored.append(_differences(engine, direction, batch, leaves))
+    matrix = inputs.basis.matrix
+    return batch_alignment(engine.team, matrix, matrix.mean(axis=0), scored)
+
+
+def backward_and_score(
+    engine: Engine,
+    direction: Direction,
+    batch: Batch,
+    leaves: Int[np.ndarray, " sequences"],
+    backend: SequenceBackend,
+    *,
+    shared: bool = True,
+) -> tuple[Float[Tensor, ""], Scored]:
+    """`engine.backward(batch, shared=shared)`, and its sequences' scores at the parameters as they are.
+
+    Args:
+        leaves: of this process's sequences.
+
+    Returns:
+        This process's share of the mean loss, as `Engine.backward` does; and its sequences, scored.
+    """
+    if backend == "finite_difference":
+        scored = _differences(engine, direction, batch, leaves)
+        return engine.backward(batch, shared=shared)[0], scored
+    with Ghost(engine, direction) as ghost:
+        share, losses = engine.backward(batch, shared=shared)
+    return share, Scored(leaves, _tokens(batch, losses), losses, ghost.scores[: len(leaves)], ghost.shares)
+
+
+def batch_alignment(
+    team: Team, matrix: Float[np.ndarray, "basis leaves"], density: Float[np.ndarray, " leaves"], scored: Sequence[Scored]
+) -> Alignment:
+    """The members' alignment from sequences drawn by `density`, a leaf's sequences uniformly: importance weights `p_i(c) / q(c)`.
+
+    Args:
+        scored: this process's sequences of one batch, or of several scored with the same direction.
+    """
+    weights = importance_weights(matrix, np.concatenate([one.leaves for one in scored]), density)
+    scores, tokens, losses = (torch.cat([getattr(one, name) for one in scored]) for name in ("scores", "tokens", "losses"))
+    shares = {name: sum(one.shares[name] for one in scored) for name in scored[0].shares}
+    return estimate(scores, tokens, losses, weights, team, shares)
+
+
+def member_losses(engine: Engine, config: Train, inputs: Inputs, stage: int) -> Members:
+    """Every member's nats a token on the sequences that `measure` draws at this stage; with a reference model's engine, its on the same."""
+    scored = []
+    for leaves, batch in pooled_probes(engine, config, inputs, stage):
+        losses = engine.losses(batch)
+        scored.append(Scored(leaves, _tokens(batch, losses), losses, losses.double()))
+    matrix = inputs.basis.matrix
+    return batch_alignment(engine.team, matrix, matrix.mean(axis=0), scored).losses
+
+
+def _differences(engine: Engine, direction: Direction, batch: Batch, leaves: Int[np.ndarray, " sequences"]) -> Scored:
+    scores, losses = finite_differences(engine, direction, batch)
+    return Scored(leaves, _tokens(batch, losses), losses, scores)
+
+
+def _tokens(batch: Batch, losses: Tensor) -> Int[Tensor, " sequences"]:
+    return (batch.labels != IGNORED).sum(1).to(losses.device)

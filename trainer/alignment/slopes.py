@@ -1,0 +1,73 @@
+"""How fast each sequence's loss changes when one module's parameters move along a direction: `<d loss_j / d parameter, V>`.
+
+All that is asked for is what the module was given and the gradient at what it gave back. At a linear layer the gradient of sequence j is
+`sum_t delta_t a_t^T`, with a_t the input and delta_t the gradient at the output, so the slope is `sum_t <delta_t, V a_t>`: one more product
+of the size of the forward pass, and no sequence's gradient is ever formed. At an embedding V a_t is a row of V. At any other module it is
+the tangent of the module's own forward pass along V.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, jvp
+from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
+
+Slopes = Float[Tensor, " sequences"]
+
+
+def module_slopes(
+    module: nn.Module,
+    along: Mapping[str, Tensor],
+    inputs: tuple[Tensor, ...],
+    delta: Float[Tensor, "..."],
+    sequences: int,
+    autocast: AbstractContextManager[None],
+) -> dict[str, Slopes]:
+    """The slopes of each parameter in `along`, fp64.
+
+    Args:
+        along: the direction, by the module's own attribute.
+        inputs: what `module` was called with; their first dimension may be 1 where all sequences share them, as positions.
+        delta: the gradient at its output, sequence after sequence. Products run in its type, the one that autocast has chosen.
+        autocast: what `module` ran under.
+    """
+    found = {}
+    for name, v in along.items():
+        if type(module).forward in (nn.Linear.forward, Conv1D.forward):
+            slopes = _linear(module, name, v.to(delta.dtype), inputs[0].to(delta.dtype), delta)
+        elif isinstance(module, nn.Embedding) and type(module).forward is nn.Embedding.forward:
+            slopes = _embedding(module, v, inputs[0], delta)
+        else:
+            with autocast:
+                tangent = _tangent(module, name, v, inputs)
+            slopes = torch.linalg.vecdot(delta, tangent.to(delta.dtype))
+        found[name] = slopes.reshape(sequences, -1).sum(1, dtype=torch.float64)
+    return found
+
+
+def _linear(module: nn.Module, name: str, v: Tensor, given: Tensor, delta: Tensor) -> Tensor:
+    if name == "bias":
+        return delta @ v
+    if isinstance(module, Conv1D):
+        v = v.T
+    out, into = v.shape
+    if out > into:  # the smaller intermediate of the two
+        return torch.linalg.vecdot(delta @ v, given)
+    return torch.linalg.vecdot(delta, given @ v.T)
+
+
+def _embedding(module: nn.Embedding, v: Tensor, tokens: Tensor, delta: Tensor) -> Tensor:
+    slopes = torch.linalg.vecdot(delta, functional.embedding(tokens, v).to(delta.dtype))
+    if module.padding_idx is None:
+        return slopes
+    return slopes.masked_fill(tokens == module.padding_idx, 0.0)  # its row has no gradient, whatever V says
+
+
+def _tangent(module: nn.Module, name: str, v: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+    value = module.get_parameter(name).detach()
+    tangent: Tensor = jvp(lambda moved: functional_call(module, {name: moved}, inputs), (value,), (v.to(value.dtype),))[1]
+    return tangent

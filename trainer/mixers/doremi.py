@@ -1,0 +1,36 @@
+"""DoReMi: weight goes where the loss exceeds a reference model's, averaged for a second, static run."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainer.mixers import MixerState, Observation, uniform_state
+from trainer.mixers.average import averaged
+from trainer.mixers.evidence import filled
+from trainer.mixers.simplex import ascend
+
+ETA = 1.0
+SMOOTHING = 1e-3  # share of even weights in each update
+
+
+@dataclass(frozen=True)
+class DoReMi:
+    """`alpha <- (1 - c) * normalise(alpha * exp(eta * max(loss - reference, 0))) + c / k` (Xie et al. 2023, algorithm 1).
+
+    The recursion runs on the smoothed weights, as published. The paper clips the excess of every token; here a member's mean excess is
+    clipped, since only means are measured. Sequences are drawn by alpha, where the paper draws uniformly and weighs the loss: the
+    same gradient on average. The mean of alpha over the updates is the result.
+    """
+
+    eta: float = ETA
+    smoothing: float = SMOOTHING
+    needs: frozenset[str] = frozenset({"losses", "reference_losses"})
+
+    def start(self, basis: int) -> MixerState:
+        return uniform_state(basis)
+
+    def propose(self, state: MixerState, seen: Observation) -> MixerState:
+        excess = filled(np.maximum(seen.losses - seen.reference_losses, 0.0))
+        stepped = np.exp(ascend(state.log_alpha, self.eta * excess))
+        alpha = (1.0 - self.smoothing) * stepped + self.smoothing / len(stepped)
+        return MixerState(np.log(alpha), alpha, averaged(state.memory, alpha))

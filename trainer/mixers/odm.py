@@ -1,0 +1,42 @@
+"""Online data mixing: Exp3 with the training losses as rewards."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainer.mixers import MixerState, Observation, uniform_state
+from trainer.mixers.evidence import filled
+from trainer.mixers.simplex import ascend
+
+KEPT = 0.9  # of the moving average of rewards, at each update
+
+
+@dataclass(frozen=True)
+class Odm:
+    """Exp3 with a moving average (Albalak, Pan, Raffel & Wang 2023, algorithm 1):
+
+        R_i   <- 0.9 R_i + 0.1 exp(loss_i)
+        eps_t  = min(1 / k, sqrt(ln k / (k t)))
+        pi     = (1 - k eps_t) * softmax(eps_{t-1} R) + eps_t
+
+    t counts optimizer steps. Exp3 divides a reward by the chance that it was seen, since a step shows one domain's; here every member's
+    loss is measured at every update, and the chance is 1. Alpha is the softmax, sampling is pi.
+    """
+
+    needs: frozenset[str] = frozenset({"losses"})
+
+    def start(self, basis: int) -> MixerState:
+        return uniform_state(basis)
+
+    def propose(self, state: MixerState, seen: Observation) -> MixerState:
+        members = len(state.sampling)
+        rewards = KEPT * state.memory.get("rewards", np.zeros(members)) + (1.0 - KEPT) * np.exp(filled(seen.losses))
+        log_alpha = ascend(np.zeros(members), exploration(members, seen.step - 1) * rewards)
+        even = exploration(members, seen.step)
+        return MixerState(log_alpha, (1.0 - members * even) * np.exp(log_alpha) + even, {"rewards": rewards})
+
+
+def exploration(members: int, step: int) -> float:
+    """Weight that each member keeps for being tried: 1 / members at first, shrinking with the square root of the steps done."""
+    return min(1.0 / members, math.sqrt(math.log(members) / (members * step))) if step > 0 else 1.0 / members

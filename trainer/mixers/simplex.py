@@ -1,0 +1,37 @@
+"""Steps on the simplex, in logarithms."""
+
+import numpy as np
+
+from trainer.mixers import Weights
+
+
+def log_normalised(logits: Weights) -> Weights:
+    """The logarithm of softmax(logits), without overflow; the only place where weights are made to sum to 1."""
+    shifted = logits - logits.max()
+    log_weights: Weights = shifted - np.log(np.exp(shifted).sum())
+    return log_weights
+
+
+def divergence(new: Weights, old: Weights) -> float:
+    """KL(new || old) in nats, both given as logarithms."""
+    return float((np.exp(new) * (new - old)).sum())
+
+
+def ascend(log_alpha: Weights, gains: Weights, most_change: float | None = None) -> Weights:
+    """One step of mirror ascent with the entropy as its mirror map: `alpha * exp(gains)`, normalised (Beck & Teboulle 2003, section 5).
+
+    Args:
+        gains: step size times gradient.
+        most_change: cap on KL(new || old), nats. A longer step is shortened to `alpha * exp(s * gains)` with the s in (0, 1) that
+            reaches the cap exactly: the divergence grows with s, by s times the variance of the gains.
+    """
+    whole = log_normalised(log_alpha + gains)
+    if most_change is None or divergence(whole, log_alpha) <= most_change:
+        return whole
+    low, high = 0.0, 1.0
+    while low < (middle := 0.5 * (low + high)) < high:  # until no float lies between
+        if divergence(log_normalised(log_alpha + middle * gains), log_alpha) <= most_change:
+            low = middle
+        else:
+            high = middle
+    return log_normalised(log_alpha + low * gains)
