@@ -125,9 +125,10 @@ def write(
         f"# Mixers: sample corpus, {f'{scarce:,} tokens a domain' if scarce else 'all its data'}, tiny model",
         headline(),
         f"Catalog `{opened.manifest['fingerprint'][:12]}`: {opened.manifest['documents']:,} documents, "
-        f"domains {list(opened.levels.granularities)}. Model: Llama-style, {parameters:,} parameters; `{CONFIG}` with {json.dumps(common)}; "
-        f"{tokens:.2f} M tokens a run. Losses in nats per token on held-out text, at the end; mean ± standard error over {arguments.seeds} seeds; "
-        "differences are paired by seed. Repeats: sequences drawn / distinct sequences drawn. "
+        f"domains {list(opened.levels.granularities)}. Model: Llama-style, {parameters:,} parameters; "
+        f"`{CONFIG}` with {json.dumps(common)}; {tokens:.2f} M tokens a run. Losses in nats per token on held-out text, at the end; "
+        f"mean ± standard error over {arguments.seeds} seeds; differences are paired by seed. "
+        "Repeats: sequences drawn / distinct sequences drawn. "
         "doge and doremi: a static run with the weights that a proxy run of the same size found (its time is not counted).",
         "\n".join(table(found, arguments.targets)),
     ]

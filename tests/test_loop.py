@@ -15,11 +15,11 @@ from data_catalog.tables import WEIGHTS
 from data_catalog.tokens import open_tokens
 from tests.tiny_catalog import ENCODER, LEVELS, write_tiny_catalog
 from tests.tiny_training import records, tiny_config, without_clock
+from trainer.begin import begin
 from trainer.config import Train
 from trainer.distributed import Team
 from trainer.inputs import open_inputs
 from trainer.loop import train
-from trainer.begin import begin
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,9 @@ def test_the_weight_log_has_a_row_a_stage_and_moves_to_the_target(config: Train)
 def test_losses_fall_and_evaluations_come_when_they_should(config: Train) -> None:
     evals = [(record["step"], record["set"]) for record in records(config.out, "eval")]
     during = ["target/validation", "general"]
-    assert evals == [(0, s) for s in during] + [(14, s) for s in during] + [(28, s) for s in (*during, "target/test", "other/test", "domain/0")]
+    assert evals == [(0, s) for s in during] + [(14, s) for s in during] + [
+        (28, s) for s in (*during, "target/test", "other/test", "domain/0")
+    ]
     losses = [record["loss"] for record in records(config.out, "eval") if record["set"] == "target/validation"]
     assert losses[0] == pytest.approx(np.log(64), abs=0.2)  # nothing learned: uniform over the vocabulary
     assert losses[-1] < losses[0] - 1.5
