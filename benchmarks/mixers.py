@@ -97,7 +97,8 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="of every run, values in JSON")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    catalog = Path(build(load(Build, Path("configs/sample.toml"))))
+    config = load(Build, Path("configs/sample.toml"))
+    catalog = config.out if (config.out / "catalog.json").is_file() else Path(build(config))
     scarce = arguments.tokens_per_domain
     common = {"training.steps": arguments.steps} | {k: json.loads(v) for k, _, v in (text.partition("=") for text in arguments.overrides)}
     if scarce:

@@ -20,7 +20,6 @@ app = typer.Typer(
     epilog="Start with `clustermix demo`: it builds a catalog from text on this machine, trains on it, and writes a report.",
 )
 app.add_typer(fetch.app, name="fetch")
-Changed = Literal["config", "catalog", "tokenizer"]
 Runners = Literal["threads", "processes", "dask", "ray"]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config key, e.g. --set cluster.beam=4")]
 Version = Annotated[int | None, typer.Option("--version", min=1, help="An earlier version of the catalog; the newest if not given.")]
@@ -139,7 +138,9 @@ def train(
     config: Annotated[Path, typer.Argument(help="A TOML file; see configs/.")],
     overrides: Set = None,
     processes: Annotated[int, typer.Option(min=1, help="One process a GPU, or CPU processes.")] = 1,
-    accept: Annotated[list[Changed] | None, typer.Option(help="Go on with a begun run although this is not what it began with.")] = None,
+    accept: Annotated[
+        list[str] | None, typer.Option(metavar="config|catalog|tokenizer", help="Go on with a begun run although this has changed.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the run would draw, need and cost. Writes nothing.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -8,7 +8,7 @@ from trainer.alignment import Direction
 from trainer.alignment.direction import dots, gradients, target_direction
 from trainer.alignment.finite_difference import finite_differences, halving_error
 from trainer.data import Batch
-from trainer.engine import Engine
+from trainer.engine import Engine, build_engine
 
 
 def toward_a_target(engine: Engine) -> Direction:
@@ -75,3 +75,12 @@ def test_a_process_without_a_sequence_scores_none() -> None:
     engine, empty = tiny_engine(tiny_model()), tiny_batch(2)
     found = finite_differences(engine, toward_a_target(engine), Batch(empty.inputs[:0], empty.labels[:0], empty.total))
     assert [tensor.tolist() for tensor in found] == [[], []]
+
+
+@pytest.mark.slow
+def test_compiled_layers_have_the_same_slopes() -> None:
+    plain = tiny_engine(tiny_model())
+    direction, batch = toward_a_target(plain), tiny_batch()
+    expected = by_autograd(plain, direction, batch)
+    compiled = build_engine(plain.model, plain.training.model_copy(update={"compile": True}), plain.team)
+    assert off(finite_differences(compiled, direction, batch)[0], expected) < 5e-4

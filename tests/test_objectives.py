@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from data_catalog import UserError
 from data_catalog.tokens import open_target
 from tests.tiny_catalog import write_tiny_catalog
+from tests.tiny_models import tiny_engine
 from tests.tiny_questions import END, add_quiz
 from tests.tiny_training import tiny_config
 from trainer.config import Model, Train, Training
@@ -86,7 +87,8 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 def question_loss(engine: Engine, catalog: Path, question: Question) -> Tensor:
-    lengths = [len(text.encode()) for text in question.completions]
+    prompt, *whole = encode(open_tokenizer(catalog), [question.prompt, *(question.prompt + text for text in question.completions)])
+    lengths = [len(ids) - len(prompt) for ids in whole]
     mean = sum(lengths) / len(lengths)
     scores = [log_likelihood(engine, catalog, question.prompt, c) * mean / n for c, n in zip(question.completions, lengths, strict=True)]
     return -torch.stack(scores).log_softmax(0)[question.right]
@@ -105,6 +107,14 @@ def test_gradient_of_choosing(catalog: Path, engine: Engine) -> None:
     assert float(share) == pytest.approx(loss.item(), rel=1e-5)
     assert loss.item() > 0.1
     assert_same(found, gradient(engine))
+
+
+def test_an_untrained_model_finds_all_choices_alike(catalog: Path) -> None:
+    objective, _ = of(catalog, "choices")
+    model = build_model(Model(hidden_size=32, layers=2, heads=2), open_tokenizer(catalog).get_vocab_size(), 0, LENGTH, seed=3)
+    questions = read_questions(catalog, "quiz", "validation", "\nAnswer:")
+    found = replace(objective, most=100).evaluate(tiny_engine(model))[0]  # type: ignore[type-var]
+    assert found.loss == pytest.approx(np.mean([math.log(len(q.completions)) for q in questions]), abs=0.4)
 
 
 def test_a_step_against_it_makes_the_right_choice_likelier(catalog: Path, engine: Engine) -> None:

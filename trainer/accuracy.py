@@ -76,7 +76,7 @@ def accuracy(
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     with redirect_stdout(sys.stderr):  # where its progress bars are
         results = simple_evaluate(
-            model=HFLM(pretrained=str(model), device=device, batch_size=batch_sequences, add_bos_token=False),
+            model=HFLM(pretrained=str(model), device=device or _device(), batch_size=batch_sequences, add_bos_token=False),
             tasks=[_config(task) for task in tasks],
             task_manager=TaskManager(include_defaults=False),  # theirs are on the hub
             limit=limit,
@@ -91,6 +91,12 @@ def accuracy(
         "versions": {name: version(name) for name in ("lm_eval", "torch", "transformers")},
         "tasks": {task.name: _result(task, limit, results["results"][task.name]) for task in tasks},
     }
+
+
+def _device() -> str:
+    import torch  # noqa: PLC0415 - the harness has it anyway
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _config(task: TaskFile) -> dict[str, Any]:

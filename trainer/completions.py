@@ -69,7 +69,7 @@ def complete(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], length: int
     ids = [[*tokens, *closing][-(length + 1) :] for tokens in whole]
     sizes = np.array([len(tokens) for tokens in ids], np.int64)
     asked = [len(tokens) + len(closing) - len(prompt) for tokens, prompt in zip(whole, prompts, strict=True)]
-    counted = np.minimum(np.array(asked, np.int64), sizes - 1)
+    counted = np.clip(np.array(asked, np.int64), 1, sizes - 1)  # at least one: a token may hold the end of one and all of the other
     store = TokenStore({0: np.concatenate(ids)}, np.zeros_like(sizes), np.cumsum(sizes) - sizes, sizes, pad=ids[0][-1])
     return Completions(store, counted, length)
 

@@ -110,12 +110,6 @@ def ratio_and_error(
     return ratio, math.sqrt(count / (count - 1) * squares) / sizes if count > 1 else math.nan
 
 
-def mean_loss(engine: Engine, chosen: EvaluationSet) -> float:
-    """Nats per token over all tokens of the set; each process takes its share of the sequences."""
-    batch = chosen.pool.read(chosen.leaves, chosen.rows, part(len(chosen.leaves), engine.team.rank, engine.team.world))
-    return float(engine.team.sum(engine.losses(batch).double().sum())) / batch.total
-
-
 def part(count: int, rank: int, world: int) -> slice:
     """A process's share of `count` things; the shares of all processes, in order, are the whole."""
     return slice(rank * count // world, (rank + 1) * count // world)

@@ -99,8 +99,9 @@ class AnswerLoss:
 class ChoiceLoss:
     """`-log softmax_c(s_c)` at the right choice, in nats per question; s_c is the log-likelihood of choice c given the prompt.
 
-    So that a short choice has no advantage, a log-likelihood counts as that of a choice of its question's mean length in bytes:
-    `s_c = log p_c * mean(bytes) / bytes_c`. Choices of one length, letters for example, have their plain log-likelihoods.
+    So that a short choice has no advantage, a log-likelihood counts as that of a choice of its question's mean number of tokens n:
+    `s_c = log p_c * mean(n) / n_c`. An untrained model, to which all tokens are alike, then finds all choices alike; choices of one
+    length, letters for example, have their plain log-likelihoods.
     """
 
     align: Choices
@@ -110,14 +111,14 @@ class ChoiceLoss:
     seed: int
 
     def backward(self, engine: Engine, stage: int) -> Tensor:
-        """In two passes. A question's loss has the derivative `mean(bytes) / bytes_c * (1[c is right] - softmax_c(s))` in `-log p_c`: a
-        forward pass gives these factors, and a second pass weighs the gradient of each choice with its own.
+        """In two passes. A question's loss has the derivative `mean(n) / n_c * (1[c is right] - softmax_c(s))` in `-log p_c`: a forward
+        pass gives these factors, and a second pass weighs the gradient of each choice with its own.
         """
         chosen = walk(self.seed, "target", stage * self.count, self.count, len(self.align))
         mine = chosen[part(self.count, engine.team.rank, engine.team.world)]
         rows, owners, places = self.align.rows(mine)
         batch = self.align.completions.read(rows)
-        scales = _scales(self.align.bytes[rows], owners, len(mine))
+        scales = _scales(self.align.completions.counted[rows], owners, len(mine))
         table = _table(-engine.losses(batch).double().cpu() * scales, owners, places, len(mine))
         logs, right = table.log_softmax(1), (torch.arange(len(mine)), torch.from_numpy(self.align.right[mine]))
         errors = -logs.exp()
@@ -126,18 +127,22 @@ class ChoiceLoss:
         return (-logs[right].sum() / self.count).to(engine.team.device)
 
     def evaluate(self, engine: Engine) -> list[HeldOut]:
-        """The mean loss of a question, and how often the right choice has the highest log-likelihood, plain and scaled as in the loss."""
+        """The mean loss of a question, and how often the right choice has the highest log-likelihood, plain and per byte."""
         kept, team = self.validation, engine.team
         chosen = walk(self.seed, "evaluate", 0, min(self.most, len(kept)), len(kept))
         mine = chosen[part(len(chosen), team.rank, team.world)]
         rows, owners, places = kept.rows(mine)
         plain = -engine.losses(kept.completions.read(rows)).double().cpu()
-        scaled = _table(plain * _scales(kept.bytes[rows], owners, len(mine)), owners, places, len(mine))
+        scales = (
+            torch.ones_like(plain),
+            _scales(kept.completions.counted[rows], owners, len(mine)),
+            1 / torch.from_numpy(kept.bytes[rows]),
+        )
+        by_sum, by_token, by_byte = (_table(plain * scale, owners, places, len(mine)) for scale in scales)
         right = torch.from_numpy(kept.right[mine])
-        losses = -scaled.log_softmax(1)[torch.arange(len(mine)), right]
-        hits, scaled_hits = ((scores.argmax(1) == right).double() for scores in (_table(plain, owners, places, len(mine)), scaled))
-        ones = torch.ones_like(losses)
-        sums = torch.stack([moments(values, ones).sum(0) for values in (losses, hits, scaled_hits)])
+        losses = -by_token.log_softmax(1)[torch.arange(len(mine)), right]
+        values = (losses, *((scores.argmax(1) == right).double() for scores in (by_sum, by_byte)))
+        sums = torch.stack([moments(of_each, torch.ones_like(of_each)).sum(0) for of_each in values])
         loss, accuracy, normalised = (ratio_and_error(*row) for row in team.sum(sums.to(team.device)).tolist())
         return [HeldOut("target/validation/choices", *loss, len(chosen), None, *accuracy, normalised[0])]
 
@@ -160,7 +165,7 @@ def backward_weighted(engine: Engine, batch: Batch, weights: Float[Tensor, " seq
         (engine.loss(inputs, labels).total * factor).backward()
 
 
-def _scales(lengths: Float[np.ndarray, " rows"], owners: Int[np.ndarray, " rows"], questions: int) -> Float[Tensor, " rows"]:
+def _scales(lengths: Int[np.ndarray, " rows"], owners: Int[np.ndarray, " rows"], questions: int) -> Float[Tensor, " rows"]:
     """The mean length of a question's choices over the length of each."""
     means = np.bincount(owners, lengths, questions) / np.maximum(np.bincount(owners, minlength=questions), 1)
     return torch.from_numpy(means[owners] / lengths)
