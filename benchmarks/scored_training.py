@@ -16,7 +16,6 @@ from data_catalog.mixture import Basis
 from trainer.alignment import Alignment, Direction
 from trainer.alignment.direction import target_direction
 from trainer.alignment.measure import Scored, SequenceBackend, backward_and_score, batch_alignment, measure
-from trainer.alignment.probes import target_probe
 from trainer.basis import build_basis
 from trainer.config import Mixture, Train
 from trainer.data import Batch
@@ -60,7 +59,7 @@ class ScoredTraining:
         return self.inputs.basis.matrix.mean(axis=0)
 
     def direction(self, stage: int) -> Direction:
-        return target_direction(self.engine, target_probe(self.engine, self.config, self.inputs.align, stage))
+        return target_direction(self.engine, lambda: self.inputs.objective.backward(self.engine, stage))
 
     def probes(self, backend: str, scores: str, sequences: int, direction: Direction, stage: int) -> Alignment:
         changed = {"backend": backend, "scores": scores, "basis_sequences": sequences}

@@ -78,7 +78,7 @@ def test_accuracy_of_a_run_without_a_network(run: Path, monkeypatch: pytest.Monk
     assert torch.equal(torch.get_rng_state(), state)
     assert json.loads((run / "accuracy.json").read_text()) == found
     assert found["tasks"].keys() == {"quiz_test"}
-    assert found["tasks"]["quiz_test"].keys() == {"questions", "chance", "acc", "acc_stderr", "acc_bytes", "acc_bytes_stderr"}
+    assert found["tasks"]["quiz_test"].keys() == {"questions", "chance", "acc", "acc_stderr", "acc_bytes", "acc_bytes_stderr", "left_out"}
     assert found["tasks"]["quiz_test"]["questions"] == 4
     assert found["versions"]["lm_eval"]
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,14 +23,20 @@ from trainer.alignment import Alignment, Direction
 from trainer.alignment.direction import dots, gradients, target_direction
 from trainer.alignment.exact import PARTS, exact_alignment
 from trainer.alignment.measure import Scored, backward_and_score, batch_alignment, measure, member_losses
-from trainer.alignment.probes import member_probes, members_probe, target_probe
+from trainer.alignment.probes import member_probes, members_probe
 from trainer.config import Train
 from trainer.data import Batch, Pool
 from trainer.distributed import Team
 from trainer.engine import Engine, build_engine
+from trainer.objectives import TextLoss
 
 TOLERANCES = {"ghost": 1e-5, "finite_difference": 1e-3}  # the latter's rounding is that of sequences of twelve tokens
 BASIS = Basis(("first", "second", "both"), np.array([[1.0, 0, 0, 0], [0, 0.5, 0.5, 0], [0.3, 0.2, 0.1, 0.4]]))
+
+
+def text_loss(engine: Engine, align: Pool) -> Callable[[], torch.Tensor]:
+    """The target objective of a run on text."""
+    return partial(TextLoss(align, settings().mixture.target_sequences, settings().seed).backward, engine, 0)
 
 
 class Texts:
@@ -69,7 +76,7 @@ def texts() -> SimpleNamespace:
 
 
 def toward_target(engine: Engine) -> Direction:
-    return target_direction(engine, target_probe(engine, settings(), texts().align, 0))
+    return target_direction(engine, text_loss(engine, texts().align))
 
 
 def near(found: Any, expected: Any, tolerance: float) -> None:
@@ -206,7 +213,7 @@ def squared_norms(team: Team) -> list[float]:
 def measured(team: Team, kind: str = "ddp") -> tuple[dict[str, Alignment], list[int]]:
     engine = build_engine(tiny_model(), settings(parallel=kind).training, team)
     inputs, sent, found = texts(), [], {}
-    direction = target_direction(engine, target_probe(engine, settings(), inputs.align, 0), torch.optim.AdamW(engine.parameters().values()))
+    direction = target_direction(engine, text_loss(engine, inputs.align), torch.optim.AdamW(engine.parameters().values()))
     reduce = dist.all_reduce
 
     def counting(tensor: torch.Tensor, *arguments: Any, **named: Any) -> Any:

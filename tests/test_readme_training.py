@@ -24,7 +24,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     catalog = add_quiz(write_tiny_catalog(tmp_path / "catalogs" / "sample"))
     (catalog / "targets" / "quiz").rename(catalog / "targets" / "mmlu")
     (tmp_path / "configs").mkdir()
-    recipe = f'catalog = "catalogs/sample"\nout = "runs/sample-dga"\n{CONFIG}'.replace("steps = 28", "steps = 10")
+    recipe = f'catalog = "catalogs/sample"\nout = "runs/sample-dga"\n{CONFIG}'.replace("steps = 28", "steps = 10").replace(
+        "tokens = 16", "tokens = 64"
+    )
     (tmp_path / "configs" / "train_sample.toml").write_text(recipe)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -5,12 +5,14 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from data_catalog.errors import UserError
 from data_catalog.manifest import write_json
+from trainer.questions import Question
 from trainer.task_files import TaskFile, read_tasks, write_task
 
 METRICS = ("acc", "acc_bytes")  # the likeliest choice is right: by log-likelihood, and by log-likelihood over bytes of UTF-8
@@ -61,11 +63,11 @@ def accuracy(
     A prompt is encoded without a leading special token, as the catalog's documents are, and loses its beginning where it is too long.
 
     Returns:
-        Settings and versions; and by task the number of questions, the accuracy of a random choice, `acc` and `acc_bytes`, and the
-        standard error of each.
+        Settings and versions; and by task the number of questions, and of those left out because a choice is longer than the model's
+        window; the accuracy of a random choice, `acc` and `acc_bytes`, and the standard error of each.
 
     Raises:
-        UserError: the harness is not installed.
+        UserError: the harness is not installed, or no question of a task fits the model.
     """
     try:
         from lm_eval import simple_evaluate  # noqa: PLC0415 - seconds, and an extra of its own
@@ -75,11 +77,12 @@ def accuracy(
         raise UserError("accuracy is measured by lm-evaluation-harness, which is not installed: pip install 'clustermix[eval]'") from error
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     with redirect_stdout(sys.stderr):  # where its progress bars are
+        language_model = HFLM(pretrained=str(model), device=device or _device(), batch_size=batch_sequences, add_bos_token=False)
+        asked = [_fitting(task, limit, language_model) for task in tasks]
         results = simple_evaluate(
-            model=HFLM(pretrained=str(model), device=device or _device(), batch_size=batch_sequences, add_bos_token=False),
-            tasks=[_config(task) for task in tasks],
+            model=language_model,
+            tasks=[_config(task) for task in asked],
             task_manager=TaskManager(include_defaults=False),  # theirs are on the hub
-            limit=limit,
             log_samples=False,
             random_seed=None,
             numpy_random_seed=None,
@@ -89,8 +92,24 @@ def accuracy(
         "model": str(model),
         "limit": limit,
         "versions": {name: version(name) for name in ("lm_eval", "torch", "transformers")},
-        "tasks": {task.name: _result(task, limit, results["results"][task.name]) for task in tasks},
+        "tasks": {
+            fit.name: {**_result(fit, results["results"][fit.name]), "left_out": len(task.questions[:limit]) - len(fit.questions)}
+            for task, fit in zip(tasks, asked, strict=True)
+        },
     }
+
+
+def _fitting(task: TaskFile, limit: int | None, language_model: Any) -> TaskFile:
+    """The first `limit` questions, less those with a choice that is longer than the model's window: the harness would stop at one."""
+
+    def longest(question: Question) -> int:
+        prompt = len(language_model.tok_encode(question.prompt))
+        return max(len(language_model.tok_encode(question.prompt + choice)) - prompt for choice in question.completions)
+
+    questions = tuple(question for question in task.questions[:limit] if longest(question) <= language_model.max_length)
+    if not questions:
+        raise UserError(f"task {task.name}: every question has a choice of more than the model's {language_model.max_length} tokens")
+    return replace(task, questions=questions)
 
 
 def _device() -> str:
@@ -117,7 +136,7 @@ def _config(task: TaskFile) -> dict[str, Any]:
     }
 
 
-def _result(task: TaskFile, limit: int | None, found: dict[str, Any]) -> dict[str, float | int]:
-    asked = task.questions[:limit]
+def _result(task: TaskFile, found: dict[str, Any]) -> dict[str, float | int]:
+    asked = task.questions
     values = {name: found[f"{name},none"] for metric in METRICS for name in (metric, f"{metric}_stderr")}
     return {"questions": len(asked), "chance": sum(1 / len(q.completions) for q in asked) / len(asked), **values}

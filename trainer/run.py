@@ -18,7 +18,7 @@ from trainer.config import Train
 from trainer.data import Batch
 from trainer.distributed import Team
 from trainer.engine import Engine
-from trainer.evaluate import EvaluationSet, held_out
+from trainer.evaluate import EvaluationSet, held_out, part
 from trainer.export import export_model, repeats, write_usage
 from trainer.guard import Drawn, check_finite, check_replicas
 from trainer.inputs import Inputs
@@ -221,8 +221,7 @@ class Run:
         config, us = self.config, self.team
         direction = direction_of(self.engine, config, self.inputs, plan.stage + 1, self.optimizer)
         self.state.scoring_seconds += time.perf_counter() - begun
-        count = len(drawn.leaves)
-        mine = drawn.leaves[us.rank * count // us.world : (us.rank + 1) * count // us.world]
+        mine = drawn.leaves[part(len(drawn.leaves), us.rank, us.world)]
         backend: SequenceBackend = "finite_difference" if config.mixture.backend == "finite_difference" else "ghost"
         share, scored = backward_and_score(self.engine, direction, batch, mine, backend)
         alignment = batch_alignment(us, self.inputs.basis.matrix, plan.shares, [scored])

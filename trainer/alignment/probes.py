@@ -1,6 +1,6 @@
-"""Which sequences alignment is measured on: fresh ones at each update, from the training pool and from the target's align split.
+"""Which sequences the basis members are measured on: fresh ones at each update, from the training pool.
 
-The training pool, not held-out text: the shrinking gradient of memorised documents is what makes weight leave an over-used domain.
+Not held-out text: the shrinking gradient of memorised documents is what makes weight leave an over-used domain.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,22 +8,13 @@ from functools import partial
 
 import numpy as np
 from jaxtyping import Int
-from torch import Tensor
 
 from trainer.config import Train
-from trainer.data import Batch, Pool
+from trainer.data import Batch
 from trainer.engine import Engine
+from trainer.evaluate import part
 from trainer.inputs import Inputs
 from trainer.permutation import generator
-
-
-def target_probe(engine: Engine, config: Train, align: Pool, stage: int) -> Callable[[], Tensor]:
-    """The backward pass on the target batch; the align split is walked through, stage after stage, in a keyed order."""
-    count, team = config.mixture.target_sequences, engine.team
-    leaves, rows = align.in_order(config.seed, "target", stage * count, count)
-    mine = slice(team.rank * count // team.world, (team.rank + 1) * count // team.world)
-    batch = align.read(leaves, rows, mine)
-    return lambda: engine.backward(batch)[0]
 
 
 def member_probes(config: Train, inputs: Inputs, stage: int) -> list[Callable[[], Batch]]:
@@ -46,7 +37,7 @@ def pooled_probes(engine: Engine, config: Train, inputs: Inputs, stage: int) -> 
     for first in range(0, len(leaves), size):
         of_batch = slice(first, first + size)
         count = len(leaves[of_batch])
-        mine = slice(team.rank * count // team.world, (team.rank + 1) * count // team.world)
+        mine = part(count, team.rank, team.world)
         yield leaves[of_batch][mine], inputs.corpus.read(leaves[of_batch], rows[of_batch], mine)
 
 
@@ -59,9 +50,9 @@ def members_probe(engine: Engine, config: Train, inputs: Inputs, stage: int) -> 
         for number, probe in enumerate(probes, start=1):
             batch = probe()
             count = len(batch.inputs)
-            mine = slice(team.rank * count // team.world, (team.rank + 1) * count // team.world)
-            part = Batch(batch.inputs[mine], batch.labels[mine], batch.total * len(probes))
-            share += float(engine.backward(part, shared=number == len(probes))[0])
+            mine = part(count, team.rank, team.world)
+            ours = Batch(batch.inputs[mine], batch.labels[mine], batch.total * len(probes))
+            share += float(engine.backward(ours, shared=number == len(probes))[0])
         return share
 
     return backward

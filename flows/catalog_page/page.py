@@ -1,0 +1,69 @@
+"""Assemble the page: words and tables as HTML, everything about domains as JSON for the inlined scripts. It never uses the network."""
+
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import data_catalog
+from data_catalog import Catalog
+from data_catalog.errors import UserError
+from data_catalog.manifest import replacing
+from flows.catalog_page.accounts import drops_table, levels_table, stages_table, totals
+from flows.catalog_page.domains import payload
+from flows.report.page import _policy as policy
+from flows.report.page import embed, escape, short
+
+SCRIPTS = (  # (package, file), in the order they run
+    ("flows.report", "charts.js"),
+    *(("flows.catalog_page", f"{name}.js") for name in ("tree", "colour", "surface", "treemap", "scatter", "heatmap", "search", "panel", "page")),
+)
+
+
+def write_catalog_page(catalog: Path, out: Path, version: int | None = None) -> Path:
+    """Write one self-contained HTML file about the catalog, `version` None: the newest; return its path.
+
+    Raises:
+        UserError: there is no finished catalog or no such version, a file of it is damaged, or `out` is a folder.
+    """
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder; give the file to write, e.g. {out / 'catalog.html'}")
+    found = data_catalog.open(catalog, version)
+    style = _asset("flows.report", "style.css") + _asset("flows.catalog_page", "style.css")
+    scripts = [_asset(package, name) for package, name in SCRIPTS]
+    fields = {
+        "policy": policy(style, scripts),
+        "title": escape(found.root.name),
+        "style": style,
+        "summary": "".join(f"<p>{sentence}</p>" for sentence in _summary(found)),
+        "notes": "".join(f"<li>{escape(str(warning)[:400])}</li>" for warning in found.manifest.get("warnings") or []),
+        "levels": levels_table(found),
+        "drops": drops_table(found),
+        "stages": stages_table(found),
+        "data": embed(payload(found)),
+        "scripts": "".join(f"<script>{script}</script>\n" for script in scripts),
+    }
+    # One pass over the template: text from data is never searched for placeholders.
+    text = re.sub(r"\{\{(\w+)\}\}", lambda match: fields[match[1]], _asset("flows.catalog_page", "page.html"))
+    with replacing(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return out
+
+
+def _asset(package: str, name: str) -> str:
+    return files(package).joinpath(name).read_text(encoding="utf-8")
+
+
+def _summary(catalog: Catalog) -> list[str]:
+    manifest, books = catalog.manifest, totals(catalog)
+    levels = " → ".join(f"{k:,}" for k in catalog.levels.granularities)
+    encoder = manifest.get("encoder") or {}
+    sentences = [
+        f"<strong>{manifest['documents']:,} documents</strong> of {short(manifest['tokens'])} tokens in {levels} domains; "
+        f"version {catalog.version}, {len(manifest['targets'])} targets, embedded with <bdi>{escape(str(encoder.get('model', 'an unknown model'))[:80])}</bdi>."
+    ]
+    if books["read"]:
+        sentences.append(
+            f"Of the {books['read']:,} documents that were read, {books['dropped']:,} ({books['dropped'] / books['read']:.1%}) were dropped "
+            f"by a rule or as a copy, and {books['failed']:,} failed."
+        )
+    return sentences
