@@ -1,4 +1,4 @@
-"""Fill the README with real output: the answer below each SQL block, and the newest first table."""
+"""Fill the README with real output: the answer below each SQL block, and the newest tables of results."""
 
 import argparse
 import re
@@ -11,6 +11,7 @@ import data_catalog
 from flows.summary import print_table
 
 README = Path("README.md")
+TABLES = ("*-mixers-*-tokens-per-domain.md", "*-first-table.md")
 ANSWERED = re.compile(r"```sql\n(?P<query>.*?)```\n```text\n.*?```", re.DOTALL)
 RESULTS = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- end of results -->)", re.DOTALL)
 
@@ -27,10 +28,14 @@ def main() -> None:
     parser.add_argument("catalog", type=Path)
     catalog = data_catalog.open(parser.parse_args().catalog)
     text = ANSWERED.sub(lambda block: answer(catalog, block["query"]), README.read_text(encoding="utf-8"))
-    newest = max(Path("benchmarks/results").glob("*-first-table.md"))
-    table = newest.read_text(encoding="utf-8").split("\n\n")[3]
-    note = f"\nFrom [`{newest}`]({newest}):\n\n{table}\n\n"
-    README.write_text(RESULTS.sub(lambda _: note, text), encoding="utf-8")
+    tables = "".join(newest_table(pattern) for pattern in TABLES)
+    README.write_text(RESULTS.sub(lambda _: tables, text), encoding="utf-8")
+
+
+def newest_table(pattern: str) -> str:
+    newest = max(Path("benchmarks/results").glob(pattern))
+    title, _, _, table = newest.read_text(encoding="utf-8").split("\n\n")[:4]
+    return f"\n{title.removeprefix('# ')} ([`{newest.name}`]({newest})):\n\n{table.strip()}\n\n"
 
 
 if __name__ == "__main__":

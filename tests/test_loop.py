@@ -14,7 +14,8 @@ from data_catalog import UserError
 from data_catalog.tables import WEIGHTS
 from data_catalog.tokens import open_tokens
 from tests.tiny_catalog import ENCODER, LEVELS, write_tiny_catalog
-from tests.tiny_training import records, tiny_config, without_clock
+from tests.tiny_training import records, tiny_config, without_clock, write_config
+from trainer.__main__ import main
 from trainer.begin import begin
 from trainer.config import Train
 from trainer.distributed import Team
@@ -105,6 +106,15 @@ def test_a_finished_run_is_left_alone(config: Train) -> None:
 def test_another_config_in_the_same_folder_is_refused(config: Train, catalog: Path) -> None:
     with pytest.raises(UserError, match="another config"):
         train(tiny_config(catalog, config.out, mixture={"eta": 0.5}))
+
+
+def test_a_change_is_declared_on_the_command_line(config: Train, catalog: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(write_config(tmp_path, catalog, config.out).read_text())
+    changed = [str(path), "--set", "optimizer.learning_rate=0.02"]
+    assert main(changed) == 2
+    assert "optimizer.learning_rate was 0.01, is 0.02" in capsys.readouterr().err
+    assert main([*changed, "--accept", "config"]) == 0
 
 
 @pytest.mark.parametrize("mixer", ["natural", "uniform", "importance"])

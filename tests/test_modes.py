@@ -37,6 +37,7 @@ def test_cheap_backends_move_the_weights_to_the_target(catalog: Path, tmp_path: 
     updates = records(tmp_path / "run", "update")
     assert [update["step"] for update in updates] == [5, 10, 15, 20, 25]
     assert all(error is not None and error > 0 for error in updates[0]["errors"][2:])
+    assert bool(updates[0]["shares"]) == (backend == "ghost" and measure_on == "probes")
 
 
 def test_what_the_last_step_heard_survives_a_checkpoint(catalog: Path, tmp_path: Path) -> None:
