@@ -1,4 +1,4 @@
-"""DuckDB over a catalog's files: views only, so that the database can be thrown away and made again at any time."""
+"""DuckDB over a catalog's files: views and macros only, so that the database can be thrown away and made again at any time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from data_catalog.layout import Layout, Levels
 from data_catalog.manifest import is_inside, read_manifest, replacing
 from data_catalog.offsets import Offsets, read_offsets
 from data_catalog.read import read_domain
-from data_catalog.views import DERIVED, FILES
+from data_catalog.runs import create_views, find_runs, macros
+from data_catalog.views import FILES, derived
 
 if TYPE_CHECKING:
     import duckdb  # imported by the functions that need it: the trainer does without
@@ -44,7 +45,7 @@ class Catalog:
         return int(self.manifest["version"])
 
     def sql(self, query: str) -> duckdb.DuckDBPyRelation:
-        """Run one SELECT over the views; `.df()`, `.fetchall()`, `.to_arrow_table()` and printing work on the answer.
+        """One SELECT over the views and macros; `.df()`, `.fetchall()`, `.to_arrow_table()` and printing run it. See `table` for one step.
 
         Raises:
             UserError: the query is not valid, names what is not there, or is not a query.
@@ -59,6 +60,19 @@ class Catalog:
         except duckdb.Error as error:
             raise UserError(f"query: {error}") from error
 
+    def table(self, query: str) -> pa.Table:
+        """The whole answer to one SELECT.
+
+        Raises:
+            UserError: as `sql`, and where running it fails: a domain that a macro is asked for is not there, or memory is too small.
+        """
+        import duckdb  # noqa: PLC0415
+
+        try:
+            return self.sql(query).to_arrow_table()
+        except duckdb.Error as error:
+            raise UserError(f"query: {error}") from error
+
     def domain(self, level: int, domain: int, columns: Sequence[str] | None = None) -> pa.Table:
         """The documents of one domain; see `data_catalog.read.read_domain`. Takes milliseconds, whatever the size of the catalog."""
         return read_domain(Layout(self.root, self.version), self._offsets, self.levels, level, domain, columns)
@@ -68,19 +82,25 @@ class Catalog:
         return read_offsets(Layout(self.root, self.version).offsets)
 
 
-def open(root: str | Path, version: int | None = None) -> Catalog:
-    """Open the catalog at `root`; `version` None: the newest. Queries can read files below `root` and nothing else.
+def open(root: str | Path, version: int | None = None, runs: Sequence[str | Path] = ()) -> Catalog:
+    """Open the catalog at `root`. Queries can read files below `root` and in the folders of `runs`, and nothing else.
+
+    Args:
+        version: None: the newest.
+        runs: folders of runs, or globs of them: the views `runs`, `weights`, `scores` and `metrics` are of these.
 
     Raises:
-        UserError: there is no finished catalog at `root` or no such version, or a file of it is missing or damaged.
+        UserError: there is no finished catalog at `root` or no such version, or a file of it is missing or damaged; or `runs` are none.
     """
     import duckdb  # noqa: PLC0415
 
     root = Path(root).resolve()
+    folders = find_runs(runs)
     manifest = read_manifest(root, version)
     connection = duckdb.connect(config=SETTINGS)
     connection.execute("SET TimeZone = 'UTC'")
-    for view, names in view_files(manifest).items():
+    views = view_files(manifest)
+    for view, names in views.items():
         if outside := [name for name in names if not is_inside(root, name)]:
             raise UserError(f"{root}: {outside[0]} lies outside the catalog; do not use this catalog")
         try:
@@ -88,13 +108,19 @@ def open(root: str | Path, version: int | None = None) -> Catalog:
             connection.read_parquet(files, hive_partitioning=False).create_view(view)
         except duckdb.Error as error:
             raise UserError(f"{root}: {view} cannot be read ({error}); `clustermix verify` tells which files are damaged") from error
-    for statement in DERIVED.values():
-        connection.execute(statement)
+    _derive(connection, views, manifest)
+    create_views(connection, folders, manifest["fingerprint"])
     # Paths are checked as they are written in the view, where special characters are escaped.
-    connection.execute("SET allowed_directories = [$root, $escaped]", {"root": str(root), "escaped": glob.escape(str(root))})
+    readable = [written for folder in (root, *folders) for written in (str(folder), glob.escape(str(folder)))]
+    connection.execute("SET allowed_directories = $readable", {"readable": readable})
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return Catalog(root, manifest, connection)
+
+
+def _derive(connection: duckdb.DuckDBPyConnection, views: Mapping[str, object], manifest: Mapping[str, Any]) -> None:
+    for statement in (*derived(views.keys(), Levels(tuple(manifest["granularities"]))), *macros()):
+        connection.execute(statement)
 
 
 def view_files(manifest: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -104,7 +130,7 @@ def view_files(manifest: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def write_database(root: Path, manifest: Mapping[str, Any]) -> None:
-    """Write `catalog.duckdb` with the views of one version, for the DuckDB shell started in the catalog's folder."""
+    """Write `catalog.duckdb` with the views and macros of one version, for the DuckDB shell started in the catalog's folder."""
     import duckdb  # noqa: PLC0415
 
     root = root.resolve()
@@ -113,9 +139,9 @@ def write_database(root: Path, manifest: Mapping[str, Any]) -> None:
         try:
             # A view is checked when it is made: find its files from here, while it stores the path below the catalog.
             connection.execute("SET file_search_path = $root", {"root": str(root)})
-            for view, names in view_files(manifest).items():
+            views = view_files(manifest)
+            for view, names in views.items():
                 connection.read_parquet([glob.escape(name) for name in names], hive_partitioning=False).create_view(view)
-            for statement in DERIVED.values():
-                connection.execute(statement)
+            _derive(connection, views, manifest)
         finally:
             connection.close()

@@ -120,11 +120,17 @@ def quality(
 
 
 @app.command(epilog='Example: clustermix query catalogs/shared "SELECT * FROM domains ORDER BY tokens DESC LIMIT 5"')
-def query(catalog: Path, sql: Annotated[str, typer.Argument(metavar="SELECT")], version: Version = None, as_json: Json = False) -> None:
-    """Ask a catalog in SQL. Views: documents, domains, examples, distributions, targets, health, removed, accounting, ... (SHOW TABLES)."""
+def query(
+    catalog: Path,
+    sql: Annotated[str, typer.Argument(metavar="SELECT")],
+    runs: Annotated[list[str] | None, typer.Option(help="Run folders or globs, for the views runs, weights, scores, metrics.")] = None,
+    version: Version = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a catalog, and the runs on it, in SQL. docs/sql.md has every view and macro; SHOW TABLES lists the views."""
     import data_catalog
 
-    table = data_catalog.open(catalog, version).sql(sql).to_arrow_table()
+    table = data_catalog.open(catalog, version, runs or ()).table(sql)
     if as_json:
         print(json.dumps(table.to_pylist(), indent=2, default=str))
     else:
@@ -187,16 +193,21 @@ def evaluate(
         print_rows([{"task": name, **values} for name, values in found["tasks"].items()])
 
 
-@app.command(epilog="Example: clustermix report runs/dga runs/natural --catalog catalogs/shared")
+@app.command(epilog="Examples: clustermix report catalogs/shared; clustermix report runs/dga runs/natural --catalog catalogs/shared")
 def report(
-    runs: list[Path],
+    folders: Annotated[list[Path], typer.Argument(help="A catalog, or one run or several to compare.")],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
-    catalog: Annotated[Path | None, typer.Option(help="Adds domain names and sizes.")] = None,
+    catalog: Annotated[Path | None, typer.Option(help="Of the runs: adds domain names and sizes.")] = None,
 ) -> None:
-    """Write one self-contained page on a run, or comparing several."""
-    from flows.report import write_report
+    """Write one self-contained page: to look around in a catalog, or on one run or several."""
+    if len(folders) == 1 and (folders[0] / "catalog.json").is_file():
+        from flows.catalog_page import write_catalog_page
 
-    print(write_report(runs, out, catalog))
+        print(write_catalog_page(folders[0], out))
+    else:
+        from flows.report import write_report
+
+        print(write_report(folders, out, catalog))
 
 
 @app.command(epilog="Example: clustermix verify catalogs/shared")

@@ -1,5 +1,6 @@
 import shutil
 
+import duckdb
 import pytest
 
 import data_catalog
@@ -48,6 +49,47 @@ def test_a_catalog_works_where_it_was_moved_to(built, tmp_path):
     moved = tmp_path / "a [strange] 'name'"
     shutil.copytree(built[0], moved)
     assert data_catalog.open(moved).sql("SELECT count(*) FROM documents").fetchall() == [(160,)]
+
+
+@pytest.fixture(scope="module")
+def shell(built, tmp_path_factory):
+    """What the DuckDB shell does: the database file alone, of a catalog that was moved after it was built."""
+    moved = tmp_path_factory.mktemp("moved") / "an [odd] 'name'"
+    shutil.copytree(built[0], moved, ignore=shutil.ignore_patterns("work"))
+    with duckdb.connect(str(moved / "catalog.duckdb"), read_only=True) as connection:
+        yield moved, connection
+
+
+def test_the_shell_sees_what_python_sees(catalog, shell, monkeypatch):
+    moved, connection = shell
+    monkeypatch.chdir(moved)
+    views = [name for (name,) in catalog.sql("SHOW TABLES").fetchall()]
+    assert [name for (name,) in connection.execute("SHOW TABLES").fetchall()] == views
+    for asked in (*views, "domain_docs(4, 1)", "overlap('space', 'natural')", "nearest_domains('space', 2)"):
+        found = connection.execute(f"FROM {asked}")
+        assert [column[0] for column in found.description] == catalog.sql(f"FROM {asked}").columns
+        assert sorted(map(str, found.fetchall())) == sorted(map(str, catalog.sql(f"FROM {asked}").fetchall()))
+
+
+def test_a_shell_elsewhere_has_to_say_where_the_catalog_lies(shell, monkeypatch):
+    moved, _ = shell
+    monkeypatch.chdir(moved / "documents")
+    with duckdb.connect("../catalog.duckdb", read_only=True) as connection:
+        with pytest.raises(duckdb.Error, match="No files found"):
+            connection.execute("FROM documents")
+        connection.execute("SET file_search_path = $place", {"place": str(moved)})
+        assert connection.execute("SELECT count(*) FROM documents").fetchall() == [(160,)]
+
+
+def test_domain_docs_and_domain_find_the_same(catalog):
+    for level, domain in ((2, 1), (4, 0), (4, 3)):
+        assert catalog.sql(f"FROM domain_docs({level}, {domain})").to_arrow_table().num_rows == catalog.domain(level, domain).num_rows
+
+
+def test_a_macro_s_error_is_the_user_s(catalog):
+    with pytest.raises(UserError, match="level 3: this catalog has levels 2, 4"):
+        catalog.table("FROM domain_docs(3, 0)")
+    assert catalog.table("SELECT doc_id FROM domain_docs(2, 0)").equals(catalog.domain(2, 0, ["doc_id"]))
 
 
 def test_a_missing_file_is_named(built, tmp_path):

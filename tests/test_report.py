@@ -1,16 +1,20 @@
 """What the report says: exact numbers from tiny runs."""
 
+import json
 import logging
+import math
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
 from data_catalog.errors import UserError
 from flows.report import summary_table, write_report
-from flows.report.charts import loss_panel, payload, plain, weights_chart
 from flows.report.data import read_runs
-from flows.report.domains import drawn, final_mix, read_domains
+from flows.report.domains import read_domains
+from flows.report.mixture import drawn, led_by, member_label, mixed
+from flows.report.run import Run
+from flows.report.summary import over_seeds
 from tests.tiny_run import write_catalog, write_run
 
 TERMS = [["tensor", "layer"], ["socket"], ["plot", "axis"], ["date"]]
@@ -21,7 +25,24 @@ def catalog(tmp_path: Path) -> Path:
     return write_catalog(tmp_path / "catalog", [1000, 2000, 2000, 5000], TERMS)
 
 
-# --- data.py
+def add(folder: Path, *records: dict[str, Any]) -> None:
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
+
+
+def change(folder: Path, **about: Any) -> None:
+    """Change config.json; what is given under `config` changes its sections."""
+    found = json.loads((folder / "config.json").read_text())
+    for section, values in about.pop("config", {}).items():
+        found["config"][section] = {**found["config"].get(section, {}), **values} if isinstance(values, dict) else values
+    (folder / "config.json").write_text(json.dumps({**found, **about}))
+
+
+def read(folder: Path) -> Run:
+    return read_runs([folder])[0]
+
+
+# --- data.py, summary.py
 
 
 def test_summary_has_the_last_numbers_of_a_run(tmp_path: Path) -> None:
@@ -59,24 +80,25 @@ def test_repeats_come_from_usage_where_the_last_record_is_missing(tmp_path: Path
 
 def test_a_half_written_last_line_is_no_fault_and_a_broken_one_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_run(tmp_path / "a")
-    whole = read_runs([folder])[0].records
+    whole = read(folder).records
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "eval", "st')
-    assert (read_runs([folder])[0].records, read_runs([folder])[0].unreadable, caplog.records) == (whole, 0, [])
+    assert (read(folder).records, read(folder).damage, caplog.records) == (whole, (), [])
     with (folder / "metrics.jsonl").open("a") as file:
-        file.write('\n[1]\n{"kind": "eval", "step": 3}\n')
+        file.write('\n[1]\n{"kind": "eval", "step": 3}\n{"kind": "train", "step": "x", "tokens": 1, "seconds": 1}\n')
     with caplog.at_level(logging.WARNING):
-        assert read_runs([folder])[0].unreadable == 3
-    assert "3 lines" in caplog.text
-    assert "3 lines of metrics.jsonl could not be read" in write_report([folder], tmp_path / "r.html").read_text()
+        assert read(folder).damage == ("4 lines of metrics.jsonl could not be read and are left out",)
+    assert "4 lines" in caplog.text
 
 
 def test_losses_are_one_a_step_and_finite(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a", losses=(4.0, 3.0))
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write('{"kind": "eval", "step": 10, "tokens": 4000, "set": "general", "loss": 3.5}\n')
-        file.write('{"kind": "eval", "step": 20, "tokens": 8000, "set": "general", "loss": NaN}\n')
-    assert read_runs([folder])[0].losses("general") == [(0.0, 5.0), (4000.0, 3.5)]
+    add(folder, {"kind": "eval", "step": 10, "tokens": 4000, "set": "general", "loss": 3.5, "error": 0.25, "bits_per_byte": 1.5})
+    add(folder, {"kind": "eval", "step": 20, "tokens": 8000, "set": "general", "loss": None})  # as not-a-number is written
+    assert read(folder).losses("general") == [
+        (0, 0.0, 5.0, None, None, None, None),  # an older record
+        (10, 4000.0, 3.5, 0.25, 1.5, None, None),
+    ]
     assert "1 held-out losses are not finite" in write_report([folder], tmp_path / "r.html").read_text()
 
 
@@ -91,90 +113,72 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         read_runs([])
     with pytest.raises(UserError, match=r"config\.json is missing"):
         read_runs([tmp_path])
-    folder = write_run(tmp_path / "a")
-    (write_run(tmp_path / "b", basis=["natural"]) / "weights.parquet").replace(folder / "weights.parquet")
-    with pytest.raises(UserError, match=r"a row has 1 weights, config\.json names a basis of 3"):
-        read_runs([folder])
-    (folder / "weights.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match="expected a Parquet file"):
-        read_runs([folder])
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(UserError, match="this is not a run's folder"):
+        read_runs([tmp_path])
 
 
-# --- domains.py
+def test_seeds_are_put_together_where_nothing_else_differs(tmp_path: Path) -> None:
+    folders = [
+        write_run(tmp_path / f"{mixer}-{seed}", mixer=mixer, losses=(6.0, 2.0 + seed)) for mixer in ("dga", "odm") for seed in (0, 1)
+    ]
+    for i, folder in enumerate(folders):
+        change(folder, config={"seed": i % 2})
+    other = write_run(tmp_path / "other", losses=(6.0, 9.0))
+    change(other, config={"seed": 2, "optimizer": {"learning_rate": 1.0}})
+    groups = over_seeds(read_runs([*folders, other, folders[0]]))
+    assert [(group.mixer, group.labels) for group in groups] == [("dga", ("dga-0 (6)", "dga-1 (2)")), ("odm", ("odm-0 (3)", "odm-1 (4)"))]
+    assert groups[0].means["target_test_loss"] == (2.625, pytest.approx(math.sqrt(0.5) / math.sqrt(2)))
 
 
-def test_shares_and_epochs_of_the_domains(tmp_path: Path, catalog: Path) -> None:
-    run = read_runs([write_run(tmp_path / "a")])[0]
-    fine, coarse = read_domains(catalog, None), read_domains(catalog, 2)
+# --- mixture.py, domains.py
+
+
+def test_shares_epochs_and_unseen_tokens_of_the_domains(tmp_path: Path, catalog: Path) -> None:
+    run = read(write_run(tmp_path / "a"))
+    coarser = write_run(tmp_path / "b", level=2)
+    fine, coarse = read_domains(catalog, [run]), read_domains(catalog, [run, read(coarser)])
     assert (fine.level, fine.corpus_share.tolist()) == (4, [0.1, 0.2, 0.2, 0.5])
-    assert [values.tolist() for values in drawn(run, fine)] == [[0.3, 0.1, 0.2, 0.4], [3.0, 0.5, 1.0, 0.5]]
-    assert [values.tolist() for values in drawn(run, coarse)] == [[0.4, 0.6], [80 / 60, 120 / 200]]
+    of_fine, of_coarse = drawn(run, fine), drawn(run, coarse)
+    assert [of_fine.share.tolist(), of_fine.epochs.tolist()] == [[0.3, 0.1, 0.2, 0.4], [3.0, 0.5, 1.0, 0.5]]
+    assert (of_fine.unseen.tolist(), of_fine.expected) == ([0, 2000, 0, 8000], False)  # sequences of 100 tokens
+    assert [of_coarse.share.tolist(), of_coarse.epochs.tolist()] == [[0.4, 0.6], [80 / 60, 120 / 200]]
     assert (coarse.tokens.tolist(), coarse.name(1), fine.name(0, 1)) == ([3000, 7000], "domain 1 (plot, axis)", "domain 0 (tensor)")
 
 
-def test_the_last_mixture_of_domains(tmp_path: Path, catalog: Path) -> None:
-    domains = read_domains(catalog, 4)
-    mixed = read_runs([write_run(tmp_path / "a", losses=(3.0,))])[0]  # a third each of goal, natural, uniform
-    assert final_mix(mixed, domains) == pytest.approx([1.35 / 3, 0.45 / 3, 0.45 / 3, 0.75 / 3])
-    named = read_runs([write_run(tmp_path / "b", losses=(3.0,), basis=["4/2", "4/1"], mixture={"basis": "domains"})])[0]
-    assert final_mix(named, domains).tolist() == [0, 0.5, 0.5, 0]
-    unknown = read_runs([write_run(tmp_path / "c", basis=["goal", "nobody"])])[0]
-    assert final_mix(unknown, domains) is None
+def test_a_run_under_way_is_reckoned_from_its_weights(tmp_path: Path, catalog: Path) -> None:
+    run = read(write_run(tmp_path / "a", usage=None, mixer="natural", basis=["natural"], losses=(6.0, 5.0, 4.0)))
+    found = drawn(run, read_domains(catalog, [run]))
+    assert (found.expected, found.share.tolist()) == (True, [0.1, 0.2, 0.2, 0.5])
+    assert found.epochs.tolist() == pytest.approx([0.8] * 4)  # 20 steps of 4 sequences of 100 tokens, of 10,000
+    assert found.unseen.tolist() == pytest.approx([200, 400, 400, 1000])
+    change(run.folder, config={"data": {"tokens_per_domain": 500}})
+    scarce = drawn(read(run.folder), read_domains(catalog, [run]))
+    assert scarce.epochs.tolist() == pytest.approx([1.6, 3.2, 3.2, 8.0])
+
+
+def test_from_members_to_domains(tmp_path: Path, catalog: Path) -> None:
+    run = read(write_run(tmp_path / "a", losses=(3.0,)))  # a third each of goal, natural, uniform
+    domains = read_domains(catalog, [run])
+    assert mixed(run, run.weights.sampling, domains)[0] == pytest.approx([1.35 / 3, 0.45 / 3, 0.45 / 3, 0.75 / 3])
+    assert led_by(run, 0, domains) == pytest.approx([1 / 1.35, 0.1 / 1.35, 0.25 / 1.35])
+    named = read(write_run(tmp_path / "b", losses=(3.0,), basis=["2", "1"], mixture={"basis": "domains"}))
+    assert mixed(named, named.weights.sampling, domains).tolist() == [[0, 0.5, 0.5, 0]]
+    assert member_label(named, 0, domains) == "domain 2 (plot, axis)"
+    coarse = read_domains(catalog, [read(write_run(tmp_path / "c", level=2))])
+    assert mixed(named, named.weights.sampling, coarse).tolist() == [[0.5, 0.5]]
+    assert member_label(named, 0, coarse) == "domain 2"
+    unknown = read(write_run(tmp_path / "d", basis=["goal", "nobody"]))
+    assert mixed(unknown, unknown.weights.sampling, domains) is None
 
 
 def test_a_wrong_catalog_is_refused(tmp_path: Path, catalog: Path) -> None:
-    with pytest.raises(UserError, match="expected a finished catalog"):
-        read_domains(tmp_path, None)
+    with pytest.raises(UserError, match="no catalog here"):
+        read_domains(tmp_path, [])
     with pytest.raises(UserError, match="this catalog has levels"):
-        read_domains(catalog, 3)
-    small = write_catalog(tmp_path / "small", [10, 10], TERMS, top=2)
-    run = read_runs([write_run(tmp_path / "a")])[0]
-    with pytest.raises(UserError, match="drew from leaf 3, this catalog has 2 leaves"):
-        drawn(run, read_domains(small, None))
-
-
-# --- charts.py
-
-
-def test_the_loss_panel_cuts_off_the_first_fall(tmp_path: Path) -> None:
-    runs = read_runs([write_run(tmp_path / "a")])
-    panel = loss_panel(runs, "target/validation", "T")
-    assert panel["series"] == [{"run": 0, "points": [[0, 6], [4000, 4], [8000, 3], [12000, 2.5], [16000, 2.25], [20000, 2]]}]
-    assert panel["top"] == pytest.approx(4.1)  # 4.0 and a twentieth of 4.0 - 2.0
-    few = read_runs([write_run(tmp_path / "b", losses=(6.0, 4.0))])
-    assert loss_panel(few, "target/validation", "T")["top"] is None
-    assert loss_panel(few, "nothing", "T") == {"title": "T", "top": None, "series": []}
-
-
-def test_weights_hold_from_update_to_update(tmp_path: Path) -> None:
-    run = read_runs([write_run(tmp_path / "a", losses=(3.0, 2.0, 1.0), basis=["x", "y"])])[0]
-    chart = weights_chart(run, [run], None)
-    a = np.exp(0.5) / (np.exp(0.5) + 1)
-    assert (chart["axis"], chart["starts"], chart["end"], chart["names"], chart["others"]) == (
-        "training tokens",
-        [0, 4000],
-        8000,
-        ["x", "y"],
-        False,
-    )
-    assert chart["alpha"][0] == pytest.approx([0.5, a], rel=1e-5)
-    assert chart["sampling"][0] == pytest.approx([0.5, 0.25 + 0.5 * a], rel=1e-5)
-    assert chart["effective"][0] == 2
-
-
-def test_small_members_of_a_large_basis_are_summed(tmp_path: Path) -> None:
-    run = read_runs([write_run(tmp_path / "a", losses=(3.0,), basis=[f"b{i}" for i in range(10)])])[0]
-    chart = weights_chart(run, [run], None)
-    assert (chart["names"][-1], len(chart["names"]), chart["sampling"][-1], chart["members"]) == ("3 others", 8, [0.3], 10)
-
-
-def test_domain_rows_hold_every_number_of_the_table(tmp_path: Path, catalog: Path) -> None:
-    runs = read_runs([write_run(tmp_path / "running", usage=None), write_run(tmp_path / "a")])
-    found = payload(runs, read_domains(catalog, 4))["domains"]
-    assert (found["runs"], found["target"], found["filled"]) == ([1], "goal", 4)
-    assert found["rows"][0] == [0, "tensor, layer", 100, 1000, 4, 0.1, 1, [0.3], [3]]
-    assert found["rows"][3] == [3, "date", 500, 5000, 1, 0.5, 0, [0.4], [0.5]]
-
-
-def test_numbers_are_what_json_can_hold() -> None:
-    assert plain(np.array([1.0, 0.12345678, np.nan, np.inf])) == [1, 0.123457, None, None]
+        read_domains(catalog, [read(write_run(tmp_path / "a", level=3))])
+    place = catalog / "versions" / "0001" / "domains.parquet"
+    place.rename(tmp_path / "elsewhere.parquet")
+    place.symlink_to(tmp_path / "elsewhere.parquet")
+    with pytest.raises(UserError, match="lies outside the catalog"):
+        read_domains(catalog, [])

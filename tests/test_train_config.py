@@ -9,6 +9,7 @@ import pytest
 from data_catalog.settings import UserError, load
 from trainer.__main__ import main
 from trainer.config import Train
+from trainer.mixers.dga import ETA
 
 LEAST = {"catalog": "c", "out": "o", "target": "t"}
 
@@ -20,7 +21,7 @@ def test_the_config_needs_no_torch() -> None:
 
 def test_defaults_are_the_published_ones() -> None:
     mixture = Train.model_validate(LEAST).mixture
-    assert (mixture.eta, mixture.ema, mixture.scores, mixture.update_every_steps) == (1.5, 0.1, "clipped", 100)
+    assert (ETA[mixture.scores], mixture.ema, mixture.scores, mixture.update_every_steps) == (1.5, 0.1, "clipped", 100)
     assert (mixture.basis_sequences, mixture.target_sequences) == (8, 32)
 
 
@@ -29,7 +30,7 @@ def test_defaults_are_the_published_ones() -> None:
     [
         ("mixture.etaa=1", "mixture.etaa: unknown key; did you mean eta"),
         ("mixture.ema=0", "mixture.ema"),
-        ("mixture.mixer=doge", "mixture.mixer"),
+        ("mixture.mixer=dog", "mixture.mixer"),
         ("training.steps=0", "training.steps"),
     ],
 )

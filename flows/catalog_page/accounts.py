@@ -1,10 +1,10 @@
 """The tables below the page's charts, as HTML: levels, what was dropped, and how long each stage took."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from data_catalog import Catalog
-from flows.report.page import escape, short
+from flows.catalog_page.queries import ask
+from flows.report.markup import escape, isolated, short
 from pipeline.description.health import FLAGS
 
 SOURCES = 3  # that lost most to a rule
@@ -20,26 +20,35 @@ MEASURES = {
 def levels_table(catalog: Catalog) -> str:
     """One row a level of the tree: the measures of the view `health` that differ from 0 anywhere."""
     found: dict[int, dict[str, float]] = {k: {} for k in catalog.levels.granularities}
-    for level, measure, value in catalog.sql("SELECT level, measure, value FROM health").fetchall():
+    for level, measure, value in ask(catalog, "SELECT level, measure, value FROM health"):
         found.get(level, {})[measure] = value
     measures = [name for name in MEASURES if any(values.get(name) for values in found.values())]
     rows = [[f"{level:,}", *(short(values.get(name)) for name in measures)] for level, values in found.items()]
     return table(["Level", *(MEASURES[name] for name in measures)], rows)
 
 
+def totals(catalog: Catalog) -> dict[str, int]:
+    """Documents read, dropped and failed, over the whole build."""
+    read = _read(catalog).get("source", {}).get("rows", 0)
+    query = "SELECT outcome, sum(rows)::BIGINT FROM accounting WHERE outcome IN ('dropped', 'failed') GROUP BY outcome"
+    lost = dict(ask(catalog, query))
+    return {"read": read, "dropped": lost.get("dropped", 0), "failed": lost.get("failed", 0)}
+
+
 def drops_table(catalog: Catalog) -> str:
     """One row a rule, dedup tier or kind of failure, the most documents first; shares are of the documents that were read."""
-    read = dict(_read(catalog)).get("source", {}).get("rows", 0)
+    read = totals(catalog)["read"]
     losers: dict[str, list[str]] = {}
     query = f"""SELECT reason, left(source, 60), rows FROM removed
         QUALIFY row_number() OVER (PARTITION BY reason ORDER BY rows DESC, source) <= {SOURCES} ORDER BY reason, rows DESC, source"""  # noqa: S608
-    for reason, source, rows in catalog.sql(query).fetchall():
-        losers.setdefault(reason, []).append(f"<bdi>{escape(source or 'no source')}</bdi> ({rows:,})")
+    for reason, source, rows in ask(catalog, query):
+        losers.setdefault(reason, []).append(f"{isolated(source or 'no source')} ({rows:,})")
     lines = []
-    query = "SELECT stage, outcome, reason, rows, characters FROM accounting WHERE outcome IN ('dropped', 'failed') ORDER BY rows DESC, ALL"
-    for stage, outcome, reason, rows, characters in catalog.sql(query.replace(", ALL", ", stage, reason")).fetchall():
+    query = """SELECT stage, outcome, reason, rows, characters FROM accounting
+        WHERE outcome IN ('dropped', 'failed') ORDER BY rows DESC, stage, reason"""
+    for stage, outcome, reason, rows, characters in ask(catalog, query):
         share = rows / read if read else 0.0
-        first = f"<bdi>{escape(reason)}</bdi>" + (" (failed)" if outcome == "failed" else "")
+        first = isolated(reason) + (" (failed)" if outcome == "failed" else "")
         lines.append([first, escape(stage), f"{rows:,}", _bar(share), f"{share:.2%}", short(characters), ", ".join(losers.get(reason, []))])
     if not lines:
         return "<p class='caption'>Nothing was dropped.</p>"
@@ -48,7 +57,7 @@ def drops_table(catalog: Catalog) -> str:
 
 
 def stages_table(catalog: Catalog) -> str:
-    """One row a stage, in the order of the manifest's books and then by time; rates are of documents and characters it read."""
+    """One row a stage, in the order of the books, then those without books by time; rates are of what a stage read."""
     seconds = {
         str(stage): float(value) for stage, value in (catalog.manifest.get("stage_seconds") or {}).items() if isinstance(value, int | float)
     }
@@ -63,16 +72,14 @@ def stages_table(catalog: Catalog) -> str:
         if amount is not None:
             rate = [f"{amount[unit] / taken:,.0f}" if taken > 0 else "–" for unit in ("rows", "characters")]
             rates = [f"{amount['rows']:,}", *rate]
-        lines.append(
-            [escape(stage), f"{taken:,.1f}", _bar(taken / most if most else 0), f"{taken / total if total else 0:.1%}", *rates]
-        )
+        lines.append([escape(stage), f"{taken:,.1f}", _bar(taken / most if most else 0), f"{taken / total if total else 0:.1%}", *rates])
     return table(["Stage", "Seconds", "", "Of all", "Documents", "Documents a second", "Characters a second"], lines, text=(2,))
 
 
 def _read(catalog: Catalog) -> dict[str, dict[str, int]]:
     """What each stage read, in the order of the books."""
-    rows = catalog.sql("SELECT stage, rows, characters FROM accounting WHERE outcome = 'read'").fetchall()
-    return {stage: {"rows": count, "characters": characters} for stage, count, characters in rows}
+    query = "SELECT stage, rows, characters FROM accounting WHERE outcome = 'read'"
+    return {stage: {"rows": rows, "characters": characters} for stage, rows, characters in ask(catalog, query)}
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[int] = ()) -> str:
@@ -88,13 +95,5 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[int
 
 def _bar(share: float) -> str:
     """Decoration: the number stands beside it. Drawn with attributes, as the page's policy forbids styles in tags."""
-    width = 100 * min(max(share, 0.0), 1.0)
-    return f'<svg class="share" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true"><rect width="{width:.2f}" height="10"/></svg>'
-
-
-def totals(catalog: Catalog) -> Mapping[str, Any]:
-    """Documents read, kept, dropped and failed, over the whole build."""
-    read = _read(catalog).get("source", {}).get("rows", 0)
-    query = "SELECT outcome, sum(rows)::BIGINT FROM accounting WHERE outcome IN ('dropped', 'failed') GROUP BY outcome"
-    lost = dict(catalog.sql(query).fetchall())
-    return {"read": read, "dropped": lost.get("dropped", 0), "failed": lost.get("failed", 0)}
+    bar = f'<rect width="{100 * min(max(share, 0.0), 1.0):.2f}" height="10"/>'
+    return f'<svg class="share" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">{bar}</svg>'

@@ -10,13 +10,10 @@ from data_catalog.errors import UserError
 from data_catalog.manifest import replacing
 from flows.catalog_page.accounts import drops_table, levels_table, stages_table, totals
 from flows.catalog_page.domains import payload
+from flows.report.markup import embed, escape, isolated, short
 from flows.report.page import _policy as policy
-from flows.report.page import embed, escape, short
 
-SCRIPTS = (  # (package, file), in the order they run
-    ("flows.report", "charts.js"),
-    *(("flows.catalog_page", f"{name}.js") for name in ("tree", "colour", "surface", "treemap", "scatter", "heatmap", "search", "panel", "page")),
-)
+SCRIPTS = ("tree.js", "colour.js", "surface.js", "treemap.js", "scatter.js", "heatmap.js", "search.js", "panel.js", "page.js")
 
 
 def write_catalog_page(catalog: Path, out: Path, version: int | None = None) -> Path:
@@ -29,9 +26,9 @@ def write_catalog_page(catalog: Path, out: Path, version: int | None = None) -> 
         raise UserError(f"{out}: is a folder; give the file to write, e.g. {out / 'catalog.html'}")
     found = data_catalog.open(catalog, version)
     style = _asset("flows.report", "style.css") + _asset("flows.catalog_page", "style.css")
-    scripts = [_asset(package, name) for package, name in SCRIPTS]
+    scripts = [_asset("flows.report", "charts.js"), *(_asset("flows.catalog_page", name) for name in SCRIPTS)]
     fields = {
-        "policy": policy(style, scripts),
+        "policy": policy(style, scripts, live=False),
         "title": escape(found.root.name),
         "style": style,
         "summary": "".join(f"<p>{sentence}</p>" for sentence in _summary(found)),
@@ -56,14 +53,16 @@ def _asset(package: str, name: str) -> str:
 def _summary(catalog: Catalog) -> list[str]:
     manifest, books = catalog.manifest, totals(catalog)
     levels = " → ".join(f"{k:,}" for k in catalog.levels.granularities)
-    encoder = manifest.get("encoder") or {}
+    targets = len(manifest["targets"])
+    model = str((manifest.get("encoder") or {}).get("model", "an unknown model"))[:80]
     sentences = [
         f"<strong>{manifest['documents']:,} documents</strong> of {short(manifest['tokens'])} tokens in {levels} domains; "
-        f"version {catalog.version}, {len(manifest['targets'])} targets, embedded with <bdi>{escape(str(encoder.get('model', 'an unknown model'))[:80])}</bdi>."
+        f"version {catalog.version}, {targets} target{'' if targets == 1 else 's'}, embedded with {isolated(model)}."
     ]
     if books["read"]:
+        share = books["dropped"] / books["read"]
         sentences.append(
-            f"Of the {books['read']:,} documents that were read, {books['dropped']:,} ({books['dropped'] / books['read']:.1%}) were dropped "
-            f"by a rule or as a copy, and {books['failed']:,} failed."
+            f"Of the {books['read']:,} documents that were read, {books['dropped']:,} ({share:.1%}) were dropped by a rule or as a copy, "
+            f"and {books['failed']:,} failed."
         )
     return sentences

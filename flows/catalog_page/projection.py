@@ -31,14 +31,17 @@ def read_centroids(root: Path, granularities: Sequence[int]) -> dict[int, Float[
         raise UserError(f"{path}: no centroids can be read here ({error}); `clustermix verify` tells which files are damaged") from error
     for k, level in found.items():
         if level.ndim != 2 or len(level) != k or level.shape[1] < 2 or not np.isfinite(level).all():
-            raise UserError(f"{path}: level {k} has centroids of shape {level.shape}, expected [{k}, dimension], all finite; build it again")
+            raise UserError(
+                f"{path}: level {k} has centroids of shape {level.shape}, expected [{k}, dimension] of finite numbers; build it again"
+            )
     return found
 
 
 def project(centroids: dict[int, Float[np.ndarray, "cells dim"]]) -> tuple[dict[int, Float[np.ndarray, "cells 2"]], float]:
     """Places of all centroids on the two principal axes of the finest level's, and the share of these centroids' variance there.
 
-    Empty cells are nan. An axis points where its largest component is positive, so that equal catalogs have equal maps.
+    Empty cells are nan. The axis along which places spread farther is first, to lie along a page's width. An axis points where
+    its largest component is positive, so that equal catalogs have equal maps.
     """
     finest = centroids[max(centroids)]
     filled = finest[finest.any(axis=1)]
@@ -47,6 +50,8 @@ def project(centroids: dict[int, Float[np.ndarray, "cells dim"]]) -> tuple[dict[
     values, vectors = np.linalg.eigh(centred.T @ centred)  # ascending
     axes = vectors[:, :-3:-1]
     axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), [0, 1]] < 0, -1, 1)
+    if len(filled):
+        axes = axes[:, np.argsort(-np.ptp(centred @ axes, axis=0), kind="stable")]
     total = float(values.sum())
     places = {k: np.where(level.any(axis=1, keepdims=True), (level - mean) @ axes, np.nan) for k, level in centroids.items()}
     return places, float(values[-2:].sum()) / total if total > 0 else 0.0

@@ -20,6 +20,12 @@ const charts = (() => {
   const share = (p) => (p === 0 ? "0%" : p < 1e-6 ? (100 * p).toExponential(0) + "%" : +(100 * p).toPrecision(p < 0.1 ? 2 : 3) + "%");
   const short = (text, most) => ([...text].length > most ? [...text].slice(0, most - 1).join("") + "…" : text);
 
+  // A name cut in the middle: those of runs often differ in their ends.
+  const middle = (text, most) => {
+    const letters = [...text], head = Math.ceil((most - 1) / 2);
+    return letters.length > most ? `${letters.slice(0, head).join("")}…${letters.slice(letters.length - (most - 1 - head)).join("")}` : text;
+  };
+
   function ticks(low, high, most) {
     const rough = (high - low) / Math.max(most, 1);
     const power = 10 ** Math.floor(Math.log10(rough));
@@ -29,10 +35,11 @@ const charts = (() => {
     return all;
   }
 
-  // Axes, grid and scales. Spec: height, right, x, y, log, xTitle, yTitle, yFormat, yTicks, label.
+  // Axes, grid and scales. Spec: height, left, right, x, y, log, xTitle, yTitle, yFormat, yTicks, rules, label.
+  // `rules`: places on the x axis where something begins, each with its name.
   function frame(host, spec) {
     const width = Math.max(host.clientWidth, 200);
-    const box = { left: 50, right: width - (spec.right || 14), top: 26, bottom: spec.height - 42 };
+    const box = { left: spec.left || 50, right: width - (spec.right || 14), top: 26, bottom: spec.height - 42 };
     const root = svg(host, "svg", { height: spec.height, viewBox: `0 0 ${width} ${spec.height}`, role: "img", tabindex: 0, "aria-label": spec.label });
     const to = spec.log ? Math.log10 : (v) => v;
     const [x0, x1] = spec.x, [y0, y1] = spec.y.map(to);
@@ -46,6 +53,10 @@ const charts = (() => {
     for (const v of ticks(x0, x1, (box.right - box.left) / 84)) svg(root, "text", { x: X(v), y: box.bottom + 18, "text-anchor": "middle" }, count(v));
     svg(root, "text", { x: (box.left + box.right) / 2, y: spec.height - 6, "text-anchor": "middle" }, spec.xTitle);
     svg(root, "text", { x: 0, y: 13 }, spec.yTitle);
+    for (const [v, name] of spec.rules || []) {
+      svg(root, "line", { class: "rule", x1: X(v), x2: X(v), y1: box.top, y2: box.bottom });
+      svg(root, "text", { x: X(v) - 5, y: box.top + 10, "text-anchor": "end" }, name);
+    }
     const id = `clip${clipIds.next++}`;
     svg(svg(root, "clipPath", { id }), "rect", { x: box.left, y: box.top - 3, width: box.right - box.left + 4, height: box.bottom - box.top + 6 });
     return { root, box, X, Y, plot: svg(root, "g", { "clip-path": `url(#${id})` }) };
@@ -93,37 +104,48 @@ const charts = (() => {
     tip.style.top = `${Math.max(4, Math.min(y + 14, innerHeight - size.height - 4))}px`;
   }
 
-  // Read-outs under the pointer, a finger, or the arrow keys: `at` holds the x of each stop, `read` says what is there.
-  function hover(chart, at, read) {
-    const rule = svg(chart.root, "line", { class: "rule", y1: chart.box.top, y2: chart.box.bottom, visibility: "hidden" });
+  // Read-outs under the pointer, a finger, or the arrow keys: `at` holds the x of each stop (the y, if `down`), `read` says what is
+  // there; it is told the pointer's y as well.
+  function hover(chart, at, read, down) {
+    const [across, along, low, high] = down ? ["y", "x", "left", "right"] : ["x", "y", "top", "bottom"];
+    const rule = svg(chart.root, "line", { class: "rule", [along + 1]: chart.box[low], [along + 2]: chart.box[high], visibility: "hidden" });
     const dots = svg(chart.root, "g");
     let now = at.length - 1;
     const hide = () => { tip.hidden = true; rule.setAttribute("visibility", "hidden"); dots.replaceChildren(); };
-    const show = (i, clientX, clientY) => {
+    const show = (i, clientX, clientY, y) => {
       now = i;
-      const { title, rows } = read(i);
-      for (const side of ["x1", "x2"]) rule.setAttribute(side, at[i]);
+      const { title, rows } = read(i, y);
+      for (const side of [across + 1, across + 2]) rule.setAttribute(side, at[i]);
       rule.setAttribute("visibility", "visible");
       dots.replaceChildren();
       for (const row of rows) if (row.dot) svg(dots, "circle", { cx: row.dot[0], cy: row.dot[1], r: 4, fill: row.color, stroke: "var(--paper)" });
       showTip(clientX, clientY, title, rows);
     };
     chart.root.addEventListener("pointermove", (event) => {
-      const x = event.clientX - chart.root.getBoundingClientRect().left;
+      const place = chart.root.getBoundingClientRect(), y = event.clientY - place.top, v = down ? y : event.clientX - place.left;
       let best = 0;
-      at.forEach((v, i) => { if (Math.abs(v - x) < Math.abs(at[best] - x)) best = i; });
-      show(best, event.clientX, event.clientY);
+      at.forEach((stop, i) => { if (Math.abs(stop - v) < Math.abs(at[best] - v)) best = i; });
+      show(best, event.clientX, event.clientY, y);
     });
     chart.root.addEventListener("pointerleave", hide);
     chart.root.addEventListener("blur", hide);
     chart.root.addEventListener("keydown", (event) => {
-      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      const step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
       if (!step) return;
       event.preventDefault();
       const place = chart.root.getBoundingClientRect(), i = Math.max(0, Math.min(at.length - 1, now + step));
-      show(i, place.left + at[i], place.top + chart.box.top);
+      if (down) show(i, place.left + chart.box.left, place.top + at[i]);
+      else show(i, place.left + at[i], place.top + chart.box.top);
     });
   }
 
-  return { LABELS_FROM, count, frame, hover, legend, names, share, short, svg, ticks };
+  function heading(host, text) {
+    host.appendChild(document.createElement("h3")).appendChild(document.createElement("bdi")).textContent = text;
+  }
+
+  function paragraph(host, text) {
+    Object.assign(host.appendChild(document.createElement("p")), { className: "caption", textContent: text });
+  }
+
+  return { LABELS_FROM, count, frame, heading, hover, legend, middle, names, paragraph, share, short, svg, ticks };
 })();

@@ -1,0 +1,64 @@
+"use strict";
+// What colour a domain has: a ramp for numbers, categories for sites. A mode is { name, group, of(node), text(node) } and a scale a level.
+const colour = (() => {
+  const STEPS = 64, CATEGORIES = 7; // shades of the ramp; sites with a colour of their own
+  let ramp = [], style = null;
+
+  const css = (name) => style.getPropertyValue(name).trim();
+  const probe = document.createElement("canvas").getContext("2d"); // gives any CSS colour back as #rrggbb
+  function parse(text) {
+    probe.fillStyle = text;
+    return [1, 3, 5].map((at) => parseInt(probe.fillStyle.slice(at, at + 2), 16));
+  }
+  const luminance = ([r, g, b]) => 0.2126 * (r / 255) ** 2.2 + 0.7152 * (g / 255) ** 2.2 + 0.0722 * (b / 255) ** 2.2;
+
+  // Read the colours of the light or dark theme; to be called again when that changes.
+  function load() {
+    style = getComputedStyle(document.documentElement);
+    const stops = [0, 1, 2, 3, 4].map((i) => parse(css(`--r${i}`)));
+    ramp = Array.from({ length: STEPS }, (_, step) => {
+      const at = (step / (STEPS - 1)) * (stops.length - 1), low = Math.min(Math.floor(at), stops.length - 2);
+      return shade(stops[low].map((v, c) => Math.round(v + (stops[low + 1][c] - v) * (at - low))));
+    });
+  }
+  const shade = (rgb) => ({ fill: `rgb(${rgb.join(" ")})`, ink: luminance(rgb) > 0.3 ? "#14171a" : "#ffffff" });
+  const at = (p) => ramp[Math.round(Math.min(Math.max(p, 0), 1) * (STEPS - 1))];
+  const named = (name) => shade(parse(css(name)));
+
+  // Small weights are many and matter: the root spreads them.
+  function numbers(values, show, rooted) {
+    const known = values.filter((v) => v !== null && Number.isFinite(v)).sort((a, b) => a - b);
+    const low = rooted ? 0 : known[Math.floor(known.length * 0.02)] ?? 0, high = known[rooted ? known.length - 1 : Math.floor(known.length * 0.98)] ?? 0;
+    const unit = (v) => (high > low ? Math.min(Math.max((v - low) / (high - low), 0), 1) : 0);
+    const place = rooted ? (v) => Math.sqrt(unit(v)) : unit;
+    const stops = high > low ? [0, 0.25, 0.5, 0.75, 1].map((p) => low + (high - low) * (rooted ? p * p : p)) : [low];
+    const legend = () => stops.map((v, i) => ({ color: at(place(v)).fill, text: show(v) + (!rooted && high > low && i === 0 ? " or less" : !rooted && high > low && i === 4 ? " or more" : "") }));
+    return { shade: (v) => (v === null || !Number.isFinite(v) ? named("--bar") : at(place(v))), legend: known.length ? legend : () => [{ color: named("--bar").fill, text: "not known" }] };
+  }
+
+  function categories(level) {
+    const sums = new Map();
+    for (const node of level.nodes) {
+      const main = mainSource(node);
+      if (main !== null) sums.set(main, (sums.get(main) ?? 0) + tree.tokens(node));
+    }
+    const chosen = [...sums].sort((a, b) => b[1] - a[1]).slice(0, CATEGORIES).map(([name]) => name);
+    const number = new Map(chosen.map((name, k) => [name, k]));
+    const shadeOf = (name) => named(number.has(name) ? `--f${number.get(name)}` : "--bar");
+    return { shade: shadeOf, legend: () => [...chosen.map((name) => ({ color: shadeOf(name).fill, text: name })), { color: named("--bar").fill, text: "other or unnamed" }] };
+  }
+
+  const mainSource = (node) => tree.sources(node)[0]?.[0] ?? null;
+  const fixed = (v) => (v === null ? "not known" : v.toFixed(2));
+  const part = (v) => (v === null ? "not known" : charts.share(v));
+  const modes = [
+    { key: "source", group: "Corpus", name: "main site", of: mainSource, text: (v) => v ?? "not named", scale: categories },
+    { key: "distance", group: "Corpus", name: "mean distance to the centroid", of: (n) => n.level.distance[n.i], text: fixed },
+    { key: "dropped", group: "Corpus", name: "share dropped of its sites", of: (n) => n.level.dropped[n.i], text: part, rooted: true },
+    ...tree.data.targets.map((name, t) => ({ key: `target-${t}`, group: "Weight of a target", name, of: (n) => tree.weight(n, t, "hard"), text: part, rooted: true })),
+  ];
+  const scale = (mode, level) => (mode.scale ? mode.scale(level) : numbers(level.nodes.map(mode.of), mode.text, mode.rooted));
+
+  load();
+  return { at, css, load, modes, scale };
+})();

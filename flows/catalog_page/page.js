@@ -1,0 +1,74 @@
+"use strict";
+// What is chosen, and who shows it. Addresses within the page: #domain=64/29 opens a domain, #search=word searches, both with &.
+(() => {
+  const byId = (id) => document.getElementById(id);
+  const view = { level: tree.levels[Math.min(1, tree.levels.length - 1)], mode: colour.modes[0], scale: null, selected: null, read };
+  const link = (node) => `#domain=${node.name}`;
+  const word = (term) => `#search=${encodeURIComponent(term)}`;
+  const surfaces = [];
+
+  function read(node) {
+    const rows = [["documents", tree.documents(node).toLocaleString("en")], ["tokens", `${charts.count(tree.tokens(node))} (${charts.share(+tree.share(node).toPrecision(3))})`]];
+    return { title: tree.title(node, 6), rows: [...rows, [view.mode.name, view.mode.text(view.mode.of(node))]] };
+  }
+
+  function paint() {
+    colour.load();
+    view.scale = colour.scale(view.mode, view.level);
+    byId("legend").replaceChildren();
+    charts.legend(byId("legend"), view.scale.legend());
+    for (const one of surfaces) one.repaint();
+  }
+
+  function open(node) {
+    if (location.hash === link(node)) route();
+    else location.hash = link(node);
+    const box = byId("panel").getBoundingClientRect();
+    if (box.top > innerHeight * 0.8) byId("panel").scrollIntoView({ block: "start" }); // one column: the panel is below
+  }
+
+  function results() {
+    search.show(byId("results"), byId("found"), byId("search").value, link);
+  }
+
+  // A search alone keeps the open domain: its terms are links to searches.
+  function route() {
+    const asked = new URLSearchParams(location.hash.slice(1)), wanted = asked.get("domain");
+    if (asked.has("search")) {
+      byId("search").value = asked.get("search");
+      results();
+    }
+    if (wanted !== null || !asked.has("search") || !byId("panel").hasChildNodes()) {
+      view.selected = wanted === null ? null : tree.find(wanted);
+      panel.show(byId("panel"), wanted, link, word);
+      byId("opened").textContent = view.selected ? `Opened ${tree.title(view.selected, 3)}` : ""; // read aloud
+    }
+    for (const one of surfaces) one.refresh();
+  }
+
+  function choices() {
+    for (const level of tree.levels) byId("level").add(new Option(`${level.level.toLocaleString("en")} domains`, String(level.depth), false, level === view.level));
+    const groups = new Map();
+    colour.modes.forEach((mode, i) => {
+      if (!groups.has(mode.group)) groups.set(mode.group, byId("colour").appendChild(Object.assign(document.createElement("optgroup"), { label: mode.group })));
+      groups.get(mode.group).append(new Option(charts.short(mode.name, 60), String(i), false, i === 0));
+    });
+    byId("level").addEventListener("change", () => { view.level = tree.levels[Number(byId("level").value)]; paint(); });
+    byId("colour").addEventListener("change", () => { view.mode = colour.modes[Number(byId("colour").value)]; paint(); });
+  }
+
+  choices();
+  view.scale = colour.scale(view.mode, view.level);
+  surfaces.push(treemap.mount(byId("treemap"), view, open), scatter.mount(byId("map"), view, open), heatmap.mount(byId("heatmap"), view, open));
+  byId("variance").textContent = charts.share(+tree.data.variance.toPrecision(2));
+  paint();
+  search.keys(byId("search"), byId("results"));
+  byId("search").addEventListener("input", () => {
+    const words = byId("search").value, domain = view.selected ? `domain=${view.selected.name}&` : "";
+    history.replaceState(null, "", words ? `#${domain}search=${encodeURIComponent(words)}` : `#${domain}`);
+    results();
+  });
+  addEventListener("hashchange", route);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
+  route();
+})();

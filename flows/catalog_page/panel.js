@@ -1,0 +1,152 @@
+"use strict";
+// One domain, or all of them: everything the page knows, made when it is opened. Text from the catalog only ever becomes text nodes.
+const panel = (() => {
+  const EXAMPLES = { nearest: "Nearest to the centroid", typical: "At the median distance", boundary: "Farthest from the centroid" };
+
+  const add = (host, tag, text, className) => {
+    const node = host.appendChild(document.createElement(tag));
+    if (className) node.className = className;
+    if (text !== undefined) node.textContent = text;
+    return node;
+  };
+  const isolated = (host, text) => add(host, "bdi", text);
+  const number = (n) => (n ?? 0).toLocaleString("en");
+  const fixed = (v) => (v === null || v === undefined ? "–" : v.toFixed(3));
+
+  function reference(host, node, link, most) {
+    const a = host.appendChild(document.createElement("a"));
+    a.href = link(node);
+    isolated(a, tree.title(node, most));
+    return a;
+  }
+
+  function facts(host, rows) {
+    const list = add(host, "dl");
+    for (const [name, value] of rows) {
+      add(list, "dt", name);
+      isolated(add(list, "dd"), value);
+    }
+  }
+
+  function head(host, names, texts) {
+    const row = host.createTHead().insertRow();
+    names.forEach((name, i) => Object.assign(add(row, "th", name, texts.includes(i) ? "text" : undefined), { scope: "col" }));
+    return host.createTBody();
+  }
+
+  function line(body, cells) {
+    const row = body.insertRow();
+    cells.forEach((cell, i) => isolated(Object.assign(row.insertCell(), { className: i ? "" : "text" }), cell));
+    return row;
+  }
+
+  function weights(host, node) {
+    if (!tree.data.targets.length) return;
+    add(host, "h4", "Weight of every target");
+    const body = head(add(host, "table"), ["Target", "Hard", "By distance", "Hard ÷ corpus"], [0]);
+    const natural = tree.natural(node), hard = (t) => tree.weight(node, t, "hard");
+    const order = tree.data.targets.map((_, t) => t).sort((a, b) => hard(b) - hard(a) || a - b);
+    for (const t of order) {
+      const ratio = natural > 0 ? `${+(hard(t) / natural).toPrecision(2)}×` : "–";
+      line(body, [tree.data.targets[t], charts.share(hard(t)), charts.share(tree.weight(node, t, "distance")), ratio]);
+    }
+    line(body, ["corpus (natural)", charts.share(natural), "", ""]).className = "soft";
+  }
+
+  function shares(host, title, rows, unnamed) {
+    if (!rows.length) return;
+    add(host, "h4", title);
+    const list = add(host, "ul", undefined, "shares");
+    for (const [name, share] of rows) {
+      const item = add(list, "li");
+      isolated(item, name ?? unnamed);
+      add(item, "b", charts.share(+share.toPrecision(3)));
+      Object.assign(add(item, "meter"), { min: 0, max: 1, value: share, ariaHidden: "true" });
+    }
+  }
+
+  function examples(host, node) {
+    const all = tree.examples(node);
+    for (const [kind, title] of Object.entries(EXAMPLES)) {
+      const some = all.filter((example) => example.kind === kind);
+      if (!some.length) continue;
+      add(host, "h4", title);
+      for (const { snippet, source, id, distance } of some) {
+        const one = add(host, "figure");
+        add(one, "blockquote", snippet ?? "").dir = "auto";
+        const caption = add(one, "figcaption");
+        isolated(caption, source ?? "no site");
+        add(caption, "span", ` · distance ${fixed(distance)} · `);
+        isolated(caption, id ?? "");
+      }
+    }
+  }
+
+  function relatives(host, node, link) {
+    const parent = tree.parent(node), children = tree.children(node).sort((a, b) => tree.tokens(b) - tree.tokens(a));
+    const path = add(host, "p", undefined, "path");
+    Object.assign(add(path, "a", "all domains"), { href: "#all" });
+    const above = parent ? [tree.parent(parent), parent].filter(Boolean) : [];
+    for (const one of above) {
+      add(path, "span", " › ");
+      reference(path, one, link, 2);
+    }
+    return () => {
+      if (children.length) {
+        add(host, "h4", `${number(children.length)} domains of level ${number(children[0].level.level)} in it`);
+        listed(host, children, link);
+      } else if (tree.data.finer.length) add(host, "p", `Its domains of level ${tree.data.finer.map(number).join(", ")} are not in this page: ask the view domains.`, "caption");
+    };
+  }
+
+  function listed(host, nodes, link) {
+    const list = add(host, "ol", undefined, "listed");
+    for (const node of nodes) {
+      const item = add(list, "li");
+      reference(item, node, link, 4);
+      add(item, "b", charts.share(+tree.share(node).toPrecision(3)));
+    }
+  }
+
+  function one(host, node, link, word) {
+    const { level, i } = node, rest = relatives(host, node, link);
+    isolated(add(host, "h3"), `Domain ${node.number} of level ${number(level.level)}`);
+    const chips = add(host, "p", undefined, "chips");
+    for (const term of level.terms[i]) isolated(Object.assign(add(chips, "a"), { href: word(term) }), term);
+    for (const flag of level.flags[i]) add(host, "p", `Flag ${flag}${flag in tree.data.flags ? `: ${tree.data.flags[flag]}` : ""}`, "flag");
+    facts(host, [
+      ["documents", number(tree.documents(node))],
+      ["tokens", `${number(tree.tokens(node))} (${charts.share(+tree.share(node).toPrecision(3))})`],
+      ["mean distance", fixed(level.distance[i])],
+      ["distance, 5 to 95 %", level.quantiles[i].length ? level.quantiles[i].map((v) => (v === null ? "–" : v.toFixed(2))).join("  ") : "–"],
+      ["radius", fixed(level.radius[i])],
+      ["dropped of its sites", level.dropped[i] === null ? "–" : charts.share(+level.dropped[i].toPrecision(3))],
+    ]);
+    weights(host, node);
+    shares(host, "Sites", tree.sources(node), "no site named");
+    shares(host, "Languages", tree.languages(node), "no language named");
+    rest();
+    examples(host, node);
+  }
+
+  function all(host, link) {
+    const top = tree.levels[0];
+    add(host, "h3", "All domains");
+    add(host, "p", "Choose a domain in the treemap, on the map, in the search or here.", "caption");
+    facts(host, [["tokens", number(top.sum)], ["levels", tree.levels.map((level) => number(level.level)).join(" → ")]]);
+    add(host, "h4", `${number(top.nodes.length)} domains of level ${number(top.level)}`);
+    listed(host, [...top.nodes].sort((a, b) => tree.tokens(b) - tree.tokens(a)).slice(0, 300), link);
+  }
+
+  // `wanted`: the name of a domain, or null for all; `link(node)` and `word(term)` give addresses within the page.
+  function show(host, wanted, link, word) {
+    const node = wanted === null ? null : tree.find(wanted);
+    host.replaceChildren();
+    if (node) one(host, node, link, word);
+    else if (wanted === null) all(host, link);
+    else isolated(add(host, "p", undefined, "caption"), `There is no domain ${charts.short(wanted, 60)} in this page.`);
+    host.scrollTop = 0;
+  }
+
+  return { show };
+})();

@@ -1,0 +1,133 @@
+"use strict";
+// The domains of the catalog: their sizes in the corpus and in what was drawn, how often each was used, and the table of all.
+const domains = (() => {
+  // Columns of a domain's row; the last three hold a number for each run.
+  const [NUMBER, TERMS, DOCUMENTS, TOKENS, RANK, CORPUS, TARGET, DRAWN, EPOCHS, UNSEEN] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+  const MOST = 30; // rows of the table
+
+  // Powers of ten over positive values, and the place below them where zero stands.
+  function decades(values) {
+    const low = Math.floor(Math.log10(Math.min(...values))), high = Math.ceil(Math.log10(Math.max(...values)) + 1e-9);
+    const step = Math.max(Math.ceil((high - low) / 7), 1), zero = 10 ** (low - step * 0.6);
+    const ticks = [zero];
+    for (let p = high; p >= low; p -= step) ticks.push(10 ** p);
+    return { zero, top: 10 ** high, ticks };
+  }
+
+  const extreme = (values, pick) => values.reduce((a, b) => pick(a, b)); // of more values than a call takes arguments
+  const range = (values) => [extreme(values, Math.min), extreme(values, Math.max)];
+  const shown = (d, runs) => d.runs.map((run, k) => ({ run, k, ...runs[run] })).filter((r) => !r.hidden);
+
+  function sizes(host, d, runs) {
+    const rows = [...d.rows].sort((a, b) => a[RANK] - b[RANK]), visible = shown(d, runs);
+    const shares = rows.flatMap((r) => [r[CORPUS], ...r[DRAWN], r[TARGET] ?? 0]).filter((v) => v > 0);
+    if (!shares.length) return charts.paragraph(host, "All domains are empty.");
+    const { zero, top, ticks } = decades(range(shares)), last = rows[rows.length - 1][RANK];
+    const chart = charts.frame(host, { height: 340, left: 58, x: [0.5, last + 0.5], y: [zero, top], log: true, yTicks: ticks, yFormat: (v) => charts.share(v === zero ? 0 : v), xTitle: "domains, largest in the corpus first", yTitle: "share of the tokens (logarithmic)", label: "Share of each domain in the corpus and in what each run drew" });
+    const place = (v) => chart.Y(v > 0 ? v : zero).toFixed(1), at = rows.map((r) => chart.X(r[RANK]));
+    const thick = Math.max(1, ((chart.box.right - chart.box.left) / last) * 0.8), dot = Math.max(3.4, Math.min(8, thick));
+    charts.svg(chart.plot, "path", { d: rows.map((r, i) => `M${at[i].toFixed(1)} ${chart.box.bottom}V${place(r[CORPUS])}`).join(""), stroke: "var(--bar)", "stroke-width": thick });
+    const entries = [{ color: "var(--bar)", text: "corpus" }];
+    for (const { color, label, k } of visible) {
+      const path = rows.map((r, i) => `M${at[i].toFixed(1)} ${place(r[DRAWN][k])}h0`).join("");
+      charts.svg(chart.plot, "path", { d: path, stroke: color, "stroke-width": dot, "stroke-linecap": "round", opacity: 0.85 });
+      entries.push({ color, text: `drawn by ${label}` });
+    }
+    if (d.target !== null) {
+      const path = rows.map((r, i) => (r[TARGET] > 0 ? `M${(at[i] - dot * 0.8).toFixed(1)} ${place(r[TARGET])}h${(dot * 1.6).toFixed(1)}` : "")).join("");
+      charts.svg(chart.plot, "path", { d: path, stroke: "var(--ink)", "stroke-width": 2 });
+      entries.push({ color: "var(--ink)", text: `target ${d.target}` });
+    }
+    charts.legend(host, entries);
+    charts.hover(chart, at, (i) => {
+      const r = rows[i];
+      const own = [{ color: "var(--bar)", name: "corpus", value: `${charts.share(r[CORPUS])}, ${charts.count(r[TOKENS])} tokens` }];
+      if (d.target !== null) own.push({ color: "var(--ink)", name: `target ${d.target}`, value: charts.share(r[TARGET]) });
+      const drawn = visible.map(({ color, label, k }) => ({ color, name: label, value: `${charts.share(r[DRAWN][k])}, ${charts.count(r[EPOCHS][k])} epochs` }));
+      return { title: `${r[NUMBER]}: ${charts.short(r[TERMS], 120)}`, rows: [...own, ...drawn] };
+    });
+  }
+
+  function epochs(host, d, runs) {
+    const visible = shown(d, runs), filled = d.rows.filter((r) => r[TOKENS] > 0);
+    const used = filled.flatMap((r) => visible.map(({ k }) => r[EPOCHS][k])).filter((v) => v > 0);
+    if (!used.length) return;
+    charts.heading(host, "Epochs: how often each domain was used, most used first");
+    const { zero, top, ticks } = decades(range([...used, 1]));
+    const chart = charts.frame(host, { height: 240, left: 58, x: [0.5, filled.length + 0.5], y: [zero, top], log: true, yTicks: ticks, yFormat: (v) => charts.count(v === zero ? 0 : v), xTitle: "domains, most used first", yTitle: "epochs (logarithmic)", label: "Epochs of each domain" });
+    charts.svg(chart.plot, "path", { class: "rule", d: `M${chart.box.left} ${chart.Y(1)}H${chart.box.right}` });
+    const sorted = visible.map(({ k }) => filled.map((r) => [r[EPOCHS][k], r]).sort((a, b) => b[0] - a[0]));
+    visible.forEach(({ color, dashes }, n) => {
+      const d = sorted[n].map(([v], i) => `${i ? "L" : "M"}${chart.X(i + 1).toFixed(1)} ${chart.Y(v > 0 ? v : zero).toFixed(1)}`).join("");
+      charts.svg(chart.plot, "path", { d: d + (filled.length === 1 ? "h0" : ""), fill: "none", stroke: color, "stroke-width": 2.2, "stroke-dasharray": dashes });
+    });
+    charts.hover(chart, filled.map((_, i) => chart.X(i + 1)), (i) => ({
+      title: `place ${(i + 1).toLocaleString("en")}`,
+      rows: visible.map(({ color, label }, n) => ({ color, name: `${label}: ${sorted[n][i][1][NUMBER]} ${sorted[n][i][1][TERMS]}`, value: `${charts.count(sorted[n][i][0])} epochs` })),
+    }));
+  }
+
+  // Fills the empty `table`; the reader sorts it by its headings, and filters it by `input`.
+  function fillTable(table, input, status, d, runs) {
+    const columns = [
+      { title: "Domain", get: (r) => r[NUMBER], show: String },
+      { title: "Terms", get: (r) => r[TERMS], show: String, text: true },
+      { title: "Documents", get: (r) => r[DOCUMENTS], show: (v) => v.toLocaleString("en") },
+      { title: "Tokens", get: (r) => r[TOKENS], show: (v) => v.toLocaleString("en") },
+      { title: "Corpus share", get: (r) => r[CORPUS], show: charts.share },
+      ...(d.target === null ? [] : [{ title: "Target share", get: (r) => r[TARGET], show: charts.share }]),
+      ...d.runs.flatMap((run, k) => [
+        { title: "drawn", run, get: (r) => r[DRAWN][k], show: charts.share },
+        { title: "epochs", run, get: (r) => r[EPOCHS][k], show: (v) => (v >= 100 ? charts.count(v) : v.toFixed(2)) },
+        { title: "unseen", run, get: (r) => r[UNSEEN][k], show: charts.count },
+      ]),
+    ];
+    // First sorted by what the last run drew: a comparison usually names its method after its baselines.
+    const sort = { by: d.runs.length ? columns.length - 3 : 4, down: true };
+    const groups = table.createTHead().insertRow(), head = table.tHead.insertRow(), body = table.createTBody();
+    groups.insertCell().colSpan = columns.filter((column) => column.run === undefined).length;
+    for (const run of d.runs) {
+      const cell = Object.assign(groups.appendChild(document.createElement("th")), { colSpan: 3, scope: "colgroup" });
+      cell.appendChild(document.createElement("span")).className = `key k${run % 8}`;
+      const label = charts.middle(runs[run].label, 30) + (d.expected.includes(run) ? " (expected)" : "");
+      cell.appendChild(document.createElement("bdi")).textContent = label;
+    }
+    columns.forEach((column, c) => {
+      const cell = head.appendChild(document.createElement("th"));
+      cell.scope = "col";
+      if (column.text) cell.className = "text";
+      const button = cell.appendChild(document.createElement("button"));
+      button.addEventListener("click", () => { sort.down = sort.by === c ? !sort.down : !(column.text || c === 0); sort.by = c; fill(); });
+    });
+    function fill() {
+      const words = input.value.trim().toLowerCase(), { get } = columns[sort.by];
+      const found = d.rows.filter((r) => !words || r[TERMS].toLowerCase().includes(words) || String(r[NUMBER]) === words);
+      found.sort((a, b) => (get(a) < get(b) ? -1 : get(a) > get(b) ? 1 : b[CORPUS] - a[CORPUS]) * (sort.down ? -1 : 1));
+      columns.forEach((column, c) => {
+        head.cells[c].firstChild.textContent = column.title + (sort.by === c ? (sort.down ? " ▾" : " ▴") : "");
+        head.cells[c].ariaSort = sort.by === c ? (sort.down ? "descending" : "ascending") : "none";
+      });
+      body.replaceChildren();
+      for (const r of found.slice(0, MOST)) {
+        const line = body.insertRow();
+        for (const column of columns) {
+          const cell = line.insertCell();
+          if (column.text) cell.className = "text";
+          cell.appendChild(document.createElement("bdi")).textContent = column.show(column.get(r));
+        }
+      }
+      status.textContent = `${Math.min(MOST, found.length).toLocaleString("en")} of ${found.length.toLocaleString("en")} shown`;
+    }
+    input.addEventListener("input", fill);
+    fill();
+  }
+
+  function caption(d) {
+    const left = d.filled - d.rows.filter((r) => r[DOCUMENTS] > 0).length;
+    return `Level ${d.level.toLocaleString("en")}: ${d.filled.toLocaleString("en")} domains with documents` +
+      `${left ? `; the ${left.toLocaleString("en")} smallest are left out of this page` : ""}. Shares are of tokens; epochs: how often each sequence of a domain was used on average; ` +
+      `unseen: tokens that were there to draw and never were.${d.expected.length ? " Expected: reckoned from the weights of a run that has not finished; bounds are not counted in." : ""}`;
+  }
+
+  return { caption, epochs, fillTable, sizes };
+})();

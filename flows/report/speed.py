@@ -1,0 +1,51 @@
+"""How a run went: throughput, where the time goes, and the numbers of its optimizer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from flows.report.plain import plain, thinned
+from flows.report.run import Run, number
+
+PANELS = {  # key of a record -> title, how the scripts write it
+    "tokens_per_second": ("Tokens a second", "count"),
+    "data_share": ("Time spent waiting for data", "share"),
+    "scoring_share": ("Time spent measuring", "share"),
+    "mfu": ("Model FLOPs utilisation", "share"),
+    "loss": ("Training loss, on what is drawn", "number"),
+    "gradient_norm": ("Gradient norm, not clipped", "number"),
+    "moved": ("Draws that bounds moved", "share"),
+}
+
+
+def speed_panels(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One panel a measure that any run has written; a curve a run: [tokens, value]."""
+    curves = [_curves(run) for run in runs]
+    panels = []
+    for key, (title, style) in PANELS.items():
+        series = [{"run": i, "points": plain(thinned(np.array(found[key])))} for i, found in enumerate(curves) if found[key]]
+        if series and not (key == "moved" and all(value == 0 for one in series for _, value in one["points"])):
+            panels.append({"title": title, "style": style, "series": series})
+    return panels
+
+
+def _curves(run: Run) -> dict[str, list[tuple[float, float]]]:
+    """(tokens, value) by key of PANELS. Rates that an older record does not have follow from its sums and those of the one before."""
+    found: dict[str, list[tuple[float, float]]] = {key: [] for key in PANELS}
+    before: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
+    for record in run.of_kind("train"):
+        now = tuple(number(record, key) or 0.0 for key in ("seconds", "tokens", "data_seconds", "scoring_seconds"))
+        seconds, tokens, waiting, scoring = (a - b for a, b in zip(now, before, strict=True))
+        before = now
+        rates = {"tokens_per_second": tokens, "data_share": waiting, "scoring_share": scoring}
+        for key, curve in found.items():
+            value = number(record, key)
+            if value is None and key in rates and seconds > 0:
+                value = max(rates[key], 0.0) / seconds
+            if value is not None:
+                curve.append((now[1], value))
+    steps, tokens_at = run.progress()
+    for record in run.of_kind("bounds"):
+        found["moved"].append((float(np.interp(record["step"], steps, tokens_at)), float(record["moved"])))
+    return found
