@@ -210,6 +210,18 @@ def report(
         print(write_report(folders, out, catalog))
 
 
+@app.command(epilog="Example: clustermix serve runs/sample-dga --catalog catalogs/sample")
+def serve(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, finished or still going on.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    catalog: Annotated[Path | None, typer.Option(help="Adds domain names and sizes.")] = None,
+) -> None:
+    """Show runs while they go on, to this machine's browser alone. Ctrl-C ends it."""
+    from flows.serve import serve as show
+
+    show(runs, port, catalog)
+
+
 @app.command(epilog="Example: clustermix verify catalogs/shared")
 def verify(catalog: Path, version: Version = None) -> None:
     """Check sizes, checksums, counts and sums of a catalog's files against its manifest."""
