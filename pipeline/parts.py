@@ -1,6 +1,5 @@
 """A part: one folder of one stage's output, with a sidecar that says what made it. The sidecar is the only meaning of "done"."""
 
-import fcntl
 import json
 import shutil
 import time
@@ -9,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_catalog.errors import UserError
+from data_catalog.lock import sole_holder
 from data_catalog.manifest import replacing, write_json
 from data_catalog.records import Account
 
@@ -52,17 +51,10 @@ def make_part(folder: Path, fingerprint: str, make: Callable[[Path], Account]) -
 def sole_builder(work: Path) -> Iterator[None]:
     """Hold a work folder for one build, and clear away what killed ones had begun: nothing that is done is touched.
 
-    The operating system lets go of the lock when the process ends, however it ends.
-
     Raises:
         UserError: another build is at work in the folder.
     """
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{work.parent}: another build is at work here; wait for it, or set another `out`") from error
+    with sole_holder(work, f"{work.parent}: another build is at work here; wait for it, or set another `out`"):
         for begun in work.glob("*/.*.tmp"):
             shutil.rmtree(begun, ignore_errors=True)
         yield

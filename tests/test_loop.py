@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_catalog import UserError
+from data_catalog.lock import sole_holder
 from data_catalog.tables import WEIGHTS
 from data_catalog.tokens import open_tokens
 from tests.tiny_catalog import ENCODER, LEVELS, write_tiny_catalog
@@ -38,7 +39,7 @@ def config(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
 
 def test_every_file_of_a_run_is_there(config: Train) -> None:
     names = {path.name for path in config.out.iterdir()}
-    assert names == {"config.json", "weights.parquet", "metrics.jsonl", "usage.parquet", "weights.json", "checkpoints", "model"}
+    assert names - {".lock"} == {"config.json", "weights.parquet", "metrics.jsonl", "usage.parquet", "weights.json", "checkpoints", "model"}
     about = json.loads((config.out / "config.json").read_text())
     assert (about["basis"], about["level"], about["sequences"], about["world"]) == (["other", "spe", "natural", "uniform"], 8, 215, 1)
     assert about["config"]["mixture"]["basis_sequences"] == 4
@@ -106,6 +107,11 @@ def test_a_finished_run_is_left_alone(config: Train) -> None:
 def test_another_config_in_the_same_folder_is_refused(config: Train, catalog: Path) -> None:
     with pytest.raises(UserError, match="another config"):
         train(tiny_config(catalog, config.out, mixture={"eta": 0.5}))
+
+
+def test_two_processes_do_not_train_in_one_folder(catalog: Path, tmp_path: Path) -> None:
+    with sole_holder(tmp_path / "run", ""), pytest.raises(UserError, match="another process trains in this folder"):
+        train(tiny_config(catalog, tmp_path / "run"))
 
 
 def test_a_change_is_declared_on_the_command_line(config: Train, catalog: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

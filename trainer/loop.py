@@ -3,13 +3,15 @@
 import logging
 import signal
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from pathlib import Path
 from types import FrameType
 
+from data_catalog.lock import sole_holder
 from trainer.begin import begin
 from trainer.config import Train
 from trainer.data import stage_batches
-from trainer.distributed import team
+from trainer.distributed import Team, team
 from trainer.finetune import finetune_batches, finetune_draws
 from trainer.guard import Drawn
 from trainer.run import Run
@@ -29,7 +31,7 @@ def train(config: Train, accept: frozenset[str] = frozenset()) -> bool:
     Raises:
         UserError: the config, the catalog and the run folder do not fit each other, or the numbers are no longer finite.
     """
-    with team() as us, asked_to_stop() as signals:
+    with team() as us, asked_to_stop() as signals, alone(config.out, us):
         run = begin(config, us, accept)
         if run is None:
             logger.warning("%s: this run is finished already", config.out)
@@ -90,6 +92,13 @@ def finetune(run: Run, signals: list[int]) -> bool:
         if stop:
             return False
     return True
+
+
+def alone(out: Path, us: Team) -> AbstractContextManager[None]:
+    """Hold the run's folder, on the leading process."""
+    if not us.leads:
+        return nullcontext()
+    return sole_holder(out, f"{out}: another process trains in this folder; wait for it, or choose another out")
 
 
 @contextmanager
