@@ -119,14 +119,21 @@ def test_what_cannot_be_served_is_refused_at_once(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_it_without_a_traceback(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from flows.serve import serve; serve([Path(sys.argv[1])], 0)"
+    code = (
+        "import signal, sys; from pathlib import Path; from flows.serve import serve;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"  # a job in the background, as tests may be, is started deaf to it
+        "serve([Path(sys.argv[1])], 0)"
+    )
     root = Path(__file__).parent.parent
     command = [sys.executable, "-c", code, str(write_run(tmp_path / "a"))]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())[1])
         assert ask(port, "/data")[0] == 200
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=30)
+        try:
+            rest, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert (process.returncode, rest, errors) == (0, "ended\n", "")
 
 
