@@ -67,8 +67,7 @@ def pretrain(run: Run, signals: list[int]) -> bool:
             drawn = Drawn(state.step * size, plan.leaves[whole], plan.rows[whole])
 
             # 3. An ordinary optimizer step: no loss is reweighted. The last one of a stage may be listened to.
-            listen = plan if config.mixture.measure_on == "batch" and step + 1 == every and state.step + 1 < steps else None
-            stop = run.take_step(batch, drawn, bool(signals), listen)
+            stop = run.take_step(batch, drawn, bool(signals), plan if step + 1 == every and run.listens() else None)
             if step + 1 == every:
                 state.used = state.used + plan.counts(every * size, len(state.used))
 

@@ -79,6 +79,11 @@ class Run:
         draws = min(every, config.training.steps - stage * every) * batch if self.bounds else every * batch
         return draw_stage(stage, weights, self.inputs.corpus.sequences, self.state.used, draws=draws, seed=config.seed, bounds=self.bounds)
 
+    def listens(self) -> bool:
+        """Whether the members are scored on the batch of the step that comes now, if it is a stage's last: an update follows it."""
+        mixture, after = self.config.mixture, self.state.step + 1
+        return mixture.measure_on == "batch" and mixture.warmup_steps <= after < self.config.training.steps
+
     def take_step(self, batch: Batch, drawn: Drawn, stop: bool, listen: StagePlan | None = None) -> bool:
         """One optimizer step on the global batch of which `batch` is this process's part.
 
