@@ -11,7 +11,7 @@ from data_catalog.manifest import replacing
 from flows.catalog_page.accounts import drops_table, levels_table, stages_table, totals
 from flows.catalog_page.domains import payload
 from flows.report.markup import embed, escape, isolated, short
-from flows.report.page import _policy as policy
+from flows.report.page import policy
 
 SCRIPTS = ("tree.js", "colour.js", "surface.js", "treemap.js", "scatter.js", "heatmap.js", "search.js", "panel.js", "page.js")
 

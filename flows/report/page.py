@@ -49,7 +49,7 @@ def render(runs: Sequence[Path], catalog: Path | None = None, *, live: str | Non
     domains, why = _domains(found, catalog)
     style, scripts = _asset("style.css"), [_asset(name) for name in (*SCRIPTS, *(["live.js"] if live else []))]
     fields = {
-        "policy": _policy(style, scripts, live is not None),
+        "policy": policy(style, scripts, live is not None),
         "title": escape(title(found)),
         "style": style,
         "summary": "".join(f"<p>{sentence}</p>" for sentence in summary(found)),
@@ -103,7 +103,7 @@ def _asset(name: str) -> str:
     return files("flows.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _policy(style: str, scripts: Sequence[str], live: bool) -> str:
+def policy(style: str, scripts: Sequence[str], live: bool) -> str:
     """A content security policy: no network at all, or only the page's own server; and only exactly these scripts and this style."""
     hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in (style, *scripts)]
     allowed = {
