@@ -1,6 +1,7 @@
 """The processes of a run: who this one is, and small sums over all of them. Gradients are summed by `parallel.py`."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 CPU = torch.device("cpu")
+DRAIN_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,4 +66,5 @@ def team() -> Iterator[Team]:
         yield Team(rank, world, device)
     finally:
         if world > 1:
+            time.sleep(DRAIN_SECONDS)  # without Python's lock, which the threads of the last collective need to let go of its tensors
             dist.destroy_process_group()

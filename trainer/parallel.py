@@ -17,6 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainer.distributed import Team
 
+# Never freed: the last reference to gloo's process group is in a replica, its end waits for gloo's threads while it holds Python's lock,
+# and a thread that is just dropping its last tensor waits for that lock. See `trainer.__main__` for how a process ends instead.
+_KEPT: list[DistributedDataParallel] = []
+
 
 def replicate(loss: nn.Module, team: Team) -> DistributedDataParallel:
     """A copy on every process; gradients travel in buckets while the backward pass goes on.
@@ -33,6 +37,7 @@ def replicate(loss: nn.Module, team: Team) -> DistributedDataParallel:
         warnings.simplefilter("ignore", FutureWarning)  # that broadcast_buffers has another name from torch 2.13 on
         replica = DistributedDataParallel(loss, device_ids=devices, find_unused_parameters=True, broadcast_buffers=False)
     replica.register_comm_hook(None, _sum)
+    _KEPT.append(replica)
     return replica
 
 
