@@ -5,7 +5,6 @@ import time
 import numpy as np
 
 from data_catalog.manifest import write_json
-from trainer.bounds import build_bounds
 from trainer.checkpoint import CheckpointWriter, State, checkpoints, load_checkpoint
 from trainer.config import Model, Train
 from trainer.distributed import Team
@@ -41,18 +40,10 @@ def begin(config: Train, team: Team, accept: frozenset[str] = frozenset()) -> Ru
     asked, training, basis = config, config.training, inputs.basis
     cadence = within_budget(config.mixture, len(basis.names), training.batch_sequences)
     config = config.model_copy(update={"mixture": config.mixture.model_copy(update=cadence._asdict())})
-    bounds = build_bounds(
-        config.data,
-        inputs.corpus.sequences,
-        basis.matrix.max(axis=0) > 0,
-        level=inputs.level,
-        length=training.sequence_tokens,
-        draws=training.steps * training.batch_sequences,
-    )
+    bounds = inputs.bounds(config)
     engine = _engine(config.model, config, inputs, team)
     optimizer = build_optimizer(engine.model, config.optimizer)
-    sizes = (basis.matrix > 0) @ inputs.corpus.tokens()
-    mixer = make_mixer(config, basis.names, sizes / sizes.sum())
+    mixer = make_mixer(config, basis.names, inputs.member_sizes())
     reference = None
     if "reference_losses" in mixer.needs:
         reference = _engine(Model(path=str(config.mixture.reference)), config, inputs, team)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data_catalog.errors import UserError
 from data_catalog.tokens import TokenStore
-from trainer.permutation import derive, key, permute
+from trainer.permutation import derive, key, permute, walk
 from trainer.plan import StagePlan
 
 
@@ -82,9 +82,7 @@ class Pool:
 
     def in_order(self, seed: int, purpose: str, first: int, count: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
         """Draws `first .. first + count` of an endless walk that visits every sequence once an epoch, in a keyed order."""
-        epochs, places = np.divmod(np.arange(first, first + count), self.total)
-        keys = np.array([key(seed, purpose, int(epoch)) for epoch in epochs], np.uint64)
-        return self.locate(permute(places.astype(np.uint64), np.uint64(self.total), keys).astype(np.int64))
+        return self.locate(walk(seed, purpose, first, count, self.total))
 
     def draw(
         self, weights: Float[np.ndarray, " leaves"], count: int, generator: np.random.Generator

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from data_catalog.errors import UserError
 from data_catalog.identity import Identity
@@ -14,7 +14,7 @@ from data_catalog.manifest import read_manifest
 from data_catalog.mixture import Basis
 from data_catalog.tokens import open_target, open_tokens
 from trainer.basis import build_basis
-from trainer.bounds import available_sequences
+from trainer.bounds import Bounds, available_sequences, build_bounds
 from trainer.config import Train
 from trainer.data import Pool
 from trainer.evaluate import EvaluationSet
@@ -38,6 +38,23 @@ class Inputs:
     at_the_end: tuple[EvaluationSet, ...]
     basis: Basis
     byte_lengths: Int[np.ndarray, " vocabulary"]  # of each token's text
+
+    def bounds(self, config: Train) -> Bounds | None:
+        """What the run may draw at most; see `build_bounds` for the errors."""
+        training = config.training
+        return build_bounds(
+            config.data,
+            self.corpus.sequences,
+            self.basis.matrix.max(axis=0) > 0,
+            level=self.level,
+            length=training.sequence_tokens,
+            draws=training.steps * training.batch_sequences,
+        )
+
+    def member_sizes(self) -> Float[np.ndarray, " basis"]:
+        """The tokens that each basis member can draw, as shares of their sum."""
+        sizes: Float[np.ndarray, " basis"] = (self.basis.matrix > 0) @ self.corpus.tokens()
+        return sizes / sizes.sum()
 
 
 def open_inputs(config: Train) -> Inputs:

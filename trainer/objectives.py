@@ -17,7 +17,7 @@ from trainer.config import Train
 from trainer.data import Batch, Pool
 from trainer.engine import Engine
 from trainer.evaluate import HeldOut, moments, part, ratio_and_error
-from trainer.permutation import key, permute
+from trainer.permutation import walk
 from trainer.questions import read_answers, read_questions
 from trainer.tokenizer import open_tokenizer
 
@@ -145,13 +145,6 @@ class ChoiceLoss:
         sums = torch.stack([moments(of_each, torch.ones_like(of_each)).sum(0) for of_each in values])
         loss, accuracy, normalised = (ratio_and_error(*row) for row in team.sum(sums.to(team.device)).tolist())
         return [HeldOut("target/validation/choices", *loss, len(chosen), None, *accuracy, normalised[0])]
-
-
-def walk(seed: int, purpose: str, first: int, count: int, total: int) -> Int[np.ndarray, " count"]:
-    """Draws `first .. first + count` of an endless walk over `0 .. total - 1` that visits each once an epoch, in a keyed order."""
-    epochs, places = np.divmod(np.arange(first, first + count), total)
-    keys = np.array([key(seed, purpose, int(epoch)) for epoch in epochs], np.uint64)
-    return permute(places.astype(np.uint64), np.uint64(total), keys).astype(np.int64)
 
 
 def backward_weighted(engine: Engine, batch: Batch, weights: Float[Tensor, " sequences"]) -> None:

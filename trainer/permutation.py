@@ -7,7 +7,7 @@ until it falls below n (cycle walking). It costs no memory, is evaluated at any 
 import hashlib
 
 import numpy as np
-from jaxtyping import UInt64
+from jaxtyping import Int, UInt64
 
 ROUNDS = 8
 LEAST_HALF_BITS = 2  # of one half of the network: fewer bits give too few different round functions
@@ -67,6 +67,13 @@ def _bit_length(word: Words) -> Words:
     upper = word >> np.uint64(32)
     bits: Words = (np.frexp(np.where(upper > 0, upper, word).astype(np.float64))[1] + np.where(upper > 0, 32, 0)).astype(np.uint64)
     return bits
+
+
+def walk(seed: int, purpose: str, first: int, count: int, total: int) -> Int[np.ndarray, " count"]:
+    """Draws `first .. first + count` of an endless walk over `0 .. total - 1` that visits each once an epoch, in a keyed order."""
+    epochs, places = np.divmod(np.arange(first, first + count), total)
+    keys = np.array([key(seed, purpose, int(epoch)) for epoch in epochs], np.uint64)
+    return permute(places.astype(np.uint64), np.uint64(total), keys).astype(np.int64)
 
 
 def _feistel(value: Words, half: Words, salts: UInt64[np.ndarray, "rounds n_or_one"]) -> Words:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict
 
-from trainer.bounds import Bounds, build_bounds
+from trainer.bounds import Bounds
 from trainer.config import ALIGNING, Train, Training
 from trainer.footprint import Memory, memory_need, model_shape
 from trainer.inputs import Inputs, open_inputs
@@ -70,18 +70,9 @@ def preview(config: Train) -> Preview:
         UserError: the run cannot be done: as `open_inputs`, and where its bounds leave less than it draws.
     """
     inputs = open_inputs(config)
-    training, basis = config.training, inputs.basis
-    bounds = build_bounds(
-        config.data,
-        inputs.corpus.sequences,
-        basis.matrix.max(axis=0) > 0,
-        level=inputs.level,
-        length=training.sequence_tokens,
-        draws=training.steps * training.batch_sequences,
-    )
-    sizes = (basis.matrix > 0) @ inputs.corpus.tokens()
-    state = first_state(make_mixer(config, basis.names, sizes / sizes.sum()), basis.names, config.mixture.start)
-    return describe(config, inputs, state.sampling, bounds)
+    basis = inputs.basis
+    state = first_state(make_mixer(config, basis.names, inputs.member_sizes()), basis.names, config.mixture.start)
+    return describe(config, inputs, state.sampling, inputs.bounds(config))
 
 
 def describe(config: Train, inputs: Inputs, weights: Float[np.ndarray, " basis"], bounds: Bounds | None) -> Preview:
