@@ -28,8 +28,12 @@ check: $(STAMP)  ## format, lint, types, import contracts, file sizes
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@long=$$(find data_catalog pipeline trainer flows tests benchmarks -name "*.py" | xargs wc -l | awk '$$2 != "total" && $$1 > 300'); \
+	@long=$$(find data_catalog pipeline trainer flows tests benchmarks docs examples -name "*.py" | xargs wc -l | awk '$$2 != "total" && $$1 > 300'); \
 	if [ -n "$$long" ]; then echo "files over 300 lines:"; echo "$$long"; exit 1; fi
+
+docs: $(STAMP)  ## the documentation: its generated pages, and all of it as a site in site/
+	$(BIN)/python docs/make_reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(STAMP)  ## the benchmarks on ../shared/corpus (hours); results go to benchmarks/results
 	$(BIN)/python -m benchmarks.mixers
@@ -38,4 +42,4 @@ fmt: $(STAMP)  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-.PHONY: help install demo test slow check bench fmt
+.PHONY: help install demo test slow check docs bench fmt

@@ -21,6 +21,7 @@ from flows.build import build  # noqa: E402 - after Prefect's settings
 from flows.report.data import read_runs  # noqa: E402
 from flows.train import train  # noqa: E402
 from pipeline.config import Build  # noqa: E402
+from trainer.config import Train  # noqa: E402
 
 CONFIG = Path("configs/train_sample.toml")
 # What a row changes in the config; {NAME} is the folder of another row's run with the same target and seed.
@@ -55,7 +56,7 @@ def run(name: str, target: str, seed: int, base: Path, common: dict[str, Any], t
         "target": target,
         "evaluation.targets": [other for other in targets if other != target],
     }
-    train(CONFIG, tuple(f"{key}={json.dumps(value)}" for key, value in settings.items()))
+    train(load(Train, CONFIG, [f"{key}={json.dumps(value)}" for key, value in settings.items()]))
     return folder(name)
 
 

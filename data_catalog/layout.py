@@ -10,6 +10,8 @@ from jaxtyping import Int
 from data_catalog.errors import UserError
 from data_catalog.manifest import MANIFEST, read_manifest
 
+CENTROIDS = "centroids.npz"  # in the folder `tree`: an array a level, named by its granularity
+
 
 @dataclass(frozen=True)
 class Levels:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from data_catalog.errors import UserError
+from data_catalog.suggest import suggestion
 
 FORMAT = 2
 MANIFEST = "catalog.json"
@@ -84,7 +85,7 @@ def read_manifest(root: Path, version: int | None = None) -> dict[str, Any]:
 
 def _read(path: Path, root: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"{root}: no catalog here ({path.relative_to(root)} is missing); build one with `clustermix build CONFIG.toml`")
+        raise UserError(f"{root}: no catalog here ({path.relative_to(root)} is missing); {_others(root)}")
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -96,14 +97,28 @@ def _read(path: Path, root: Path) -> dict[str, Any]:
     return manifest
 
 
+def _others(root: Path) -> str:
+    """What to do where no catalog is: the ones beside it, if there are any."""
+    try:
+        beside = sorted(path.parent.name for path in root.parent.glob(f"*/{MANIFEST}") if path.parent != root)
+    except OSError:  # a folder that may not be listed
+        beside = []
+    return suggestion(root.name, beside, f"catalogs in {root.parent}") if beside else "build one with `clustermix build CONFIG.toml`"
+
+
 def is_inside(root: Path, name: str) -> bool:
     """Whether the file `name` of a manifest lies in the catalog, links followed."""
     return (root / name).resolve().is_relative_to(root.resolve())
 
 
-def damaged(root: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with each file that is missing or differs from its manifest; empty if all is well."""
+def damaged(root: Path, manifest: Mapping[str, Any], on_progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
+    """What is wrong with each file that is missing or differs from its manifest; empty if all is well.
+
+    Args:
+        on_progress: called after each file with the bytes looked at, and those of all files.
+    """
     faults = {}
+    looked, total = 0, sum(file["bytes"] for file in manifest["files"].values())
     for name, expected in manifest["files"].items():
         path = root / name
         if not is_inside(root, name):
@@ -114,4 +129,7 @@ def damaged(root: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
             faults[name] = f"{path.stat().st_size} bytes, expected {expected['bytes']}"
         elif sha256_file(path) != expected["sha256"]:
             faults[name] = "checksum differs"
+        looked += expected["bytes"]
+        if on_progress:
+            on_progress(looked, total)
     return faults

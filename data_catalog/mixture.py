@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from data_catalog.errors import UserError
 from data_catalog.layout import Layout, Levels
+from data_catalog.suggest import suggestion
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,10 @@ def read_distribution(
     wanted = (pc.field("name") == name) & (pc.field("level") == level)
     found = table.filter(wanted if kind is None else wanted & (pc.field("kind") == kind))
     if not found.num_rows:
-        known = sorted({f"{n} ({k})" for n, k in zip(table["name"].to_pylist(), table["kind"].to_pylist(), strict=True)})
-        raise UserError(f"distribution {name}{f' ({kind})' if kind else ''} at level {level}: not in {root}; there: {', '.join(known)}")
+        alike = table.filter((pc.field("level") == level) & (pc.field("kind") == (kind or name)))
+        known = sorted(set(alike["name"].to_pylist()))
+        asked = f"{name} ({kind})" if kind else name
+        raise UserError(f"distribution {asked} at level {level}: not in {root}; {suggestion(name, known)}")
     weights = np.zeros(level)
     weights[found["domain"].to_numpy()] = found["weight"].to_numpy()
     return weights

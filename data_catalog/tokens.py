@@ -12,6 +12,7 @@ from jaxtyping import Int
 from data_catalog import tables
 from data_catalog.errors import UserError
 from data_catalog.layout import Layout, Levels
+from data_catalog.suggest import suggestion
 
 IGNORED = -100  # label of a padded position: takes no part in the loss
 
@@ -107,12 +108,14 @@ def open_tokens(root: Path, levels: Levels, split: str, pad: int, version: int |
     """Memory-map the corpus's tokens of one split, `train` or `heldout`, as they were in one version of the catalog; None: the newest.
 
     Raises:
-        UserError: the offsets do not fit the token files.
+        UserError: a token file is missing, or the offsets do not fit the files.
     """
     layout = Layout(root, version)
     table = pq.read_table(layout.offsets, filters=[("split", "=", split)]).sort_by(tables.OFFSETS_ORDER)
     leaf, top, part, first, tokens = (table[name].to_numpy().astype(np.int64) for name in ("leaf", "top", "part", "first_token", "tokens"))
     places, file = np.unique(np.stack([top, part]), axis=1, return_inverse=True)
+    if lost := [path for place in places.T.tolist() if not (path := layout.tokens(*place)).is_file()]:
+        raise UserError(f"{lost[0]}: missing; a catalog without tokens cannot be trained on, `clustermix fetch catalog` brings them")
     files = {number: map_tokens(layout.tokens(*place))[0] for number, place in enumerate(places.T.tolist())}
     sizes = np.array([len(values) for values in files.values()], np.int64)
     if len(leaf) and (leaf.max() >= levels.leaves or (first + tokens > sizes[file]).any()):
@@ -129,7 +132,7 @@ def open_target(root: Path, name: str, split: str, pad: int) -> TokenStore:
     folder = Layout(root).target(name)
     if not (folder / "documents.parquet").is_file() or folder.parent != root / "targets":
         known = sorted(path.name for path in (root / "targets").glob("*"))
-        raise UserError(f"target {name}: not in {root}; targets there: {', '.join(known) or 'none'}")
+        raise UserError(f"target {name}: not in {root}; {suggestion(name, known, 'targets there')}")
     values, offsets = map_tokens(folder / "tokens.arrow")
     chosen = np.flatnonzero(pq.read_table(folder / "documents.parquet", columns=["split"])["split"].to_numpy(zero_copy_only=False) == split)
     if not len(chosen):

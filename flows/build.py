@@ -1,16 +1,21 @@
 """The build as a Prefect flow: the story of `pipeline/run.py`, each part a task run with a name and retries."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Event
 from typing import Any
 
-from prefect import flow, task
+from prefect import Task, flow, tags
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
+from prefect.logging import get_run_logger
 
-from data_catalog.errors import AccountingError, UserError
+from flows.artifacts import progress, show_catalog
+from flows.catalog_page import write_catalog_page
+from flows.events import catalog_built, tag_run
 from flows.progress import bar
-from flows.runners import task_runner
+from flows.runners import task_runner, worth_a_retry
 from pipeline import run
 from pipeline.add import add as add_to
 from pipeline.config import Addition, Build
@@ -19,49 +24,88 @@ from pipeline.parts import Part
 TASKS = 256  # a stage: tens of thousands would overflow Prefect's event queue
 
 
-def worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
-    """A broken disk or network may heal; a wrong request or a lost document will not."""
-    failure = state.result(raise_on_failure=False)
-    return not isinstance(failure, (UserError, AccountingError))
+class Interrupted(Event):
+    """Set when the flow is told to stop: threads then begin no further part. In another process, which is ended instead, it stays unset."""
+
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[()]]:
+        return Interrupted, ()
 
 
 def as_tasks(stage: str, function: Callable[..., Part], calls: Sequence[tuple[Any, ...]]) -> list[Part]:
     """Run the parts of one stage as Prefect tasks; results in the order of `calls`.
 
     A stage of very many parts has `TASKS` tasks, each of several. Prefect's cache is not used: a part's sidecar alone decides what is
-    done, so a task that is tried again goes on with the part that failed.
+    done, so a task that is tried again goes on with the part that failed. The tag `clustermix-STAGE` is where a limit takes hold.
     """
     if not calls:
         return []
-    wrap = task(name=stage, retries=2, retry_delay_seconds=1, retry_condition_fn=worth_a_retry, cache_policy=NO_CACHE)
+    interrupted = Interrupted()
 
-    @wrap
     def in_turn(batch: Sequence[tuple[Any, ...]]) -> list[Part]:
-        return [function(*arguments) for arguments in batch]
+        return [function(*arguments) for arguments in batch if not interrupted.is_set()]
 
+    wrapped = Task(
+        in_turn,
+        name=stage,
+        description=inspect.getdoc(function),
+        tags={"clustermix", f"clustermix-{stage}"},
+        retries=2,
+        retry_delay_seconds=1,
+        retry_condition_fn=worth_a_retry,
+        cache_policy=NO_CACHE,
+    )
     size = -(-len(calls) // TASKS)
     futures = []
-    for first in range(0, len(calls), size):
-        batch = calls[first : first + size]
-        folder = next(argument for argument in batch[0] if isinstance(argument, Path))
-        name = f"{stage}/{folder.name}" + (f" and {len(batch) - 1} more" if len(batch) > 1 else "")
-        futures.append(in_turn.with_options(task_run_name=name).submit(batch))
-    documents = 0
-    with bar(stage, len(calls)) as advance:
-        for future in as_completed(futures):
-            parts = future.result()
-            documents += sum(part.account.read.rows for part in parts)
-            advance(len(parts), f"{documents:,} documents" if documents else "")
+    try:
+        for first in range(0, len(calls), size):
+            batch = calls[first : first + size]
+            folder = next(argument for argument in batch[0] if isinstance(argument, Path))
+            name = f"{stage}/{folder.name}" + (f" and {len(batch) - 1} more" if len(batch) > 1 else "")
+            futures.append(wrapped.with_options(task_run_name=name).submit(batch))
+        done, documents, note = 0, 0, ""
+        shown = progress(stage, len(calls))
+        with bar(stage, len(calls)) as advance:
+            for future in as_completed(futures):
+                parts = future.result()
+                done += len(parts)
+                documents += sum(part.account.read.rows for part in parts)
+                note = f"{documents:,} documents" if documents else ""
+                advance(len(parts), note)
+                shown(done, note)
+    except BaseException:
+        interrupted.set()
+        raise
+    get_run_logger().info("%s: %d parts, %s", stage, done, note or "done")
     return [part for future in futures for part in future.result()]
 
 
 @flow(name="build", flow_run_name="build {config.out}", task_runner=task_runner())
 def build(config: Build) -> str:
-    """Build a catalog and return its folder."""
-    return str(run.build(config, each=as_tasks))
+    """Build a catalog and its page, CATALOG/report.html; return the catalog's folder. Work already done with this config is kept.
+
+    Args:
+        config: What to build, from what, how. Paths are taken from the folder that the flow runs in.
+    """
+    tag_run("clustermix", "build", config.out.name)
+    with tags(config.out.name):
+        return finish(run.build(config, each=as_tasks))
 
 
 @flow(name="add", flow_run_name="add to {catalog}", task_runner=task_runner())
 def add(catalog: Path, addition: Addition) -> str:
-    """Add documents or targets to a catalog and return its folder."""
-    return str(add_to(catalog, addition, each=as_tasks))
+    """Add documents or targets to a catalog, as a new version of it; return its folder. Adding the same again does nothing.
+
+    Args:
+        catalog: The folder of a finished catalog.
+        addition: A source, targets or both. Paths are taken from the folder that the flow runs in.
+    """
+    tag_run("clustermix", "add", catalog.name)
+    with tags(catalog.name):
+        return finish(add_to(catalog, addition, each=as_tasks))
+
+
+def finish(root: Path) -> str:
+    """Write the page of a catalog, show it in Prefect, and tell whoever waits for it."""
+    show_catalog(root, write_catalog_page(root, root / "report.html"))
+    catalog_built(root)
+    return str(root)

@@ -10,11 +10,12 @@ from rich.console import Console
 import data_catalog
 from data_catalog.settings import load
 from flows.build import build
-from flows.report import summary_table, write_report
+from flows.experiment import experiment
+from flows.report import summary_table
 from flows.summary import print_build, print_table
-from flows.train import train
 from pipeline.config import Build
 from pipeline.description.health import compare
+from trainer.config import Train
 
 MIXERS = ("natural", "importance", "dga")
 COLUMNS = {  # printed name -> key of summary_table
@@ -34,14 +35,12 @@ def run_demo(out: Path) -> None:
         catalog = Path(build(load(Build, recipes / "demo_build.toml", [setting("out", out / "catalog")])))
         print_build(catalog)
         print_agreement(catalog)
-        runs = []
-        for mixer in MIXERS:
-            overrides = [setting("catalog", catalog), setting("out", out / "runs" / mixer), f"mixture.mixer={mixer}"]
-            runs.append(Path(train(recipes / "demo_train.toml", overrides)))
-    page = write_report(runs, out / "report.html", catalog)
+        config = load(Train, recipes / "demo_train.toml", [setting("catalog", catalog), setting("out", out)])
+    experiment(config, {mixer: (f"mixture.mixer={mixer}",) for mixer in MIXERS})
+    runs = [out / "runs" / mixer for mixer in MIXERS]
     print_table(pa.Table.from_pylist([{name: row[key] for name, key in COLUMNS.items()} for row in summary_table(runs)]))
     console.print("Losses are nats per token on held-out text; one seed. Repeats: sequences drawn / distinct ones.", highlight=False)
-    console.print(f"The page: {page.resolve()}", highlight=False, soft_wrap=True)
+    console.print(f"The page: {(out / 'report.html').resolve()}", highlight=False, soft_wrap=True)
 
 
 def print_agreement(catalog: Path) -> None:

@@ -21,9 +21,12 @@ def prepare(debug: bool = False) -> None:
         "TOKENIZERS_PARALLELISM": "true",
         "OMP_WAIT_POLICY": "passive",  # threads that spin while they wait take the cores from those that work
     }
+    profiles = Path("~/.prefect/profiles.toml").expanduser()
+    if "PREFECT_HOME" not in os.environ and profiles.is_file():  # such as what `prefect cloud login` wrote
+        defaults["PREFECT_PROFILES_PATH"] = str(profiles)
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+    Path(os.environ["PREFECT_HOME"]).expanduser().parent.mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder alone
 
 
 def end_quietly() -> None:

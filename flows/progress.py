@@ -1,37 +1,95 @@
-"""Progress on a terminal as bars, elsewhere as one line a stage."""
+"""Progress on a terminal as bars, elsewhere as one line a stage. All of it goes to standard error."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from time import perf_counter
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 console = Console(stderr=True)
+SHORT = 1.0  # seconds: what is over by then says nothing afterwards, where it says so at all
+
+
+def rate(done: float, seconds: float, unit: str) -> str:
+    """Such as `12.5 parts/s`; what is slow by the minute. Empty before anything is done."""
+    if done <= 0 or seconds <= 0:
+        return ""
+    each = done / seconds
+    return f"{each:,.{0 if each >= 100 else 1}f} {unit}/s" if each >= 0.5 else f"{60 * each:,.1f} {unit}/min"
 
 
 @contextmanager
-def bar(name: str, total: int) -> Iterator[Callable[[int, str], None]]:
-    """Yield `advance(steps, note)`."""
+def bar(name: str, total: int, unit: str = "parts", quiet: bool = False) -> Iterator[Callable[[int, str], None]]:
+    """Yield `advance(steps, note)`. A terminal shows what is done, the rate and the time that remains.
+
+    Args:
+        unit: of a step, in the plural.
+        quiet: say nothing where there is no terminal and it took less than `SHORT`.
+    """
     started = perf_counter()
-    if not console.is_terminal:
-        done: list[tuple[int, str]] = [(0, "")]
-        yield lambda steps, note: done.append((done[-1][0] + steps, note))
-        steps, note = done[-1]
-        console.print(f"{name}: {steps} of {total} in {perf_counter() - started:.1f} s {note}", highlight=False, soft_wrap=True)
+    done, last = 0, ""
+
+    def beside(note: str) -> str:
+        return ", ".join(text for text in (rate(done, perf_counter() - started, unit), note) if text)
+
+    if console.is_terminal:
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description:<22}"),
+            BarColumn(30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("[dim]left"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}", markup=True),
+        )
+        with Progress(*columns, console=console) as progress:
+            shown = progress.add_task(name, total=total, note="")
+
+            def advance(steps: int, note: str) -> None:
+                nonlocal done
+                done += steps
+                progress.update(shown, advance=steps, note=beside(note))
+
+            yield advance
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description:<22}"),
-        BarColumn(40),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console) as progress:
-        shown = progress.add_task(name, total=total, note="")
-        yield lambda steps, note: progress.update(shown, advance=steps, note=note)
+
+    def count(steps: int, note: str) -> None:
+        nonlocal done, last
+        done, last = done + steps, note
+
+    yield count
+    seconds = perf_counter() - started
+    if not quiet or seconds >= SHORT:
+        line = ", ".join(text for text in (f"{name}: {done:,} of {total:,} in {seconds:.1f} s", beside(last)) if text)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def counted(name: str, unit: str, size: float = 1) -> Iterator[Callable[[int, int], None]]:
+    """Yield `said(done, total)` for a function that says how far it is: a bar from its first word on.
+
+    Args:
+        size: of a unit, in what is counted: 1e6 and `"MB"` for bytes.
+    """
+    advance: Callable[[int, str], None] | None = None
+    shown = 0
+    with ExitStack() as stack:
+
+        def said(done: int, total: int) -> None:
+            nonlocal advance, shown
+            if advance is None:
+                advance = stack.enter_context(bar(name, round(total / size), unit, quiet=True))
+            advance(round(done / size) - shown, "")
+            shown = round(done / size)
+
+        yield said
+
+
+def working(what: str) -> AbstractContextManager[object]:
+    """A sign of life on a terminal for what cannot say how far it is."""
+    return console.status(what)
 
 
 @contextmanager

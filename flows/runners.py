@@ -1,11 +1,14 @@
-"""Where the parts of a stage run: threads, processes, Dask or Ray. The catalog is the same."""
+"""Where the parts of a stage run: threads, processes, Dask or Ray; and which failures are tried again. The catalog is the same."""
 
+import multiprocessing
 import os
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
+from data_catalog.errors import AccountingError, UserError
 from flows.environment import prepare
+from flows.tether import tether
 
 Runner = Literal["threads", "processes", "dask", "ray"]
 RUNNERS = get_args(Runner)
@@ -21,9 +24,9 @@ def task_runner(name: Runner = "threads", workers: int | None = None) -> TaskRun
     """
     match name:
         case "threads":
-            return ThreadPoolTaskRunner(max_workers=workers or 4)
+            return Threads(max_workers=workers or 4)
         case "processes":
-            return ProcessPoolTaskRunner(max_workers=workers or os.cpu_count(), initializer=prepare)
+            return Processes(max_workers=workers or os.cpu_count(), initializer=begin_worker)
         case "dask":
             from prefect_dask import DaskTaskRunner  # noqa: PLC0415
 
@@ -32,3 +35,44 @@ def task_runner(name: Runner = "threads", workers: int | None = None) -> TaskRun
             from prefect_ray import RayTaskRunner  # noqa: PLC0415
 
             return RayTaskRunner(init_kwargs={"num_cpus": workers or os.cpu_count()})
+
+
+def worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
+    """A broken disk or network may heal; a wrong request or a lost document will not."""
+    failure = state.result(raise_on_failure=False)
+    return not isinstance(failure, (UserError, AccountingError))
+
+
+class Threads(ThreadPoolTaskRunner[Any]):
+    """Threads that an interrupted flow does not wait for: the part under way may take hours, and a part that is not finished is nothing."""
+
+    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
+        if interrupted(exc_type) and self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._executor = None
+        super().__exit__(exc_type, exc_value, traceback)
+
+
+class Processes(ProcessPoolTaskRunner):
+    """Processes that end with the flow, however it ends."""
+
+    def __enter__(self) -> Self:
+        self._others = set(multiprocessing.active_children())
+        return super().__enter__()
+
+    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
+        if interrupted(exc_type):
+            for process in set(multiprocessing.active_children()) - self._others:
+                process.terminate()
+        super().__exit__(exc_type, exc_value, traceback)
+
+
+def interrupted(exc_type: type[BaseException] | None) -> bool:
+    """Whether a flow ends because somebody wants it to: Ctrl-C, SIGTERM, a cancellation. These are no `Exception`."""
+    return exc_type is not None and not issubclass(exc_type, Exception)
+
+
+def begin_worker() -> None:
+    """What a worker process does first."""
+    prepare()
+    tether()

@@ -11,8 +11,8 @@ from typing import Any, cast
 from rich.console import Console
 
 from data_catalog.errors import UserError
+from flows.page.markup import escape
 from flows.report.data import FILES
-from flows.report.markup import escape
 from flows.report.page import render
 
 HOST = "127.0.0.1"

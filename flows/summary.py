@@ -1,7 +1,7 @@
 """What commands print on the terminal."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,6 @@ from rich.text import Text
 
 import data_catalog
 from data_catalog.layout import Layout
-from pipeline.description.health import sentences
 
 if TYPE_CHECKING:  # a query need not wait for the encoder
     from pipeline.planning.estimate import Estimate
@@ -31,10 +30,7 @@ def print_table(table: pa.Table, console: Console | None = None) -> None:
         shown.add_column(field.name, justify="right" if number else "left")
     for row in table.to_pylist():
         shown.add_row(*(Text(_cell(value)) for value in row.values()))  # Text: markup in a document stays text
-    console = console or Console()
-    if not console.is_terminal:
-        console.width = WIDTH
-    console.print(shown)
+    (console or _console()).print(shown)
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
@@ -47,6 +43,46 @@ def print_tables(tables: Mapping[str, pa.Table]) -> None:
     for number, (name, table) in enumerate(tables.items()):
         Console().print(f"{chr(10) if number else ''}[bold]{name}[/bold]")
         print_table(table)
+
+
+def print_domain(found: Mapping[str, Any]) -> None:
+    """One domain, as `data_catalog.browse.describe_domain` gives it."""
+
+    def shares(rows: Sequence[Mapping[str, Any]] | None) -> str:
+        return ", ".join(f"{cut(row['name'] or 'not named', 30)} {row['share']:.0%}" for row in rows or ())
+
+    quantiles = ", ".join(f"{value:.2f}" for value in found["distance_quantiles"] or ())
+    lines = {
+        "domain": f"{found['domain']} of {found['level']:,}, leaves {found['first_leaf']:,} to {found['last_leaf']:,}",
+        "size": f"{found['documents']:,} documents, {found['tokens']:,} tokens",
+        "terms": ", ".join(cut(term, 40) for term in found["terms"] or ()),
+        "flags": ", ".join(found["flags"] or ()) or "none",
+        "sources": shares(found["top_sources"]),
+        "languages": shares(found["languages"]),
+        "distances": f"squared, to the leaf's centroid, at 5, 25, 50, 75 and 95 %: {quantiles}" if quantiles else "",
+        "parent": "" if found["parent"] is None else f"{found['parent']} of {found['parent_level']:,}",
+    }
+    shown = Table(box=None, show_header=False, pad_edge=False)
+    shown.add_column(style="bold")
+    shown.add_column(overflow="fold")
+    for name, text in lines.items():
+        if text:
+            shown.add_row(name, Text(text))
+    console = _console()
+    console.print(shown)
+    children = [{name: row[name] for name in ("domain", "documents", "tokens", "terms")} for row in found["children"]]
+    for name, rows in (("children", children), ("targets", found["targets"]), ("examples", found["examples"])):
+        if rows:
+            console.print(f"\n[bold]{name}[/bold]" + (f" of level {found['child_level']:,}" if name == "children" else ""))
+            print_rows(rows)
+
+
+def _console() -> Console:
+    """Standard output; wide where there is no terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    return console
 
 
 def print_estimate(found: "Estimate") -> None:
@@ -71,9 +107,7 @@ def print_estimate(found: "Estimate") -> None:
     shown = Table(box=None, show_header=False, pad_edge=False)
     for name, text in lines.items():
         shown.add_row(Text(name, style="bold"), Text(text))
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH
+    console = _console()
     console.print(shown)
     for warning in found.warnings:
         console.print(f"[yellow]note[/yellow] {warning}", highlight=False, soft_wrap=True)
@@ -94,9 +128,13 @@ def _cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, dict):  # a struct, such as a name and its share
         value = " ".join(_cell(part) for part in value.values())
-    text = ", ".join(map(_cell, value)) if isinstance(value, list) else str(value)
-    text = " ".join(text.split())
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return cut(", ".join(map(_cell, value)) if isinstance(value, list) else str(value), LONGEST)
+
+
+def cut(text: str, longest: int) -> str:
+    """Text of anyone, on one line of a terminal: what a terminal obeys, and what turns the direction of writing, becomes a space."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * longest]).split())
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def search_sentences(catalog: data_catalog.Catalog) -> list[str]:
@@ -116,6 +154,8 @@ def search_sentences(catalog: data_catalog.Catalog) -> list[str]:
 
 def print_build(root: Path) -> None:
     """What a finished build holds, what it dropped and why, one row a stage."""
+    from pipeline.description.health import sentences  # noqa: PLC0415 - a query need not wait for it
+
     catalog = data_catalog.open(root)
     levels = " → ".join(f"{k:,}" for k in catalog.levels.granularities)
     console = Console()

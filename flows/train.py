@@ -1,70 +1,133 @@
 """Launch the trainer as a process of its own: a worker that runs flows needs no torch, and a crash there cannot take it down."""
 
 import json
+import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory
+from typing import IO, Annotated, Any, Literal
 
-from prefect import flow
+from prefect import flow, tags, task
+from prefect.cache_policies import NO_CACHE
+from pydantic import Field
 
 from data_catalog.errors import TrainingError, UserError
 from data_catalog.manifest import read_manifest
-from data_catalog.settings import load
-from flows.progress import bar
+from data_catalog.suggest import suggestion
+from flows.artifacts import progress, show_runs
+from flows.events import run_finished, tag_run
+from flows.progress import bar, console
+from flows.report import write_report
+from flows.runners import worth_a_retry
 from trainer.config import Train
 
 POLL_SECONDS = 0.5
 REFUSAL = "clustermix: "  # how the trainer begins a sentence for the user
+FAILURE = "clustermix: failed: "  # and one on what is not their fault
+GRACE_SECONDS = "600"  # that torchrun leaves its processes for the step under way and a checkpoint; its own default is 30
+
+Processes = Annotated[int, Field(ge=1)]
+Accepted = Literal["config", "catalog", "tokenizer"]
 
 
-def command(config: Path, overrides: Sequence[str], processes: int, accept: Sequence[str] = ()) -> list[str]:
-    """`torchrun -m trainer CONFIG --set ...`, started with this Python."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "trainer"]
-    changes = [("--set", override) for override in overrides] + [("--accept", what) for what in accept]
-    return [*launcher, str(config), *(word for pair in changes for word in pair)]
+@flow(name="train", flow_run_name="train {config.out}")
+def train(config: Train, processes: Processes = 1, accept: tuple[Accepted, ...] = ()) -> str:
+    """Train on a built catalog and write the run's page, RUN/report.html; return the run's folder.
 
+    A run that was stopped goes on from its last checkpoint.
 
-@flow(name="train", flow_run_name="train {config}", validate_parameters=False)
-def train(config: Path, overrides: Sequence[str] = (), processes: int = 1, accept: Sequence[str] = ()) -> str:
-    """Train on a built catalog, showing progress from the run's metrics; returns the run's folder.
+    Args:
+        config: What to train, on what, how. Paths are taken from the folder that the flow runs in.
+        processes: One process a GPU, or CPU processes.
+        accept: Go on with a begun run although this has changed.
 
     Raises:
         UserError: the config or the catalog it names is not usable, or the trainer refused to go on.
-        TrainingError: the trainer's process failed.
+        TrainingError: the trainer's process failed, again after two more attempts from its last checkpoint.
     """
-    settings = load(Train, config, overrides)
-    check(settings)
-    metrics = settings.out / "metrics.jsonl"
-    with TemporaryFile("w+") as output:
-        process = subprocess.Popen(command(config, overrides, processes, accept), stdout=output, stderr=subprocess.STDOUT, text=True)
+    check(config)
+    tag_run("clustermix", "train", config.catalog.name, config.mixture.mixer)
+    with tags(config.catalog.name):
+        launch.with_options(task_run_name=f"train {config.mixture.mixer}")(config, processes, accept)
+    show_runs(f"run-{config.out.name}", [config.out], write_report([config.out], config.out / "report.html", config.catalog))
+    run_finished(config.out)
+    return str(config.out)
+
+
+@task(tags={"clustermix", "clustermix-train"}, retries=2, retry_delay_seconds=5, retry_condition_fn=worth_a_retry, cache_policy=NO_CACHE)
+def launch(config: Train, processes: int, accept: Sequence[str]) -> None:
+    """The trainer, from its start or its last checkpoint to the end of the run. Told to stop, it saves a checkpoint first."""
+    metrics = config.out / "metrics.jsonl"
+    with TemporaryDirectory(prefix="clustermix-") as folder, (Path(folder) / "output").open("w+") as output:
+        resolved = Path(folder) / "config.toml"
+        resolved.write_text(as_toml(config), encoding="utf-8")
+        process = start(command(resolved, processes, accept), output)
         try:
-            with bar(f"train {settings.mixture.mixer}", settings.steps) as advance:
-                shown = 0
-                while process.poll() is None:
-                    time.sleep(POLL_SECONDS)
+            with bar(f"train {config.mixture.mixer}", config.steps, "steps") as advance:
+                shown, ended, tell = 0, False, progress("train", config.steps)
+                while not ended:
+                    ended = has_ended(process)  # first: what it wrote last is read too
                     step, note = _latest(metrics)
                     advance(max(step - shown, 0), note)
+                    tell(step, note)
                     shown = max(step, shown)
-                step, note = _latest(metrics)
-                advance(max(step - shown, 0), note)
         finally:
             if process.poll() is None:
-                process.terminate()  # the trainer saves a checkpoint
+                console.print("stopping: the trainer finishes its step and saves a checkpoint", highlight=False)
+                process.terminate()
                 process.wait()
         if process.returncode:
             output.seek(0)
             _raise(output.read())
-    return str(settings.out)
+
+
+def command(config: Path, processes: int, accept: Sequence[str] = ()) -> list[str]:
+    """`python -m trainer CONFIG`, or `torchrun -m trainer CONFIG` for several processes; with this Python, and tied to this process."""
+    torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"] if processes > 1 else []
+    changed = [word for what in accept for word in ("--accept", str(what))]
+    return [sys.executable, "-m", "flows.tether", *torchrun, "trainer", str(config), *changed]
+
+
+def start(arguments: Sequence[str], output: IO[Any]) -> "subprocess.Popen[str]":
+    """In a process group of its own: Ctrl-C on a terminal is for us, and the trainer gets a SIGTERM, which it obeys with a checkpoint."""
+    environment = {"PET_SHUTDOWN_TIMEOUT": GRACE_SECONDS, **os.environ}
+    return subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT, text=True, process_group=0, env=environment)
+
+
+def has_ended(process: "subprocess.Popen[str]") -> bool:
+    """Wait a moment for it."""
+    try:
+        process.wait(POLL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def as_toml(config: Train) -> str:
+    """A resolved config as the trainer's process reads it: a line a value. A JSON string, list, number or truth value is TOML too."""
+
+    def lines(tree: dict[str, Any], path: str) -> list[str]:
+        found = []
+        for name, value in tree.items():
+            if isinstance(value, dict):
+                found += lines(value, f"{path}{name}.")
+            elif value is not None:  # which is the default wherever it may stand
+                text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+                found.append(f"{path}{name} = {text}")
+        return found
+
+    return "\n".join(lines(config.model_dump(mode="json"), "")) + "\n"
 
 
 def _raise(output: str) -> None:
-    refusals = [line.removeprefix(REFUSAL) for line in output.splitlines() if line.startswith(REFUSAL)]
-    if refusals:
+    lines = [line for line in output.splitlines() if line.strip()] or ["it said nothing"]
+    if failed := [line.removeprefix(FAILURE) for line in lines if line.startswith(FAILURE)]:
+        raise TrainingError(f"the trainer failed: {failed[0]}\n{output[-4000:]}")
+    if refusals := [line.removeprefix(REFUSAL) for line in lines if line.startswith(REFUSAL)]:
         raise UserError(refusals[0])
-    raise TrainingError(f"the trainer failed:\n{output[-4000:]}")
+    raise TrainingError(f"the trainer failed: {lines[-1]}\n{output[-4000:]}")
 
 
 def check(settings: Train) -> None:
@@ -75,7 +138,8 @@ def check(settings: Train) -> None:
     """
     manifest = read_manifest(settings.catalog, settings.data.version)
     if settings.target not in manifest["targets"]:
-        raise UserError(f"target {settings.target}: not in {settings.catalog}; targets there: {', '.join(manifest['targets']) or 'none'}")
+        hint = suggestion(settings.target, manifest["targets"], "targets there")
+        raise UserError(f"target {settings.target}: not in {settings.catalog}; {hint}")
     level = settings.mixture.level
     if level is not None and level not in manifest["granularities"]:
         raise UserError(f"mixture.level {level}: {settings.catalog} has levels {manifest['granularities']}")

@@ -46,6 +46,8 @@ def add(root: Path, addition: Addition, each: Each = one_by_one) -> Path:
     """
     with sole_builder(Layout(root).work):
         manifest = read_manifest(root)
+        if lost := manifest.get("left_out"):
+            raise UserError(f"{root}: was fetched without {', '.join(lost)}; `clustermix fetch catalog` brings them, then add to it")
         standing = Standing(Layout(root, manifest["version"]), manifest)
         config, shards = check(standing, addition)
         inputs = ([shard.identity() for shard in shards], config.all_targets(), target_digests(config))

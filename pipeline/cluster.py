@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.errors import UserError
-from data_catalog.layout import Levels
+from data_catalog.layout import CENTROIDS, Levels
 from data_catalog.manifest import fingerprint, write_json
 from data_catalog.records import Account, total
 from pipeline.config import Build, Cluster
 from pipeline.embed import read_embeddings, read_identity
 from pipeline.parts import Part, make_part
-from pipeline.tree.nested import CENTROIDS, Tree, load_tree, save_tree
+from pipeline.tree.nested import Tree, load_tree, save_tree
 from pipeline.tree.search import Recall, assign, out_of_distribution, recall
 
 __all__ = ["Recall", "Tree", "assign", "assign_part", "load_tree", "out_of_distribution", "recall", "train_tree"]
@@ -42,8 +42,8 @@ def train_tree(embedded: Sequence[Part], folder: Path, config: Build) -> Part:
     killed goes on from there, to the same bytes. It needs room for the sample: its vectors, two bytes a number.
 
     Raises:
-        UserError: there are too few documents even for the first level, or for a later one and `cluster.unsupported` is "refuse";
-            or the parts come from different encoders.
+        UserError: there are no documents, or too few for a level and `cluster.unsupported` is "refuse"; or the parts come from different
+            encoders.
     """
     settings = config.cluster.model_dump(mode="json", exclude={"beam", "workers"})
     key = fingerprint("tree", VERSION, settings, config.seed, [part.fingerprint for part in embedded])
@@ -120,21 +120,33 @@ def sample_size(levels: Levels, config: Cluster) -> int:
     return max(LEAST_SAMPLE, POINTS_A_LEAF * levels.leaves) if config.sample is None else config.sample
 
 
+def supported(documents: int, config: Cluster) -> tuple[int, ...]:
+    """The levels that have `min_points` documents a cell. If not even the first has: one of as many cells as have them, at least two."""
+    built = tuple(k for k in config.granularities if documents >= k * config.min_points)
+    return built or (max(documents // max(config.min_points, 1), 2),)
+
+
 def _supported(documents: int, config: Cluster) -> tuple[Levels, list[str]]:
-    """The levels that have `min_points` documents a cell, and sentences on those that have not.
+    """The levels that are built, and a sentence on those that are not.
 
     Raises:
-        UserError: not even the first level has them; or a later one has not and `unsupported` is "refuse".
+        UserError: there are no documents; or a level has too few and `unsupported` is "refuse".
     """
+    if not documents:
+        raise UserError(
+            "cluster: no document is left to build domains from: all were unreadable, dropped by a rule or copies; "
+            "work/source/*/quarantine.parquet says what could not be read; take more documents, or a milder quality.preset"
+        )
     requested, least = config.granularities, config.min_points
-    built = tuple(k for k in requested if documents >= k * least)
+    built = supported(documents, config)
     advice = f"{documents} documents support at most {documents // max(least, 1)} cells of {least} documents (cluster.min_points)"
-    if not built:
-        raise UserError(f"cluster.granularities {list(requested)}: {advice}; take more documents, coarser levels or a smaller min_points")
-    warnings = []
-    if built != requested:
-        left_out = list(requested[len(built) :])
-        if config.unsupported == "refuse":
-            raise UserError(f'cluster.granularities {list(requested)}: {advice}; leave out {left_out}, or set cluster.unsupported = "cap"')
-        warnings.append(f"{advice}: the tree ends at {built[-1]}, without {left_out}")
-    return Levels(built), warnings
+    left_out = [k for k in requested if documents < k * least]
+    if not left_out:
+        return Levels(built), []
+    if config.unsupported == "refuse":
+        raise UserError(f'cluster.granularities {list(requested)}: {advice}; leave out {left_out}, or set cluster.unsupported = "cap"')
+    if len(left_out) < len(requested):
+        end = f"the tree ends at {built[-1]}, without {left_out}"
+    else:
+        end = f"the tree has {built[0]}, instead of {list(requested)}"
+    return Levels(built), [f"{advice}: {end}"]

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from data_catalog import tables
+from data_catalog.errors import UserError
 from data_catalog.layout import Levels
 from data_catalog.manifest import fingerprint, write_json
 from data_catalog.mixture import effective_number
@@ -83,7 +84,13 @@ def to_table(name: str, kind: str, level: int, weights: Float[np.ndarray, " doma
 
 
 def corpus_distributions(levels: Levels, train_tokens: Int[np.ndarray, " leaves"]) -> pa.Table:
-    """`natural` (in proportion to training tokens) and `uniform` (over domains that hold any), at every level."""
+    """`natural` (in proportion to training tokens) and `uniform` (over domains that hold any), at every level.
+
+    Raises:
+        UserError: there are no training tokens.
+    """
+    if not train_tokens.any():
+        raise UserError("held_out_share: every document falls into the held-out split, none is left to train on; take 0, or more documents")
     rows = []
     for k in levels.granularities:
         sizes = train_tokens.reshape(k, -1).sum(axis=1)

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from data_catalog import tables
 from data_catalog.manifest import fingerprint
 from data_catalog.records import Account, Tally
-from pipeline.config import Build, Columns, Dataset, Jsonl, Parquet, PythonDocs, Rpv2
+from pipeline.config import Build, Columns, Dataset, Jsonl, Parquet, PythonDocs, Rpv2, Text
 from pipeline.parts import Part, make_part
-from pipeline.sources import dataset, jsonl, parquet, python_docs, rpv2
+from pipeline.sources import dataset, jsonl, parquet, python_docs, rpv2, text
 from pipeline.sources.documents import Document, Fault, Shard, document_number, text_digest
 from pipeline.sources.location import Place
 
@@ -39,6 +39,8 @@ def plan(config: Build) -> list[Shard]:
             return jsonl.plan(config.source, _held_out(config))
         case Parquet():
             return parquet.plan(config.source, _held_out(config))
+        case Text():
+            return text.plan(config.source, _held_out(config))
         case Dataset():
             return dataset.plan(config.source)
         case PythonDocs():
@@ -68,6 +70,8 @@ def _choices(config: Build) -> list[object]:
             return [config.source.min_characters, config.source.held_out_share, python_docs.held_modules(config)]
         case Jsonl(columns=columns) | Parquet(columns=columns) | Dataset(columns=columns):
             return [columns] if columns != Columns() else []
+        case Text(piece_characters=most):
+            return [most]
         case Rpv2():
             return []
 
@@ -80,6 +84,8 @@ def _read(shard: Shard, config: Build) -> Iterator[Document | Fault]:
             return jsonl.read(shard, config.source.columns)
         case Parquet():
             return parquet.read(shard, config.source.columns)
+        case Text():
+            return text.read(shard, config.source.piece_characters)
         case Dataset():
             return dataset.read(shard, config.source)
         case PythonDocs():

@@ -2,16 +2,16 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from data_catalog import tables
 from data_catalog.errors import UserError
-from pipeline.config import Build, Dataset, Target
+from pipeline.config import Build, Dataset, Target, Text
 from pipeline.source import quarantine_table
-from pipeline.sources import dataset, jsonl, parquet, python_docs
+from pipeline.sources import dataset, jsonl, parquet, python_docs, text
 from pipeline.sources.documents import Document, Fault, document_number, unit_hash
 from pipeline.sources.files import find_files
 from pipeline.sources.location import Place
@@ -19,6 +19,7 @@ from pipeline.sources.stream import Stream, find_dataset, label_of, load_builder
 
 logger = logging.getLogger(__name__)
 
+RECORDS = (*jsonl.SUFFIXES, *parquet.SUFFIXES)
 DOCUMENTS = pa.schema([tables.TARGET.field(name) for name in ("doc_id", "id_int", "text", "split")])
 _Split = tuple[tuple[str, float], ...]  # each name with the hash below which it ends
 THREE: _Split = (("align", 0.6), ("validation", 0.8), ("test", 1.0))
@@ -29,8 +30,8 @@ def check_targets(config: Build) -> None:
     """Refuse what is wrong with the targets before any work starts. Reads no documents.
 
     Raises:
-        UserError: a name is used twice, a path is missing or has neither JSON lines nor Parquet, a data set cannot be found, modules are
-            named of another kind of source.
+        UserError: a name is used twice, a path is missing or has neither JSON lines, Parquet nor plain text, a data set cannot be found,
+            modules are named of another kind of source.
     """
     if config.targets_below is not None and not config.targets_below.is_dir():
         raise UserError(f"targets_below {config.targets_below}: not a folder; each folder in it is to be a target")
@@ -40,9 +41,9 @@ def check_targets(config: Build) -> None:
         raise UserError(f"targets: {', '.join(twice)} named more than once; give each target a name of its own")
     for target in targets:
         if target.path is not None:
-            root, files = _files(target)
+            root, files = _files(target, config)
             for file in files:
-                if file.endswith(parquet.SUFFIXES):
+                if file.lower().endswith(parquet.SUFFIXES):
                     parquet.check_columns(root / file, target.columns, f"target {target.name}: columns.text")
         elif target.dataset is not None:
             find_dataset(target.dataset, f"target {target.name}: dataset.name")
@@ -53,9 +54,11 @@ def check_targets(config: Build) -> None:
 def read_target(target: Target, config: Build) -> tuple[pa.Table, pa.Table]:
     """The documents of a target (doc_id, id_int, text, split) and its quarantine (tables.QUARANTINE).
 
-    Files: one whose name starts with "test" is the test split, and the rest is align (80 %) or validation (20 %) by the hash of the
-    document's id; without such a file, and for a data set, it is align, validation and test (60, 20 and 20 %). Modules: as near to
-    60, 20 and 20 % as whole files allow, so that all documents of one file share a split. A warning names a split that stays empty.
+    JSON lines and Parquet: a file whose name starts with "test" is the test split, and the rest is align (80 %) or validation (20 %) by
+    the hash of the document's id; without such a file, and for a data set, it is align, validation and test (60, 20 and 20 %). Plain text,
+    where a path has no others: alike, but what is called `test`, a folder or a file but for its ending, is the test split. Text and
+    modules: as near to these shares as whole files allow, so that all documents of one file share a split; of fewer than three text
+    files, by document. A warning names a split that stays empty.
 
     Raises:
         UserError: the path is missing, or no document can be read, or none falls in `align`.
@@ -105,7 +108,7 @@ _Placed = tuple[str, str | _Split, Document | Fault]  # a place that is the reco
 
 def _records(target: Target, config: Build) -> Iterator[_Placed]:
     if target.path is not None:
-        return _from_files(target)
+        return _from_files(target, config)
     return _from_dataset(target.dataset) if target.dataset is not None else _from_modules(target, config)
 
 
@@ -120,21 +123,49 @@ def _first(records: Iterator[_Placed], documents: int | None) -> Iterator[_Place
         yield record
 
 
-def _files(target: Target) -> tuple[Place, list[str]]:
-    root, files = find_files(
-        target.path or Path(), (*jsonl.SUFFIXES, *parquet.SUFFIXES), f"target {target.name}: path", "JSON lines or Parquet"
-    )
+def _files(target: Target, config: Build) -> tuple[Place, list[str]]:
+    """Its JSON lines and Parquet; where there are none, its text: a folder of records often has a README."""
+    path, name = target.path or Path(), f"target {target.name}: path"
+    endings = text.suffixes(_as_text(config))
+    root, files = find_files(path, (*RECORDS, *endings), name, "JSON lines, Parquet or plain text")
+    if records := [file for file in files if file.lower().endswith(RECORDS)]:
+        return root, records
+    root, files = text.find_text(path, endings, name)
     return root, list(files)
 
 
-def _from_files(target: Target) -> Iterator[_Placed]:
-    root, files = _files(target)
+def _as_text(config: Build) -> Text:
+    """How text is read: as the corpus is, if that is text."""
+    return config.source if isinstance(config.source, Text) else Text(kind="text", path=Path())
+
+
+def _from_files(target: Target, config: Build) -> Iterator[_Placed]:
+    root, files = _files(target, config)
+    if not files[0].lower().endswith(RECORDS):
+        yield from _from_text(root, files, config)
+        return
     tests = {file for file in files if file.rpartition("/")[2].startswith("test")}
     for label in files:
         split = "test" if label in tests else TWO if tests else THREE
-        reader = parquet if label.endswith(parquet.SUFFIXES) else jsonl
+        reader = parquet if label.lower().endswith(parquet.SUFFIXES) else jsonl
         for number, record in enumerate(reader.read_file(root / label, label, target.columns)):
             yield f"{label}/{number}", split, record
+
+
+def _from_text(root: Place, files: Sequence[str], config: Build) -> Iterator[_Placed]:
+    most = _as_text(config).piece_characters
+    records = [(file, record) for file in files for record in text.read_file(root, file, most)]
+    tests = {file for file in files if "test" in (part.partition(".")[0] for part in file.split("/"))}
+    rest = [(file, record) for file, record in records if file not in tests]
+    whole = len({file for file, record in rest if isinstance(record, Document)}) >= len(THREE)
+    places = [file if whole else f"{file}/{number}" for number, (file, _) in enumerate(rest)]
+    pairs = zip(places, rest, strict=True)
+    splits = by_file(Counter(place for place, (_, record) in pairs if isinstance(record, Document)), TWO if tests else THREE)
+    for place, (_, record) in zip(places, rest, strict=True):
+        yield place, splits.get(place, "align"), record
+    for file, record in records:
+        if file in tests:
+            yield file, "test", record
 
 
 def _from_dataset(source: Dataset) -> Iterator[_Placed]:
@@ -152,15 +183,17 @@ def _from_modules(target: Target, config: Build) -> Iterator[_Placed]:
         yield str(number), splits[module], record
 
 
-def by_file(documents: Mapping[str, int]) -> dict[str, str]:
+def by_file(documents: Mapping[str, int], parts: _Split = THREE) -> dict[str, str]:
     """A split for each file, from its number of documents: the largest first, each where the most documents are still missing.
 
-    A hash of the file's name would leave splits empty: a few files often hold most documents.
+    The last files go where there is none yet. A hash of the file's name would leave splits empty: a few files often hold most documents.
     """
-    ends = [0.0, *(end for _, end in THREE)]
-    missing = {name: (ends[i + 1] - ends[i]) * sum(documents.values()) for i, (name, _) in enumerate(THREE)}
-    splits = {}
+    ends = [0.0, *(end for _, end in parts)]
+    missing = {name: (ends[i + 1] - ends[i]) * sum(documents.values()) for i, (name, _) in enumerate(parts)}
+    splits: dict[str, str] = {}
     for file in sorted(documents, key=lambda file: (-documents[file], unit_hash("target split", file))):
-        splits[file] = max(missing, key=lambda name: missing[name])
+        empty = [name for name in missing if name not in splits.values()]
+        among = empty if len(empty) >= len(documents) - len(splits) else missing
+        splits[file] = max(among, key=lambda name: missing[name])
         missing[splits[file]] -= documents[file]
     return splits

@@ -3,6 +3,7 @@ import os
 import pytest
 
 from flows.environment import end_quietly
+from tests.browser import chromium  # noqa: F401 (a fixture)
 from tests.tiny_corpus import write_corpus
 
 end_quietly()
@@ -17,9 +18,11 @@ def prefect_server(tmp_path_factory):
     from flows.environment import prepare
 
     prepare()
+    from prefect.settings import PREFECT_API_URL
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=120), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_API_URL", PREFECT_API_URL.value())  # for the commands that tests start
         yield
 
 
@@ -33,3 +36,11 @@ def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("built")
     settings = write_corpus(folder)
     return build(parse(Build, settings, "test")), settings
+
+
+@pytest.fixture(scope="session")
+def sample_workspace(tmp_path_factory):
+    """The folder that the documentation speaks of, tiny; tests work in copies of it."""
+    from tests.tiny_workspace import build_workspace
+
+    return build_workspace(tmp_path_factory.mktemp("documented") / "workspace")

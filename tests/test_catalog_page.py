@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import data_catalog
 from data_catalog import tables
 from data_catalog.errors import UserError
 from data_catalog.layout import Layout
 from data_catalog.manifest import FORMAT, describe_files, write_json
-from flows.catalog_page import domains, write_catalog_page
-from flows.catalog_page.projection import project, read_centroids
+from data_catalog.projection import project, read_centroids
+from flows.catalog_page import domains, signals, write_catalog_page
 
 HOSTILE = "</script><script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\"> \u202egnp.exe\u2028{{data}}<!--"
 TERMS = [["tensor", "layer"], ["socket"], ["plot", "axis"], []]
@@ -166,6 +167,19 @@ def test_the_map_of_one_centroid_or_none() -> None:
     assert (places[1].tolist(), share) == ([[0, 0]], 0)
     places, share = project({2: np.zeros((2, 4))})
     assert (np.isnan(places[2]).all(), share) == (True, 0)
+
+
+def test_quality_signals_are_means_over_a_domains_documents(tmp_path: Path, built: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = data_of(write_catalog_page(built[0], tmp_path / "page.html"))
+    place = data["signals"].index("unique words among words")
+    for level in data["levels"]:
+        query = f"""SELECT avg(signals['rps_doc_frac_unique_words']) FROM documents
+            GROUP BY leaf // {data["levels"][-1]["level"] // level["level"]} ORDER BY min(leaf)"""
+        expected = [mean for (mean,) in data_catalog.open(built[0]).sql(query).fetchall()]
+        assert [mean for mean in level["signals"][place] if mean is not None] == pytest.approx(expected, rel=1e-5)
+    monkeypatch.setattr(signals, "MOST_DOCUMENTS", 10)
+    data = data_of(write_catalog_page(built[0], tmp_path / "page.html"))
+    assert (data["signals"], data["levels"][0]["signals"]) == ([], [])
 
 
 # --- words and tables

@@ -146,12 +146,20 @@ def test_levels_without_enough_documents_are_refused_if_asked(tmp_path, parts):
         train_tree(parts, tmp_path / "tree", build(tmp_path, granularities=(4, 120), unsupported="refuse"))
 
 
-@pytest.mark.parametrize("unsupported", ["cap", "refuse"])
-def test_a_first_level_without_enough_documents_is_refused(tmp_path, parts, unsupported):
-    with pytest.raises(UserError, match=r"granularities \[64, 128\]: 600 documents support at most 60 cells"):
-        train_tree(parts, tmp_path / "tree", build(tmp_path, granularities=(64, 128), unsupported=unsupported))
-    with pytest.raises(UserError, match="0 documents support at most 0 cells"):
-        train_tree([], tmp_path / "tree", build(tmp_path))
+def test_a_first_level_without_enough_documents_has_fewer_cells(tmp_path, parts):
+    part = train_tree(parts, tmp_path / "tree", build(tmp_path, granularities=(64, 128)))
+    assert load_tree(part.folder).levels == Levels((60,))
+    [sentence] = json.loads((part.folder / "tree.json").read_text())["warnings"]
+    assert sentence.endswith("60 cells of 10 documents (cluster.min_points): the tree has 60, instead of [64, 128]")
+    with pytest.raises(UserError, match=r"granularities \[64, 128\]: 600 documents support at most 60 cells.* leave out \[64, 128\]"):
+        train_tree(parts, tmp_path / "refused", build(tmp_path, granularities=(64, 128), unsupported="refuse"))
+
+
+def test_one_document_makes_a_tree_and_none_is_refused(tmp_path):
+    lone = embedded(tmp_path / "embed" / "lone", vectors(1))
+    assert load_tree(train_tree([lone], tmp_path / "tree", build(tmp_path)).folder).levels == Levels((2,))
+    with pytest.raises(UserError, match="no document is left to build domains from"):
+        train_tree([], tmp_path / "none", build(tmp_path))
 
 
 def test_a_small_sample_is_told(tmp_path, parts, caplog):

@@ -20,3 +20,9 @@ def test_it_loads(recipe):
 
 def test_there_are_recipes():
     assert len(RECIPES) >= 6
+
+
+def test_the_recipes_for_text_fit_each_other():
+    build, train = load(Build, ROOT / "configs" / "text.toml"), load(Train, ROOT / "configs" / "train_text.toml")
+    assert train.catalog == build.out
+    assert train.target in {target.name for target in build.all_targets()}

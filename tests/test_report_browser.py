@@ -1,41 +1,19 @@
-"""What a real browser makes of the report: a run with every record there is, hostile text, and the reader's clicks."""
+"""What a real browser makes of the report: a run with every record there is, hostile text, and the reader's clicks and keys."""
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flows.report import write_report
-from tests.test_report import add
-from tests.test_report_page import HOSTILE
+from tests.browser import contrast, elements, needs_browser, opened, settle, text, unnamed
+from tests.test_catalog_page_browser import HARMLESS, HOSTILE
+from tests.test_report import add, change
 from tests.tiny_run import write_catalog, write_run
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-
-
-def load(address: str, profile: Path, *, milliseconds: int = 2000) -> tuple[str, list[str]]:
-    """The document after its scripts ran for so long on the page's clock, and what was written to the console."""
-    flags = (
-        "--headless --no-sandbox --disable-gpu --disable-background-networking --enable-logging=stderr --dump-dom --window-size=1400,2000"
-    )
-    command = [str(CHROMIUM), *flags.split(), f"--virtual-time-budget={milliseconds}", f"--user-data-dir={profile}", address]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
-def with_script(page: Path, script: str) -> Path:
-    """A copy without the policy, which would refuse a further script, and with one that a reader's hands could be."""
-    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())
-    copy = page.with_name(f"copy-{page.name}")
-    copy.write_text(text.replace("</body>", f"<script>setTimeout(() => {{ {script} }}, 500)</script></body>"))
-    return copy
-
-
-def without_scripts(dom: str) -> str:
-    return re.sub(r"<script.*?</script>", "", dom, flags=re.S)
+pytestmark = needs_browser
+TERMS = [["tensor", "layer"], ["socket"], ["plot", "axis"], ["date"]]
 
 
 @pytest.fixture(scope="module")
@@ -62,82 +40,146 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return catalog, folder / "dga"
 
 
-def test_every_record_of_a_real_run_is_drawn_and_nothing_is_loaded(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def shown(tab: Any) -> str:
+    """The page as text, without its scripts and data; no number in it went wrong."""
+    found = tab.evaluate("[...document.querySelectorAll('main, main svg text')].map((node) => node.textContent).join(' ')")
+    assert not re.search("NaN|undefined|Infinity|\\bnull\\b", found.split("Resolved configs")[0])
+    return found
+
+
+def titles(tab: Any) -> list[str]:
+    return tab.locator("main h3").all_text_contents()
+
+
+def test_every_record_of_a_real_run_is_drawn(chromium: Any, trained: tuple[Path, Path], tmp_path: Path) -> None:
     catalog, run = trained
-    page = write_report([run], tmp_path / "r.html", catalog)
-    dom, console = load(page.as_uri(), tmp_path / "profile")
-    assert console == []
-    shown = without_scripts(dom)
-    titles = re.findall(r"<h3><bdi>(.*?)</bdi></h3>", shown)
-    for title in (
-        *("Target: held-out text", "General: held-out corpus text"),
-        *("Target and general text", "Top-level domains", "Sets of documents"),
-        *("Effective members (of 4)", "Effective domains", "Scores", "Losses of the members"),
-        *("Tokens a second", "Time spent waiting for data", "Time spent measuring"),
-        *("Draws that bounds moved", "Epochs: how often each domain was used, most used first"),
-    ):
-        assert title in titles
-    assert shown.count('class="errors"') >= 8  # losses, scores, dots
-    assert ">fine-tuning</text>" in shown
-    assert "before fine-tuning" in shown
-    for fault in ("NaN", "undefined", "Infinity", ">null<"):
-        assert fault not in shown
+    with opened(chromium, write_report([run], tmp_path / "r.html", catalog)) as tab:
+        assert titles(tab) == [
+            *("Target: held-out text", "General: held-out corpus text"),
+            *("Target and general text", "Sets of documents", "Top-level domains"),
+            *("Effective members (of 4)", "Effective domains", "Scores", "Losses of the members"),
+            *("Epochs: how often each domain was used", "Remaining: tokens of each domain that were never drawn"),
+            *("Tokens a second", "Time spent waiting for data", "Time spent measuring", "Training loss, on what is drawn"),
+            *("Gradient norm, not clipped", "Draws that bounds moved"),
+        ]
+        assert tab.locator(".errors").count() >= 8  # losses, scores, dots
+        assert "fine-tuning" in tab.locator("#losses text").all_text_contents()
+        assert "before fine-tuning" in shown(tab)
+        assert unnamed(tab) == []
 
 
-def test_an_old_static_and_a_begun_run_are_drawn(tmp_path: Path) -> None:
-    catalog = write_catalog(tmp_path / "catalog", [1000, 2000, 2000, 5000], [["tensor", "layer"], ["socket"], ["plot", "axis"], ["date"]])
+def test_an_old_static_and_a_begun_run_are_drawn(chromium: Any, tmp_path: Path) -> None:
+    catalog = write_catalog(tmp_path / "catalog", [1000, 2000, 2000, 5000], TERMS)
     folders = [
         write_run(tmp_path / "plain", mixer="natural", basis=["natural"]),
         write_run(tmp_path / "dga"),
         write_run(tmp_path / "begun", usage=None, losses=(), basis=[f"b{i}" for i in range(12)]),
     ]
-    dom, console = load(write_report(folders, tmp_path / "r.html", catalog).as_uri(), tmp_path / "profile")
-    assert console == []
-    body = re.search(r'<table id="domains">.*?<tbody>(.*?)</tbody>', dom, re.S)[1]
-    first = re.findall(r"<bdi>(.*?)</bdi>", body)[:13]
-    assert first == ["3", "date", "500", "5,000", "50%", "0%", "40%", "0.50", "8k", "40%", "0.50", "8k", "0"]
-    assert dom.count("<image ") == 1  # the heat map of twelve members
-    assert not any(fault in without_scripts(dom) for fault in ("NaN", "undefined", "Infinity"))
+    with opened(chromium, write_report(folders, tmp_path / "r.html", catalog)) as tab:
+        first = tab.locator("#domains tbody tr").first.locator("td").all_text_contents()
+        assert first == ["3", "date", "500", "5,000", "50%", "0%", "40%", "0.50", "8k", "40%", "0.50", "8k", "0"][: len(first)]
+        assert len(first) == 12
+        assert tab.locator("image").count() == 1  # the heat map of twelve members
+        shown(tab)
 
 
-def test_hostile_text_runs_nothing(tmp_path: Path) -> None:
-    hostile = write_catalog(tmp_path / "c", [1000, 0, 2000, 5000], [[HOSTILE]] * 4)
-    folder = write_run(tmp_path / HOSTILE[:20].replace("/", "|"), target=HOSTILE, basis=[HOSTILE, *(f"{HOSTILE}{i}" for i in range(12))])
-    add(folder, {"kind": "eval", "step": 50, "tokens": 20_000, "set": HOSTILE, "loss": 1.0, "error": 0.1})
-    add(folder, {"kind": "eval", "step": 50, "tokens": 20_000, "set": f"{HOSTILE}/test", "loss": 1.0, "error": 0.1})
-    page = write_report([folder], tmp_path / "r.html", hostile)
-    dom, console = load(page.as_uri(), tmp_path / "profile")
-    assert (console, without_scripts(dom).count("<img")) == ([], 0)
-    # A script that got in after all would still be refused.
+def test_what_is_not_there_yet_is_said(chromium: Any, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "begun", usage=None, losses=())
+    for name in ("weights.parquet", "metrics.jsonl"):
+        (folder / name).unlink()
+    with opened(chromium, write_report([folder], tmp_path / "r.html")) as tab:
+        found = shown(tab)
+        for sentence in (
+            *("No held-out loss on the target goal has been measured yet.", "It has not written any weights yet.", "Not measured yet."),
+            *("No weights have been written yet.", "No step has been recorded yet."),
+        ):
+            assert sentence in found
+        assert tab.locator("svg:visible").count() == 0
+    still = write_run(tmp_path / "plain", mixer="natural", basis=["natural"])
+    with opened(chromium, write_report([still], tmp_path / "r.html")) as tab:
+        assert "Every run here draws from one fixed mixture" in shown(tab)
+
+
+def test_many_runs_are_compared(chromium: Any, tmp_path: Path) -> None:
+    """Nine: the ninth has the first one's colour, and other dashes."""
+    catalog = write_catalog(tmp_path / "catalog", [1000, 2000, 2000, 5000], TERMS)
+    folders = [write_run(tmp_path / f"run-{seed}", losses=(6.0, 3.0, 2.0 + seed / 10)) for seed in range(9)]
+    for seed, folder in enumerate(folders):
+        change(folder, config={"seed": seed})
+    with opened(chromium, write_report(folders, tmp_path / "r.html", catalog), width=700) as tab:
+        assert "Effective domains of every run" in titles(tab)
+        assert tab.locator("#losses > div").first.locator("path[stroke='var(--s0)'][stroke-width='2']").count() == 2
+        assert "9 2.400 ± 0.091" in " ".join(tab.locator("#seeds-title ~ .scroll tbody tr").inner_text().split())
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 700
+        shown(tab)
+
+
+def test_hostile_text_changes_nothing(chromium: Any, tmp_path: Path) -> None:
+    """Not even without the page's policy: the same elements and the same answers as with harmless text."""
+    seen = []
+    for kind, words in (("hostile", HOSTILE + "\udfff"), ("harmless", HARMLESS)):  # JSON may hold half a character
+        catalog = write_catalog(tmp_path / kind / "c", [1000, 0, 2000, 5000], [[words.replace("\udfff", "")]] * 4)
+        name = words[:60].replace("/", "|").replace("\x00", "") + ("\"'<b>" if kind == "hostile" else "")
+        folder = write_run(tmp_path / kind / name, target=words, basis=[words, *(f"{words}{i}" for i in range(12))])
+        add(folder, {"kind": "eval", "step": 50, "tokens": 20_000, "set": words, "loss": 1.0, "error": 0.1})
+        add(folder, {"kind": "eval", "step": 50, "tokens": 20_000, "set": f"{words}/test", "loss": 1.0, "error": 0.1})
+        page = write_report([folder, folder], tmp_path / kind / "r.html", catalog)
+        with opened(chromium, page, bypass_csp=True) as tab:
+            tab.locator("#weights svg").first.focus()
+            tab.keyboard.press("ArrowLeft")
+            tab.locator("#filter").fill("script" if kind == "hostile" else "harm")
+            tab.wait_for_timeout(50)  # what an image that is not there would take to fail
+            seen.append((elements(tab), text(tab, "#shown"), tab.locator("h2").all_text_contents()))
+            assert tab.title().startswith(name[:20])
+    assert seen[0] == seen[1]
+
+
+def test_a_script_that_got_in_after_all_is_refused(chromium: Any, tmp_path: Path) -> None:
+    page = write_report([write_run(tmp_path / "a")], tmp_path / "r.html")
     page.write_text(page.read_text().replace("</body>", "<script>document.title = 'taken'</script></body>"))
-    dom, console = load(page.as_uri(), tmp_path / "profile")
-    assert "Content Security Policy" in "".join(console)
-    assert "<title>taken" not in dom
+    said: list[str] = []
+    with opened(chromium, page, said=said) as tab:
+        assert tab.title() == "a"
+    assert ["Content Security Policy" in line for line in said] == [True]
 
 
-def test_the_reader_chooses_runs_units_and_points(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_reader_chooses_runs_units_and_points(chromium: Any, trained: tuple[Path, Path], tmp_path: Path) -> None:
     catalog, run = trained
     page = write_report([write_run(tmp_path / "old"), run], tmp_path / "r.html", catalog)
-    script = """
-      const said = [], look = (what) => said.push(what);
-      const press = (text) => [...document.querySelectorAll("button")].find((b) => b.textContent === text).click();
-      const paths = () => document.querySelectorAll("#losses > div:nth-child(3) path[stroke-width='2']").length;
-      const unit = () => document.querySelector("#finals svg").textContent.includes("bits per byte");
-      const find = (place) => document.querySelector(place), point = (chart, y) => {
-        const box = chart.getBoundingClientRect();
-        chart.dispatchEvent(new PointerEvent("pointermove", { clientX: box.left + 60, clientY: box.top + y }));
-        const found = find("#tip").textContent;
-        chart.dispatchEvent(new PointerEvent("pointerleave"));
-        return found;
-      };
-      look(paths()); press("old"); look(paths()); press("old");
-      look(unit()); press("bits per byte"); look(unit()); press("nats per token");
-      look(point(find("#losses svg"), 50)); look(point(find("#finals svg"), 40).startsWith("general") || point(find("#finals svg"), 40));
-      find("#filter").value = "7"; find("#filter").dispatchEvent(new Event("input")); look(find("#shown").textContent);
-      look(performance.getEntriesByType("resource").length);
-      document.title = JSON.stringify(said);
-    """
-    dom, console = load(with_script(page, script).as_uri(), tmp_path / "profile")
-    assert console == []
-    said = re.search(r"<title>(.*?)</title>", dom)[1]
-    assert said == '[2,1,false,true,"0 tokens, nats per tokenold6.000",true,"1 of 1 shown",0]', said
+    with opened(chromium, page) as tab:
+        curves = tab.locator("#losses > div:nth-child(3) path[stroke-width='2']")
+        assert curves.count() == 2
+        tab.get_by_role("button", name="old", exact=True).click()
+        assert curves.count() == 1
+        tab.get_by_role("button", name="bits per byte").click()
+        assert "bits per byte" in tab.locator("#finals svg").first.text_content()
+        tab.locator("#filter").fill("7")
+        assert text(tab, "#shown") == "1 of 1 shown"
+        tab.reload()  # as a live page does: the choices stay
+        settle(tab)
+        assert (curves.count(), text(tab, "#shown"), tab.locator("#filter").input_value()) == (1, "1 of 1 shown", "7")
+        assert tab.get_by_role("button", name="bits per byte").get_attribute("aria-pressed") == "true"
+        tab.get_by_role("button", name="nats per token").click()
+        tab.get_by_role("button", name="old", exact=True).click()
+        tab.locator("#losses svg").first.hover(position={"x": 60, "y": 50})
+        assert text(tab, "#tip") == "0 tokens, nats per token old 6.000"
+        chart = tab.locator("#losses svg").first
+        chart.focus()
+        tab.keyboard.press("Home")
+        assert chart.get_attribute("aria-valuetext") == "0 tokens, nats per token; old: 6.000"
+        tab.keyboard.press("Escape")
+        assert not tab.locator("#tip").is_visible()
+        tab.locator("#filter").fill("")
+        tab.get_by_role("button", name="Documents").click()
+        assert tab.locator("#domains th[aria-sort='descending']").inner_text().split() == ["Documents", "▾"]
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (700, "dark"), (360, "light")])
+def test_it_fits_and_can_be_read(chromium: Any, trained: tuple[Path, Path], tmp_path: Path, width: int, scheme: str) -> None:
+    catalog, run = trained
+    with opened(chromium, write_report([run], tmp_path / "r.html", catalog), width=width, color_scheme=scheme) as tab:
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert min(contrast(tab, ink, paper) for ink in ("--ink", "--soft") for paper in ("--paper", "--raised")) >= 4.5
+        assert min(contrast(tab, f"--s{i}", "--paper") for i in range(8)) >= 3  # of lines and marks
+        tab.emulate_media(media="print", color_scheme=scheme)
+        assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

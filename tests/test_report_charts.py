@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flows.page.plain import plain
 from flows.report.data import read_runs
 from flows.report.domains import read_domains
 from flows.report.losses import final_panels, final_sets, loss_panels
 from flows.report.payload import payload
-from flows.report.plain import plain
 from flows.report.speed import speed_panels
 from flows.report.weights import weights_charts
 from tests.test_report import TERMS, add, change, read
@@ -113,10 +113,11 @@ def test_scores_come_with_what_is_known_of_their_errors(tmp_path: Path, catalog:
     add(folder, {"kind": "update", "step": 20, "stage": 2, "scores": [0.75, None]})  # as an older record, and a member without a draw
     run = read(folder)
     [chart] = weights_charts([run], read_domains(catalog, [run]))
-    assert chart["measured"] == [
-        {"title": "Scores", "tokens": [4000, 8000], "series": [[[0.5, 0.75], [0.125, None]], [[0.25, None], [None, None]]]},
-        {"title": "Losses of the members", "tokens": [4000, 8000], "series": [[[3, None], None], [[4, None], None]]},
-    ]
+    scores, losses = chart["measured"]
+    assert (scores["unit"], losses["unit"]) == ("product of the gradients", "nats per token")
+    assert [panel["tokens"] for panel in (scores, losses)] == [[4000, 8000]] * 2
+    assert scores["series"] == [[[0.5, 0.75], [0.125, None]], [[0.25, None], [None, None]]]
+    assert losses["series"] == [[[3, None], None], [[4, None], None]]
     mix = np.array([0.55, 0.1, 0.1, 0.25])  # half goal, half natural
     assert chart["effective_domains"][0] == pytest.approx(float(np.exp(-(mix * np.log(mix)).sum())), rel=1e-5)
 

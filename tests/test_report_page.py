@@ -13,8 +13,8 @@ import pytest
 
 from data_catalog.errors import UserError
 from data_catalog.manifest import FORMAT
+from flows.page.markup import embed, escape, percent, short
 from flows.report import summary_table, write_report
-from flows.report.markup import embed, escape, percent, short
 from tests.test_report import add, change
 from tests.tiny_run import write_catalog, write_run
 

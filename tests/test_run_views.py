@@ -133,7 +133,7 @@ def test_a_run_that_has_only_begun_can_be_asked(trained, several):
         ("begun", False, 0, None, 7.5, None)
     ]
     assert catalog.sql("SELECT kind, loss FROM metrics").fetchall() == [("eval", 7.5)]
-    with pytest.raises(UserError, match="weights does not exist"):
+    with pytest.raises(UserError, match="the view weights is of runs"):
         catalog.sql("FROM weights")
 
 

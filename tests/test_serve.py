@@ -7,19 +7,19 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
 from data_catalog.errors import UserError
-from flows.serve import Page, open_server, serve
+from flows.serve import open_server, serve
+from tests.browser import needs_browser, opened, text
 from tests.test_report import add
-from tests.test_report_browser import CHROMIUM, load
 from tests.tiny_run import write_run
 
 
@@ -137,28 +137,38 @@ def test_ctrl_c_ends_it_without_a_traceback(tmp_path: Path) -> None:
     assert (process.returncode, rest, errors) == (0, "ended\n", "")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_a_browser_loads_the_page_again_when_there_is_something_new(tmp_path: Path) -> None:
+@needs_browser
+def test_a_browser_loads_the_page_again_when_there_is_something_new(chromium: Any, tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a", usage=None)
-    server = open_server([folder], 0)
+    with running(open_server([folder], 0)) as port, opened(chromium, f"http://127.0.0.1:{port}/") as tab:
+        tab.clock.install()
+        tab.reload()
+        assert text(tab, "#live").startswith("Live:")
+        for loss in (0.5, 0.125):
+            add(folder, {"kind": "eval", "step": 51, "tokens": 20_400, "set": "target/validation", "loss": loss})
+            with tab.expect_navigation():
+                tab.clock.run_for(3000)
+            assert f"reaches a loss of {loss:.3f} nats per token" in text(tab, "header")
 
-    class Growing(Page):
-        """The run writes a record each time its page has been made, twice."""
 
-        made = 0
-
-        def current(self) -> tuple[str, bytes]:
-            found = super().current()
-            self.made += 1
-            if self.made < 3:
-                time.sleep(0.01)  # so that the file's time differs
-                add(folder, {"kind": "eval", "step": 50 + self.made, "tokens": 20_400, "set": "target/validation", "loss": self.made / 16})
-            return found
-
-    page = Growing([folder], None)
-    server.RequestHandlerClass.shown = page
-    with running(server) as port:
-        dom, console = load(f"http://127.0.0.1:{port}/", tmp_path / "profile", milliseconds=14_000)
-    assert console == []
-    assert "reaches a loss of <strong>0.125 nats per token" in dom
-    assert page.made == 3
+@needs_browser
+def test_a_reader_is_not_disturbed_and_hears_when_the_server_has_ended(chromium: Any, tmp_path: Path) -> None:
+    folder, said = write_run(tmp_path / "a", usage=None), []
+    server = ExitStack()
+    port = server.enter_context(running(open_server([folder], 0)))
+    with server, opened(chromium, f"http://127.0.0.1:{port}/", said=said) as tab:
+        tab.clock.install()
+        tab.reload()
+        tab.locator("#losses svg").first.focus()
+        tab.keyboard.press("ArrowLeft")
+        add(folder, {"kind": "eval", "step": 51, "tokens": 20_400, "set": "target/validation", "loss": 0.125})
+        tab.clock.run_for(9000)
+        assert "0.125" not in text(tab, "header")
+        tab.keyboard.press("Escape")
+        with tab.expect_navigation():
+            tab.clock.run_for(3000)
+        assert "0.125" in text(tab, "header")
+        assert said == []
+        server.close()
+        tab.clock.run_for(3000)
+        tab.locator("#live", has_text="No longer live").wait_for()

@@ -1,9 +1,11 @@
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field
 
 from data_catalog.errors import UserError
-from data_catalog.settings import Settings, load, parse
+from data_catalog.settings import Settings, load, overridden, parse
 
 
 class Inner(Settings):
@@ -56,6 +58,55 @@ def test_an_override_needs_an_equals_sign():
         load(Outer, None, ["inner.beam"])
 
 
+def test_an_override_reaches_into_a_list_by_number(tmp_path):
+    file = write(tmp_path, 'out = "a"\n[[many]]\nbeam = 2\n[[many]]\nbeam = 3\n')
+    assert load(Outer, file, ["many.1.beam=5"]).many == (Inner(beam=2), Inner(beam=5))
+    for wrong, message in (("many.2.beam=5", "found 2, expected one of 2 entries"), ("many.1=5", r"many is a list.* many\.0\.KEY=value")):
+        with pytest.raises(UserError, match=message):
+            load(Outer, file, [wrong])
+
+
 def test_settings_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         Inner().beam = 3
+
+
+class Named(Settings):
+    mixer: Literal["natural", "dga"] = "dga"
+
+
+class File(Settings):
+    kind: Literal["file"]
+
+
+class Web(Settings):
+    kind: Literal["web"]
+
+
+class Whole(Settings):
+    named: Named = Named()
+    source: Annotated[File | Web, Field(discriminator="kind")]
+
+
+@pytest.mark.parametrize(
+    ("tree", "sentence"),
+    [
+        ({"named": {"mixer": "dgaa"}}, "x: named.mixer: found 'dgaa', expected 'natural' or 'dga'; did you mean dga?"),
+        ({"named": {"mixer": 7}}, "x: named.mixer: found 7, expected 'natural' or 'dga'; take one of them"),
+        ({"source": {"kind": "fil"}}, "x: source: kind is 'fil', expected one of 'file', 'web'; did you mean file?"),
+        ({"source": {}}, "x: source: kind is missing; it says which keys the table may have"),
+        ({}, "x: source: missing; give it in the file, or with --set"),
+    ],
+)
+def test_a_value_that_is_none_of_a_few_gets_a_suggestion(tree, sentence):
+    with pytest.raises(UserError) as refused:
+        parse(Whole, {"source": {"kind": "file"}, **tree} if tree else {}, "x")
+    assert str(refused.value) == sentence
+
+
+def test_overrides_leave_the_mapping_as_it_was():
+    tree = {"inner": {"beam": 2}}
+    assert overridden(tree, ["inner.beam=3"]) == {"inner": {"beam": 3}}
+    assert tree == {"inner": {"beam": 2}}
+    with pytest.raises(UserError, match="inner is not a table"):
+        overridden({"inner": 3}, ["inner.beam=3"])

@@ -1,4 +1,6 @@
-from flows.summary import print_build
+import data_catalog
+from data_catalog.browse import describe_domain
+from flows.summary import cut, print_build, print_domain
 
 
 def test_the_summary_says_what_was_dropped_how_healthy_each_level_is_and_where_targets_fall(built, capsys):
@@ -13,3 +15,18 @@ def test_the_summary_says_what_was_dropped_how_healthy_each_level_is_and_where_t
         "search at level 2 (beam 8)",
         "search at level 4 (beam 8)",
     ]
+
+
+def test_text_of_others_is_one_line_that_a_terminal_does_not_obey():
+    assert cut("a\x1b[31mred\x9b\u202eback\u200b\nline", 60) == "a [31mred back line"
+    assert cut("x" * 70, 60) == "x" * 59 + "…"
+    assert cut("ascii, ümlaut, 漢字, العربية, 🙂", 60) == "ascii, ümlaut, 漢字, العربية, 🙂"
+
+
+def test_a_domain_is_said_with_what_is_known_of_it(built, capsys):
+    print_domain(describe_domain(data_catalog.open(built[0]), 2, 1))
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "domain 1 of 2, leaves 2 to 3"
+    assert "children of level 4" in lines
+    assert any(line.startswith("space ") for line in lines[lines.index("targets") :])
+    assert any(line.startswith("nearest ") for line in lines[lines.index("examples") :])

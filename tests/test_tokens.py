@@ -61,8 +61,8 @@ def test_a_target_is_read_by_split(tmp_path):
     assert test.read(np.array([0]), np.array([0]), 4)[0].tolist() == [[2, 3, PAD, PAD]]
     with pytest.raises(UserError, match="its validation split is empty"):
         open_target(tmp_path, "law", "validation", PAD)
-    for name in ("art", "../law", ".."):
-        with pytest.raises(UserError, match=r"not in .*; targets there: law"):
+    for name, hint in (("art", "targets there: law"), ("../law", r"did you mean law\?"), ("..", "targets there: law")):
+        with pytest.raises(UserError, match=f"not in .*; {hint}"):
             open_target(tmp_path, name, "test", PAD)
 
 

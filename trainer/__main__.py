@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from data_catalog.errors import UserError
 from data_catalog.settings import load
 from trainer.config import Train
 
+FAILURE = "clustermix: failed: "  # how a line begins that says what is wrong here, not with the request; a traceback is above it
 STOPPED = 143  # the usual exit code of a process that SIGTERM ended: a checkpoint was written, the run is not finished
 
 
@@ -33,6 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0":  # every process finds the same mistake: one sentence is enough
             sys.stderr.write(f"clustermix: {error}\n")
         return 2
+    except Exception as error:
+        traceback.print_exc()
+        sys.stderr.write(f"{FAILURE}{type(error).__name__}: {error}\n")
+        return 1
 
 
 if __name__ == "__main__":

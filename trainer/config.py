@@ -11,6 +11,7 @@ from data_catalog.settings import Settings
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Above = Annotated[float, Field(gt=0)]
+Mixer = Literal["natural", "uniform", "temperature", "static", "importance", "dga", "doge", "doremi", "odm", "ado", "replay"]
 Scores = Literal["raw", "clipped", "cosine", "normalised"]
 Backend = Literal["exact", "ghost", "finite_difference"]
 Schedule = Literal["cosine", "constant", "wsd"]
@@ -23,8 +24,8 @@ class Model(Settings):
     preset: Literal["tiny", "125m", "350m", "750m"] = "tiny"  # Llama-style, from random weights
     path: str | None = None  # a Hugging Face folder or hub name instead: training goes on from its weights; or a config.json: random ones
     hidden_size: Positive | None = None  # these three change the preset
-    layers: Positive | None = None
-    heads: Positive | None = None
+    layers: Positive | None = None  # transformer blocks
+    heads: Positive | None = None  # attention heads
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Model":
@@ -43,7 +44,7 @@ class Data(Settings):
 
 
 class Mixture(Settings):
-    mixer: Literal["natural", "uniform", "temperature", "static", "importance", "dga", "doge", "doremi", "odm", "ado", "replay"] = "dga"
+    mixer: Mixer = "dga"  # what decides how much of each domain is drawn
     basis: Literal["distributions", "domains"] = "distributions"  # of a mixer that learns
     level: Positive | None = None  # granularity of the domains; None: the finest
     kind: Literal["hard", "distance"] = "hard"  # of histogram
@@ -54,17 +55,17 @@ class Mixture(Settings):
     start: str | None = None  # member that has half of the first weights, the rest shared evenly; None: all alike
     eta: Above | None = None  # step of the mirror ascent; None: the mixer's published one
     ema: Annotated[float, Field(gt=0, le=1)] = 0.1  # share of the new weights in the moving average; 1: no average
-    scores: Scores = "clipped"
+    scores: Scores = "clipped"  # how gradients are compared; see docs/training.md
     toward: Literal["target", "members"] = "target"  # of "doge": gradients are compared with the target's, or with the members' sum
     preconditioned: bool = False  # the target's gradient as AdamW would step along it
     most_change: Above | None = None  # cap on KL(new weights || old) of one update, nats
     floor: Annotated[float, Field(ge=0, lt=1)] = 0.0  # least share that all members keep together, spread evenly
     error_aware: bool = False  # shrinks scores by what their standard errors say is noise
-    backend: Backend = "exact"
+    backend: Backend = "exact"  # how gradients are measured: a backward pass a member, per-sequence scores, or two forward passes
     measure_on: Literal["probes", "batch"] = "probes"  # fresh sequences of each member, or the stage's last training batch
-    update_every_steps: Positive = 100
+    update_every_steps: Positive = 100  # steps of a stage: weights change between stages
     basis_sequences: Positive = 8  # sequences a basis member is measured on, at each update
-    target_sequences: Positive = 32
+    target_sequences: Positive = 32  # sequences of the target's align split in its gradient
     overhead_budget: Annotated[float, Field(gt=0, lt=1)] | None = None  # most share of the training's work that measuring may add
     warmup_steps: Count = 0  # no update before this step; the first stage always has the initial weights
     objective: Literal["text", "answer", "choices"] = "text"  # of the target: loss on all tokens, on the answer's, or of choosing right
@@ -95,35 +96,35 @@ class Mixture(Settings):
 
 
 class Optimizer(Settings):
-    learning_rate: Above = 5e-4
-    schedule: Schedule = "cosine"
-    warmup_steps: Count = 100
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    learning_rate: Above = 5e-4  # the peak of AdamW's
+    schedule: Schedule = "cosine"  # cosine: falls to a tenth; wsd: stays, then falls to zero over the last fifth; constant: stays
+    warmup_steps: Count = 100  # the rate rises to its peak
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1  # of matrices; norms and biases have none
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9  # AdamW's average of gradients
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95  # AdamW's average of their squares
     clip: Above = 1.0  # most norm of a step's gradient
 
 
 class Training(Settings):
-    steps: Positive = 1_000
+    steps: Positive = 1_000  # optimizer steps of the main phase
     batch_sequences: Positive = 64  # of all ranks together
     micro_batch_sequences: Positive = 64  # of one rank, in one forward pass: the gradient is accumulated over several
-    sequence_tokens: Annotated[int, Field(ge=2)] = 512
-    precision: Literal["float32", "bfloat16"] = "float32"
+    sequence_tokens: Annotated[int, Field(ge=2)] = 512  # tokens of one sequence
+    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: of forward and backward passes; weights stay float32
     parallel: Literal["ddp", "fsdp2"] = "ddp"  # with several processes: a copy of the model each, or a shard each
-    compile: bool = False
+    compile: bool = False  # torch.compile
     checkpoint_activations: bool = False  # less memory, a third more work
-    log_every_steps: Positive = 10
+    log_every_steps: Positive = 10  # a record of metrics.jsonl
 
 
 class Finetune(Settings):
     """A second phase on the target's align split alone."""
 
-    steps: Count = 0
-    learning_rate: Above = 1e-4
-    schedule: Schedule = "cosine"
-    warmup_steps: Count = 10
-    batch_sequences: Positive = 16
+    steps: Count = 0  # 0: no second phase
+    learning_rate: Above = 1e-4  # the peak
+    schedule: Schedule = "cosine"  # as of the optimizer
+    warmup_steps: Count = 10  # the rate rises to its peak
+    batch_sequences: Positive = 16  # of all ranks together
 
 
 class Evaluation(Settings):
@@ -136,24 +137,24 @@ class Evaluation(Settings):
 
 class Checkpoint(Settings):
     every_steps: Count = 500  # 0: none
-    keep: Positive = 2
+    keep: Positive = 2  # the newest so many
     keep_every_steps: Count = 0  # those of these steps are kept for good; 0: none
     asynchronous: bool = True  # written by a thread while training goes on
 
 
 class Train(Settings):
-    catalog: Path
-    out: Path
-    target: str
-    seed: Count = 0
-    model: Model = Model()
-    data: Data = Data()
-    mixture: Mixture = Mixture()
-    optimizer: Optimizer = Optimizer()
-    training: Training = Training()
-    finetune: Finetune = Finetune()
-    evaluation: Evaluation = Evaluation()
-    checkpoint: Checkpoint = Checkpoint()
+    catalog: Path  # the catalog's folder
+    out: Path  # the run's folder
+    target: str  # the set of the catalog that the model is to be good at
+    seed: Count = 0  # of weights, data order and everything random
+    model: Model = Model()  # what is trained
+    data: Data = Data()  # what may be drawn
+    mixture: Mixture = Mixture()  # from which domains, and how that is learned
+    optimizer: Optimizer = Optimizer()  # AdamW and its schedule
+    training: Training = Training()  # how much, how long, on what
+    finetune: Finetune = Finetune()  # a second phase on the target alone
+    evaluation: Evaluation = Evaluation()  # what is measured, and when
+    checkpoint: Checkpoint = Checkpoint()  # when the state is saved
 
     @property
     def steps(self) -> int:

@@ -137,7 +137,7 @@ class Run:
             self.metrics.write("eval", **where, **found.record())
 
     def now_and_then(self, stop: bool) -> None:
-        """After a step: a measurement or a checkpoint, where one is due. Before a run stops there is always a checkpoint."""
+        """After a step: a measurement or a checkpoint, where one is due. A run that is told to stop saves one too, if it saves any."""
         step, last = self.state.step, self.state.step == self.config.steps
         evaluate, keep = self.config.evaluation.every_steps, self.config.checkpoint.every_steps
         if evaluate and step % evaluate == 0 and step not in (self.config.training.steps, self.config.steps):

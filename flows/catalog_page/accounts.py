@@ -1,10 +1,8 @@
 """The tables below the page's charts, as HTML: levels, what was dropped, and how long each stage took."""
 
-from collections.abc import Sequence
-
 from data_catalog import Catalog
 from flows.catalog_page.queries import ask
-from flows.report.markup import escape, isolated, short
+from flows.page.markup import escape, isolated, short, table
 from pipeline.description.health import FLAGS
 
 SOURCES = 3  # that lost most to a rule
@@ -46,10 +44,13 @@ def drops_table(catalog: Catalog) -> str:
     lines = []
     query = """SELECT stage, outcome, reason, rows, characters FROM accounting
         WHERE outcome IN ('dropped', 'failed') ORDER BY rows DESC, stage, reason"""
-    for stage, outcome, reason, rows, characters in ask(catalog, query):
+    lost = ask(catalog, query)
+    most = lost[0][3] if lost else 0
+    for stage, outcome, reason, rows, characters in lost:
         share = rows / read if read else 0.0
         first = isolated(reason) + (" (failed)" if outcome == "failed" else "")
-        lines.append([first, escape(stage), f"{rows:,}", _bar(share), f"{share:.2%}", short(characters), ", ".join(losers.get(reason, []))])
+        amounts = [f"{rows:,}", _bar(rows / most if most else 0.0), f"{share:.2%}", short(characters)]
+        lines.append([first, escape(stage), *amounts, ", ".join(losers.get(reason, []))])
     if not lines:
         return "<p class='caption'>Nothing was dropped.</p>"
     head = ["Rule", "Stage", "Documents", "", "Of what was read", "Characters", "Sources that lost most"]
@@ -80,17 +81,6 @@ def _read(catalog: Catalog) -> dict[str, dict[str, int]]:
     """What each stage read, in the order of the books."""
     query = "SELECT stage, rows, characters FROM accounting WHERE outcome = 'read'"
     return {stage: {"rows": rows, "characters": characters} for stage, rows, characters in ask(catalog, query)}
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[int] = ()) -> str:
-    """An HTML table of cells that are HTML already; columns `text` are left-aligned."""
-
-    def cells(row: Sequence[str]) -> str:
-        rest = "".join(f'<td class="text">{cell}</td>' if i in text else f"<td>{cell}</td>" for i, cell in enumerate(row[1:], 1))
-        return f'<tr><th scope="row">{row[0]}</th>{rest}</tr>'
-
-    title = "".join(f'<th scope="col"{" class=text" if i in (0, *text) else ""}>{name}</th>' for i, name in enumerate(head))
-    return f'<div class="scroll"><table><thead><tr>{title}</tr></thead><tbody>{"".join(map(cells, rows))}</tbody></table></div>'
 
 
 def _bar(share: float) -> str:

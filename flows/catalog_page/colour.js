@@ -2,28 +2,19 @@
 // What colour a domain has: a ramp for numbers, categories for sites. A mode is { name, group, of(node), text(node) } and a scale a level.
 const colour = (() => {
   const STEPS = 64, CATEGORIES = 7; // shades of the ramp; sites with a colour of their own
-  let ramp = [], style = null;
+  let ramp = [];
 
-  const css = (name) => style.getPropertyValue(name).trim();
-  const probe = document.createElement("canvas").getContext("2d"); // gives any CSS colour back as #rrggbb
-  function parse(text) {
-    probe.fillStyle = text;
-    return [1, 3, 5].map((at) => parseInt(probe.fillStyle.slice(at, at + 2), 16));
-  }
   const luminance = ([r, g, b]) => 0.2126 * (r / 255) ** 2.2 + 0.7152 * (g / 255) ** 2.2 + 0.0722 * (b / 255) ** 2.2;
+  const LIGHT = 0.19; // luminance from which dark letters have more contrast than white ones
 
   // Read the colours of the light or dark theme; to be called again when that changes.
   function load() {
-    style = getComputedStyle(document.documentElement);
-    const stops = [0, 1, 2, 3, 4].map((i) => parse(css(`--r${i}`)));
-    ramp = Array.from({ length: STEPS }, (_, step) => {
-      const at = (step / (STEPS - 1)) * (stops.length - 1), low = Math.min(Math.floor(at), stops.length - 2);
-      return shade(stops[low].map((v, c) => Math.round(v + (stops[low + 1][c] - v) * (at - low))));
-    });
+    const colours = base.ramp();
+    ramp = Array.from({ length: STEPS }, (_, step) => shade(colours(step / (STEPS - 1))));
   }
-  const shade = (rgb) => ({ fill: `rgb(${rgb.join(" ")})`, ink: luminance(rgb) > 0.3 ? "#14171a" : "#ffffff" });
+  const shade = (rgb) => ({ fill: `rgb(${rgb.join(" ")})`, ink: luminance(rgb) > LIGHT ? "#14171a" : "#ffffff" });
   const at = (p) => ramp[Math.round(Math.min(Math.max(p, 0), 1) * (STEPS - 1))];
-  const named = (name) => shade(parse(css(name)));
+  const named = (name) => shade(base.rgb(base.css(name)));
 
   // Small weights are many and matter: the root spreads them.
   function numbers(values, show, rooted) {
@@ -50,15 +41,17 @@ const colour = (() => {
 
   const mainSource = (node) => tree.sources(node)[0]?.[0] ?? null;
   const fixed = (v) => (v === null ? "not known" : v.toFixed(2));
-  const part = (v) => (v === null ? "not known" : charts.share(v));
+  const part = (v) => (v === null ? "not known" : base.share(v));
+  const digits = (v) => (v === null ? "not known" : String(+v.toPrecision(3)));
   const modes = [
-    { key: "source", group: "Corpus", name: "main site", of: mainSource, text: (v) => v ?? "not named", scale: categories },
-    { key: "distance", group: "Corpus", name: "mean distance to the centroid", of: (n) => n.level.distance[n.i], text: fixed },
-    { key: "dropped", group: "Corpus", name: "share dropped of its sites", of: (n) => n.level.dropped[n.i], text: part, rooted: true },
+    { key: "source", group: "Source", name: "main site", of: mainSource, text: (v) => v ?? "not named", scale: categories },
+    { key: "distance", group: "Quality", name: "mean distance to the centroid", of: (n) => n.level.distance[n.i], text: fixed },
+    { key: "dropped", group: "Quality", name: "share dropped of its sites", of: (n) => n.level.dropped[n.i], text: part, rooted: true },
+    ...tree.data.signals.map((name, s) => ({ key: `signal-${s}`, group: "Quality", name, of: (n) => tree.signal(n, s), text: digits })),
     ...tree.data.targets.map((name, t) => ({ key: `target-${t}`, group: "Weight of a target", name, of: (n) => tree.weight(n, t, "hard"), text: part, rooted: true })),
   ];
   const scale = (mode, level) => (mode.scale ? mode.scale(level) : numbers(level.nodes.map(mode.of), mode.text, mode.rooted));
 
   load();
-  return { at, css, load, modes, scale };
+  return { at, load, modes, scale };
 })();

@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Float
 
 from data_catalog import Catalog
-from flows.catalog_page.projection import project, read_centroids
+from data_catalog.projection import project, read_centroids
 from flows.catalog_page.queries import ask
-from flows.report.plain import plain
+from flows.catalog_page.signals import signal_means
+from flows.page.plain import plain
 from pipeline.description.examples import KINDS, SNIPPET
 from pipeline.description.health import FLAGS
 
@@ -54,8 +55,12 @@ def payload(catalog: Catalog) -> dict[str, Any]:
     targets = [str(name) for name in catalog.manifest["targets"]]
     a_kind = max(1, min(OF_A_KIND, MOST_EXAMPLES // (len(KINDS) * sum(min(k, MOST_DOMAINS) for k in shown))))
     levels = [_level(catalog, k, places[k], targets, names, a_kind) for k in shown]
+    signals, means = signal_means(catalog, shown)
+    for level in levels:
+        level["signals"] = [[mean[domain] for domain in level["domain"]] for mean in means.get(level["level"], [])]
     return {
         "levels": levels,
+        "signals": signals,
         "finer": [k for k in granularities if k not in shown],
         "targets": [name[:NAME] for name in targets],
         "names": names.texts,

@@ -5,19 +5,27 @@
   const view = { level: tree.levels[Math.min(1, tree.levels.length - 1)], mode: colour.modes[0], scale: null, selected: null, read };
   const link = (node) => `#domain=${node.name}`;
   const word = (term) => `#search=${encodeURIComponent(term)}`;
-  const surfaces = [];
 
   function read(node) {
-    const rows = [["documents", tree.documents(node).toLocaleString("en")], ["tokens", `${charts.count(tree.tokens(node))} (${charts.share(+tree.share(node).toPrecision(3))})`]];
-    return { title: tree.title(node, 6), rows: [...rows, [view.mode.name, view.mode.text(view.mode.of(node))]] };
+    const rows = [{ name: "documents", value: tree.documents(node).toLocaleString("en") }, { name: "tokens", value: `${base.count(tree.tokens(node))} (${base.share(+tree.share(node).toPrecision(3))})` }];
+    return { title: tree.title(node, 6), rows: [...rows, { name: view.mode.name, value: view.mode.text(view.mode.of(node)) }] };
   }
 
-  function paint() {
-    colour.load();
+  // Another colour: the heat map has its own.
+  function tint() {
     view.scale = colour.scale(view.mode, view.level);
     byId("legend").replaceChildren();
-    charts.legend(byId("legend"), view.scale.legend());
-    for (const one of surfaces) one.repaint();
+    base.legend(byId("legend"), view.scale.legend());
+    for (const one of tinted) one.repaint();
+  }
+
+  // Another level or theme.
+  function paint() {
+    colour.load();
+    tint();
+    heat.repaint();
+    byId("heatmap-caption").textContent = heatmap.caption(view.level);
+    if (byId("numbers").open) heatmap.fill(byId("weights"), view.level, link);
   }
 
   function open(node) {
@@ -43,7 +51,7 @@
       panel.show(byId("panel"), wanted, link, word);
       byId("opened").textContent = view.selected ? `Opened ${tree.title(view.selected, 3)}` : ""; // read aloud
     }
-    for (const one of surfaces) one.refresh();
+    for (const one of [...tinted, heat]) one.refresh();
   }
 
   function choices() {
@@ -51,16 +59,16 @@
     const groups = new Map();
     colour.modes.forEach((mode, i) => {
       if (!groups.has(mode.group)) groups.set(mode.group, byId("colour").appendChild(Object.assign(document.createElement("optgroup"), { label: mode.group })));
-      groups.get(mode.group).append(new Option(charts.short(mode.name, 60), String(i), false, i === 0));
+      groups.get(mode.group).append(new Option(base.short(mode.name, 60), String(i), false, i === 0));
     });
     byId("level").addEventListener("change", () => { view.level = tree.levels[Number(byId("level").value)]; paint(); });
-    byId("colour").addEventListener("change", () => { view.mode = colour.modes[Number(byId("colour").value)]; paint(); });
+    byId("colour").addEventListener("change", () => { view.mode = colour.modes[Number(byId("colour").value)]; tint(); });
   }
 
   choices();
   view.scale = colour.scale(view.mode, view.level);
-  surfaces.push(treemap.mount(byId("treemap"), view, open), scatter.mount(byId("map"), view, open), heatmap.mount(byId("heatmap"), view, open));
-  byId("variance").textContent = charts.share(+tree.data.variance.toPrecision(2));
+  const tinted = [treemap.mount(byId("treemap"), view, open), scatter.mount(byId("map"), view, open)], heat = heatmap.mount(byId("heatmap"), view, open);
+  byId("variance").textContent = base.share(+tree.data.variance.toPrecision(2));
   paint();
   search.keys(byId("search"), byId("results"));
   byId("search").addEventListener("input", () => {
@@ -69,6 +77,7 @@
     results();
   });
   addEventListener("hashchange", route);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
+  byId("numbers").addEventListener("toggle", () => { if (byId("numbers").open) heatmap.fill(byId("weights"), view.level, link); });
+  base.onTheme(paint);
   route();
 })();

@@ -1,7 +1,5 @@
-"""Assemble the page: words and tables as HTML, everything about domains as JSON for the inlined scripts. It never uses the network."""
+"""Assemble the page: words and tables as HTML, everything about domains as JSON for the inlined scripts."""
 
-import re
-from importlib.resources import files
 from pathlib import Path
 
 import data_catalog
@@ -10,8 +8,8 @@ from data_catalog.errors import UserError
 from data_catalog.manifest import replacing
 from flows.catalog_page.accounts import drops_table, levels_table, stages_table, totals
 from flows.catalog_page.domains import payload
-from flows.report.markup import embed, escape, isolated, short
-from flows.report.page import policy
+from flows.page.markup import escape, isolated, short
+from flows.page.shell import assemble
 
 SCRIPTS = ("tree.js", "colour.js", "surface.js", "treemap.js", "scatter.js", "heatmap.js", "search.js", "panel.js", "page.js")
 
@@ -25,29 +23,18 @@ def write_catalog_page(catalog: Path, out: Path, version: int | None = None) -> 
     if out.is_dir():
         raise UserError(f"{out}: is a folder; give the file to write, e.g. {out / 'catalog.html'}")
     found = data_catalog.open(catalog, version)
-    style = _asset("flows.report", "style.css") + _asset("flows.catalog_page", "style.css")
-    scripts = [_asset("flows.report", "charts.js"), *(_asset("flows.catalog_page", name) for name in SCRIPTS)]
     fields = {
-        "policy": policy(style, scripts, live=False),
         "title": escape(found.root.name),
-        "style": style,
         "summary": "".join(f"<p>{sentence}</p>" for sentence in _summary(found)),
         "notes": "".join(f"<li>{escape(str(warning)[:400])}</li>" for warning in found.manifest.get("warnings") or []),
         "levels": levels_table(found),
         "drops": drops_table(found),
         "stages": stages_table(found),
-        "data": embed(payload(found)),
-        "scripts": "".join(f"<script>{script}</script>\n" for script in scripts),
     }
-    # One pass over the template: text from data is never searched for placeholders.
-    text = re.sub(r"\{\{(\w+)\}\}", lambda match: fields[match[1]], _asset("flows.catalog_page", "page.html"))
+    text = assemble("flows.catalog_page", SCRIPTS, title=f"{found.root.name}: domains", fields=fields, data=payload(found))
     with replacing(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return out
-
-
-def _asset(package: str, name: str) -> str:
-    return files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def _summary(catalog: Catalog) -> list[str]:
@@ -57,7 +44,7 @@ def _summary(catalog: Catalog) -> list[str]:
     model = str((manifest.get("encoder") or {}).get("model", "an unknown model"))[:80]
     sentences = [
         f"<strong>{manifest['documents']:,} documents</strong> of {short(manifest['tokens'])} tokens in {levels} domains; "
-        f"version {catalog.version}, {targets} target{'' if targets == 1 else 's'}, embedded with {isolated(model)}."
+        f"version {catalog.version}, {targets or 'no'} target{'' if targets == 1 else 's'}, embedded with {isolated(model)}."
     ]
     if books["read"]:
         share = books["dropped"] / books["read"]

@@ -48,9 +48,17 @@ const panel = (() => {
     const order = tree.data.targets.map((_, t) => t).sort((a, b) => hard(b) - hard(a) || a - b);
     for (const t of order) {
       const ratio = natural > 0 ? `${+(hard(t) / natural).toPrecision(2)}×` : "–";
-      line(body, [tree.data.targets[t], charts.share(hard(t)), charts.share(tree.weight(node, t, "distance")), ratio]);
+      line(body, [tree.data.targets[t], base.share(hard(t)), base.share(tree.weight(node, t, "distance")), ratio]);
     }
-    line(body, ["corpus (natural)", charts.share(natural), "", ""]).className = "soft";
+    line(body, ["corpus (natural)", base.share(natural), "", ""]).className = "soft";
+  }
+
+  function signals(host, node) {
+    const known = tree.data.signals.map((name, s) => [name, tree.signal(node, s), tree.signalOfAll(node.level, s)]).filter(([, value]) => value !== null);
+    if (!known.length) return;
+    add(host, "h4", "Quality signals, means of its documents");
+    const body = head(add(host, "table"), ["Signal", "Domain", "Corpus"], [0]);
+    for (const [name, ...means] of known) line(body, [name, ...means.map((v) => String(+v.toPrecision(3)))]);
   }
 
   function shares(host, title, rows, unnamed) {
@@ -60,7 +68,7 @@ const panel = (() => {
     for (const [name, share] of rows) {
       const item = add(list, "li");
       isolated(item, name ?? unnamed);
-      add(item, "b", charts.share(+share.toPrecision(3)));
+      add(item, "b", base.share(+share.toPrecision(3)));
       Object.assign(add(item, "meter"), { min: 0, max: 1, value: share, ariaHidden: "true" });
     }
   }
@@ -104,7 +112,7 @@ const panel = (() => {
     for (const node of nodes) {
       const item = add(list, "li");
       reference(item, node, link, 4);
-      add(item, "b", charts.share(+tree.share(node).toPrecision(3)));
+      add(item, "b", base.share(+tree.share(node).toPrecision(3)));
     }
   }
 
@@ -116,13 +124,14 @@ const panel = (() => {
     for (const flag of level.flags[i]) add(host, "p", `Flag ${flag}${flag in tree.data.flags ? `: ${tree.data.flags[flag]}` : ""}`, "flag");
     facts(host, [
       ["documents", number(tree.documents(node))],
-      ["tokens", `${number(tree.tokens(node))} (${charts.share(+tree.share(node).toPrecision(3))})`],
+      ["tokens", `${number(tree.tokens(node))} (${base.share(+tree.share(node).toPrecision(3))})`],
       ["mean distance", fixed(level.distance[i])],
       ["distance, 5 to 95 %", level.quantiles[i].length ? level.quantiles[i].map((v) => (v === null ? "–" : v.toFixed(2))).join("  ") : "–"],
       ["radius", fixed(level.radius[i])],
-      ["dropped of its sites", level.dropped[i] === null ? "–" : charts.share(+level.dropped[i].toPrecision(3))],
+      ["dropped of its sites", level.dropped[i] === null ? "–" : base.share(+level.dropped[i].toPrecision(3))],
     ]);
     weights(host, node);
+    signals(host, node);
     shares(host, "Sites", tree.sources(node), "no site named");
     shares(host, "Languages", tree.languages(node), "no language named");
     rest();
@@ -144,7 +153,7 @@ const panel = (() => {
     host.replaceChildren();
     if (node) one(host, node, link, word);
     else if (wanted === null) all(host, link);
-    else isolated(add(host, "p", undefined, "caption"), `There is no domain ${charts.short(wanted, 60)} in this page.`);
+    else isolated(add(host, "p", undefined, "caption"), `There is no domain ${base.short(wanted, 60)} in this page.`);
     host.scrollTop = 0;
   }
 

@@ -2,20 +2,21 @@
 // Centroids of one level on the two principal axes, both at one scale: near on the map is near along these axes only.
 const scatter = (() => {
   const SHARE = 0.09; // of the map that all circles cover together
-  const NAMES = 48; // at most so many circles are named
+  const NAMES = 48; // at most so many circles are named,
+  const TRIED = 400; // of so many largest ones: a small one finds no room anyway
 
   function mount(host, view, open) {
     let circles = [];
     function place(width, height) {
       const placed = view.level.nodes.filter((node) => tree.documents(node) > 0 && view.level.places[node.i].every(Number.isFinite));
       const ends = [0, 1].map((axis) => placed.reduce(([low, high], node) => { const v = view.level.places[node.i][axis]; return [Math.min(low, v), Math.max(high, v)]; }, [Infinity, -Infinity]));
-      const edge = 26, span = ends.map(([low, high]) => high - low || 1e-9);
+      const radius = (node) => Math.min(40, Math.max(2, Math.sqrt((tree.share(node) * width * height * SHARE) / Math.PI)));
+      const edge = Math.max(26, 20 + placed.reduce((most, node) => Math.max(most, radius(node)), 0)); // room for a circle and its name
+      const span = ends.map(([low, high]) => high - low || 1e-9), middle = ends.map(([low, high]) => (low + high) / 2);
       const scale = Math.min((width - 2 * edge) / span[0], (height - 2 * edge) / span[1]);
-      const middle = ends.map(([low, high]) => (low + high) / 2);
       circles = placed.map((node) => {
         const [a, b] = view.level.places[node.i];
-        const r = Math.min(40, Math.max(2, Math.sqrt((tree.share(node) * width * height * SHARE) / Math.PI)));
-        return { node, r, x: width / 2 + (a - middle[0]) * scale, y: height / 2 - (b - middle[1]) * scale };
+        return { node, r: radius(node), x: width / 2 + (a - middle[0]) * scale, y: height / 2 - (b - middle[1]) * scale };
       }).sort((a, b) => tree.tokens(b.node) - tree.tokens(a.node)); // small ones on top
     }
     const ring = (pen, circle, colour, thick) => {
@@ -27,13 +28,13 @@ const scatter = (() => {
     };
     function names(pen, width) {
       const taken = [];
-      pen.fillStyle = colour.css("--ink");
-      pen.strokeStyle = colour.css("--paper");
+      pen.fillStyle = base.css("--ink");
+      pen.strokeStyle = base.css("--paper");
       pen.lineWidth = 3;
       pen.lineJoin = "round";
-      for (const { node, x, y, r } of circles) {
+      for (const { node, x, y, r } of circles.slice(0, TRIED)) {
         if (taken.length >= NAMES) return;
-        const text = charts.short(tree.terms(node, 2) || node.name, 26), w = pen.measureText(text).width;
+        const text = base.short(tree.terms(node, 2) || node.name, 26), w = surface.width(pen, text);
         const box = { left: x - w / 2, right: x + w / 2, top: y + r + 1, bottom: y + r + 15 };
         const hits = (other) => box.left < other.right + 4 && box.right > other.left - 4 && box.top < other.bottom && box.bottom > other.top;
         if (box.left < 0 || box.right > width || taken.some(hits)) continue;
@@ -56,7 +57,7 @@ const scatter = (() => {
           pen.fill();
           pen.globalAlpha = 0.5; // an outline tells pale circles from the paper
           pen.lineWidth = 1;
-          pen.strokeStyle = colour.css("--soft");
+          pen.strokeStyle = base.css("--soft");
           pen.stroke();
         }
         pen.globalAlpha = 1;
@@ -64,8 +65,8 @@ const scatter = (() => {
       },
       overlay(pen, now) {
         for (const circle of circles) {
-          if (view.selected && tree.related(circle.node, view.selected)) ring(pen, circle, colour.css("--ink"), 2.5);
-          if (circle.node === now) ring(pen, circle, colour.css("--s1"), 2.5);
+          if (view.selected && tree.related(circle.node, view.selected)) ring(pen, circle, base.css("--ink"), 2.5);
+          if (circle.node === now) ring(pen, circle, base.css("--s1"), 2.5);
         }
       },
       // Circles overlap: the one whose middle is nearest, of those within reach.

@@ -3,27 +3,11 @@
 // Spec: label, height(width), paint(pen, width, height), overlay(pen), find(x, y), order() of the things for the keys,
 // place(thing) in pixels, read(thing) to { title, rows }, open(thing).
 const surface = (() => {
-  const tip = document.getElementById("tip");
-
-  function say(x, y, { title, rows }) {
-    tip.replaceChildren();
-    tip.appendChild(document.createElement("strong")).appendChild(document.createElement("bdi")).textContent = charts.short(title, 140);
-    for (const [name, value] of rows) {
-      const line = tip.appendChild(document.createElement("div"));
-      line.appendChild(document.createElement("bdi")).textContent = name;
-      line.appendChild(document.createElement("b")).appendChild(document.createElement("bdi")).textContent = charts.short(String(value), 40);
-    }
-    tip.hidden = false;
-    const size = tip.getBoundingClientRect();
-    tip.style.left = `${Math.max(4, x + 14 + size.width > innerWidth ? x - size.width - 14 : x + 14)}px`;
-    tip.style.top = `${Math.max(4, Math.min(y + 14, innerHeight - size.height - 4))}px`;
-  }
+  const FONT = "12px system-ui, 'Segoe UI', 'Noto Sans', sans-serif";
 
   function mount(host, spec) {
     const canvas = host.appendChild(document.createElement("canvas")), still = document.createElement("canvas");
-    canvas.tabIndex = 0;
-    canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `${spec.label} Arrow keys walk through it, Enter opens.`);
+    base.walkable(canvas, `${spec.label} Enter opens.`, 0);
     let width = 0, height = 0, now = null, waiting = false;
 
     // What rarely changes is drawn once, on the canvas behind: thousands of domains stay smooth under the pointer.
@@ -35,7 +19,7 @@ const surface = (() => {
       canvas.style.height = `${height}px`;
       const pen = still.getContext("2d");
       pen.setTransform(dots, 0, 0, dots, 0, 0);
-      pen.font = "12px system-ui, 'Segoe UI', 'Noto Sans', sans-serif";
+      pen.font = FONT;
       pen.textBaseline = "middle";
       spec.paint(pen, width, height);
       refresh();
@@ -59,8 +43,9 @@ const surface = (() => {
       if (thing !== now) refresh();
       now = thing;
       canvas.style.cursor = thing ? "pointer" : "default";
-      if (thing) say(x, y, spec.read(thing));
-      else tip.hidden = true;
+      if (!thing) return base.hideTip();
+      const { title, rows } = spec.read(thing);
+      return base.showTip(x, y, title, rows);
     }
     const under = (event) => {
       const box = canvas.getBoundingClientRect();
@@ -72,18 +57,27 @@ const surface = (() => {
     canvas.addEventListener("blur", leave);
     canvas.addEventListener("click", (event) => { const thing = under(event); if (thing) spec.open(thing); });
     canvas.addEventListener("keydown", (event) => {
-      const step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
+      const things = spec.order(), step = base.stride(event.key, things.length);
       if (event.key === "Enter" && now) spec.open(now);
       if (event.key === "Escape") leave();
-      if (!step) return;
+      if (!step || !things.length) return;
       event.preventDefault();
-      const things = spec.order(), next = things[now ? Math.max(0, Math.min(things.length - 1, things.indexOf(now) + step)) : 0];
-      const box = canvas.getBoundingClientRect(), [x, y] = next ? spec.place(next) : [0, 0];
-      if (next) point(next, box.left + x, box.top + y);
+      const i = now ? Math.max(0, Math.min(things.length - 1, things.indexOf(now) + step)) : 0;
+      const box = canvas.getBoundingClientRect(), [x, y] = spec.place(things[i]);
+      canvas.setAttribute("aria-valuemax", things.length - 1);
+      base.walkedTo(canvas, i, point(things[i], box.left + x, box.top + y));
     });
     repaint();
     new ResizeObserver(() => requestAnimationFrame(() => { if (Math.max(host.clientWidth, 200) !== width) repaint(); })).observe(host);
     return { refresh, repaint };
+  }
+
+  // Measuring is dear, and the same words are drawn again and again.
+  const widths = { plain: new Map(), bold: new Map() };
+  function width(pen, text, bold) {
+    const known = bold ? widths.bold : widths.plain;
+    if (!known.has(text)) known.set(text, pen.measureText(text).width);
+    return known.get(text);
   }
 
   // Text cut to its room; never painted outside it, however wide its glyphs are.
@@ -94,11 +88,11 @@ const surface = (() => {
     pen.rect(x, y - 9, room, 18);
     pen.clip();
     pen.fillStyle = ink;
-    if (bold) pen.font = `600 ${pen.font}`;
-    const wide = pen.measureText(text).width;
-    pen.fillText(wide > room ? charts.short(text, Math.max(2, Math.floor(([...text].length * room) / wide) - 1)) : text, x, y);
+    if (bold) pen.font = `600 ${FONT}`;
+    const wide = width(pen, text, bold);
+    pen.fillText(wide > room ? base.short(text, Math.max(2, Math.floor(([...text].length * room) / wide) - 1)) : text, x, y);
     pen.restore();
   }
 
-  return { mount, write };
+  return { mount, width, write };
 })();

@@ -30,11 +30,22 @@ const tree = (() => {
 
   const weight = (node, target, kind) => node.level.weights[kind][target][node.i] ?? 0;
   const natural = (node) => node.level.natural[node.i] ?? 0;
+  const signal = (node, s) => node.level.signals[s]?.[node.i] ?? null;
+  // Of all documents of a level: the mean of its domains, by documents.
+  const means = new Map();
+  function signalOfAll(level, s) {
+    const key = `${level.level}/${s}`;
+    if (!means.has(key)) {
+      const known = level.nodes.filter((node) => signal(node, s) !== null), all = known.reduce((sum, node) => sum + documents(node), 0);
+      means.set(key, all ? known.reduce((sum, node) => sum + signal(node, s) * documents(node), 0) / all : null);
+    }
+    return means.get(key);
+  }
   // [name, share] of sites or languages; a site without a name is null.
   const shares = (flat) => Array.from({ length: flat.length / 2 }, (_, k) => [data.names[flat[2 * k]], flat[2 * k + 1] ?? 0]);
   const sources = (node) => shares(node.level.sources[node.i]);
   const languages = (node) => shares(node.level.languages[node.i]);
   const examples = (node) => node.level.examples[node.i].map(([kind, distance, source, id, snippet]) => ({ kind: data.kinds[kind], distance, source: data.names[source], id, snippet }));
 
-  return { above, children, data, documents, examples, find, languages, levels, natural, parent, related, share, sources, terms, title, tokens, weight };
+  return { above, children, data, documents, examples, find, languages, levels, natural, parent, related, share, signal, signalOfAll, sources, terms, title, tokens, weight };
 })();

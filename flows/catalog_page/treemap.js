@@ -51,7 +51,7 @@ const treemap = (() => {
 
   // `view` is what the page shows now: { level, mode, scale, selected }.
   function mount(host, view, open) {
-    let boxes = { outer: [], inner: [] };
+    let boxes = { outer: [], inner: [] }, laid = "";
     const has = (box, x, y) => x >= box.x && x < box.x + box.w && y >= box.y && y < box.y + box.h;
     const all = () => [...boxes.outer, ...boxes.inner];
     const boxOf = (node) => all().find((box) => box.node === node);
@@ -65,12 +65,13 @@ const treemap = (() => {
       label: "Treemap of the domains by tokens.",
       height: (width) => Math.max(360, Math.min(620, width * 0.62)),
       paint(pen, width, height) {
-        boxes = layout(view.level, width, height);
+        const asked = [view.level.level, width, height].join();
+        if (asked !== laid) [boxes, laid] = [layout(view.level, width, height), asked]; // another colour leaves every box where it is
         pen.clearRect(0, 0, width, height);
         for (const box of boxes.outer) {
-          pen.fillStyle = colour.css("--raised");
+          pen.fillStyle = base.css("--line");
           pen.fillRect(box.x + 0.5, box.y + 0.5, box.w - 1, box.h - 1);
-          if (box.head) surface.write(pen, tree.title({ ...box.node, name: String(box.node.number) }, 4), box.x + 5, box.y + 10, box.w - 10, colour.css("--ink"), true);
+          if (box.head) surface.write(pen, tree.title({ ...box.node, name: String(box.node.number) }, 4), box.x + 5, box.y + 10, box.w - 10, base.css("--ink"), true);
         }
         for (const box of boxes.inner) {
           const { fill, ink } = view.scale.shade(view.mode.of(box.node)), gap = Math.min(box.w, box.h) > 4 ? 0.5 : 0;
@@ -82,10 +83,10 @@ const treemap = (() => {
       overlay(pen, now) {
         if (view.selected) {
           const own = boxOf(view.selected);
-          if (own) line(pen, own, colour.css("--ink"), 3);
-          else for (const box of boxes.inner) if (tree.related(box.node, view.selected)) line(pen, box, colour.css("--ink"), 2);
+          if (own) line(pen, own, base.css("--ink"), 3);
+          else for (const box of boxes.inner) if (tree.related(box.node, view.selected)) line(pen, box, base.css("--ink"), 2);
         }
-        if (now) line(pen, boxOf(now), colour.css("--s1"), 2);
+        if (now) line(pen, boxOf(now), base.css("--s1"), 2);
       },
       find: (x, y) => (boxes.inner.find((box) => has(box, x, y)) ?? boxes.outer.find((box) => has(box, x, y)))?.node ?? null,
       order: () => boxes.inner.map((box) => box.node),

@@ -2,7 +2,6 @@
 // Charts as SVG, redrawn for the width they get. Text from data only ever becomes text nodes.
 const charts = (() => {
   const LABELS_FROM = 520; // pixels of width from which curves and bands carry their names
-  const tip = document.getElementById("tip");
   const clipIds = { next: 0 };
 
   function svg(parent, tag, attributes, text) {
@@ -12,19 +11,6 @@ const charts = (() => {
     parent.append(node);
     return node;
   }
-
-  const count = (n) => {
-    for (const [size, letter] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]]) if (Math.abs(n) >= size) return +(n / size).toPrecision(3) + letter;
-    return String(+n.toPrecision(3));
-  };
-  const share = (p) => (p === 0 ? "0%" : p < 1e-6 ? (100 * p).toExponential(0) + "%" : +(100 * p).toPrecision(p < 0.1 ? 2 : 3) + "%");
-  const short = (text, most) => ([...text].length > most ? [...text].slice(0, most - 1).join("") + "…" : text);
-
-  // A name cut in the middle: those of runs often differ in their ends.
-  const middle = (text, most) => {
-    const letters = [...text], head = Math.ceil((most - 1) / 2);
-    return letters.length > most ? `${letters.slice(0, head).join("")}…${letters.slice(letters.length - (most - 1 - head)).join("")}` : text;
-  };
 
   function ticks(low, high, most) {
     const rough = (high - low) / Math.max(most, 1);
@@ -40,7 +26,7 @@ const charts = (() => {
   function frame(host, spec) {
     const width = Math.max(host.clientWidth, 200);
     const box = { left: spec.left || 50, right: width - (spec.right || 14), top: 26, bottom: spec.height - 42 };
-    const root = svg(host, "svg", { height: spec.height, viewBox: `0 0 ${width} ${spec.height}`, role: "img", tabindex: 0, "aria-label": spec.label });
+    const root = svg(host, "svg", { height: spec.height, viewBox: `0 0 ${width} ${spec.height}` });
     const to = spec.log ? Math.log10 : (v) => v;
     const [x0, x1] = spec.x, [y0, y1] = spec.y.map(to);
     const X = (v) => box.left + ((v - x0) / (x1 - x0 || 1)) * (box.right - box.left);
@@ -50,7 +36,7 @@ const charts = (() => {
       svg(root, "line", { class: "grid", x1: box.left, x2: box.right, y1: Y(v), y2: Y(v) });
       svg(root, "text", { x: box.left - 8, y: Y(v) + 4, "text-anchor": "end" }, spec.yFormat(v));
     }
-    for (const v of ticks(x0, x1, (box.right - box.left) / 84)) svg(root, "text", { x: X(v), y: box.bottom + 18, "text-anchor": "middle" }, count(v));
+    for (const v of ticks(x0, x1, (box.right - box.left) / 84)) svg(root, "text", { x: X(v), y: box.bottom + 18, "text-anchor": "middle" }, base.count(v));
     svg(root, "text", { x: (box.left + box.right) / 2, y: spec.height - 6, "text-anchor": "middle" }, spec.xTitle);
     svg(root, "text", { x: 0, y: 13 }, spec.yTitle);
     for (const [v, name] of spec.rules || []) {
@@ -59,6 +45,7 @@ const charts = (() => {
     }
     const id = `clip${clipIds.next++}`;
     svg(svg(root, "clipPath", { id }), "rect", { x: box.left, y: box.top - 3, width: box.right - box.left + 4, height: box.bottom - box.top + 6 });
+    base.walkable(root, spec.label, 0);
     return { root, box, X, Y, plot: svg(root, "g", { "clip-path": `url(#${id})` }) };
   }
 
@@ -75,35 +62,6 @@ const charts = (() => {
     }
   }
 
-  function legend(host, entries) {
-    const list = document.createElement("div");
-    list.className = "legend";
-    for (const { color, text, toggle, off } of entries) {
-      const item = list.appendChild(document.createElement(toggle ? "button" : "span"));
-      if (toggle) item.setAttribute("aria-pressed", String(!off));
-      if (toggle) item.addEventListener("click", toggle);
-      const key = item.appendChild(document.createElement("span"));
-      key.className = "key";
-      key.style.background = color;
-      item.appendChild(document.createElement("bdi")).textContent = text;
-    }
-    host.append(list);
-  }
-
-  function showTip(x, y, title, rows) {
-    tip.replaceChildren(Object.assign(document.createElement("strong"), { textContent: title }));
-    for (const row of rows) {
-      const line = tip.appendChild(document.createElement("div"));
-      if (row.color) Object.assign(line.appendChild(document.createElement("span")), { className: "key" }).style.background = row.color;
-      line.appendChild(document.createElement("bdi")).textContent = short(row.name, 60);
-      line.appendChild(document.createElement("b")).textContent = row.value;
-    }
-    tip.hidden = false;
-    const size = tip.getBoundingClientRect();
-    tip.style.left = `${Math.max(4, x + 14 + size.width > innerWidth ? x - size.width - 14 : x + 14)}px`;
-    tip.style.top = `${Math.max(4, Math.min(y + 14, innerHeight - size.height - 4))}px`;
-  }
-
   // Read-outs under the pointer, a finger, or the arrow keys: `at` holds the x of each stop (the y, if `down`), `read` says what is
   // there; it is told the pointer's y as well.
   function hover(chart, at, read, down) {
@@ -111,7 +69,8 @@ const charts = (() => {
     const rule = svg(chart.root, "line", { class: "rule", [along + 1]: chart.box[low], [along + 2]: chart.box[high], visibility: "hidden" });
     const dots = svg(chart.root, "g");
     let now = at.length - 1;
-    const hide = () => { tip.hidden = true; rule.setAttribute("visibility", "hidden"); dots.replaceChildren(); };
+    chart.root.setAttribute("aria-valuemax", now);
+    const hide = () => { base.hideTip(); rule.setAttribute("visibility", "hidden"); dots.replaceChildren(); };
     const show = (i, clientX, clientY, y) => {
       now = i;
       const { title, rows } = read(i, y);
@@ -119,7 +78,7 @@ const charts = (() => {
       rule.setAttribute("visibility", "visible");
       dots.replaceChildren();
       for (const row of rows) if (row.dot) svg(dots, "circle", { cx: row.dot[0], cy: row.dot[1], r: 4, fill: row.color, stroke: "var(--paper)" });
-      showTip(clientX, clientY, title, rows);
+      return base.showTip(clientX, clientY, title, rows);
     };
     chart.root.addEventListener("pointermove", (event) => {
       const place = chart.root.getBoundingClientRect(), y = event.clientY - place.top, v = down ? y : event.clientX - place.left;
@@ -130,12 +89,12 @@ const charts = (() => {
     chart.root.addEventListener("pointerleave", hide);
     chart.root.addEventListener("blur", hide);
     chart.root.addEventListener("keydown", (event) => {
-      const step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
+      if (event.key === "Escape") hide();
+      const step = base.stride(event.key, at.length);
       if (!step) return;
       event.preventDefault();
       const place = chart.root.getBoundingClientRect(), i = Math.max(0, Math.min(at.length - 1, now + step));
-      if (down) show(i, place.left + chart.box.left, place.top + at[i]);
-      else show(i, place.left + at[i], place.top + chart.box.top);
+      base.walkedTo(chart.root, i, down ? show(i, place.left + chart.box.left, place.top + at[i]) : show(i, place.left + at[i], place.top + chart.box.top));
     });
   }
 
@@ -147,5 +106,5 @@ const charts = (() => {
     Object.assign(host.appendChild(document.createElement("p")), { className: "caption", textContent: text });
   }
 
-  return { LABELS_FROM, count, frame, heading, hover, legend, middle, names, paragraph, share, short, svg, ticks };
+  return { LABELS_FROM, frame, heading, hover, names, paragraph, svg };
 })();

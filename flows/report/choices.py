@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float
 
 from data_catalog.mixture import effective_number
+from flows.page.markup import Cell, isolated, key, percent, table
 from flows.report.domains import Domains
-from flows.report.markup import cell, isolated, key, percent, table
 from flows.report.mixture import drawn, is_over_domains, led_by, member_label, mixed
 from flows.report.run import Run
 
@@ -25,9 +25,8 @@ def choices(runs: Sequence[Run], domains: Domains | None) -> str:
 
 def _choice(place: int, run: Run, domains: Domains | None, opened: bool) -> str:
     words, largest = " ".join(_sentences(run, domains)), _largest(run, domains)
-    shown = f'<div class="scroll"><table class="choice">{largest}</table></div>' if largest else ""
     summary = f"<summary>{key(place)}{isolated(run.label)} <span>mixer {isolated(run.mixer)}</span></summary>"
-    return f"<details{' open' if opened else ''}>{summary}<p>{words}</p>{shown}</details>"
+    return f"<details{' open' if opened else ''}>{summary}<p>{words}</p>{largest}</details>"
 
 
 def _sentences(run: Run, domains: Domains | None) -> list[str]:
@@ -92,17 +91,18 @@ def _largest(run: Run, domains: Domains | None) -> str:
     if domains is None or share is None:
         return ""
     corpus = domains.corpus_share
-    rows = []
+    rows: list[list[str | Cell]] = []
     for d in (-share).argsort(kind="stable")[:DOMAINS].tolist():
         if share[d] < LEAST:
             break
-        bar = f'<svg class="part" viewBox="0 0 80 9"><rect width="{80 * share[d] / share.max():.1f}" height="9"/></svg>{share[d]:.1%}'
+        long = 80 * share[d] / share.max()
+        bar = f'<svg class="part" viewBox="0 0 80 9" aria-hidden="true"><rect width="{long:.1f}" height="9"/></svg>{share[d]:.1%}'
         terms = isolated(", ".join(domains.terms[d])) if domains.terms[d] else "–"
         times = f"{share[d] / corpus[d]:,.1f}×" if corpus[d] > 0 else "–"
-        row = [f"domain {d}", cell(terms, "text"), cell(bar, "bar"), cell(times)]
-        rows.append([*row, cell(_leaders(run, d, domains), "text")] if _mixes(run) else row)
+        row: list[str | Cell] = [f"domain {d}", terms, Cell(bar, "bar"), times]
+        rows.append([*row, _leaders(run, d, domains)] if _mixes(run) else row)
     headings = ["Domain", "Terms", "Share", "Times the corpus"]
-    return table([*headings, "Led there by"] if _mixes(run) else headings, rows)
+    return table([*headings, "Led there by"] if _mixes(run) else headings, rows, text=(1, 2, 4), style="choice")
 
 
 def _mixes(run: Run) -> bool:

@@ -3,7 +3,7 @@
 const domains = (() => {
   // Columns of a domain's row; the last three hold a number for each run.
   const [NUMBER, TERMS, DOCUMENTS, TOKENS, RANK, CORPUS, TARGET, DRAWN, EPOCHS, UNSEEN] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
-  const MOST = 30; // rows of the table
+  const MOST = 30, FEW = 4; // rows of the table, and terms in each
 
   // Powers of ten over positive values, and the place below them where zero stands.
   function decades(values) {
@@ -23,7 +23,7 @@ const domains = (() => {
     const shares = rows.flatMap((r) => [r[CORPUS], ...r[DRAWN], r[TARGET] ?? 0]).filter((v) => v > 0);
     if (!shares.length) return charts.paragraph(host, "All domains are empty.");
     const { zero, top, ticks } = decades(range(shares)), last = rows[rows.length - 1][RANK];
-    const chart = charts.frame(host, { height: 340, left: 58, x: [0.5, last + 0.5], y: [zero, top], log: true, yTicks: ticks, yFormat: (v) => charts.share(v === zero ? 0 : v), xTitle: "domains, largest in the corpus first", yTitle: "share of the tokens (logarithmic)", label: "Share of each domain in the corpus and in what each run drew" });
+    const chart = charts.frame(host, { height: 340, left: 58, x: [0.5, last + 0.5], y: [zero, top], log: true, yTicks: ticks, yFormat: (v) => base.share(v === zero ? 0 : v), xTitle: "domains, largest in the corpus first", yTitle: "share of the tokens (logarithmic)", label: "Share of each domain in the corpus and in what each run drew" });
     const place = (v) => chart.Y(v > 0 ? v : zero).toFixed(1), at = rows.map((r) => chart.X(r[RANK]));
     const thick = Math.max(1, ((chart.box.right - chart.box.left) / last) * 0.8), dot = Math.max(3.4, Math.min(8, thick));
     charts.svg(chart.plot, "path", { d: rows.map((r, i) => `M${at[i].toFixed(1)} ${chart.box.bottom}V${place(r[CORPUS])}`).join(""), stroke: "var(--bar)", "stroke-width": thick });
@@ -38,48 +38,52 @@ const domains = (() => {
       charts.svg(chart.plot, "path", { d: path, stroke: "var(--ink)", "stroke-width": 2 });
       entries.push({ color: "var(--ink)", text: `target ${d.target}` });
     }
-    charts.legend(host, entries);
+    base.legend(host, entries);
     charts.hover(chart, at, (i) => {
       const r = rows[i];
-      const own = [{ color: "var(--bar)", name: "corpus", value: `${charts.share(r[CORPUS])}, ${charts.count(r[TOKENS])} tokens` }];
-      if (d.target !== null) own.push({ color: "var(--ink)", name: `target ${d.target}`, value: charts.share(r[TARGET]) });
-      const drawn = visible.map(({ color, label, k }) => ({ color, name: label, value: `${charts.share(r[DRAWN][k])}, ${charts.count(r[EPOCHS][k])} epochs` }));
-      return { title: `${r[NUMBER]}: ${charts.short(r[TERMS], 120)}`, rows: [...own, ...drawn] };
+      const own = [{ color: "var(--bar)", name: "corpus", value: `${base.share(r[CORPUS])}, ${base.count(r[TOKENS])} tokens` }];
+      if (d.target !== null) own.push({ color: "var(--ink)", name: `target ${d.target}`, value: base.share(r[TARGET]) });
+      const drawn = visible.map(({ color, label, k }) => ({ color, name: label, value: `${base.share(r[DRAWN][k])}, ${base.count(r[EPOCHS][k])} epochs` }));
+      return { title: `${r[NUMBER]}: ${base.short(r[TERMS], 120)}`, rows: [...own, ...drawn] };
     });
   }
 
-  function epochs(host, d, runs) {
-    const visible = shown(d, runs), filled = d.rows.filter((r) => r[TOKENS] > 0);
-    const used = filled.flatMap((r) => visible.map(({ k }) => r[EPOCHS][k])).filter((v) => v > 0);
-    if (!used.length) return;
-    charts.heading(host, "Epochs: how often each domain was used, most used first");
-    const { zero, top, ticks } = decades(range([...used, 1]));
-    const chart = charts.frame(host, { height: 240, left: 58, x: [0.5, filled.length + 0.5], y: [zero, top], log: true, yTicks: ticks, yFormat: (v) => charts.count(v === zero ? 0 : v), xTitle: "domains, most used first", yTitle: "epochs (logarithmic)", label: "Epochs of each domain" });
-    charts.svg(chart.plot, "path", { class: "rule", d: `M${chart.box.left} ${chart.Y(1)}H${chart.box.right}` });
-    const sorted = visible.map(({ k }) => filled.map((r) => [r[EPOCHS][k], r]).sort((a, b) => b[0] - a[0]));
+  // One number of every domain, sorted for each run by itself: { column, title, yTitle, xTitle, unit, one: where 1 is worth a line }.
+  function ranked(host, d, runs, spec) {
+    const visible = shown(d, runs), filled = d.rows.filter((r) => r[TOKENS] > 0), value = (r, k) => r[spec.column][k];
+    const positive = filled.flatMap((r) => visible.map(({ k }) => value(r, k))).filter((v) => v > 0);
+    charts.heading(host, spec.title);
+    if (!positive.length) return charts.paragraph(host, visible.length ? spec.none : "No run is shown of which it is known what it drew.");
+    const { zero, top, ticks } = decades(range(spec.one ? [...positive, 1] : positive));
+    const chart = charts.frame(host, { height: 260, left: 58, x: [0.5, filled.length + 0.5], y: [zero, top], log: true, yTicks: ticks, yFormat: (v) => base.count(v === zero ? 0 : v), xTitle: spec.xTitle, yTitle: spec.yTitle, label: spec.title });
+    if (spec.one) charts.svg(chart.plot, "path", { class: "rule", d: `M${chart.box.left} ${chart.Y(1)}H${chart.box.right}` });
+    const sorted = visible.map(({ k }) => filled.map((r) => [value(r, k), r]).sort((a, b) => b[0] - a[0]));
     visible.forEach(({ color, dashes }, n) => {
       const d = sorted[n].map(([v], i) => `${i ? "L" : "M"}${chart.X(i + 1).toFixed(1)} ${chart.Y(v > 0 ? v : zero).toFixed(1)}`).join("");
       charts.svg(chart.plot, "path", { d: d + (filled.length === 1 ? "h0" : ""), fill: "none", stroke: color, "stroke-width": 2.2, "stroke-dasharray": dashes });
     });
     charts.hover(chart, filled.map((_, i) => chart.X(i + 1)), (i) => ({
       title: `place ${(i + 1).toLocaleString("en")}`,
-      rows: visible.map(({ color, label }, n) => ({ color, name: `${label}: ${sorted[n][i][1][NUMBER]} ${sorted[n][i][1][TERMS]}`, value: `${charts.count(sorted[n][i][0])} epochs` })),
+      rows: visible.map(({ color, label }, n) => ({ color, name: `${label}: ${sorted[n][i][1][NUMBER]} ${sorted[n][i][1][TERMS]}`, value: `${base.count(sorted[n][i][0])} ${spec.unit}` })),
     }));
   }
+
+  const epochs = (host, d, runs) => ranked(host, d, runs, { column: EPOCHS, title: "Epochs: how often each domain was used", none: "Nothing has been drawn yet.", xTitle: "domains, most used first", yTitle: "epochs (logarithmic)", unit: "epochs", one: true });
+  const unseen = (host, d, runs) => ranked(host, d, runs, { column: UNSEEN, title: "Remaining: tokens of each domain that were never drawn", none: "Every token of every domain has been drawn.", xTitle: "domains, most remaining first", yTitle: "tokens (logarithmic)", unit: "tokens" });
 
   // Fills the empty `table`; the reader sorts it by its headings, and filters it by `input`.
   function fillTable(table, input, status, d, runs) {
     const columns = [
       { title: "Domain", get: (r) => r[NUMBER], show: String },
-      { title: "Terms", get: (r) => r[TERMS], show: String, text: true },
+      { title: "Terms", get: (r) => r[TERMS], show: (v) => v.split(", ", FEW).join(", "), text: true },
       { title: "Documents", get: (r) => r[DOCUMENTS], show: (v) => v.toLocaleString("en") },
       { title: "Tokens", get: (r) => r[TOKENS], show: (v) => v.toLocaleString("en") },
-      { title: "Corpus share", get: (r) => r[CORPUS], show: charts.share },
-      ...(d.target === null ? [] : [{ title: "Target share", get: (r) => r[TARGET], show: charts.share }]),
+      { title: "Corpus share", get: (r) => r[CORPUS], show: base.share },
+      ...(d.target === null ? [] : [{ title: "Target share", get: (r) => r[TARGET], show: base.share }]),
       ...d.runs.flatMap((run, k) => [
-        { title: "drawn", run, get: (r) => r[DRAWN][k], show: charts.share },
-        { title: "epochs", run, get: (r) => r[EPOCHS][k], show: (v) => (v >= 100 ? charts.count(v) : v.toFixed(2)) },
-        { title: "unseen", run, get: (r) => r[UNSEEN][k], show: charts.count },
+        { title: "drawn", run, get: (r) => r[DRAWN][k], show: base.share },
+        { title: "epochs", run, get: (r) => r[EPOCHS][k], show: (v) => (v >= 100 ? base.count(v) : v.toFixed(2)) },
+        { title: "remaining", run, get: (r) => r[UNSEEN][k], show: base.count },
       ]),
     ];
     // First sorted by what the last run drew: a comparison usually names its method after its baselines.
@@ -89,7 +93,7 @@ const domains = (() => {
     for (const run of d.runs) {
       const cell = Object.assign(groups.appendChild(document.createElement("th")), { colSpan: 3, scope: "colgroup" });
       cell.appendChild(document.createElement("span")).className = `key k${run % 8}`;
-      const label = charts.middle(runs[run].label, 30) + (d.expected.includes(run) ? " (expected)" : "");
+      const label = base.middle(runs[run].label, 30) + (d.expected.includes(run) ? " (expected)" : "");
       cell.appendChild(document.createElement("bdi")).textContent = label;
     }
     columns.forEach((column, c) => {
@@ -126,8 +130,8 @@ const domains = (() => {
     const left = d.filled - d.rows.filter((r) => r[DOCUMENTS] > 0).length;
     return `Level ${d.level.toLocaleString("en")}: ${d.filled.toLocaleString("en")} domains with documents` +
       `${left ? `; the ${left.toLocaleString("en")} smallest are left out of this page` : ""}. Shares are of tokens; epochs: how often each sequence of a domain was used on average; ` +
-      `unseen: tokens that were there to draw and never were.${d.expected.length ? " Expected: reckoned from the weights of a run that has not finished; bounds are not counted in." : ""}`;
+      `remaining: tokens that were there to draw and never were.${d.expected.length ? " Expected: reckoned from the weights of a run that has not finished; bounds are not counted in." : ""}`;
   }
 
-  return { caption, epochs, fillTable, sizes };
+  return { caption, epochs, fillTable, sizes, unseen };
 })();

@@ -48,18 +48,18 @@ const lines = (() => {
       charts.svg(chart.plot, "path", { d: d + (one ? "h0" : ""), fill: "none", stroke: s.color, "stroke-width": one ? 8 : 2, "stroke-linecap": "round", "stroke-linejoin": "round", "stroke-dasharray": s.dashes || "" });
     }
     const ends = spec.series.map((s) => ({ s, p: s.points.findLast((p) => p[1] !== null) })).filter((e) => e.p);
-    const entries = ends.map(({ s, p }) => ({ color: s.color, text: charts.middle(s.name, wide ? 18 : 60), y: Math.max(chart.Y(p[1]), chart.box.top) }));
+    const entries = ends.map(({ s, p }) => ({ color: s.color, text: base.middle(s.name, wide ? 18 : 60), y: Math.max(chart.Y(p[1]), chart.box.top) }));
     if (wide) charts.names(chart, entries);
-    else if (spec.legend) charts.legend(host, entries);
+    else if (spec.legend) base.legend(host, entries);
     if (spec.top != null) charts.paragraph(host, `First values, up to ${read(Math.max(...values))}, lie above the panel.`);
     const stops = [...new Set(all.map((p) => p[0]))].sort((a, b) => a - b);
     charts.hover(chart, stops.map(chart.X), (i) => {
       const known = ends.map(({ s }) => ({ s, p: nearest(s.points.filter((p) => p[1] !== null), stops[i]) })).sort((a, b) => b.p[1] - a.p[1]);
       const rows = known.slice(0, 14).map(({ s, p }) => ({
-        color: s.color, name: s.name, value: read(p[1]) + (p[2] ? ` ± ${read(p[2])}` : "") + (p[0] === stops[i] ? "" : ` at ${charts.count(p[0])}`),
+        color: s.color, name: s.name, value: read(p[1]) + (p[2] ? ` ± ${read(p[2])}` : "") + (p[0] === stops[i] ? "" : ` at ${base.count(p[0])}`),
         dot: chart.Y(p[1]) >= chart.box.top - 3 ? [chart.X(p[0]), chart.Y(p[1])] : null,
       }));
-      return { title: `${charts.count(stops[i])} ${spec.xTitle || "tokens"}${spec.yTitle ? `, ${spec.yTitle}` : ""}`, rows };
+      return { title: `${base.count(stops[i])} ${spec.xTitle || "tokens"}${spec.yTitle ? `, ${spec.yTitle}` : ""}`, rows };
     });
   }
 
@@ -77,7 +77,7 @@ const lines = (() => {
     const middles = spec.rows.map((_, i) => chart.box.top + gap * (i + 0.5));
     spec.rows.forEach((row, i) => {
       charts.svg(chart.root, "line", { class: "grid", x1: chart.box.left, x2: chart.box.right, y1: middles[i], y2: middles[i] });
-      charts.svg(chart.root, "text", { class: "label", x: left - 8, y: middles[i] + 4, "text-anchor": "end" }, charts.short(row.label, most));
+      charts.svg(chart.root, "text", { class: "label", x: left - 8, y: middles[i] + 4, "text-anchor": "end" }, base.short(row.label, most));
       row.values.forEach((v, k) => {
         const y = middles[i] + (k - (row.values.length - 1) / 2) * Math.min(6, (gap - 8) / each);
         v.at = [chart.X(v.value), y];

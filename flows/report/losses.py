@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from flows.page.plain import plain, thinned
 from flows.report.domains import Domains
-from flows.report.plain import plain, thinned
 from flows.report.run import GENERAL, TEST, VALIDATION, Measurement, Run
 
 PHASES = 2  # at whose ends every set is measured

@@ -4,9 +4,10 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
   const dashes = (i) => ["", "7 4", "2 4"][Math.floor(i / 8) % 3]; // a ninth run shares its colour with the first, not its dashes
-  const runs = data.runs.map((run, i) => ({ ...run, color: `var(--s${i % 8})`, dashes: dashes(i), hidden: false }));
   const OPEN = 4; // runs whose weights are shown at once
-  const state = { bits: false };
+  const kept = history.state ?? {}; // the reader's choices, which outlive a reload
+  const runs = data.runs.map((run, i) => ({ ...run, color: `var(--s${i % 8})`, dashes: dashes(i), hidden: kept.hidden?.includes(run.label) ?? false }));
+  const state = { bits: kept.bits ?? false };
   const drawn = []; // one function for each chart: draws it again
 
   // Draw now, and again whenever the width or the reader's choices change. A folded-away place has no width, and waits.
@@ -15,7 +16,7 @@
     const redraw = (anyway) => {
       if (!host.clientWidth || (host.clientWidth === width && !anyway)) return;
       width = host.clientWidth;
-      byId("tip").hidden = true;
+      base.hideTip();
       host.replaceChildren();
       draw(host);
     };
@@ -26,6 +27,12 @@
   }
 
   const redrawAll = () => drawn.forEach((draw) => draw());
+  const remember = () => history.replaceState({ hidden: runs.filter((run) => run.hidden).map((run) => run.label), bits: state.bits, filter: byId("filter").value }, "");
+  function chosen() {
+    remember();
+    controls();
+    redrawAll();
+  }
   const place = (parent) => byId(parent).appendChild(document.createElement("div"));
   const of = (series) => series.filter((s) => !runs[s.run].hidden);
   const styled = (s, points) => ({ name: runs[s.run].label, color: runs[s.run].color, dashes: runs[s.run].dashes, points });
@@ -41,7 +48,7 @@
     const begins = [...new Set(of(panel.series).map((s) => s.boundary).filter((b) => b !== null))];
     lines.panel(host, {
       title: panel.title, series, labels: several, rules: begins.map((b, i) => [b, i ? "" : "fine-tuning"]), top: panel.top[state.bits ? 1 : 0],
-      yTitle: asked ? "accuracy" : unit(), ...(asked ? { format: charts.share, read: charts.share, zero: true } : {}),
+      yTitle: asked ? "accuracy" : unit(), ...(asked ? { format: base.share, read: base.share, zero: true } : {}),
     });
   }
 
@@ -53,9 +60,9 @@
     lines.dots(host, { title: panel.title, rows: rows.filter((row) => row.values.length), left_out: panel.left_out, xTitle: unit() });
   }
 
-  const STYLES = { count: { read: charts.count, format: charts.count }, share: { read: charts.share, format: charts.share }, number: {} };
+  const STYLES = { count: { read: base.count, format: base.count }, share: { read: base.share, format: base.share }, number: {} };
   function speed(host, panel) {
-    lines.panel(host, { title: panel.title, height: 210, zero: panel.style !== "number", series: of(panel.series).map((s) => styled(s, s.points)), ...STYLES[panel.style] });
+    lines.panel(host, { title: panel.title, height: 210, yTitle: panel.unit, zero: panel.style !== "number", series: of(panel.series).map((s) => styled(s, s.points)), ...STYLES[panel.style] });
   }
 
   function button(parent, text, pressed, press) {
@@ -70,14 +77,27 @@
   function controls() {
     byId("pick").replaceChildren();
     if (several) for (const run of runs) {
-      const made = button(byId("pick"), run.label, !run.hidden, () => { run.hidden = !run.hidden; controls(); redrawAll(); });
+      const made = button(byId("pick"), run.label, !run.hidden, () => { run.hidden = !run.hidden; chosen(); });
       const key = made.insertBefore(document.createElement("span"), made.firstChild);
       key.className = "key";
       key.style.background = run.color;
     }
     byId("units").replaceChildren();
     const known = data.losses.some((p) => p.unit === "loss" && p.series.some((s) => s.points.some((point) => point[3] !== null)));
-    if (known) for (const bits of [false, true]) button(byId("units"), bits ? "bits per byte" : "nats per token", state.bits === bits, () => { state.bits = bits; controls(); redrawAll(); });
+    if (known) for (const bits of [false, true]) button(byId("units"), bits ? "bits per byte" : "nats per token", state.bits === bits, () => { state.bits = bits; chosen(); });
+  }
+
+  // Colours and dashes of the runs that are shown, where curves carry no names.
+  function legend(host) {
+    if (several) base.legend(host, runs.filter((run) => !run.hidden).map((run) => ({ color: run.color, text: run.label })));
+  }
+
+  // How many domains each run's mixture was spread over, all runs in one picture: what is narrow early may forget the rest.
+  function compared(host) {
+    const known = data.weights.filter((w) => w.effective_domains && !runs[w.index].hidden && w.axis === data.weights[0].axis);
+    if (known.length < 2) return;
+    const series = known.map((w) => ({ ...styled({ run: w.index }, weights.steps(w, w.effective_domains)) }));
+    lines.panel(host, { title: "Effective domains of every run", height: 260, zero: true, labels: true, xTitle: known[0].axis, yTitle: "equally weighted domains", read: (v) => v.toFixed(1), series });
   }
 
   controls();
@@ -85,21 +105,26 @@
   byId("bars").hidden = !data.losses.some((p) => p.series.some((s) => s.points.some((point) => point[2] !== null)));
   for (const panel of data.finals) mount(place("finals"), (host) => finals(host, panel));
   byId("finals-section").hidden = !data.finals.length;
+  if (data.weights.length) mount(byId("compared"), compared);
+  else charts.paragraph(byId("weights"), data.unwritten ? "No weights have been written yet." : "Every run here draws from one fixed mixture: there are no weights that change.");
   data.weights.forEach((w, i) => {
     const part = byId("weights").appendChild(document.createElement("details"));
     part.open = i < OPEN;
     part.appendChild(document.createElement("summary")).appendChild(document.createElement("bdi")).textContent = w.run;
     weights.draw(part.appendChild(document.createElement("div")), w, mount);
   });
-  byId("weights-section").hidden = !data.weights.length;
   for (const panel of data.speed) mount(place("speed"), (host) => speed(host, panel));
-  byId("speed-section").hidden = !data.speed.length;
+  if (data.speed.length) mount(byId("speed-legend"), legend);
+  else charts.paragraph(byId("speed"), "No step has been recorded yet.");
   byId("domains-section").hidden = !data.domains;
   if (data.domains) {
     byId("domains-caption").textContent = domains.caption(data.domains);
     mount(byId("sizes"), (host) => domains.sizes(host, data.domains, runs));
     mount(byId("epochs"), (host) => domains.epochs(host, data.domains, runs));
+    mount(byId("unseen"), (host) => domains.unseen(host, data.domains, runs));
+    byId("filter").value = kept.filter ?? "";
+    byId("filter").addEventListener("input", remember);
     domains.fillTable(byId("domains"), byId("filter"), byId("shown"), data.domains, runs);
   }
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
+  base.onTheme(redrawAll);
 })();

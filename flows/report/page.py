@@ -1,24 +1,24 @@
-"""Assemble the page: words and tables as HTML, charts as JSON for the inlined scripts. Nothing in it reaches for the network."""
+"""Assemble the page: words and tables as HTML, charts as JSON for the inlined scripts."""
 
-import base64
-import hashlib
-import re
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from data_catalog.errors import UserError
 from data_catalog.manifest import replacing
+from flows.page.markup import escape, isolated
+from flows.page.shell import assemble
 from flows.report.choices import choices
 from flows.report.data import read_runs
 from flows.report.domains import Domains, find_catalog, read_domains
-from flows.report.markup import embed, escape, isolated
 from flows.report.payload import payload
 from flows.report.run import Run
 from flows.report.tables import accuracy_table, configs, events, final_table, runs_table, seeds_table
 from flows.report.words import notes, summary, title
 
 SCRIPTS = ("charts.js", "lines.js", "weights.js", "domains.js", "page.js")
+SEEDS = "Finished runs that differ in nothing but their seed: mean ± standard error over the seeds."
+ACCURACY = "How often the right one of the choices is the likeliest, ± standard error."
+LIVE = '<p class="caption" id="live" role="status">Live: this page loads itself again when a run has written something new.</p>'
 
 
 def write_report(runs: Sequence[Path], out: Path, catalog: Path | None = None) -> Path:
@@ -47,35 +47,33 @@ def render(runs: Sequence[Path], catalog: Path | None = None, *, live: str | Non
     """
     found = read_runs(runs)
     domains, why = _domains(found, catalog)
-    style, scripts = _asset("style.css"), [_asset(name) for name in (*SCRIPTS, *(["live.js"] if live else []))]
+    named = title(found)
     fields = {
-        "policy": policy(style, scripts, live is not None),
-        "title": escape(title(found)),
-        "style": style,
+        "title": escape(named),
+        "live": LIVE if live else "",
         "summary": "".join(f"<p>{sentence}</p>" for sentence in summary(found)),
         "notes": "".join(f"<li>{note}</li>" for note in notes(found, domains, why)),
         "runs": runs_table(found),
         "seeds": _section(
             "seeds",
             "Over seeds",
-            f'<div class="scroll"><table class="numbers">{shown}</table></div>' if (shown := seeds_table(found)) else "",
-            "Finished runs that differ in nothing but their seed: mean ± standard error over the seeds.",
+            seeds_table(found),
+            SEEDS,
         ),
         "choices": choices(found, domains),
         "final_table": final_table(found, domains),
         "accuracy": _section(
             "accuracy",
             "Accuracy on questions",
-            f'<div class="scroll"><table class="numbers">{shown}</table></div>' if (shown := accuracy_table(found, domains)) else "",
-            "How often the right one of the choices is the likeliest, ± standard error.",
+            accuracy_table(found, domains),
+            ACCURACY,
         ),
         "events": _section("events", "Changes and faults", events(found)),
         "configs": configs(found),
-        "data": embed(payload(found, domains) | ({"tag": live} if live else {})),
-        "scripts": "".join(f"<script>{script}</script>\n" for script in scripts),
     }
-    # One pass over the template: text from data is never searched for placeholders.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: fields[match[1]], _asset("page.html"))
+    data = payload(found, domains) | ({"tag": live} if live else {})
+    scripts = (*SCRIPTS, *(["live.js"] if live else []))
+    return assemble("flows.report", scripts, title=named, fields=fields, data=data, live=live is not None)
 
 
 def _domains(runs: Sequence[Run], catalog: Path | None) -> tuple[Domains | None, str]:
@@ -97,21 +95,3 @@ def _section(name: str, heading: str, content: str, caption: str = "") -> str:
         return ""
     said = f'<p class="caption">{caption}</p>' if caption else ""
     return f'<section aria-labelledby="{name}-title"><h2 id="{name}-title">{heading}</h2>{said}{content}</section>'
-
-
-def _asset(name: str) -> str:
-    return files("flows.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def policy(style: str, scripts: Sequence[str], live: bool) -> str:
-    """A content security policy: no network at all, or only the page's own server; and only exactly these scripts and this style."""
-    hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in (style, *scripts)]
-    allowed = {
-        "style-src": hashes[0],
-        "script-src": " ".join(hashes[1:]),
-        "img-src": "data:",
-        "base-uri": "'none'",
-        "form-action": "'none'",
-        **({"connect-src": "'self'"} if live else {}),
-    }
-    return "; ".join(["default-src 'none'", *(f"{key} {value}" for key, value in allowed.items())])

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from flows.page.plain import plain
 from flows.report.domains import Domains
 from flows.report.losses import final_panels, final_sets, loss_panels
 from flows.report.mixture import drawn
-from flows.report.plain import plain
 from flows.report.run import Run
 from flows.report.speed import speed_panels
 from flows.report.weights import weights_charts
@@ -24,6 +24,7 @@ def payload(runs: Sequence[Run], domains: Domains | None) -> dict[str, Any]:
         "losses": loss_panels(runs),
         "finals": final_panels(final_sets(runs, domains)),
         "weights": weights_charts(runs, domains),
+        "unwritten": any(run.weights is None for run in runs),
         "speed": speed_panels(runs),
         "domains": None if domains is None else domain_rows(runs, domains),
     }

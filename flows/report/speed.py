@@ -5,17 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from flows.report.plain import plain, thinned
+from flows.page.plain import plain, thinned
 from flows.report.run import Run, number
 
-PANELS = {  # key of a record -> title, how the scripts write it
-    "tokens_per_second": ("Tokens a second", "count"),
-    "data_share": ("Time spent waiting for data", "share"),
-    "scoring_share": ("Time spent measuring", "share"),
-    "mfu": ("Model FLOPs utilisation", "share"),
-    "loss": ("Training loss, on what is drawn", "number"),
-    "gradient_norm": ("Gradient norm, not clipped", "number"),
-    "moved": ("Draws that bounds moved", "share"),
+PANELS = {  # key of a record -> title, unit, how the scripts write it
+    "tokens_per_second": ("Tokens a second", "tokens a second", "count"),
+    "data_share": ("Time spent waiting for data", "share of the time", "share"),
+    "scoring_share": ("Time spent measuring", "share of the time", "share"),
+    "mfu": ("Model FLOPs utilisation", "share of the processor's peak", "share"),
+    "loss": ("Training loss, on what is drawn", "nats per token", "number"),
+    "gradient_norm": ("Gradient norm, not clipped", "Euclidean norm", "number"),
+    "moved": ("Draws that bounds moved", "share of the draws", "share"),
 }
 
 
@@ -23,10 +23,10 @@ def speed_panels(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """One panel a measure that any run has written; a curve a run: [tokens, value]."""
     curves = [_curves(run) for run in runs]
     panels = []
-    for key, (title, style) in PANELS.items():
+    for key, (title, unit, style) in PANELS.items():
         series = [{"run": i, "points": plain(thinned(np.array(found[key])))} for i, found in enumerate(curves) if found[key]]
         if series and not (key == "moved" and all(value == 0 for one in series for _, value in one["points"])):
-            panels.append({"title": title, "style": style, "series": series})
+            panels.append({"title": title, "unit": unit, "style": style, "series": series})
     return panels
 
 

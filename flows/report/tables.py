@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from flows.page.markup import Cell, escape, isolated, key, percent, short, table
 from flows.report.domains import Domains
 from flows.report.losses import FinalSet, final_sets
-from flows.report.markup import cell, escape, isolated, key, percent, short, table
 from flows.report.run import Measurement, Run, number
 from flows.report.run import table as object_at
 from flows.report.summary import over_seeds, summarise
@@ -28,13 +28,14 @@ def runs_table(runs: Sequence[Run]) -> str:
     for i, (run, row) in enumerate(zip(runs, rows, strict=True)):
         rivals = [other for other in rows if other["target"] == row["target"]]
         row["rate"] = row["tokens"] / row["seconds"] if row["tokens"] and row["seconds"] else None
-        cells = [cell(isolated(row["mixer"]), "text")]
+        cells: list[str | Cell] = [isolated(row["mixer"])]
         for name in list(HEADINGS)[1:]:
             least = min((other[name] for other in rivals if other.get(name) is not None), default=None) if name in SETS else None
             best = least is not None and len(rivals) > 1 and row[name] == least
-            cells.append(cell(_number(name, row[name], run), "best" if best else ""))
+            shown = _number(name, row[name], run)
+            cells.append(Cell(shown, "best") if best else shown)
         lines.append([f"{key(i)}{isolated(row['run'])}", *cells])
-    return table(["Run", *HEADINGS.values()], lines)
+    return table(["Run", *HEADINGS.values()], lines, text=(1,), name="runs")
 
 
 def _number(name: str, value: float | None, run: Run) -> str:
@@ -58,9 +59,9 @@ def seeds_table(runs: Sequence[Run]) -> str:
     rows = []
     for group in over_seeds(runs):
         values = [f"{mean[0]:.3f} ± {mean[1]:.3f}" if (mean := group.means[name]) else "–" for name in (*SETS, "repeats")]
-        rows.append([isolated(group.mixer), cell(isolated(group.target), "text"), cell(str(len(group.labels))), *map(cell, values)])
+        rows.append([isolated(group.mixer), isolated(group.target), str(len(group.labels)), *values])
     headings = ["Mixer", "Target", "Seeds", *(HEADINGS[name] for name in (*SETS, "repeats"))]
-    return table(headings, rows) if rows else ""
+    return table(headings, rows, text=(1,), style="numbers") if rows else ""
 
 
 def final_table(runs: Sequence[Run], domains: Domains | None) -> str:
@@ -71,12 +72,12 @@ def final_table(runs: Sequence[Run], domains: Domains | None) -> str:
     for i, run in enumerate(runs):
         headings += [f"{key(i)}{isolated(run.label)}, before fine-tuning"] if i in tuned else []
         headings.append(f"{key(i)}{isolated(run.label)}")
-    rows = [[isolated(s.label), *(cell(text) for text in _values(s, tuned))] for s in sets[:MOST_SETS]]
+    rows = [[isolated(s.label), *_values(s, tuned)] for s in sets[:MOST_SETS]]
     if not rows:
         return ""
     left = len(sets) - len(rows)
     more = f'<p class="caption">{left:,} further sets are in metrics.jsonl.</p>' if left else ""
-    return f'<div class="scroll"><table class="numbers">{table(headings, rows)}</table></div>{more}'
+    return table(headings, rows, style="numbers") + more
 
 
 def _values(s: FinalSet, tuned: set[int]) -> list[str]:
@@ -94,15 +95,16 @@ def accuracy_table(runs: Sequence[Run], domains: Domains | None) -> str:
     for s in final_sets(runs, domains):
         if s.group == "Questions":
             values = ["–" if m is None else _accuracy(m.accuracy, m.accuracy_error) for m in s.last]
-            rows.append([isolated(s.label), cell("–"), cell("–"), *map(cell, values)])
+            rows.append([isolated(s.label), "–", "–", *values])
     for task in dict.fromkeys(task for run in runs for task in run.accuracy):
         found: list[Any] = [run.accuracy.get(task, {}) for run in runs]
         asked, chance = (
             next((value for row in found if (value := number(row, name)) is not None), None) for name in ("questions", "chance")
         )
         values = [_accuracy(number(row, "acc"), number(row, "acc_stderr")) for row in found]
-        rows.append([isolated(task), cell(short(asked)), cell("–" if chance is None else f"{chance:.1%}"), *map(cell, values)])
-    return table(["Task", "Questions", "Chance", *(f"{key(i)}{isolated(run.label)}" for i, run in enumerate(runs))], rows) if rows else ""
+        rows.append([isolated(task), short(asked), "–" if chance is None else f"{chance:.1%}", *values])
+    headings = ["Task", "Questions", "Chance", *(f"{key(i)}{isolated(run.label)}" for i, run in enumerate(runs))]
+    return table(headings, rows, style="numbers") if rows else ""
 
 
 def _accuracy(value: float | None, error: float | None) -> str:

@@ -1,29 +1,29 @@
 "use strict";
 // One run's weights over time: a stack of its largest members, a heat map where there are many, and what they were chosen by.
 const weights = (() => {
-  const percent = (v) => (v === null ? "–" : charts.share(v));
+  const percent = (v) => (v === null ? "–" : base.share(v));
   const color = (w, k) => (w.others && k === w.names.length - 1 ? "var(--rest)" : `var(--f${k})`);
   const line = (k) => `var(--s${k % 8})`; // a band's colour is too pale for a line
 
   function stack(host, w) {
     const wide = host.clientWidth >= charts.LABELS_FROM, last = w.starts.length - 1, n = w.names.length;
-    const text = (k) => `${charts.share(+w.sampling[k][last].toFixed(3))} ${w.names[k]}`;
+    const text = (k) => `${base.share(+w.sampling[k][last].toFixed(3))} ${w.names[k]}`;
     const ends = [...w.starts.slice(1), w.end], right = wide ? Math.min(340, 40 + 7.2 * Math.max(...w.names.map((_, k) => [...text(k)].length))) : 14;
     const most = Math.floor((right - 36) / 7.2);
-    const chart = charts.frame(host, { height: 300, right, x: [w.starts[0], w.end], y: [0, 1], yTicks: [0, 0.25, 0.5, 0.75, 1], xTitle: w.axis, yTitle: "share of the tokens drawn", yFormat: charts.share, label: `Sampling weights of ${w.run}` });
-    const base = w.starts.map(() => 0), entries = [];
+    const chart = charts.frame(host, { height: 300, right, x: [w.starts[0], w.end], y: [0, 1], yTicks: [0, 0.25, 0.5, 0.75, 1], xTitle: w.axis, yTitle: "share of the tokens drawn", yFormat: base.share, label: `Sampling weights of ${w.run}` });
+    const below = w.starts.map(() => 0), entries = [];
     for (let k = 0; k < n; k++) {
-      const top = base.map((b, i) => b + (w.sampling[k][i] ?? 0));
+      const top = below.map((b, i) => b + (w.sampling[k][i] ?? 0));
       const up = top.map((v, i) => `${i ? "V" : `M${chart.X(w.starts[0])} `}${chart.Y(v).toFixed(2)}H${chart.X(ends[i]).toFixed(2)}`).join("");
-      const down = base.map((_, j) => last - j).map((i) => `V${chart.Y(base[i]).toFixed(2)}H${chart.X(w.starts[i]).toFixed(2)}`).join("");
+      const down = below.map((_, j) => last - j).map((i) => `V${chart.Y(below[i]).toFixed(2)}H${chart.X(w.starts[i]).toFixed(2)}`).join("");
       charts.svg(chart.plot, "path", { d: `${up}${down}Z`, fill: color(w, k) });
-      entries.push({ color: color(w, k), text: charts.short(text(k), wide ? most : 60), y: chart.Y((top[last] + base[last]) / 2) });
-      top.forEach((v, i) => { base[i] = v; });
+      entries.push({ color: color(w, k), text: base.short(text(k), wide ? most : 60), y: chart.Y((top[last] + below[last]) / 2) });
+      top.forEach((v, i) => { below[i] = v; });
     }
     if (wide) charts.names(chart, entries);
-    else charts.legend(host, entries);
+    else base.legend(host, entries);
     charts.hover(chart, w.starts.map((s, i) => chart.X((s + ends[i]) / 2)), (i) => ({
-      title: `${charts.count(w.starts[i])} to ${charts.count(ends[i])} ${w.axis}`,
+      title: `${base.count(w.starts[i])} to ${base.count(ends[i])} ${w.axis}`,
       rows: [
         ...w.names.map((name, k) => ({ color: color(w, k), name, value: `${percent(w.sampling[k][i])} (α ${percent(w.alpha[k][i])})` })).reverse(),
         { name: "effective number", value: w.effective[i].toFixed(1) },
@@ -36,24 +36,18 @@ const weights = (() => {
 
   function effective(host, w, values, of) {
     const title = `Effective ${of}`;
-    lines.panel(host, { title, height: 210, zero: true, xTitle: w.axis, read: (v) => v.toFixed(1), series: [{ name: of, color: "var(--ink)", points: steps(w, values) }] });
+    lines.panel(host, { title, height: 210, zero: true, xTitle: w.axis, yTitle: `equally weighted ${of.split(" ")[0]}`, read: (v) => v.toFixed(1), series: [{ name: of, color: "var(--ink)", points: steps(w, values) }] });
   }
 
   function measured(host, w, panel) {
     const series = panel.series.map(([values, errors], k) => ({ name: w.names[k], color: line(k), points: values.map((v, i) => [panel.tokens[i], v, errors ? errors[i] : null]) }));
-    lines.panel(host, { title: panel.title, height: 210, read: (v) => String(+v.toPrecision(3)), format: (v) => String(+v.toPrecision(2)), yTitle: panel.title === "Scores" ? "" : "nats per token", series });
+    lines.panel(host, { title: panel.title, height: 280, read: (v) => String(+v.toPrecision(3)), format: (v) => String(+v.toPrecision(2)), yTitle: panel.unit, series });
   }
-
-  const rgb = (text) => [1, 3, 5].map((i) => parseInt(text.trim().slice(i, i + 2), 16));
 
   // Shares as colours, by their square root: most of them are small.
   function scale() {
-    const style = getComputedStyle(document.documentElement);
-    const stops = ["--h0", "--h1", "--h2"].map((name) => rgb(style.getPropertyValue(name)));
-    return (share, most) => {
-      const t = 2 * Math.sqrt(Math.min(Math.max(share / most, 0), 1)), from = Math.min(Math.floor(t), 1);
-      return `rgb(${stops[from].map((c, i) => Math.round(c + (t - from) * (stops[from + 1][i] - c))).join(" ")})`;
-    };
+    const colours = base.ramp();
+    return (share, most) => `rgb(${colours(Math.sqrt(share / most)).join(" ")})`;
   }
 
   function heat(host, w) {
@@ -72,13 +66,13 @@ const weights = (() => {
     }));
     charts.svg(chart.plot, "image", { href: picture.toDataURL(), x: chart.box.left, y: chart.box.top, width: chart.box.right - chart.box.left, height: chart.box.bottom - chart.box.top, preserveAspectRatio: "none", class: "heat" });
     const tall = (chart.box.bottom - chart.box.top) / h.rows.length;
-    h.names.forEach((name, i) => charts.svg(chart.root, "text", { class: "member", x: left - 8, y: chart.box.top + tall * (i + 0.5) + 4, "text-anchor": "end" }, charts.short(name, most)));
-    charts.legend(host, [0, 0.25, 0.5, 0.75, 1].map((t) => ({ color: paint(t * t * largest, largest), text: charts.share(t * t * largest) })));
+    h.names.forEach((name, i) => charts.svg(chart.root, "text", { class: "member", x: left - 8, y: chart.box.top + tall * (i + 0.5) + 4, "text-anchor": "end" }, base.short(name, most)));
+    base.legend(host, [0, 0.25, 0.5, 0.75, 1].map((t) => ({ color: paint(t * t * largest, largest), text: base.share(t * t * largest) })));
     charts.hover(chart, h.starts.map((s, i) => chart.X((s + ends[i]) / 2)), (i, y) => {
       const under = y === undefined ? -1 : Math.floor((y - chart.box.top) / tall);
       const ranked = h.rows.map((shares, k) => ({ k, share: shares[i] })).sort((a, b) => b.share - a.share);
       const named = [...ranked.filter((r) => r.k === under), ...ranked.filter((r) => r.k !== under).slice(0, 6)];
-      return { title: `${charts.count(h.starts[i])} to ${charts.count(ends[i])} ${h.axis}`, rows: named.map((r) => ({ color: paint(r.share, largest), name: h.names[r.k], value: charts.share(r.share) })) };
+      return { title: `${base.count(h.starts[i])} to ${base.count(ends[i])} ${h.axis}`, rows: named.map((r) => ({ color: paint(r.share, largest), name: h.names[r.k], value: base.share(r.share) })) };
     });
   }
 
@@ -87,12 +81,14 @@ const weights = (() => {
     const part = (parent, name) => Object.assign(parent.appendChild(document.createElement("div")), { className: name || "" });
     mount(part(host), (place) => stack(place, w));
     if (w.heat) mount(part(host), (place) => heat(place, w));
-    const grid = part(host, "panels small");
-    mount(part(grid), (place) => effective(place, w, w.effective, `members (of ${w.members.toLocaleString("en")})`));
-    if (w.effective_domains) mount(part(grid), (place) => effective(place, w, w.effective_domains, "domains"));
-    for (const panel of w.measured) mount(part(grid), (place) => measured(place, w, panel));
-    if (w.measured.length) charts.legend(host, w.measured[0].series.map((_, k) => ({ color: line(k), text: w.names[k] })));
+    const effects = part(host, "panels"), panels = part(host, "panels");
+    mount(part(effects), (place) => effective(place, w, w.effective, `members (of ${w.members.toLocaleString("en")})`));
+    if (w.effective_domains) mount(part(effects), (place) => effective(place, w, w.effective_domains, "domains"));
+    for (const panel of w.measured) mount(part(panels), (place) => measured(place, w, panel));
+    if (!w.measured.length) return;
+    base.legend(host, w.measured[0].series.map((_, k) => ({ color: line(k), text: w.names[k] })));
+    if (w.no_errors) charts.paragraph(host, w.no_errors);
   }
 
-  return { draw };
+  return { draw, steps };
 })();

@@ -7,26 +7,29 @@ import numpy as np
 from jaxtyping import Float
 
 from data_catalog.mixture import effective_number
+from flows.page.plain import plain, spread
 from flows.report.domains import Domains
 from flows.report.mixture import is_over_domains, member_label, mixed
-from flows.report.plain import plain, spread
 from flows.report.run import Run, WeightLog, members
+from trainer.config import ALIGNING
 
 MOST_BANDS = 7  # of one stacked chart, besides the sum of the others
 MOST_ROWS = 32  # of a heat map
 MOST_COLUMNS = 160
+UNITS = {"clipped": "product of the clipped gradients", "cosine": "cosine of the gradients"}  # of scores; of the others: a plain product
+NO_ERRORS = "Clipped and cosine scores have no standard errors: the norms of whole gradients enter them. Normalised and raw ones have."
 
 
 def weights_charts(runs: Sequence[Run], domains: Domains | None) -> list[dict[str, Any]]:
     """One for each run that chooses among several basis members; runs with the same basis are together and share its colours."""
-    groups: dict[tuple[str, ...], list[tuple[Run, WeightLog]]] = {}
-    for run in runs:
+    groups: dict[tuple[str, ...], list[tuple[int, WeightLog]]] = {}
+    for i, run in enumerate(runs):
         if len(run.basis) > 1 and run.weights is not None:
-            groups.setdefault(run.basis, []).append((run, run.weights))
+            groups.setdefault(run.basis, []).append((i, run.weights))
     charts = []
     for group in groups.values():
         shown = _largest([log for _, log in group])
-        charts += [weights_chart(run, log, shown, domains) for run, log in group]
+        charts += [{"index": i} | weights_chart(runs[i], log, shown, domains) for i, log in group]
     return charts
 
 
@@ -60,6 +63,7 @@ def weights_chart(run: Run, log: WeightLog, shown: Sequence[int], domains: Domai
         "members": len(run.basis),
         "heat": heat_map(run, log, domains) if len(rest) > 1 else None,
         "measured": measured(run, shown),
+        "no_errors": NO_ERRORS if run.mixer in ALIGNING and run.setting("mixture", "scores") in ("clipped", "cosine") else None,
     }
 
 
@@ -96,8 +100,16 @@ def measured(run: Run, shown: Sequence[int]) -> list[dict[str, Any]]:
         if not np.isfinite(values).any():
             continue  # a mixer that does not measure this
         series = [[plain(values[:, i]), plain(errors[:, i]) if key == "scores" else None] for i in shown]
-        panels.append({"title": title, "tokens": plain(at), "series": series})
+        unit = "nats per token" if key == "losses" else _unit(run)
+        panels.append({"title": title, "unit": unit, "tokens": plain(at), "series": series})
     return panels
+
+
+def _unit(run: Run) -> str:
+    """What the run's scores are."""
+    if run.mixer not in ALIGNING:
+        return "score"
+    return UNITS.get(str(run.setting("mixture", "scores")), "product of the gradients")
 
 
 def _largest(logs: Sequence[WeightLog]) -> list[int]:

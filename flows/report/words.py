@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from flows.page.markup import isolated, percent, short
 from flows.report.domains import Domains
-from flows.report.markup import isolated, percent, short
 from flows.report.mixture import drawn
 from flows.report.run import TEST, VALIDATION, Run, number
-from flows.report.summary import summarise
+from flows.report.summary import over_seeds, summarise
 
 MOST_NAMED = 4  # runs in a title
 
@@ -72,7 +72,7 @@ def notes(runs: Sequence[Run], domains: Domains | None, no_catalog: str) -> list
     if len({run.target for run in runs}) > 1:
         found.append("The runs have different targets: losses of different targets cannot be compared.")
     found += _of_catalogs(runs, domains, no_catalog)
-    if len(runs) > 1:
+    if len(runs) > 1 and not over_seeds(runs):
         found.append("Each line is one run: how much it would vary with another seed is only known where several seeds are shown.")
     return found
 

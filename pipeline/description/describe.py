@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_catalog import tables
 from data_catalog.layout import Levels
 from data_catalog.manifest import fingerprint
 from data_catalog.records import Account, total
@@ -44,7 +45,7 @@ def describe_part(stored: Sequence[Part], folder: Path, levels: Levels) -> Part:
     """
 
     def make(out: Path) -> Account:
-        files = document_files(stored)
+        files = document_files(stored) or [_no_documents(out)]
         sample = Sample(files, levels)
         shown = sample.examples(levels)
         pq.write_table(shown, out / examples.FILE, compression="zstd")
@@ -59,6 +60,13 @@ def describe_part(stored: Sequence[Part], folder: Path, levels: Levels) -> Part:
 def document_files(parts: Sequence[Part]) -> list[str]:
     """The stored documents of some parts."""
     return [str(file) for part in parts for file in sorted(part.folder.glob("documents*.parquet"))]
+
+
+def _no_documents(folder: Path) -> str:
+    """A file without rows, for a domain that is empty."""
+    file = folder / "documents.parquet"
+    pq.write_table(tables.DOCUMENTS.empty_table(), file)
+    return str(file)
 
 
 def _statistics(files: Sequence[str], shown: pa.Table, levels: Levels) -> Iterator[pa.Table]:

@@ -1,11 +1,12 @@
 """What a build would read, take and leave behind, before it starts: from the heads of some shards and a short trial of this machine."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from data_catalog.errors import UserError
 from data_catalog.identity import Identity
 from data_catalog.settings import Settings
+from pipeline.cluster import supported
 from pipeline.config import Build, Cluster, Dataset, PythonDocs, Rpv2
 from pipeline.encoding.encoder import identify, load
 from pipeline.planning.heads import HEAD_DOCUMENTS, Head, Range, choose, extrapolate, parse_seconds, read_head, size_of
@@ -53,15 +54,23 @@ class Estimate(Settings):
         return sum(self.disk_bytes.values())
 
 
-def estimate(config: Build) -> Estimate:
+def estimate(config: Build, on_progress: Callable[[int, int], None] | None = None) -> Estimate:
     """Read the heads of up to 32 shards, embed and tokenize some of their documents, and extrapolate. Writes nothing.
+
+    Args:
+        on_progress: called with the steps done and all of them: a step a head, and one to time this machine.
 
     Raises:
         UserError: what `pipeline.run.check` refuses; or no text could be read.
     """
     shards = plan(config)
     chosen = choose(shards)
-    heads = [read_head(shards[i], config) for i in chosen]
+    steps = len(chosen) + 1
+    heads = []
+    for i in chosen:
+        heads.append(read_head(shards[i], config))
+        if on_progress:
+            on_progress(len(heads), steps)
     texts = [text for head in heads for text in head.texts]
     if not texts:
         raise UserError(f"source: no text in the first documents of {len(chosen)} of {len(shards)} files; are they what source.kind says?")
@@ -70,6 +79,8 @@ def estimate(config: Build) -> Estimate:
     characters = extrapolate(heads, [head.characters for head in heads], [head.error() for head in heads], sizes)
     targets = [text for target in config.all_targets() for text in read_target(target, config)[0]["text"].to_pylist()]
     rates = measure(texts, config)
+    if on_progress:
+        on_progress(steps, steps)
     reading = _reading_seconds(shards, [shards[i] for i in chosen], heads, config)
     granularities, warnings = _levels(documents, config.cluster)
     vectors = min(documents.likely, config.cluster.sample or documents.likely)
@@ -93,7 +104,7 @@ def estimate(config: Build) -> Estimate:
         stage_seconds=_stage_seconds(config, shards, documents.likely, characters.likely, targets, vectors, granularities, rates, reading),
         disk_bytes=_disk(documents.likely, characters.likely, targets, identity, rates),
         granularities=granularities,
-        unsupported=config.cluster.granularities[len(granularities) :],
+        unsupported=tuple(k for k in config.cluster.granularities if k not in granularities),
         training_vectors=vectors,
         tree_memory_bytes=vectors * identity.dimension * 4 * 2,  # float32, and the part of them that one sub-tree trains on
         rates=rates,
@@ -179,18 +190,17 @@ def _disk(documents: int, characters: int, targets: Sequence[str], identity: Ide
 
 
 def _levels(documents: Range, config: Cluster) -> tuple[tuple[int, ...], list[str]]:
-    """The levels with `min_points` documents a cell, and sentences about the others."""
-    built = tuple(k for k in config.granularities if documents.likely >= k * config.min_points)
+    """The levels that would be built, and sentences about the others."""
+    built, requested = supported(documents.likely, config), config.granularities
     warnings = []
-    if len(built) < len(config.granularities):
-        least = config.granularities[len(built)] * config.min_points
-        then = "the build will be refused" if config.unsupported == "refuse" or not built else f"the tree will end at {built[-1]}"
+    if missing := next((k for k in requested if documents.likely < k * config.min_points), None):
+        then = "the build will be refused" if config.unsupported == "refuse" else f"the tree will end at {built[-1]}"
         warnings.append(
-            f"cluster.granularities {list(config.granularities)}: level {config.granularities[len(built)]} needs {least:,} documents "
+            f"cluster.granularities {list(requested)}: level {missing} needs {missing * config.min_points:,} documents "
             f"(cluster.min_points), there are about {documents.likely:,}: {then}"
         )
     elif documents.low < built[-1] * config.min_points:
-        warnings.append(f"cluster.granularities {list(config.granularities)}: perhaps too few documents for level {built[-1]}")
+        warnings.append(f"cluster.granularities {list(requested)}: perhaps too few documents for level {built[-1]}")
     return built, warnings
 
 

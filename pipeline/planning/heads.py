@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.settings import Settings
-from pipeline.config import Build, Dataset, Jsonl, Parquet, PythonDocs, Rpv2
-from pipeline.sources import dataset, parquet, python_docs
+from pipeline.config import Build, Dataset, Jsonl, Parquet, PythonDocs, Rpv2, Text
+from pipeline.sources import dataset, parquet, python_docs, text
 from pipeline.sources.documents import Document, Fault, Shard
 from pipeline.sources.location import Place
 
@@ -73,6 +73,8 @@ def size_of(shard: Shard) -> float:
         return float(shard.quota or 0)
     if shard.kind == "dataset":
         return 1.0
+    if shard.kind == "text":
+        return float(sum(file.bytes for file in shard.inputs))
     first, end = shard.piece or (0, 1)
     return (shard.inputs[0].bytes if shard.inputs else 0) * float(end - first)
 
@@ -90,6 +92,9 @@ def read_head(shard: Shard, config: Build) -> Head:
             rows = _rows(shard)
             texts, languages = _documents(parquet.read(shard, columns), HEAD_DOCUMENTS)
             records, share, read, counted = rows, min(len(texts) / max(rows, 1), 1.0), 0, True
+        case Text(piece_characters=most):
+            texts, records, share, read = _pieces(shard, most)
+            languages = [""] * len(texts)
         case Dataset():
             texts, languages = _documents(dataset.read(shard, config.source), HEAD_DOCUMENTS)
             records, share, read = len(texts), float(len(texts) < HEAD_DOCUMENTS), 0
@@ -138,6 +143,33 @@ def _lines(shard: Shard, key: str) -> tuple[list[str], list[str], float, float, 
     readable = [record for record in found if isinstance(record.get(key), str)]
     languages = [str(record.get("language") or "") for record in readable]
     return [str(record[key]) for record in readable], languages, len(found) / share if share else 0, share, read
+
+
+def _pieces(shard: Shard, most: int) -> tuple[list[str], float, float, int]:
+    """Of the shard's first files, the last of which is cut; what cannot be read is a record without text."""
+    texts, records, read, seen = [], 0.0, 0, 0
+    for file in shard.inputs:
+        if read >= HEAD_BYTES:
+            break
+        head, whole = _text_of(shard.root / file.path, HEAD_BYTES - read)
+        found = [piece for piece in text.pieces([head], file.path, most) if isinstance(piece, str)]
+        texts += found
+        records += max(len(found), 1) if whole else len(head) / most
+        seen += file.bytes if whole else min(HEAD_BYTES - read, file.bytes)
+        read += file.bytes
+    share = seen / max(size_of(shard), 1)
+    return texts, records / share if share else records, share or 1.0, seen
+
+
+def _text_of(place: Place, most: int) -> tuple[str, bool]:
+    """The beginning of a text file, from its first `most` bytes, and whether these are all."""
+    try:
+        with place.open("rb") as file:
+            head = file.read(most + 1)
+    except OSError:
+        return "", True
+    plain = _decompressed(head[:most]) if place.name.lower().endswith(".gz") else head[:most]
+    return plain.decode("utf-8", "ignore"), len(head) <= most
 
 
 def _complete_lines(place: Place, size: int) -> tuple[list[bytes], float, int]:

@@ -1,6 +1,6 @@
 """What other thresholds would keep of a finished catalog: from the signals it stores, without reading any text."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,17 +73,25 @@ def _over(own: Mapping[str, Bounds], thresholds: Mapping[str, Bounds]) -> dict[s
     }
 
 
-def retune(root: Path, preset: str | None = None, thresholds: Mapping[str, Bounds] | None = None) -> Retuned:
+def retune(
+    root: Path,
+    preset: str | None = None,
+    thresholds: Mapping[str, Bounds] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Retuned:
     """Judge every document that was read for the catalog at `root` by other rules; see `choose` for which and for the errors.
 
     Memory: one batch, and a row a source. Documents that dedup dropped stay dropped: which copy it kept depended on the rules of the
     build, so what comes `back` may hold copies that a new build drops.
+
+    Args:
+        on_progress: called after each batch with the documents judged, and all there are.
     """
     built, asked = choose(root, preset, thresholds or {})
     failing, only, without = (np.zeros((len(asked), 2), np.int64) for _ in range(3))
     kept = {name: np.zeros((3, 2), np.int64) for name in ("read", "built", "asked", "back", "gone")}  # by rules, then dedup took, left
     sources: list[pa.Table] = []
-    for batch in read_measured(root):
+    for batch in read_measured(root, on_progress):
         failed = failures(batch.signals, asked)
         number = failed.sum(axis=0)
         for i in range(len(asked)):
@@ -102,7 +110,7 @@ def retune(root: Path, preset: str | None = None, thresholds: Mapping[str, Bound
     return Retuned(_rules_table(asked, failing, only, without), _kept_table(kept), _sources_table(_regroup(sources)))
 
 
-def read_measured(root: Path) -> Iterator[Measured]:
+def read_measured(root: Path, on_progress: Callable[[int, int], None] | None = None) -> Iterator[Measured]:
     """The signals of every document that was read, and dedup's word on it where the catalog has it.
 
     Raises:
@@ -110,7 +118,8 @@ def read_measured(root: Path) -> Iterator[Measured]:
     """
     files = sorted((root / FOLDER).glob("*.parquet"))
     if not files:
-        raise UserError(f"{root}: no signals in it ({FOLDER}/ is empty or missing); build it again with this version, then retune")
+        raise UserError(f"{root}: no signals in it ({FOLDER}/ is empty or missing); build it again, or fetch it with its signals")
+    done, total = 0, sum(pq.read_metadata(path).num_rows for path in files) if on_progress else 0
     for path in files:
         verdicts = root / VERDICTS / path.name
         reasons = pq.read_table(verdicts, columns=["reason"])["reason"] if verdicts.is_file() else None
@@ -123,6 +132,9 @@ def read_measured(root: Path) -> Iterator[Measured]:
                     unique = ~pc.fill_null(copies, False).to_numpy()
                 yield Measured(batch["source"], batch["characters"].to_numpy(), batch["signals"], unique)
                 start += len(batch)
+                if on_progress:
+                    done += len(batch)
+                    on_progress(done, total)
 
 
 def _amount(mask: Bool[np.ndarray, " documents"], batch: Measured) -> list[int]:

@@ -1,6 +1,5 @@
 """Quality rules as data: each preset is a list of bounds on named signals. A document's bitmask follows the order of its preset."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Literal
 
@@ -8,6 +7,7 @@ import pyarrow as pa
 
 from data_catalog.errors import UserError
 from data_catalog.settings import Settings
+from data_catalog.suggest import suggestion
 from pipeline.config import Bounds
 
 
@@ -105,13 +105,11 @@ def resolve(preset: str, thresholds: Mapping[str, Bounds]) -> tuple[Rule, ...]:
         UserError: the preset is unknown, has no rule of a given name, or a least is above its most.
     """
     if preset not in PRESETS:
-        raise UserError(f"quality.preset {preset}: unknown; known presets: {', '.join(PRESETS)}")
+        raise UserError(f"quality.preset {preset}: unknown; {suggestion(preset, PRESETS, 'known presets')}")
     known = [rule.id for rule in PRESETS[preset]]
     for name in thresholds:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"its rules: {', '.join(known) or 'none'}"
-            raise UserError(f"quality.thresholds.{name}: preset {preset} has no such rule; {hint}")
+            raise UserError(f"quality.thresholds.{name}: preset {preset} has no such rule; {suggestion(name, known, 'its rules')}")
     rules = tuple(_replaced(rule, thresholds.get(rule.id)) for rule in PRESETS[preset])
     for rule in rules:
         if rule.least is not None and rule.most is not None and rule.least > rule.most:

@@ -1,6 +1,6 @@
 """What each possible bound of one rule would keep of a finished catalog: to choose a threshold by, without reading any text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,16 @@ def sweep(
     preset: str | None = None,
     thresholds: Mapping[str, Bounds] | None = None,
     quantiles: Sequence[float] = QUANTILES,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> pa.Table:
     """What each bound on one rule's signal would keep, the other rules as they are: to choose a threshold by.
 
     One row a quantile of the signal's values: `bound`, the value; `most_documents` and `most_characters`, the share of all that is kept if
     that is the rule's only bound, from above; `least_documents` and `least_characters`, if it is the only one from below. `rule` can also
     be the name of a signal without a rule. Memory: some 40 bytes a document.
+
+    Args:
+        on_progress: as of `pipeline.quality.retune.retune`.
 
     Raises:
         UserError: see `choose`; or no document has the signal.
@@ -36,7 +40,7 @@ def sweep(
     mine = next((known for known in asked if known.id == rule), Rule(id=rule, signal=rule, threshold="none"))
     others = [known for known in asked if known.id != rule]
     values, sizes, passes = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, bool)]
-    for batch in read_measured(root):
+    for batch in read_measured(root, on_progress):
         values.append(columns(batch.signals, [mine.signal])[mine.signal])
         sizes.append(batch.characters)
         passes.append(~failures(batch.signals, others).any(axis=0) & batch.unique)

@@ -22,9 +22,9 @@ class Shard(Settings):
     """One piece of the input: becomes one part. Serialisable, so that it can be sent to another process."""
 
     name: str  # safe as the name of a folder
-    kind: Literal["rpv2", "jsonl", "parquet", "dataset", "python-docs"]
+    kind: Literal["rpv2", "jsonl", "parquet", "dataset", "text", "python-docs"]
     root: Location
-    key: str  # rpv2: SNAPSHOT/SHARD/LANG_BUCKET; jsonl, parquet: path below the root; dataset: its name; python-docs: package
+    key: str  # rpv2: SNAPSHOT/SHARD/LANG_BUCKET; jsonl, parquet, text: (first) path below the root; dataset: its name; python-docs: package
     inputs: tuple[Input, ...]
     beside: tuple[Input, ...] = ()  # rpv2: files that the source stage does not read, but later stages may
     quota: int | None = None  # python-docs, target data sets: most documents to take

@@ -1,6 +1,7 @@
 """The files of a corpus, on this machine or elsewhere: which there are, how large, and how to notice that one changed."""
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +12,8 @@ from typing import Any
 from data_catalog.errors import UserError
 from pipeline.sources.documents import Input, encodable
 from pipeline.sources.location import Place, is_local
+
+logger = logging.getLogger(__name__)
 
 _VERSIONS = ("ETag", "etag", "md5Hash", "checksum", "sha256", "blob_id", "mtime", "LastModified", "last_modified", "updated", "created")
 Listed = Mapping[str, Mapping[str, Any] | None]  # name below the root: what the store says of it; None: ask the file itself
@@ -30,7 +33,10 @@ def _by_parts(name: str) -> list[str]:
 
 
 def _walk(root: Path) -> Iterator[str]:
-    for folder, _, names in os.walk(root):
+    def warn(error: OSError) -> None:
+        logger.warning("%s cannot be read (%s): its files are left out", error.filename, error.strerror)
+
+    for folder, _, names in os.walk(root, onerror=warn):
         place = Path(folder).relative_to(root)
         for name in names:
             yield (place / name).as_posix()
@@ -63,25 +69,32 @@ def find_files(path: Place, suffixes: Sequence[str], name: str, what: str) -> tu
     """
     endings = " or ".join(f"*{suffix}" for suffix in suffixes)
     if path.is_file():
-        if not path.name.endswith(tuple(suffixes)):
+        if not path.name.lower().endswith(tuple(suffixes)):
             raise UserError(f"{name} {path}: expected a file named {endings}, or a folder of them")
         return path.parent, {path.name: None}
     if not path.is_dir():
         raise UserError(f"{name} {path}: does not exist; give a file of {what} or a folder of them")
-    files = {file: info for file, info in list_files(path).items() if file.endswith(tuple(suffixes)) and _is_file(path / file, info)}
+    named = {file: info for file, info in list_files(path).items() if file.lower().endswith(tuple(suffixes))}
+    files = {file: info for file, info in named.items() if info is not None or _is_file(path / file)}
     if not files:
         raise UserError(f"{name} {path}: holds no file named {endings}")
     return path, files
 
 
-def _is_file(path: Place, info: object) -> bool:
-    return info is not None or path.is_file()
+def _is_file(path: Place) -> bool:
+    """Or a link that leads nowhere, which the stage that reads it records; pipes and devices are neither."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def is_below(path: Place, folders: Sequence[Place]) -> bool:
     """Whether `path` is one of `folders` or inside one; both resolved, so that links do not hide it."""
     same = [folder for folder in folders if is_local(folder) == is_local(path)]
-    return any(path.resolve().is_relative_to(folder.resolve()) for folder in same)  # type: ignore[arg-type]
+    place = _resolved(path)
+    return any(place.is_relative_to(_resolved(folder)) for folder in same)  # type: ignore[arg-type]
+
+
+def _resolved(path: Place) -> Place:
+    return Path(os.path.realpath(path)) if isinstance(path, Path) else path.resolve()  # pathlib's own refuses a circle of links
 
 
 def shard_name(file: str, suffixes: Sequence[str]) -> str:

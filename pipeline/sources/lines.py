@@ -6,10 +6,10 @@ import json
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from pipeline.sources.documents import Fault
-from pipeline.sources.location import Place, is_file_fault
+from pipeline.sources.location import Place, is_file_fault, is_local
 
 LINE_BYTES = 64 * 2**20  # a longer line is refused: no document is that long, and a gzip bomb is one line
 _SKIP_BYTES = 2**20
@@ -53,7 +53,7 @@ def text_fault(text: object, label: str, row: int, key: str) -> Fault | None:
 def _lines(path: Place, label: str, line_bytes: int) -> Iterator[tuple[int, bytes] | Fault]:
     row = -1
     try:
-        with _open(path) as file:
+        with open_unpacked(path) as file:
             if file is None:
                 yield Fault(label, None, "empty_file", "the file has no bytes")
                 return
@@ -64,26 +64,36 @@ def _lines(path: Place, label: str, line_bytes: int) -> Iterator[tuple[int, byte
                     yield Fault(label, row, "line_too_long", f"{length} bytes, the limit is {line_bytes}")
                 else:
                     yield row, line
-    except EOFError:
-        yield Fault(label, None, "truncated_gzip", f"the gzip stream ends too early, after line {row}")
-    except (gzip.BadGzipFile, zlib.error) as error:
-        yield Fault(label, None, "bad_gzip", f"after line {row}: {error}")
-    except OSError as error:
-        if not is_file_fault(error, path):
-            raise
-        yield Fault(label, None, "unreadable_file", f"after line {row}: {error.strerror or error}")
+    except (EOFError, OSError, zlib.error) as error:
+        yield damage(error, path, label, f"line {row}")
+
+
+def damage(error: EOFError | OSError | zlib.error, path: Place, label: str, where: str) -> Fault:
+    """What an error while reading says of the file; `where` is the last thing that could be read.
+
+    Raises:
+        OSError: it is `error`, and says nothing of the file.
+    """
+    if isinstance(error, EOFError):
+        return Fault(label, None, "truncated_gzip", f"the gzip stream ends too early, after {where}")
+    if isinstance(error, gzip.BadGzipFile | zlib.error):
+        return Fault(label, None, "bad_gzip", f"after {where}: {error}")
+    if not is_file_fault(error, path):
+        raise error
+    return Fault(label, None, "unreadable_file", f"after {where}: {error.strerror or error}")
 
 
 @contextmanager
-def _open(path: Place) -> Iterator[BinaryIO | None]:
+def open_unpacked(path: Place) -> Iterator[BinaryIO | None]:
     """The file's bytes, unpacked if it is gzip; None if it has none."""
     with path.open("rb") as file:
         if not file.read(1):
             yield None
             return
         file.seek(0)
-        if not path.name.endswith(".gz"):
-            yield file
+        if not path.name.lower().endswith(".gz"):
+            # fsspec's own files cut no line at a limit
+            yield file if is_local(path) else io.BufferedReader(cast(io.RawIOBase, file), _BUFFER_BYTES)
             return
         with gzip.GzipFile(fileobj=file, mode="rb") as unpacked:
             yield io.BufferedReader(_Unpacked(unpacked), _BUFFER_BYTES)  # cuts lines in C

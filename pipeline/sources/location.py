@@ -1,5 +1,6 @@
 """Where data are read from: a path on this machine or an fsspec URL (`s3://…`, `hf://…`, `memory://…`), used alike."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ def parse_location(value: Any) -> UPath:
     """
     if not isinstance(value, str | Path | UPath):
         raise ValueError("expected a path or a URL")
-    text = str(value)
+    text = os.path.expanduser(str(value))  # a shell leaves `--set source.path=~/notes` as it is
     if text.startswith(("file://", "local://")):
         text = text.partition("://")[2]
     try:

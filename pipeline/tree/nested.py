@@ -9,9 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from data_catalog.errors import UserError
-from data_catalog.layout import Levels
-
-CENTROIDS = "centroids.npz"
+from data_catalog.layout import CENTROIDS, Levels
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from data_catalog.errors import UserError
-from data_catalog.layout import Layout
+from data_catalog.layout import CENTROIDS, Layout
 from data_catalog.manifest import is_inside
-from pipeline.tree.nested import CENTROIDS
 
 
 def read_centroids(root: Path, granularities: Sequence[int]) -> dict[int, Float[np.ndarray, "cells dim"]]:

@@ -3,7 +3,8 @@
 import html
 import json
 import re
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 # C0 and C1 controls, and lone surrogates (from undecodable file names): none may stand in an HTML file.
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -46,13 +47,34 @@ def key(run: int) -> str:
     return f'<span class="key k{run % 8}"></span>'
 
 
-def table(headings: list[str], rows: list[list[str]]) -> str:
-    """Head and body of a table; headings and cells are markup, a row's first cell its own heading."""
-    head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
-    body = "".join(f'<tr><th scope="row">{first}</th>{"".join(cells)}</tr>' for first, *cells in rows)
-    return f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+class Cell(NamedTuple):
+    """A table's cell that looks unlike its column."""
+
+    content: str  # markup
+    style: str  # class
 
 
-def cell(content: str, style: str = "") -> str:
-    """One cell; `content` is markup."""
-    return f'<td class="{style}">{content}</td>' if style else f"<td>{content}</td>"
+def table(
+    headings: Sequence[str], rows: Sequence[Sequence[str | Cell]], *, text: Collection[int] = (), name: str = "", style: str = ""
+) -> str:
+    """A table that scrolls in its own box where a page is too narrow; headings and cells are markup, a row's first cell its own heading.
+
+    Args:
+        text: columns that hold words, and are aligned to the left like the first.
+        name: id of the table.
+        style: class of the table.
+    """
+    kinds = ["text" if i in {0, *text} else "" for i in range(len(headings))]
+
+    def line(row: Sequence[str | Cell]) -> str:
+        first, *others = (cell if isinstance(cell, Cell) else Cell(cell, kind) for cell, kind in zip(row, kinds, strict=True))
+        return f'<tr><th scope="row">{first.content}</th>{"".join(f"<td{_class(kind)}>{content}</td>" for content, kind in others)}</tr>'
+
+    head = "".join(f'<th scope="col"{_class(kind)}>{heading}</th>' for heading, kind in zip(headings, kinds, strict=True))
+    named = f' id="{name}"' if name else ""
+    body = "".join(map(line, rows))
+    return f'<div class="scroll"><table{named}{_class(style)}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _class(name: str) -> str:
+    return f' class="{name}"' if name else ""

@@ -1,0 +1,187 @@
+"""How smooth the catalog page is: a page of synthetic domains in a real browser, headless and drawn by the processor.
+
+python -m benchmarks.pages --granularities 64 512 4096
+
+Needs Chromium and playwright. Of each action: the processor time of the page's main thread, and what a reader sees of it: the time
+between two frames (17 ms at best), and tasks over 50 ms, during which a page does not answer.
+"""
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from benchmarks.hardware import headline
+from flows.catalog_page.domains import MOST_EXAMPLES, OF_A_KIND
+from flows.catalog_page.page import SCRIPTS
+from flows.page.plain import plain
+from flows.page.shell import assemble
+from pipeline.description.examples import KINDS, SNIPPET
+
+TARGETS, SITES, SIGNALS = 9, 300, 6
+MOVES = 200  # of the pointer
+WATCH = """() => {
+    const seen = { frames: [], tasks: [] };
+    new PerformanceObserver((list) => list.getEntries().forEach((one) => seen.tasks.push(one.duration))).observe({ type: "longtask" });
+    let last = performance.now();
+    const frame = (now) => {
+        seen.frames.push(now - last);
+        last = now;
+        requestAnimationFrame(frame);
+    };
+    requestAnimationFrame(frame);
+    window.seen = seen;
+    window.over = (place, kind, i) => {
+        const node = document.querySelector(place), box = node.getBoundingClientRect();
+        const at = { clientX: box.left + (box.width * (i % 97)) / 97, clientY: box.top + (box.height * ((i * 7) % 89)) / 89 };
+        return [node, new PointerEvent(kind, at)];
+    };
+    window.pick = (place, i) => {
+        const box = document.querySelector(place);
+        box.selectedIndex = i % box.options.length;
+        return [box, new Event("change")];
+    };
+    window.type = (i) => {
+        const box = document.querySelector("#search");
+        box.value = ["w", "wo", "wor", "word", "word1", "word12", "word12 s", "word12 si", "word12 sit", "site1"][i % 10];
+        return [box, new Event("input")];
+    };
+}"""
+# Each action is an event that a reader's hand would cause, one a frame.
+ACTIONS = {
+    "point along the treemap": "(i) => over('#treemap canvas', 'pointermove', i)",
+    "point along the map": "(i) => over('#map canvas', 'pointermove', i)",
+    "type in the search": "(i) => type(i)",
+    "open a domain": "(i) => over('#treemap canvas', 'click', i)",
+    "change the colour": "(i) => pick('#colour', i)",
+    "change the level": "(i) => pick('#level', i)",
+}
+REPEATS = {"point along the treemap": MOVES, "point along the map": MOVES}  # of the others: 20
+
+
+def main() -> None:
+    from playwright.sync_api import sync_playwright
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--granularities", type=int, nargs="+", default=[64, 512, 4096])
+    parser.add_argument("--chromium", default=shutil.which("chromium"))
+    arguments = parser.parse_args()
+    with TemporaryDirectory() as folder, sync_playwright() as library:
+        page = Path(folder) / "page.html"
+        page.write_text(synthetic(arguments.granularities), encoding="utf-8")
+        size = page.stat().st_size / 1e6
+        browser = library.chromium.launch(executable_path=arguments.chromium)
+        rows = [measure(browser, page, name, len(arguments.granularities)) for name in ACTIONS]
+        loaded = np.median([row.pop() for row in rows])
+        version = browser.version
+        browser.close()
+    print(f"# The catalog page with {arguments.granularities[-1]:,} domains\n\n{headline()}, Chromium {version}\n")
+    levels = " → ".join(f"{k:,}" for k in arguments.granularities)
+    print(f"Levels {levels}, {TARGETS} targets: a page of {size:.1f} MB, ready {loaded / 1000:.2f} s after it is asked for.\n")
+    print("| action | times | main thread, CPU ms each | of it scripts | frames: median, ms | 95 %, ms | tasks over 50 ms | longest, ms |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        print(f"| {' | '.join(str(cell) for cell in row)} |")
+    wanted = os.getloadavg()[0]
+    print(f"\nWithout a graphics processor. {wanted:.0f} processes wanted the cores meanwhile: frames and long tasks tell of them too.")
+
+
+def measure(browser: Any, page: Path, name: str, levels: int) -> list[Any]:
+    """Processor time, frames and long tasks of one action at the finest level, and the milliseconds until the page was ready."""
+    times = REPEATS.get(name, 20)
+    tab = browser.new_page(viewport={"width": 1400, "height": 1000})
+    tab.goto(page.as_uri())
+    ready = tab.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
+    tab.select_option("#level", index=levels - 1)
+    tab.wait_for_timeout(1000)
+    tab.evaluate(WATCH)
+    devtools = tab.context.new_cdp_session(tab)
+    devtools.send("Performance.enable", {"timeDomain": "threadTicks"})  # processor time: others use the cores too
+
+    def spent() -> np.ndarray:
+        found = {one["name"]: one["value"] for one in devtools.send("Performance.getMetrics")["metrics"]}
+        return 1000 * np.array([found["TaskDuration"], found["ScriptDuration"]])
+
+    before = spent()
+    tab.evaluate(
+        f"""(times) => new Promise((done) => {{
+            const make = {ACTIONS[name]};
+            let i = 0;
+            const next = () => {{
+                if (i === times) return requestAnimationFrame(() => done());
+                const [node, event] = make(i++);
+                node.dispatchEvent(event);
+                requestAnimationFrame(next);
+            }};
+            requestAnimationFrame(next);
+        }})""",
+        times,
+    )
+    task, script = (spent() - before) / times
+    seen = tab.evaluate("seen")
+    tab.close()
+    found = [f"{task:.1f}", f"{script:.1f}", f"{np.median(seen['frames']):.0f}", f"{np.quantile(seen['frames'], 0.95):.0f}"]
+    return [name, times, *found, len(seen["tasks"]), f"{max(seen['tasks'], default=0):.0f}", ready]
+
+
+def synthetic(granularities: list[int]) -> str:
+    """A page with everything that a domain can have, and no catalog behind it."""
+    random = np.random.Generator(np.random.Philox(key=1))
+    a_kind = max(1, min(OF_A_KIND, MOST_EXAMPLES // (len(KINDS) * sum(granularities))))
+    leaves = granularities[-1]
+    tokens, places = np.exp(random.normal(12, 1, leaves)).astype(int), random.normal(size=(leaves, 2))
+    data = {
+        "levels": [level(random, k, tokens, places, a_kind) for k in granularities],
+        "finer": [],
+        "signals": [f"signal {i}" for i in range(SIGNALS)],
+        "targets": [f"target_{i}" for i in range(TARGETS)],
+        "names": [f"site{i}.example" for i in range(SITES)],
+        "flags": {"tiny": "with fewer than 5 documents"},
+        "kinds": KINDS,
+        "variance": 0.14,
+    }
+    fields = dict.fromkeys(("summary", "notes", "levels", "drops", "stages"), "") | {"title": "synthetic"}
+    return assemble("flows.catalog_page", SCRIPTS, title="synthetic", fields=fields, data=data)
+
+
+def level(random: np.random.Generator, k: int, tokens: np.ndarray, places: np.ndarray, a_kind: int) -> dict[str, Any]:
+    """One level's columns, as `flows.catalog_page.domains` gives them."""
+    words = [f"word{i}" for i in range(5000)]
+    snippet = " ".join(random.choice(words, 60))
+    own = tokens.reshape(k, -1).sum(axis=1)
+
+    def weights() -> list[Any]:
+        found = random.dirichlet(np.full(k, 0.1))
+        return plain(found)
+
+    def example(kind: int) -> list[Any]:
+        start = int(random.integers(len(snippet) - SNIPPET))
+        return [kind, 0.5, int(random.integers(SITES)), f"2023-06/0002/en_head.json.gz/{start}", snippet[start : start + SNIPPET]]
+
+    return {
+        "level": k,
+        "domain": list(range(k)),
+        "documents": (own // 800 + 1).tolist(),
+        "tokens": own.tolist(),
+        "distance": plain(random.uniform(0.5, 1.2, k)),
+        "radius": plain(random.uniform(0.5, 1.2, k)),
+        "quantiles": plain(np.sort(random.uniform(0.3, 1.6, (k, 5)), axis=1)),
+        "terms": [random.choice(words, 8).tolist() for _ in range(k)],
+        "sources": [[value for i in range(5) for value in (int(random.integers(SITES)), round(0.5 / 2**i, 3))] for _ in range(k)],
+        "languages": [[0, 1.0]] * k,
+        "flags": [["tiny"] if i % 50 == 0 else [] for i in range(k)],
+        "dropped": plain(random.uniform(0, 0.2, k)),
+        "natural": plain(own / own.sum()),
+        "weights": {kind: [weights() for _ in range(TARGETS)] for kind in ("hard", "distance")},
+        "places": plain(places.reshape(k, -1, 2).mean(axis=1)),
+        "examples": [[example(kind) for kind in range(len(KINDS)) for _ in range(a_kind)] for _ in range(k)],
+        "signals": [plain(random.uniform(0, 1, k)) for _ in range(SIGNALS)],
+    }
+
+
+if __name__ == "__main__":
+    main()

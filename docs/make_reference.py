@@ -1,0 +1,205 @@
+"""Writes what docs/ says of config keys, columns and measurements from where these are defined: `python docs/make_reference.py`.
+
+A page holds `<!-- generated: WHAT NAME -->` … `<!-- end of WHAT NAME -->`; what is between them is made here, and nothing else is touched.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import pyarrow as pa
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from data_catalog import described, tables
+from pipeline.config import Addition, Build
+from pipeline.sources.location import Place
+from trainer.config import Train
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+CONFIGS = {"build": Build, "add": Addition, "train": Train}
+WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path", Place: "path or URL"}
+BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}", "min_length": "at least {}", "pattern": "matching `{}`"}
+GENERATED = re.compile(r"<!-- generated: (\w+)(?: (\S+))? -->\n.*?<!-- end of \1(?: \2)? -->", re.DOTALL)
+
+
+def filled(text: str) -> str:
+    """A page with its generated parts made anew."""
+    return GENERATED.sub(lambda found: _between(found[1], found[2] or ""), text)
+
+
+def _between(what: str, name: str) -> str:
+    mark = f"{what} {name}".strip()
+    return f"<!-- generated: {mark} -->\n\n{MAKERS[what](name).strip()}\n\n<!-- end of {mark} -->"
+
+
+def config_tables(name: str) -> str:
+    """Every key of a config, a section a table of the file."""
+    of_build = {model for field in Build.model_fields.values() for model in _models(field.annotation)}
+    return "\n".join(_sections(CONFIGS[name], "", "Above the first table", of_build if name == "add" else set()))
+
+
+def _sections(model: type[BaseModel], prefix: str, title: str, shown: set[type[BaseModel]]) -> Iterator[str]:
+    """The table of a model, then those of the models in it; a model that was shown before is only named."""
+    shown.add(model)
+    rows, below = [], []
+    for key, field in model.model_fields.items():
+        place = f"{prefix}{key}"
+        inner = _models(field.annotation)
+        rows.append([f"`{place}`", _kind(field), _default(field), _meaning(field, inner, shown)])
+        below += [(found, place, field) for found in inner if found not in shown]
+    yield f"### {title}\n"
+    if model.__doc__ and prefix:
+        yield " ".join(model.__doc__.split()) + "\n"
+    yield _table(["key", "value", "if not given", "meaning"], rows)
+    for found, place, field in below:
+        if found not in shown:
+            yield from _sections(found, _prefix(place, field), _title(found, place, field), shown)
+
+
+def _prefix(place: str, field: FieldInfo) -> str:
+    return f"{place}.RULE." if get_origin(field.annotation) is dict else f"{place}."
+
+
+def _title(model: type[BaseModel], place: str, field: FieldInfo) -> str:
+    if "kind" in model.model_fields and place == "source":
+        return f'`[source]` with `kind = "{get_args(model.model_fields["kind"].annotation)[0]}"`'
+    if get_origin(field.annotation) is tuple:
+        return f"`[[{place}]]`"
+    return f"`[{_prefix(place, field)[:-1]}]`"
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models(argument)]
+
+
+def _meaning(field: FieldInfo, inner: list[type[BaseModel]], shown: set[type[BaseModel]]) -> str:
+    said = (field.description or "").replace("None:", "not given:")
+    if inner and all(model in shown for model in inner):
+        said += "; its keys are above" if said else "its keys are above"
+    return _escaped(said)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**must be given**"
+    value = field.get_default(call_default_factory=True)
+    if value is None or isinstance(value, BaseModel | dict) or value == ():
+        return ""
+    return f"`{json.dumps(value)}`"
+
+
+def _kind(field: FieldInfo) -> str:
+    return _escaped(", ".join([_type(field.annotation), *_bounds(field.metadata)]))
+
+
+def _bounds(details: Iterable[Any]) -> list[str]:
+    return [
+        text.format(getattr(detail, name)) for detail in details for name, text in BOUNDS.items() if getattr(detail, name, None) is not None
+    ]
+
+
+def _type(annotation: Any) -> str:
+    """A type in words, with its bounds."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation in WORDS:
+        return WORDS[annotation]
+    if origin is Annotated:
+        details = [part for item in arguments[1:] for part in (item.metadata if isinstance(item, FieldInfo) else [item])]
+        return ", ".join([_type(arguments[0]), *_bounds(details)])
+    if origin is Literal:
+        return f"{'one of ' * (len(arguments) > 1)}{', '.join(f'`{json.dumps(choice)}`' for choice in arguments)}"
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(_type(argument) for argument in arguments if argument is not NoneType))
+    if origin is tuple:
+        return f"list of: {_type(arguments[0])}"
+    return "table of tables" if origin is dict else "table"
+
+
+def column_table(name: str) -> str:
+    """The columns of an Arrow schema of `data_catalog.tables`, with the comments beside them."""
+    about, meanings = described.of_tables(tables.__name__)[name]
+    rows = [
+        [f"`{field.name}`", f"`{_arrow(field.type)}`", _escaped(_in_full(meanings[field.name], field.name))]
+        for field in getattr(tables, name)
+    ]
+    return f"{_escaped(about)}\n\n{_table(['column', 'type', 'meaning'], rows)}"
+
+
+def _in_full(meaning: str, column: str) -> str:
+    """What another table says of the same column, in place of `as in OTHER`."""
+    other = re.fullmatch(r"as in ([A-Z]+)", meaning)
+    return _in_full(described.of_tables(tables.__name__)[other[1]][1][column], column) if other else meaning
+
+
+def _arrow(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return f"list<{_arrow(kind.value_type)}>"
+    if pa.types.is_struct(kind):
+        return f"struct<{', '.join(f'{field.name}: {_arrow(field.type)}' for field in kind)}>"
+    return str(kind)
+
+
+def result_list(_: str) -> str:
+    """All files of results."""
+    rows = [
+        [path.name[:10], f"[{_escaped(_heading(path))}](../benchmarks/results/{path.name})", _command(path)]
+        for path in sorted(RESULTS.glob("*.md"))
+    ]
+    return _table(["date", "what was measured", "made by"], rows)
+
+
+def _heading(path: Path) -> str:
+    return path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+
+
+def _command(path: Path) -> str:
+    return (re.findall(r"`(python -m [\w.]+)", path.read_text(encoding="utf-8")) or ["?"])[0].join("``")
+
+
+def result_tables(pattern: str) -> str:
+    """The newest file of results of that name; its own headings one level below this page's."""
+    path = max(RESULTS.glob(f"*-{pattern}.md"))
+    _, about, rest = path.read_text(encoding="utf-8").strip().split("\n\n", 2)
+    date, _, machine, *_ = about.split(" · ")
+    return f"{date} · {machine} · [`{path.name}`](../benchmarks/results/{path.name})\n\n" + re.sub(
+        r"^## ", "#### ", rest, flags=re.MULTILINE
+    )
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    """Plain words as Markdown in a table's cell; what is in backticks stays."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(
+        part.replace("|", r"\|") if part.startswith("`") else re.sub(r"([|*_\[\]])", r"\\\1", part).replace("<", "&lt;") for part in parts
+    )
+
+
+MAKERS: dict[str, Callable[[str], str]] = {
+    "config": config_tables,
+    "columns": column_table,
+    "results": result_list,
+    "result": result_tables,
+}
+
+
+def main() -> None:
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if (made := filled(text)) != text:
+            page.write_text(made, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"use strict";
+// What the scripts of every page use: numbers and names for a reader, legends, and the read-out under the pointer or the arrow keys.
+// Text from data only ever becomes text nodes.
+const base = (() => {
+  const NAME = 60, TITLE = 140; // characters of a read-out's lines
+  const tip = document.getElementById("tip");
+
+  const count = (n) => {
+    for (const [size, letter] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]]) if (Math.abs(n) >= size) return +(n / size).toPrecision(3) + letter;
+    return String(+n.toPrecision(3));
+  };
+  const share = (p) => (p === 0 ? "0%" : p < 1e-6 ? (100 * p).toExponential(0) + "%" : +(100 * p).toPrecision(p < 0.1 ? 2 : 3) + "%");
+  const short = (text, most) => ([...text].length > most ? [...text].slice(0, most - 1).join("") + "…" : text);
+
+  // A name cut in the middle: those of runs often differ in their ends.
+  const middle = (text, most) => {
+    const letters = [...text], head = Math.ceil((most - 1) / 2);
+    return letters.length > most ? `${letters.slice(0, head).join("")}…${letters.slice(letters.length - (most - 1 - head)).join("")}` : text;
+  };
+
+  function legend(host, entries) {
+    const list = document.createElement("div");
+    list.className = "legend";
+    for (const { color, text } of entries) {
+      const item = list.appendChild(document.createElement("span")), key = item.appendChild(document.createElement("span"));
+      key.className = "key";
+      key.style.background = color;
+      item.appendChild(document.createElement("bdi")).textContent = text;
+    }
+    host.append(list);
+  }
+
+  // Rows are { color, name, value }. Gives the same back in words, for a screen reader.
+  function showTip(x, y, title, rows) {
+    const head = short(title, TITLE), lines = rows.map((row) => ({ color: row.color, name: short(row.name, NAME), value: short(String(row.value), NAME) }));
+    tip.replaceChildren();
+    tip.appendChild(document.createElement("strong")).appendChild(document.createElement("bdi")).textContent = head;
+    for (const { color, name, value } of lines) {
+      const line = tip.appendChild(document.createElement("div"));
+      if (color) Object.assign(line.appendChild(document.createElement("span")), { className: "key" }).style.background = color;
+      line.appendChild(document.createElement("bdi")).textContent = name;
+      line.appendChild(document.createElement("b")).appendChild(document.createElement("bdi")).textContent = value;
+    }
+    tip.hidden = false;
+    const size = tip.getBoundingClientRect();
+    tip.style.left = `${Math.max(4, x + 14 + size.width > innerWidth ? x - size.width - 14 : x + 14)}px`;
+    tip.style.top = `${Math.max(4, Math.min(y + 14, innerHeight - size.height - 4))}px`;
+    return [head, ...lines.map(({ name, value }) => `${name}: ${value}`)].join("; ");
+  }
+  const hideTip = () => { tip.hidden = true; };
+
+  // A picture through which the arrow keys walk is a slider to a screen reader: it reads out where the reader is.
+  function walkable(node, label, most) {
+    for (const [name, value] of Object.entries({ role: "slider", tabindex: 0, "aria-label": label, "aria-valuemin": 0, "aria-valuemax": most, "aria-valuenow": 0, "aria-valuetext": "arrow keys walk through it" })) node.setAttribute(name, value);
+  }
+  function walkedTo(node, i, words) {
+    node.setAttribute("aria-valuenow", i);
+    node.setAttribute("aria-valuetext", words);
+  }
+
+  // How far a key goes among `length` things; undefined for a key that does not walk.
+  const stride = (key, length) => ({ ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1, PageUp: -10, PageDown: 10, Home: -length, End: length })[key];
+
+  // A colour of the current theme; asked for once, as thousands of boxes have it.
+  const known = new Map();
+  function css(name) {
+    if (!known.has(name)) known.set(name, getComputedStyle(document.documentElement).getPropertyValue(name).trim());
+    return known.get(name);
+  }
+  const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+
+  // The ramp of the current theme, from little (0) to much (1), as a function to [red, green, blue].
+  function ramp() {
+    const stops = [0, 1, 2, 3, 4].map((i) => rgb(css(`--r${i}`)));
+    return (p) => {
+      const at = Math.min(Math.max(p, 0), 1) * (stops.length - 1), low = Math.min(Math.floor(at), stops.length - 2);
+      return stops[low].map((v, c) => Math.round(v + (stops[low + 1][c] - v) * (at - low)));
+    };
+  }
+
+  // Colours differ between the light and the dark theme and on paper: what is painted with them is painted again.
+  function onTheme(paint) {
+    for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", () => { known.clear(); paint(); });
+  }
+
+  return { count, css, hideTip, legend, middle, onTheme, ramp, rgb, share, short, showTip, stride, walkable, walkedTo };
+})();

@@ -1,0 +1,12 @@
+from data_catalog.suggest import suggestion
+
+
+def test_a_name_like_a_known_one_is_suggested_whatever_its_case():
+    assert suggestion("heldout_lw", ["heldout_web", "heldout_law"]) == "did you mean heldout_law?"
+    assert suggestion("MMLU", ["mmlu"]) == "did you mean mmlu?"
+
+
+def test_else_what_there_is():
+    assert suggestion("zzz", ["a", "b"], "targets there") == "targets there: a, b"
+    assert suggestion("zzz", []) == "there: none"
+    assert suggestion("zzz", map(str, range(22))).endswith(", 19 and 2 more")
