@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
+from time import perf_counter
 from typing import Any
 
 from prefect import Task, flow, tags
@@ -14,7 +15,7 @@ from prefect.logging import get_run_logger
 from flows.artifacts import progress, show_catalog
 from flows.catalog_page import write_catalog_page
 from flows.events import catalog_built, tag_run
-from flows.progress import bar
+from flows.progress import bar, rate
 from flows.runners import task_runner, worth_a_retry
 from pipeline import run
 from pipeline.add import add as add_to
@@ -62,14 +63,14 @@ def as_tasks(stage: str, function: Callable[..., Part], calls: Sequence[tuple[An
             folder = next(argument for argument in batch[0] if isinstance(argument, Path))
             name = f"{stage}/{folder.name}" + (f" and {len(batch) - 1} more" if len(batch) > 1 else "")
             futures.append(wrapped.with_options(task_run_name=name).submit(batch))
-        done, documents, note = 0, 0, ""
+        done, documents, note, started = 0, 0, "", perf_counter()
         shown = progress(stage, len(calls))
         with bar(stage, len(calls)) as advance:
             for future in as_completed(futures):
                 parts = future.result()
                 done += len(parts)
                 documents += sum(part.account.read.rows for part in parts)
-                note = f"{documents:,} documents" if documents else ""
+                note = f"{documents:,} documents, {rate(documents, perf_counter() - started, 'documents')}" if documents else ""
                 advance(len(parts), note)
                 shown(done, note)
     except BaseException:

@@ -17,6 +17,10 @@ def prepare(debug: bool = False) -> None:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_HOME": str(cache_folder() / "prefect"),
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        # The server writes tens of task runs a second by default, and loses the last ones when a short flow ends.
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.5",
         "PREFECT_LOGGING_LEVEL": "DEBUG" if debug else "CRITICAL",  # failures reach the person as our own sentences
         "TOKENIZERS_PARALLELISM": "true",
         "OMP_WAIT_POLICY": "passive",  # threads that spin while they wait take the cores from those that work
