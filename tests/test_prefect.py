@@ -116,10 +116,10 @@ def test_an_event_says_what_was_built(build_run):
     root, run = build_run
     found, deadline = [], time.monotonic() + 60
     while not found and time.monotonic() < deadline:
-        body = {"filter": {"event": {"name": ["clustermix.catalog.built"]}}}
+        body = {"filter": {"event": {"name": ["clustermix.catalog.built"]}, "resource": {"id": [f"clustermix.catalog.{root}"]}}}
         found = client().request("POST", "/events/filter", json=body).json()["events"]
-    [event] = [event for event in found if event["resource"]["clustermix.path"] == str(root)]
-    assert event["resource"]["prefect.resource.id"] == f"clustermix.catalog.{root}"
+    [event] = found
+    assert event["resource"]["clustermix.path"] == str(root)
     assert event["payload"]["catalog"] == str(root)
     assert event["payload"]["documents"] == 160
     assert event["payload"]["targets"] == ["space"]
