@@ -41,6 +41,7 @@ def test_quality_lists_rules_and_judges_a_catalog_by_others(built):
     assert "bound" in clustermix("quality", built[0], "--preset", "gopher", "--sweep", "words").output
 
 
+@pytest.mark.slow
 def test_a_catalog_grows_is_verified_and_keeps_its_first_version(built, tmp_path, prefect_server):
     root = shutil.copytree(built[0], tmp_path / "catalog")
     write_more(tmp_path / "more")

@@ -98,7 +98,7 @@ def test_building_again_does_no_work_again(built):
     assert read_manifest(built[0])["fingerprint"] == before["fingerprint"]
 
 
-@pytest.mark.parametrize("runner", ["threads", "processes"])
+@pytest.mark.parametrize("runner", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
 def test_prefect_gives_the_same_catalog(built, tmp_path, prefect_server, runner):
     from flows.build import build as flow
     from flows.runners import task_runner
