@@ -78,10 +78,6 @@ def test_what_is_there_is_not_sent_again(catalog, store, tmp_path):
     assert check(tmp_path / "here").faults == ()
 
 
-class Cut(Exception):
-    pass
-
-
 @contextmanager
 def cut_after(files):
     """A connection that breaks for good after so many files have gone through it."""
@@ -90,7 +86,7 @@ def cut_after(files):
     def breaking(real):
         def move(*arguments):
             if next(passed) >= files:
-                raise Cut
+                raise OSError("Cut")
             real(*arguments)
 
         return move
