@@ -28,8 +28,8 @@ check: $(STAMP)  ## format, lint, types, import contracts, file sizes
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@long=$$(find data_catalog pipeline trainer flows tests benchmarks docs examples -name "*.py" | xargs wc -l | awk '$$2 != "total" && $$1 > 300'); \
-	if [ -n "$$long" ]; then echo "files over 300 lines:"; echo "$$long"; exit 1; fi
+	@long=$$(find data_catalog pipeline trainer flows tests benchmarks docs examples -name "*.py" | xargs wc -l | awk '$$2 != "total" && $$1 > 350'); \
+	if [ -n "$$long" ]; then echo "files over 350 lines:"; echo "$$long"; exit 1; fi
 
 docs: $(STAMP)  ## the documentation: its generated pages, and all of it as a site in site/
 	$(BIN)/python docs/make_reference.py

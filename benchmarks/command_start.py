@@ -14,7 +14,7 @@ from time import perf_counter
 
 from benchmarks.hardware import headline, today
 
-MAIN = "import sys; sys.argv[0] = 'clustermix'; from flows.cli import main; main()"  # what the installed script does
+MAIN = "import sys; sys.argv[0] = 'clustermix'; from flows.cli.main import main; main()"  # what the installed script does
 BARE = {
     "python -c pass": ["-c", "pass"],
     "import typer": ["-c", "import typer"],
@@ -31,7 +31,9 @@ ASKED = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--catalog", type=Path, default=Path("catalogs/sample"))
     parser.add_argument("--times", type=int, default=10)
     arguments = parser.parse_args()
@@ -52,7 +54,9 @@ def main() -> None:
     ]
     for name, times in seconds.items():
         wall, work = zip(*times[1:], strict=True)
-        lines.append(f"| `{name}` | {statistics.median(wall):.3f} | {min(wall):.3f} | {statistics.median(work):.3f} |")
+        lines.append(
+            f"| `{name}` | {statistics.median(wall):.3f} | {min(wall):.3f} | {statistics.median(work):.3f} |"
+        )
     text = "\n".join(lines) + "\n"
     print(text)
     Path(f"benchmarks/results/{today()}-command-start.md").write_text(text, encoding="utf-8")
@@ -61,7 +65,13 @@ def main() -> None:
 def run(words: list[str]) -> tuple[float, float]:
     """Seconds of one process: on the clock, and of the processor."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), perf_counter()
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"}, check=False)
+    done = subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "120"},
+        check=False,
+    )
     seconds, after = perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise RuntimeError(f"{words}: exit code {done.returncode}: {done.stderr}")

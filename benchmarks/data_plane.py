@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.hardware import headline, today
-from data_catalog import tables
-from data_catalog.layout import Layout, Levels
-from data_catalog.tokens import TokenStore, open_tokens, write_tokens
-from trainer.bounds import Bounds, build_bounds
+from data_catalog.format import tables
+from data_catalog.format.layout import Layout, Levels
+from data_catalog.format.tokens import TokenStore, open_tokens, write_tokens
 from trainer.config import Data, Model, Training
-from trainer.data import Pool, stage_batches
-from trainer.model import LanguageLoss, build_model
-from trainer.plan import StagePlan, draw_stage
+from trainer.model.model import LanguageLoss, build_model
+from trainer.sampling.batches import Pool, stage_batches
+from trainer.sampling.bounds import Bounds, build_bounds
+from trainer.sampling.plan import StagePlan, draw_stage
 
 TOPS, LENGTH, VOCABULARY, BATCH = 64, 512, 32_000, 64
 Pairs = Iterable[tuple[Tensor, Tensor]]
@@ -35,13 +35,22 @@ Result = TypeVar("Result")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--leaves", type=int, default=262_144)
     parser.add_argument("--leaf-tokens", type=int, default=1_200, help="on average")
     parser.add_argument("--steps", type=int, default=100, help="of 64 sequences: a stage")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2, help="of the trainer, and workers of torch's DataLoader")
-    parser.add_argument("--folder", type=Path, default=Path(), help="where the tokens go for the time being: 2 bytes each, twice")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="of the trainer, and workers of torch's DataLoader"
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(),
+        help="where the tokens go for the time being: 2 bytes each, twice",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     levels = Levels((TOPS, arguments.leaves))
@@ -50,7 +59,10 @@ def main() -> None:
         write_store(root, levels, arguments.leaf_tokens)
         opening = [timed(partial(open_pool, root, levels))[0] for _ in range(arguments.rounds)]
         pool = open_pool(root, levels)
-        planning = [plan_times(pool, draws, arguments.rounds) for draws in (arguments.steps * BATCH, 4 * arguments.steps * BATCH)]
+        planning = [
+            plan_times(pool, draws, arguments.rounds)
+            for draws in (arguments.steps * BATCH, 4 * arguments.steps * BATCH)
+        ]
         reading = read_rates(pool, root, arguments)
     report(arguments, opening, planning, reading, trainer_rate(), pool)
 
@@ -65,9 +77,21 @@ def write_store(root: Path, levels: Levels, leaf_tokens: int) -> None:
         ends = np.r_[0, np.cumsum(sizes)]
         layout.tokens(top).parent.mkdir(parents=True)
         values = random.integers(0, VOCABULARY, int(ends[-1])).astype(np.uint16)
-        write_tokens(layout.tokens(top), pa.LargeListArray.from_arrays(pa.array(ends), pa.array(values)))
-        same = {"top": np.full(span, top), "part": np.zeros(span, int), "rows": np.ones(span, int), "split": ["train"] * span}
-        made = {"leaf": np.arange(top * span, (top + 1) * span), "first_row": np.arange(span), "first_token": ends[:-1], "tokens": sizes}
+        write_tokens(
+            layout.tokens(top), pa.LargeListArray.from_arrays(pa.array(ends), pa.array(values))
+        )
+        same = {
+            "top": np.full(span, top),
+            "part": np.zeros(span, int),
+            "rows": np.ones(span, int),
+            "split": ["train"] * span,
+        }
+        made = {
+            "leaf": np.arange(top * span, (top + 1) * span),
+            "first_row": np.arange(span),
+            "first_token": ends[:-1],
+            "tokens": sizes,
+        }
         parts.append(pa.table({**same, **made}).select(tables.OFFSETS.names).cast(tables.OFFSETS))
     pq.write_table(pa.concat_tables(parts), layout.offsets)
 
@@ -80,7 +104,14 @@ def plan_times(pool: Pool, draws: int, rounds: int) -> dict[str, float]:
     """Microseconds a draw: free, bounded loosely, and bounded so that the weights must be projected."""
     leaves = len(pool.sequences)
     skewed = np.random.Generator(np.random.Philox(key=19)).random(leaves) ** 8
-    bounds = partial(build_bounds, Data(max_epochs=1.0), pool.sequences, pool.sequences > 0, level=leaves, length=LENGTH)
+    bounds = partial(
+        build_bounds,
+        Data(max_epochs=1.0),
+        pool.sequences,
+        pool.sequences > 0,
+        level=leaves,
+        length=LENGTH,
+    )
     loose, tight = bounds(draws=draws), bounds(draws=pool.total * 3 // 4)
     cases: list[tuple[str, np.ndarray, Bounds | None]] = [
         ("free", pool.sequences / pool.total, None),
@@ -91,7 +122,18 @@ def plan_times(pool: Pool, draws: int, rounds: int) -> dict[str, float]:
     found: dict[str, float] = {"draws": draws}
     for name, weights, bound in cases:
         times = [
-            timed(partial(draw_stage, stage, weights, pool.sequences, used, draws=draws, seed=0, bounds=bound))[0]
+            timed(
+                partial(
+                    draw_stage,
+                    stage,
+                    weights,
+                    pool.sequences,
+                    used,
+                    draws=draws,
+                    seed=0,
+                    bounds=bound,
+                )
+            )[0]
             for stage in range(rounds)
         ]
         found[name] = median(times) / draws * 1e6
@@ -105,11 +147,15 @@ def read_rates(pool: Pool, root: Path, arguments: argparse.Namespace) -> dict[st
     plan = draw_stage(0, weights, pool.sequences, used, draws=draws, seed=0)
     rows = save_rows(pool, plan, root / "rows")
     readers: dict[str, Callable[[], Pairs]] = {
-        f"stage_batches, {count} {'worker' if count == 1 else 'workers'}": partial(ours, pool, plan, arguments.steps, count)
+        f"stage_batches, {count} {'worker' if count == 1 else 'workers'}": partial(
+            ours, pool, plan, arguments.steps, count
+        )
         for count in (1, arguments.threads)
     }
     readers["a plain loop over sequences"] = partial(plain_loop, pool.store, plan)
-    readers[f"torch DataLoader, {arguments.threads} workers"] = partial(torch_loader, pool, plan, arguments.threads)
+    readers[f"torch DataLoader, {arguments.threads} workers"] = partial(
+        torch_loader, pool, plan, arguments.threads
+    )
     readers["datasets, memory-mapped rows, torch format"] = partial(datasets_rows, rows)
     expected = checksum(readers["a plain loop over sequences"]())
     times: dict[str, list[float]] = {name: [] for name in readers}
@@ -122,16 +168,23 @@ def read_rates(pool: Pool, root: Path, arguments: argparse.Namespace) -> dict[st
 
 
 def ours(pool: Pool, plan: StagePlan, steps: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for batch in stage_batches(pool, plan, range(steps), batch_sequences=BATCH, rank=0, world=1, workers=workers, ahead=4):
+    for batch in stage_batches(
+        pool, plan, range(steps), batch_sequences=BATCH, rank=0, world=1, workers=workers, ahead=4
+    ):
         yield batch.inputs, batch.labels
 
 
 def plain_loop(store: TokenStore, plan: StagePlan) -> Iterator[tuple[Tensor, Tensor]]:
     """What one writes first: read each sequence, make two tensors, stack them."""
     for first in range(0, len(plan.leaves), BATCH):
-        chosen = zip(plan.leaves[first : first + BATCH], plan.rows[first : first + BATCH], strict=True)
+        chosen = zip(
+            plan.leaves[first : first + BATCH], plan.rows[first : first + BATCH], strict=True
+        )
         pairs = [one_sequence(store, int(leaf), int(row)) for leaf, row in chosen]
-        yield torch.stack([inputs for inputs, _ in pairs]), torch.stack([labels for _, labels in pairs])
+        yield (
+            torch.stack([inputs for inputs, _ in pairs]),
+            torch.stack([labels for _, labels in pairs]),
+        )
 
 
 def one_sequence(store: TokenStore, leaf: int, row: int) -> tuple[Tensor, Tensor]:
@@ -156,7 +209,9 @@ class Sequences(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
 def torch_loader(pool: Pool, plan: StagePlan, workers: int) -> Pairs:
     """The plan is its order; the workers are started anew for each stage, as they would have to be."""
-    return torch.utils.data.DataLoader(Sequences(pool.store, plan), batch_size=BATCH, num_workers=workers)
+    return torch.utils.data.DataLoader(
+        Sequences(pool.store, plan), batch_size=BATCH, num_workers=workers
+    )
 
 
 def save_rows(pool: Pool, plan: StagePlan, folder: Path) -> Path:
@@ -174,7 +229,10 @@ def save_rows(pool: Pool, plan: StagePlan, folder: Path) -> Path:
 
 
 def datasets_rows(folder: Path) -> Iterator[tuple[Tensor, Tensor]]:
-    order, rows = np.load(folder / "order.npy"), datasets.load_from_disk(str(folder)).with_format("torch")
+    order, rows = (
+        np.load(folder / "order.npy"),
+        datasets.load_from_disk(str(folder)).with_format("torch"),
+    )
     for first in range(0, len(order), BATCH):
         found = rows[order[first : first + BATCH]]
         yield found["inputs"], found["labels"]
@@ -184,7 +242,11 @@ def trainer_rate() -> float:
     """Sequences a second of training steps of the tiny preset, forward, backward and AdamW: the median of five."""
     training = Training(sequence_tokens=LENGTH)
     loss = LanguageLoss(build_model(Model(), VOCABULARY, 0, LENGTH, 0), training.precision)
-    optimizer, tokens, times = torch.optim.AdamW(loss.parameters()), torch.randint(0, VOCABULARY, (16, LENGTH)), []
+    optimizer, tokens, times = (
+        torch.optim.AdamW(loss.parameters()),
+        torch.randint(0, VOCABULARY, (16, LENGTH)),
+        [],
+    )
     for _ in range(6):
         started = perf_counter()
         loss(tokens, tokens).total.div(tokens.numel()).backward()
@@ -196,7 +258,10 @@ def trainer_rate() -> float:
 
 def checksum(pairs: Pairs) -> int:
     """Touches every batch as it comes."""
-    return sum(int(inputs.sum()) * number + int(labels.sum()) for number, (inputs, labels) in enumerate(pairs, start=1))
+    return sum(
+        int(inputs.sum()) * number + int(labels.sum())
+        for number, (inputs, labels) in enumerate(pairs, start=1)
+    )
 
 
 def timed(work: Callable[[], Result]) -> tuple[float, Result]:
@@ -215,12 +280,20 @@ def report(
 ) -> None:
     cases = [name for name in planning[0] if name != "draws"]
     plans = [
-        "| microseconds a draw | " + " | ".join(f"{found['draws']:,} draws" for found in planning) + " |",
+        "| microseconds a draw | "
+        + " | ".join(f"{found['draws']:,} draws" for found in planning)
+        + " |",
         "|---|" + "---|" * len(planning),
     ]
-    plans += [f"| {name} | " + " | ".join(f"{found[name]:.2f}" for found in planning) + " |" for name in cases]
+    plans += [
+        f"| {name} | " + " | ".join(f"{found[name]:.2f}" for found in planning) + " |"
+        for name in cases
+    ]
     first = next(iter(reading.values()))
-    reads = ["| | sequences/s | tokens/s | times the trainer | stage_batches is |", "|---|---|---|---|---|"]
+    reads = [
+        "| | sequences/s | tokens/s | times the trainer | stage_batches is |",
+        "|---|---|---|---|---|",
+    ]
     reads += [
         f"| {name} | {found:,.0f} | {found * LENGTH / 1e6:,.1f} M | {found / rate:,.0f} | {first / found:.1f} times as fast |"
         for name, found in reading.items()

@@ -18,15 +18,15 @@ import pyarrow.parquet as pq
 
 from benchmarks.hardware import headline, today
 from data_catalog.settings import parse
+from pipeline.cluster.tree import load_tree
 from pipeline.config import Build
-from pipeline.dedup.decide import dedup, kept_mask
 from pipeline.dedup.semantic import drop_near, near_part
 from pipeline.dedup.signatures import BANDS, shingles, sign, sign_part
-from pipeline.kept import read_verdicts
+from pipeline.dedup.stage import dedup, kept_mask
 from pipeline.parts import Part, read_part
-from pipeline.quality.judge import judge_part
-from pipeline.source import DOCUMENTS, plan, read_shard
-from pipeline.tree.nested import load_tree
+from pipeline.quality.stage import judge_part
+from pipeline.source.stage import DOCUMENTS, plan, read_shard
+from pipeline.verdicts import read_verdicts
 
 COSINES = (0.8, 0.85, 0.9, 0.95, 0.98)
 SAMPLE = 1_000  # documents signed from their text
@@ -39,7 +39,10 @@ class Corpus:
 
     @cached_property
     def ids(self) -> list[str]:
-        columns = (pq.read_table(part.folder / DOCUMENTS, columns=["doc_id"])["doc_id"] for part in self.sources)
+        columns = (
+            pq.read_table(part.folder / DOCUMENTS, columns=["doc_id"])["doc_id"]
+            for part in self.sources
+        )
         return [doc_id for column in columns for doc_id in column.to_pylist()]
 
     @cached_property
@@ -52,22 +55,34 @@ class Corpus:
 
     @cached_property
     def shingles(self) -> list[np.ndarray]:
-        texts = (pq.read_table(part.folder / DOCUMENTS, columns=["text"])["text"].to_pylist() for part in self.sources)
-        return [np.array([hash(shingle) for shingle in shingles(text)], np.int64) for part in texts for text in part]
+        texts = (
+            pq.read_table(part.folder / DOCUMENTS, columns=["text"])["text"].to_pylist()
+            for part in self.sources
+        )
+        return [
+            np.array([hash(shingle) for shingle in shingles(text)], np.int64)
+            for part in texts
+            for text in part
+        ]
 
     @cached_property
     def index(self) -> tuple[np.ndarray, np.ndarray]:
         """Every document's shingles, sorted, and which document each is of."""
         flat = np.concatenate(self.shingles)
         order = np.argsort(flat, kind="stable")
-        return flat[order], np.repeat(np.arange(len(self.shingles)), [len(found) for found in self.shingles])[order]
+        return flat[order], np.repeat(
+            np.arange(len(self.shingles)), [len(found) for found in self.shingles]
+        )[order]
 
     def most_similar(self, document: int, among: np.ndarray) -> float:
         """The largest Jaccard similarity of a document to one of those marked in `among`."""
         hashes, owners = self.index
         own = self.shingles[document]
         low, high = np.searchsorted(hashes, own), np.searchsorted(hashes, own, side="right")
-        shared = np.bincount(np.concatenate([owners[a:b] for a, b in zip(low, high, strict=True)] or [owners[:0]]), minlength=len(among))
+        shared = np.bincount(
+            np.concatenate([owners[a:b] for a, b in zip(low, high, strict=True)] or [owners[:0]]),
+            minlength=len(among),
+        )
         shared[document] = 0
         others = np.flatnonzero((shared > 0) & among)
         sizes = np.array([len(self.shingles[other]) for other in others])
@@ -89,13 +104,23 @@ def judge(corpus: Corpus, name: str, before: np.ndarray, after: np.ndarray, seco
         other = corpus.planted("near" if kind == "exact" else "exact")
         there, here = left(before & ~other), left(after & ~other)
         surplus = np.maximum(there - 1, 0)
-        return f"{1 - np.maximum(here - 1, 0)[surplus > 0].sum() / surplus.sum():.3f}" if surplus.sum() else ""
+        return (
+            f"{1 - np.maximum(here - 1, 0)[surplus > 0].sum() / surplus.sum():.3f}"
+            if surplus.sum()
+            else ""
+        )
 
     gone = left(before) > 0
     gone &= left(after) == 0
-    beyond = [int(np.flatnonzero(before & (corpus.families == family))[0]) for family in np.flatnonzero(gone)]
+    beyond = [
+        int(np.flatnonzero(before & (corpus.families == family))[0])
+        for family in np.flatnonzero(gone)
+    ]
     similar = np.array([corpus.most_similar(document, after) for document in beyond])
-    shares = " | ".join(str(int(count)) for count in ((similar >= 0.7).sum(), (similar >= 0.5).sum(), (similar < 0.5).sum()))
+    shares = " | ".join(
+        str(int(count))
+        for count in ((similar >= 0.7).sum(), (similar >= 0.5).sum(), (similar < 0.5).sum())
+    )
     rate = f"{before.sum() / seconds:,.0f}" if seconds else ""
     return f"| {name} | {before.sum() - after.sum()} | {recall('exact')} | {recall('near')} | {len(beyond)} | {shares} | {rate} |"
 
@@ -109,14 +134,25 @@ def timed(function: Callable[[], Part]) -> tuple[Part, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", type=Path, default=Path("../shared/corpus"))
-    parser.add_argument("--catalog", type=Path, default=Path("catalogs/sample"), help="a built catalog of it, for its embeddings")
+    parser.add_argument(
+        "--catalog",
+        type=Path,
+        default=Path("catalogs/sample"),
+        help="a built catalog of it, for its embeddings",
+    )
     arguments = parser.parse_args()
-    table = pq.read_table(arguments.corpus / "truth.parquet", columns=["doc_id", "dup_of", "dup_kind"]).to_pylist()
+    table = pq.read_table(
+        arguments.corpus / "truth.parquet", columns=["doc_id", "dup_of", "dup_kind"]
+    ).to_pylist()
     truth = {row["doc_id"]: (row["dup_of"] or row["doc_id"], row["dup_kind"]) for row in table}
 
     def config(*tiers: str, **settings: float) -> Build:
         source = {"kind": "rpv2", "path": str(arguments.corpus)}
-        return parse(Build, {"out": "none", "source": source, "dedup": {"tiers": tiers, **settings}}, "benchmark")
+        return parse(
+            Build,
+            {"out": "none", "source": source, "dedup": {"tiers": tiers, **settings}},
+            "benchmark",
+        )
 
     lines = [
         "| tiers | dropped | exact recall | near recall | beyond | Jaccard >= 0.7 | >= 0.5 | < 0.5 | documents/s |",
@@ -131,7 +167,9 @@ def main() -> None:
         everything = np.ones(len(corpus.ids), bool)
 
         def measure(settings: Build, label: str, signatures: Sequence[Part] = ()) -> None:
-            part, seconds = timed(lambda: dedup(sources, judged, signatures, root / "dedup" / label, settings))
+            part, seconds = timed(
+                lambda: dedup(sources, judged, signatures, root / "dedup" / label, settings)
+            )
             lines.append(judge(corpus, label, everything, kept_of(sources, part), seconds))
             print(lines[-1], flush=True)
 
@@ -147,7 +185,9 @@ def main() -> None:
             ]
             signing = signing or perf_counter() - started
             measure(settings, f"digest, minhash {similarity}", signatures)
-        texts = pq.read_table(sources[0].folder / DOCUMENTS, columns=["text"])["text"].to_pylist()[:SAMPLE]
+        texts = pq.read_table(sources[0].folder / DOCUMENTS, columns=["text"])["text"].to_pylist()[
+            :SAMPLE
+        ]
         started = perf_counter()
         signed = len(list(sign(texts, 0.7))) / (perf_counter() - started)
         lines += semantic(arguments.catalog / "work", corpus, root, config)
@@ -156,7 +196,11 @@ def main() -> None:
         f"Signatures: {len(corpus.ids) / signing:,.0f} documents/s where the corpus ships them (but for its tail, whose are computed), "
         f"{signed:,.0f} documents/s from the text ({len(texts)} documents, {sum(map(len, texts)) / len(texts):,.0f} characters each).\n"
     )
-    text = f"# What dedup finds\n\n{headline()}\n\n{__doc__.split(chr(10), 2)[2].strip()}\n\n" + "\n".join(lines) + f"\n\n{notes}"
+    text = (
+        f"# What dedup finds\n\n{headline()}\n\n{__doc__.split(chr(10), 2)[2].strip()}\n\n"
+        + "\n".join(lines)
+        + f"\n\n{notes}"
+    )
     Path(f"benchmarks/results/{today()}-dedup-recall.md").write_text(text, encoding="utf-8")
     print(notes)
 
@@ -164,21 +208,33 @@ def main() -> None:
 def semantic(work: Path, corpus: Corpus, root: Path, config: Callable[..., Build]) -> list[str]:
     """Lines of the semantic tier, on what the catalog's own quality rules and exact tiers kept; none without a catalog."""
     unique = read_part(work / "dedup" / "all")
-    stages = [[read_part(work / stage / part.name) for part in corpus.sources] for stage in ("embed", "assign")]
+    stages = [
+        [read_part(work / stage / part.name) for part in corpus.sources]
+        for stage in ("embed", "assign")
+    ]
     if unique is None or any(part is None for stage in stages for part in stage):
         return []
     embedded, assigned = [[part for part in stage if part] for stage in stages]
     levels = load_tree(work / "tree" / "all").levels
     started = perf_counter()
-    near = [near_part(top, embedded, assigned, root / "near" / str(top), levels) for top in range(levels.granularities[0])]
+    near = [
+        near_part(top, embedded, assigned, root / "near" / str(top), levels)
+        for top in range(levels.granularities[0])
+    ]
     comparing = perf_counter() - started
     before = kept_of(corpus.sources, unique)
     lines = []
     for cosine in COSINES:
         settings = config("semantic", cosine=cosine)
-        part, seconds = timed(lambda settings=settings: drop_near(near, corpus.sources, unique, root / "final", settings))
+        part, seconds = timed(
+            lambda settings=settings: drop_near(
+                near, corpus.sources, unique, root / "final", settings
+            )
+        )
         name = f"semantic {cosine}, of the {before.sum()} that the catalog's other rules kept"
-        lines.append(judge(corpus, name, before, kept_of(corpus.sources, part), comparing + seconds))
+        lines.append(
+            judge(corpus, name, before, kept_of(corpus.sources, part), comparing + seconds)
+        )
         print(lines[-1], flush=True)
     return lines
 

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.hardware import headline, today
-from data_catalog import tables
-from data_catalog.layout import Levels
-from data_catalog.records import Account, Tally
+from data_catalog.format import tables
+from data_catalog.format.accounts import Account, Tally
+from data_catalog.format.layout import Levels
 from data_catalog.settings import parse
 from pipeline.config import Build
-from pipeline.description.describe import describe_part
-from pipeline.description.domains import describe_domains
+from pipeline.describe.domains import describe_domains
+from pipeline.describe.stage import describe_part
 from pipeline.parts import Part, make_part
 
 WORDS = 100  # a document
@@ -28,21 +28,32 @@ VOCABULARY = 200_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--documents", type=int, default=300_000)
     parser.add_argument("--granularities", type=int, nargs="+", default=[64, 4_096])
-    parser.add_argument("--folder", type=Path, default=Path("."), help="where the temporary files go")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("."), help="where the temporary files go"
+    )
     arguments = parser.parse_args()
     levels = Levels(tuple(arguments.granularities))
     with TemporaryDirectory(dir=arguments.folder) as folder:
         work = Path(folder)
         tops = levels.granularities[0]
-        stored = [make(work / "stored" / f"{top:04d}", top, arguments.documents // tops, levels) for top in range(tops)]
+        stored = [
+            make(work / "stored" / f"{top:04d}", top, arguments.documents // tops, levels)
+            for top in range(tops)
+        ]
         tree = make_part(work / "tree", "tree", lambda out: save_tree(out, levels))
-        config = parse(Build, {"out": folder, "source": {"kind": "jsonl", "path": "x"}}, "benchmark")
+        config = parse(
+            Build, {"out": folder, "source": {"kind": "jsonl", "path": "x"}}, "benchmark"
+        )
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         started = perf_counter()
-        described = [describe_part([part], work / "described" / part.name, levels) for part in stored]
+        described = [
+            describe_part([part], work / "described" / part.name, levels) for part in stored
+        ]
         middle = perf_counter()
         done = describe_domains(described, stored, tree, work / "domains", config, levels)
         ended = perf_counter()
@@ -71,10 +82,20 @@ def make(folder: Path, top: int, documents: int, levels: Levels) -> Part:
         "leaf": np.sort(random.integers(top * span, (top + 1) * span, documents)).astype(np.uint32),
         "distance": random.random(documents, np.float32),
     }
-    full = pa.table({field.name: columns.get(field.name, pa.nulls(documents, field.type)) for field in tables.DOCUMENTS})
+    full = pa.table(
+        {
+            field.name: columns.get(field.name, pa.nulls(documents, field.type))
+            for field in tables.DOCUMENTS
+        }
+    )
 
     def fill(out: Path) -> Account:
-        pq.write_table(full.cast(tables.DOCUMENTS), out / "documents.parquet", row_group_size=2_048, compression="zstd")
+        pq.write_table(
+            full.cast(tables.DOCUMENTS),
+            out / "documents.parquet",
+            row_group_size=2_048,
+            compression="zstd",
+        )
         return Account(read=Tally(rows=documents), kept=Tally(rows=documents))
 
     return make_part(folder, folder.name, fill)
@@ -99,10 +120,11 @@ def write(row: str) -> None:
     """Add the row to today's result; one process a row, since memory is a process's peak."""
     path = Path(f"benchmarks/results/{today()}-describe.md")
     if not path.is_file():
-        columns = (
-            "| documents | granularities | parts, s | together, s | MiB before | MiB peak | domains.parquet, MiB | examples.parquet, MiB |"
+        columns = "| documents | granularities | parts, s | together, s | MiB before | MiB peak | domains.parquet, MiB | examples.parquet, MiB |"
+        path.write_text(
+            f"# Describing domains\n\n{headline()}\n\n{columns}\n|---|---|---|---|---|---|---|---|\n",
+            encoding="utf-8",
         )
-        path.write_text(f"# Describing domains\n\n{headline()}\n\n{columns}\n|---|---|---|---|---|---|---|---|\n", encoding="utf-8")
     with path.open("a", encoding="utf-8") as file:
         file.write(row + "\n")
     print(row)

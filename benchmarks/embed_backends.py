@@ -14,12 +14,18 @@ import numpy as np
 from benchmarks.embed_speed import texts, timed
 from benchmarks.hardware import headline, today
 from data_catalog.errors import UserError
+from pipeline.cluster.tree import load_tree
 from pipeline.config import Embed
-from pipeline.encoding.encoder import Encoder, load
-from pipeline.tree.nested import load_tree
+from pipeline.embed.encoder import Encoder, load
 
 EXACT = ("torch", "float32")
-OTHERS = (("torch", "bfloat16"), ("onnx", "float32"), ("onnx", "int8"), ("openvino", "float32"), ("openvino", "bfloat16"))
+OTHERS = (
+    ("torch", "bfloat16"),
+    ("onnx", "float32"),
+    ("onnx", "int8"),
+    ("openvino", "float32"),
+    ("openvino", "bfloat16"),
+)
 
 
 def cells(x: np.ndarray, centroids: np.ndarray) -> np.ndarray:
@@ -33,7 +39,9 @@ def there() -> dict[tuple[str, str], Encoder]:
     encoders = {}
     for backend, precision in (EXACT, *OTHERS):
         try:
-            encoders[backend, precision] = load(Embed.model_validate({"backend": backend, "precision": precision}))
+            encoders[backend, precision] = load(
+                Embed.model_validate({"backend": backend, "precision": precision})
+            )
         except UserError as error:
             print(error)
     return encoders
@@ -44,14 +52,18 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--corpus", type=Path, default=Path("../shared/corpus"))
-    parser.add_argument("--catalog", type=Path, default=Path("catalogs/sample"), help="whose tree is used")
+    parser.add_argument(
+        "--catalog", type=Path, default=Path("catalogs/sample"), help="whose tree is used"
+    )
     parser.add_argument("--trial", action="store_true", help="write no result")
     arguments = parser.parse_args()
     documents = texts(arguments.corpus, arguments.documents)
     tree = load_tree(arguments.catalog / "tree")
     levels = tree.levels.granularities
     encoders = there()
-    vectors = {name: encoder.encode(documents) for name, encoder in encoders.items()}  # and each length's kernels are compiled
+    vectors = {
+        name: encoder.encode(documents) for name, encoder in encoders.items()
+    }  # and each length's kernels are compiled
     rates: dict[tuple[str, str], list[float]] = {name: [] for name in encoders}
     for _ in range(arguments.rounds):
         for name, encoder in encoders.items():
@@ -67,20 +79,28 @@ def main() -> None:
     for (backend, precision), found in rates.items():
         x = vectors[backend, precision]
         cosine = (x * exact).sum(axis=1)
-        same = [(cells(x, tree.centroids[k]) == cells(exact, tree.centroids[k])).mean() for k in levels]
+        same = [
+            (cells(x, tree.centroids[k]) == cells(exact, tree.centroids[k])).mean() for k in levels
+        ]
         ratio = np.median(np.array(found) / np.array(rates[EXACT]))
         rows.append(
             f"| {backend} | {precision} | {np.median(found):.1f} ({min(found):.1f}, {max(found):.1f}) | {ratio:.2f} "
-            f"| {cosine.min():.5f} | {cosine.mean():.5f} | " + " | ".join(f"{share:.1%}" for share in same) + " |"
+            f"| {cosine.min():.5f} | {cosine.mean():.5f} | "
+            + " | ".join(f"{share:.1%}" for share in same)
+            + " |"
         )
-    versions = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "openvino") if find_spec(name))
+    versions = ", ".join(
+        f"{name} {version(name)}" for name in ("onnxruntime", "openvino") if find_spec(name)
+    )
     text = (
         f"# Backends of the encoder\n\n{headline()}\n\n{len(documents)} documents, {arguments.rounds} rounds. {versions}\n\n"
         + "\n".join(rows)
     )
     print(text)
     if not arguments.trial:
-        Path(f"benchmarks/results/{today()}-embed-backends.md").write_text(text + "\n", encoding="utf-8")
+        Path(f"benchmarks/results/{today()}-embed-backends.md").write_text(
+            text + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

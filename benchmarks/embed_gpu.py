@@ -17,8 +17,8 @@ import numpy as np
 from benchmarks.embed_speed import texts
 from benchmarks.hardware import headline, today
 from pipeline.config import Embed
-from pipeline.encoding.encoder import load
-from pipeline.encoding.identity import locate
+from pipeline.embed.encoder import load
+from pipeline.embed.identity import locate
 
 ROUNDS = 5
 CHUNK_DOCUMENTS = 8_192
@@ -45,7 +45,10 @@ def limit(shape: dict[str, Any], tokens: int, device: str) -> float:
 
     with torch.inference_mode():
         pairs = [
-            (torch.randn(rows, a, dtype=torch.bfloat16, device=device), torch.randn(a, b, dtype=torch.bfloat16, device=device))
+            (
+                torch.randn(rows, a, dtype=torch.bfloat16, device=device),
+                torch.randn(a, b, dtype=torch.bfloat16, device=device),
+            )
             for rows, a, b in products(shape, tokens)
         ]
         best = 0.0
@@ -71,16 +74,22 @@ def _wait(device: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--documents", type=int, default=32_768, help="the corpus's, repeated as often as it takes")
+    parser.add_argument(
+        "--documents", type=int, default=32_768, help="the corpus's, repeated as often as it takes"
+    )
     parser.add_argument("--corpus", type=Path, default=Path("../shared/corpus"))
     parser.add_argument("--batch-tokens", type=int, help="default: what the encoder takes")
-    parser.add_argument("--cpu", action="store_true", help="try the program where no GPU is; writes no result")
+    parser.add_argument(
+        "--cpu", action="store_true", help="try the program where no GPU is; writes no result"
+    )
     arguments = parser.parse_args()
 
     import torch
 
     if not torch.cuda.is_available() and not arguments.cpu:
-        raise SystemExit("benchmarks.embed_gpu: no CUDA device that torch can use; --cpu tries the program without one")
+        raise SystemExit(
+            "benchmarks.embed_gpu: no CUDA device that torch can use; --cpu tries the program without one"
+        )
     found = texts(arguments.corpus, arguments.documents)
     documents = (found * -(-arguments.documents // len(found)))[: arguments.documents]
     config = Embed(batch_tokens=arguments.batch_tokens)
@@ -93,7 +102,10 @@ def main() -> None:
     most = sum(limit(shape, model.batch_tokens, model.device) for model in encoder.models)
 
     windows = [encoder.reader.read(chunk) for chunk in chunks]
-    rows = ["| what | documents/s | tokens/s | TFLOP/s | share of the limit |", "|---|---|---|---|---|"]
+    rows = [
+        "| what | documents/s | tokens/s | TFLOP/s | share of the limit |",
+        "|---|---|---|---|---|",
+    ]
 
     def model_alone() -> None:
         for chunk in windows:
@@ -101,7 +113,11 @@ def main() -> None:
 
     for what, run, copies in (
         ("model on one device, tokens ready", model_alone, 1),
-        ("all, from text", lambda: [None for _ in encoder.encode_chunks(chunks)], len(encoder.models)),
+        (
+            "all, from text",
+            lambda: [None for _ in encoder.encode_chunks(chunks)],
+            len(encoder.models),
+        ),
     ):
         seconds = []
         for _ in range(ROUNDS if torch.cuda.is_available() else 1):
@@ -110,7 +126,9 @@ def main() -> None:
             seconds.append(perf_counter() - started)
         took = float(np.median(seconds))
         share = work / took / (most * copies / len(encoder.models))
-        rows.append(f"| {what} | {len(documents) / took:,.0f} | {lengths.sum() / took:,.0f} | {work / took / 1e12:.2f} | {share:.1%} |")
+        rows.append(
+            f"| {what} | {len(documents) / took:,.0f} | {lengths.sum() / took:,.0f} | {work / took / 1e12:.2f} | {share:.1%} |"
+        )
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     text = (
         f"# The encoder on a GPU\n\n{headline()}\n\n{len(encoder.models)} x {name}, {encoder.identity.precision}, "

@@ -16,8 +16,8 @@ import numpy as np
 
 from benchmarks.hardware import headline, today
 from pipeline.config import Embed
-from pipeline.encoding.encoder import load
-from pipeline.encoding.identity import locate
+from pipeline.embed.encoder import load
+from pipeline.embed.identity import locate
 
 ROUNDS = 3
 
@@ -52,7 +52,9 @@ def main() -> None:
 
     config = Embed(precision=arguments.precision)
     encoder = load(config)
-    library = SentenceTransformer(str(locate(config.model)), device=encoder.models[0].device, local_files_only=True)
+    library = SentenceTransformer(
+        str(locate(config.model)), device=encoder.models[0].device, local_files_only=True
+    )
     encoder.encode(documents)  # each length's kernels are compiled at its first use
     library.encode(documents[:64])
 
@@ -77,7 +79,9 @@ def main() -> None:
     )
     print(text)
     if not arguments.trial:
-        Path(f"benchmarks/results/{today()}-embed-speed.txt").write_text(text + "\n", encoding="utf-8")
+        Path(f"benchmarks/results/{today()}-embed-speed.txt").write_text(
+            text + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

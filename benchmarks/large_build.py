@@ -17,15 +17,15 @@ import pyarrow.compute as pc
 
 from benchmarks.hardware import headline, today
 from benchmarks.stages import HEADER, row
-from data_catalog.manifest import fingerprint, write_json
-from data_catalog.records import Account, Tally
+from data_catalog.format.accounts import Account, Tally
+from data_catalog.format.manifest import fingerprint, write_json
 from data_catalog.settings import parse
 from pipeline.config import Build
-from pipeline.embed import EMBEDDINGS, IDENTITY
-from pipeline.encoding.encoder import identify
-from pipeline.kept import kept_batches, kept_key
+from pipeline.embed.encoder import identify
+from pipeline.embed.stage import EMBEDDINGS, IDENTITY
 from pipeline.parts import Part, make_part
 from pipeline.run import build
+from pipeline.verdicts import kept_batches, kept_key
 
 WORDS = 120
 NOISE = 0.6  # length of the noise beside a vector of length 1
@@ -55,20 +55,28 @@ def write_corpus(root: Path, corpus: Path, documents: int, shards: int) -> None:
                 window = words[start : start + WORDS]
                 for i in random.integers(len(window), size=max(len(window) // 20, 1)).tolist():
                     window[i] = words[int(random.integers(len(words)))]
-                record = {"raw_content": " ".join(window), "url": str(number), "source_domain": f"site-{number % 997}", "language": "en"}
+                record = {
+                    "raw_content": " ".join(window),
+                    "url": str(number),
+                    "source_domain": f"site-{number % 997}",
+                    "language": "en",
+                }
                 file.write(json.dumps(record) + "\n")
         place.with_suffix(".tmp").rename(place)
 
 
 def vectors(sample: Path) -> np.ndarray:
     """The embeddings of the sample's documents; which belongs to which does not matter."""
-    return np.concatenate([np.load(path, allow_pickle=False) for path in sorted(sample.glob(f"work/embed/*/{EMBEDDINGS}"))]).astype(
-        np.float32
-    )
+    return np.concatenate(
+        [
+            np.load(path, allow_pickle=False)
+            for path in sorted(sample.glob(f"work/embed/*/{EMBEDDINGS}"))
+        ]
+    ).astype(np.float32)
 
 
 def synthetic(base: np.ndarray):  # type: ignore[no-untyped-def]
-    """A stage in the place of `pipeline.embed.embed_part`, with the same files."""
+    """A stage in the place of `pipeline.embed.stage.embed_part`, with the same files."""
 
     def embed_part(source: Part, verdicts: Part, folder: Path, config: Build) -> Part:
         def make(out: Path) -> Account:
@@ -80,19 +88,29 @@ def synthetic(base: np.ndarray):  # type: ignore[no-untyped-def]
             random = np.random.Generator(np.random.Philox(key=[int(source.name[8:12]), 1]))
             noise = random.standard_normal((len(numbers), base.shape[1]), np.float32)
             x = base[np.array(numbers) % len(base)] + NOISE / np.sqrt(base.shape[1]) * noise
-            np.save(out / EMBEDDINGS, (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float16), allow_pickle=False)
+            np.save(
+                out / EMBEDDINGS,
+                (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float16),
+                allow_pickle=False,
+            )
             write_json(out / IDENTITY, identify(config.embed))
             amount = Tally(rows=len(numbers), characters=characters)
             return Account(read=amount, kept=amount)
 
-        return make_part(folder, fingerprint("synthetic", source.fingerprint, kept_key(source, verdicts)), make)
+        return make_part(
+            folder, fingerprint("synthetic", source.fingerprint, kept_key(source, verdicts)), make
+        )
 
     return embed_part
 
 
 def peak_mebibytes() -> float:
     """The most memory that this process has held since the last call."""
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    [line] = [
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    ]
     Path("/proc/self/clear_refs").write_text("5")
     return int(line.split()[1]) / 1024
 
@@ -127,14 +145,20 @@ def main() -> None:
         peak_mebibytes()
         started = perf_counter()
         with ThreadPoolExecutor(arguments.workers) as pool:
-            parts = list(pool.map(lambda call: (replaced if stage == "embed" else function)(*call), calls))
+            parts = list(
+                pool.map(lambda call: (replaced if stage == "embed" else function)(*call), calls)
+            )
         seconds = perf_counter() - started
         rows.append(f"{row(stage, parts, seconds)} {peak_mebibytes():,.0f} |")
         print(rows[-1], flush=True)
         return parts
 
     root = build(parse(Build, settings, "large build"), timed)
-    bytes_kept = sum(path.stat().st_size for path in root.rglob("*") if path.is_file() and "work" not in path.relative_to(root).parts)
+    bytes_kept = sum(
+        path.stat().st_size
+        for path in root.rglob("*")
+        if path.is_file() and "work" not in path.relative_to(root).parts
+    )
     text = (
         f"# A build of {arguments.documents:,} documents\n\n{headline()}\n\n{__doc__.splitlines()[2]}\nEmbeddings are synthetic. "
         f"{arguments.workers} threads, {perf_counter() - began:,.0f} s in all, the catalog holds {bytes_kept / 2**30:.2f} GiB.\n\n"

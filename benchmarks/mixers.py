@@ -18,7 +18,7 @@ from flows.environment import prepare
 
 prepare()
 from flows.build import build  # noqa: E402 - after Prefect's settings
-from flows.report.data import read_runs  # noqa: E402
+from flows.pages.run.data import read_runs  # noqa: E402
 from flows.train import train  # noqa: E402
 from pipeline.config import Build  # noqa: E402
 from trainer.config import Train  # noqa: E402
@@ -40,14 +40,19 @@ MIXERS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(name: str, target: str, seed: int, base: Path, common: dict[str, Any], targets: list[str]) -> Path:
+def run(
+    name: str, target: str, seed: int, base: Path, common: dict[str, Any], targets: list[str]
+) -> Path:
     """Train one row once; return its folder."""
 
     def folder(row: str) -> Path:
         return base / f"{row.replace(', ', '-').replace(' ', '-')}-{target}-{seed}"
 
     names = {row: str(folder(row)) for row in MIXERS} | {"target": target}
-    mixture = {key: value.format_map(names) if isinstance(value, str) else value for key, value in MIXERS[name].items()}
+    mixture = {
+        key: value.format_map(names) if isinstance(value, str) else value
+        for key, value in MIXERS[name].items()
+    }
     settings = {
         **common,
         **{f"mixture.{key}": value for key, value in mixture.items()},
@@ -68,7 +73,10 @@ def losses(folder: Path) -> dict[str, float]:
 
 def table(found: dict[tuple[str, str], list[dict[str, float]]], targets: list[str]) -> list[str]:
     """Mean ± standard error over seeds, and each mixer's difference from importance sampling, paired by seed."""
-    rows = ["| target | mixer | target loss | − importance | general loss | − importance | repeats | seconds |", "|" + "---|" * 8]
+    rows = [
+        "| target | mixer | target loss | − importance | general loss | − importance | repeats | seconds |",
+        "|" + "---|" * 8,
+    ]
     for target, name in product(targets, MIXERS):
         results = found.get((name, target), [])
         if not results or name.endswith("proxy"):
@@ -77,9 +85,14 @@ def table(found: dict[tuple[str, str], list[dict[str, float]]], targets: list[st
         for key in ("target/test", "general"):
             pairs = zip(results, found.get(("importance", target), []), strict=False)
             gaps = [a[key] - b[key] for a, b in pairs]
-            columns += [spread([r[key] for r in results]), spread(gaps) if gaps and name != "importance" else ""]
+            columns += [
+                spread([r[key] for r in results]),
+                spread(gaps) if gaps and name != "importance" else "",
+            ]
         means = [np.mean([r[name] for r in results]) for name in ("repeats", "seconds")]
-        rows.append(f"| {target} | {name} | {' | '.join(columns)} | {means[0]:.2f} | {means[1]:.0f} |")
+        rows.append(
+            f"| {target} | {name} | {' | '.join(columns)} | {means[0]:.2f} | {means[1]:.0f} |"
+        )
     return rows
 
 
@@ -95,13 +108,22 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=["heldout_biomed", "heldout_law"])
     parser.add_argument("--mixers", nargs="+", default=list(MIXERS), choices=list(MIXERS))
     parser.add_argument("--tokens-per-domain", type=int)
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="of every run, values in JSON")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of every run, values in JSON",
+    )
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     config = load(Build, Path("configs/sample.toml"))
     catalog = config.out if (config.out / "catalog.json").is_file() else Path(build(config))
     scarce = arguments.tokens_per_domain
-    common = {"training.steps": arguments.steps} | {k: json.loads(v) for k, _, v in (text.partition("=") for text in arguments.overrides)}
+    common = {"training.steps": arguments.steps} | {
+        k: json.loads(v) for k, _, v in (text.partition("=") for text in arguments.overrides)
+    }
     if scarce:
         common["data.tokens_per_domain"] = scarce
     setting = f"{scarce}-tokens-per-domain" if scarce else "all-data"
@@ -117,7 +139,11 @@ def main() -> None:
 
 
 def write(
-    out: Path, catalog: Path, found: dict[tuple[str, str], list[dict[str, float]]], arguments: argparse.Namespace, common: Any
+    out: Path,
+    catalog: Path,
+    found: dict[tuple[str, str], list[dict[str, float]]],
+    arguments: argparse.Namespace,
+    common: Any,
 ) -> None:
     opened = data_catalog.open(catalog)
     parameters = int(next(iter(found.values()))[0]["model_parameters"])

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.hardware import headline
-from flows.catalog_page.domains import MOST_EXAMPLES, OF_A_KIND
-from flows.catalog_page.page import SCRIPTS
-from flows.page.plain import plain
-from flows.page.shell import assemble
-from pipeline.description.examples import KINDS, SNIPPET
+from flows.pages.catalog.domains import MOST_EXAMPLES, OF_A_KIND
+from flows.pages.catalog.page import SCRIPTS
+from flows.pages.shared.plain import plain
+from flows.pages.shared.shell import assemble
+from pipeline.describe.examples import KINDS, SNIPPET
 
 TARGETS, SITES, SIGNALS = 9, 300, 6
 MOVES = 200  # of the pointer
@@ -66,7 +66,9 @@ REPEATS = {"point along the treemap": MOVES, "point along the map": MOVES}  # of
 def main() -> None:
     from playwright.sync_api import sync_playwright
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--granularities", type=int, nargs="+", default=[64, 512, 4096])
     parser.add_argument("--chromium", default=shutil.which("chromium"))
     arguments = parser.parse_args()
@@ -79,15 +81,23 @@ def main() -> None:
         loaded = np.median([row.pop() for row in rows])
         version = browser.version
         browser.close()
-    print(f"# The catalog page with {arguments.granularities[-1]:,} domains\n\n{headline()}, Chromium {version}\n")
+    print(
+        f"# The catalog page with {arguments.granularities[-1]:,} domains\n\n{headline()}, Chromium {version}\n"
+    )
     levels = " → ".join(f"{k:,}" for k in arguments.granularities)
-    print(f"Levels {levels}, {TARGETS} targets: a page of {size:.1f} MB, ready {loaded / 1000:.2f} s after it is asked for.\n")
-    print("| action | times | main thread, CPU ms each | of it scripts | frames: median, ms | 95 %, ms | tasks over 50 ms | longest, ms |")
+    print(
+        f"Levels {levels}, {TARGETS} targets: a page of {size:.1f} MB, ready {loaded / 1000:.2f} s after it is asked for.\n"
+    )
+    print(
+        "| action | times | main thread, CPU ms each | of it scripts | frames: median, ms | 95 %, ms | tasks over 50 ms | longest, ms |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(str(cell) for cell in row)} |")
     wanted = os.getloadavg()[0]
-    print(f"\nWithout a graphics processor. {wanted:.0f} processes wanted the cores meanwhile: frames and long tasks tell of them too.")
+    print(
+        f"\nWithout a graphics processor. {wanted:.0f} processes wanted the cores meanwhile: frames and long tasks tell of them too."
+    )
 
 
 def measure(browser: Any, page: Path, name: str, levels: int) -> list[Any]:
@@ -100,10 +110,14 @@ def measure(browser: Any, page: Path, name: str, levels: int) -> list[Any]:
     tab.wait_for_timeout(1000)
     tab.evaluate(WATCH)
     devtools = tab.context.new_cdp_session(tab)
-    devtools.send("Performance.enable", {"timeDomain": "threadTicks"})  # processor time: others use the cores too
+    devtools.send(
+        "Performance.enable", {"timeDomain": "threadTicks"}
+    )  # processor time: others use the cores too
 
     def spent() -> np.ndarray:
-        found = {one["name"]: one["value"] for one in devtools.send("Performance.getMetrics")["metrics"]}
+        found = {
+            one["name"]: one["value"] for one in devtools.send("Performance.getMetrics")["metrics"]
+        }
         return 1000 * np.array([found["TaskDuration"], found["ScriptDuration"]])
 
     before = spent()
@@ -124,7 +138,12 @@ def measure(browser: Any, page: Path, name: str, levels: int) -> list[Any]:
     task, script = (spent() - before) / times
     seen = tab.evaluate("seen")
     tab.close()
-    found = [f"{task:.1f}", f"{script:.1f}", f"{np.median(seen['frames']):.0f}", f"{np.quantile(seen['frames'], 0.95):.0f}"]
+    found = [
+        f"{task:.1f}",
+        f"{script:.1f}",
+        f"{np.median(seen['frames']):.0f}",
+        f"{np.quantile(seen['frames'], 0.95):.0f}",
+    ]
     return [name, times, *found, len(seen["tasks"]), f"{max(seen['tasks'], default=0):.0f}", ready]
 
 
@@ -133,7 +152,10 @@ def synthetic(granularities: list[int]) -> str:
     random = np.random.Generator(np.random.Philox(key=1))
     a_kind = max(1, min(OF_A_KIND, MOST_EXAMPLES // (len(KINDS) * sum(granularities))))
     leaves = granularities[-1]
-    tokens, places = np.exp(random.normal(12, 1, leaves)).astype(int), random.normal(size=(leaves, 2))
+    tokens, places = (
+        np.exp(random.normal(12, 1, leaves)).astype(int),
+        random.normal(size=(leaves, 2)),
+    )
     data = {
         "levels": [level(random, k, tokens, places, a_kind) for k in granularities],
         "finer": [],
@@ -144,12 +166,16 @@ def synthetic(granularities: list[int]) -> str:
         "kinds": KINDS,
         "variance": 0.14,
     }
-    fields = dict.fromkeys(("summary", "notes", "levels", "drops", "stages"), "") | {"title": "synthetic"}
-    return assemble("flows.catalog_page", SCRIPTS, title="synthetic", fields=fields, data=data)
+    fields = dict.fromkeys(("summary", "notes", "levels", "drops", "stages"), "") | {
+        "title": "synthetic"
+    }
+    return assemble("flows.pages.catalog", SCRIPTS, title="synthetic", fields=fields, data=data)
 
 
-def level(random: np.random.Generator, k: int, tokens: np.ndarray, places: np.ndarray, a_kind: int) -> dict[str, Any]:
-    """One level's columns, as `flows.catalog_page.domains` gives them."""
+def level(
+    random: np.random.Generator, k: int, tokens: np.ndarray, places: np.ndarray, a_kind: int
+) -> dict[str, Any]:
+    """One level's columns, as `flows.pages.catalog.domains` gives them."""
     words = [f"word{i}" for i in range(5000)]
     snippet = " ".join(random.choice(words, 60))
     own = tokens.reshape(k, -1).sum(axis=1)
@@ -160,7 +186,13 @@ def level(random: np.random.Generator, k: int, tokens: np.ndarray, places: np.nd
 
     def example(kind: int) -> list[Any]:
         start = int(random.integers(len(snippet) - SNIPPET))
-        return [kind, 0.5, int(random.integers(SITES)), f"2023-06/0002/en_head.json.gz/{start}", snippet[start : start + SNIPPET]]
+        return [
+            kind,
+            0.5,
+            int(random.integers(SITES)),
+            f"2023-06/0002/en_head.json.gz/{start}",
+            snippet[start : start + SNIPPET],
+        ]
 
     return {
         "level": k,
@@ -171,14 +203,23 @@ def level(random: np.random.Generator, k: int, tokens: np.ndarray, places: np.nd
         "radius": plain(random.uniform(0.5, 1.2, k)),
         "quantiles": plain(np.sort(random.uniform(0.3, 1.6, (k, 5)), axis=1)),
         "terms": [random.choice(words, 8).tolist() for _ in range(k)],
-        "sources": [[value for i in range(5) for value in (int(random.integers(SITES)), round(0.5 / 2**i, 3))] for _ in range(k)],
+        "sources": [
+            [
+                value
+                for i in range(5)
+                for value in (int(random.integers(SITES)), round(0.5 / 2**i, 3))
+            ]
+            for _ in range(k)
+        ],
         "languages": [[0, 1.0]] * k,
         "flags": [["tiny"] if i % 50 == 0 else [] for i in range(k)],
         "dropped": plain(random.uniform(0, 0.2, k)),
         "natural": plain(own / own.sum()),
         "weights": {kind: [weights() for _ in range(TARGETS)] for kind in ("hard", "distance")},
         "places": plain(places.reshape(k, -1, 2).mean(axis=1)),
-        "examples": [[example(kind) for kind in range(len(KINDS)) for _ in range(a_kind)] for _ in range(k)],
+        "examples": [
+            [example(kind) for kind in range(len(KINDS)) for _ in range(a_kind)] for _ in range(k)
+        ],
         "signals": [plain(random.uniform(0, 1, k)) for _ in range(SIGNALS)],
     }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 import data_catalog
-from flows.summary import print_table
+from flows.cli.summary import print_table
 
 README = Path("README.md")
 TABLES = ("*-mixers-*-tokens-per-domain.md", "*-first-table.md")
@@ -27,7 +27,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("catalog", type=Path)
     catalog = data_catalog.open(parser.parse_args().catalog)
-    text = ANSWERED.sub(lambda block: answer(catalog, block["query"]), README.read_text(encoding="utf-8"))
+    text = ANSWERED.sub(
+        lambda block: answer(catalog, block["query"]), README.read_text(encoding="utf-8")
+    )
     tables = "".join(newest_table(pattern) for pattern in TABLES)
     README.write_text(RESULTS.sub(lambda _: tables, text), encoding="utf-8")
 

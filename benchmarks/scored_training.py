@@ -10,20 +10,26 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from data_catalog.layout import Levels
-from data_catalog.manifest import read_manifest
-from data_catalog.mixture import Basis
+from data_catalog.format.distributions import Basis
+from data_catalog.format.layout import Levels
+from data_catalog.format.manifest import read_manifest
 from trainer.alignment import Alignment, Direction
 from trainer.alignment.direction import target_direction
-from trainer.alignment.measure import Scored, SequenceBackend, backward_and_score, batch_alignment, measure
-from trainer.basis import build_basis
+from trainer.alignment.measure import (
+    Scored,
+    SequenceBackend,
+    backward_and_score,
+    batch_alignment,
+    measure,
+)
 from trainer.config import Mixture, Train
-from trainer.data import Batch
 from trainer.distributed import Team
-from trainer.engine import Engine, build_engine
 from trainer.inputs import Inputs, open_inputs
-from trainer.model import build_model
-from trainer.optimizer import build_optimizer
+from trainer.model.engine import Engine, build_engine
+from trainer.model.model import build_model
+from trainer.model.optimizer import build_optimizer
+from trainer.sampling.basis import build_basis
+from trainer.sampling.batches import Batch
 
 
 @dataclass
@@ -36,7 +42,9 @@ class ScoredTraining:
     optimizer: torch.optim.Optimizer
     random: np.random.Generator
 
-    def step(self, backend: SequenceBackend | None = None, direction: Direction | None = None) -> list[Scored]:
+    def step(
+        self, backend: SequenceBackend | None = None, direction: Direction | None = None
+    ) -> list[Scored]:
         """A training step; with a backend, its batch is scored on the way."""
         self.engine.clear()
         leaves, batch = self.draw()
@@ -50,7 +58,9 @@ class ScoredTraining:
         return scored
 
     def draw(self) -> tuple[np.ndarray, Batch]:
-        leaves, rows = self.inputs.corpus.draw(self.density, self.config.training.batch_sequences, self.random)
+        leaves, rows = self.inputs.corpus.draw(
+            self.density, self.config.training.batch_sequences, self.random
+        )
         return leaves, self.inputs.corpus.read(leaves, rows)
 
     @property
@@ -59,11 +69,17 @@ class ScoredTraining:
         return self.inputs.basis.matrix.mean(axis=0)
 
     def direction(self, stage: int) -> Direction:
-        return target_direction(self.engine, lambda: self.inputs.objective.backward(self.engine, stage))
+        return target_direction(
+            self.engine, lambda: self.inputs.objective.backward(self.engine, stage)
+        )
 
-    def probes(self, backend: str, scores: str, sequences: int, direction: Direction, stage: int) -> Alignment:
+    def probes(
+        self, backend: str, scores: str, sequences: int, direction: Direction, stage: int
+    ) -> Alignment:
         changed = {"backend": backend, "scores": scores, "basis_sequences": sequences}
-        config = self.config.model_copy(update={"mixture": self.config.mixture.model_copy(update=changed)})
+        config = self.config.model_copy(
+            update={"mixture": self.config.mixture.model_copy(update=changed)}
+        )
         return measure(self.engine, direction, config, self.inputs, stage)
 
     def on_batches(self, scored: list[Scored]) -> Alignment:
@@ -87,7 +103,10 @@ def prepare(root: Path, arguments: argparse.Namespace) -> ScoredTraining:
             "out": root,
             "target": arguments.target or sorted(manifest["targets"])[0],
             "model": {"preset": arguments.preset},
-            "mixture": {"basis_sequences": arguments.basis_sequences, "target_sequences": arguments.target_sequences},
+            "mixture": {
+                "basis_sequences": arguments.basis_sequences,
+                "target_sequences": arguments.target_sequences,
+            },
             "training": training,
         }
     )
@@ -96,7 +115,9 @@ def prepare(root: Path, arguments: argparse.Namespace) -> ScoredTraining:
     model = build_model(config.model, inputs.vocabulary, inputs.end_of_text, arguments.tokens, 0)
     engine = build_engine(model, config.training, Team(device=device))
     optimizer = build_optimizer(model, config.optimizer)
-    bench = ScoredTraining(config, inputs, engine, optimizer, np.random.Generator(np.random.Philox(key=1)))
+    bench = ScoredTraining(
+        config, inputs, engine, optimizer, np.random.Generator(np.random.Philox(key=1))
+    )
     for _ in range(arguments.trained):
         bench.step()
     return bench
@@ -104,9 +125,18 @@ def prepare(root: Path, arguments: argparse.Namespace) -> ScoredTraining:
 
 def members(root: Path, bench: ScoredTraining, level: int, count: int) -> Basis:
     """The catalog's distributions at a level, then its coarsest domains, until there are `count`."""
-    levels, sequences = Levels(tuple(read_manifest(root)["granularities"])), bench.inputs.corpus.sequences
+    levels, sequences = (
+        Levels(tuple(read_manifest(root)["granularities"])),
+        bench.inputs.corpus.sequences,
+    )
     named = build_basis(root, levels, Mixture(level=level), bench.config.target, sequences)
-    domains = build_basis(root, levels, Mixture(level=levels.granularities[0], basis="domains"), bench.config.target, sequences)
+    domains = build_basis(
+        root,
+        levels,
+        Mixture(level=levels.granularities[0], basis="domains"),
+        bench.config.target,
+        sequences,
+    )
     names, matrix = (*named.names, *domains.names), np.concatenate([named.matrix, domains.matrix])
     return Basis(names[:count], matrix[:count])
 
@@ -122,7 +152,9 @@ def timed(run: Callable[[], None], device: torch.device) -> tuple[float, float]:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed is given back, so that it counts again
+        ctypes.CDLL("libc.so.6").malloc_trim(
+            0
+        )  # what was freed is given back, so that it counts again
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
         before = kilobytes("VmRSS") * 1024
     started = perf_counter()

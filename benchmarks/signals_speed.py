@@ -11,17 +11,22 @@ import numpy as np
 
 from benchmarks.hardware import headline, today
 from pipeline.config import Rpv2
-from pipeline.signals.measure import NAMES, measure
-from pipeline.sources import rpv2
-from pipeline.sources.documents import Document
-from tests.plain_signals import plain
+from pipeline.quality.signals.measure import NAMES, measure
+from pipeline.source import rpv2
+from pipeline.source.documents import Document
+from tests.helpers.plain_signals import plain
 
 ROUNDS = 5
 
 
 def documents(corpus: Path, shards: int | None) -> list[Document]:
     plan = rpv2.plan(Rpv2(kind="rpv2", path=corpus, buckets=("head", "middle"), max_shards=shards))
-    return [document for shard in plan for document in rpv2.read(shard) if isinstance(document, Document)]
+    return [
+        document
+        for shard in plan
+        for document in rpv2.read(shard)
+        if isinstance(document, Document)
+    ]
 
 
 def main() -> None:
@@ -69,9 +74,14 @@ def main() -> None:
         "",
         "| signal | share that agrees |",
         "|---|---|",
-        *(f"| {name} | {share:.6f} |" for name, share in zip(NAMES, agreeing.mean(axis=0), strict=True)),
+        *(
+            f"| {name} | {share:.6f} |"
+            for name, share in zip(NAMES, agreeing.mean(axis=0), strict=True)
+        ),
     ]
-    Path(f"benchmarks/results/{today()}-signals.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    Path(f"benchmarks/results/{today()}-signals.md").write_text(
+        "\n".join(lines) + "\n", encoding="utf-8"
+    )
     print("\n".join(lines))
 
 

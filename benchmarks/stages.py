@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from benchmarks.hardware import headline, today
-from data_catalog.records import total
+from data_catalog.format.accounts import total
 from data_catalog.settings import load
 from pipeline.config import Build
 from pipeline.parts import Part
@@ -39,7 +39,10 @@ def main() -> None:
 
     with TemporaryDirectory(dir=".") as folder:
         build(load(Build, arguments.config, [f"out={folder}"]), timed)
-    text = f"# The stages of a build\n\n{headline()}\n\n`{arguments.config}`, one process.\n\n" + "\n".join(rows)
+    text = (
+        f"# The stages of a build\n\n{headline()}\n\n`{arguments.config}`, one process.\n\n"
+        + "\n".join(rows)
+    )
     Path(f"benchmarks/results/{today()}-stages.md").write_text(text + "\n", encoding="utf-8")
 
 

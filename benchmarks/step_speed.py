@@ -17,27 +17,45 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from benchmarks.hardware import headline, today
-from data_catalog.tokens import IGNORED
-from tests.tiny_catalog import write_tiny_catalog
+from data_catalog.format.tokens import IGNORED
+from tests.helpers.tiny_catalog import write_tiny_catalog
 from trainer.begin import begin
 from trainer.config import Train
-from trainer.data import Batch, stage_batches
 from trainer.distributed import Team
-from trainer.flops import utilisation
-from trainer.guard import Drawn
-from trainer.model import LanguageLoss, build_model
-from trainer.optimizer import build_optimizer
+from trainer.model.flops import utilisation
+from trainer.model.model import LanguageLoss, build_model
+from trainer.model.optimizer import build_optimizer
 from trainer.run import Run
+from trainer.sampling.batches import Batch, stage_batches
+from trainer.state.numeric_checks import Drawn
 
-OURS, BARE, PLAIN, HUGGING_FACE = "clustermix", "bare loop, same loss", "plain torch loop", "Hugging Face Trainer"
+OURS, BARE, PLAIN, HUGGING_FACE = (
+    "clustermix",
+    "bare loop, same loss",
+    "plain torch loop",
+    "Hugging Face Trainer",
+)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--catalog", type=Path, default=Path("catalogs/sample"), help="a small one is made if it is not there")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--catalog",
+        type=Path,
+        default=Path("catalogs/sample"),
+        help="a small one is made if it is not there",
+    )
     parser.add_argument("--target", default="mmlu")
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--batch", type=int, default=64, help="sequences of a step")
@@ -47,7 +65,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40, help="steps of each side that are timed")
     parser.add_argument("--untimed", type=int, default=5, help="steps of each side before those")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path(f"benchmarks/results/{today()}-step-speed.md"))
+    parser.add_argument(
+        "--out", type=Path, default=Path(f"benchmarks/results/{today()}-step-speed.md")
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
@@ -62,7 +82,12 @@ def main() -> None:
 def open_run(arguments: argparse.Namespace, folder: Path, team: Team) -> Run:
     catalog, target = arguments.catalog, arguments.target
     if not (catalog / "catalog.json").is_file():
-        catalog, target = write_tiny_catalog(folder / "catalog", documents=(400,) * 8, document_tokens=10 * arguments.tokens), "spe"
+        catalog, target = (
+            write_tiny_catalog(
+                folder / "catalog", documents=(400,) * 8, document_tokens=10 * arguments.tokens
+            ),
+            "spe",
+        )
     steps = arguments.rounds + arguments.untimed
     config = Train.model_validate(
         {
@@ -126,7 +151,14 @@ def measure(arguments: argparse.Namespace, run: Run, folder: Path) -> dict[str, 
 
 
 def read(run: Run, steps: int) -> Iterator[Batch]:
-    return stage_batches(run.inputs.corpus, run.plan(0), range(steps), batch_sequences=run.config.training.batch_sequences, rank=0, world=1)
+    return stage_batches(
+        run.inputs.corpus,
+        run.plan(0),
+        range(steps),
+        batch_sequences=run.config.training.batch_sequences,
+        rank=0,
+        world=1,
+    )
 
 
 def our_steps(run: Run, steps: int) -> Iterator[bool]:
@@ -139,20 +171,36 @@ def our_steps(run: Run, steps: int) -> Iterator[bool]:
 
 def fresh_model(run: Run) -> PreTrainedModel:
     config, inputs = run.config, run.inputs
-    return build_model(config.model, inputs.vocabulary, inputs.end_of_text, config.training.sequence_tokens, config.seed)
+    return build_model(
+        config.model,
+        inputs.vocabulary,
+        inputs.end_of_text,
+        config.training.sequence_tokens,
+        config.seed,
+    )
 
 
-def loop(run: Run, batches: list[Batch], nats: Callable[[PreTrainedModel, str], Callable[[Tensor, Tensor], Tensor]]) -> Callable[[], None]:
+def loop(
+    run: Run,
+    batches: list[Batch],
+    nats: Callable[[PreTrainedModel, str], Callable[[Tensor, Tensor], Tensor]],
+) -> Callable[[], None]:
     """The least that trains: one call is one step."""
     settings, device = run.config.training, run.team.device
     model = fresh_model(run).to(device)  # type: ignore[arg-type]
-    sum_of, optimizer, numbers = nats(model, settings.precision), build_optimizer(model, run.config.optimizer), count()
+    sum_of, optimizer, numbers = (
+        nats(model, settings.precision),
+        build_optimizer(model, run.config.optimizer),
+        count(),
+    )
 
     def step() -> None:
         batch = batches[next(numbers)].to(device)
         optimizer.zero_grad()
         for inputs, labels in zip(
-            batch.inputs.split(settings.micro_batch_sequences), batch.labels.split(settings.micro_batch_sequences), strict=True
+            batch.inputs.split(settings.micro_batch_sequences),
+            batch.labels.split(settings.micro_batch_sequences),
+            strict=True,
         ):
             (sum_of(inputs, labels) / batch.total).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), run.config.optimizer.clip)
@@ -170,12 +218,20 @@ def plain_loss(model: PreTrainedModel, precision: str) -> Callable[[Tensor, Tens
     def nats(inputs: Tensor, labels: Tensor) -> Tensor:
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             logits = model(input_ids=inputs, use_cache=False).logits
-        return functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+        return functional.cross_entropy(
+            logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
 
     return nats
 
 
-def with_trainer(arguments: argparse.Namespace, run: Run, batches: list[Batch], folder: Path, turns: TrainerCallback) -> None:
+def with_trainer(
+    arguments: argparse.Namespace,
+    run: Run,
+    batches: list[Batch],
+    folder: Path,
+    turns: TrainerCallback,
+) -> None:
     """It shifts labels itself: so it learns one label a sequence less."""
     rows = [
         {"input_ids": inputs, "labels": inputs.masked_fill(labels == IGNORED, IGNORED)}
@@ -210,13 +266,24 @@ def with_trainer(arguments: argparse.Namespace, run: Run, batches: list[Batch], 
 
 def report(arguments: argparse.Namespace, run: Run, seconds: dict[str, list[float]]) -> str:
     tokens = arguments.batch * arguments.tokens
-    lines = ["| | ms a step, median | tokens/s | clustermix takes times as long, median of the rounds |", "|---|---|---|---|"]
+    lines = [
+        "| | ms a step, median | tokens/s | clustermix takes times as long, median of the rounds |",
+        "|---|---|---|---|",
+    ]
     for side, found in seconds.items():
         ratio = median(ours / theirs for ours, theirs in zip(seconds[OURS], found, strict=True))
-        lines.append(f"| {side} | {median(found) * 1e3:.1f} | {tokens / median(found):,.0f} | {'' if side == OURS else f'{ratio:.3f}'} |")
-    used = utilisation(run.engine.model, arguments.tokens, tokens / median(seconds[OURS]), run.team.device, 1)
+        lines.append(
+            f"| {side} | {median(found) * 1e3:.1f} | {tokens / median(found):,.0f} | {'' if side == OURS else f'{ratio:.3f}'} |"
+        )
+    used = utilisation(
+        run.engine.model, arguments.tokens, tokens / median(seconds[OURS]), run.team.device, 1
+    )
     parameters = sum(p.numel() for p in run.engine.model.parameters())
-    device = torch.cuda.get_device_name(run.team.device) if run.team.device.type == "cuda" else f"CPU, {arguments.threads} threads"
+    device = (
+        torch.cuda.get_device_name(run.team.device)
+        if run.team.device.type == "cuda"
+        else f"CPU, {arguments.threads} threads"
+    )
     parts = [
         "# A training step without mixing",
         headline(),

@@ -21,30 +21,43 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.hardware import headline, today
-from data_catalog import tables
-from data_catalog.layout import Layout, Levels
-from data_catalog.offsets import read_offsets
-from data_catalog.read import read_domain
-from pipeline.store.merge import merge
-from pipeline.store.place import link
-from pipeline.store.sorted_runs import IDS, Runs, columns, write_runs
+from data_catalog.format import tables
+from data_catalog.format.layout import Layout, Levels
+from data_catalog.format.offsets import read_offsets
+from data_catalog.query.read_domain import read_domain
+from pipeline.publish.link_files import link
+from pipeline.shard.merge import merge
+from pipeline.shard.sorted_runs import IDS, Runs, columns, write_runs
 
 LEVELS = Levels((64, 4096))
 PART_ROWS = 100_000  # of an input file
 READS = 200
-SIGNALS = ["ccnet_perplexity", "ccnet_length", "rps_doc_word_count", "rps_doc_mean_word_length", "rps_doc_frac_unique_words"]
+SIGNALS = [
+    "ccnet_perplexity",
+    "ccnet_length",
+    "rps_doc_word_count",
+    "rps_doc_mean_word_length",
+    "rps_doc_frac_unique_words",
+]
 SCHEMA = pa.schema([*tables.DOCUMENTS, pa.field(IDS, pa.large_list(pa.uint16()))])
 SIDES = ("clustermix", "duckdb")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=4_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--file-megabytes", type=int, default=256)
     parser.add_argument("--duckdb-memory", default="8GB", help="its limit; beyond it spills")
-    parser.add_argument("--folder", type=Path, default=Path(), help="where the rows go for the time being: about 5 kB each")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(),
+        help="where the rows go for the time being: about 5 kB each",
+    )
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)  # a child's
     arguments = parser.parse_args()
     if arguments.side:
@@ -55,7 +68,12 @@ def main() -> None:
         print(f"making {arguments.rows:,} rows", flush=True)
         (folder / "in").mkdir()
         with ThreadPoolExecutor(arguments.threads) as pool:
-            list(pool.map(lambda part: make_rows(folder / "in", part, arguments.rows), range(-(-arguments.rows // PART_ROWS))))
+            list(
+                pool.map(
+                    lambda part: make_rows(folder / "in", part, arguments.rows),
+                    range(-(-arguments.rows // PART_ROWS)),
+                )
+            )
         results: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
         for number in range(arguments.rounds):
             for side in SIDES if number % 2 == 0 else SIDES[::-1]:
@@ -70,9 +88,16 @@ def make_rows(folder: Path, part: int, total: int) -> None:
     random = np.random.Generator(np.random.Philox(key=[11, part]))
     n = min(PART_ROWS, total - part * PART_ROWS)
     letters = np.random.Generator(np.random.Philox(key=[12, 0]))
-    words = pa.array(["".join(map(chr, letters.integers(97, 123, letters.integers(2, 11)))) + " " for _ in range(30_000)])
+    words = pa.array(
+        [
+            "".join(map(chr, letters.integers(97, 123, letters.integers(2, 11)))) + " "
+            for _ in range(30_000)
+        ]
+    )
     lengths, sizes = random.integers(60, 131, n), random.integers(100, 201, n)
-    said = words.take(pa.array((random.random(int(lengths.sum())) ** 3 * len(words)).astype(np.int64)))
+    said = words.take(
+        pa.array((random.random(int(lengths.sum())) ** 3 * len(words)).astype(np.int64))
+    )
     _, starts, letters_of_all = said.buffers()
     ends = np.r_[0, np.cumsum(lengths)]
     text_ends = np.frombuffer(starts, np.int32)[ends].astype(np.int64)
@@ -90,22 +115,47 @@ def make_rows(folder: Path, part: int, total: int) -> None:
         "characters": np.diff(text_ends),
         "tokens": sizes,
         "signals": pa.MapArray.from_arrays(
-            np.arange(n + 1, dtype=np.int32) * len(SIGNALS), pa.array(SIGNALS * n), random.random(len(SIGNALS) * n)
+            np.arange(n + 1, dtype=np.int32) * len(SIGNALS),
+            pa.array(SIGNALS * n),
+            random.random(len(SIGNALS) * n),
         ),
         "failed_rules": np.zeros(n, np.uint64),
-        "leaf": (random.random(n) ** 1.5 * LEVELS.leaves).astype(np.uint32),  # skewed: the largest leaf has 37 times the mean
+        "leaf": (random.random(n) ** 1.5 * LEVELS.leaves).astype(
+            np.uint32
+        ),  # skewed: the largest leaf has 37 times the mean
         "distance": random.random(n, np.float32),
         "split": np.where(random.random(n) < 0.02, "heldout", "train").astype(object),
-        "ids": pa.LargeListArray.from_arrays(np.r_[0, np.cumsum(sizes)], random.integers(0, 8_192, int(sizes.sum())).astype(np.uint16)),
+        "ids": pa.LargeListArray.from_arrays(
+            np.r_[0, np.cumsum(sizes)],
+            random.integers(0, 8_192, int(sizes.sum())).astype(np.uint16),
+        ),
     }
     table = pa.table([made[name] for name in columns()], names=columns()).cast(SCHEMA)
-    pq.write_table(table, folder / f"{part:04d}.parquet", compression="lz4", row_group_size=8_192, use_dictionary=["source", "language"])
+    pq.write_table(
+        table,
+        folder / f"{part:04d}.parquet",
+        compression="lz4",
+        row_group_size=8_192,
+        use_dictionary=["source", "language"],
+    )
 
 
 def in_a_child(side: str, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
-    same = [f"--{name}={getattr(arguments, name.replace('-', '_'))}" for name in ("threads", "file-megabytes", "duckdb-memory")]
-    command = [sys.executable, "-m", "benchmarks.store", f"--side={side}", f"--folder={folder}", *same]
-    return dict(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    same = [
+        f"--{name}={getattr(arguments, name.replace('-', '_'))}"
+        for name in ("threads", "file-megabytes", "duckdb-memory")
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.store",
+        f"--side={side}",
+        f"--folder={folder}",
+        *same,
+    ]
+    return dict(
+        json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    )
 
 
 def sort_and_write(arguments: argparse.Namespace) -> dict[str, float]:
@@ -124,12 +174,18 @@ def sort_and_write(arguments: argparse.Namespace) -> dict[str, float]:
     seconds = perf_counter() - started
     done.set()
     watcher.join()
-    return {"seconds": seconds, "private_mb": private[0] / 1024, "resident_mb": status()["VmHWM"] / 1024}
+    return {
+        "seconds": seconds,
+        "private_mb": private[0] / 1024,
+        "resident_mb": status()["VmHWM"] / 1024,
+    }
 
 
 def status() -> dict[str, int]:
     """Kilobytes, by name, that the system counts for this process."""
-    lines = (line.split() for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
+    lines = (
+        line.split() for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    )
     return {words[0].rstrip(":"): int(words[1]) for words in lines if words[-1] == "kB"}
 
 
@@ -149,7 +205,9 @@ def with_clustermix(folder: Path, arguments: argparse.Namespace) -> None:
         out = folder / "shards" / f"{top:04d}"
         out.mkdir(parents=True)
         span = LEVELS.span(LEVELS.granularities[0])
-        pq.write_table(merge(runs, top * span, (top + 1) * span, out, most, top)[0], out / "offsets.parquet")
+        pq.write_table(
+            merge(runs, top * span, (top + 1) * span, out, most, top)[0], out / "offsets.parquet"
+        )
 
     with ThreadPoolExecutor(arguments.threads) as pool:
         runs = list(pool.map(sort, inputs))
@@ -171,7 +229,9 @@ def with_duckdb(folder: Path, arguments: argparse.Namespace) -> None:
     }
     with duckdb.connect(config=settings) as connection:  # type: ignore[arg-type]
         rows = f"read_parquet('{folder}/in/*.parquet')"
-        connection.execute(f"COPY (SELECT * FROM {rows} ORDER BY leaf) TO '{folder}/sorted.parquet' (FORMAT parquet, COMPRESSION zstd)")
+        connection.execute(
+            f"COPY (SELECT * FROM {rows} ORDER BY leaf) TO '{folder}/sorted.parquet' (FORMAT parquet, COMPRESSION zstd)"
+        )
 
 
 def read_back(folder: Path, threads: int) -> dict[str, list[float]]:
@@ -189,7 +249,11 @@ def read_back(folder: Path, threads: int) -> dict[str, list[float]]:
     chosen = random.choice(np.unique(found.leaf), READS).tolist()
     names = ", ".join(tables.DOCUMENTS.names)
     ours, its = f"{folder}/documents/*/*.parquet", f"{folder}/sorted.parquet"
-    times: dict[str, list[float]] = {"Catalog.domain": [], "DuckDB on its file": [], "DuckDB on the store": []}
+    times: dict[str, list[float]] = {
+        "Catalog.domain": [],
+        "DuckDB on its file": [],
+        "DuckDB on the store": [],
+    }
     with duckdb.connect(config={"threads": threads}) as connection:
         for leaf in chosen:
             counts = []
@@ -204,19 +268,33 @@ def read_back(folder: Path, threads: int) -> dict[str, list[float]]:
             assert len(set(counts)) == 1, counts
     sizes = {"store": folder / "shards", "input": folder / "in"}
     for name, place in sizes.items():
-        times[f"{name} bytes"] = [sum(path.stat().st_size for path in place.rglob("*") if path.is_file())]
+        times[f"{name} bytes"] = [
+            sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+        ]
     times["duckdb bytes"] = [Path(its).stat().st_size]
     times["files"] = [len(list((folder / "shards").rglob("documents-*.parquet")))]
     return times
 
 
-def report(arguments: argparse.Namespace, results: dict[str, list[dict[str, float]]], reads: dict[str, list[float]]) -> None:
-    rows = ["| | seconds (median) | rows/s | private memory, peak MB | with mapped pages, peak MB |", "|---|---|---|---|---|"]
+def report(
+    arguments: argparse.Namespace,
+    results: dict[str, list[dict[str, float]]],
+    reads: dict[str, list[float]],
+) -> None:
+    rows = [
+        "| | seconds (median) | rows/s | private memory, peak MB | with mapped pages, peak MB |",
+        "|---|---|---|---|---|",
+    ]
     middle = {side: median(run["seconds"] for run in runs) for side, runs in results.items()}
     for side, runs in results.items():
         memory = [max(run[name] for run in runs) for name in ("private_mb", "resident_mb")]
-        rows.append(f"| {side} | {middle[side]:.1f} | {arguments.rows / middle[side]:,.0f} | {memory[0]:,.0f} | {memory[1]:,.0f} |")
-    ratios = [theirs["seconds"] / ours["seconds"] for ours, theirs in zip(*(results[side] for side in SIDES), strict=True)]
+        rows.append(
+            f"| {side} | {middle[side]:.1f} | {arguments.rows / middle[side]:,.0f} | {memory[0]:,.0f} | {memory[1]:,.0f} |"
+        )
+    ratios = [
+        theirs["seconds"] / ours["seconds"]
+        for ours, theirs in zip(*(results[side] for side in SIDES), strict=True)
+    ]
     lines = [
         "# The store: sort by leaf and write; read one domain",
         headline(),
@@ -232,7 +310,9 @@ def report(arguments: argparse.Namespace, results: dict[str, list[dict[str, floa
     ]
     for name in ("Catalog.domain", "DuckDB on its file", "DuckDB on the store"):
         times = np.array(reads[name]) * 1000
-        lines[-1] += f"\n| {name} | {np.median(times):.1f} | {np.quantile(times, 0.95):.1f} | {times.max():.1f} |"
+        lines[-1] += (
+            f"\n| {name} | {np.median(times):.1f} | {np.quantile(times, 0.95):.1f} | {times.max():.1f} |"
+        )
     text = "\n\n".join(lines) + "\n"
     print(text)
     Path(f"benchmarks/results/{today()}-store.md").write_text(text, encoding="utf-8")

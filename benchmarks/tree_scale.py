@@ -1,4 +1,4 @@
-"""A tree of 262,144 leaves for 10 million vectors: seconds of each step, peak memory against the formula of `pipeline.tree.grow`.
+"""A tree of 262,144 leaves for 10 million vectors: seconds of each step, peak memory against the formula of `pipeline.cluster.grow`.
 
 The vectors are made: a mixture of modes on the sphere, each with a spread of its own direction, written chunk by chunk as float16. Memory
 is read from /proc/self/status ten times a second: anonymous pages are the process's own, file-backed ones the system may take back.
@@ -15,16 +15,16 @@ from time import perf_counter
 import numpy as np
 
 from benchmarks.hardware import headline, today
-from data_catalog.layout import Levels
-from pipeline.cluster import LEARNT, MEASURED, sample_size
+from data_catalog.format.layout import Levels
+from pipeline.cluster.grow import POINTS, grow
+from pipeline.cluster.kmeans import unit
+from pipeline.cluster.measure import measure, with_radius
+from pipeline.cluster.polish import polish
+from pipeline.cluster.sample import draw
+from pipeline.cluster.search import ROWS_DEEP, assign
+from pipeline.cluster.stage import LEARNT, MEASURED, sample_size
 from pipeline.config import Cluster
 from pipeline.threads import cores, in_threads
-from pipeline.tree.grow import POINTS, grow
-from pipeline.tree.kmeans import unit
-from pipeline.tree.measure import measure, with_radius
-from pipeline.tree.polish import polish
-from pipeline.tree.sample import draw
-from pipeline.tree.search import ROWS_DEEP, assign
 
 DIM, CHUNK = 384, 65_536
 SPREAD = 0.8  # length of the noise beside a mode's length of 1
@@ -81,12 +81,15 @@ def watched(name: str, rows: list[str]) -> Iterator[None]:
 
 
 def formula(sample: int, levels: Levels, workers: int) -> dict[str, float]:
-    """Gigabytes beside what the process holds before it begins (see `pipeline.tree.grow`)."""
+    """Gigabytes beside what the process holds before it begins (see `pipeline.cluster.grow`)."""
     first, leaves = levels.granularities[0], levels.leaves
     return {
         "first level": min(sample, POINTS * first) * DIM * 4 / 2**30,
         "sub-trees": (leaves * DIM * 4 + workers * POINTS * 64 * DIM * 6) / 2**30,
-        "polishing": (leaves * DIM * 14 + sample * 28 + workers * ROWS_DEEP * (DIM * 6 + 10 * 64 * 4)) / 2**30,
+        "polishing": (
+            leaves * DIM * 14 + sample * 28 + workers * ROWS_DEEP * (DIM * 6 + 10 * 64 * 4)
+        )
+        / 2**30,
     }
 
 
@@ -96,7 +99,12 @@ def main() -> None:
     parser.add_argument("--modes", type=int, default=300_000)
     parser.add_argument("--granularities", type=int, nargs="+", default=[64, 4_096, 262_144])
     parser.add_argument("--threads", type=int, default=cores())
-    parser.add_argument("--folder", type=Path, default=Path("benchmarks/cache"), help="needs four bytes a number of all vectors")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("benchmarks/cache"),
+        help="needs four bytes a number of all vectors",
+    )
     arguments = parser.parse_args()
     config = Cluster(granularities=tuple(arguments.granularities), workers=arguments.threads)
     levels = Levels(config.granularities)
@@ -106,13 +114,25 @@ def main() -> None:
         scratch = Path(folder)
         x = make(scratch / "vectors.npy", arguments.vectors, arguments.modes, arguments.threads)
         with watched("before", rows):
-            sample, unseen = draw([x], min(len(x) - LEARNT - MEASURED, sample_size(levels, config)), LEARNT + MEASURED, 0)
+            sample, unseen = draw(
+                [x],
+                min(len(x) - LEARNT - MEASURED, sample_size(levels, config)),
+                LEARNT + MEASURED,
+                0,
+            )
             held_out = unseen.read()
         started = perf_counter()
         with watched("grow", rows):
             grown = grow(sample, levels, config, 0, scratch / "unfinished")
         with watched("polish", rows):
-            tree = polish(grown.sample, held_out[:LEARNT], grown.centroids, levels, config, scratch / "unfinished")
+            tree = polish(
+                grown.sample,
+                held_out[:LEARNT],
+                grown.centroids,
+                levels,
+                config,
+                scratch / "unfinished",
+            )
         with watched("radii", rows):
             tree, counts, _ = with_radius(tree, grown.sample, 0.99, config.workers)
         with watched("assign all", rows):
@@ -120,7 +140,9 @@ def main() -> None:
         minutes = (perf_counter() - started) / 60
         with watched("measure", rows):
             told = measure(tree, counts, held_out[LEARNT:])
-    expected = ", ".join(f"{name} {size:.2f}" for name, size in formula(len(sample), levels, config.workers).items())
+    expected = ", ".join(
+        f"{name} {size:.2f}" for name, size in formula(len(sample), levels, config.workers).items()
+    )
     quality = []
     for k, level in told.items():
         sizes, search = level["sizes"], level["search"][str(config.beam)]
@@ -143,7 +165,9 @@ def main() -> None:
         ]
     )
     print(text)
-    Path(f"benchmarks/results/{today()}-tree-scale-{len(x) // 1000}k.md").write_text(text + "\n", encoding="utf-8")
+    Path(f"benchmarks/results/{today()}-tree-scale-{len(x) // 1000}k.md").write_text(
+        text + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

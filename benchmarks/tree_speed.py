@@ -18,17 +18,17 @@ import numpy as np
 
 from benchmarks.hardware import headline, today
 from benchmarks.windows import read
-from data_catalog.layout import Levels
+from data_catalog.format.layout import Levels
+from pipeline.cluster.grow import grow
+from pipeline.cluster.kmeans import unit
+from pipeline.cluster.measure import with_radius
+from pipeline.cluster.polish import polish
+from pipeline.cluster.products import fast
+from pipeline.cluster.sample import draw
+from pipeline.cluster.search import assign, recall
+from pipeline.cluster.tree import Tree
 from pipeline.config import Cluster
 from pipeline.threads import cores
-from pipeline.tree.grow import grow
-from pipeline.tree.kmeans import unit
-from pipeline.tree.measure import with_radius
-from pipeline.tree.nested import Tree
-from pipeline.tree.polish import polish
-from pipeline.tree.products import fast
-from pipeline.tree.sample import draw
-from pipeline.tree.search import assign, recall
 
 HELD_OUT = 20_480  # of them, two fifths teach the margins
 
@@ -41,7 +41,13 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def flat(x: np.ndarray, k: int, iterations: int, seed: int) -> np.ndarray:
     trainer = faiss.Kmeans(
-        x.shape[1], k, niter=iterations, seed=seed, spherical=True, min_points_per_centroid=1, max_points_per_centroid=2**31 - 1
+        x.shape[1],
+        k,
+        niter=iterations,
+        seed=seed,
+        spherical=True,
+        min_points_per_centroid=1,
+        max_points_per_centroid=2**31 - 1,
     )
     trainer.train(x)
     return trainer.centroids
@@ -68,7 +74,10 @@ def main() -> None:
     parser.add_argument("--granularities", type=int, nargs="+", default=[64, 4096])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--flat-rounds", type=int, default=1, help="of the flat training, which takes minutes; its assignment is in every round"
+        "--flat-rounds",
+        type=int,
+        default=1,
+        help="of the flat training, which takes minutes; its assignment is in every round",
     )
     parser.add_argument("--threads", type=int, default=cores())
     arguments = parser.parse_args()
@@ -76,18 +85,26 @@ def main() -> None:
     config = Cluster(granularities=tuple(arguments.granularities), workers=arguments.threads)
     levels = Levels(config.granularities)
     x = read()
-    x = x[np.random.Generator(np.random.Philox(key=1)).permutation(len(x))[: arguments.vectors + HELD_OUT]]
+    x = x[
+        np.random.Generator(np.random.Philox(key=1)).permutation(len(x))[
+            : arguments.vectors + HELD_OUT
+        ]
+    ]
     x, held_out = np.ascontiguousarray(x[HELD_OUT:]), x[:HELD_OUT]
     teach, test = held_out[: HELD_OUT * 2 // 5], held_out[HELD_OUT * 2 // 5 :]
     floats = unit(x)
 
-    seconds: dict[str, list[float]] = {name: [] for name in ("flat train", "tree train", "flat assign", "tree assign")}
+    seconds: dict[str, list[float]] = {
+        name: [] for name in ("flat train", "tree train", "flat assign", "tree assign")
+    }
     inertia: dict[str, list[float]] = {"flat": [], "tree": []}
     found: list[float] = []
     rows: dict[int, list[tuple[float, float, float]]] = {}
     for number in range(arguments.rounds):
         if number < arguments.flat_rounds:
-            took, centroids = timed(lambda number=number: flat(floats, levels.leaves, config.iterations, number))
+            took, centroids = timed(
+                lambda number=number: flat(floats, levels.leaves, config.iterations, number)
+            )
             seconds["flat train"].append(took)
         took, ours = timed(lambda number=number: tree(x, teach, levels, config, number))
         seconds["tree train"].append(took)
@@ -95,13 +112,22 @@ def main() -> None:
         seconds["flat assign"].append(took)
         inertia["flat"].append(value)
         for beam in (1, 2, 4, 8, 16):
-            took, (_, away) = timed(lambda beam=beam, ours=ours: assign(x, ours, beam, arguments.threads))
-            rows.setdefault(beam, []).append((took, float(away.mean(dtype=np.float64)), recall(test, ours, beam).found))
+            took, (_, away) = timed(
+                lambda beam=beam, ours=ours: assign(x, ours, beam, arguments.threads)
+            )
+            rows.setdefault(beam, []).append(
+                (took, float(away.mean(dtype=np.float64)), recall(test, ours, beam).found)
+            )
         took, value, share = rows[config.beam][-1]
         seconds["tree assign"].append(took)
         inertia["tree"].append(value)
         found.append(share)
-        print({name: [round(s, 2) for s in values] for name, values in seconds.items()}, inertia, found, flush=True)
+        print(
+            {name: [round(s, 2) for s in values] for name, values in seconds.items()},
+            inertia,
+            found,
+            flush=True,
+        )
 
     middle = {name: median(values) for name, values in seconds.items()}
     loss = median(inertia["tree"]) / median(inertia["flat"]) - 1
@@ -120,9 +146,19 @@ def main() -> None:
         f"| recall@1 of {len(test):,} unseen vectors, beam {config.beam} | 1 | {median(found):.4f} | |",
         "\nThe beam, at most so many parents; with the tree's margins most vectors follow fewer:\n",
         "| beam | assign, seconds | against flat | inertia against flat | recall@1 |\n|---|---|---|---|---|",
-        *(_beam_row(beam, values, middle["flat assign"], median(inertia["flat"])) for beam, values in rows.items()),
+        *(
+            _beam_row(beam, values, middle["flat assign"], median(inertia["flat"]))
+            for beam, values in rows.items()
+        ),
     ]
-    text = "\n".join(lines[:1]) + "\n\n" + "\n\n".join(lines[1:3]) + "\n\n" + "\n".join(lines[3:]) + "\n"
+    text = (
+        "\n".join(lines[:1])
+        + "\n\n"
+        + "\n\n".join(lines[1:3])
+        + "\n\n"
+        + "\n".join(lines[3:])
+        + "\n"
+    )
     print(text)
     name = f"{today()}-tree-speed-{len(x) // 1000}k"
     Path(f"benchmarks/results/{name}.md").write_text(text, encoding="utf-8")
@@ -132,7 +168,9 @@ def _all(values: list[float]) -> str:
     return ", ".join(f"{value:.2f}" for value in values)
 
 
-def _beam_row(beam: int, values: list[tuple[float, float, float]], flat_seconds: float, flat_inertia: float) -> str:
+def _beam_row(
+    beam: int, values: list[tuple[float, float, float]], flat_seconds: float, flat_inertia: float
+) -> str:
     took, value, share = (median(column) for column in zip(*values, strict=True))
     return f"| {beam} | {took:.2f} | {flat_seconds / took:.1f}x | {value / flat_inertia - 1:+.2%} | {share:.4f} |"
 

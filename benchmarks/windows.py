@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import Embed
-from pipeline.encoding.encoder import load
+from pipeline.embed.encoder import load
 
 CHARACTERS = 184
 CHUNK = 16_384
@@ -29,7 +29,9 @@ def read(cache: Path = CACHE) -> np.ndarray:
     """All embedded windows, float16 [windows, 384], in the corpus's order."""
     files = sorted(cache.glob("*.npy"))
     if not files:
-        raise SystemExit(f"{cache}: no vectors; run `python -m benchmarks.windows` first (half an hour on two cores)")
+        raise SystemExit(
+            f"{cache}: no vectors; run `python -m benchmarks.windows` first (half an hour on two cores)"
+        )
     return np.concatenate([np.load(path, allow_pickle=False) for path in files])
 
 
@@ -45,7 +47,11 @@ def main() -> None:
     while chunk := list(islice(texts, CHUNK)):
         place = arguments.cache / f"{number:05d}.npy"
         if not place.exists():
-            np.save(place.with_suffix(".tmp.npy"), encoder.encode(chunk).astype(np.float16), allow_pickle=False)
+            np.save(
+                place.with_suffix(".tmp.npy"),
+                encoder.encode(chunk).astype(np.float16),
+                allow_pickle=False,
+            )
             place.with_suffix(".tmp.npy").rename(place)
             print(place, len(chunk), flush=True)
         number += 1

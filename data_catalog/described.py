@@ -40,11 +40,26 @@ def of_tables(module: str) -> dict[str, tuple[str, dict[str, str]]]:
     said, lines = comments(module), _source(module).splitlines()
     found = {}
     for node in ast.parse(_source(module)).body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "pa.schema":
-            above = list(takewhile(lambda line: lines[line - 1].startswith("#"), range(node.lineno - 1, 0, -1)))
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Call)
+            and ast.unparse(node.value.func) == "pa.schema"
+        ):
+            above = list(
+                takewhile(
+                    lambda line: lines[line - 1].startswith("#"), range(node.lineno - 1, 0, -1)
+                )
+            )
             columns = [pair for pair in ast.walk(node.value) if isinstance(pair, ast.Tuple)]
-            meanings = {str(ast.literal_eval(pair.elts[0])): said[pair.lineno] for pair in columns if pair.lineno in said}
-            found[ast.unparse(node.targets[0])] = " ".join(said[line] for line in reversed(above)), meanings
+            meanings = {
+                str(ast.literal_eval(pair.elts[0])): said[pair.lineno]
+                for pair in columns
+                if pair.lineno in said
+            }
+            found[ast.unparse(node.targets[0])] = (
+                " ".join(said[line] for line in reversed(above)),
+                meanings,
+            )
     return found
 
 

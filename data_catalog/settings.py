@@ -49,7 +49,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"config {path}: cannot be read ({error.strerror}); give the path of a TOML file") from error
+        raise UserError(
+            f"config {path}: cannot be read ({error.strerror}); give the path of a TOML file"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"config {path}: not valid TOML ({error})") from error
 
@@ -59,7 +61,9 @@ def parse(model: type[Config], tree: dict[str, Any], name: str) -> Config:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        raise UserError("\n".join(_sentence(model, name, detail) for detail in error.errors())) from None
+        raise UserError(
+            "\n".join(_sentence(model, name, detail) for detail in error.errors())
+        ) from None
 
 
 def overridden(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -87,14 +91,18 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     for parent in parents:
         if isinstance(node, list):  # of tables, such as [[targets]]
             if not parent.isdecimal() or int(parent) >= len(node):
-                raise UserError(f"--set {override}: found {parent}, expected one of {len(node)} entries by its number, from 0")
+                raise UserError(
+                    f"--set {override}: found {parent}, expected one of {len(node)} entries by its number, from 0"
+                )
             node = node[int(parent)]
         else:
             node = node.setdefault(parent, {})
         if not isinstance(node, dict | list):
             raise UserError(f"--set {override}: {parent} is not a table")
     if isinstance(node, list):
-        raise UserError(f"--set {override}: {parents[-1]} is a list; give all of it, or a key of an entry, {'.'.join(parents)}.0.KEY=value")
+        raise UserError(
+            f"--set {override}: {parents[-1]} is a list; give all of it, or a key of an entry, {'.'.join(parents)}.0.KEY=value"
+        )
     node[last] = value
 
 
@@ -139,7 +147,12 @@ def _keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
     for step in location:
         if isinstance(step, int):
             continue
-        inner = [found for m in models if step in m.model_fields for found in _models(m.model_fields[step].annotation)]
+        inner = [
+            found
+            for m in models
+            if step in m.model_fields
+            for found in _models(m.model_fields[step].annotation)
+        ]
         models = inner or models  # a union's tag is a step of its own: stay
     return sorted({key for m in models for key in m.model_fields})
 
@@ -147,4 +160,6 @@ def _keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
 def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for argument in getattr(annotation, "__args__", ()) for model in _models(argument)]
+    return [
+        model for argument in getattr(annotation, "__args__", ()) for model in _models(argument)
+    ]

@@ -12,7 +12,11 @@ from pathlib import Path
 def requirements(pyproject: Path, extras: list[str]) -> list[str]:
     """The dependencies of the project and of these extras, those that extras name in turn included."""
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-    optional, found, left = project["optional-dependencies"], set(project["dependencies"]), list(extras)
+    optional, found, left = (
+        project["optional-dependencies"],
+        set(project["dependencies"]),
+        list(extras),
+    )
     while left:
         extra = left.pop()
         if extra not in optional:

@@ -53,14 +53,21 @@ sequences = 4
 
 def document(subject: str, number: int) -> dict[str, str]:
     words = SUBJECTS[subject].split()
-    text = " ".join(f"The {words[(number * step) % 10]} and the {words[(number + step) % 10]} are near {number}." for step in range(1, 8))
+    text = " ".join(
+        f"The {words[(number * step) % 10]} and the {words[(number + step) % 10]} are near {number}."
+        for step in range(1, 8)
+    )
     return {"id": f"{subject}-{number}", "text": text, "source": subject}
 
 
 def write(folder: Path, runs: Path) -> None:
     for name, subjects, first in (("corpus", list(SUBJECTS), 0), ("target", ["sky"], 1000)):
         (folder / name).mkdir(parents=True)
-        lines = [json.dumps(document(subject, number)) for subject in subjects for number in range(first, first + 20)]
+        lines = [
+            json.dumps(document(subject, number))
+            for subject in subjects
+            for number in range(first, first + 20)
+        ]
         (folder / name / "all.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / "build.toml").write_text(BUILD.format(folder=folder), encoding="utf-8")
     (folder / "train.toml").write_text(TRAIN.format(folder=folder, runs=runs), encoding="utf-8")

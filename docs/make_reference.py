@@ -14,17 +14,34 @@ import pyarrow as pa
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from data_catalog import described, tables
+from data_catalog import described
+from data_catalog.format import tables
 from pipeline.config import Addition, Build
-from pipeline.sources.location import Place
+from pipeline.location import Place
 from trainer.config import Train
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 CONFIGS = {"build": Build, "add": Addition, "train": Train}
-WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path", Place: "path or URL"}
-BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}", "min_length": "at least {}", "pattern": "matching `{}`"}
-GENERATED = re.compile(r"<!-- generated: (\w+)(?: (\S+))? -->\n.*?<!-- end of \1(?: \2)? -->", re.DOTALL)
+WORDS = {
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    Path: "path",
+    Place: "path or URL",
+}
+BOUNDS = {
+    "ge": "≥ {}",
+    "gt": "> {}",
+    "le": "≤ {}",
+    "lt": "< {}",
+    "min_length": "at least {}",
+    "pattern": "matching `{}`",
+}
+GENERATED = re.compile(
+    r"<!-- generated: (\w+)(?: (\S+))? -->\n.*?<!-- end of \1(?: \2)? -->", re.DOTALL
+)
 
 
 def filled(text: str) -> str:
@@ -39,11 +56,17 @@ def _between(what: str, name: str) -> str:
 
 def config_tables(name: str) -> str:
     """Every key of a config, a section a table of the file."""
-    of_build = {model for field in Build.model_fields.values() for model in _models(field.annotation)}
-    return "\n".join(_sections(CONFIGS[name], "", "Above the first table", of_build if name == "add" else set()))
+    of_build = {
+        model for field in Build.model_fields.values() for model in _models(field.annotation)
+    }
+    return "\n".join(
+        _sections(CONFIGS[name], "", "Above the first table", of_build if name == "add" else set())
+    )
 
 
-def _sections(model: type[BaseModel], prefix: str, title: str, shown: set[type[BaseModel]]) -> Iterator[str]:
+def _sections(
+    model: type[BaseModel], prefix: str, title: str, shown: set[type[BaseModel]]
+) -> Iterator[str]:
     """The table of a model, then those of the models in it; a model that was shown before is only named."""
     shown.add(model)
     rows, below = [], []
@@ -101,7 +124,10 @@ def _kind(field: FieldInfo) -> str:
 
 def _bounds(details: Iterable[Any]) -> list[str]:
     return [
-        text.format(getattr(detail, name)) for detail in details for name, text in BOUNDS.items() if getattr(detail, name, None) is not None
+        text.format(getattr(detail, name))
+        for detail in details
+        for name, text in BOUNDS.items()
+        if getattr(detail, name, None) is not None
     ]
 
 
@@ -111,22 +137,32 @@ def _type(annotation: Any) -> str:
     if annotation in WORDS:
         return WORDS[annotation]
     if origin is Annotated:
-        details = [part for item in arguments[1:] for part in (item.metadata if isinstance(item, FieldInfo) else [item])]
+        details = [
+            part
+            for item in arguments[1:]
+            for part in (item.metadata if isinstance(item, FieldInfo) else [item])
+        ]
         return ", ".join([_type(arguments[0]), *_bounds(details)])
     if origin is Literal:
         return f"{'one of ' * (len(arguments) > 1)}{', '.join(f'`{json.dumps(choice)}`' for choice in arguments)}"
     if origin in (Union, UnionType):
-        return " or ".join(dict.fromkeys(_type(argument) for argument in arguments if argument is not NoneType))
+        return " or ".join(
+            dict.fromkeys(_type(argument) for argument in arguments if argument is not NoneType)
+        )
     if origin is tuple:
         return f"list of: {_type(arguments[0])}"
     return "table of tables" if origin is dict else "table"
 
 
 def column_table(name: str) -> str:
-    """The columns of an Arrow schema of `data_catalog.tables`, with the comments beside them."""
+    """The columns of an Arrow schema of `data_catalog.format.tables`, with the comments beside them."""
     about, meanings = described.of_tables(tables.__name__)[name]
     rows = [
-        [f"`{field.name}`", f"`{_arrow(field.type)}`", _escaped(_in_full(meanings[field.name], field.name))]
+        [
+            f"`{field.name}`",
+            f"`{_arrow(field.type)}`",
+            _escaped(_in_full(meanings[field.name], field.name)),
+        ]
         for field in getattr(tables, name)
     ]
     return f"{_escaped(about)}\n\n{_table(['column', 'type', 'meaning'], rows)}"
@@ -135,7 +171,11 @@ def column_table(name: str) -> str:
 def _in_full(meaning: str, column: str) -> str:
     """What another table says of the same column, in place of `as in OTHER`."""
     other = re.fullmatch(r"as in ([A-Z]+)", meaning)
-    return _in_full(described.of_tables(tables.__name__)[other[1]][1][column], column) if other else meaning
+    return (
+        _in_full(described.of_tables(tables.__name__)[other[1]][1][column], column)
+        if other
+        else meaning
+    )
 
 
 def _arrow(kind: pa.DataType) -> str:
@@ -149,7 +189,11 @@ def _arrow(kind: pa.DataType) -> str:
 def result_list(_: str) -> str:
     """All files of results."""
     rows = [
-        [path.name[:10], f"[{_escaped(_heading(path))}](../benchmarks/results/{path.name})", _command(path)]
+        [
+            path.name[:10],
+            f"[{_escaped(_heading(path))}](../benchmarks/results/{path.name})",
+            _command(path),
+        ]
         for path in sorted(RESULTS.glob("*.md"))
     ]
     return _table(["date", "what was measured", "made by"], rows)
@@ -160,7 +204,9 @@ def _heading(path: Path) -> str:
 
 
 def _command(path: Path) -> str:
-    return (re.findall(r"`(python -m [\w.]+)", path.read_text(encoding="utf-8")) or ["?"])[0].join("``")
+    return (re.findall(r"`(python -m [\w.]+)", path.read_text(encoding="utf-8")) or ["?"])[0].join(
+        "``"
+    )
 
 
 def result_tables(pattern: str) -> str:
@@ -182,7 +228,10 @@ def _escaped(text: str) -> str:
     """Plain words as Markdown in a table's cell; what is in backticks stays."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(
-        part.replace("|", r"\|") if part.startswith("`") else re.sub(r"([|*_\[\]])", r"\\\1", part).replace("<", "&lt;") for part in parts
+        part.replace("|", r"\|")
+        if part.startswith("`")
+        else re.sub(r"([|*_\[\]])", r"\\\1", part).replace("<", "&lt;")
+        for part in parts
     )
 
 

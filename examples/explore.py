@@ -28,7 +28,10 @@ def _():
 
 @app.cell
 def _(mo, os):
-    arguments = {"catalog": os.environ.get("CLUSTERMIX_CATALOG", "catalogs/sample"), "runs": os.environ.get("CLUSTERMIX_RUNS", "runs/*")}
+    arguments = {
+        "catalog": os.environ.get("CLUSTERMIX_CATALOG", "catalogs/sample"),
+        "runs": os.environ.get("CLUSTERMIX_RUNS", "runs/*"),
+    }
     arguments |= mo.cli_args().to_dict()
     chosen_catalog = mo.ui.text(str(arguments["catalog"]), label="Catalog", full_width=True)
     chosen_runs = mo.ui.text(str(arguments["runs"]), label="Runs", full_width=True)
@@ -40,7 +43,9 @@ def _(mo, os):
 def _(chosen_catalog, chosen_runs, data_catalog, glob, os):
     # A glob that matches no run's folder is left out: the notebook then shows the catalog alone.
     patterns = [
-        pattern for pattern in chosen_runs.value.split(":") if any(os.path.isfile(f"{folder}/config.json") for folder in glob.glob(pattern))
+        pattern
+        for pattern in chosen_runs.value.split(":")
+        if any(os.path.isfile(f"{folder}/config.json") for folder in glob.glob(pattern))
     ]
     catalog = data_catalog.open(chosen_catalog.value, runs=patterns)
     catalog
@@ -61,11 +66,17 @@ def _(catalog, mo):
 def _(catalog, mo):
     targets = [name for (name,) in catalog.sql("SELECT name FROM targets ORDER BY name").fetchall()]
     level = mo.ui.dropdown(
-        {f"{k:,}": k for k in catalog.levels.granularities if k <= 4096}, value=f"{catalog.levels.granularities[:2][-1]:,}"
+        {f"{k:,}": k for k in catalog.levels.granularities if k <= 4096},
+        value=f"{catalog.levels.granularities[:2][-1]:,}",
     )
     target = mo.ui.dropdown(targets, value=targets[0] if targets else None)
-    colour = mo.ui.dropdown([*targets, "natural", "quality", "distance", "source"], value=targets[0] if targets else "source")
-    mo.hstack([mo.md("Level"), level, mo.md("Colour"), colour, mo.md("Target"), target], justify="start")
+    colour = mo.ui.dropdown(
+        [*targets, "natural", "quality", "distance", "source"],
+        value=targets[0] if targets else "source",
+    )
+    mo.hstack(
+        [mo.md("Level"), level, mo.md("Colour"), colour, mo.md("Target"), target], justify="start"
+    )
     return colour, level, target, targets
 
 
@@ -105,7 +116,13 @@ def _(level, mo):
 @app.cell
 def _(catalog, domain, level, mo):
     # The documents of a domain lie next to each other: reading them takes milliseconds.
-    examples = catalog.domain(level.value, domain.value, ["doc_id", "source", "tokens", "distance", "text"]).slice(0, 10).to_pandas()
+    examples = (
+        catalog.domain(
+            level.value, domain.value, ["doc_id", "source", "tokens", "distance", "text"]
+        )
+        .slice(0, 10)
+        .to_pandas()
+    )
     examples["text"] = examples["text"].str.slice(0, 200)
     # Text of others: pandas' own table shows it letter by letter, while marimo's makes links of what looks like one.
     mo.vstack([mo.md(f"## Documents of domain {domain.value}"), mo.plain(examples)])
@@ -120,7 +137,14 @@ def _(catalog, mo, target, targets):
            FROM nearest_domains($target, 5) ORDER BY level, rank""",
         {"target": target.value},
     ).df()
-    mo.vstack([mo.md("## Where the target falls"), nearest, catalog.plot.distributions(), catalog.plot.overlaps()])
+    mo.vstack(
+        [
+            mo.md("## Where the target falls"),
+            nearest,
+            catalog.plot.distributions(),
+            catalog.plot.overlaps(),
+        ]
+    )
     return (nearest,)
 
 
@@ -132,17 +156,25 @@ def _(catalog, mo):
 @app.cell
 def _(catalog, mo):
     mo.stop("runs" not in catalog.views, mo.md("Name some runs above to compare them."))
-    runs = catalog.sql("SELECT run, mixer, target, seed, tokens, target_test_loss, general_loss, repeats FROM runs").df()
+    runs = catalog.sql(
+        "SELECT run, mixer, target, seed, tokens, target_test_loss, general_loss, repeats FROM runs"
+    ).df()
     names = runs["run"].tolist()
     first = mo.ui.dropdown(names, value=names[0], label="One run")
     second = mo.ui.dropdown(names, value=names[-1], label="Another")
-    mo.vstack([mo.md("## Runs"), runs, catalog.plot.losses(), mo.hstack([first, second], justify="start")])
+    mo.vstack(
+        [mo.md("## Runs"), runs, catalog.plot.losses(), mo.hstack([first, second], justify="start")]
+    )
     return first, runs, second
 
 
 @app.cell
 def _(catalog, first, mo, second):
-    compared = [catalog.plot.weights(first.value), catalog.plot.weights(second.value), catalog.plot.scores(first.value)]
+    compared = [
+        catalog.plot.weights(first.value),
+        catalog.plot.weights(second.value),
+        catalog.plot.scores(first.value),
+    ]
     mo.vstack(compared)
     return (compared,)
 

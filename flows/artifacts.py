@@ -25,8 +25,8 @@ from prefect.logging import get_run_logger
 
 import data_catalog
 from data_catalog.untrusted import UNPRINTABLE
-from flows.report import summary_table
-from flows.report.data import read_runs
+from flows.pages.run import summary_table
+from flows.pages.run.data import read_runs
 
 PAGES = "CLUSTERMIX_PAGES_URL"  # where the folder that flows run in is served, for links that a browser follows
 PAUSE_SECONDS = 2.0  # between two updates of a stage's progress
@@ -51,7 +51,9 @@ def shown(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        get_run_logger().warning("%s: Prefect was not told: %s: %s", what, type(error).__name__, error)
+        get_run_logger().warning(
+            "%s: Prefect was not told: %s: %s", what, type(error).__name__, error
+        )
 
 
 def within_flow_run() -> bool:
@@ -72,7 +74,10 @@ def progress(stage: str, total: int) -> Callable[[int, str], None]:
         if now - heard < PAUSE_SECONDS and (bar is None or done < total):
             return
         heard = now
-        share, words = 100.0 * min(done / total, 1.0), f"{stage}: {done:,} of {total:,} {note}".rstrip()
+        share, words = (
+            100.0 * min(done / total, 1.0),
+            f"{stage}: {done:,} of {total:,} {note}".rstrip(),
+        )
         with shown(stage):
             if bar is None:
                 bar = cast(UUID, create_progress_artifact(share, description=words))
@@ -85,7 +90,13 @@ def progress(stage: str, total: int) -> Callable[[int, str], None]:
 def table(name: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
     """A table whose cells may hold anything; `name` becomes its key."""
     if rows:
-        cells = [{column: value if isinstance(value, int | float) else escape(value) for column, value in row.items()} for row in rows]
+        cells = [
+            {
+                column: value if isinstance(value, int | float) else escape(value)
+                for column, value in row.items()
+            }
+            for row in rows
+        ]
         create_table_artifact(cells, key=key(name), description=description)
 
 
@@ -93,8 +104,17 @@ def link(name: str, page: Path) -> None:
     """A link to a page of ours. A browser does not follow links to files: `CLUSTERMIX_PAGES_URL` says where the folder is served."""
     path, base = page.resolve(), os.environ.get(PAGES)
     inside = path.is_relative_to(Path.cwd())
-    address = f"{base.rstrip('/')}/{quote(path.relative_to(Path.cwd()).as_posix())}" if base and inside else path.as_uri()
-    create_link_artifact(address, link_text=escape(path), key=key(name), description=f"The page, as a file: {escape(path)}")
+    address = (
+        f"{base.rstrip('/')}/{quote(path.relative_to(Path.cwd()).as_posix())}"
+        if base and inside
+        else path.as_uri()
+    )
+    create_link_artifact(
+        address,
+        link_text=escape(path),
+        key=key(name),
+        description=f"The page, as a file: {escape(path)}",
+    )
 
 
 def show_catalog(root: Path, page: Path) -> None:
@@ -111,7 +131,9 @@ def show_catalog(root: Path, page: Path) -> None:
             f"Targets: {escape(', '.join(manifest['targets']) or 'none')}. Fingerprint: {escape(manifest['fingerprint'])}.",
             *(f"- {escape(warning)}" for warning in manifest.get("warnings") or ()),
         ]
-        create_markdown_artifact("\n\n".join(sentences), key=key("catalog", root.name), description="What was built")
+        create_markdown_artifact(
+            "\n\n".join(sentences), key=key("catalog", root.name), description="What was built"
+        )
         for name, (query, description) in TABLES.items():
             table(f"catalog-{root.name}-{name}", catalog.table(query).to_pylist(), description)
         link(f"catalog-{root.name}-page", page)
@@ -160,13 +182,25 @@ def show_runs(name: str, runs: Sequence[Path], page: Path) -> None:
     if not within_flow_run():
         return
     with shown("the runs"):
-        rows = [{label: rounded(row[column]) for label, column in LOSSES.items()} for row in summary_table(runs)]
-        table(f"{name}-losses", rows, "Losses in nats per token on held-out text; repeats: sequences drawn / distinct ones")
+        rows = [
+            {label: rounded(row[column]) for label, column in LOSSES.items()}
+            for row in summary_table(runs)
+        ]
+        table(
+            f"{name}-losses",
+            rows,
+            "Losses in nats per token on held-out text; repeats: sequences drawn / distinct ones",
+        )
         if len(runs) == 1:
             [run] = read_runs(runs)
             if run.weights is not None:
-                final = sorted(zip(run.basis, run.weights.sampling[-1].tolist(), strict=True), key=lambda pair: -pair[1])
-                rows = [{"member": member, "weight": rounded(weight)} for member, weight in final[:64]]
+                final = sorted(
+                    zip(run.basis, run.weights.sampling[-1].tolist(), strict=True),
+                    key=lambda pair: -pair[1],
+                )
+                rows = [
+                    {"member": member, "weight": rounded(weight)} for member, weight in final[:64]
+                ]
                 table(f"{name}-weights", rows, "The last weights, the largest first")
         link(f"{name}-page", page)
 

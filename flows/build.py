@@ -13,8 +13,8 @@ from prefect.futures import as_completed
 from prefect.logging import get_run_logger
 
 from flows.artifacts import progress, show_catalog
-from flows.catalog_page import write_catalog_page
 from flows.events import catalog_built, tag_run
+from flows.pages.catalog import write_catalog_page
 from flows.progress import bar, rate
 from flows.runners import task_runner, worth_a_retry
 from pipeline import run
@@ -32,7 +32,9 @@ class Interrupted(Event):
         return Interrupted, ()
 
 
-def as_tasks(stage: str, function: Callable[..., Part], calls: Sequence[tuple[Any, ...]]) -> list[Part]:
+def as_tasks(
+    stage: str, function: Callable[..., Part], calls: Sequence[tuple[Any, ...]]
+) -> list[Part]:
     """Run the parts of one stage as Prefect tasks; results in the order of `calls`.
 
     A stage of very many parts has `TASKS` tasks, each of several. Prefect's cache is not used: a part's sidecar alone decides what is
@@ -61,7 +63,9 @@ def as_tasks(stage: str, function: Callable[..., Part], calls: Sequence[tuple[An
         for first in range(0, len(calls), size):
             batch = calls[first : first + size]
             folder = next(argument for argument in batch[0] if isinstance(argument, Path))
-            name = f"{stage}/{folder.name}" + (f" and {len(batch) - 1} more" if len(batch) > 1 else "")
+            name = f"{stage}/{folder.name}" + (
+                f" and {len(batch) - 1} more" if len(batch) > 1 else ""
+            )
             futures.append(wrapped.with_options(task_run_name=name).submit(batch))
         done, documents, note, started = 0, 0, "", perf_counter()
         shown = progress(stage, len(calls))
@@ -70,7 +74,11 @@ def as_tasks(stage: str, function: Callable[..., Part], calls: Sequence[tuple[An
                 parts = future.result()
                 done += len(parts)
                 documents += sum(part.account.read.rows for part in parts)
-                note = f"{documents:,} documents, {rate(documents, perf_counter() - started, 'documents')}" if documents else ""
+                note = (
+                    f"{documents:,} documents, {rate(documents, perf_counter() - started, 'documents')}"
+                    if documents
+                    else ""
+                )
                 advance(len(parts), note)
                 shown(done, note)
     except BaseException:

@@ -21,16 +21,22 @@ def prepare(debug: bool = False) -> None:
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.5",
-        "PREFECT_LOGGING_LEVEL": "DEBUG" if debug else "CRITICAL",  # failures reach the person as our own sentences
+        "PREFECT_LOGGING_LEVEL": "DEBUG"
+        if debug
+        else "CRITICAL",  # failures reach the person as our own sentences
         "TOKENIZERS_PARALLELISM": "true",
         "OMP_WAIT_POLICY": "passive",  # threads that spin while they wait take the cores from those that work
     }
     profiles = Path("~/.prefect/profiles.toml").expanduser()
-    if "PREFECT_HOME" not in os.environ and profiles.is_file():  # such as what `prefect cloud login` wrote
+    if (
+        "PREFECT_HOME" not in os.environ and profiles.is_file()
+    ):  # such as what `prefect cloud login` wrote
         defaults["PREFECT_PROFILES_PATH"] = str(profiles)
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    Path(os.environ["PREFECT_HOME"]).expanduser().parent.mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder alone
+    Path(os.environ["PREFECT_HOME"]).expanduser().parent.mkdir(
+        parents=True, exist_ok=True
+    )  # Prefect makes the last folder alone
 
 
 def end_quietly() -> None:

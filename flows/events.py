@@ -8,9 +8,9 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
-from data_catalog.manifest import read_manifest
+from data_catalog.format.manifest import read_manifest
 from flows.artifacts import rounded, shown, within_flow_run
-from flows.report import summary_table
+from flows.pages.run import summary_table
 
 BUILT = "clustermix.catalog.built"
 FINISHED = "clustermix.run.finished"
@@ -23,7 +23,11 @@ def emit(event: str, folder: Path, payload: Mapping[str, Any]) -> None:
     with shown(event):
         kind = event.split(".")[1]
         path = folder.resolve()
-        resource = {"prefect.resource.id": f"clustermix.{kind}.{path}", "prefect.resource.name": path.name, "clustermix.path": str(path)}
+        resource = {
+            "prefect.resource.id": f"clustermix.{kind}.{path}",
+            "prefect.resource.name": path.name,
+            "clustermix.path": str(path),
+        }
         emit_event(event, resource=resource, payload={kind: str(path), **payload})
 
 
@@ -46,4 +50,6 @@ def tag_run(*tags: str) -> None:
     context = FlowRunContext.get()
     if context is not None and context.flow_run is not None:
         with shown("tags"):
-            get_client(sync_client=True).update_flow_run(context.flow_run.id, tags=sorted({*context.flow_run.tags, *tags}))
+            get_client(sync_client=True).update_flow_run(
+                context.flow_run.id, tags=sorted({*context.flow_run.tags, *tags})
+            )

@@ -13,7 +13,7 @@ from data_catalog.settings import overridden, parse
 from flows.artifacts import key, show_runs
 from flows.build import build as build_catalog
 from flows.events import tag_run
-from flows.report import write_report
+from flows.pages.run import write_report
 from flows.train import Processes, check
 from flows.train import train as train_one
 from pipeline.config import Build
@@ -47,7 +47,9 @@ def experiment(
         UserError: there is no variant, or a variant's settings do not fit; said before anything is trained.
     """
     if not variants:
-        raise UserError('variants: found none, expected at least one, such as {"natural": ["mixture.mixer=natural"]}')
+        raise UserError(
+            'variants: found none, expected at least one, such as {"natural": ["mixture.mixer=natural"]}'
+        )
     tag_run("clustermix", "experiment", config.out.name)
     if catalog is not None:
         config = config.model_copy(update={"catalog": catalog.out})
@@ -62,7 +64,9 @@ def experiment(
     return str(config.out)
 
 
-def members(config: Train, variants: Mapping[str, tuple[str, ...]], seeds: tuple[int, ...] = ()) -> list[Train]:
+def members(
+    config: Train, variants: Mapping[str, tuple[str, ...]], seeds: tuple[int, ...] = ()
+) -> list[Train]:
     """The configs of the runs, a variant's seeds one after the other.
 
     Raises:
@@ -72,7 +76,10 @@ def members(config: Train, variants: Mapping[str, tuple[str, ...]], seeds: tuple
     for name, overrides in variants.items():
         for seed in seeds or (None,):
             out = config.out / "runs" / (name if seed is None else f"{name}-{seed}")
-            own = [f"out={json.dumps(str(out), ensure_ascii=False)}", *([] if seed is None else [f"seed={seed}"])]
+            own = [
+                f"out={json.dumps(str(out), ensure_ascii=False)}",
+                *([] if seed is None else [f"seed={seed}"]),
+            ]
             tree = overridden(config.model_dump(mode="json"), [*overrides, *own])
             found.append(parse(Train, tree, f"variant {name}"))
     return found

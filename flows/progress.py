@@ -5,7 +5,15 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from time import perf_counter
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 console = Console(stderr=True)
 SHORT = 1.0  # seconds: what is over by then says nothing afterwards, where it says so at all
@@ -16,11 +24,17 @@ def rate(done: float, seconds: float, unit: str) -> str:
     if done <= 0 or seconds <= 0:
         return ""
     each = done / seconds
-    return f"{each:,.{0 if each >= 100 else 1}f} {unit}/s" if each >= 0.5 else f"{60 * each:,.1f} {unit}/min"
+    return (
+        f"{each:,.{0 if each >= 100 else 1}f} {unit}/s"
+        if each >= 0.5
+        else f"{60 * each:,.1f} {unit}/min"
+    )
 
 
 @contextmanager
-def bar(name: str, total: int, unit: str = "parts", quiet: bool = False) -> Iterator[Callable[[int, str], None]]:
+def bar(
+    name: str, total: int, unit: str = "parts", quiet: bool = False
+) -> Iterator[Callable[[int, str], None]]:
     """Yield `advance(steps, note)`. A terminal shows what is done, the rate and the time that remains.
 
     Args:
@@ -31,7 +45,9 @@ def bar(name: str, total: int, unit: str = "parts", quiet: bool = False) -> Iter
     done, last = 0, ""
 
     def beside(note: str) -> str:
-        return ", ".join(text for text in (rate(done, perf_counter() - started, unit), note) if text)
+        return ", ".join(
+            text for text in (rate(done, perf_counter() - started, unit), note) if text
+        )
 
     if console.is_terminal:
         columns = (
@@ -62,7 +78,11 @@ def bar(name: str, total: int, unit: str = "parts", quiet: bool = False) -> Iter
     yield count
     seconds = perf_counter() - started
     if not quiet or seconds >= SHORT:
-        line = ", ".join(text for text in (f"{name}: {done:,} of {total:,} in {seconds:.1f} s", beside(last)) if text)
+        line = ", ".join(
+            text
+            for text in (f"{name}: {done:,} of {total:,} in {seconds:.1f} s", beside(last))
+            if text
+        )
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -8,7 +8,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 
 from data_catalog.errors import AccountingError, UserError
 from flows.environment import prepare
-from flows.tether import tether
+from flows.parent_watch import tether
 
 Runner = Literal["threads", "processes", "dask", "ray"]
 RUNNERS = get_args(Runner)
@@ -30,7 +30,9 @@ def task_runner(name: Runner = "threads", workers: int | None = None) -> TaskRun
         case "dask":
             from prefect_dask import DaskTaskRunner  # noqa: PLC0415
 
-            return DaskTaskRunner(cluster_kwargs={"n_workers": workers or os.cpu_count(), "threads_per_worker": 1})
+            return DaskTaskRunner(
+                cluster_kwargs={"n_workers": workers or os.cpu_count(), "threads_per_worker": 1}
+            )
         case "ray":
             from prefect_ray import RayTaskRunner  # noqa: PLC0415
 

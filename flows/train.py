@@ -14,12 +14,12 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
 from data_catalog.errors import TrainingError, UserError
-from data_catalog.manifest import read_manifest
+from data_catalog.format.manifest import read_manifest
 from data_catalog.suggest import suggestion
 from flows.artifacts import progress, show_runs
 from flows.events import run_finished, tag_run
+from flows.pages.run import write_report
 from flows.progress import bar, console
-from flows.report import write_report
 from flows.runners import worth_a_retry
 from trainer.config import Train
 
@@ -50,17 +50,32 @@ def train(config: Train, processes: Processes = 1, accept: tuple[Accepted, ...] 
     check(config)
     tag_run("clustermix", "train", config.catalog.name, config.mixture.mixer)
     with tags(config.catalog.name):
-        launch.with_options(task_run_name=f"train {config.mixture.mixer}")(config, processes, accept)
-    show_runs(f"run-{config.out.name}", [config.out], write_report([config.out], config.out / "report.html", config.catalog))
+        launch.with_options(task_run_name=f"train {config.mixture.mixer}")(
+            config, processes, accept
+        )
+    show_runs(
+        f"run-{config.out.name}",
+        [config.out],
+        write_report([config.out], config.out / "report.html", config.catalog),
+    )
     run_finished(config.out)
     return str(config.out)
 
 
-@task(tags={"clustermix", "clustermix-train"}, retries=2, retry_delay_seconds=5, retry_condition_fn=worth_a_retry, cache_policy=NO_CACHE)
+@task(
+    tags={"clustermix", "clustermix-train"},
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=worth_a_retry,
+    cache_policy=NO_CACHE,
+)
 def launch(config: Train, processes: int, accept: Sequence[str]) -> None:
     """The trainer, from its start or its last checkpoint to the end of the run. Told to stop, it saves a checkpoint first."""
     metrics = config.out / "metrics.jsonl"
-    with TemporaryDirectory(prefix="clustermix-") as folder, (Path(folder) / "output").open("w+") as output:
+    with (
+        TemporaryDirectory(prefix="clustermix-") as folder,
+        (Path(folder) / "output").open("w+") as output,
+    ):
         resolved = Path(folder) / "config.toml"
         resolved.write_text(as_toml(config), encoding="utf-8")
         process = start(command(resolved, processes, accept), output)
@@ -75,7 +90,10 @@ def launch(config: Train, processes: int, accept: Sequence[str]) -> None:
                     shown = max(step, shown)
         finally:
             if process.poll() is None:
-                console.print("stopping: the trainer finishes its step and saves a checkpoint", highlight=False)
+                console.print(
+                    "stopping: the trainer finishes its step and saves a checkpoint",
+                    highlight=False,
+                )
                 process.terminate()
                 process.wait()
         if process.returncode:
@@ -85,15 +103,26 @@ def launch(config: Train, processes: int, accept: Sequence[str]) -> None:
 
 def command(config: Path, processes: int, accept: Sequence[str] = ()) -> list[str]:
     """`python -m trainer CONFIG`, or `torchrun -m trainer CONFIG` for several processes; with this Python, and tied to this process."""
-    torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"] if processes > 1 else []
+    torchrun = (
+        ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+        if processes > 1
+        else []
+    )
     changed = [word for what in accept for word in ("--accept", str(what))]
-    return [sys.executable, "-m", "flows.tether", *torchrun, "trainer", str(config), *changed]
+    return [sys.executable, "-m", "flows.parent_watch", *torchrun, "trainer", str(config), *changed]
 
 
 def start(arguments: Sequence[str], output: IO[Any]) -> "subprocess.Popen[str]":
     """In a process group of its own: Ctrl-C on a terminal is for us, and the trainer gets a SIGTERM, which it obeys with a checkpoint."""
     environment = {"PET_SHUTDOWN_TIMEOUT": GRACE_SECONDS, **os.environ}
-    return subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT, text=True, process_group=0, env=environment)
+    return subprocess.Popen(
+        arguments,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+        env=environment,
+    )
 
 
 def has_ended(process: "subprocess.Popen[str]") -> bool:
@@ -142,7 +171,9 @@ def check(settings: Train) -> None:
         raise UserError(f"target {settings.target}: not in {settings.catalog}; {hint}")
     level = settings.mixture.level
     if level is not None and level not in manifest["granularities"]:
-        raise UserError(f"mixture.level {level}: {settings.catalog} has levels {manifest['granularities']}")
+        raise UserError(
+            f"mixture.level {level}: {settings.catalog} has levels {manifest['granularities']}"
+        )
 
 
 def _latest(metrics: Path) -> tuple[int, str]:

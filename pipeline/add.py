@@ -9,31 +9,31 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.errors import UserError
-from data_catalog.identity import Identity
-from data_catalog.layout import Layout
-from data_catalog.manifest import fingerprint, read_manifest
+from data_catalog.format.encoder_identity import Identity
+from data_catalog.format.layout import Layout
+from data_catalog.format.manifest import fingerprint, read_manifest
 from data_catalog.settings import parse
-from pipeline.catalog import final_verdicts
-from pipeline.cluster import assign_part
+from pipeline.cluster.stage import assign_part
 from pipeline.config import Addition, Build
-from pipeline.dedup.decide import dedup
 from pipeline.dedup.exact import target_digests
 from pipeline.dedup.semantic import drop_near, near_part
 from pipeline.dedup.signatures import sign_part
-from pipeline.description.describe import describe_part
-from pipeline.description.domains import describe_domains
+from pipeline.dedup.stage import dedup
+from pipeline.describe.domains import describe_domains
+from pipeline.describe.stage import describe_part
 from pipeline.distribution import target_part
-from pipeline.embed import embed_part
-from pipeline.encoding.identity import identify
+from pipeline.embed.identity import identify
+from pipeline.embed.stage import embed_part
 from pipeline.parts import Part, sole_builder
-from pipeline.quality.judge import judge_part
+from pipeline.publish.existing_catalog import Standing
+from pipeline.publish.next_version import publish_next
+from pipeline.publish.stage import final_verdicts
+from pipeline.quality.stage import judge_part
 from pipeline.run import Each, one_by_one
-from pipeline.shard import shard_part, sort_part
-from pipeline.source import plan, read_shard
-from pipeline.sources.documents import Shard
-from pipeline.store.next_version import publish_next
-from pipeline.store.standing import Standing
-from pipeline.targets import check_targets
+from pipeline.shard.stage import shard_part, sort_part
+from pipeline.source.documents import Shard
+from pipeline.source.stage import plan, read_shard
+from pipeline.source.targets import check_targets
 
 log = logging.getLogger(__name__)
 
@@ -47,18 +47,32 @@ def add(root: Path, addition: Addition, each: Each = one_by_one) -> Path:
     with sole_builder(Layout(root).work):
         manifest = read_manifest(root)
         if lost := manifest.get("left_out"):
-            raise UserError(f"{root}: was fetched without {', '.join(lost)}; `clustermix fetch catalog` brings them, then add to it")
+            raise UserError(
+                f"{root}: was fetched without {', '.join(lost)}; `clustermix fetch catalog` brings them, then add to it"
+            )
         standing = Standing(Layout(root, manifest["version"]), manifest)
         config, shards = check(standing, addition)
-        inputs = ([shard.identity() for shard in shards], config.all_targets(), target_digests(config))
+        inputs = (
+            [shard.identity() for shard in shards],
+            config.all_targets(),
+            target_digests(config),
+        )
         key = fingerprint("addition", addition.quality, addition.dedup, inputs)
         if any(earlier["fingerprint"] == key for earlier in manifest["additions"]):
             log.warning("%s: this was added before, nothing to do", root)
             return root
-        if taken := sorted({target.name for target in config.all_targets()} & set(manifest["targets"])):
-            raise UserError(f"target {taken[0]}: {root} has a target of this name; give the new one another")
-        stages, targets, description = _stages(standing, config, shards, each, Layout(root).work / f"add-{key[:12]}")
-        publish_next(standing, config, stages, targets, description, {"fingerprint": key, "config": addition})
+        if taken := sorted(
+            {target.name for target in config.all_targets()} & set(manifest["targets"])
+        ):
+            raise UserError(
+                f"target {taken[0]}: {root} has a target of this name; give the new one another"
+            )
+        stages, targets, description = _stages(
+            standing, config, shards, each, Layout(root).work / f"add-{key[:12]}"
+        )
+        publish_next(
+            standing, config, stages, targets, description, {"fingerprint": key, "config": addition}
+        )
         return root
 
 
@@ -66,10 +80,16 @@ def check(standing: Standing, addition: Addition) -> tuple[Build, list[Shard]]:
     """The catalog's own config with what is to be added, and the pieces of the new documents; see `add` for the errors."""
     root, manifest = standing.layout.root, standing.manifest
     base = parse(Build, {**manifest["config"], "out": str(root)}, str(root / "catalog.json"))
-    asked = {name: getattr(addition, name) for name in ("quality", "dedup", "targets", "targets_below")}
-    config = base.model_copy(update={**asked, "source": addition.source or base.source, "labels": None})
+    asked = {
+        name: getattr(addition, name) for name in ("quality", "dedup", "targets", "targets_below")
+    }
+    config = base.model_copy(
+        update={**asked, "source": addition.source or base.source, "labels": None}
+    )
     if addition.source is None and not config.all_targets():
-        raise UserError("nothing to add: expected a source, targets or both; name them in the config")
+        raise UserError(
+            "nothing to add: expected a source, targets or both; name them in the config"
+        )
     check_targets(config)
     here, there = identify(config.embed), Identity.model_validate(manifest["encoder"])
     if here.comparable != there.comparable:
@@ -95,29 +115,77 @@ def _stages(
     stages: dict[str, Sequence[Part]] = {}
     runs: list[Part] = []
     if shards:
-        sources = each("source", read_shard, [(shard, at("source", shard), config) for shard in shards])
-        judged = each("quality", judge_part, [(part, at("quality", part), config) for part in sources])
+        sources = each(
+            "source", read_shard, [(shard, at("source", shard), config) for shard in shards]
+        )
+        judged = each(
+            "quality", judge_part, [(part, at("quality", part), config) for part in sources]
+        )
         pairs = list(zip(shards, sources, strict=True))
         near = "minhash" in config.dedup.tiers
-        signed = each("sign", sign_part, [(shard, part, at("sign", part), config) for shard, part in pairs]) if near else []
+        signed = (
+            each(
+                "sign",
+                sign_part,
+                [(shard, part, at("sign", part), config) for shard, part in pairs],
+            )
+            if near
+            else []
+        )
         known = (standing.known(work / "known"),)
         [unique] = each("dedup", dedup, [(sources, judged, signed, at("dedup"), config, known)])
-        embedded = each("embed", embed_part, [(part, unique, at("embed", part), config) for part in sources])
-        assigned = each("assign", assign_part, [(part, tree, at("assign", part), config) for part in embedded])
-        stages = {"source": sources, "quality": judged, "dedup": [unique], "embed": embedded, "assign": assigned}
+        embedded = each(
+            "embed", embed_part, [(part, unique, at("embed", part), config) for part in sources]
+        )
+        assigned = each(
+            "assign", assign_part, [(part, tree, at("assign", part), config) for part in embedded]
+        )
+        stages = {
+            "source": sources,
+            "quality": judged,
+            "dedup": [unique],
+            "embed": embedded,
+            "assign": assigned,
+        }
         if "semantic" in config.dedup.tiers:
-            close = each("near", near_part, [(top, embedded, assigned, top_at("near", top), levels) for top in tops])
-            stages["semantic"] = each("semantic", drop_near, [(close, sources, unique, at("semantic"), config)])
+            close = each(
+                "near",
+                near_part,
+                [(top, embedded, assigned, top_at("near", top), levels) for top in tops],
+            )
+            stages["semantic"] = each(
+                "semantic", drop_near, [(close, sources, unique, at("semantic"), config)]
+            )
         final = final_verdicts(stages)
-        calls = [(s, j, unique, final, a, tokenizer, at("sort", s), config) for s, j, a in zip(sources, judged, assigned, strict=True)]
+        calls = [
+            (s, j, unique, final, a, tokenizer, at("sort", s), config)
+            for s, j, a in zip(sources, judged, assigned, strict=True)
+        ]
         runs = each("sort", sort_part, calls)
         stages["sort"] = runs
     firsts = [standing.next_part(top) for top in tops]
-    stored = each("shard", shard_part, [(top, runs, top_at("shard", top), config, levels, firsts[top]) for top in tops])
-    targets = each("targets", target_part, [(target, tree, tokenizer, at("targets", target), config) for target in config.all_targets()])
+    stored = each(
+        "shard",
+        shard_part,
+        [(top, runs, top_at("shard", top), config, levels, firsts[top]) for top in tops],
+    )
+    targets = each(
+        "targets",
+        target_part,
+        [
+            (target, tree, tokenizer, at("targets", target), config)
+            for target in config.all_targets()
+        ],
+    )
     earlier = [standing.stored(top, top_at("standing", top)) for top in tops]
     both = list(zip(earlier, stored, strict=True))
-    described = each("describe", describe_part, [(list(both[top]), top_at("describe", top), levels) for top in tops])
+    described = each(
+        "describe",
+        describe_part,
+        [(list(both[top]), top_at("describe", top), levels) for top in tops],
+    )
     everything = [part for pair in both for part in pair]
-    [description] = each("domains", describe_domains, [(described, everything, tree, at("domains"), config, levels)])
+    [description] = each(
+        "domains", describe_domains, [(described, everything, tree, at("domains"), config, levels)]
+    )
     return {**stages, "shard": stored}, targets, description

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from data_catalog.layout import Levels
+from data_catalog.format.layout import Levels
 from data_catalog.settings import Settings
-from pipeline.sources.location import Location
+from pipeline.location import Location
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -21,7 +21,11 @@ class Rpv2(Settings):
     path: Location  # the tree's folder, or its URL
     snapshots: tuple[str, ...] = ()  # empty: all
     languages: tuple[str, ...] = ()  # empty: all
-    buckets: tuple[Literal["head", "middle", "tail"], ...] = ("head", "middle", "tail")  # head: most like Wikipedia
+    buckets: tuple[Literal["head", "middle", "tail"], ...] = (
+        "head",
+        "middle",
+        "tail",
+    )  # head: most like Wikipedia
     max_shards: int | None = Field(default=None, ge=1)  # the first so many; None: all
 
 
@@ -61,8 +65,12 @@ class Text(Settings):
 
     kind: Literal["text"]  # names this kind of source
     path: Location  # a file or a folder
-    suffixes: tuple[Suffix, ...] = Field(default=(".txt", ".text", ".md", ".rst"), min_length=1)  # in lower case; upper case is found too
-    piece_characters: int = Field(default=8_000, ge=500)  # a longer file is cut, at the ends of paragraphs
+    suffixes: tuple[Suffix, ...] = Field(
+        default=(".txt", ".text", ".md", ".rst"), min_length=1
+    )  # in lower case; upper case is found too
+    piece_characters: int = Field(
+        default=8_000, ge=500
+    )  # a longer file is cut, at the ends of paragraphs
 
 
 class Dataset(Settings):
@@ -80,7 +88,9 @@ class PythonDocs(Settings):
     """Docstrings and bundled documentation of the installed Python packages and the standard library."""
 
     kind: Literal["python-docs"]  # names this kind of source
-    packages: tuple[str, ...] = ()  # empty: a fixed list of large packages, as far as they are installed, and the standard library
+    packages: tuple[
+        str, ...
+    ] = ()  # empty: a fixed list of large packages, as far as they are installed, and the standard library
     max_documents: int = Field(default=24_000, ge=1)  # most to read
     min_characters: int = 300  # shorter texts are passed over
     held_out_share: Share = 0.3  # of the files of modules that a target names
@@ -90,20 +100,28 @@ class Target(Settings):
     """A specialised set, and the basis distributions made from it. Its documents are never part of the corpus."""
 
     name: Name  # what it is called in the catalog, in trainings and on pages
-    path: Location | None = None  # JSON lines or Parquet, else plain text: a file, or a folder searched for them; test* is the test split
+    path: Location | None = (
+        None  # JSON lines or Parquet, else plain text: a file, or a folder searched for them; test* is the test split
+    )
     columns: Columns = Columns()  # of JSON lines and Parquet
     dataset: Dataset | None = None  # what `datasets` can stream
     modules: tuple[str, ...] = ()  # for python-docs: module prefixes, e.g. "scipy.stats"
-    max_documents: int | None = Field(default=None, ge=1)  # the first so many of the dataset; None: all
+    max_documents: int | None = Field(
+        default=None, ge=1
+    )  # the first so many of the dataset; None: all
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Target":
         if self.path is None and self.columns != Columns():  # a form writes every default out
-            raise ValueError("columns are of the path's files; a dataset has its own, as dataset.columns")
+            raise ValueError(
+                "columns are of the path's files; a dataset has its own, as dataset.columns"
+            )
         if self.dataset is None and self.max_documents is not None:
             raise ValueError("max_documents is for a dataset; of a path, all files are read")
         if sum((self.path is not None, self.dataset is not None, bool(self.modules))) != 1:
-            raise ValueError("give one of path (JSON lines, Parquet or plain text), dataset and modules (python-docs)")
+            raise ValueError(
+                "give one of path (JSON lines, Parquet or plain text), dataset and modules (python-docs)"
+            )
         return self
 
 
@@ -122,9 +140,13 @@ class Bounds(Settings):
 
 
 class Quality(Settings):
-    preset: Literal["gopher", "together", "c4", "lucie", "none"] = "none"  # the rules; `clustermix quality` prints them
+    preset: Literal["gopher", "together", "c4", "lucie", "none"] = (
+        "none"  # the rules; `clustermix quality` prints them
+    )
     thresholds: dict[str, Bounds] = Field(default_factory=dict)  # by rule, over the preset's
-    compute: Literal["missing", "never"] = "missing"  # signals of documents that the source ships none for
+    compute: Literal["missing", "never"] = (
+        "missing"  # signals of documents that the source ships none for
+    )
 
 
 def _shipped_similarity(value: float) -> float:
@@ -136,31 +158,58 @@ def _shipped_similarity(value: float) -> float:
 class Dedup(Settings):
     """Tiers, in their order of work; empty: every readable document stays."""
 
-    tiers: tuple[Tier, ...] = ("digest",)  # drop what the corpus's own list names, exact copies, near copies, what is alike as vectors
-    similarity: Annotated[float, AfterValidator(_shipped_similarity)] = 0.7  # minhash: Jaccard of 13-word shingles that the bands aim at
-    cosine: float = Field(default=0.95, ge=0.8, le=1)  # semantic: of two embeddings in one domain; smaller ones are not kept
+    tiers: tuple[Tier, ...] = (
+        "digest",
+    )  # drop what the corpus's own list names, exact copies, near copies, what is alike as vectors
+    similarity: Annotated[float, AfterValidator(_shipped_similarity)] = (
+        0.7  # minhash: Jaccard of 13-word shingles that the bands aim at
+    )
+    cosine: float = Field(
+        default=0.95, ge=0.8, le=1
+    )  # semantic: of two embeddings in one domain; smaller ones are not kept
 
 
 class Embed(Settings):
-    model: str = "all-MiniLM-L6-v2"  # installed package's model, a folder, or a name on the Hugging Face hub
-    sha256: str | None = None  # of model.safetensors; None: the known one for all-MiniLM-L6-v2, unchecked for others
+    model: str = (
+        "all-MiniLM-L6-v2"  # installed package's model, a folder, or a name on the Hugging Face hub
+    )
+    sha256: str | None = (
+        None  # of model.safetensors; None: the known one for all-MiniLM-L6-v2, unchecked for others
+    )
     max_tokens: int = Field(default=256, ge=8)  # of a document, or of each window
-    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"  # auto: bfloat16 where backend and processor have it
-    batch_tokens: int | None = Field(default=None, ge=256)  # padding included; None: what suits the device
-    text: Literal["head", "windows"] = "head"  # the first max_tokens tokens; or the mean over the first windows of that many
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = (
+        "auto"  # auto: bfloat16 where backend and processor have it
+    )
+    batch_tokens: int | None = Field(
+        default=None, ge=256
+    )  # padding included; None: what suits the device
+    text: Literal["head", "windows"] = (
+        "head"  # the first max_tokens tokens; or the mean over the first windows of that many
+    )
     windows: int = Field(default=4, ge=2)  # most windows of a document that are embedded
     backend: Literal["torch", "onnx", "openvino"] = "torch"  # what runs the encoder
 
 
 class Cluster(Settings):
-    granularities: tuple[int, ...] = (64, 4096)  # domains of each level, coarse to fine; each number divides the next
-    unsupported: Literal["cap", "refuse"] = "cap"  # a level with fewer than min_points documents a cell
+    granularities: tuple[int, ...] = (
+        64,
+        4096,
+    )  # domains of each level, coarse to fine; each number divides the next
+    unsupported: Literal["cap", "refuse"] = (
+        "cap"  # a level with fewer than min_points documents a cell
+    )
     min_points: int = 39  # documents a cell that a level needs
-    sample: int | None = Field(default=None, ge=1)  # most vectors that training sees; None: 64 a leaf, and at least two million
+    sample: int | None = Field(
+        default=None, ge=1
+    )  # most vectors that training sees; None: 64 a leaf, and at least two million
     iterations: int = 20  # of k-means, in each cell
     beam: int = Field(default=8, ge=1)  # most parents an assignment follows down the tree
-    least_share: float = Field(default=0, ge=0, lt=1)  # of a parent's vectors divided by its children: smaller cells are merged; 0: any
-    most_share: float | None = Field(default=None, gt=1)  # of the same: larger cells are split; None: any
+    least_share: float = Field(
+        default=0, ge=0, lt=1
+    )  # of a parent's vectors divided by its children: smaller cells are merged; 0: any
+    most_share: float | None = Field(
+        default=None, gt=1
+    )  # of the same: larger cells are split; None: any
     workers: int = Field(default=0, ge=0)  # sub-trees trained at once; 0: one a core
 
     @model_validator(mode="after")
@@ -170,20 +219,28 @@ class Cluster(Settings):
 
 
 class Tokenizer(Settings):
-    path: str | None = None  # a folder with tokenizer.json or a hub name; None: train a byte-level BPE on the corpus
+    path: str | None = (
+        None  # a folder with tokenizer.json or a hub name; None: train a byte-level BPE on the corpus
+    )
     vocabulary: int = 8_192  # token ids of a tokenizer that is trained
     sample_characters: int = 20_000_000  # most characters that its training sees
 
 
 class Store(Settings):
-    file_megabytes: int = Field(default=256, ge=1, le=1_024)  # of documents in memory: of a file of the store, and of a sorted run
+    file_megabytes: int = Field(
+        default=256, ge=1, le=1_024
+    )  # of documents in memory: of a file of the store, and of a sorted run
 
 
 class Distributions(Settings):
     """How basis distributions are made."""
 
-    smoothing: float = Field(default=0, ge=0)  # documents' worth of the parent domain's shape added to a hard histogram (Dirichlet)
-    temperature: float = Field(default=0.05, gt=0)  # distance form: of squared distances between unit vectors, 0 to 4
+    smoothing: float = Field(
+        default=0, ge=0
+    )  # documents' worth of the parent domain's shape added to a hard histogram (Dirichlet)
+    temperature: float = Field(
+        default=0.05, gt=0
+    )  # distance form: of squared distances between unit vectors, 0 to 4
     nearest: int = Field(default=16, ge=1)  # distance form: centroids each document looks at
 
 
@@ -194,7 +251,9 @@ class Labels(Settings):
     column: str  # the one that holds the labels
 
 
-AnySource = Annotated[Rpv2 | Jsonl | Parquet | Text | Dataset | PythonDocs, Field(discriminator="kind")]
+AnySource = Annotated[
+    Rpv2 | Jsonl | Parquet | Text | Dataset | PythonDocs, Field(discriminator="kind")
+]
 
 
 class Build(Settings):
@@ -214,7 +273,11 @@ class Build(Settings):
     targets_below: Location | None = None  # each folder below it is a target too
 
     def all_targets(self) -> tuple[Target, ...]:
-        below = sorted(path for path in self.targets_below.iterdir() if path.is_dir()) if self.targets_below else []
+        below = (
+            sorted(path for path in self.targets_below.iterdir() if path.is_dir())
+            if self.targets_below
+            else []
+        )
         return (*self.targets, *(Target(name=path.name, path=path) for path in below))
 
 

@@ -10,27 +10,30 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from data_catalog import tables
 from data_catalog.errors import UserError
-from data_catalog.layout import Levels
-from data_catalog.manifest import fingerprint, write_json
-from data_catalog.mixture import effective_number
-from data_catalog.records import Account, Tally
-from data_catalog.tokens import write_tokens
-from pipeline.cluster import Tree, assign, load_tree
+from data_catalog.format import tables
+from data_catalog.format.accounts import Account, Tally
+from data_catalog.format.distributions import effective_number
+from data_catalog.format.layout import Levels
+from data_catalog.format.manifest import fingerprint, write_json
+from data_catalog.format.tokens import write_tokens
+from pipeline.cluster.kmeans import nearest_few
+from pipeline.cluster.stage import Tree, assign, load_tree
 from pipeline.config import Build, Distributions, Target
-from pipeline.encoding.encoder import identify, load
+from pipeline.embed.encoder import identify, load
 from pipeline.parts import Part, make_part
-from pipeline.targets import read_target
-from pipeline.tokenize import encode
-from pipeline.tree.kmeans import nearest_few
+from pipeline.shard.tokenize import encode
+from pipeline.source.targets import read_target
 
 VERSION = 2
 MAIN = 5  # domains of a target that `target_table` names
 
 
 def smooth(
-    counts: Float[np.ndarray, " leaves"], corpus: Float[np.ndarray, " leaves"], levels: Levels, pseudo_documents: float
+    counts: Float[np.ndarray, " leaves"],
+    corpus: Float[np.ndarray, " leaves"],
+    levels: Levels,
+    pseudo_documents: float,
 ) -> dict[int, Float[np.ndarray, " domains"]]:
     """Share of the documents in each domain (importance sampling's histogram), by level; each sums to 1.
 
@@ -47,12 +50,17 @@ def smooth(
     above: Float[np.ndarray, " parents"] = np.ones(1)
     found = {}
     for k in levels.granularities:
-        n, tokens = (values.reshape(k, -1).sum(axis=1).reshape(len(above), -1) for values in (counts, corpus))
+        n, tokens = (
+            values.reshape(k, -1).sum(axis=1).reshape(len(above), -1) for values in (counts, corpus)
+        )
         in_parent = tokens.sum(axis=1, keepdims=True)
         s = np.where(in_parent > 0, pseudo_documents, 0.0)
         numerator = n + s * tokens / np.maximum(in_parent, 1)
         denominator = n.sum(axis=1, keepdims=True) + s
-        above = (above[:, None] * np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)).ravel()
+        above = (
+            above[:, None]
+            * np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+        ).ravel()
         found[k] = above
     return found
 
@@ -79,7 +87,13 @@ def by_distance(
 def to_table(name: str, kind: str, level: int, weights: Float[np.ndarray, " domains"]) -> pa.Table:
     domains = np.flatnonzero(weights > 0)
     n = len(domains)
-    columns = {"name": [name] * n, "kind": [kind] * n, "level": [level] * n, "domain": domains, "weight": weights[domains]}
+    columns = {
+        "name": [name] * n,
+        "kind": [kind] * n,
+        "level": [level] * n,
+        "domain": domains,
+        "weight": weights[domains],
+    }
     return pa.table(columns, schema=tables.DISTRIBUTIONS)
 
 
@@ -90,7 +104,9 @@ def corpus_distributions(levels: Levels, train_tokens: Int[np.ndarray, " leaves"
         UserError: there are no training tokens.
     """
     if not train_tokens.any():
-        raise UserError("held_out_share: every document falls into the held-out split, none is left to train on; take 0, or more documents")
+        raise UserError(
+            "held_out_share: every document falls into the held-out split, none is left to train on; take 0, or more documents"
+        )
     rows = []
     for k in levels.granularities:
         sizes = train_tokens.reshape(k, -1).sum(axis=1)
@@ -117,23 +133,36 @@ def all_distributions(
         counts = np.bincount(leaves, minlength=levels.leaves).astype(np.float64)
         smoothed = smooth(counts, train_tokens.astype(np.float64), levels, config.smoothing)
         rows += [to_table(name, "hard", k, weights) for k, weights in smoothed.items()]
-        rows.append(distances.filter(pc.and_(pc.equal(distances["name"], name), pc.equal(distances["kind"], "distance"))))
+        rows.append(
+            distances.filter(
+                pc.and_(pc.equal(distances["name"], name), pc.equal(distances["kind"], "distance"))
+            )
+        )
     return pa.concat_tables(rows)
 
 
-def target_table(targets: Mapping[str, pa.Table], distributions: pa.Table, domains: pa.Table, levels: Levels) -> pa.Table:
+def target_table(
+    targets: Mapping[str, pa.Table], distributions: pa.Table, domains: pa.Table, levels: Levels
+) -> pa.Table:
     """tables.TARGETS: one row a target set; `targets` as tables.TARGET by name, the others as in the catalog.
 
     A document is out of distribution if it lies farther from its leaf's centroid than 95 % of the corpus's documents of that leaf,
     or if the leaf has none: of documents like the corpus's it is 5 %.
     """
     leaves = domains.filter(pc.equal(domains["level"], levels.leaves))
-    far = np.array([quantiles[-1] if quantiles else -np.inf for quantiles in leaves["distance_quantiles"].to_pylist()])
+    far = np.array(
+        [
+            quantiles[-1] if quantiles else -np.inf
+            for quantiles in leaves["distance_quantiles"].to_pylist()
+        ]
+    )
     rows = []
     for name, documents in targets.items():
         distance = documents["distance"].to_numpy()
         splits = Counter(documents["split"].to_pylist())
-        mine = distributions.filter(pc.and_(pc.equal(distributions["name"], name), pc.equal(distributions["kind"], "hard")))
+        mine = distributions.filter(
+            pc.and_(pc.equal(distributions["name"], name), pc.equal(distributions["kind"], "hard"))
+        )
         weights = {k: mine.filter(pc.equal(mine["level"], k)) for k in levels.granularities}
         finest = weights[levels.leaves].sort_by([("weight", "descending"), ("domain", "ascending")])
         rows.append(
@@ -144,14 +173,18 @@ def target_table(targets: Mapping[str, pa.Table], distributions: pa.Table, domai
                 "tokens": pc.sum(documents["tokens"]).as_py(),
                 "mean_distance": float(distance.mean(dtype=np.float64)),
                 "out_of_distribution": float((distance > far[documents["leaf"].to_numpy()]).mean()),
-                "effective_domains": [effective_number(table["weight"].to_numpy()) for table in weights.values()],
+                "effective_domains": [
+                    effective_number(table["weight"].to_numpy()) for table in weights.values()
+                ],
                 "main_domains": finest["domain"].to_pylist()[:MAIN],
             }
         )
     return pa.Table.from_pylist(rows, tables.TARGETS)
 
 
-def target_part(target: Target, tree_part: Part, tokenizer: Part, folder: Path, config: Build) -> Part:
+def target_part(
+    target: Target, tree_part: Part, tokenizer: Part, folder: Path, config: Build
+) -> Part:
     """Embed, place and tokenize one target set, and describe its `align` split by distributions at every level.
 
     Only the `align` split shapes a distribution: what the target is judged on never does.
@@ -165,32 +198,64 @@ def target_part(target: Target, tree_part: Part, tokenizer: Part, folder: Path, 
         tree = load_tree(tree_part.folder)
         leaf, distance = assign(x, tree, config.cluster.beam)
         ids = encode(texts, tokenizer)
-        table = documents.append_column("leaf", pa.array(leaf)).append_column("distance", pa.array(distance))
+        table = documents.append_column("leaf", pa.array(leaf)).append_column(
+            "distance", pa.array(distance)
+        )
         table = table.append_column("tokens", pa.array(np.diff(ids.offsets.to_numpy())))
-        pq.write_table(table.select(tables.TARGET.names).cast(tables.TARGET), out / "documents.parquet", compression="zstd")
+        pq.write_table(
+            table.select(tables.TARGET.names).cast(tables.TARGET),
+            out / "documents.parquet",
+            compression="zstd",
+        )
         pq.write_table(quarantine, out / "quarantine.parquet")
         write_tokens(out / "tokens.arrow", ids)
         aligned = documents["split"].to_numpy(zero_copy_only=False) == "align"
-        pq.write_table(_own(target.name, x[aligned], leaf[aligned], tree, config.distributions), out / "distributions.parquet")
+        pq.write_table(
+            _own(target.name, x[aligned], leaf[aligned], tree, config.distributions),
+            out / "distributions.parquet",
+        )
         write_json(out / "target.json", {"name": target.name, "encoder": identity})
         kept = Tally(rows=len(texts), characters=sum(map(len, texts)))
-        failed = {reason: Tally(rows=n) for reason, n in Counter(quarantine["reason"].to_pylist()).items()}
+        failed = {
+            reason: Tally(rows=n) for reason, n in Counter(quarantine["reason"].to_pylist()).items()
+        }
         return Account(read=sum(failed.values(), kept), kept=kept, failed=failed)
 
-    texts = fingerprint(documents["doc_id"].to_pylist(), documents["text"].to_pylist(), documents["split"].to_pylist())
+    texts = fingerprint(
+        documents["doc_id"].to_pylist(),
+        documents["text"].to_pylist(),
+        documents["split"].to_pylist(),
+    )
     encoder = (identity.comparable, config.embed.precision, config.embed.backend)
     made_by = (*encoder, tree_part.fingerprint, tokenizer.fingerprint, config.cluster.beam)
-    inputs = (target.name, texts, *made_by, config.distributions.temperature, config.distributions.nearest)
+    inputs = (
+        target.name,
+        texts,
+        *made_by,
+        config.distributions.temperature,
+        config.distributions.nearest,
+    )
     return make_part(folder, fingerprint("target", VERSION, *inputs), make)
 
 
 def _own(
-    name: str, x: Float[np.ndarray, "documents dim"], leaf: Int[np.ndarray, " documents"], tree: Tree, config: Distributions
+    name: str,
+    x: Float[np.ndarray, "documents dim"],
+    leaf: Int[np.ndarray, " documents"],
+    tree: Tree,
+    config: Distributions,
 ) -> pa.Table:
     """What the target's documents alone say, the corpus left out: both kinds, without smoothing."""
     counts = np.bincount(leaf, minlength=tree.levels.leaves).astype(np.float64)
     plain = smooth(counts, np.zeros_like(counts), tree.levels, 0)
     rows = [to_table(name, "hard", k, weights) for k, weights in plain.items()]
     for k in tree.levels.granularities:
-        rows.append(to_table(name, "distance", k, by_distance(x, tree.centroids[k], config.temperature, config.nearest)))
+        rows.append(
+            to_table(
+                name,
+                "distance",
+                k,
+                by_distance(x, tree.centroids[k], config.temperature, config.nearest),
+            )
+        )
     return pa.concat_tables(rows)

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_catalog.lock import sole_holder
-from data_catalog.manifest import replacing, write_json
-from data_catalog.records import Account
+from data_catalog.format.accounts import Account
+from data_catalog.format.lock import sole_holder
+from data_catalog.format.manifest import replacing, write_json
 
 SIDECAR = "part.json"
 
@@ -43,7 +43,10 @@ def make_part(folder: Path, fingerprint: str, make: Callable[[Path], Account]) -
         temporary.mkdir()
         account = make(temporary).check(f"{folder.parent.name}/{folder.name}")
         seconds = time.perf_counter() - started
-        write_json(temporary / SIDECAR, {"fingerprint": fingerprint, "account": account, "seconds": seconds})
+        write_json(
+            temporary / SIDECAR,
+            {"fingerprint": fingerprint, "account": account, "seconds": seconds},
+        )
     return Part(folder, fingerprint, account, seconds)
 
 
@@ -54,7 +57,9 @@ def sole_builder(work: Path) -> Iterator[None]:
     Raises:
         UserError: another build is at work in the folder.
     """
-    with sole_holder(work, f"{work.parent}: another build is at work here; wait for it, or set another `out`"):
+    with sole_holder(
+        work, f"{work.parent}: another build is at work here; wait for it, or set another `out`"
+    ):
         for begun in work.glob("*/.*.tmp"):
             shutil.rmtree(begun, ignore_errors=True)
         yield
@@ -64,6 +69,11 @@ def read_part(folder: Path) -> Part | None:
     """The finished part at `folder`, or None."""
     try:
         sidecar = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
-        return Part(folder, sidecar["fingerprint"], Account.model_validate(sidecar["account"]), sidecar["seconds"])
+        return Part(
+            folder,
+            sidecar["fingerprint"],
+            Account.model_validate(sidecar["account"]),
+            sidecar["seconds"],
+        )
     except (OSError, ValueError, KeyError):
         return None

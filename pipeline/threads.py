@@ -19,7 +19,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> list[Result]:
+def in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> list[Result]:
     """`function` of each item, in the items' order, by `workers` threads (0: one a core); the first error is raised."""
     items = list(items)
     workers = min(workers or cores(), len(items))

@@ -3,8 +3,8 @@ import os
 import pytest
 
 from flows.environment import end_quietly
-from tests.browser import chromium  # noqa: F401 (a fixture)
-from tests.tiny_corpus import write_corpus
+from tests.helpers.browser import chromium  # noqa: F401 (a fixture)
+from tests.helpers.tiny_corpus import write_corpus
 
 end_quietly()
 
@@ -22,7 +22,9 @@ def prefect_server(tmp_path_factory):
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=120), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_API_URL", PREFECT_API_URL.value())  # for the commands that tests start
+        patch.setenv(
+            "PREFECT_API_URL", PREFECT_API_URL.value()
+        )  # for the commands that tests start
         yield
 
 
@@ -41,6 +43,6 @@ def built(tmp_path_factory):
 @pytest.fixture(scope="session")
 def sample_workspace(tmp_path_factory):
     """The folder that the documentation speaks of, tiny; tests work in copies of it."""
-    from tests.tiny_workspace import build_workspace
+    from tests.helpers.tiny_workspace import build_workspace
 
     return build_workspace(tmp_path_factory.mktemp("documented") / "workspace")

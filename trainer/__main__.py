@@ -17,14 +17,30 @@ STOPPED = 143  # the usual exit code of a process that SIGTERM ended: a checkpoi
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m trainer", description="Train on a catalog, from the last checkpoint if there is one.")
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer",
+        description="Train on a catalog, from the last checkpoint if there is one.",
+    )
     parser.add_argument("config", type=Path, help="a TOML file")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY.SUB=VALUE", help="change a setting")
     parser.add_argument(
-        "--accept", action="append", default=[], choices=["config", "catalog", "tokenizer"], help="go on although this changed"
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY.SUB=VALUE",
+        help="change a setting",
+    )
+    parser.add_argument(
+        "--accept",
+        action="append",
+        default=[],
+        choices=["config", "catalog", "tokenizer"],
+        help="go on although this changed",
     )
     chosen = parser.parse_args(arguments)
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a notice of every process that Python cannot filter
+    os.environ.setdefault(
+        "TORCH_CPP_LOG_LEVEL", "ERROR"
+    )  # a notice of every process that Python cannot filter
     logging.basicConfig(format="%(levelname)s %(message)s")
     try:
         config = load(Train, chosen.config, chosen.overrides)
@@ -32,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return 0 if train(config, frozenset(chosen.accept)) else STOPPED
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":  # every process finds the same mistake: one sentence is enough
+        if (
+            os.environ.get("RANK", "0") == "0"
+        ):  # every process finds the same mistake: one sentence is enough
             sys.stderr.write(f"clustermix: {error}\n")
         return 2
     except Exception as error:
@@ -43,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     code = main()
-    if "RANK" in os.environ:  # one of several: the ends of torch's communication objects can wait for each other for ever
+    if (
+        "RANK" in os.environ
+    ):  # one of several: the ends of torch's communication objects can wait for each other for ever
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

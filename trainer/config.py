@@ -5,13 +5,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from data_catalog.manifest import fingerprint
+from data_catalog.format.manifest import fingerprint
 from data_catalog.settings import Settings
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Above = Annotated[float, Field(gt=0)]
-Mixer = Literal["natural", "uniform", "temperature", "static", "importance", "dga", "doge", "doremi", "odm", "ado", "replay"]
+Mixer = Literal[
+    "natural",
+    "uniform",
+    "temperature",
+    "static",
+    "importance",
+    "dga",
+    "doge",
+    "doremi",
+    "odm",
+    "ado",
+    "replay",
+]
 Scores = Literal["raw", "clipped", "cosine", "normalised"]
 Backend = Literal["exact", "ghost", "finite_difference"]
 Schedule = Literal["cosine", "constant", "wsd"]
@@ -22,7 +34,9 @@ ALIGNING = ("dga", "doge")  # those that gradients are measured for
 
 class Model(Settings):
     preset: Literal["tiny", "125m", "350m", "750m"] = "tiny"  # Llama-style, from random weights
-    path: str | None = None  # a Hugging Face folder or hub name instead: training goes on from its weights; or a config.json: random ones
+    path: str | None = (
+        None  # a Hugging Face folder or hub name instead: training goes on from its weights; or a config.json: random ones
+    )
     hidden_size: Positive | None = None  # these three change the preset
     layers: Positive | None = None  # transformer blocks
     heads: Positive | None = None  # attention heads
@@ -30,7 +44,9 @@ class Model(Settings):
     @model_validator(mode="after")
     def _one_origin(self) -> "Model":
         if self.path is not None and (self.hidden_size or self.layers or self.heads):
-            raise ValueError("hidden_size, layers and heads change a preset; a model read from path has its own")
+            raise ValueError(
+                "hidden_size, layers and heads change a preset; a model read from path has its own"
+            )
         return self
 
 
@@ -38,9 +54,13 @@ class Data(Settings):
     """What may be drawn."""
 
     version: Positive | None = None  # of the catalog; None: the newest
-    tokens_per_domain: Positive | None = None  # most tokens of a domain that are there to draw: the scarce-data setting
+    tokens_per_domain: Positive | None = (
+        None  # most tokens of a domain that are there to draw: the scarce-data setting
+    )
     max_epochs: Above | None = None  # most times over that any domain is drawn: a hard bound
-    budgets: Path | None = None  # the most tokens to draw of each domain in it: columns domain and tokens, or a JSON object
+    budgets: Path | None = (
+        None  # the most tokens to draw of each domain in it: columns domain and tokens, or a JSON object
+    )
 
 
 class Mixture(Settings):
@@ -49,26 +69,48 @@ class Mixture(Settings):
     level: Positive | None = None  # granularity of the domains; None: the finest
     kind: Literal["hard", "distance"] = "hard"  # of histogram
     names: tuple[str, ...] = ()  # basis distributions; empty: all of this kind, natural and uniform
-    temperature: Above = 2.0  # of "temperature": weights in proportion to tokens ** (1 / temperature)
-    file: Path | None = None  # of "static": columns domain (or name) and weight; of "replay": the folder of a run, or its weights.parquet
-    reference: Path | None = None  # of "doremi": the model (a run's model/ folder) whose losses are subtracted
-    start: str | None = None  # member that has half of the first weights, the rest shared evenly; None: all alike
+    temperature: Above = (
+        2.0  # of "temperature": weights in proportion to tokens ** (1 / temperature)
+    )
+    file: Path | None = (
+        None  # of "static": columns domain (or name) and weight; of "replay": the folder of a run, or its weights.parquet
+    )
+    reference: Path | None = (
+        None  # of "doremi": the model (a run's model/ folder) whose losses are subtracted
+    )
+    start: str | None = (
+        None  # member that has half of the first weights, the rest shared evenly; None: all alike
+    )
     eta: Above | None = None  # step of the mirror ascent; None: the mixer's published one
-    ema: Annotated[float, Field(gt=0, le=1)] = 0.1  # share of the new weights in the moving average; 1: no average
+    ema: Annotated[float, Field(gt=0, le=1)] = (
+        0.1  # share of the new weights in the moving average; 1: no average
+    )
     scores: Scores = "clipped"  # how gradients are compared; see docs/training.md
-    toward: Literal["target", "members"] = "target"  # of "doge": gradients are compared with the target's, or with the members' sum
+    toward: Literal["target", "members"] = (
+        "target"  # of "doge": gradients are compared with the target's, or with the members' sum
+    )
     preconditioned: bool = False  # the target's gradient as AdamW would step along it
     most_change: Above | None = None  # cap on KL(new weights || old) of one update, nats
-    floor: Annotated[float, Field(ge=0, lt=1)] = 0.0  # least share that all members keep together, spread evenly
+    floor: Annotated[float, Field(ge=0, lt=1)] = (
+        0.0  # least share that all members keep together, spread evenly
+    )
     error_aware: bool = False  # shrinks scores by what their standard errors say is noise
     backend: Backend = "exact"  # how gradients are measured: a backward pass a member, per-sequence scores, or two forward passes
-    measure_on: Literal["probes", "batch"] = "probes"  # fresh sequences of each member, or the stage's last training batch
+    measure_on: Literal["probes", "batch"] = (
+        "probes"  # fresh sequences of each member, or the stage's last training batch
+    )
     update_every_steps: Positive = 100  # steps of a stage: weights change between stages
     basis_sequences: Positive = 8  # sequences a basis member is measured on, at each update
     target_sequences: Positive = 32  # sequences of the target's align split in its gradient
-    overhead_budget: Annotated[float, Field(gt=0, lt=1)] | None = None  # most share of the training's work that measuring may add
-    warmup_steps: Count = 0  # no update before this step; the first stage always has the initial weights
-    objective: Literal["text", "answer", "choices"] = "text"  # of the target: loss on all tokens, on the answer's, or of choosing right
+    overhead_budget: Annotated[float, Field(gt=0, lt=1)] | None = (
+        None  # most share of the training's work that measuring may add
+    )
+    warmup_steps: Count = (
+        0  # no update before this step; the first stage always has the initial weights
+    )
+    objective: Literal["text", "answer", "choices"] = (
+        "text"  # of the target: loss on all tokens, on the answer's, or of choosing right
+    )
     answer_after: str = "\nAnswer:"  # where the answer begins
 
     @property
@@ -79,19 +121,31 @@ class Mixture(Settings):
     def _fits(self) -> "Mixture":
         if self.mixer in ("static", "replay") and self.file is None:
             what = "a table of weights" if self.mixer == "static" else "a run's folder"
-            raise ValueError(f'mixer = "{self.mixer}" reads its weights from mixture.file: name {what}')
+            raise ValueError(
+                f'mixer = "{self.mixer}" reads its weights from mixture.file: name {what}'
+            )
         if self.mixer == "doremi" and self.reference is None:
-            raise ValueError('mixer = "doremi" subtracts the losses of a reference model: name its folder in mixture.reference')
-        if self.mixer in ALIGNING and self.backend != "exact" and self.scores in ("clipped", "cosine"):
+            raise ValueError(
+                'mixer = "doremi" subtracts the losses of a reference model: name its folder in mixture.reference'
+            )
+        if (
+            self.mixer in ALIGNING
+            and self.backend != "exact"
+            and self.scores in ("clipped", "cosine")
+        ):
             raise ValueError(
                 f'scores = "{self.scores}" compares the norms of all gradients: take backend = "exact", or scores = "normalised"'
             )
         if self.measure_on == "batch" and self.backend == "exact":
-            raise ValueError('measure_on = "batch" needs a score for each sequence: take backend = "ghost" or "finite_difference"')
+            raise ValueError(
+                'measure_on = "batch" needs a score for each sequence: take backend = "ghost" or "finite_difference"'
+            )
         if self.measure_on == "batch" and self.mixer != "dga":
             raise ValueError(f'measure_on = "batch" is for mixer = "dga", not "{self.mixer}"')
         if self.error_aware and self.scores in ("clipped", "cosine"):
-            raise ValueError(f'error_aware needs standard errors, which scores = "{self.scores}" do not have; take "normalised" or "raw"')
+            raise ValueError(
+                f'error_aware needs standard errors, which scores = "{self.scores}" do not have; take "normalised" or "raw"'
+            )
         return self
 
 
@@ -108,10 +162,16 @@ class Optimizer(Settings):
 class Training(Settings):
     steps: Positive = 1_000  # optimizer steps of the main phase
     batch_sequences: Positive = 64  # of all ranks together
-    micro_batch_sequences: Positive = 64  # of one rank, in one forward pass: the gradient is accumulated over several
+    micro_batch_sequences: Positive = (
+        64  # of one rank, in one forward pass: the gradient is accumulated over several
+    )
     sequence_tokens: Annotated[int, Field(ge=2)] = 512  # tokens of one sequence
-    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: of forward and backward passes; weights stay float32
-    parallel: Literal["ddp", "fsdp2"] = "ddp"  # with several processes: a copy of the model each, or a shard each
+    precision: Literal["float32", "bfloat16"] = (
+        "float32"  # bfloat16: of forward and backward passes; weights stay float32
+    )
+    parallel: Literal["ddp", "fsdp2"] = (
+        "ddp"  # with several processes: a copy of the model each, or a shard each
+    )
     compile: bool = False  # torch.compile
     checkpoint_activations: bool = False  # less memory, a third more work
     log_every_steps: Positive = 10  # a record of metrics.jsonl
@@ -163,5 +223,7 @@ class Train(Settings):
 
     def fingerprint(self) -> str:
         """Of everything that changes the numbers of a run: not where it lies, nor how often it is saved."""
-        settings: dict[str, Any] = self.model_dump(mode="json", exclude={"catalog", "out", "checkpoint"})
+        settings: dict[str, Any] = self.model_dump(
+            mode="json", exclude={"catalog", "out", "checkpoint"}
+        )
         return fingerprint("train", 2, settings)

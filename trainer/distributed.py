@@ -60,11 +60,15 @@ def team() -> Iterator[Team]:
     device = torch.device("cuda", local) if torch.cuda.is_available() else CPU
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if world > 1:  # tensors on the CPU travel too: counts that no GPU need wait for, and checkpoints
+    if (
+        world > 1
+    ):  # tensors on the CPU travel too: counts that no GPU need wait for, and checkpoints
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Team(rank, world, device)
     finally:
         if world > 1:
-            time.sleep(DRAIN_SECONDS)  # without Python's lock, which the threads of the last collective need to let go of its tensors
+            time.sleep(
+                DRAIN_SECONDS
+            )  # without Python's lock, which the threads of the last collective need to let go of its tensors
             dist.destroy_process_group()

@@ -8,19 +8,19 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from data_catalog.errors import UserError
-from data_catalog.identity import Identity
-from data_catalog.layout import Layout, Levels
-from data_catalog.manifest import read_manifest
-from data_catalog.mixture import Basis
-from data_catalog.tokens import open_target, open_tokens
-from trainer.basis import build_basis
-from trainer.bounds import Bounds, available_sequences, build_bounds
+from data_catalog.format.distributions import Basis
+from data_catalog.format.encoder_identity import Identity
+from data_catalog.format.layout import Layout, Levels
+from data_catalog.format.manifest import read_manifest
+from data_catalog.format.tokens import open_target, open_tokens
 from trainer.config import Train
-from trainer.data import Pool
-from trainer.evaluate import EvaluationSet
-from trainer.held_out import held_out_sets
-from trainer.objectives import Objective, open_objective
-from trainer.tokenizer import byte_lengths, open_tokenizer
+from trainer.evaluation.evaluate import EvaluationSet
+from trainer.evaluation.held_out import held_out_sets
+from trainer.evaluation.objectives import Objective, open_objective
+from trainer.evaluation.tokenizer import byte_lengths, open_tokenizer
+from trainer.sampling.basis import build_basis
+from trainer.sampling.batches import Pool
+from trainer.sampling.bounds import Bounds, available_sequences, build_bounds
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,9 @@ def open_inputs(config: Train) -> Inputs:
     levels.span(level)  # refuses a level that the tree lacks
     pad = manifest["tokenizer"]["end_of_text"]
     name = f"target {config.target}: its align split"
-    align = Pool(open_target(root, config.target, "align", pad), config.training.sequence_tokens, name)
+    align = Pool(
+        open_target(root, config.target, "align", pad), config.training.sequence_tokens, name
+    )
     _same_encoder(root, config.target, manifest["encoder"])
     corpus = _corpus(config, levels, level, pad)
     basis = build_basis(root, levels, config.mixture, config.target, corpus.sequences, version)
@@ -94,9 +96,17 @@ def open_inputs(config: Train) -> Inputs:
 
 def _corpus(config: Train, levels: Levels, level: int, pad: int) -> Pool:
     """The train split, each domain cut to `data.tokens_per_domain`."""
-    root, length, most = config.catalog, config.training.sequence_tokens, config.data.tokens_per_domain
+    root, length, most = (
+        config.catalog,
+        config.training.sequence_tokens,
+        config.data.tokens_per_domain,
+    )
     store = open_tokens(root, levels, "train", pad, config.data.version)
-    available = available_sequences(store.sequences(length), level, most, length, config.seed) if most else None
+    available = (
+        available_sequences(store.sequences(length), level, most, length, config.seed)
+        if most
+        else None
+    )
     return Pool(store, length, f"{root}: its train split", available, config.seed)
 
 

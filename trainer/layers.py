@@ -10,8 +10,12 @@ from torch.utils.checkpoint import checkpoint
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
     """The blocks that a transformer repeats: its largest list of modules."""
-    lists: list[nn.ModuleList] = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return list(max(lists, key=lambda blocks: sum(p.numel() for p in blocks.parameters()), default=()))
+    lists: list[nn.ModuleList] = [
+        module for module in model.modules() if isinstance(module, nn.ModuleList)
+    ]
+    return list(
+        max(lists, key=lambda blocks: sum(p.numel() for p in blocks.parameters()), default=())
+    )
 
 
 def prepare_layers(layers: Iterable[nn.Module], *, compiled: bool, checkpointed: bool) -> None:
@@ -24,4 +28,6 @@ def prepare_layers(layers: Iterable[nn.Module], *, compiled: bool, checkpointed:
         if compiled:
             layer.forward = torch.compile(layer.forward)
         if checkpointed:  # there is no randomness to repeat
-            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+            layer.forward = partial(
+                checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False
+            )

@@ -7,14 +7,14 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from pathlib import Path
 from types import FrameType
 
-from data_catalog.lock import sole_holder
+from data_catalog.format.lock import sole_holder
 from trainer.begin import begin
 from trainer.config import Train
-from trainer.data import stage_batches
 from trainer.distributed import Team, team
-from trainer.finetune import finetune_batches, finetune_draws
-from trainer.guard import Drawn
 from trainer.run import Run
+from trainer.sampling.batches import stage_batches
+from trainer.sampling.finetune import finetune_batches, finetune_draws
+from trainer.state.numeric_checks import Drawn
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,11 @@ def train(config: Train, accept: frozenset[str] = frozenset()) -> bool:
 def pretrain(run: Run, signals: list[int]) -> bool:
     """Train on the corpus with weights that change; return whether that is done."""
     config, state, us = run.config, run.state, run.team
-    steps, size, every = config.training.steps, config.training.batch_sequences, config.mixture.update_every_steps
+    steps, size, every = (
+        config.training.steps,
+        config.training.batch_sequences,
+        config.mixture.update_every_steps,
+    )
     while state.step < steps:
         # 1. A stage begins: new weights, from what is measured at this very point, are put into the log.
         stage, done = divmod(state.step, every)
@@ -60,14 +64,23 @@ def pretrain(run: Run, signals: list[int]) -> bool:
         # 2. The log decides every sequence of the stage. A resumed run draws the same plan and enters it where it stopped.
         plan = run.plan(stage)
         last = min(every, steps - stage * every)
-        batches = stage_batches(run.inputs.corpus, plan, range(done, last), batch_sequences=size, rank=us.rank, world=us.world)
+        batches = stage_batches(
+            run.inputs.corpus,
+            plan,
+            range(done, last),
+            batch_sequences=size,
+            rank=us.rank,
+            world=us.world,
+        )
         for batch in run.waited_for(batches):
             step = state.step - stage * every
             whole = plan.batch(step, size, 0, 1)
             drawn = Drawn(state.step * size, plan.leaves[whole], plan.rows[whole])
 
             # 3. An ordinary optimizer step: no loss is reweighted. The last one of a stage may be listened to.
-            stop = run.take_step(batch, drawn, bool(signals), plan if step + 1 == every and run.listens() else None)
+            stop = run.take_step(
+                batch, drawn, bool(signals), plan if step + 1 == every and run.listens() else None
+            )
             if step + 1 == every:
                 state.used = state.used + plan.counts(every * size, len(state.used))
 
@@ -83,7 +96,9 @@ def finetune(run: Run, signals: list[int]) -> bool:
     config, state, first = run.config, run.state, run.config.training.steps
     if config.finetune.steps and state.step == first:
         run.begin_finetuning()
-    for batch in run.waited_for(finetune_batches(config, run.inputs.align, state.step - first, run.team)):
+    for batch in run.waited_for(
+        finetune_batches(config, run.inputs.align, state.step - first, run.team)
+    ):
         number = (state.step - first) * config.finetune.batch_sequences
         drawn = Drawn(number, *finetune_draws(config, run.inputs.align, state.step - first))
         stop = run.take_step(batch, drawn, bool(signals))
@@ -97,7 +112,9 @@ def alone(out: Path, us: Team) -> AbstractContextManager[None]:
     """Hold the run's folder, on the leading process."""
     if not us.leads:
         return nullcontext()
-    return sole_holder(out, f"{out}: another process trains in this folder; wait for it, or choose another out")
+    return sole_holder(
+        out, f"{out}: another process trains in this folder; wait for it, or choose another out"
+    )
 
 
 @contextmanager

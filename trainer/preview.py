@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict
 
-from trainer.bounds import Bounds
+from trainer.alignment.overhead import scoring_share, within_budget
 from trainer.config import ALIGNING, Train, Training
-from trainer.footprint import Memory, memory_need, model_shape
 from trainer.inputs import Inputs, open_inputs
 from trainer.mixers.choose import first_state, make_mixer
-from trainer.overhead import scoring_share, within_budget
-from trainer.plan import leaf_weights
+from trainer.model.memory import Memory, memory_need, model_shape
+from trainer.sampling.bounds import Bounds
+from trainer.sampling.plan import leaf_weights
 
 MOST_LISTED = 20  # of the domains that would be used up
 
@@ -71,11 +71,15 @@ def preview(config: Train) -> Preview:
     """
     inputs = open_inputs(config)
     basis = inputs.basis
-    state = first_state(make_mixer(config, basis.names, inputs.member_sizes()), basis.names, config.mixture.start)
+    state = first_state(
+        make_mixer(config, basis.names, inputs.member_sizes()), basis.names, config.mixture.start
+    )
     return describe(config, inputs, state.sampling, inputs.bounds(config))
 
 
-def describe(config: Train, inputs: Inputs, weights: Float[np.ndarray, " basis"], bounds: Bounds | None) -> Preview:
+def describe(
+    config: Train, inputs: Inputs, weights: Float[np.ndarray, " basis"], bounds: Bounds | None
+) -> Preview:
     """The preview of a run whose inputs are open.
 
     Args:
@@ -84,7 +88,11 @@ def describe(config: Train, inputs: Inputs, weights: Float[np.ndarray, " basis"]
     """
     training, basis, sequences = config.training, inputs.basis, inputs.corpus.sequences
     level, draws = inputs.level, training.steps * training.batch_sequences
-    tokens, mixed, reached = inputs.corpus.tokens(), leaf_weights(weights, basis.matrix), basis.matrix.max(axis=0) > 0
+    tokens, mixed, reached = (
+        inputs.corpus.tokens(),
+        leaf_weights(weights, basis.matrix),
+        basis.matrix.max(axis=0) > 0,
+    )
     cadence = within_budget(config.mixture, len(basis.names), training.batch_sequences)
     used_up = _used_up(bounds, mixed, training) if bounds else []
     shape = model_shape(config.model, inputs.vocabulary)
@@ -114,9 +122,15 @@ def describe(config: Train, inputs: Inputs, weights: Float[np.ndarray, " basis"]
         used_up=tuple(used_up[:MOST_LISTED]),
         **cadence._asdict(),
         updates=_updates(config, cadence.update_every_steps),
-        scoring_share=scoring_share(config.mixture, len(basis.names), training.batch_sequences, cadence),
+        scoring_share=scoring_share(
+            config.mixture, len(basis.names), training.batch_sequences, cadence
+        ),
         parameters=shape.parameters if shape else None,
-        memory_bytes=memory_need(shape, training, aligns=config.mixture.mixer in ALIGNING, device=_device()) if shape else None,
+        memory_bytes=memory_need(
+            shape, training, aligns=config.mixture.mixer in ALIGNING, device=_device()
+        )
+        if shape
+        else None,
     )
 
 
@@ -125,24 +139,36 @@ def _device() -> Literal["cpu", "cuda"]:
 
 
 def _epochs(
-    row: Float[np.ndarray, " leaves"], drawn: Float[np.ndarray, " leaves"], sequences: Int[np.ndarray, " leaves"], draws: int
+    row: Float[np.ndarray, " leaves"],
+    drawn: Float[np.ndarray, " leaves"],
+    sequences: Int[np.ndarray, " leaves"],
+    draws: int,
 ) -> float:
     """Epochs of each leaf if `drawn` are the run's shares, averaged over what `row` draws."""
     epochs = drawn / drawn.sum() * draws / np.maximum(sequences, 1)
     return float((row * epochs).sum() / row.sum())
 
 
-def _used_up(bounds: Bounds, weights: Float[np.ndarray, " leaves"], training: Training) -> list[UsedUp]:
+def _used_up(
+    bounds: Bounds, weights: Float[np.ndarray, " leaves"], training: Training
+) -> list[UsedUp]:
     """The domains that reach their bound before the end, the first one first."""
     after, most = bounds.used_up_after(weights), bounds.capacity()
     order = np.argsort(after, kind="stable")[: int(np.isfinite(after).sum())]
     return [
-        UsedUp(domain=domain, tokens=int(most[domain]) * training.sequence_tokens, step=int(after[domain] // training.batch_sequences))
+        UsedUp(
+            domain=domain,
+            tokens=int(most[domain]) * training.sequence_tokens,
+            step=int(after[domain] // training.batch_sequences),
+        )
         for domain in order.tolist()
     ]
 
 
 def _updates(config: Train, every: int) -> int:
     """Boundaries of stages after the first, and after the warm-up, at which a mixer that learns is asked."""
-    first, last = max(1, -(-config.mixture.warmup_steps // every)), (config.training.steps - 1) // every
+    first, last = (
+        max(1, -(-config.mixture.warmup_steps // every)),
+        (config.training.steps - 1) // every,
+    )
     return max(last - first + 1, 0) if config.mixture.learns else 0

@@ -9,7 +9,11 @@ from data_catalog.errors import UserError
 from data_catalog.settings import overridden, parse, read_toml
 from trainer.config import Train
 
-KEPT = ("objective", "answer_after", "update_every_steps")  # of the other run's mixture: all else of it is about measuring
+KEPT = (
+    "objective",
+    "answer_after",
+    "update_every_steps",
+)  # of the other run's mixture: all else of it is about measuring
 
 
 def replaying(run: Path, config: Path | None, out: Path, overrides: Sequence[str] = ()) -> Train:
@@ -26,10 +30,18 @@ def replaying(run: Path, config: Path | None, out: Path, overrides: Sequence[str
     if out.resolve() == run.resolve():
         raise UserError(f"out {out}: is the run that is followed; give another folder")
     if config is None:
-        tree = {**settings, "mixture": {key: settings["mixture"][key] for key in KEPT if key in settings["mixture"]}}
+        tree = {
+            **settings,
+            "mixture": {
+                key: settings["mixture"][key] for key in KEPT if key in settings["mixture"]
+            },
+        }
     else:
         tree = read_toml(config)
-    paths = [f"{key}={json.dumps(str(path), ensure_ascii=False)}" for key, path in (("mixture.file", run), ("out", out))]
+    paths = [
+        f"{key}={json.dumps(str(path), ensure_ascii=False)}"
+        for key, path in (("mixture.file", run), ("out", out))
+    ]
     tree = overridden(tree, ["mixture.mixer=replay", *paths])
     return parse(Train, overridden(tree, overrides), str(config or run / "config.json"))
 
@@ -44,7 +56,11 @@ def _config(run: Path) -> dict[str, Any]:
         settings = json.loads((run / "config.json").read_text(encoding="utf-8"))["config"]
         settings["mixture"]["mixer"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{run}: no run whose weights could be followed ({error}); name a folder that `clustermix train` wrote") from error
+        raise UserError(
+            f"{run}: no run whose weights could be followed ({error}); name a folder that `clustermix train` wrote"
+        ) from error
     if not (run / "weights.parquet").is_file():
-        raise UserError(f"{run}: has no weight log yet (weights.parquet); follow a run that has begun to train")
+        raise UserError(
+            f"{run}: has no weight log yet (weights.parquet); follow a run that has begun to train"
+        )
     return dict(settings)

@@ -10,25 +10,25 @@ import torch
 from jaxtyping import Int
 
 from data_catalog.errors import UserError
-from data_catalog.manifest import write_json
+from data_catalog.format.manifest import write_json
 from trainer.alignment.measure import SequenceBackend, backward_and_score, batch_alignment
-from trainer.bounds import Bounds
-from trainer.checkpoint import CheckpointWriter, State, write_log
+from trainer.alignment.observe import Measured, direction_of, observe
 from trainer.config import Train
-from trainer.data import Batch
 from trainer.distributed import Team
-from trainer.engine import Engine
-from trainer.evaluate import EvaluationSet, held_out, part
-from trainer.export import export_model, repeats, write_usage
-from trainer.guard import Drawn, check_finite, check_replicas
+from trainer.evaluation.evaluate import EvaluationSet, held_out, part
 from trainer.inputs import Inputs
-from trainer.metrics import Metrics
 from trainer.mixers import Mixer, Observation
 from trainer.mixers.average import final_weights
-from trainer.observe import Measured, direction_of, observe
-from trainer.optimizer import learning_rate, set_learning_rate
-from trainer.plan import StagePlan, draw_stage, leaf_weights
+from trainer.model.engine import Engine
+from trainer.model.optimizer import learning_rate, set_learning_rate
+from trainer.sampling.batches import Batch
+from trainer.sampling.bounds import Bounds
+from trainer.sampling.plan import StagePlan, draw_stage, leaf_weights
 from trainer.speed import Speed
+from trainer.state.checkpoint import CheckpointWriter, State, write_log
+from trainer.state.export import export_model, repeats, write_usage
+from trainer.state.metrics import Metrics
+from trainer.state.numeric_checks import Drawn, check_finite, check_replicas
 
 
 @dataclass(frozen=True)
@@ -74,17 +74,36 @@ class Run:
     def plan(self, stage: int) -> StagePlan:
         """Draw a stage from the weights that the log has for it."""
         config = self.config
-        weights = leaf_weights(np.array(self.state.log[stage]["sampling"]), self.inputs.basis.matrix)
+        weights = leaf_weights(
+            np.array(self.state.log[stage]["sampling"]), self.inputs.basis.matrix
+        )
         every, batch = config.mixture.update_every_steps, config.training.batch_sequences
-        draws = min(every, config.training.steps - stage * every) * batch if self.bounds else every * batch
-        return draw_stage(stage, weights, self.inputs.corpus.sequences, self.state.used, draws=draws, seed=config.seed, bounds=self.bounds)
+        draws = (
+            min(every, config.training.steps - stage * every) * batch
+            if self.bounds
+            else every * batch
+        )
+        return draw_stage(
+            stage,
+            weights,
+            self.inputs.corpus.sequences,
+            self.state.used,
+            draws=draws,
+            seed=config.seed,
+            bounds=self.bounds,
+        )
 
     def listens(self) -> bool:
         """Whether the members are scored on the batch of the step that comes now, if it is a stage's last: an update follows it."""
         mixture, after = self.config.mixture, self.state.step + 1
-        return mixture.measure_on == "batch" and mixture.warmup_steps <= after < self.config.training.steps
+        return (
+            mixture.measure_on == "batch"
+            and mixture.warmup_steps <= after < self.config.training.steps
+        )
 
-    def take_step(self, batch: Batch, drawn: Drawn, stop: bool, listen: StagePlan | None = None) -> bool:
+    def take_step(
+        self, batch: Batch, drawn: Drawn, stop: bool, listen: StagePlan | None = None
+    ) -> bool:
         """One optimizer step on the global batch of which `batch` is this process's part.
 
         Args:
@@ -101,7 +120,9 @@ class Run:
         if state.step < config.training.steps:
             rate = learning_rate(config.optimizer, state.step, config.training.steps)
         else:
-            rate = learning_rate(config.finetune, state.step - config.training.steps, config.finetune.steps)
+            rate = learning_rate(
+                config.finetune, state.step - config.training.steps, config.finetune.steps
+            )
         set_learning_rate(self.optimizer, rate)
         if listen is None:
             self.engine.clear()
@@ -116,7 +137,9 @@ class Run:
         state.step += 1
         state.tokens += batch.total
         if state.step % config.training.log_every_steps == 0:
-            digests = {"batch": us.gather(batch.digest())} if config.training.log_every_steps == 1 else {}
+            digests = (
+                {"batch": us.gather(batch.digest())} if config.training.log_every_steps == 1 else {}
+            )
             state.seconds = self.seconds()
             self.metrics.write(
                 "train",
@@ -133,14 +156,21 @@ class Run:
     def evaluate(self, sets: tuple[EvaluationSet, ...]) -> None:
         """Measure held-out losses."""
         where = {"step": self.state.step, "tokens": self.state.tokens}
-        for found in (*held_out(self.engine, sets, self.inputs.byte_lengths), *self.inputs.objective.evaluate(self.engine)):
+        for found in (
+            *held_out(self.engine, sets, self.inputs.byte_lengths),
+            *self.inputs.objective.evaluate(self.engine),
+        ):
             self.metrics.write("eval", **where, **found.record())
 
     def now_and_then(self, stop: bool) -> None:
         """After a step: a measurement or a checkpoint, where one is due. A run that is told to stop saves one too, if it saves any."""
         step, last = self.state.step, self.state.step == self.config.steps
         evaluate, keep = self.config.evaluation.every_steps, self.config.checkpoint.every_steps
-        if evaluate and step % evaluate == 0 and step not in (self.config.training.steps, self.config.steps):
+        if (
+            evaluate
+            and step % evaluate == 0
+            and step not in (self.config.training.steps, self.config.steps)
+        ):
             self.evaluate(self.inputs.during)
         if keep and (step % keep == 0 or step == self.config.training.steps or last or stop):
             self.save()
@@ -162,12 +192,19 @@ class Run:
     def begin_finetuning(self) -> None:
         """Keep the model as it is, and forget what the optimizer remembers of training."""
         self.evaluate(self.inputs.at_the_end)
-        export_model(self.config.out / "pretrained", self.engine.model, self.config.catalog, self.team.leads)
+        export_model(
+            self.config.out / "pretrained", self.engine.model, self.config.catalog, self.team.leads
+        )
         self.optimizer.state.clear()
 
     def finish(self) -> None:
         """Write the totals and the model; the model comes last, and says that the run is finished."""
-        config, state, sequences, used = self.config, self.state, self.inputs.corpus.sequences, self.drawn()
+        config, state, sequences, used = (
+            self.config,
+            self.state,
+            self.inputs.corpus.sequences,
+            self.drawn(),
+        )
         self.metrics.write(
             "final",
             steps=state.step,
@@ -180,17 +217,23 @@ class Run:
         )
         if self.team.leads:
             write_usage(config.out / "usage.parquet", used, sequences)
-            weights = dict(zip(self.inputs.basis.names, final_weights(state.mixer).tolist(), strict=True))
+            weights = dict(
+                zip(self.inputs.basis.names, final_weights(state.mixer).tolist(), strict=True)
+            )
             write_json(config.out / "weights.json", weights)
         export_model(config.out / "model", self.engine.model, config.catalog, self.team.leads)
         self.team.wait()
 
     def drawn(self) -> Int[np.ndarray, " leaves"]:
         """Draws of each leaf so far, those of an unfinished stage included."""
-        stage, done = divmod(min(self.state.step, self.config.training.steps), self.config.mixture.update_every_steps)
+        stage, done = divmod(
+            min(self.state.step, self.config.training.steps), self.config.mixture.update_every_steps
+        )
         if not done:
             return self.state.used
-        partial = self.plan(stage).counts(done * self.config.training.batch_sequences, len(self.state.used))
+        partial = self.plan(stage).counts(
+            done * self.config.training.batch_sequences, len(self.state.used)
+        )
         total: Int[np.ndarray, " leaves"] = self.state.used + partial
         return total
 
@@ -204,30 +247,53 @@ class Run:
         if len(state.heard):
             found, state.heard = Measured.from_flat(state.heard), np.zeros(0)
         else:
-            found = observe(self.mixer.needs, self.engine, self.reference, config, self.inputs, stage, self.optimizer)
+            found = observe(
+                self.mixer.needs,
+                self.engine,
+                self.reference,
+                config,
+                self.inputs,
+                stage,
+                self.optimizer,
+            )
         alignment, scored = found.alignment, "scores" in self.mixer.needs
         needed = alignment.scores if scored else alignment.losses
         if np.isinf(needed).any() or np.isnan(needed).all():
-            raise UserError(f"step {state.step}: what was measured of the basis members is not finite; lower optimizer.learning_rate")
+            raise UserError(
+                f"step {state.step}: what was measured of the basis members is not finite; lower optimizer.learning_rate"
+            )
         state.mixer = self.mixer.propose(state.mixer, self._seen(found))
         seconds = time.perf_counter() - begun
         state.scoring_seconds += seconds
-        members = {name: getattr(alignment, name) for name in ("scores", "errors", "losses", "effective")}
+        members = {
+            name: getattr(alignment, name) for name in ("scores", "errors", "losses", "effective")
+        }
         weights = {"alpha": state.mixer.alpha, "sampling": state.mixer.sampling}
         target = {"target_loss": found.target_loss, "target_gradient_norm": found.target_norm}
         self.metrics.write(
-            "update", step=state.step, stage=stage, **members, **weights, **target, shares=_largest(alignment.shares), seconds=seconds
+            "update",
+            step=state.step,
+            stage=stage,
+            **members,
+            **weights,
+            **target,
+            shares=_largest(alignment.shares),
+            seconds=seconds,
         )
         return alignment.scores.tolist() if scored else None
 
-    def _backward_heard(self, batch: Batch, drawn: Drawn, plan: StagePlan) -> tuple[torch.Tensor, torch.Tensor]:
+    def _backward_heard(
+        self, batch: Batch, drawn: Drawn, plan: StagePlan
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """A backward pass that scores the members on the sequences it is run on; what is heard waits for the next stage."""
         begun = time.perf_counter()
         config, us = self.config, self.team
         direction = direction_of(self.engine, config, self.inputs, plan.stage + 1, self.optimizer)
         self.state.scoring_seconds += time.perf_counter() - begun
         mine = drawn.leaves[part(len(drawn.leaves), us.rank, us.world)]
-        backend: SequenceBackend = "finite_difference" if config.mixture.backend == "finite_difference" else "ghost"
+        backend: SequenceBackend = (
+            "finite_difference" if config.mixture.backend == "finite_difference" else "ghost"
+        )
         share, scored = backward_and_score(self.engine, direction, batch, mine, backend)
         alignment = batch_alignment(us, self.inputs.basis.matrix, plan.shares, [scored])
         unknown = np.full_like(alignment.scores, np.nan)
@@ -239,7 +305,9 @@ class Run:
         unknown = np.full_like(state.mixer.sampling, np.nan)
         tokens = np.sum([row["sampling"] for row in log], axis=0) * (state.tokens / len(log))
         if found is None:
-            return Observation(state.step, self.config.training.steps, tokens, unknown, unknown, unknown, unknown)
+            return Observation(
+                state.step, self.config.training.steps, tokens, unknown, unknown, unknown, unknown
+            )
         of_members = found.alignment
         return Observation(
             state.step,

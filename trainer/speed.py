@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedModel
 
-from trainer.checkpoint import State
-from trainer.flops import utilisation
+from trainer.model.flops import utilisation
+from trainer.state.checkpoint import State
 
 
 @dataclass
@@ -28,7 +28,9 @@ class Speed:
         """
         before = self._last
         self.begin(state)
-        tokens, seconds, waiting, scoring = (now - then for now, then in zip(self._last, before, strict=True))
+        tokens, seconds, waiting, scoring = (
+            now - then for now, then in zip(self._last, before, strict=True)
+        )
         seconds = max(seconds, 1e-9)
         rate = tokens / seconds
         return {

@@ -14,7 +14,7 @@ from data_catalog.suggest import suggestion
 from data_catalog.untrusted import escape
 
 if TYPE_CHECKING:
-    from data_catalog.database import Catalog
+    from data_catalog.query.database import Catalog
 
 PLAIN = RAMP[1]
 CATEGORIES = 7  # sources with a colour of their own
@@ -38,7 +38,12 @@ SIGNAL = """
     FROM documents, unnest($levels) AS k(level) GROUP BY ALL"""
 NAMES = "SELECT DISTINCT name FROM distributions ORDER BY name"
 SIGNALS = "SELECT DISTINCT unnest(map_keys(signals)) AS name FROM (SELECT signals FROM documents LIMIT 1000) ORDER BY name"
-TITLES = {None: "", "source": "main source", "distance": "mean distance to the leaf's centroid", "quality": "share dropped of its sources"}
+TITLES = {
+    None: "",
+    "source": "main source",
+    "distance": "mean distance to the leaf's centroid",
+    "quality": "share dropped of its sources",
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,9 @@ class Colouring:
 
     def ends(self, level: int) -> tuple[float, float]:
         """The lowest and the highest value of a level; of those that are not rooted, without the outer 2 % on either side."""
-        known = sorted(row["value"] for row in self.rows if row["level"] == level and row["value"] is not None)
+        known = sorted(
+            row["value"] for row in self.rows if row["level"] == level and row["value"] is not None
+        )
         if self.rooted or not known:
             return 0.0, known[-1] if known else 0.0
         cut = int(0.02 * len(known))
@@ -83,8 +90,12 @@ class Colouring:
     def scale(self, level: int) -> dict[str, Any]:
         """The ramp and its legend, for plotly's markers."""
         low, high = self.ends(level)
-        floor = MARGIN / 2 / (1 + MARGIN)  # on plotly's own scale, between what has no value and the lowest
-        stops = [[floor + (1 - floor) * i / (len(RAMP) - 1), colour] for i, colour in enumerate(RAMP)]
+        floor = (
+            MARGIN / 2 / (1 + MARGIN)
+        )  # on plotly's own scale, between what has no value and the lowest
+        stops = [
+            [floor + (1 - floor) * i / (len(RAMP) - 1), colour] for i, colour in enumerate(RAMP)
+        ]
         ticks = [0.0, 0.25, 0.5, 0.75, 1.0] if high > low else [0.0]
         words = [self.write(low + (high - low) * (at * at if self.rooted else at)) for at in ticks]
         return {
@@ -101,7 +112,9 @@ class Colouring:
     def legend(self, level: int) -> str:
         """The names of the categories, each with its colour, as markup."""
         fills = self.fills(level)
-        names = [(colour, escape(name, 40)) for name, colour in fills.items()] + [(NEUTRAL, "other or not named")]
+        names = [(colour, escape(name, 40)) for name, colour in fills.items()] + [
+            (NEUTRAL, "other or not named")
+        ]
         keys = [f"<span style='color:{colour}'>■</span> {name}" for colour, name in names]
         return f"{self.title}: {' · '.join(keys[:4])}{'<br>' if keys[4:] else ''}{' · '.join(keys[4:])}"
 
@@ -124,7 +137,9 @@ def colouring(catalog: Catalog, levels: Sequence[int], colour: str | None, kind:
         values, given = SIGNAL, {"name": colour, "leaves": catalog.levels.leaves}
     elif colour not in VALUES:
         known = [*(name for name in VALUES if name), *names, *signals]
-        raise UserError(f"colour {colour!r}: no distribution, quality signal or property of domains; {suggestion(str(colour), known)}")
+        raise UserError(
+            f"colour {colour!r}: no distribution, quality signal or property of domains; {suggestion(str(colour), known)}"
+        )
     query = f"""
         SELECT level, domain, documents, tokens, terms[1:8] AS terms, v.value
         FROM domains LEFT JOIN ({values}) AS v USING (level, domain)

@@ -12,13 +12,18 @@ from data_catalog.untrusted import escape
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from data_catalog.database import Catalog
+    from data_catalog.query.database import Catalog
 
 INK, SOFT, LINE, PAPER, NEUTRAL = "#1c2024", "#5a626b", "#dfe3e8", "#ffffff", "#dde2e8"
 LINES = ("#0072b2", "#d55e00", "#00805c", "#b0508f", "#8f6b00", "#2c93c7", "#7a4b2a", "#4d4d4d")
 FILLS = ("#3a8fc4", "#e69f4c", "#3fae8c", "#d597bd", "#ecd95a", "#9ad0ef", "#b98a67", "#c3c8ce")
 RAMP = ("#edf2f6", "#b5d3e7", "#65a6d1", "#2a72ae", "#0a3868")  # from little to much
-DASHES = ("solid", "dash", "dot", "dashdot")  # with LINES, 32 lines that differ; markers differ as well
+DASHES = (
+    "solid",
+    "dash",
+    "dot",
+    "dashdot",
+)  # with LINES, 32 lines that differ; markers differ as well
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "star")
 MOST_DOMAINS = 4_096  # of one level in a figure that draws each
 
@@ -39,7 +44,9 @@ def graph_objects() -> Any:
     try:
         import plotly.graph_objects as go  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise UserError(f"plots need plotly ({error}); pip install 'clustermix[notebook]'") from error
+        raise UserError(
+            f"plots need plotly ({error}); pip install 'clustermix[notebook]'"
+        ) from error
     return go
 
 
@@ -53,7 +60,15 @@ def finish(figure: go.Figure, title: str, note: str = "", height: int = 480) -> 
     below = f"<br><span style='font-size:13px;color:{SOFT}'>{note}</span>" if note else ""
     figure.update_layout(
         template="none",
-        title={"text": f"{title}{below}", "x": 0, "xref": "paper", "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 16}},
+        title={
+            "text": f"{title}{below}",
+            "x": 0,
+            "xref": "paper",
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+            "pad": {"t": 16},
+        },
         font={"family": "system-ui, Segoe UI, Noto Sans, sans-serif", "size": 13, "color": INK},
         title_font_size=17,
         paper_bgcolor=PAPER,
@@ -61,19 +76,47 @@ def finish(figure: go.Figure, title: str, note: str = "", height: int = 480) -> 
         colorway=LINES,
         height=height,
         margin={"t": 76, "l": 64, "r": 24, "b": 56},
-        hoverlabel={"align": "left", "bgcolor": PAPER, "bordercolor": SOFT, "font": {"color": INK, "size": 13}},
+        hoverlabel={
+            "align": "left",
+            "bgcolor": PAPER,
+            "bordercolor": SOFT,
+            "font": {"color": INK, "size": 13},
+        },
         legend={"itemwidth": 42},
-        modebar={"remove": ["sendChartToCloud"]},  # what is in a catalog is not for a stranger's server
+        modebar={
+            "remove": ["sendChartToCloud"]
+        },  # what is in a catalog is not for a stranger's server
     )
-    figure.update_xaxes(gridcolor=LINE, zeroline=False, linecolor=LINE, automargin=True, title_font={"color": SOFT, "size": 13})
-    figure.update_yaxes(gridcolor=LINE, zeroline=False, linecolor=LINE, automargin=True, title_font={"color": SOFT, "size": 13})
+    figure.update_xaxes(
+        gridcolor=LINE,
+        zeroline=False,
+        linecolor=LINE,
+        automargin=True,
+        title_font={"color": SOFT, "size": 13},
+    )
+    figure.update_yaxes(
+        gridcolor=LINE,
+        zeroline=False,
+        linecolor=LINE,
+        automargin=True,
+        title_font={"color": SOFT, "size": 13},
+    )
     return figure
 
 
 def sentence(text: str, title: str) -> go.Figure:
     """A figure that says why there is nothing to draw."""
     figure = graph_objects().Figure()
-    figure.add_annotation(text=text, showarrow=False, x=0, y=1, xref="paper", yref="paper", xanchor="left", font_size=14)
+    figure.add_annotation(
+        text=text,
+        showarrow=False,
+        x=0,
+        y=1,
+        xref="paper",
+        yref="paper",
+        xanchor="left",
+        font_size=14,
+    )
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     return finish(figure, title, height=180)
@@ -118,7 +161,9 @@ def drawable(catalog: Catalog, level: int | None, default: int) -> int:
     catalog.levels.span(level)
     if level > MOST_DOMAINS:
         shown = [k for k in catalog.levels.granularities if k <= MOST_DOMAINS]
-        raise UserError(f"level {level}: a figure draws at most {MOST_DOMAINS:,} domains; take one of the levels {shown}, or ask in SQL")
+        raise UserError(
+            f"level {level}: a figure draws at most {MOST_DOMAINS:,} domains; take one of the levels {shown}, or ask in SQL"
+        )
     return level
 
 

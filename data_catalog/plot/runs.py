@@ -26,7 +26,11 @@ from data_catalog.untrusted import escape
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-TITLES = {"target/validation": "Target: validation split", "target/test": "Target: test split", "general": "General: held-out corpus text"}
+TITLES = {
+    "target/validation": "Target: validation split",
+    "target/test": "Target: test split",
+    "general": "General: held-out corpus text",
+}
 MOST_MEMBERS = 11  # of a basis with weights of their own; the others are one
 DRAWN, LISTED = 6, 24  # members whose scores are drawn at first; that can be chosen in the legend
 
@@ -76,7 +80,13 @@ class RunFigures(Figures):
         sets = [held_out] if isinstance(held_out, str) else list(held_out)
         found = rows(self.catalog, query, sets=sets)
         if not found:
-            known = [row["held_out"] for row in rows(self.catalog, "SELECT DISTINCT held_out FROM metrics WHERE kind = 'eval' ORDER BY 1")]
+            known = [
+                row["held_out"]
+                for row in rows(
+                    self.catalog,
+                    "SELECT DISTINCT held_out FROM metrics WHERE kind = 'eval' ORDER BY 1",
+                )
+            ]
             raise UserError(
                 f"sets {', '.join(sets)}: no run has measured them; {suggestion(sets[0] if sets else '', known, 'measured are')}"
             )
@@ -85,7 +95,9 @@ class RunFigures(Figures):
         sets = [name for name in sets if any(row["held_out"] == name for row in found)]
         runs = list(dict.fromkeys(row["run"] for row in found))
         titles = [TITLES.get(name, escape(name)) for name in sets]
-        figure = plotly.subplots.make_subplots(cols=len(sets), subplot_titles=titles, horizontal_spacing=0.09)
+        figure = plotly.subplots.make_subplots(
+            cols=len(sets), subplot_titles=titles, horizontal_spacing=0.09
+        )
         for column, name in enumerate(sets, 1):
             panel = [row for row in found if row["held_out"] == name]
             for number, run in enumerate(runs):
@@ -103,7 +115,8 @@ class RunFigures(Figures):
             figure.update_yaxes(range=_visible(panel), row=1, col=column)
         finish(figure, "Held-out losses", "± standard error over sequences", height=560)
         figure.update_layout(
-            legend={"orientation": "h", "y": -0.22, "yanchor": "top"}, margin={"t": 100, "b": 60 + 22 * -(-len(runs) // 3)}
+            legend={"orientation": "h", "y": -0.22, "yanchor": "top"},
+            margin={"t": 100, "b": 60 + 22 * -(-len(runs) // 3)},
         )
         figure.update_xaxes(title_text="training tokens", rangemode="tozero")
         return figure.update_yaxes(title_text="loss, nats a token", col=1)
@@ -121,14 +134,20 @@ class RunFigures(Figures):
             UserError: there is no such run, or there are several and none is named.
         """
         about = self._chosen(run)
-        most = max(k for k in self.catalog.levels.granularities if k <= MOST_DOMAINS or k == self.catalog.levels.granularities[0])
+        most = max(
+            k
+            for k in self.catalog.levels.granularities
+            if k <= MOST_DOMAINS or k == self.catalog.levels.granularities[0]
+        )
         found = rows(self.catalog, MIXTURE, run=about["run"], most=most, members=MOST_MEMBERS)
         title = f"Weights of {escape(about['run'], 60)}"
         if not found:
             return sentence("The run has not written any weights yet.", title)
         import plotly.subplots  # noqa: PLC0415
 
-        figure = plotly.subplots.make_subplots(rows=2, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.06)
+        figure = plotly.subplots.make_subplots(
+            rows=2, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.06
+        )
         last = about["tokens"] or 0
         for number, member in enumerate(dict.fromkeys(row["member"] for row in found)):
             curve = [row for row in found if row["member"] == member]
@@ -142,7 +161,12 @@ class RunFigures(Figures):
                 stackgroup="weights",
                 line={"width": 0.5, "color": "#ffffff", "shape": "hv"},
                 fillcolor=NEUTRAL if member is None else FILLS[number % len(FILLS)],
-                fillpattern={"shape": "/" if hatched else "", "fillmode": "overlay", "fgcolor": INK, "size": 7},
+                fillpattern={
+                    "shape": "/" if hatched else "",
+                    "fillmode": "overlay",
+                    "fgcolor": INK,
+                    "size": 7,
+                },
                 hovertemplate="%{y:.1%}",
                 row=1,
                 col=1,
@@ -150,11 +174,31 @@ class RunFigures(Figures):
         stages = [row for row in found if row["place"] == 1]
         for number, column in enumerate(("effective_domains", "effective_members")):
             if any(row[column] is not None for row in stages):
-                line = {"color": LINES[number], "dash": "solid" if number == 0 else "dash", "shape": "hv", "width": 2}
-                kept = {"name": column.replace("_", " "), "mode": "lines", "line": line, "hovertemplate": "%{y:.1f}", "legend": "legend2"}
+                line = {
+                    "color": LINES[number],
+                    "dash": "solid" if number == 0 else "dash",
+                    "shape": "hv",
+                    "width": 2,
+                }
+                kept = {
+                    "name": column.replace("_", " "),
+                    "mode": "lines",
+                    "line": line,
+                    "hovertemplate": "%{y:.1f}",
+                    "legend": "legend2",
+                }
                 figure.add_scatter(**_steps(stages, column, last), **kept, row=2, col=1)
-        finish(figure, title, f"{escape(about['mixer'])} toward {escape(about['target'])}: share of the tokens drawn", height=640)
-        figure.update_layout(hovermode="x unified", legend={"traceorder": "reversed"}, legend2={"y": 0.3, "yanchor": "top"})
+        finish(
+            figure,
+            title,
+            f"{escape(about['mixer'])} toward {escape(about['target'])}: share of the tokens drawn",
+            height=640,
+        )
+        figure.update_layout(
+            hovermode="x unified",
+            legend={"traceorder": "reversed"},
+            legend2={"y": 0.3, "yanchor": "top"},
+        )
         figure.update_yaxes(title_text="share", range=[0, 1], tickformat=".0%", row=1)
         figure.update_yaxes(title_text="effective number", type="log", nticks=4, row=2)
         return figure.update_xaxes(title_text="training tokens", row=2)
@@ -179,23 +223,47 @@ class RunFigures(Figures):
             SELECT found.*, d.terms[1:3] AS terms, dense_rank() OVER (ORDER BY mean DESC, member) AS place
             FROM found LEFT JOIN domains AS d ON $basis = 'domains' AND d.level = $level AND d.domain = TRY_CAST(member AS BIGINT)
             QUALIFY place <= $most ORDER BY place, step"""
-        named_run = {"run": about["run"], "basis": about["basis"], "level": about["level"], "most": LISTED}
-        found = rows(self.catalog, query, **named_run) if "scores" in set(self.catalog.views) else []
+        named_run = {
+            "run": about["run"],
+            "basis": about["basis"],
+            "level": about["level"],
+            "most": LISTED,
+        }
+        found = (
+            rows(self.catalog, query, **named_run) if "scores" in set(self.catalog.views) else []
+        )
         title = f"Scores of {escape(about['run'], 60)}"
         if not found:
             return sentence(f"The mixer {escape(about['mixer'])} has measured nothing.", title)
         figure = graph_objects().Figure()
         for number, member in enumerate(dict.fromkeys(row["member"] for row in found)):
             curve = [row for row in found if row["member"] == member]
-            shown = {"visible": True if number < DRAWN else "legendonly", "hovertemplate": "%{y:.3g} ± %{customdata} after %{x:,} steps"}
-            figure.add_scatter(**_curve(curve, "step", "value"), name=_member(curve[0]), **shown, **line_style(number))
+            shown = {
+                "visible": True if number < DRAWN else "legendonly",
+                "hovertemplate": "%{y:.3g} ± %{customdata} after %{x:,} steps",
+            }
+            figure.add_scatter(
+                **_curve(curve, "step", "value"),
+                name=_member(curve[0]),
+                **shown,
+                **line_style(number),
+            )
         scored = found[0]["scored"]
         errors = (
-            "± standard error over sequences" if any(row["error"] is not None for row in found) else "its standard errors are not known"
+            "± standard error over sequences"
+            if any(row["error"] is not None for row in found)
+            else "its standard errors are not known"
         )
-        finish(figure, title, f"{escape(about['mixer'])} toward {escape(about['target'])}: {errors}", height=520)
+        finish(
+            figure,
+            title,
+            f"{escape(about['mixer'])} toward {escape(about['target'])}: {errors}",
+            height=520,
+        )
         figure.update_xaxes(title_text="steps done")
-        return figure.update_yaxes(title_text="alignment with the target" if scored else "loss, nats a token")
+        return figure.update_yaxes(
+            title_text="alignment with the target" if scored else "loss, nats a token"
+        )
 
     def _chosen(self, run: str | None) -> Mapping[str, Any]:
         """The row of `runs` of the named run, or of the only one.
@@ -203,13 +271,21 @@ class RunFigures(Figures):
         Raises:
             UserError: there is no such run, or there are several and none is named, or the catalog was opened without runs.
         """
-        found = {row["run"]: row for row in rows(self.catalog, "SELECT run, mixer, target, basis, level, tokens FROM runs ORDER BY run")}
+        found = {
+            row["run"]: row
+            for row in rows(
+                self.catalog,
+                "SELECT run, mixer, target, basis, level, tokens FROM runs ORDER BY run",
+            )
+        }
         if run is None and len(found) == 1:
             return next(iter(found.values()))
         if run is None:
             raise UserError(f"run: there are {len(found)}; name one of {', '.join(found)}")
         if run not in found:
-            raise UserError(f"run {run!r}: not among those that the catalog was opened with; {suggestion(run, found)}")
+            raise UserError(
+                f"run {run!r}: not among those that the catalog was opened with; {suggestion(run, found)}"
+            )
         return found[run]
 
 
@@ -221,22 +297,42 @@ def _member(row: Mapping[str, Any]) -> str:
 def _curve(curve: Sequence[Mapping[str, Any]], x: str, y: str) -> dict[str, Any]:
     """A line with its standard errors."""
     errors = [row["error"] for row in curve]
-    bars = {"error_y": {"array": [error or 0 for error in errors], "thickness": 1, "width": 2}} if any(errors) else {}
+    bars = (
+        {"error_y": {"array": [error or 0 for error in errors], "thickness": 1, "width": 2}}
+        if any(errors)
+        else {}
+    )
     said = ["not known" if error is None else f"{error:.2g}" for error in errors]
-    return {"x": [row[x] for row in curve], "y": [row[y] for row in curve], "customdata": said, "mode": "lines+markers", **bars}
+    return {
+        "x": [row[x] for row in curve],
+        "y": [row[y] for row in curve],
+        "customdata": said,
+        "mode": "lines+markers",
+        **bars,
+    }
 
 
 def _steps(curve: Sequence[Mapping[str, Any]], column: str, last: int) -> dict[str, list[Any]]:
     """Values that hold from the tokens of their stage to those of the next; the last one to the end of the run."""
     end = max(last, curve[-1]["tokens"])
-    return {"x": [*(row["tokens"] for row in curve), end], "y": [*(row[column] for row in curve), curve[-1][column]]}
+    return {
+        "x": [*(row["tokens"] for row in curve), end],
+        "y": [*(row[column] for row in curve), curve[-1][column]],
+    }
 
 
 def _visible(panel: Sequence[Mapping[str, Any]]) -> list[float] | None:
     """From the lowest loss to the highest after a tenth of the tokens, with room for error bars; None: everything."""
-    late = [row for row in panel if row["tokens"] and row["tokens"] >= max(other["tokens"] or 0 for other in panel) / 10]
+    late = [
+        row
+        for row in panel
+        if row["tokens"] and row["tokens"] >= max(other["tokens"] or 0 for other in panel) / 10
+    ]
     if not late:
         return None
-    low, high = (pick(row["loss"] + sign * (row["error"] or 0) for row in late) for pick, sign in ((min, -1), (max, 1)))
+    low, high = (
+        pick(row["loss"] + sign * (row["error"] or 0) for row in late)
+        for pick, sign in ((min, -1), (max, 1))
+    )
     room = 0.04 * (high - low) or 0.1
     return [low - room, high + room]

@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from data_catalog.errors import UserError
-from data_catalog.plot.look import LINES, RAMP, Figures, drawable, finish, graph_objects, named, rows, sentence, share, short
+from data_catalog.plot.look import (
+    LINES,
+    RAMP,
+    Figures,
+    drawable,
+    finish,
+    graph_objects,
+    named,
+    rows,
+    sentence,
+    share,
+    short,
+)
 from data_catalog.untrusted import escape
 
 if TYPE_CHECKING:
@@ -45,7 +57,10 @@ class TargetFigures(Figures):
         title = f"Where targets fall: weight of {level:,} domains"
         if not found:
             return sentence("The catalog has no distributions.", title)
-        names = [named(domain, terms) for domain, terms in zip(found[0]["domains"], found[0]["terms"], strict=True)]
+        names = [
+            named(domain, terms)
+            for domain, terms in zip(found[0]["domains"], found[0]["terms"], strict=True)
+        ]
         weights = [row["weights"] for row in found]
         top = max(max(row) for row in weights) or 1.0
         ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
@@ -64,18 +79,38 @@ class TargetFigures(Figures):
             zmax=1,
             xgap=1 if level <= 128 else 0,
             ygap=1,
-            colorbar={"tickvals": ticks, "ticktext": [share(top * at * at) for at in ticks], "outlinewidth": 0, "thickness": 14},
+            colorbar={
+                "tickvals": ticks,
+                "ticktext": [share(top * at * at) for at in ticks],
+                "outlinewidth": 0,
+                "thickness": 14,
+            },
         )
-        note = "each row sums to 1; " + ("documents' own domains" if kind == "hard" else "documents spread over their nearest centroids")
+        note = "each row sums to 1; " + (
+            "documents' own domains"
+            if kind == "hard"
+            else "documents spread over their nearest centroids"
+        )
         note = f"domains of level {level:,} in the order of the tree; {note}"
-        figure = finish(graph_objects().Figure(trace), title, note, height=max(180 + 30 * len(found), 260))
-        figure.update_xaxes(showgrid=False, dtick=1 if level <= 64 else None, title_text="" if level <= WRITTEN else "domain")
+        figure = finish(
+            graph_objects().Figure(trace), title, note, height=max(180 + 30 * len(found), 260)
+        )
+        figure.update_xaxes(
+            showgrid=False,
+            dtick=1 if level <= 64 else None,
+            title_text="" if level <= WRITTEN else "domain",
+        )
         if level <= WRITTEN:
-            words = [named(domain, terms, 2) for domain, terms in zip(found[0]["domains"], found[0]["terms"], strict=True)]
+            words = [
+                named(domain, terms, 2)
+                for domain, terms in zip(found[0]["domains"], found[0]["terms"], strict=True)
+            ]
             figure.update_xaxes(tickvals=found[0]["domains"], ticktext=words, tickangle=-35)
         return figure.update_yaxes(type="category", autorange="reversed", showgrid=False, ticks="")
 
-    def overlaps(self, level: int | None = None, kind: Kind = "hard", measure: str = "overlap") -> go.Figure:
+    def overlaps(
+        self, level: int | None = None, kind: Kind = "hard", measure: str = "overlap"
+    ) -> go.Figure:
         """Heat map: how alike each two distributions are. `level` None: the coarsest.
 
         Data: `SELECT name, other, overlap FROM distribution_overlaps WHERE level = 16 AND kind = 'hard'`.
@@ -116,7 +151,10 @@ class TargetFigures(Figures):
             colorbar={"outlinewidth": 0, "thickness": 14},
         )
         figure = finish(
-            graph_objects().Figure(trace), title, f"level {level:,}, {kind} distributions", height=max(240 + 34 * len(names), 320)
+            graph_objects().Figure(trace),
+            title,
+            f"level {level:,}, {kind} distributions",
+            height=max(240 + 34 * len(names), 320),
         )
         figure.update_xaxes(type="category", showgrid=False, tickangle=-35, ticks="")
         return figure.update_yaxes(type="category", autorange="reversed", showgrid=False, ticks="")
@@ -152,10 +190,21 @@ class TargetFigures(Figures):
                 cliponaxis=False,
             )
         order = [f"{escape(row['reason'], 50)} ({escape(row['stage'])})" for row in found]
-        finish(figure, title, "documents, and their share of what was read", height=150 + 30 * len(found))
+        finish(
+            figure,
+            title,
+            "documents, and their share of what was read",
+            height=150 + 30 * len(found),
+        )
         figure.update_xaxes(title_text="documents", rangemode="tozero")
         figure.update_layout(margin_r=110, bargap=0.35)
-        return figure.update_yaxes(type="category", categoryorder="array", categoryarray=order, autorange="reversed", showgrid=False)
+        return figure.update_yaxes(
+            type="category",
+            categoryorder="array",
+            categoryarray=order,
+            autorange="reversed",
+            showgrid=False,
+        )
 
 
 def _known(kind: str) -> str:

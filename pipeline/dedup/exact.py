@@ -14,9 +14,9 @@ from jaxtyping import UInt8
 from pipeline.config import Build
 from pipeline.dedup.places import Alive, Places, place
 from pipeline.parts import Part
-from pipeline.source import DOCUMENTS
-from pipeline.sources.documents import text_digest
-from pipeline.targets import read_target
+from pipeline.source.documents import text_digest
+from pipeline.source.stage import DOCUMENTS
+from pipeline.source.targets import read_target
 
 _BATCH_ROWS = 65_536
 
@@ -43,7 +43,7 @@ class Known:
 
 
 def target_digests(config: Build) -> list[str]:
-    """Digests of the documents of all targets, ascending, each once. Raises UserError as `pipeline.targets.read_target`."""
+    """Digests of the documents of all targets, ascending, each once. Raises UserError as `pipeline.source.targets.read_target`."""
     texts = (read_target(target, config)[0]["text"] for target in config.all_targets())
     return sorted({text_digest(text) for column in texts for text in column.to_pylist()})
 
@@ -66,9 +66,15 @@ def exact_copies(
     for texts, code in zip(known, codes, strict=True):
         if isinstance(texts, Known):
             files = [str(path) for path in texts.digests]
-            connection.execute("INSERT INTO known SELECT digest, ? FROM read_parquet(?)", [code, files])
+            connection.execute(
+                "INSERT INTO known SELECT digest, ? FROM read_parquet(?)", [code, files]
+            )
         else:
-            _insert(connection, "known", texts.append_column("code", pa.array(np.full(len(texts), code, np.uint8))))
+            _insert(
+                connection,
+                "known",
+                texts.append_column("code", pa.array(np.full(len(texts), code, np.uint8))),
+            )
     connection.execute("CREATE TABLE alive (digest VARCHAR, place BIGINT, listed BOOL)")
     for number, source in enumerate(sources):
         mask = alive(number)
@@ -76,8 +82,16 @@ def exact_copies(
         with pq.ParquetFile(source.folder / DOCUMENTS, pre_buffer=False) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=["digest", "shipped_duplicate"]):
                 rows = np.flatnonzero(mask[start : start + len(batch)])
-                shipped = pc.fill_null(batch["shipped_duplicate"], False) if listed is not None else pa.array(np.zeros(len(batch), bool))
-                columns = [batch["digest"].take(pa.array(rows)), pa.array(place(number, rows + start)), shipped.take(pa.array(rows))]
+                shipped = (
+                    pc.fill_null(batch["shipped_duplicate"], False)
+                    if listed is not None
+                    else pa.array(np.zeros(len(batch), bool))
+                )
+                columns = [
+                    batch["digest"].take(pa.array(rows)),
+                    pa.array(place(number, rows + start)),
+                    shipped.take(pa.array(rows)),
+                ]
                 _insert(connection, "alive", pa.table(columns, names=["digest", "place", "listed"]))
                 start += len(batch)
     parameters = {"listed": listed or 0, "copy": copy or 0, "by_digest": copy is not None}

@@ -28,7 +28,9 @@ WHERE place > first
 """
 
 
-def near_copies(connection: duckdb.DuckDBPyConnection, signatures: Sequence[Part], alive: Alive) -> Places:
+def near_copies(
+    connection: duckdb.DuckDBPyConnection, signatures: Sequence[Part], alive: Alive
+) -> Places:
     """Places of every document of a family but its first, ascending, among those `alive`.
 
     Bands are grouped by DuckDB, which spills; of the documents that share one, 40 bytes an edge are held to find the families.
@@ -41,7 +43,12 @@ def near_copies(connection: duckdb.DuckDBPyConnection, signatures: Sequence[Part
             for batch in file.iter_batches(_BATCH_ROWS):
                 rows = np.flatnonzero(mask[start : start + len(batch)])
                 bands = batch["bands"].take(pa.array(rows))
-                connection.register("new_rows", pa.table([bands, pa.array(place(number, rows + start))], names=["bands", "place"]))
+                connection.register(
+                    "new_rows",
+                    pa.table(
+                        [bands, pa.array(place(number, rows + start))], names=["bands", "place"]
+                    ),
+                )
                 connection.execute(_INSERT)
                 connection.unregister("new_rows")
                 start += len(batch)

@@ -13,10 +13,14 @@ _ROW_BITS = 40
 _MEMORY = "1GB"  # then DuckDB spills to the folder
 
 Places = Int64[np.ndarray, " documents"]  # ascending
-Alive = Callable[[int], Bool[np.ndarray, " documents"]]  # part's number -> which of its documents are still kept
+Alive = Callable[
+    [int], Bool[np.ndarray, " documents"]
+]  # part's number -> which of its documents are still kept
 
 
-def place(part: int | Int64[np.ndarray, " documents"], rows: Int64[np.ndarray, " documents"]) -> Places:
+def place(
+    part: int | Int64[np.ndarray, " documents"], rows: Int64[np.ndarray, " documents"]
+) -> Places:
     return (part << _ROW_BITS) + rows
 
 
@@ -38,6 +42,9 @@ def within(part: int, places: Places) -> slice:
 def scratch(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """An empty database in `folder`, which is clean again afterwards."""
     with TemporaryDirectory(dir=folder, prefix="dedup.") as inside:
-        settings: dict[str, str | bool | int | float | list[str]] = {"memory_limit": _MEMORY, "temp_directory": f"{inside}/spill"}
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": _MEMORY,
+            "temp_directory": f"{inside}/spill",
+        }
         with duckdb.connect(f"{inside}/scratch.duckdb", config=settings) as connection:
             yield connection

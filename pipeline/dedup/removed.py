@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_catalog import tables
-from pipeline.kept import read_verdicts
+from data_catalog.format import tables
 from pipeline.parts import Part
-from pipeline.source import DOCUMENTS
+from pipeline.source.stage import DOCUMENTS
+from pipeline.verdicts import read_verdicts
 
 _KEYS = ["source", "reason"]
 _MERGE_ROWS = 1_000_000  # counts held before they are added up
@@ -21,17 +21,38 @@ def removed_by_source(sources: Sequence[Part], verdicts: Part) -> pa.Table:
 
     Memory: counts by source and reason, and one part's verdicts at a time.
     """
-    waiting: list[pa.Table] = [pa.table({"source": pa.array([], pa.string()), "reason": pa.array([], pa.string()), **_no_counts()})]
+    waiting: list[pa.Table] = [
+        pa.table(
+            {
+                "source": pa.array([], pa.string()),
+                "reason": pa.array([], pa.string()),
+                **_no_counts(),
+            }
+        )
+    ]
     for part in sources:
         found = read_verdicts(part, verdicts).select(["reason", "characters"])
         source = pq.read_table(part.folder / DOCUMENTS, columns=["source"])["source"]
         ones = np.ones(len(source), np.int64)
-        waiting.append(_sum(pa.table({"source": source, "reason": found["reason"], "rows": ones, "characters": found["characters"]})))
+        waiting.append(
+            _sum(
+                pa.table(
+                    {
+                        "source": source,
+                        "reason": found["reason"],
+                        "rows": ones,
+                        "characters": found["characters"],
+                    }
+                )
+            )
+        )
         if sum(map(len, waiting)) > _MERGE_ROWS:
             waiting = [_sum(pa.concat_tables(waiting))]
     counts = _sum(pa.concat_tables(waiting))
     totals = counts.group_by("source").aggregate([("rows", "sum")])
-    index = pc.index_in(counts["source"], value_set=totals["source"])  # finds the source null too, which a join would drop
+    index = pc.index_in(
+        counts["source"], value_set=totals["source"]
+    )  # finds the source null too, which a join would drop
     share = pc.divide(pc.cast(counts["rows"], pa.float64()), totals["rows_sum"].take(index))
     lost = counts.append_column("share", share).filter(pc.is_valid(counts["reason"]))
     order = [("reason", "ascending"), ("rows", "descending"), ("source", "ascending")]

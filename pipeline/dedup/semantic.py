@@ -14,18 +14,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64
 
-from data_catalog import tables
-from data_catalog.layout import Levels
-from data_catalog.manifest import fingerprint
-from data_catalog.records import Account, Tally, total
-from pipeline.cluster import LEAVES
+from data_catalog.format import tables
+from data_catalog.format.accounts import Account, Tally, total
+from data_catalog.format.layout import Levels
+from data_catalog.format.manifest import fingerprint
+from pipeline.cluster.kmeans import unit
+from pipeline.cluster.stage import LEAVES
 from pipeline.config import Build
-from pipeline.dedup.decide import decide, kept_mask
 from pipeline.dedup.places import Places, parts_of, place, rows_of, within
-from pipeline.embed import read_embeddings
-from pipeline.kept import read_verdicts, write_verdicts
+from pipeline.dedup.stage import decide, kept_mask
+from pipeline.embed.stage import read_embeddings
 from pipeline.parts import Part, make_part
-from pipeline.tree.kmeans import unit
+from pipeline.verdicts import read_verdicts, write_verdicts
 
 logger = logging.getLogger(__name__)
 
@@ -38,26 +38,34 @@ _DECIMALS = 5  # equal vectors have a cosine of 1, not of 0.99999994
 BLOCK = 2_048  # documents compared with as many at once
 
 
-def near_part(top: int, embedded: Sequence[Part], assigned: Sequence[Part], folder: Path, levels: Levels) -> Part:
+def near_part(
+    top: int, embedded: Sequence[Part], assigned: Sequence[Part], folder: Path, levels: Levels
+) -> Part:
     """Write `near.parquet` (tables.NEAR): the documents of top-level domain `top` with a cosine of `FLOOR` or more to an earlier one.
 
     Earlier is by part, then row, inside the coarsest domain around the document that has at most `MOST_DOCUMENTS` documents, or its leaf:
     pairs across domains are not seen. Memory: 24 bytes a document of the domain and about 100 MB, whatever its size; a leaf of n documents
     takes n^2 / 2 products.
     """
-    inputs = [[x.fingerprint, leaves.fingerprint] for x, leaves in zip(embedded, assigned, strict=True)]
+    inputs = [
+        [x.fingerprint, leaves.fingerprint] for x, leaves in zip(embedded, assigned, strict=True)
+    ]
 
     def make(out: Path) -> Account:
         places, leaves = _documents(top, assigned, levels)
         found = [_near(embedded, places[members]) for members in cells(leaves, levels)]
-        pq.write_table(pa.concat_tables([tables.NEAR.empty_table(), *found]), out / NEAR, compression="zstd")
+        pq.write_table(
+            pa.concat_tables([tables.NEAR.empty_table(), *found]), out / NEAR, compression="zstd"
+        )
         amount = Tally(rows=len(places))
         return Account(read=amount, kept=amount)
 
     return make_part(folder, fingerprint("near", VERSION, top, levels.granularities, inputs), make)
 
 
-def drop_near(near: Sequence[Part], sources: Sequence[Part], unique: Part, folder: Path, config: Build) -> Part:
+def drop_near(
+    near: Sequence[Part], sources: Sequence[Part], unique: Part, folder: Path, config: Build
+) -> Part:
     """Write `NAME.parquet` (tables.VERDICTS) for each source part: `unique`'s verdicts, and `dedup.semantic` for what is near.
 
     Dropped is every document whose largest cosine to an earlier one is at least `dedup.cosine`.
@@ -68,7 +76,12 @@ def drop_near(near: Sequence[Part], sources: Sequence[Part], unique: Part, folde
 
     def make(out: Path) -> Account:
         least = pa.scalar(cosine, pa.float32())
-        close = [pq.read_table(part.folder / NEAR, columns=["part", "row"], filters=pc.field("cosine") >= least) for part in near]
+        close = [
+            pq.read_table(
+                part.folder / NEAR, columns=["part", "row"], filters=pc.field("cosine") >= least
+            )
+            for part in near
+        ]
         rows = pa.concat_tables([tables.NEAR.empty_table().select(["part", "row"]), *close])
         places = np.sort(place(rows["part"].to_numpy().astype(np.int64), rows["row"].to_numpy()))
         accounts: list[Account] = []
@@ -81,11 +94,15 @@ def drop_near(near: Sequence[Part], sources: Sequence[Part], unique: Part, folde
         return total(accounts)
 
     names = [[source.name, source.fingerprint] for source in sources]
-    key = fingerprint("drop near", VERSION, cosine, names, unique.fingerprint, [part.fingerprint for part in near])
+    key = fingerprint(
+        "drop near", VERSION, cosine, names, unique.fingerprint, [part.fingerprint for part in near]
+    )
     return make_part(folder, key, make)
 
 
-def cells(leaves: Int64[np.ndarray, " documents"], levels: Levels, most: int = MOST_DOCUMENTS) -> list[Int64[np.ndarray, " members"]]:
+def cells(
+    leaves: Int64[np.ndarray, " documents"], levels: Levels, most: int = MOST_DOCUMENTS
+) -> list[Int64[np.ndarray, " members"]]:
     """Which documents are compared with each other: the coarsest domains of at most `most` documents, or a leaf. Members ascend."""
     finished: list[Int64[np.ndarray, " members"]] = []
     waiting = [np.arange(len(leaves))] if len(leaves) else []
@@ -100,11 +117,17 @@ def cells(leaves: Int64[np.ndarray, " documents"], levels: Levels, most: int = M
             waiting += np.split(members[order], starts)
     for members in waiting:
         if len(members) > most:
-            logger.info("leaf %d has %d documents: comparing all pairs takes long", leaves[members[0]], len(members))
+            logger.info(
+                "leaf %d has %d documents: comparing all pairs takes long",
+                leaves[members[0]],
+                len(members),
+            )
     return finished + waiting
 
 
-def _documents(top: int, assigned: Sequence[Part], levels: Levels) -> tuple[Places, Int64[np.ndarray, " documents"]]:
+def _documents(
+    top: int, assigned: Sequence[Part], levels: Levels
+) -> tuple[Places, Int64[np.ndarray, " documents"]]:
     """Places (row: among the part's kept documents), ascending, and leaves of a top-level domain's documents."""
     span = levels.span(levels.granularities[0])
     places: list[Places] = [np.empty(0, np.int64)]
@@ -123,12 +146,20 @@ def _near(embedded: Sequence[Part], places: Places) -> pa.Table:
     cosine = np.minimum(cosine.round(_DECIMALS), 1)
     near = cosine >= np.float32(FLOOR)
     here, there = places[near], places[nearest[near]]
-    columns = [parts_of(here).astype(np.uint32), rows_of(here), cosine[near], parts_of(there).astype(np.uint32), rows_of(there)]
+    columns = [
+        parts_of(here).astype(np.uint32),
+        rows_of(here),
+        cosine[near],
+        parts_of(there).astype(np.uint32),
+        rows_of(there),
+    ]
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=tables.NEAR)
 
 
 def earlier(
-    vectors: Callable[[slice], Float32[np.ndarray, "members dim"]], documents: int, block: int = BLOCK
+    vectors: Callable[[slice], Float32[np.ndarray, "members dim"]],
+    documents: int,
+    block: int = BLOCK,
 ) -> tuple[Float32[np.ndarray, " documents"], Int64[np.ndarray, " documents"]]:
     """Each document's largest cosine to an earlier one, and that document, the first of equals; -inf and 0 where there is none.
 

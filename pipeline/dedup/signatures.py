@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_catalog import tables
-from data_catalog.manifest import fingerprint
-from data_catalog.records import Account
+from data_catalog.format import tables
+from data_catalog.format.accounts import Account
+from data_catalog.format.manifest import fingerprint
 from pipeline.config import Build
 from pipeline.parts import Part, make_part
-from pipeline.signals.words import normalise
-from pipeline.source import DOCUMENTS
-from pipeline.sources.documents import Input, Shard
+from pipeline.quality.signals.words import normalise
+from pipeline.source.documents import Input, Shard
+from pipeline.source.stage import DOCUMENTS
 
 if TYPE_CHECKING:
     from datasketch import MinHash
@@ -29,11 +29,18 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 SIGNATURES = "signatures.parquet"
-BANDS = {0.7: (14, 9), 0.8: (9, 13), 0.9: (5, 25), 1.0: (1, 128)}  # similarity aimed at -> bands, values in each
+BANDS = {
+    0.7: (14, 9),
+    0.8: (9, 13),
+    0.9: (5, 25),
+    1.0: (1, 128),
+}  # similarity aimed at -> bands, values in each
 SHINGLE_WORDS = 13
 _FUNCTIONS, _SEED = 128, 42
 _BATCH_ROWS = 1_024
-_CHUNK_SHINGLES = 256  # hashed at once: the 128 values of each stay in the cache, however long a document is
+_CHUNK_SHINGLES = (
+    256  # hashed at once: the 128 values of each stay in the cache, however long a document is
+)
 
 
 def sign_part(shard: Shard, source: Part, folder: Path, config: Build) -> Part:
@@ -43,7 +50,9 @@ def sign_part(shard: Shard, source: Part, folder: Path, config: Build) -> Part:
     shipped. Memory: the shipped bands of one file, some 500 bytes a document, or the shingles of one document.
     """
     similarity = config.dedup.similarity
-    shipped = next((file for file in shard.beside if file.path == f"minhash/{shard.key}.minhash.parquet"), None)
+    shipped = next(
+        (file for file in shard.beside if file.path == f"minhash/{shard.key}.minhash.parquet"), None
+    )
     key = fingerprint("sign", VERSION, similarity, source.fingerprint, shipped)
 
     def make(out: Path) -> Account:
@@ -53,7 +62,11 @@ def sign_part(shard: Shard, source: Part, folder: Path, config: Build) -> Part:
             pq.ParquetWriter(out / SIGNATURES, tables.SIGNATURES) as writer,
         ):
             for batch in file.iter_batches(_BATCH_ROWS, columns=["doc_id", "text"]):
-                writer.write_batch(pa.RecordBatch.from_arrays([_sign(batch, bands, similarity)], schema=tables.SIGNATURES))
+                writer.write_batch(
+                    pa.RecordBatch.from_arrays(
+                        [_sign(batch, bands, similarity)], schema=tables.SIGNATURES
+                    )
+                )
         return Account(read=source.account.kept, kept=source.account.kept)
 
     return make_part(folder, key, make)
@@ -73,7 +86,12 @@ def sign(texts: list[str], similarity: float) -> Iterator[list[bytes] | None]:
 def shingles(text: str) -> list[bytes]:
     """The different runs of 13 normalised words, as UTF-8."""
     words = normalise(text).split()
-    return list({" ".join(words[i : i + SHINGLE_WORDS]).encode() for i in range(len(words) - SHINGLE_WORDS + 1)})
+    return list(
+        {
+            " ".join(words[i : i + SHINGLE_WORDS]).encode()
+            for i in range(len(words) - SHINGLE_WORDS + 1)
+        }
+    )
 
 
 def _bands(sketch: "MinHash", shingled: list[bytes], bands: int, rows: int) -> list[bytes]:
@@ -88,7 +106,11 @@ def _bands(sketch: "MinHash", shingled: list[bytes], bands: int, rows: int) -> l
 def _sign(batch: pa.RecordBatch, shipped: pa.Table | None, similarity: float) -> pa.Array:
     """Shipped bands where there are any, computed ones elsewhere."""
     wanted = tables.SIGNATURES.field("bands").type
-    places = pa.nulls(len(batch), pa.int32()) if shipped is None else pc.index_in(batch["doc_id"], value_set=shipped["id"])
+    places = (
+        pa.nulls(len(batch), pa.int32())
+        if shipped is None
+        else pc.index_in(batch["doc_id"], value_set=shipped["id"])
+    )
     missing = places.is_null().to_numpy(zero_copy_only=False).nonzero()[0]
     if shipped is not None and not len(missing):
         return shipped["bands"].take(places).combine_chunks().cast(wanted)
@@ -105,13 +127,28 @@ def _read_shipped(shard: Shard, file: Input, similarity: float) -> pa.Table | No
     try:
         with (shard.root / file.path).open("rb") as stream:
             table = pq.read_table(stream, columns=["id", column]).rename_columns(["id", "bands"])
-        table = table.filter(pc.is_valid(table["id"])).cast(pa.schema([("id", pa.string()), tables.SIGNATURES.field("bands")]))
+        table = table.filter(pc.is_valid(table["id"])).cast(
+            pa.schema([("id", pa.string()), tables.SIGNATURES.field("bands")])
+        )
     except (OSError, pa.ArrowException, ValueError) as error:
-        logger.warning("%s: %s; its documents' signatures are computed", file.path, str(error).splitlines()[0][:200])
+        logger.warning(
+            "%s: %s; its documents' signatures are computed",
+            file.path,
+            str(error).splitlines()[0][:200],
+        )
         return None
     bands, rows = BANDS[similarity]
     shapes = pc.list_value_length(table["bands"]), pc.binary_length(pc.list_flatten(table["bands"]))
-    if any(pc.any(pc.not_equal(found, expected)).as_py() for found, expected in zip(shapes, (bands, 4 * rows), strict=True)):
-        logger.warning("%s: %s is not %d bands of %d values; its documents' signatures are computed", file.path, column, bands, rows)
+    if any(
+        pc.any(pc.not_equal(found, expected)).as_py()
+        for found, expected in zip(shapes, (bands, 4 * rows), strict=True)
+    ):
+        logger.warning(
+            "%s: %s is not %d bands of %d values; its documents' signatures are computed",
+            file.path,
+            column,
+            bands,
+            rows,
+        )
         return None
     return table

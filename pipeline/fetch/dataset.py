@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.errors import UserError
-from data_catalog.manifest import replacing, sha256_file, write_json
+from data_catalog.format.manifest import replacing, sha256_file, write_json
 from pipeline.config import Dataset
 from pipeline.fetch.record import Entry, Record, open_record
-from pipeline.sources.patience import PATIENCE, Patience, is_passing
-from pipeline.sources.stream import Stream, find_dataset, label_of, load_builder, version_of
+from pipeline.source.backoff import PATIENCE, Patience, is_passing
+from pipeline.source.stream import Stream, find_dataset, label_of, load_builder, version_of
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -62,8 +62,14 @@ def fetch_dataset(
     """
     builder, dataset = find_dataset(source, "name")
     if missing := sorted(set(keep) - set(dataset.column_names or keep)):
-        raise UserError(f"keep: {source.name} has no column {', '.join(missing)}; it has {', '.join(dataset.column_names)}")
-    identity = {**source.model_dump(mode="json", exclude={"columns", "kind", "name"}), "label": label_of(source), "keep": list(keep)}
+        raise UserError(
+            f"keep: {source.name} has no column {', '.join(missing)}; it has {', '.join(dataset.column_names)}"
+        )
+    identity = {
+        **source.model_dump(mode="json", exclude={"columns", "kind", "name"}),
+        "label": label_of(source),
+        "keep": list(keep),
+    }
     identity["version"] = version_of(builder, source.split)
     with open_record(root, RECORD) as record:
         pieces = _Pieces(root, record, identity, on_piece)
@@ -74,14 +80,21 @@ def fetch_dataset(
 
         stream = Stream(open_dataset, pieces.position, patience)
         schema = dataset.features.arrow_schema if dataset.features else None
-        pieces.fill(stream, pa.schema([schema.field(name) for name in keep]) if keep and schema else schema, rows_per_piece, max_rows)
+        pieces.fill(
+            stream,
+            pa.schema([schema.field(name) for name in keep]) if keep and schema else schema,
+            rows_per_piece,
+            max_rows,
+        )
         return pieces.streamed
 
 
 class _Pieces:
     """The folder's pieces and the position after the last of them."""
 
-    def __init__(self, root: Path, record: Record, identity: dict[str, Any], on_piece: OnPiece | None) -> None:
+    def __init__(
+        self, root: Path, record: Record, identity: dict[str, Any], on_piece: OnPiece | None
+    ) -> None:
         self.root, self._record, self._identity, self._on_piece = root, record, identity, on_piece
         self.position: dict[str, Any] | None = None
         self.streamed = Streamed(0, 0, 0, False)
@@ -91,20 +104,32 @@ class _Pieces:
             return
         try:
             found = json.loads((root / POSITION).read_text(encoding="utf-8"))
-            there, self.position, self.streamed = found["dataset"], found["position"], Streamed(**found["streamed"])
+            there, self.position, self.streamed = (
+                found["dataset"],
+                found["position"],
+                Streamed(**found["streamed"]),
+            )
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{root / POSITION}: not what fetch dataset writes; choose another folder") from error
+            raise UserError(
+                f"{root / POSITION}: not what fetch dataset writes; choose another folder"
+            ) from error
         if there != identity:
             changed = ", ".join(key for key in identity if there.get(key) != identity[key])
             raise UserError(
                 f"{root}: holds {there.get('label')}, fetched with another {changed}; choose another folder, or delete this one"
             )
 
-    def fill(self, stream: Stream, schema: pa.Schema | None, rows_per_piece: int, max_rows: int | None) -> None:
+    def fill(
+        self, stream: Stream, schema: pa.Schema | None, rows_per_piece: int, max_rows: int | None
+    ) -> None:
         """Write pieces until the stream ends or `max_rows` are there."""
         batches = _Batches(stream, self.position)
         while not self.streamed.finished:
-            wanted = rows_per_piece if max_rows is None else min(rows_per_piece, max_rows - self.streamed.rows)
+            wanted = (
+                rows_per_piece
+                if max_rows is None
+                else min(rows_per_piece, max_rows - self.streamed.rows)
+            )
             if wanted <= 0:
                 return
             first = batches.peek(wanted, schema)
@@ -114,7 +139,10 @@ class _Pieces:
             name = f"part-{self.streamed.pieces:05d}.parquet"
             rows = 0
             # Renamed when the writer has closed it, hence the order.
-            with replacing(self.root / name) as temporary, pq.ParquetWriter(temporary, first.schema, **_WRITING) as writer:
+            with (
+                replacing(self.root / name) as temporary,
+                pq.ParquetWriter(temporary, first.schema, **_WRITING) as writer,
+            ):
                 while rows < wanted and temporary.stat().st_size < PIECE_BYTES:
                     table = batches.peek(wanted - rows, schema)
                     if table is None or not table.schema.equals(first.schema):
@@ -128,10 +156,27 @@ class _Pieces:
         done = self.streamed
         size = (self.root / name).stat().st_size if name else 0
         self.position = batches.position
-        self.streamed = Streamed(done.pieces + bool(name), done.rows + rows, done.bytes + size, finished=name is None)
-        write_json(self.root / POSITION, {"dataset": self._identity, "position": self.position, "streamed": self.streamed.__dict__})
+        self.streamed = Streamed(
+            done.pieces + bool(name), done.rows + rows, done.bytes + size, finished=name is None
+        )
+        write_json(
+            self.root / POSITION,
+            {
+                "dataset": self._identity,
+                "position": self.position,
+                "streamed": self.streamed.__dict__,
+            },
+        )
         if name:
-            self._record.add(Entry(path=name, state="fetched", bytes=size, sha256=sha256_file(self.root / name), attempts=1))
+            self._record.add(
+                Entry(
+                    path=name,
+                    state="fetched",
+                    bytes=size,
+                    sha256=sha256_file(self.root / name),
+                    attempts=1,
+                )
+            )
             if self._on_piece is not None:
                 self._on_piece(self.streamed.pieces, self.streamed.rows, self.streamed.bytes)
 
@@ -149,8 +194,14 @@ class _Batches:
         try:
             yield from stream
         except Exception as error:
-            hint = "check the network and start again" if is_passing(error) else "its own file is at fault"
-            raise UserError(f"fetch dataset: {type(error).__name__}: {str(error)[:300]}; {hint}; what is written stays") from error
+            hint = (
+                "check the network and start again"
+                if is_passing(error)
+                else "its own file is at fault"
+            )
+            raise UserError(
+                f"fetch dataset: {type(error).__name__}: {str(error)[:300]}; {hint}; what is written stays"
+            ) from error
 
     def peek(self, rows: int, schema: pa.Schema | None) -> pa.Table | None:
         """The next at most `rows` rows, or None at the end; the same until it is taken."""
@@ -170,4 +221,6 @@ def _to_table(rows: list[dict[str, Any]], schema: pa.Schema | None) -> pa.Table:
     try:
         return pa.Table.from_pylist(rows, schema=schema)
     except (pa.ArrowException, TypeError) as error:
-        raise UserError(f"fetch dataset: rows cannot be written as Parquet ({str(error)[:200]}); name the columns to keep") from error
+        raise UserError(
+            f"fetch dataset: rows cannot be written as Parquet ({str(error)[:200]}); name the columns to keep"
+        ) from error

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from data_catalog.errors import UserError
 
-_TAG = re.compile(r"(?P<snapshot>[0-9]{4}-[0-9]{2})/(?P<shard>[0-9]{4})/(?P<language>[a-z]{2,3})_(?P<bucket>head|middle|tail)")
+_TAG = re.compile(
+    r"(?P<snapshot>[0-9]{4}-[0-9]{2})/(?P<shard>[0-9]{4})/(?P<language>[a-z]{2,3})_(?P<bucket>head|middle|tail)"
+)
 _SHOWN = 200
 
 
@@ -52,6 +54,8 @@ def parse_shards(text: str) -> frozenset[int]:
     for item in text.split(","):
         match = re.fullmatch(r"\s*([0-9]{1,4})(?:-([0-9]{1,4}))?\s*", item)
         if match is None or int(match[2] or match[1]) < int(match[1]):
-            raise UserError(f'shards "{text}": expected numbers and ranges between 0 and 4999, e.g. 0-9,42')
+            raise UserError(
+                f'shards "{text}": expected numbers and ranges between 0 and 4999, e.g. 0-9,42'
+            )
         numbers.update(range(int(match[1]), int(match[2] or match[1]) + 1))
     return frozenset(numbers)

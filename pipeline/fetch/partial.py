@@ -43,7 +43,9 @@ class UnderWay:
         """The whole is sent; what an earlier answer said of the same content still holds."""
         same = found.validator == self.remote.validator
         size = self.remote.bytes if same and self.remote.bytes is not None else found.bytes
-        self.remote = Remote(size, found.validator, found.sha256 or (self.remote.sha256 if same else None))
+        self.remote = Remote(
+            size, found.validator, found.sha256 or (self.remote.sha256 if same else None)
+        )
 
     def digest(self) -> "hashlib._Hash":
         with self.part.open("rb") as file:

@@ -22,7 +22,9 @@ class Entry(Settings):
     """The state of one file; the last line about a path is the one that counts."""
 
     path: str  # below the root; for a refused line of a listing, the listing and the line's number
-    state: Literal["fetched", "absent", "failed", "refused"]  # absent: the server does not have it; refused: never asked for
+    state: Literal[
+        "fetched", "absent", "failed", "refused"
+    ]  # absent: the server does not have it; refused: never asked for
     url: str | None = None
     bytes: int = 0
     sha256: str | None = None
@@ -57,9 +59,13 @@ def open_record(root: Path, name: str = NAME) -> Iterator[Record]:
     file = os.open(root / name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given up by the system if this process is killed
+            fcntl.flock(
+                file, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # given up by the system if this process is killed
         except BlockingIOError as error:
-            raise UserError(f"{root}: another process is fetching into this folder; wait for it or choose another") from error
+            raise UserError(
+                f"{root}: another process is fetching into this folder; wait for it or choose another"
+            ) from error
         yield Record(file, _read(root / name, file))
     finally:
         os.close(file)
@@ -68,7 +74,9 @@ def open_record(root: Path, name: str = NAME) -> Iterator[Record]:
 def _read(path: Path, file: int) -> dict[str, Entry]:
     data = path.read_bytes()
     if data and not data.endswith(b"\n"):
-        os.write(file, b"\n")  # killed while writing a line: it counts for nothing, the next must not be glued to it
+        os.write(
+            file, b"\n"
+        )  # killed while writing a line: it counts for nothing, the next must not be glued to it
     entries = {}
     for line in data.splitlines():
         try:

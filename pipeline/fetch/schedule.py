@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_catalog.errors import UserError
-from data_catalog.manifest import sha256_file
+from data_catalog.format.manifest import sha256_file
 from pipeline.fetch.partial import Remote, UnderWay
 from pipeline.fetch.record import Entry, Record
 from pipeline.fetch.transfer import AbsentError, Client, FailedError
@@ -40,12 +40,20 @@ class Summary:
     failures: tuple[Entry, ...] = ()
 
     def __add__(self, other: "Summary") -> "Summary":
-        numbers = {name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__}
+        numbers = {
+            name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__
+        }
         return Summary(**numbers)
 
 
 def fetch_files(
-    root: Path, wanted: Sequence[Wanted], record: Record, client: Client, workers: int, retry_absent: bool, on_file: OnFile | None
+    root: Path,
+    wanted: Sequence[Wanted],
+    record: Record,
+    client: Client,
+    workers: int,
+    retry_absent: bool,
+    on_file: OnFile | None,
 ) -> Summary:
     """Have each file that is not here yet, and record what became of it. What fails does not keep the others.
 
@@ -110,7 +118,9 @@ def _ask(client: Client, file: Wanted) -> Remote | Entry:
     except AbsentError:
         return Entry(path=file.path, url=file.url, state="absent", attempts=1)
     except FailedError as error:
-        return Entry(path=file.path, url=file.url, state="failed", attempts=error.attempts, detail=str(error))
+        return Entry(
+            path=file.path, url=file.url, state="failed", attempts=error.attempts, detail=str(error)
+        )
 
 
 def _have(root: Path, file: Wanted, remote: Remote, client: Client) -> tuple[Entry, bool]:
@@ -119,18 +129,36 @@ def _have(root: Path, file: Wanted, remote: Remote, client: Client) -> tuple[Ent
     if remote.bytes is not None and path.is_file() and path.stat().st_size == remote.bytes:
         digest = sha256_file(path)
         if remote.sha256 in {None, digest}:
-            return Entry(path=file.path, url=file.url, state="fetched", bytes=remote.bytes, sha256=digest, etag=remote.validator), True
+            return Entry(
+                path=file.path,
+                url=file.url,
+                state="fetched",
+                bytes=remote.bytes,
+                sha256=digest,
+                etag=remote.validator,
+            ), True
     try:
         done = client.transfer(file.url, path, remote)
     except AbsentError:
         return Entry(path=file.path, url=file.url, state="absent", attempts=1), False
     except FailedError as error:
-        return Entry(path=file.path, url=file.url, state="failed", attempts=error.attempts, detail=str(error)), False
-    entry = Entry(path=file.path, url=file.url, state="fetched", bytes=done.bytes, sha256=done.sha256, attempts=done.attempts)
+        return Entry(
+            path=file.path, url=file.url, state="failed", attempts=error.attempts, detail=str(error)
+        ), False
+    entry = Entry(
+        path=file.path,
+        url=file.url,
+        state="fetched",
+        bytes=done.bytes,
+        sha256=done.sha256,
+        attempts=done.attempts,
+    )
     return entry.model_copy(update={"etag": done.validator}), False
 
 
-def _finished(root: Path, futures: Iterable["Future[tuple[Entry, bool]]"]) -> Iterator[tuple[Entry, bool]]:
+def _finished(
+    root: Path, futures: Iterable["Future[tuple[Entry, bool]]"]
+) -> Iterator[tuple[Entry, bool]]:
     for future in as_completed(futures):
         try:
             yield future.result()
@@ -141,7 +169,10 @@ def _finished(root: Path, futures: Iterable["Future[tuple[Entry, bool]]"]) -> It
 
 
 def _check_space(root: Path, remotes: dict[Wanted, Remote]) -> None:
-    needed = sum((remote.bytes or 0) - UnderWay(root / file.path, remote).held() for file, remote in remotes.items())
+    needed = sum(
+        (remote.bytes or 0) - UnderWay(root / file.path, remote).held()
+        for file, remote in remotes.items()
+    )
     free = shutil.disk_usage(root).free
     if needed > free:
         raise UserError(

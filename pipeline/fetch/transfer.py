@@ -17,7 +17,7 @@ from typing import TypeVar
 import httpx2
 
 from pipeline.fetch.partial import Remote, UnderWay
-from pipeline.sources.patience import PATIENCE, Patience, is_passing_status
+from pipeline.source.backoff import PATIENCE, Patience, is_passing_status
 
 logger = logging.getLogger(__name__)
 
@@ -60,16 +60,32 @@ class Transferred:
 class Client:
     """Asks servers for files. One for all threads; when a server asks for quiet, all of them are."""
 
-    def __init__(self, workers: int = 8, patience: Patience = PATIENCE, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        workers: int = 8,
+        patience: Patience = PATIENCE,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         limits = httpx2.Limits(max_connections=workers, max_keepalive_connections=workers)
-        identity = {"Accept-Encoding": "identity", "User-Agent": "clustermix", **(headers or {})}  # the file as it lies there
-        self._http = httpx2.Client(follow_redirects=True, timeout=_SECONDS, limits=limits, headers=identity)
+        identity = {
+            "Accept-Encoding": "identity",
+            "User-Agent": "clustermix",
+            **(headers or {}),
+        }  # the file as it lies there
+        self._http = httpx2.Client(
+            follow_redirects=True, timeout=_SECONDS, limits=limits, headers=identity
+        )
         self._patience, self._quiet_until, self._stop = patience, 0.0, threading.Event()
 
     def __enter__(self) -> "Client":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._http.close()
 
     def stop(self) -> None:
@@ -85,10 +101,20 @@ class Client:
 
         def attempt() -> Remote:
             response = self._http.head(url)
-            if response.status_code in {405, 501}:  # a server that has no HEAD: the transfer will tell
+            if response.status_code in {
+                405,
+                501,
+            }:  # a server that has no HEAD: the transfer will tell
                 return Remote()
-            if response.history and response.status_code in {401, 403}:  # a signed address that allows GET alone
-                return Remote(_size(response.history[0].headers.get("x-linked-size")), None, _linked_sha256(response))
+            if response.history and response.status_code in {
+                401,
+                403,
+            }:  # a signed address that allows GET alone
+                return Remote(
+                    _size(response.history[0].headers.get("x-linked-size")),
+                    None,
+                    _linked_sha256(response),
+                )
             self._judge(response)
             return _remote(response)
 
@@ -105,11 +131,15 @@ class Client:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         under_way = UnderWay(path, remote)
-        digest, attempts = self._patiently(url, lambda: self._attempt(url, under_way), under_way.held)
+        digest, attempts = self._patiently(
+            url, lambda: self._attempt(url, under_way), under_way.held
+        )
         size = under_way.finish()
         return Transferred(size, digest, attempts, under_way.remote.validator)
 
-    def _patiently(self, url: str, attempt: Callable[[], Result], gained: Callable[[], int]) -> tuple[Result, int]:
+    def _patiently(
+        self, url: str, attempt: Callable[[], Result], gained: Callable[[], int]
+    ) -> tuple[Result, int]:
         """The result and how many attempts it took; failures count only in a row without a byte gained."""
         attempts = failures = 0
         while True:
@@ -140,7 +170,9 @@ class Client:
         if status in {404, 410}:
             raise AbsentError(f"{status}")
         if is_passing_status(status):
-            raise _AgainError(f"the server answered {status}", _asked_seconds(response.headers.get("retry-after")))
+            raise _AgainError(
+                f"the server answered {status}", _asked_seconds(response.headers.get("retry-after"))
+            )
         if status not in {200, 206}:
             raise _RefusedError(f"the server answered {status}")
 
@@ -149,14 +181,20 @@ class Client:
         held = under_way.held()
         if held and held == under_way.remote.bytes:
             return under_way.digest().hexdigest()
-        headers = {"Range": f"bytes={held}-", "If-Range": under_way.remote.validator or ""} if held else {}
+        headers = (
+            {"Range": f"bytes={held}-", "If-Range": under_way.remote.validator or ""}
+            if held
+            else {}
+        )
         with self._http.stream("GET", url, headers=headers) as response:
             if response.status_code == 416:
                 under_way.drop()
                 raise _AgainError("the server has less than the part that is here")
             self._judge(response)
             if response.status_code == 206:
-                if not re.match(rf"bytes {held}-[0-9]+/", response.headers.get("content-range", "")):
+                if not re.match(
+                    rf"bytes {held}-[0-9]+/", response.headers.get("content-range", "")
+                ):
                     under_way.drop()
                     raise _AgainError("the server sent another range than it was asked for")
             else:
@@ -189,7 +227,9 @@ class Client:
 def _remote(response: httpx2.Response) -> Remote:
     etag = response.headers.get("etag", "")
     validator = etag if etag.startswith('"') else response.headers.get("last-modified")
-    return Remote(_size(response.headers.get("content-length")), validator, _linked_sha256(response))
+    return Remote(
+        _size(response.headers.get("content-length")), validator, _linked_sha256(response)
+    )
 
 
 def _size(value: str | None) -> int | None:
@@ -198,7 +238,10 @@ def _size(value: str | None) -> int | None:
 
 def _linked_sha256(response: httpx2.Response) -> str | None:
     """What the Hugging Face hub says of a large file before it redirects to where that is stored."""
-    linked = [answer.headers.get("x-linked-etag", "").strip('"') for answer in (*response.history, response)]
+    linked = [
+        answer.headers.get("x-linked-etag", "").strip('"')
+        for answer in (*response.history, response)
+    ]
     return next((found for found in linked if re.fullmatch(r"[0-9a-f]{64}", found)), None)
 
 

@@ -4,16 +4,25 @@ import logging
 from collections.abc import Callable, Sequence
 
 from data_catalog.errors import UserError
-from data_catalog.identity import Identity
+from data_catalog.format.encoder_identity import Identity
 from data_catalog.settings import Settings
-from pipeline.cluster import supported
+from pipeline.cluster.stage import supported
 from pipeline.config import Build, Cluster, Dataset, PythonDocs, Rpv2
-from pipeline.encoding.encoder import identify, load
-from pipeline.planning.heads import HEAD_DOCUMENTS, Head, Range, choose, extrapolate, parse_seconds, read_head, size_of
+from pipeline.embed.encoder import identify, load
+from pipeline.planning.heads import (
+    HEAD_DOCUMENTS,
+    Head,
+    Range,
+    choose,
+    extrapolate,
+    parse_seconds,
+    read_head,
+    size_of,
+)
 from pipeline.planning.rates import Rates, measure
-from pipeline.source import plan
-from pipeline.sources.documents import Shard
-from pipeline.targets import read_target
+from pipeline.source.documents import Shard
+from pipeline.source.stage import plan
+from pipeline.source.targets import read_target
 
 log = logging.getLogger(__name__)
 
@@ -29,15 +38,21 @@ class Estimate(Settings):
     documents: Range
     characters: Range
     tokens: Range  # of the catalog's tokenizer
-    languages: dict[str, float]  # share of the documents, as records name them; "" where they do not
+    languages: dict[
+        str, float
+    ]  # share of the documents, as records name them; "" where they do not
     shards_read: int  # of which the head was read
     target_documents: int
     target_characters: int
     encoder: Identity
     encoder_copies: int  # of the model, one a device
     encoder_documents_per_second: float
-    stage_seconds: dict[str, float]  # if stages follow each other on this machine; those that take next to nothing are left out
-    disk_bytes: dict[str, int]  # by folder of `out`/work; the catalog's files are links to the last of them
+    stage_seconds: dict[
+        str, float
+    ]  # if stages follow each other on this machine; those that take next to nothing are left out
+    disk_bytes: dict[
+        str, int
+    ]  # by folder of `out`/work; the catalog's files are links to the last of them
     granularities: tuple[int, ...]  # levels that the documents support
     unsupported: tuple[int, ...]
     training_vectors: int
@@ -73,11 +88,21 @@ def estimate(config: Build, on_progress: Callable[[int, int], None] | None = Non
             on_progress(len(heads), steps)
     texts = [text for head in heads for text in head.texts]
     if not texts:
-        raise UserError(f"source: no text in the first documents of {len(chosen)} of {len(shards)} files; are they what source.kind says?")
+        raise UserError(
+            f"source: no text in the first documents of {len(chosen)} of {len(shards)} files; are they what source.kind says?"
+        )
     sizes = [size_of(shard) for shard in shards]
-    documents = extrapolate(heads, [head.records for head in heads], [head.error(head.counted) for head in heads], sizes)
-    characters = extrapolate(heads, [head.characters for head in heads], [head.error() for head in heads], sizes)
-    targets = [text for target in config.all_targets() for text in read_target(target, config)[0]["text"].to_pylist()]
+    documents = extrapolate(
+        heads, [head.records for head in heads], [head.error(head.counted) for head in heads], sizes
+    )
+    characters = extrapolate(
+        heads, [head.characters for head in heads], [head.error() for head in heads], sizes
+    )
+    targets = [
+        text
+        for target in config.all_targets()
+        for text in read_target(target, config)[0]["text"].to_pylist()
+    ]
     rates = measure(texts, config)
     if on_progress:
         on_progress(steps, steps)
@@ -86,7 +111,9 @@ def estimate(config: Build, on_progress: Callable[[int, int], None] | None = Non
     vectors = min(documents.likely, config.cluster.sample or documents.likely)
     copies = len(load(config.embed).models)
     identity = identify(config.embed)
-    inputs = {(str(shard.root), entry.path): entry.bytes for shard in shards for entry in shard.inputs}
+    inputs = {
+        (str(shard.root), entry.path): entry.bytes for shard in shards for entry in shard.inputs
+    }
     return Estimate(
         shards=len(shards),
         files=len(inputs),
@@ -101,19 +128,36 @@ def estimate(config: Build, on_progress: Callable[[int, int], None] | None = Non
         encoder=identity,
         encoder_copies=copies,
         encoder_documents_per_second=1 / (rates.encoder_tokens * rates.encode_seconds),
-        stage_seconds=_stage_seconds(config, shards, documents.likely, characters.likely, targets, vectors, granularities, rates, reading),
+        stage_seconds=_stage_seconds(
+            config,
+            shards,
+            documents.likely,
+            characters.likely,
+            targets,
+            vectors,
+            granularities,
+            rates,
+            reading,
+        ),
         disk_bytes=_disk(documents.likely, characters.likely, targets, identity, rates),
         granularities=granularities,
         unsupported=tuple(k for k in config.cluster.granularities if k not in granularities),
         training_vectors=vectors,
-        tree_memory_bytes=vectors * identity.dimension * 4 * 2,  # float32, and the part of them that one sub-tree trains on
+        tree_memory_bytes=vectors
+        * identity.dimension
+        * 4
+        * 2,  # float32, and the part of them that one sub-tree trains on
         rates=rates,
         warnings=(*warnings, *_remarks(config, shards)),
     )
 
 
 def _scaled(amount: Range, factor: float) -> Range:
-    return Range(low=round(amount.low * factor), likely=round(amount.likely * factor), high=round(amount.high * factor))
+    return Range(
+        low=round(amount.low * factor),
+        likely=round(amount.likely * factor),
+        high=round(amount.high * factor),
+    )
 
 
 def _languages(heads: Sequence[Head]) -> dict[str, float]:
@@ -122,15 +166,25 @@ def _languages(heads: Sequence[Head]) -> dict[str, float]:
         for language in head.languages:
             weights[language] = weights.get(language, 0.0) + head.records / len(head.languages)
     total = sum(weights.values())
-    return {language: weight / total for language, weight in sorted(weights.items(), key=lambda item: -item[1])}
+    return {
+        language: weight / total
+        for language, weight in sorted(weights.items(), key=lambda item: -item[1])
+    }
 
 
-def _reading_seconds(shards: Sequence[Shard], read: Sequence[Shard], heads: Sequence[Head], config: Build) -> float:
+def _reading_seconds(
+    shards: Sequence[Shard], read: Sequence[Shard], heads: Sequence[Head], config: Build
+) -> float:
     """Of the source stage, without writing: in proportion to the bytes or documents of the heads; and of rpv2's quality signals."""
     whole = sum(head.seconds / head.share for head in heads if head.share)
     side = 0.0
     if isinstance(config.source, Rpv2):
-        signals = [shard.root / entry.path for shard in read for entry in shard.inputs if entry.path.startswith("quality_signals/")]
+        signals = [
+            shard.root / entry.path
+            for shard in read
+            for entry in shard.inputs
+            if entry.path.startswith("quality_signals/")
+        ]
         few = signals[:: max(len(signals) // 4, 1)]
         side = sum(map(parse_seconds, few)) / max(len(few), 1) * len(signals)
     return (whole + side) * sum(map(size_of, shards)) / max(sum(map(size_of, read)), 1)
@@ -147,13 +201,21 @@ def _stage_seconds(
     rates: Rates,
     reading: float,
 ) -> dict[str, float]:
-    ratios = [fine // coarse for coarse, fine in zip((1, *granularities), granularities, strict=False)]
+    ratios = [
+        fine // coarse for coarse, fine in zip((1, *granularities), granularities, strict=False)
+    ]
     searched = sum(ratio * (config.cluster.beam if i else 1) for i, ratio in enumerate(ratios))
     target_characters = sum(map(len, targets))
 
     def without(component: str) -> float:
         """Share of the corpus, by size, for which the source has no such files: only RedPajama-V2 ships any."""
-        bare = [shard for shard in shards if not any(file.path.startswith(f"{component}/") for file in (*shard.inputs, *shard.beside))]
+        bare = [
+            shard
+            for shard in shards
+            if not any(
+                file.path.startswith(f"{component}/") for file in (*shard.inputs, *shard.beside)
+            )
+        ]
         return sum(map(size_of, bare)) / max(sum(map(size_of, shards)), 1)
 
     return {
@@ -176,7 +238,9 @@ def _encoder_tokens(texts: Sequence[str], config: Build) -> float:
     return int(load(config.embed).reader.read(few).lengths.sum()) / max(len(few), 1)
 
 
-def _disk(documents: int, characters: int, targets: Sequence[str], identity: Identity, rates: Rates) -> dict[str, int]:
+def _disk(
+    documents: int, characters: int, targets: Sequence[str], identity: Identity, rates: Rates
+) -> dict[str, int]:
     text = characters * rates.text_bytes
     tokens = characters * rates.tokens
     target = sum(map(len, targets))
@@ -194,13 +258,19 @@ def _levels(documents: Range, config: Cluster) -> tuple[tuple[int, ...], list[st
     built, requested = supported(documents.likely, config), config.granularities
     warnings = []
     if missing := next((k for k in requested if documents.likely < k * config.min_points), None):
-        then = "the build will be refused" if config.unsupported == "refuse" else f"the tree will end at {built[-1]}"
+        then = (
+            "the build will be refused"
+            if config.unsupported == "refuse"
+            else f"the tree will end at {built[-1]}"
+        )
         warnings.append(
             f"cluster.granularities {list(requested)}: level {missing} needs {missing * config.min_points:,} documents "
             f"(cluster.min_points), there are about {documents.likely:,}: {then}"
         )
     elif documents.low < built[-1] * config.min_points:
-        warnings.append(f"cluster.granularities {list(requested)}: perhaps too few documents for level {built[-1]}")
+        warnings.append(
+            f"cluster.granularities {list(requested)}: perhaps too few documents for level {built[-1]}"
+        )
     return built, warnings
 
 

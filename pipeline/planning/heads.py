@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from data_catalog.settings import Settings
 from pipeline.config import Build, Dataset, Jsonl, Parquet, PythonDocs, Rpv2, Text
-from pipeline.sources import dataset, parquet, python_docs, text
-from pipeline.sources.documents import Document, Fault, Shard
-from pipeline.sources.location import Place
+from pipeline.location import Place
+from pipeline.source import dataset, parquet, python_docs, text
+from pipeline.source.documents import Document, Fault, Shard
 
 MOST_HEADS = 32
 HEAD_BYTES = 2**19  # of each, as they are on disk
@@ -48,14 +48,20 @@ class Head:
     @property
     def characters(self) -> float:
         """Of the whole shard, at the mean length of the texts read."""
-        return float(np.mean([len(text) for text in self.texts])) * self.records if self.texts else 0.0
+        return (
+            float(np.mean([len(text) for text in self.texts])) * self.records if self.texts else 0.0
+        )
 
     def error(self, counted: bool = False) -> float:
         """Relative variance of `records` (0 if `counted`) or `characters`: that of the mean of as many lengths, drawn without return."""
         if counted or self.share >= 1 or not self.texts:
             return 0.0
         lengths = np.array([len(text) for text in self.texts], np.float64)
-        return float(lengths.var() / lengths.mean() ** 2 / len(lengths) * (1 - self.share)) if lengths.mean() else 0.0
+        return (
+            float(lengths.var() / lengths.mean() ** 2 / len(lengths) * (1 - self.share))
+            if lengths.mean()
+            else 0.0
+        )
 
 
 def choose(shards: Sequence[Shard]) -> list[int]:
@@ -100,10 +106,14 @@ def read_head(shard: Shard, config: Build) -> Head:
             records, share, read = len(texts), float(len(texts) < HEAD_DOCUMENTS), 0
         case PythonDocs():
             held = python_docs.held_modules(config)
-            texts, languages = _documents(python_docs.read(shard, config.source, held), PYTHON_DOCUMENTS)
+            texts, languages = _documents(
+                python_docs.read(shard, config.source, held), PYTHON_DOCUMENTS
+            )
             records = (shard.quota or 0) if len(texts) == PYTHON_DOCUMENTS else len(texts)
             share, read = len(texts) / max(records, 1), 0
-    return Head(texts, languages, records, share, size_of(shard), read, perf_counter() - started, counted)
+    return Head(
+        texts, languages, records, share, size_of(shard), read, perf_counter() - started, counted
+    )
 
 
 def parse_seconds(place: Place) -> float:
@@ -116,7 +126,9 @@ def parse_seconds(place: Place) -> float:
     return (perf_counter() - started) / share if share else 0.0
 
 
-def extrapolate(heads: Sequence[Head], values: Sequence[float], errors: Sequence[float], sizes: Sequence[float]) -> Range:
+def extrapolate(
+    heads: Sequence[Head], values: Sequence[float], errors: Sequence[float], sizes: Sequence[float]
+) -> Range:
     """The sum over all shards (their `sizes`) of what is `values[i]`, of relative variance `errors[i]`, for the shard of head i.
 
     A ratio estimate: values in proportion to sizes (Cochran, Sampling Techniques, 3rd ed., section 6.3), with the finite population
@@ -128,7 +140,9 @@ def extrapolate(heads: Sequence[Head], values: Sequence[float], errors: Sequence
     ratio = sum(values) / read
     total = ratio * sum(sizes)
     rest = 1 - len(heads) / len(sizes)
-    spread = sum((value - ratio * head.size) ** 2 for value, head in zip(values, heads, strict=True))
+    spread = sum(
+        (value - ratio * head.size) ** 2 for value, head in zip(values, heads, strict=True)
+    )
     between = spread * len(heads) / max(len(heads) - 1, 1) * rest
     within = sum(value**2 * error for value, error in zip(values, errors, strict=True))
     error = 2 * math.sqrt(between + within) * sum(sizes) / read
@@ -142,7 +156,13 @@ def _lines(shard: Shard, key: str) -> tuple[list[str], list[str], float, float, 
     found = [_parse(line) for line in lines if line.strip()]
     readable = [record for record in found if isinstance(record.get(key), str)]
     languages = [str(record.get("language") or "") for record in readable]
-    return [str(record[key]) for record in readable], languages, len(found) / share if share else 0, share, read
+    return (
+        [str(record[key]) for record in readable],
+        languages,
+        len(found) / share if share else 0,
+        share,
+        read,
+    )
 
 
 def _pieces(shard: Shard, most: int) -> tuple[list[str], float, float, int]:

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from data_catalog.settings import Settings
 from pipeline.config import Build
 from pipeline.dedup.signatures import sign
-from pipeline.encoding.encoder import load
-from pipeline.signals.measure import measure as measure_signals
-from pipeline.tokenize import _load_given, _train
+from pipeline.embed.encoder import load
+from pipeline.quality.signals.measure import measure as measure_signals
+from pipeline.shard.tokenize import _load_given, _train
 
 ENCODED = 96  # documents that are embedded to learn the rate
 WARM_UP = 16  # of them first: kernels are compiled at their first use
@@ -34,7 +34,9 @@ class Rates(Settings):
     token_bytes: float  # of a token in compressed Parquet
     token_width: int  # bytes of a token in the store
     write_seconds: float  # for a character into compressed Parquet
-    signal_seconds: float  # for computing the quality signals of a character; 0 where the config asks for none
+    signal_seconds: (
+        float  # for computing the quality signals of a character; 0 where the config asks for none
+    )
     sign_seconds: float  # for the MinHash signature of a character; 0 likewise
     cosine_seconds: float  # for one product of a vector with a centroid
 
@@ -43,15 +45,19 @@ def measure(texts: Sequence[str], config: Build) -> Rates:
     """Rates on these texts, which are not in any order that matters; takes some seconds, most of them to load the encoder.
 
     Raises:
-        UserError: see `pipeline.encoding.encoder.load` and `pipeline.tokenize`.
+        UserError: see `pipeline.embed.encoder.load` and `pipeline.shard.tokenize`.
     """
-    order = np.random.Generator(np.random.Philox(key=np.array([config.seed % 2**64, SAMPLING], np.uint64))).permutation(len(texts))
+    order = np.random.Generator(
+        np.random.Philox(key=np.array([config.seed % 2**64, SAMPLING], np.uint64))
+    ).permutation(len(texts))
     chosen = [texts[i] for i in order]
     encoder = load(config.embed)
     read = encoder.reader.read(chosen[:1024])
     encoder.encode(chosen[:WARM_UP])
     encoded = chosen[:ENCODED]
-    encode = _seconds(lambda: encoder.encode(encoded)) / max(int(encoder.reader.read(encoded).lengths.sum()), 1)
+    encode = _seconds(lambda: encoder.encode(encoded)) / max(
+        int(encoder.reader.read(encoded).lengths.sum()), 1
+    )
     sample = _until(chosen, TOKENIZED_CHARACTERS)
     characters, half = max(sum(map(len, sample)), 1), max(sum(map(len, sample[::2])), 1)
     ids, tokenize = _tokenize(sample, config)
@@ -69,8 +75,12 @@ def measure(texts: Sequence[str], config: Build) -> Rates:
         token_bytes=token_bytes / tokens,
         token_width=ids.type.value_type.bit_width // 8,
         write_seconds=write / characters + write_tokens / half,
-        signal_seconds=_seconds(lambda: measure_signals(few)) / spoken if config.quality.compute == "missing" else 0.0,
-        sign_seconds=_seconds(lambda: list(sign(few, config.dedup.similarity))) / spoken if "minhash" in config.dedup.tiers else 0.0,
+        signal_seconds=_seconds(lambda: measure_signals(few)) / spoken
+        if config.quality.compute == "missing"
+        else 0.0,
+        sign_seconds=_seconds(lambda: list(sign(few, config.dedup.similarity))) / spoken
+        if "minhash" in config.dedup.tiers
+        else 0.0,
         cosine_seconds=_cosine(encoder.identity.dimension),
     )
 

@@ -11,13 +11,16 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int
 
 from data_catalog.errors import UserError
-from data_catalog.manifest import read_manifest
+from data_catalog.format.manifest import read_manifest
 from pipeline.config import Bounds, Quality
-from pipeline.quality.judge import failures
 from pipeline.quality.rules import PRESETS, Rule, resolve
-from pipeline.signals.columns import columns
+from pipeline.quality.signals.columns import columns
+from pipeline.quality.stage import failures
 
-FOLDER, VERDICTS = "signals", "verdicts"  # below a catalog: a file a part, of tables.MEASURED and tables.VERDICTS
+FOLDER, VERDICTS = (
+    "signals",
+    "verdicts",
+)  # below a catalog: a file a part, of tables.MEASURED and tables.VERDICTS
 SOURCES = 20  # that a report names, the largest first
 _BATCH_ROWS = 16_384
 _REGROUP_ROWS = 1_000_000
@@ -49,7 +52,9 @@ class Measured:
     unique: Bool[np.ndarray, " documents"]  # not dropped by dedup
 
 
-def choose(root: Path, preset: str | None, thresholds: Mapping[str, Bounds]) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+def choose(
+    root: Path, preset: str | None, thresholds: Mapping[str, Bounds]
+) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
     """The rules that the catalog was built with, and the asked ones: without a preset the catalog's own, thresholds over its thresholds.
 
     Raises:
@@ -57,7 +62,10 @@ def choose(root: Path, preset: str | None, thresholds: Mapping[str, Bounds]) -> 
     """
     own = Quality.model_validate(read_manifest(root)["config"]["quality"])
     built = resolve(own.preset, own.thresholds)
-    asked = resolve(preset or own.preset, thresholds if preset else {**own.thresholds, **_over(own.thresholds, thresholds)})
+    asked = resolve(
+        preset or own.preset,
+        thresholds if preset else {**own.thresholds, **_over(own.thresholds, thresholds)},
+    )
     if not asked:
         raise UserError(
             f"quality.preset none: no rules to judge {root} by; choose one of {', '.join(name for name in PRESETS if name != 'none')}"
@@ -68,7 +76,9 @@ def choose(root: Path, preset: str | None, thresholds: Mapping[str, Bounds]) -> 
 def _over(own: Mapping[str, Bounds], thresholds: Mapping[str, Bounds]) -> dict[str, Bounds]:
     """Given thresholds, each over what the catalog's config gives for the same rule."""
     return {
-        name: own[name].model_copy(update=bounds.model_dump(exclude_none=True)) if name in own else bounds
+        name: own[name].model_copy(update=bounds.model_dump(exclude_none=True))
+        if name in own
+        else bounds
         for name, bounds in thresholds.items()
     }
 
@@ -89,7 +99,9 @@ def retune(
     """
     built, asked = choose(root, preset, thresholds or {})
     failing, only, without = (np.zeros((len(asked), 2), np.int64) for _ in range(3))
-    kept = {name: np.zeros((3, 2), np.int64) for name in ("read", "built", "asked", "back", "gone")}  # by rules, then dedup took, left
+    kept = {
+        name: np.zeros((3, 2), np.int64) for name in ("read", "built", "asked", "back", "gone")
+    }  # by rules, then dedup took, left
     sources: list[pa.Table] = []
     for batch in read_measured(root, on_progress):
         failed = failures(batch.signals, asked)
@@ -101,16 +113,32 @@ def retune(
             without[i] += _amount(np.isnan(value), batch)
         before, after = ~failures(batch.signals, built).any(axis=0), number == 0
         everything = np.ones(len(after), bool)
-        groups = {"read": everything, "built": before, "asked": after, "back": after & ~before, "gone": before & ~after}
+        groups = {
+            "read": everything,
+            "built": before,
+            "asked": after,
+            "back": after & ~before,
+            "gone": before & ~after,
+        }
         for name, mask in groups.items():
-            kept[name] += [_amount(mask, batch), _amount(mask & ~batch.unique, batch), _amount(mask & batch.unique, batch)]
+            kept[name] += [
+                _amount(mask, batch),
+                _amount(mask & ~batch.unique, batch),
+                _amount(mask & batch.unique, batch),
+            ]
         sources.append(_by_source(batch, before & batch.unique, after & batch.unique))
         if sum(map(len, sources)) > _REGROUP_ROWS:
             sources = [_regroup(sources)]
-    return Retuned(_rules_table(asked, failing, only, without), _kept_table(kept), _sources_table(_regroup(sources)))
+    return Retuned(
+        _rules_table(asked, failing, only, without),
+        _kept_table(kept),
+        _sources_table(_regroup(sources)),
+    )
 
 
-def read_measured(root: Path, on_progress: Callable[[int, int], None] | None = None) -> Iterator[Measured]:
+def read_measured(
+    root: Path, on_progress: Callable[[int, int], None] | None = None
+) -> Iterator[Measured]:
     """The signals of every document that was read, and dedup's word on it where the catalog has it.
 
     Raises:
@@ -118,19 +146,27 @@ def read_measured(root: Path, on_progress: Callable[[int, int], None] | None = N
     """
     files = sorted((root / FOLDER).glob("*.parquet"))
     if not files:
-        raise UserError(f"{root}: no signals in it ({FOLDER}/ is empty or missing); build it again, or fetch it with its signals")
+        raise UserError(
+            f"{root}: no signals in it ({FOLDER}/ is empty or missing); build it again, or fetch it with its signals"
+        )
     done, total = 0, sum(pq.read_metadata(path).num_rows for path in files) if on_progress else 0
     for path in files:
         verdicts = root / VERDICTS / path.name
-        reasons = pq.read_table(verdicts, columns=["reason"])["reason"] if verdicts.is_file() else None
+        reasons = (
+            pq.read_table(verdicts, columns=["reason"])["reason"] if verdicts.is_file() else None
+        )
         start = 0
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(_BATCH_ROWS, columns=["source", "characters", "signals"]):
+            for batch in file.iter_batches(
+                _BATCH_ROWS, columns=["source", "characters", "signals"]
+            ):
                 unique = np.ones(len(batch), bool)
                 if reasons is not None:
                     copies = pc.starts_with(reasons.slice(start, len(batch)), "dedup.")
                     unique = ~pc.fill_null(copies, False).to_numpy()
-                yield Measured(batch["source"], batch["characters"].to_numpy(), batch["signals"], unique)
+                yield Measured(
+                    batch["source"], batch["characters"].to_numpy(), batch["signals"], unique
+                )
                 start += len(batch)
                 if on_progress:
                     done += len(batch)
@@ -141,18 +177,30 @@ def _amount(mask: Bool[np.ndarray, " documents"], batch: Measured) -> list[int]:
     return [int(mask.sum()), int(batch.characters[mask].sum())]
 
 
-def _by_source(batch: Measured, before: Bool[np.ndarray, " documents"], after: Bool[np.ndarray, " documents"]) -> pa.Table:
-    flags = {"built": before.astype(np.int64), "asked": after.astype(np.int64), "documents": np.ones(len(before), np.int64)}
+def _by_source(
+    batch: Measured, before: Bool[np.ndarray, " documents"], after: Bool[np.ndarray, " documents"]
+) -> pa.Table:
+    flags = {
+        "built": before.astype(np.int64),
+        "asked": after.astype(np.int64),
+        "documents": np.ones(len(before), np.int64),
+    }
     return _regroup([pa.table({"source": batch.source, "characters": batch.characters, **flags})])
 
 
 def _regroup(tables: list[pa.Table]) -> pa.Table:
     columns = ["documents", "characters", "built", "asked"]
-    grouped = pa.concat_tables(tables).group_by("source").aggregate([(name, "sum") for name in columns])
-    return grouped.select(["source", *(f"{name}_sum" for name in columns)]).rename_columns(["source", *columns])
+    grouped = (
+        pa.concat_tables(tables).group_by("source").aggregate([(name, "sum") for name in columns])
+    )
+    return grouped.select(["source", *(f"{name}_sum" for name in columns)]).rename_columns(
+        ["source", *columns]
+    )
 
 
-def _rules_table(rules: Sequence[Rule], failing: np.ndarray, only: np.ndarray, without: np.ndarray) -> pa.Table:
+def _rules_table(
+    rules: Sequence[Rule], failing: np.ndarray, only: np.ndarray, without: np.ndarray
+) -> pa.Table:
     return pa.table(
         {
             "rule": [rule.id for rule in rules],
@@ -188,8 +236,14 @@ def _kept_table(kept: Mapping[str, np.ndarray]) -> pa.Table:
 
 
 def _sources_table(sources: pa.Table) -> pa.Table:
-    largest = sources.sort_by([("characters", "descending"), ("source", "ascending")]).slice(0, SOURCES)
+    largest = sources.sort_by([("characters", "descending"), ("source", "ascending")]).slice(
+        0, SOURCES
+    )
     documents: Float[np.ndarray, " sources"] = largest["documents"].to_numpy()
     for name in ("built", "asked"):
-        largest = largest.set_column(largest.schema.get_field_index(name), name, pa.array(largest[name].to_numpy() / documents))
+        largest = largest.set_column(
+            largest.schema.get_field_index(name),
+            name,
+            pa.array(largest[name].to_numpy() / documents),
+        )
     return largest

@@ -38,37 +38,71 @@ _REPEATED = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 
 def _basic(threshold: str) -> tuple[Rule, ...]:
     return (
-        Rule(id="words", signal="rps_doc_word_count", least=50, most=100_000, because=_ALWAYS, threshold=threshold),
-        Rule(id="mean_word_length", signal="rps_doc_mean_word_length", least=3, most=10, threshold=threshold),
+        Rule(
+            id="words",
+            signal="rps_doc_word_count",
+            least=50,
+            most=100_000,
+            because=_ALWAYS,
+            threshold=threshold,
+        ),
+        Rule(
+            id="mean_word_length",
+            signal="rps_doc_mean_word_length",
+            least=3,
+            most=10,
+            threshold=threshold,
+        ),
         Rule(id="symbols", signal="rps_doc_symbol_to_word_ratio", most=0.1, threshold=threshold),
         # kept as the mean over lines, which is the share of lines: the sum over ccnet_nlines
-        Rule(id="bullets", signal="rps_lines_start_with_bulletpoint", most=0.9, threshold=threshold),
+        Rule(
+            id="bullets", signal="rps_lines_start_with_bulletpoint", most=0.9, threshold=threshold
+        ),
     )
 
 
 def _ellipsis(threshold: str) -> Rule:
-    return Rule(id="ellipsis", signal="rps_doc_frac_lines_end_with_ellipsis", most=0.3, threshold=threshold)
+    return Rule(
+        id="ellipsis", signal="rps_doc_frac_lines_end_with_ellipsis", most=0.3, threshold=threshold
+    )
 
 
 def _alphabetic(most: float, threshold: str) -> Rule:
-    return Rule(id="alphabetic", signal="rps_doc_frac_no_alph_words", most=most, threshold=threshold)
+    return Rule(
+        id="alphabetic", signal="rps_doc_frac_no_alph_words", most=most, threshold=threshold
+    )
 
 
 def _top(threshold: str, sizes: tuple[int, ...] = (2, 3, 4)) -> tuple[Rule, ...]:
     return tuple(
-        Rule(id=f"top_{n}gram", signal=f"rps_doc_frac_chars_top_{n}gram", most=_TOP[n], because=_ALWAYS, threshold=threshold) for n in sizes
+        Rule(
+            id=f"top_{n}gram",
+            signal=f"rps_doc_frac_chars_top_{n}gram",
+            most=_TOP[n],
+            because=_ALWAYS,
+            threshold=threshold,
+        )
+        for n in sizes
     )
 
 
 def _repeated(threshold: str) -> tuple[Rule, ...]:
     return tuple(
-        Rule(id=f"dupe_{n}grams", signal=f"rps_doc_frac_chars_dupe_{n}grams", most=most, because=_ALWAYS, threshold=threshold)
+        Rule(
+            id=f"dupe_{n}grams",
+            signal=f"rps_doc_frac_chars_dupe_{n}grams",
+            most=most,
+            because=_ALWAYS,
+            threshold=threshold,
+        )
         for n, most in _REPEATED.items()
     )
 
 
 C4 = (
-    Rule(id="curly_bracket", signal="rps_doc_curly_bracket", most=0, because=_ALWAYS, threshold=_C4),
+    Rule(
+        id="curly_bracket", signal="rps_doc_curly_bracket", most=0, because=_ALWAYS, threshold=_C4
+    ),
     Rule(id="lorem_ipsum", signal="rps_doc_lorem_ipsum", most=0, because=_ALWAYS, threshold=_C4),
     Rule(id="bad_words", signal="rps_doc_ldnoobw_words", most=0, because=_LIST, threshold=_C4),
     Rule(id="sentences", signal="rps_doc_num_sentences", least=3, because=_ALWAYS, threshold=_C4),
@@ -79,7 +113,9 @@ PRESETS: Mapping[str, tuple[Rule, ...]] = {
     "gopher": (  # but for its rules on repeated lines and on required words: RedPajama-V2 has no such signals
         *_basic(_GOPHER),
         _ellipsis(_GOPHER),
-        _alphabetic(0.2, _GOPHER),  # the signal counts punctuation as words: 0.3 is nearer to what Gopher meant
+        _alphabetic(
+            0.2, _GOPHER
+        ),  # the signal counts punctuation as words: 0.3 is nearer to what Gopher meant
         *_top(_GOPHER),
         *_repeated(_GOPHER),
     ),
@@ -92,8 +128,21 @@ PRESETS: Mapping[str, tuple[Rule, ...]] = {
         *_top(_LUCIE),
         *_repeated(_LUCIE),
         *C4,
-        Rule(id="language", signal="ccnet_language_score", least=0.65, because=_MODEL, threshold=_LUCIE),
-        Rule(id="perplexity", signal="ccnet_perplexity", least=10, most=1_000, because=_MODEL, threshold=_LUCIE),
+        Rule(
+            id="language",
+            signal="ccnet_language_score",
+            least=0.65,
+            because=_MODEL,
+            threshold=_LUCIE,
+        ),
+        Rule(
+            id="perplexity",
+            signal="ccnet_perplexity",
+            least=10,
+            most=1_000,
+            because=_MODEL,
+            threshold=_LUCIE,
+        ),
     ),
 }
 
@@ -105,11 +154,15 @@ def resolve(preset: str, thresholds: Mapping[str, Bounds]) -> tuple[Rule, ...]:
         UserError: the preset is unknown, has no rule of a given name, or a least is above its most.
     """
     if preset not in PRESETS:
-        raise UserError(f"quality.preset {preset}: unknown; {suggestion(preset, PRESETS, 'known presets')}")
+        raise UserError(
+            f"quality.preset {preset}: unknown; {suggestion(preset, PRESETS, 'known presets')}"
+        )
     known = [rule.id for rule in PRESETS[preset]]
     for name in thresholds:
         if name not in known:
-            raise UserError(f"quality.thresholds.{name}: preset {preset} has no such rule; {suggestion(name, known, 'its rules')}")
+            raise UserError(
+                f"quality.thresholds.{name}: preset {preset} has no such rule; {suggestion(name, known, 'its rules')}"
+            )
     rules = tuple(_replaced(rule, thresholds.get(rule.id)) for rule in PRESETS[preset])
     for rule in rules:
         if rule.least is not None and rule.most is not None and rule.least > rule.most:

@@ -8,10 +8,10 @@ import pyarrow as pa
 
 from data_catalog.errors import UserError
 from pipeline.config import Bounds
-from pipeline.quality.judge import fails, failures
 from pipeline.quality.retune import choose, read_measured
 from pipeline.quality.rules import Rule
-from pipeline.signals.columns import columns
+from pipeline.quality.signals.columns import columns
+from pipeline.quality.stage import fails, failures
 
 QUANTILES = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1)
 
@@ -37,7 +37,9 @@ def sweep(
         UserError: see `choose`; or no document has the signal.
     """
     _, asked = choose(root, preset, thresholds or {})
-    mine = next((known for known in asked if known.id == rule), Rule(id=rule, signal=rule, threshold="none"))
+    mine = next(
+        (known for known in asked if known.id == rule), Rule(id=rule, signal=rule, threshold="none")
+    )
     others = [known for known in asked if known.id != rule]
     values, sizes, passes = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, bool)]
     for batch in read_measured(root, on_progress):
@@ -45,16 +47,28 @@ def sweep(
         sizes.append(batch.characters)
         passes.append(~failures(batch.signals, others).any(axis=0) & batch.unique)
     value, size, left = np.concatenate(values), np.concatenate(sizes), np.concatenate(passes)
-    found = np.unique(np.quantile(value[~np.isnan(value)], quantiles, method="inverted_cdf")) if not np.isnan(value).all() else np.zeros(0)
+    found = (
+        np.unique(np.quantile(value[~np.isnan(value)], quantiles, method="inverted_cdf"))
+        if not np.isnan(value).all()
+        else np.zeros(0)
+    )
     if not len(found):
         known = ", ".join(known.id for known in asked)
-        raise UserError(f"sweep {rule}: no document of {root} has the signal {mine.signal}; give a rule ({known}) or a signal's name")
+        raise UserError(
+            f"sweep {rule}: no document of {root} has the signal {mine.signal}; give a rule ({known}) or a signal's name"
+        )
     rows = []
     for bound in found.tolist():
-        row: dict[str, float] = {"quantile": float((value <= bound).sum() / (~np.isnan(value)).sum()), "bound": bound}
+        row: dict[str, float] = {
+            "quantile": float((value <= bound).sum() / (~np.isnan(value)).sum()),
+            "bound": bound,
+        }
         for side in ("most", "least"):
             bounded = mine.model_copy(update={"least": None, "most": None, side: bound})
             passed = left & ~fails(value, bounded)
-            row |= {f"{side}_documents": passed.mean(), f"{side}_characters": size[passed].sum() / max(size.sum(), 1)}
+            row |= {
+                f"{side}_documents": passed.mean(),
+                f"{side}_characters": size[passed].sum() / max(size.sum(), 1),
+            }
         rows.append(row)
     return pa.Table.from_pylist(rows)

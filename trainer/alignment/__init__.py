@@ -14,7 +14,9 @@ Members = Float[np.ndarray, " basis"]
 class Direction:
     """The target's gradient v: kept while every member is compared with it. Memory: one gradient."""
 
-    tensors: Mapping[str, Tensor]  # by parameter name, of the plain model; a shard of it where the parameter is one
+    tensors: Mapping[
+        str, Tensor
+    ]  # by parameter name, of the plain model; a shard of it where the parameter is one
     loss: float  # the target objective, of the batch that v was taken on
     norm: float  # of the gradient, before it was scaled or preconditioned
 
@@ -25,4 +27,6 @@ class Alignment:
     errors: Members  # standard errors over the sequences drawn; NaN where unknown
     losses: Members  # nats per token
     effective: Members  # sequences' worth of evidence: (sum of weights)^2 / sum of squared weights
-    shares: Mapping[str, float] = field(default_factory=dict)  # by parameter name: its share of the mean score; empty where unknown
+    shares: Mapping[str, float] = field(
+        default_factory=dict
+    )  # by parameter name: its share of the mean score; empty where unknown

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from trainer.alignment import Direction
-from trainer.engine import Engine
+from trainer.model.engine import Engine
 
 
 def target_direction(
-    engine: Engine, backward: Callable[[], Tensor | float], preconditioner: torch.optim.Optimizer | None = None
+    engine: Engine,
+    backward: Callable[[], Tensor | float],
+    preconditioner: torch.optim.Optimizer | None = None,
 ) -> Direction:
     """Run `backward`, which adds the summed gradient of the target objective to `.grad` and returns this process's share of the loss.
 
@@ -23,7 +25,11 @@ def target_direction(
             gradient's norm, and a mixer's step size keeps its meaning.
     """
     engine.clear()  # the last optimizer step's gradient would otherwise be part of the target's
-    loss = float(engine.team.sum(torch.as_tensor(backward(), dtype=torch.float64, device=engine.team.device).clone()))
+    loss = float(
+        engine.team.sum(
+            torch.as_tensor(backward(), dtype=torch.float64, device=engine.team.device).clone()
+        )
+    )
     tensors = gradients(engine)
     engine.clear()
     norm = norm_of(engine, tensors)
@@ -68,10 +74,18 @@ def _copies(tensor: Tensor) -> int:
     """How many processes hold the same elements of a tensor whose dot products are summed over processes."""
     if not isinstance(tensor, DTensor):
         return 1
-    return math.prod(tensor.device_mesh.size(i) for i, placement in enumerate(tensor.placements) if placement.is_replicate())
+    return math.prod(
+        tensor.device_mesh.size(i)
+        for i, placement in enumerate(tensor.placements)
+        if placement.is_replicate()
+    )
 
 
-def _precondition(tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+def _precondition(
+    tensors: Mapping[str, Tensor],
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> None:
     """`v / (sqrt(u) + eps)`, in place, u being AdamW's bias-corrected second moment (Kingma & Ba 2015, algorithm 1) after a step on v.
 
     With v itself in it, as in a real step, no element exceeds 1 / sqrt(1 - beta2). Divided by the moment as it stands, embeddings of
@@ -80,7 +94,11 @@ def _precondition(tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Par
     settings = {p: group for group in optimizer.param_groups for p in group["params"]}
     for name, tensor in tensors.items():
         parameter = parameters[name]
-        group, state, gradient = settings[parameter], optimizer.state.get(parameter, {}), local(tensor)
+        group, state, gradient = (
+            settings[parameter],
+            optimizer.state.get(parameter, {}),
+            local(tensor),
+        )
         beta2, eps, steps = group["betas"][1], group["eps"], 1.0
         moment = gradient.square().mul_(1 - beta2)
         if "exp_avg_sq" in state:

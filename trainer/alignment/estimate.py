@@ -12,7 +12,9 @@ from trainer.distributed import Team
 
 
 def importance_weights(
-    matrix: Float[np.ndarray, "basis leaves"], leaves: Int[np.ndarray, " sequences"], density: Float[np.ndarray, " leaves"]
+    matrix: Float[np.ndarray, "basis leaves"],
+    leaves: Int[np.ndarray, " sequences"],
+    density: Float[np.ndarray, " leaves"],
 ) -> Float[np.ndarray, "basis sequences"]:
     """How much each drawn sequence counts for each member: `w_ij = p_i(c_j) / q(c_j)`, c_j its leaf. Inside a leaf all draws are uniform.
 
@@ -28,7 +30,9 @@ def importance_weights(
     """
     drawn = density[leaves]
     if not (drawn > 0).all():
-        raise ValueError(f"importance_weights: leaf {leaves[drawn <= 0][0]} was drawn, and its density is {drawn.min()}")
+        raise ValueError(
+            f"importance_weights: leaf {leaves[drawn <= 0][0]} was drawn, and its density is {drawn.min()}"
+        )
     return matrix[:, leaves] / drawn
 
 
@@ -67,7 +71,9 @@ def estimate(
     s, t, nats = (values.to(device, torch.float64) for values in (scores, tokens, losses))
     b = w * t
     first = torch.stack([w.sum(1), w.square().sum(1), w @ s, w @ nats, b.sum(1), b.square().sum(1)])
-    by_name = torch.tensor([*(shares or {}).values(), float(t.sum())], dtype=torch.float64, device=device)
+    by_name = torch.tensor(
+        [*(shares or {}).values(), float(t.sum())], dtype=torch.float64, device=device
+    )
     members = first.numel()
     sums = team.sum(torch.cat([first.reshape(-1), by_name]))
     total, squares, score, loss, evidence, evidence_squares = sums[:members].view_as(first)
@@ -76,8 +82,15 @@ def estimate(
     residuals = (w * s - mean[:, None] * b) / (1 - leverage) / evidence[:, None]
     residuals = torch.where(w > 0, residuals, 0.0)
     variance = (1 - evidence_squares / evidence.square()) * team.sum(residuals.square().sum(1))
-    errors = torch.where(torch.isfinite(variance) & (evidence_squares < evidence.square()), variance.sqrt(), torch.inf)
+    errors = torch.where(
+        torch.isfinite(variance) & (evidence_squares < evidence.square()),
+        variance.sqrt(),
+        torch.inf,
+    )
     effective = torch.where(squares > 0, total.square() / squares, 0.0)
     by_member = [values.cpu().numpy() for values in (mean, errors, loss / evidence, effective)]
-    names = {name: float(value / sums[-1]) for name, value in zip(shares or {}, sums[members:-1], strict=True)}
+    names = {
+        name: float(value / sums[-1])
+        for name, value in zip(shares or {}, sums[members:-1], strict=True)
+    }
     return Alignment(by_member[0], by_member[1], by_member[2], by_member[3], names)

@@ -7,18 +7,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from data_catalog.tokens import IGNORED
+from data_catalog.format.tokens import IGNORED
 from trainer.alignment import Alignment, Direction
 from trainer.alignment.direction import dots, gradients
 from trainer.config import Scores
-from trainer.data import Batch
-from trainer.engine import Engine
+from trainer.model.engine import Engine
+from trainer.sampling.batches import Batch
 
 CLIP_NORM = 1.0
 PARTS = 4  # that a member's minibatch is run in where errors are wanted; they cost 40 % more time at 8 sequences of 128 tokens on a CPU
 
 
-def exact_alignment(engine: Engine, direction: Direction, members: Sequence[Callable[[], Batch]], scores: Scores) -> Alignment:
+def exact_alignment(
+    engine: Engine, direction: Direction, members: Sequence[Callable[[], Batch]], scores: Scores
+) -> Alignment:
     """`a_i = <g_i, v>` with v the target's gradient and g_i that of basis member i's mean loss a token, at the current parameters.
 
     raw, normalised: the plain product. clipped: each gradient first scaled down to norm 1 if it is longer, so that one step size serves
@@ -35,24 +37,34 @@ def exact_alignment(engine: Engine, direction: Direction, members: Sequence[Call
     Args:
         members: read each member's whole minibatch.
     """
-    team, whole, parts = engine.team, not engine.sharded, PARTS if scores in ("raw", "normalised") else 1
+    team, whole, parts = (
+        engine.team,
+        not engine.sharded,
+        PARTS if scores in ("raw", "normalised") else 1,
+    )
     table = torch.zeros(len(members), 2 * parts + 3, dtype=torch.float64, device=team.device)
     by_tensor = torch.zeros(len(direction.tensors), dtype=torch.float64, device=team.device)
     for i in range(team.rank, len(members), team.world) if whole else range(len(members)):
         engine.clear()
         total = torch.zeros_like(by_tensor)
-        for p, part in enumerate(_cut(members[i](), parts, *((0, 1) if whole else (team.rank, team.world)))):
+        for p, part in enumerate(
+            _cut(members[i](), parts, *((0, 1) if whole else (team.rank, team.world)))
+        ):
             share, sequences = engine.backward(part, shared=not whole)
             gradient = gradients(engine)
             before, total = total, dots(gradient, direction.tensors)
             table[i, p] = (total - before).sum()
             table[i, parts + p] = (part.labels != IGNORED).sum()
-            table[i, -3:] += torch.stack([share, share.new_tensor(len(sequences)), share.new_zeros(())])
+            table[i, -3:] += torch.stack(
+                [share, share.new_tensor(len(sequences)), share.new_zeros(())]
+            )
         table[i, -1] = dots(gradient, gradient).sum()
         by_tensor += total
     engine.clear()
     sums = team.sum(torch.cat([table.reshape(-1), by_tensor])).cpu()
-    return _alignment(sums[: table.numel()].view_as(table).numpy(), sums[table.numel() :], direction, scores)
+    return _alignment(
+        sums[: table.numel()].view_as(table).numpy(), sums[table.numel() :], direction, scores
+    )
 
 
 def _cut(batch: Batch, parts: int, rank: int, slices: int) -> Iterator[Batch]:
@@ -66,9 +78,15 @@ def _cut(batch: Batch, parts: int, rank: int, slices: int) -> Iterator[Batch]:
 
 
 def _alignment(
-    table: Float[np.ndarray, "basis columns"], by_tensor: Float[Tensor, " tensors"], direction: Direction, scores: Scores
+    table: Float[np.ndarray, "basis columns"],
+    by_tensor: Float[Tensor, " tensors"],
+    direction: Direction,
+    scores: Scores,
 ) -> Alignment:
-    (parts, tokens), (losses, sequences, squared) = np.split(table[:, :-3], 2, axis=1), table[:, -3:].T
+    (parts, tokens), (losses, sequences, squared) = (
+        np.split(table[:, :-3], 2, axis=1),
+        table[:, -3:].T,
+    )
     products, count = parts.sum(1), (tokens > 0).sum(1)
     scale = _scale(np.sqrt(squared), scores) * _scale(np.array(direction.norm), scores)
     residuals = parts - tokens / tokens.sum(1, keepdims=True) * products[:, None]

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from trainer.alignment import Direction
 from trainer.alignment.direction import local, norm_of
-from trainer.data import Batch
-from trainer.engine import Engine
+from trainer.model.engine import Engine
+from trainer.sampling.batches import Batch
 
 # Length of e v, as a share of the parameters' norm. Where these models were measured, after 1, 20 and 300 steps, per-sequence scores err by
 # 5e-4 to 6e-4 in fp32 (at 1e-3 by 4e-3 to 1e-2, the third derivative's) and by 1e-2 to 4e-2 in bfloat16 (at 2e-4 by up to 0.25, rounding).
@@ -47,12 +47,18 @@ def finite_differences(
 def halving_error(engine: Engine, direction: Direction, batch: Batch) -> float:
     """How far scores move when e is halved, as a share of the largest: small where the step is neither too long nor lost in rounding."""
     step = STEP[engine.training.precision]
-    whole, half = (finite_differences(engine, direction, batch, size)[0] for size in (step, step / 2))
-    return float((whole - half).abs().max() / half.abs().max().clamp_min(torch.finfo(torch.float64).tiny))
+    whole, half = (
+        finite_differences(engine, direction, batch, size)[0] for size in (step, step / 2)
+    )
+    return float(
+        (whole - half).abs().max() / half.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
+    )
 
 
 @contextmanager
-def _moved(parameters: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Iterator[Callable[[float], None]]:
+def _moved(
+    parameters: Mapping[str, Tensor], direction: Mapping[str, Tensor]
+) -> Iterator[Callable[[float], None]]:
     """A function that puts the parameters at `theta + e v`; they are back at theta in the end.
 
     Adding and subtracting would not bring back the last bit, and what is not bit-exact does not resume: so theta is copied.

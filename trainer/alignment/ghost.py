@@ -19,8 +19,8 @@ from data_catalog.errors import UserError
 from trainer.alignment import Direction
 from trainer.alignment.direction import local
 from trainer.alignment.slopes import Slopes, module_slopes
-from trainer.engine import Engine
-from trainer.head import HeadSlopes, Losses, head_slopes
+from trainer.model.engine import Engine
+from trainer.model.head import HeadSlopes, Losses, head_slopes
 
 
 @dataclass
@@ -30,8 +30,12 @@ class _Pass:
     sequences: int
     tokens: int
     head: Slopes | None = None  # of the fused head
-    scale: Tensor | None = None  # by which the loss was multiplied where the backward pass began; None: it did not
-    found: list[tuple[str, Slopes]] = field(default_factory=list)  # by the path of a parameter, times `scale`
+    scale: Tensor | None = (
+        None  # by which the loss was multiplied where the backward pass began; None: it did not
+    )
+    found: list[tuple[str, Slopes]] = field(
+        default_factory=list
+    )  # by the path of a parameter, times `scale`
 
 
 class Ghost:
@@ -60,9 +64,15 @@ class Ghost:
     def __init__(self, engine: Engine, direction: Direction) -> None:
         """Find the modules that own parameters of `direction`. They are watched from the beginning of the `with` block to its end."""
         self._engine, self._direction = engine, direction
-        self._names: dict[str, str] = {}  # a parameter's name by its path; one that is tied has a path in every module that owns it
+        self._names: dict[
+            str, str
+        ] = {}  # a parameter's name by its path; one that is tied has a path in every module that owns it
         self._owners: dict[nn.Module, dict[str, str]] = {}  # by module and attribute, the path
-        names = {parameter: name for name, parameter in engine.parameters().items() if name in direction.tensors}
+        names = {
+            parameter: name
+            for name, parameter in engine.parameters().items()
+            if name in direction.tensors
+        }
         for path, parameter in engine.model.named_parameters(remove_duplicate=False):
             if parameter in names:
                 prefix, _, attribute = path.rpartition(".")
@@ -78,15 +88,26 @@ class Ghost:
         with ExitStack() as stack:
             for module in self._owners:
                 stack.callback(module.register_forward_hook(self._tap, with_kwargs=True).remove)
-            fused = stack.enter_context(head_slopes(partial(self._along, self._head_path))) if self._head_path else None
+            fused = (
+                stack.enter_context(head_slopes(partial(self._along, self._head_path)))
+                if self._head_path
+                else None
+            )
             stack.callback(self._engine.loss.register_forward_pre_hook(self._begin).remove)
-            stack.callback(self._engine.loss.register_forward_hook(partial(self._end_forward, fused)).remove)
+            stack.callback(
+                self._engine.loss.register_forward_hook(partial(self._end_forward, fused)).remove
+            )
             if self._engine.training.compile:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             self._watching = stack.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Stop watching, and add up.
 
         Raises:
@@ -99,7 +120,9 @@ class Ghost:
     def _begin(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._passes.append(_Pass(*inputs[0].shape))
 
-    def _end_forward(self, fused: HeadSlopes | None, _: nn.Module, __: object, losses: Losses) -> None:
+    def _end_forward(
+        self, fused: HeadSlopes | None, _: nn.Module, __: object, losses: Losses
+    ) -> None:
         this = self._passes[-1]
         if fused is not None and fused.seen:
             this.head = fused.seen.pop()
@@ -114,22 +137,37 @@ class Ghost:
         v = self._direction.tensors[self._names[path]]
         return v.full_tensor() if isinstance(v, DTensor) else v
 
-    def _tap(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> Tensor | None:
+    def _tap(
+        self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any
+    ) -> Tensor | None:
         """Pass `output` on through a node of the graph that sees the gradient there."""
         if isinstance(output, Tensor) and not output.requires_grad:
             return None
         this, owned = self._passes[-1], self._owners[module]
         if named or not all(isinstance(value, Tensor) for value in (*inputs, output)):
-            self._blind.update(dict.fromkeys(owned.values(), "its module takes or gives something other than tensors"))
+            self._blind.update(
+                dict.fromkeys(
+                    owned.values(), "its module takes or gives something other than tensors"
+                )
+            )
             return None
         first, deep = len(output), output.dim() > 2
         if first == 1 and deep:  # the same for all sequences until here, as positions are
             output = output.expand(this.sequences, *output.shape[1:])
         elif first != this.sequences * (1 if deep else this.tokens):
-            self._blind.update(dict.fromkeys(owned.values(), f"its module gives a tensor of shape {tuple(output.shape)}"))
+            self._blind.update(
+                dict.fromkeys(
+                    owned.values(), f"its module gives a tensor of shape {tuple(output.shape)}"
+                )
+            )
             return None
         device = output.device.type
-        autocast = partial(torch.autocast, device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+        autocast = partial(
+            torch.autocast,
+            device,
+            torch.get_autocast_dtype(device),
+            torch.is_autocast_enabled(device),
+        )
 
         def see(delta: Tensor, given: tuple[Tensor, ...]) -> None:
             along = {attribute: self._along(path) for attribute, path in owned.items()}

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from data_catalog.tokens import IGNORED
+from data_catalog.format.tokens import IGNORED
 from trainer.alignment import Alignment, Direction, Members
 from trainer.alignment.estimate import estimate, importance_weights
 from trainer.alignment.exact import exact_alignment
@@ -20,10 +20,10 @@ from trainer.alignment.finite_difference import finite_differences
 from trainer.alignment.ghost import Ghost
 from trainer.alignment.probes import member_probes, pooled_probes
 from trainer.config import Train
-from trainer.data import Batch
 from trainer.distributed import Team
-from trainer.engine import Engine
 from trainer.inputs import Inputs
+from trainer.model.engine import Engine
+from trainer.sampling.batches import Batch
 
 SequenceBackend = Literal["ghost", "finite_difference"]  # those with a score for each sequence
 
@@ -36,10 +36,14 @@ class Scored:
     tokens: Int[Tensor, " sequences"]  # labels that are not masked
     losses: Float[Tensor, " sequences"]  # nats
     scores: Float[Tensor, " sequences"]  # inner product of the gradient with v, fp64
-    shares: Mapping[str, float] = field(default_factory=dict)  # sum of the scores by parameter name; empty where unknown
+    shares: Mapping[str, float] = field(
+        default_factory=dict
+    )  # sum of the scores by parameter name; empty where unknown
 
 
-def measure(engine: Engine, direction: Direction, config: Train, inputs: Inputs, stage: int) -> Alignment:
+def measure(
+    engine: Engine, direction: Direction, config: Train, inputs: Inputs, stage: int
+) -> Alignment:
     """Every member's alignment with `direction`, on fresh sequences; leaves no gradient behind.
 
     A backend that scores single sequences takes all members' draws as one sample, from the mean of the members' distributions: each
@@ -47,11 +51,15 @@ def measure(engine: Engine, direction: Direction, config: Train, inputs: Inputs,
     """
     mixture = config.mixture
     if mixture.backend == "exact":
-        return exact_alignment(engine, direction, member_probes(config, inputs, stage), mixture.scores)
+        return exact_alignment(
+            engine, direction, member_probes(config, inputs, stage), mixture.scores
+        )
     scored = []
     for leaves, batch in pooled_probes(engine, config, inputs, stage):
         if mixture.backend == "ghost":
-            scored.append(backward_and_score(engine, direction, batch, leaves, "ghost", shared=False)[1])
+            scored.append(
+                backward_and_score(engine, direction, batch, leaves, "ghost", shared=False)[1]
+            )
             engine.clear()  # what the backward pass that carried the scores left behind
         else:
             scored.append(_differences(engine, direction, batch, leaves))
@@ -81,11 +89,16 @@ def backward_and_score(
         return engine.backward(batch, shared=shared)[0], scored
     with Ghost(engine, direction) as ghost:
         share, losses = engine.backward(batch, shared=shared)
-    return share, Scored(leaves, _tokens(batch, losses), losses, ghost.scores[: len(leaves)], ghost.shares)
+    return share, Scored(
+        leaves, _tokens(batch, losses), losses, ghost.scores[: len(leaves)], ghost.shares
+    )
 
 
 def batch_alignment(
-    team: Team, matrix: Float[np.ndarray, "basis leaves"], density: Float[np.ndarray, " leaves"], scored: Sequence[Scored]
+    team: Team,
+    matrix: Float[np.ndarray, "basis leaves"],
+    density: Float[np.ndarray, " leaves"],
+    scored: Sequence[Scored],
 ) -> Alignment:
     """The members' alignment from sequences drawn by `density`, a leaf's sequences uniformly: importance weights `p_i(c) / q(c)`.
 
@@ -93,7 +106,9 @@ def batch_alignment(
         scored: this process's sequences of one batch, or of several scored with the same direction.
     """
     weights = importance_weights(matrix, np.concatenate([one.leaves for one in scored]), density)
-    scores, tokens, losses = (torch.cat([getattr(one, name) for one in scored]) for name in ("scores", "tokens", "losses"))
+    scores, tokens, losses = (
+        torch.cat([getattr(one, name) for one in scored]) for name in ("scores", "tokens", "losses")
+    )
     shares = {name: sum(one.shares[name] for one in scored) for name in scored[0].shares}
     return estimate(scores, tokens, losses, weights, team, shares)
 
@@ -108,7 +123,9 @@ def member_losses(engine: Engine, config: Train, inputs: Inputs, stage: int) -> 
     return batch_alignment(engine.team, matrix, matrix.mean(axis=0), scored).losses
 
 
-def _differences(engine: Engine, direction: Direction, batch: Batch, leaves: Int[np.ndarray, " sequences"]) -> Scored:
+def _differences(
+    engine: Engine, direction: Direction, batch: Batch, leaves: Int[np.ndarray, " sequences"]
+) -> Scored:
     scores, losses = finite_differences(engine, direction, batch)
     return Scored(leaves, _tokens(batch, losses), losses, scores)
 

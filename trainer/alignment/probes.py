@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Int
 
 from trainer.config import Train
-from trainer.data import Batch
-from trainer.engine import Engine
-from trainer.evaluate import part
+from trainer.evaluation.evaluate import part
 from trainer.inputs import Inputs
-from trainer.permutation import generator
+from trainer.model.engine import Engine
+from trainer.sampling.batches import Batch
+from trainer.sampling.permutation import generator
 
 
 def member_probes(config: Train, inputs: Inputs, stage: int) -> list[Callable[[], Batch]]:
@@ -26,7 +26,9 @@ def member_probes(config: Train, inputs: Inputs, stage: int) -> list[Callable[[]
     return [partial(read, member) for member in range(len(inputs.basis.names))]
 
 
-def pooled_probes(engine: Engine, config: Train, inputs: Inputs, stage: int) -> Iterator[tuple[Int[np.ndarray, " sequences"], Batch]]:
+def pooled_probes(
+    engine: Engine, config: Train, inputs: Inputs, stage: int
+) -> Iterator[tuple[Int[np.ndarray, " sequences"], Batch]]:
     """The same sequences as one sample: its batches, of the size of training's, each with the leaf of every sequence.
 
     A batch holds this process's part of it, and as many come on every process. Its loss is divided by the labels of that batch alone.
@@ -58,6 +60,8 @@ def members_probe(engine: Engine, config: Train, inputs: Inputs, stage: int) -> 
     return backward
 
 
-def _draw(config: Train, inputs: Inputs, stage: int, member: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+def _draw(
+    config: Train, inputs: Inputs, stage: int, member: int
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     draws = generator(config.seed, "probe", stage, member)
     return inputs.corpus.draw(inputs.basis.matrix[member], config.mixture.basis_sequences, draws)

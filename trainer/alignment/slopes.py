@@ -64,10 +64,14 @@ def _embedding(module: nn.Embedding, v: Tensor, tokens: Tensor, delta: Tensor) -
     slopes = torch.linalg.vecdot(delta, functional.embedding(tokens, v).to(delta.dtype))
     if module.padding_idx is None:
         return slopes
-    return slopes.masked_fill(tokens == module.padding_idx, 0.0)  # its row has no gradient, whatever V says
+    return slopes.masked_fill(
+        tokens == module.padding_idx, 0.0
+    )  # its row has no gradient, whatever V says
 
 
 def _tangent(module: nn.Module, name: str, v: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
     value = module.get_parameter(name).detach()
-    tangent: Tensor = jvp(lambda moved: functional_call(module, {name: moved}, inputs), (value,), (v.to(value.dtype),))[1]
+    tangent: Tensor = jvp(
+        lambda moved: functional_call(module, {name: moved}, inputs), (value,), (v.to(value.dtype),)
+    )[1]
     return tangent

@@ -16,7 +16,9 @@ class MixerState:
 
     log_alpha: Weights
     sampling: Weights  # weights that batches are drawn with
-    memory: Mapping[str, Float[np.ndarray, "..."]] = field(default_factory=dict)  # a mixer's own arrays, by name
+    memory: Mapping[str, Float[np.ndarray, "..."]] = field(
+        default_factory=dict
+    )  # a mixer's own arrays, by name
 
     @property
     def alpha(self) -> Weights:

@@ -50,16 +50,26 @@ class Ado:
         )
         credit = KEPT_CREDIT * memory.get("credit", prior) + (1.0 - KEPT_CREDIT) * state.sampling
         mean = memory.get("mean_preference", prior)
-        kept = {"tokens": tokens, "losses": losses, "credit": credit, "updates": updates, "mean_preference": mean}
+        kept = {
+            "tokens": tokens,
+            "losses": losses,
+            "credit": credit,
+            "updates": updates,
+            "mean_preference": mean,
+        }
         slopes = member_slopes(tokens, losses)
         if not np.isfinite(slopes).any():
             return MixerState(state.log_alpha, state.sampling, kept)
         preference = preferred(prior * credit**CREDIT_POWER * filled(slopes), prior)
         kept["mean_preference"] = mean + (preference - mean) / (updates + 1.0)
-        return MixerState(np.log(preference), NEW_SHARE * preference + (1.0 - NEW_SHARE) * mean, kept)
+        return MixerState(
+            np.log(preference), NEW_SHARE * preference + (1.0 - NEW_SHARE) * mean, kept
+        )
 
 
-def member_slopes(tokens: Float[np.ndarray, " points"], losses: Float[np.ndarray, "points basis"]) -> Weights:
+def member_slopes(
+    tokens: Float[np.ndarray, " points"], losses: Float[np.ndarray, "points basis"]
+) -> Weights:
     """How fast each member's loss falls, in nats a token per token; NaN where fewer than FEWEST losses are known."""
     slopes = np.full(losses.shape[1], np.nan)
     for member, curve in enumerate(losses.T):

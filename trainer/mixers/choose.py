@@ -15,7 +15,7 @@ from trainer.mixers.doremi import DoReMi
 from trainer.mixers.odm import Odm
 from trainer.mixers.replay import read_replay
 from trainer.mixers.static import Static
-from trainer.optimizer import learning_rate
+from trainer.model.optimizer import learning_rate
 
 
 def make_mixer(config: Train, names: Sequence[str], natural: Weights | None = None) -> Mixer:
@@ -43,7 +43,11 @@ def make_mixer(config: Train, names: Sequence[str], natural: Weights | None = No
         )
     elif mixture.mixer == "doge":
         rate = partial(learning_rate, config.optimizer, steps=training.steps)
-        mixer = Doge(rate, mu=1.0 / mixture.eta if mixture.eta else doge.MU, every_steps=mixture.update_every_steps)
+        mixer = Doge(
+            rate,
+            mu=1.0 / mixture.eta if mixture.eta else doge.MU,
+            every_steps=mixture.update_every_steps,
+        )
     elif mixture.mixer == "doremi":
         mixer = DoReMi(eta=mixture.eta or doremi.ETA)
     elif mixture.mixer == "odm":
@@ -51,7 +55,9 @@ def make_mixer(config: Train, names: Sequence[str], natural: Weights | None = No
     elif mixture.mixer == "ado":
         mixer = Ado(natural)
     elif mixture.mixer == "replay" and mixture.file is not None:  # the config asks for the file
-        mixer = read_replay(mixture.file, names, training.batch_sequences * training.sequence_tokens)
+        mixer = read_replay(
+            mixture.file, names, training.batch_sequences * training.sequence_tokens
+        )
     return mixer
 
 

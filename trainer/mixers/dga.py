@@ -44,4 +44,6 @@ class Dga:
         trusted = filled(shrunk(seen.scores, seen.errors) if self.error_aware else seen.scores)
         if self.scores != "normalised":
             return trusted
-        return standardised(trusted, spread_of=filled(seen.scores))  # of the scores as measured: else dividing would undo the shrinking
+        return standardised(
+            trusted, spread_of=filled(seen.scores)
+        )  # of the scores as measured: else dividing would undo the shrinking

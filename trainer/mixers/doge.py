@@ -11,7 +11,10 @@ from trainer.mixers.evidence import filled
 from trainer.mixers.simplex import ascend
 
 MU = 0.05  # weight of the Bregman divergence: 0.05 is the released code's default, 0.01 its example config's
-LEAST_SCORE, MOST_SCORE = 0.0, 5.0  # clipping of the released code: a member that opposes the direction loses no weight by itself
+LEAST_SCORE, MOST_SCORE = (
+    0.0,
+    5.0,
+)  # clipping of the released code: a member that opposes the direction loses no weight by itself
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Doge:
 
     def propose(self, state: MixerState, seen: Observation) -> MixerState:
         size = self.every_steps * self.learning_rate(seen.step) / self.mu
-        log_alpha = ascend(state.log_alpha, size * np.clip(filled(seen.scores), LEAST_SCORE, MOST_SCORE))
+        log_alpha = ascend(
+            state.log_alpha, size * np.clip(filled(seen.scores), LEAST_SCORE, MOST_SCORE)
+        )
         alpha = np.exp(log_alpha)
         return MixerState(log_alpha, alpha, averaged(state.memory, alpha))

@@ -31,12 +31,20 @@ class Odm:
 
     def propose(self, state: MixerState, seen: Observation) -> MixerState:
         members = len(state.sampling)
-        rewards = KEPT * state.memory.get("rewards", np.zeros(members)) + (1.0 - KEPT) * np.exp(filled(seen.losses))
+        rewards = KEPT * state.memory.get("rewards", np.zeros(members)) + (1.0 - KEPT) * np.exp(
+            filled(seen.losses)
+        )
         log_alpha = ascend(np.zeros(members), exploration(members, seen.step - 1) * rewards)
         even = exploration(members, seen.step)
-        return MixerState(log_alpha, (1.0 - members * even) * np.exp(log_alpha) + even, {"rewards": rewards})
+        return MixerState(
+            log_alpha, (1.0 - members * even) * np.exp(log_alpha) + even, {"rewards": rewards}
+        )
 
 
 def exploration(members: int, step: int) -> float:
     """Weight that each member keeps for being tried: 1 / members at first, shrinking with the square root of the steps done."""
-    return min(1.0 / members, math.sqrt(math.log(members) / (members * step))) if step > 0 else 1.0 / members
+    return (
+        min(1.0 / members, math.sqrt(math.log(members) / (members * step)))
+        if step > 0
+        else 1.0 / members
+    )

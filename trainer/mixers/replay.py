@@ -24,7 +24,9 @@ class Replay:
     logged stage that begins and ends inside one of them is passed over. Nothing is measured.
     """
 
-    first_token: Int[np.ndarray, " stages"]  # tokens drawn before each logged stage, growing from 0; padding counts
+    first_token: Int[
+        np.ndarray, " stages"
+    ]  # tokens drawn before each logged stage, growing from 0; padding counts
     sampling: Float[np.ndarray, "stages basis"]
     step_tokens: int  # drawn by one step of this run; padding counts
     needs: frozenset[str] = frozenset()
@@ -57,17 +59,28 @@ def read_replay(place: Path, names: Sequence[str], step_tokens: int) -> Replay:
     try:
         table = pq.read_table(log_file, columns=["first_sequence", "sampling"])
         settings = json.loads(config_file.read_text(encoding="utf-8"))
-        basis, sequence_tokens = settings["basis"], int(settings["config"]["training"]["sequence_tokens"])
+        basis, sequence_tokens = (
+            settings["basis"],
+            int(settings["config"]["training"]["sequence_tokens"]),
+        )
     except (OSError, pa.ArrowException, ValueError, KeyError) as error:
-        raise UserError(f"{place}: no run whose weights could be followed ({error}); name a run's folder") from error
+        raise UserError(
+            f"{place}: no run whose weights could be followed ({error}); name a run's folder"
+        ) from error
     if list(names) != list(basis):
         raise UserError(
             f"{place}: that run mixed {', '.join(basis)}, this one mixes {', '.join(names)}; take the same mixture settings for both"
         )
     first = table["first_sequence"].to_numpy() * sequence_tokens
-    sampling = np.array(table["sampling"].to_pylist(), np.float64) if table.num_rows else np.zeros((0, len(names)))
+    sampling = (
+        np.array(table["sampling"].to_pylist(), np.float64)
+        if table.num_rows
+        else np.zeros((0, len(names)))
+    )
     grows = len(first) > 0 and first[0] == 0 and bool((np.diff(first) > 0).all())
-    whole = sampling.shape == (len(first), len(names)) and bool((sampling >= 0).all() and (np.abs(sampling.sum(axis=1) - 1) < OFF).all())
+    whole = sampling.shape == (len(first), len(names)) and bool(
+        (sampling >= 0).all() and (np.abs(sampling.sum(axis=1) - 1) < OFF).all()
+    )
     if not grows or not whole:
         raise UserError(
             f"{log_file}: is damaged: expected growing first_sequence from 0, and sampling weights that sum to 1; take another run"

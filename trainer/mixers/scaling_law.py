@@ -8,7 +8,9 @@ from jaxtyping import Float
 DELTA = 1e-3  # of the Huber loss on logarithms: beyond a residual of 0.1 % it is linear, so that a noisy loss does not decide
 EXPONENTS = (0.05, 0.8)  # bounds of alpha, as published
 GRID, ZOOMS, REWEIGHTINGS = 24, 4, 30
-SINGULAR = 1e-13  # of the product of the squares: tokens so close that level and fall cannot be told apart
+SINGULAR = (
+    1e-13  # of the product of the squares: tokens so close that level and fall cannot be told apart
+)
 
 Points = Float[np.ndarray, " points"]
 Column = Float[np.ndarray, "grid 1"]
@@ -45,23 +47,38 @@ def fit(tokens: Points, losses: Points) -> ScalingLaw:
         exponents = np.linspace(low, high, GRID)
         decay = (tokens / last) ** -exponents[:, None]
         irreducible, reducible = _linear_parts(decay, losses)
-        best = int(np.argmin(_huber(np.log((irreducible + reducible * decay) / losses)).sum(axis=1)))
+        best = int(
+            np.argmin(_huber(np.log((irreducible + reducible * decay) / losses)).sum(axis=1))
+        )
         reach = 2 * (high - low) / (GRID - 1)
-        low, high = max(exponents[best] - reach, EXPONENTS[0]), min(exponents[best] + reach, EXPONENTS[1])
-    return ScalingLaw(float(irreducible[best, 0]), float(reducible[best, 0]), float(exponents[best]), last)
+        low, high = (
+            max(exponents[best] - reach, EXPONENTS[0]),
+            min(exponents[best] + reach, EXPONENTS[1]),
+        )
+    return ScalingLaw(
+        float(irreducible[best, 0]), float(reducible[best, 0]), float(exponents[best]), last
+    )
 
 
 def _linear_parts(decay: Float[np.ndarray, "grid points"], losses: Points) -> tuple[Column, Column]:
     """Level and fall, neither negative, of `level + fall * decay` nearest to `losses`: iteratively reweighted least squares."""
-    level, fall = 1.0 / losses, decay / losses  # each regressor over the loss; both together shall be 1
+    level, fall = (
+        1.0 / losses,
+        decay / losses,
+    )  # each regressor over the loss; both together shall be 1
     weights = np.ones_like(decay)
     for _ in range(REWEIGHTINGS):
-        ll, lf, ff, l1, f1 = ((weights * of).sum(axis=1, keepdims=True) for of in (level**2, level * fall, fall**2, level, fall))
+        ll, lf, ff, l1, f1 = (
+            (weights * of).sum(axis=1, keepdims=True)
+            for of in (level**2, level * fall, fall**2, level, fall)
+        )
         determinant = ll * ff - lf**2
         solvable = determinant > SINGULAR * ll * ff
         falls = np.divide(f1 * ll - l1 * lf, determinant, out=np.zeros_like(ll), where=solvable)
         levels = np.maximum(l1 - np.maximum(falls, 0.0) * lf, 0.0) / ll
-        falls = np.where(levels > 0, np.maximum(falls, 0.0), f1 / ff)  # no level is left: the fall has to reach the losses alone
+        falls = np.where(
+            levels > 0, np.maximum(falls, 0.0), f1 / ff
+        )  # no level is left: the fall has to reach the losses alone
         residuals = np.abs(levels * level + falls * fall - 1.0)
         weights = np.minimum(1.0, DELTA / np.maximum(residuals, 1e-300))
     return levels, falls

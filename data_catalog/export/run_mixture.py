@@ -1,0 +1,154 @@
+"""What a finished run drew at its end, domain by domain: read from its folder alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from jaxtyping import Float, Int
+
+from data_catalog.errors import UserError
+from data_catalog.format import tables
+from data_catalog.format.distributions import read_distribution
+from data_catalog.format.layout import Layout, Levels
+from data_catalog.query.run_views import FILES
+
+PLAIN = ("natural", "uniform")  # distributions of no kind
+MOST_REPLAYS = 100  # a run that follows one that follows one
+
+
+def last_mixture(
+    run: Path, root: Path, levels: Levels, version: int
+) -> tuple[int, Float[np.ndarray, " domains"]]:
+    """The level of a run's domains, and the share of the tokens that each gave at the end; shares sum to 1.
+
+    A domain without training tokens cannot be drawn: the others share its weight, as in training.
+
+    Args:
+        root, version: the catalog's. Which catalog the run was trained on is for the caller to compare: see `trained_on`.
+
+    Raises:
+        UserError: it is no run's folder, the run is not finished, or what it mixed is not in the catalog.
+    """
+    about = read_config(run)
+    if not (run / "usage.parquet").is_file():
+        raise UserError(
+            f"weights {run}: the run is not finished; let it end, so that it has its last weights"
+        )
+    try:
+        level, names = int(about["level"]), [str(name) for name in about["basis"]]
+        mixture = _mixture(run, about)
+        log = pq.read_table(run / FILES["logs"], schema=tables.WEIGHTS)
+        sampling = np.array(log["sampling"][log.num_rows - 1].as_py(), np.float64)
+    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"weights {run}: its files cannot be read ({error}); name the folder of a finished run"
+        ) from error
+    if (
+        len(sampling) != len(names)
+        or not np.isfinite(sampling).all()
+        or sampling.min() < 0
+        or sampling.sum() <= 0
+    ):
+        raise UserError(
+            f"weights {run}: its log has {len(sampling)} weights for {len(names)} members; expected one of at least 0 for each"
+        )
+    available = train_tokens(root, levels, level, version)
+    mixed = np.zeros(level)
+    for name, weight in zip(names, sampling / sampling.sum(), strict=True):
+        row = np.where(
+            available > 0, _member(run, root, levels, level, version, mixture, name, available), 0.0
+        )
+        if weight and row.sum() <= 0:
+            raise UserError(
+                f"weights {run}: {name} gives weight only to domains without training documents; is it a run on {root}?"
+            )
+        mixed += weight * row / max(row.sum(), np.finfo(float).tiny)
+    return level, mixed / mixed.sum()
+
+
+def trained_on(run: Path) -> str:
+    """Fingerprint of the catalog that a run was trained on."""
+    return str(read_config(run).get("catalog"))
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """A run's config.json.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        about = json.loads((run / FILES["configs"]).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"weights {run}: no run there ({FILES['configs']}: {error}); name what `clustermix train` wrote"
+        ) from error
+    if not isinstance(about, dict):
+        raise UserError(
+            f"weights {run}: {FILES['configs']} is no JSON object; name what `clustermix train` wrote"
+        )
+    return about
+
+
+def train_tokens(
+    root: Path, levels: Levels, level: int, version: int
+) -> Int[np.ndarray, " domains"]:
+    """Tokens of each domain's training documents."""
+    found = pq.read_table(Layout(root, version).offsets, columns=["leaf", "split", "tokens"])
+    train = found.filter(pc.equal(found["split"], "train"))
+    tokens = np.zeros(level, np.int64)
+    np.add.at(
+        tokens,
+        levels.domains(train["leaf"].to_numpy().astype(np.int64), level),
+        train["tokens"].to_numpy(),
+    )
+    return tokens
+
+
+def _mixture(run: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """What the members' names mean; a run that follows another one mixes what that one did."""
+    for _ in range(MOST_REPLAYS):
+        mixture: dict[str, Any] = about["config"]["mixture"]
+        if mixture["mixer"] != "replay":
+            return mixture
+        followed = Path(mixture["file"])
+        about = read_config(followed if followed.is_dir() else followed.parent)
+    raise UserError(
+        f"weights {run}: it follows a run that follows a run, and so on without end; name another run"
+    )
+
+
+def _member(
+    run: Path,
+    root: Path,
+    levels: Levels,
+    level: int,
+    version: int,
+    mixture: dict[str, Any],
+    name: str,
+    available: Int[np.ndarray, " domains"],
+) -> Float[np.ndarray, " domains"]:
+    """One row of the run's basis, as `trainer.sampling.basis` makes it."""
+    if mixture["basis"] == "domains" and name.isdecimal() and int(name) < level:
+        return np.eye(1, level, int(name))[0]
+    if mixture["mixer"] == "temperature":
+        weights: Float[np.ndarray, " domains"] = (available / available.sum()) ** (
+            1.0 / float(mixture["temperature"])
+        )
+        return weights
+    if mixture["mixer"] == "static":  # its table may be gone; what it drew, it drew by it
+        usage = pq.read_table(run / "usage.parquet", columns=["leaf", "drawn_sequences"])
+        drawn = np.zeros(level)
+        np.add.at(
+            drawn,
+            levels.domains(usage["leaf"].to_numpy().astype(np.int64), level),
+            usage["drawn_sequences"].to_numpy(),
+        )
+        return drawn
+    return read_distribution(
+        root, levels, name, None if name in PLAIN else str(mixture["kind"]), level, version
+    )

@@ -1,0 +1,197 @@
+"""Documents drawn in given proportions, without replacement: which ones is a function of their ids and a seed."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Float, Int, UInt64
+
+from data_catalog.format.layout import Layout, Levels
+
+Place = tuple[int, int]  # top and part of a file of documents
+ORDER, LAST, SHARD, WITHIN = range(4)  # what a keyed number is for
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn."""
+
+    rows: Mapping[Place, Int[np.ndarray, " n"]]  # of each file, growing
+    tokens: Int[np.ndarray, " domains"]
+    documents: int
+    characters: int
+    exhausted: Bool[np.ndarray, " domains"]  # all of it was drawn, and its weight asked for more
+
+
+def keyed(ids: UInt64[np.ndarray, " n"], seed: int, purpose: int) -> UInt64[np.ndarray, " n"]:
+    """A number for each id, evenly spread (the finaliser of SplitMix64: Steele, Lea, Flood 2014)."""
+    x = ids.astype(np.uint64) + np.uint64((seed * 4 + purpose + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    for _ in range(2):
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x = x ^ (x >> np.uint64(31))
+    return x
+
+
+def share_out(
+    weights: Float[np.ndarray, " domains"], available: Int[np.ndarray, " domains"], tokens: int
+) -> tuple[Float[np.ndarray, " domains"], Bool[np.ndarray, " domains"]]:
+    """How many tokens each domain gives, and which are exhausted. What an exhausted one lacks is shared by the others, by their weights."""
+    quota, open_, left = np.zeros(len(weights)), weights > 0, float(tokens)
+    while open_.any():
+        share = np.where(open_, left * weights / weights[open_].sum(), 0.0)
+        full = open_ & (share > available)
+        quota = np.where(open_, share, quota)
+        if not full.any():
+            break
+        quota[full] = available[full]
+        left -= float(available[full].sum())
+        open_ = open_ & ~full
+    return quota, (weights > 0) & (quota >= available)
+
+
+def take(
+    ids: UInt64[np.ndarray, " n"],
+    tokens: Int[np.ndarray, " n"],
+    quota: float,
+    owed: float,
+    seed: int,
+) -> tuple[Int[np.ndarray, " taken"], float]:
+    """Documents of one domain, in a keyed order until `quota` and what is `owed` by earlier domains are reached; and what is owed then.
+
+    The one that would go past it is taken with the probability of the part of it that is missing: so a domain with less quota than a
+    document has tokens still gives its share, among many such domains, and long documents are not passed over.
+    """
+    order = np.argsort(keyed(ids, seed, ORDER), kind="stable")
+    ends = np.cumsum(tokens[order])
+    wanted = quota + owed
+    count = int(np.searchsorted(ends, wanted, side="right"))
+    before = float(ends[count - 1]) if count else 0.0
+    if count < len(order):
+        last = order[count]
+        chance = float(keyed(ids[last : last + 1], seed, LAST)[0]) / 2**64
+        if chance * float(tokens[last]) < wanted - before:
+            count, before = count + 1, float(ends[count])
+    return order[:count], wanted - before
+
+
+def draw(
+    layout: Layout,
+    levels: Levels,
+    level: int,
+    weights: Float[np.ndarray, " domains"],
+    available: Int[np.ndarray, " domains"],
+    tokens: int,
+    seed: int,
+) -> Drawn:
+    """Training documents of about `tokens` tokens in all: off by less than a document, or fewer if all domains with weight are exhausted.
+
+    Holds the numbers of one top-level domain's documents, and four bytes a document that was drawn.
+
+    Args:
+        weights: shares of the tokens; sum to 1.
+        available: tokens of each domain's training documents.
+    """
+    quota, exhausted = share_out(weights, available, tokens)
+    rows: dict[Place, list[Int[np.ndarray, " n"]]] = {}
+    drawn, documents, characters, owed = np.zeros(level, np.int64), 0, 0, 0.0
+    inside = level // levels.granularities[0]
+    for top, parts in _places(layout).items():
+        if not quota[top * inside : (top + 1) * inside].any():
+            continue
+        found = _short_columns(layout, levels, level, top, parts)
+        for domain, mine in _groups(found["domain"]):
+            if not quota[domain]:
+                continue
+            sizes = found["tokens"][mine]
+            if exhausted[domain]:
+                taken = mine
+            else:
+                chosen, owed = take(found["id_int"][mine], sizes, float(quota[domain]), owed, seed)
+                taken = mine[chosen]
+            drawn[domain] = int(found["tokens"][taken].sum())
+            documents += len(taken)
+            characters += int(found["characters"][taken].sum())
+            for part in parts:
+                here = taken[found["part"][taken] == part]
+                rows.setdefault((top, part), []).append(found["row"][here].astype(np.uint32))
+    return Drawn(
+        {place: np.sort(np.concatenate(found)) for place, found in rows.items()},
+        drawn,
+        documents,
+        characters,
+        exhausted,
+    )
+
+
+def read_rows(
+    layout: Layout, rows: Mapping[Place, Int[np.ndarray, " n"]], columns: list[str]
+) -> Iterator[pa.Table]:
+    """These rows of the files of documents, a row group at a time."""
+    for place, wanted in rows.items():
+        with pq.ParquetFile(layout.documents(*place), memory_map=True) as file:
+            first = 0
+            for group in range(file.num_row_groups):
+                end = first + file.metadata.row_group(group).num_rows
+                here = wanted[np.searchsorted(wanted, first) : np.searchsorted(wanted, end)]
+                if len(here):
+                    yield (
+                        file.read_row_group(group, columns=columns)
+                        .select(columns)
+                        .take(here.astype(np.int64) - first)
+                    )
+                first = end
+
+
+def _places(layout: Layout) -> dict[int, list[int]]:
+    """The parts of each top-level domain, in order."""
+    found = (
+        pq.read_table(layout.offsets, columns=["top", "part"])
+        .group_by(["top", "part"])
+        .aggregate([])
+        .to_pylist()
+    )
+    places: dict[int, list[int]] = {}
+    for place in sorted((row["top"], row["part"]) for row in found):
+        places.setdefault(place[0], []).append(place[1])
+    return places
+
+
+def _short_columns(
+    layout: Layout, levels: Levels, level: int, top: int, parts: list[int]
+) -> dict[str, np.ndarray]:
+    """The numbers of a top-level domain's training documents, one array a column."""
+    columns: dict[str, list[np.ndarray]] = {
+        name: [] for name in ("domain", "id_int", "tokens", "characters", "part", "row")
+    }
+    for part in parts:
+        table = pq.read_table(
+            layout.documents(top, part),
+            columns=["leaf", "split", "id_int", "tokens", "characters"],
+            partitioning=None,
+            memory_map=True,
+        )
+        train = np.flatnonzero(pc.equal(table["split"], "train").to_numpy())
+        columns["domain"].append(
+            levels.domains(table["leaf"].to_numpy()[train].astype(np.int64), level)
+        )
+        for name in ("id_int", "tokens", "characters"):
+            columns[name].append(table[name].to_numpy()[train])
+        columns["part"].append(np.full(len(train), part))
+        columns["row"].append(train)
+    return {name: np.concatenate(values) for name, values in columns.items()}
+
+
+def _groups(domains: Int[np.ndarray, " n"]) -> Iterator[tuple[int, Int[np.ndarray, " m"]]]:
+    """Each domain, and the places of its documents."""
+    order = np.argsort(domains, kind="stable")
+    starts = (
+        np.flatnonzero(np.r_[True, np.diff(domains[order]) != 0])
+        if len(order)
+        else np.empty(0, np.int64)
+    )
+    for start, end in zip(starts, np.r_[starts[1:], len(order)], strict=True):
+        yield int(domains[order[start]]), order[start:end]

@@ -1,0 +1,63 @@
+"""What every stage says of its work: how much came in, how much went on, and the name of everything that did not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydantic import Field
+
+from data_catalog.errors import AccountingError
+from data_catalog.settings import Settings
+
+
+class Tally(Settings):
+    """An amount of text."""
+
+    rows: int = 0
+    characters: int = 0
+    tokens: int = 0  # known from the sort stage on
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            rows=self.rows + other.rows,
+            characters=self.characters + other.characters,
+            tokens=self.tokens + other.tokens,
+        )
+
+
+class Account(Settings):
+    """`read = kept + sum(dropped[rule]) + sum(failed[kind])`, for rows, characters and tokens.
+
+    A failed record whose text was never decoded counts zero characters on both sides.
+    """
+
+    read: Tally = Tally()
+    kept: Tally = Tally()
+    dropped: dict[str, Tally] = Field(default_factory=dict)
+    failed: dict[str, Tally] = Field(default_factory=dict)
+
+    def check(self, where: str) -> Account:
+        """Return self.
+
+        Raises:
+            AccountingError: the two sides differ.
+        """
+        out = sum((*self.dropped.values(), *self.failed.values()), self.kept)
+        if out != self.read:
+            raise AccountingError(
+                f"{where}: read {self.read} but kept, dropped and failed add up to {out}"
+            )
+        return self
+
+
+def total(accounts: Iterable[Account]) -> Account:
+    """Add the accounts of the parts of one stage."""
+    read, kept = Tally(), Tally()
+    dropped: dict[str, Tally] = {}
+    failed: dict[str, Tally] = {}
+    for account in accounts:
+        read, kept = read + account.read, kept + account.kept
+        for sums, amounts in ((dropped, account.dropped), (failed, account.failed)):
+            for name, tally in amounts.items():
+                sums[name] = sums.get(name, Tally()) + tally
+    return Account(read=read, kept=kept, dropped=dropped, failed=failed)

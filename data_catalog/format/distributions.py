@@ -1,0 +1,79 @@
+"""Distributions over domains, and what they mean for the leaves that are sampled."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from jaxtyping import Float, Int
+
+from data_catalog.errors import UserError
+from data_catalog.format.layout import Layout, Levels
+from data_catalog.suggest import suggestion
+
+
+@dataclass(frozen=True)
+class Basis:
+    """N named distributions; row i of `matrix` says what share of the tokens each leaf gives when only basis i is drawn."""
+
+    names: tuple[str, ...]
+    matrix: Float[np.ndarray, "basis leaves"]
+
+
+def read_distribution(
+    root: Path, levels: Levels, name: str, kind: str | None, level: int, version: int | None = None
+) -> Float[np.ndarray, " domains"]:
+    """One stored distribution at one level; `kind` None for `natural` and `uniform`, which have no other; `version` None: the newest.
+
+    Raises:
+        UserError: the catalog has no such distribution.
+    """
+    levels.span(level)  # refuses a level the tree lacks
+    table = pq.read_table(Layout(root, version).distributions)
+    wanted = (pc.field("name") == name) & (pc.field("level") == level)
+    found = table.filter(wanted if kind is None else wanted & (pc.field("kind") == kind))
+    if not found.num_rows:
+        alike = table.filter((pc.field("level") == level) & (pc.field("kind") == (kind or name)))
+        known = sorted(set(alike["name"].to_pylist()))
+        asked = f"{name} ({kind})" if kind else name
+        raise UserError(
+            f"distribution {asked} at level {level}: not in {root}; {suggestion(name, known)}"
+        )
+    weights = np.zeros(level)
+    weights[found["domain"].to_numpy()] = found["weight"].to_numpy()
+    return weights
+
+
+def to_leaves(
+    weights: Float[np.ndarray, " domains"],
+    levels: Levels,
+    level: int,
+    sequences: Int[np.ndarray, " leaves"],
+) -> Float[np.ndarray, " leaves"]:
+    """Spread each domain's weight over its leaves, uniformly over their sequences; sums to 1.
+
+    A domain without any sequence (all its documents held out, say) cannot be drawn: the others share its weight.
+
+    Raises:
+        UserError: no domain with weight has a sequence.
+    """
+    span = levels.span(level)
+    inside = sequences.reshape(level, span).astype(np.float64)
+    sizes = inside.sum(axis=1)
+    reachable = np.where(sizes > 0, weights, 0.0)
+    if reachable.sum() <= 0:
+        raise UserError(
+            "a distribution gives weight only to domains without training sequences; take a coarser level or more data"
+        )
+    share = inside / np.maximum(sizes, 1)[:, None]
+    leaves: Float[np.ndarray, " leaves"] = ((reachable / reachable.sum())[:, None] * share).reshape(
+        -1
+    )
+    return leaves
+
+
+def effective_number(weights: Float[np.ndarray, " n"]) -> float:
+    """exp of the entropy: how many equally weighted entries would be as spread out."""
+    positive = weights[weights > 0]
+    return float(np.exp(-(positive * np.log(positive)).sum()))

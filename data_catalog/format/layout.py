@@ -1,0 +1,142 @@
+"""Where things are in a catalog, and the arithmetic of its one tree."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from data_catalog.errors import UserError
+from data_catalog.format.manifest import MANIFEST, read_manifest
+
+CENTROIDS = "centroids.npz"  # in the folder `tree`: an array a level, named by its granularity
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Granularities of one nested tree, coarse to fine, e.g. `(64, 4096)`; each divides the next.
+
+    A leaf's number is a prefix code: at granularity k a document's domain is `leaf // (leaves // k)`.
+    """
+
+    granularities: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        pairs = zip((1, *self.granularities), self.granularities, strict=False)
+        if not self.granularities or any(fine <= coarse or fine % coarse for coarse, fine in pairs):
+            raise UserError(
+                f"granularities {list(self.granularities)}: expected growing numbers, each dividing the next, e.g. [64, 4096]"
+            )
+
+    @property
+    def leaves(self) -> int:
+        return self.granularities[-1]
+
+    def span(self, granularity: int) -> int:
+        """How many leaves one domain of this granularity holds.
+
+        Raises:
+            UserError: the tree has no such level.
+        """
+        if granularity not in self.granularities:
+            raise UserError(
+                f"level {granularity}: this catalog has levels {list(self.granularities)}"
+            )
+        return self.leaves // granularity
+
+    def domains(self, leaves: Int[np.ndarray, " n"], granularity: int) -> Int[np.ndarray, " n"]:
+        return leaves // self.span(granularity)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of a catalog's files.
+
+    Documents, tokens, targets, the tree and the tokenizer are written once. The small tables that a new version changes are in a
+    folder of their own for each version, with that version's manifest; `catalog.json` is a copy of the newest one.
+    """
+
+    root: Path
+    version: int | None = (
+        None  # None: the newest, or the first of a catalog that is not finished yet
+    )
+
+    @cached_property
+    def tables(self) -> Path:
+        """The folder of this version's tables."""
+        return self.root / "versions" / f"{self.version or newest(self.root):04d}"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / MANIFEST
+
+    @property
+    def version_manifest(self) -> Path:
+        return self.tables / MANIFEST
+
+    @property
+    def database(self) -> Path:
+        return self.root / "catalog.duckdb"
+
+    @property
+    def offsets(self) -> Path:
+        return self.tables / "offsets.parquet"
+
+    @property
+    def domains(self) -> Path:
+        return self.tables / "domains.parquet"
+
+    @property
+    def distributions(self) -> Path:
+        return self.tables / "distributions.parquet"
+
+    @property
+    def accounting(self) -> Path:
+        return self.tables / "accounting.parquet"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.tables / "quarantine.parquet"
+
+    @property
+    def targets(self) -> Path:
+        return self.tables / "targets.parquet"
+
+    @property
+    def removed(self) -> Path:
+        return self.tables / "removed.parquet"
+
+    @property
+    def tree(self) -> Path:
+        return self.root / "tree"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.root / "tokenizer"
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work"
+
+    def documents(self, top: int, part: int = 0) -> Path:
+        return self.root / "documents" / f"top={top:04d}" / f"part-{part:04d}.parquet"
+
+    def tokens(self, top: int, part: int = 0) -> Path:
+        return self.root / "tokens" / f"top={top:04d}" / f"part-{part:04d}.arrow"
+
+    def signals(self, part: str) -> Path:
+        """Of a source part that this version read."""
+        return self.root / "signals" / f"{self.tables.name}-{part}.parquet"
+
+    def verdicts(self, part: str) -> Path:
+        """On a source part that this version read; rows as in `signals`."""
+        return self.root / "verdicts" / f"{self.tables.name}-{part}.parquet"
+
+    def target(self, name: str) -> Path:
+        return self.root / "targets" / name
+
+
+def newest(root: Path) -> int:
+    """The newest version of the catalog at `root`; 1 if none is finished."""
+    return int(read_manifest(root)["version"]) if (root / MANIFEST).is_file() else 1

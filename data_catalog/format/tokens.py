@@ -1,0 +1,180 @@
+"""The token store: uncompressed Arrow files, memory-mapped. A leaf's tokens are one extent, or several in a large or grown catalog."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Int
+
+from data_catalog.errors import UserError
+from data_catalog.format import tables
+from data_catalog.format.layout import Layout, Levels
+from data_catalog.suggest import suggestion
+
+IGNORED = -100  # label of a padded position: takes no part in the loss
+
+
+def write_tokens(path: Path, documents: pa.LargeListArray) -> None:
+    """Write one list of token ids a document, as a single record batch so that the values are one buffer."""
+    with pa.OSFile(str(path), "wb") as sink:
+        batch = pa.record_batch({"tokens": documents})
+        with pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+
+
+def map_tokens(
+    path: Path,
+) -> tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " documents_plus_one"]]:
+    """Zero-copy view of a file's token ids, and where each document starts in it."""
+    with pa.memory_map(str(path)) as source:
+        column = pa.ipc.open_file(source).get_batch(0).column(0)
+    return column.values.to_numpy(zero_copy_only=True), column.offsets.to_numpy(zero_copy_only=True)
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """Sequences of fixed length cut from the leaves' token streams, for one split.
+
+    A leaf's tokens lie in extents, each a stream of documents closed by end-of-text. Sequence j of an extent holds its tokens
+    `[j * length, (j + 1) * length]`, both ends included: `length` inputs and the label of each, so that every token but the extent's
+    first is predicted exactly once an epoch. An extent's last sequence is padded, and its padding masked. A leaf's sequences are
+    numbered through its extents, which are only ever added at the end: sequence j of a leaf is the same in every later version.
+    """
+
+    files: Mapping[int, Int[np.ndarray, " tokens"]]
+    file: Int[np.ndarray, " extents"]  # key of `files`
+    first_token: Int[np.ndarray, " extents"]
+    tokens: Int[np.ndarray, " extents"]
+    pad: int
+    extents: Int[np.ndarray, " leaves_plus_one"] | None = (
+        None  # those of a leaf begin at `extents[leaf]`; None: one a leaf
+    )
+    _ends: dict[int, Int[np.ndarray, " extents_plus_one"]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def sequences(self, length: int) -> Int[np.ndarray, " leaves"]:
+        """How many sequences each leaf holds: the sum of `ceil((tokens - 1) / length)` over its extents."""
+        ends = self._cumulated(length)
+        return np.diff(ends if self.extents is None else ends[self.extents])
+
+    def labels(self) -> Int[np.ndarray, " leaves"]:
+        """Tokens of each leaf that are predicted once an epoch: all but the first of each extent."""
+        ends = np.r_[0, np.cumsum(np.maximum(self.tokens - 1, 0))]
+        return np.diff(ends if self.extents is None else ends[self.extents])
+
+    def targets(
+        self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"], length: int
+    ) -> Int[np.ndarray, " n"]:
+        """Labels that are not masked in sequence `rows[i]` of leaf `leaves[i]`, without reading it."""
+        extent, row = self._locate(leaves, rows, length)
+        return np.minimum(self.tokens[extent] - 1 - row * length, length)
+
+    def read(
+        self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"], length: int
+    ) -> tuple[Int[np.ndarray, "n length"], Int[np.ndarray, "n length"]]:
+        """Inputs and labels of sequence `rows[i]` of leaf `leaves[i]`; the label of padding is -100.
+
+        Raises:
+            IndexError: a leaf has no such sequence.
+        """
+        inputs = np.full((len(leaves), length), self.pad, np.int64)
+        labels = np.full((len(leaves), length), IGNORED, np.int64)
+        extent, row = self._locate(leaves, rows, length)
+        first = self.first_token[extent] + row * length
+        last = np.minimum(first + length + 1, self.first_token[extent] + self.tokens[extent])
+        for i, (file, start, end) in enumerate(
+            zip(self.file[extent].tolist(), first.tolist(), last.tolist(), strict=True)
+        ):
+            window = self.files[file][start:end]
+            inputs[i, : len(window) - 1] = window[:-1]
+            labels[i, : len(window) - 1] = window[1:]
+        return inputs, labels
+
+    def _cumulated(self, length: int) -> Int[np.ndarray, " extents_plus_one"]:
+        """Sequences before each extent."""
+        if length not in self._ends:
+            counts = np.maximum(-(-(self.tokens - 1) // length), 0)
+            self._ends[length] = np.r_[0, np.cumsum(counts)]
+        return self._ends[length]
+
+    def _locate(
+        self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"], length: int
+    ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+        """The extent of each sequence, and its number inside it."""
+        ends = self._cumulated(length)
+        begins = ends if self.extents is None else ends[self.extents]
+        number = begins[leaves] + rows
+        if len(leaves) and ((rows < 0) | (number >= begins[leaves + 1])).any():
+            raise IndexError("a leaf has fewer sequences than the row asked of it")
+        extent = np.searchsorted(ends, number, side="right") - 1
+        return extent, number - ends[extent]
+
+
+def open_tokens(
+    root: Path, levels: Levels, split: str, pad: int, version: int | None = None
+) -> TokenStore:
+    """Memory-map the corpus's tokens of one split, `train` or `heldout`, as they were in one version of the catalog; None: the newest.
+
+    Raises:
+        UserError: a token file is missing, or the offsets do not fit the files.
+    """
+    layout = Layout(root, version)
+    table = pq.read_table(layout.offsets, filters=[("split", "=", split)]).sort_by(
+        tables.OFFSETS_ORDER
+    )
+    leaf, top, part, first, tokens = (
+        table[name].to_numpy().astype(np.int64)
+        for name in ("leaf", "top", "part", "first_token", "tokens")
+    )
+    places, file = np.unique(np.stack([top, part]), axis=1, return_inverse=True)
+    if lost := [
+        path for place in places.T.tolist() if not (path := layout.tokens(*place)).is_file()
+    ]:
+        raise UserError(
+            f"{lost[0]}: missing; a catalog without tokens cannot be trained on, `clustermix fetch catalog` brings them"
+        )
+    files = {
+        number: map_tokens(layout.tokens(*place))[0]
+        for number, place in enumerate(places.T.tolist())
+    }
+    sizes = np.array([len(values) for values in files.values()], np.int64)
+    if len(leaf) and (leaf.max() >= levels.leaves or (first + tokens > sizes[file]).any()):
+        raise UserError(
+            f"{layout.offsets} points past the end of the token files; build the catalog again"
+        )
+    return TokenStore(
+        files, file, first, tokens, pad, np.searchsorted(leaf, np.arange(levels.leaves + 1))
+    )
+
+
+def open_target(root: Path, name: str, split: str, pad: int) -> TokenStore:
+    """A target set's tokens of one split, `align`, `validation` or `test`, each document a leaf of its own.
+
+    Raises:
+        UserError: the catalog has no such target, or the split is empty.
+    """
+    folder = Layout(root).target(name)
+    if not (folder / "documents.parquet").is_file() or folder.parent != root / "targets":
+        known = sorted(path.name for path in (root / "targets").glob("*"))
+        raise UserError(f"target {name}: not in {root}; {suggestion(name, known, 'targets there')}")
+    values, offsets = map_tokens(folder / "tokens.arrow")
+    chosen = np.flatnonzero(
+        pq.read_table(folder / "documents.parquet", columns=["split"])["split"].to_numpy(
+            zero_copy_only=False
+        )
+        == split
+    )
+    if not len(chosen):
+        raise UserError(f"target {name}: its {split} split is empty; give it more documents")
+    starts, ends = offsets[chosen], offsets[chosen + 1]
+    return TokenStore(
+        {0: values},
+        np.zeros(len(chosen), np.int64),
+        starts.astype(np.int64),
+        (ends - starts).astype(np.int64),
+        pad,
+    )

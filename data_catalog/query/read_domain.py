@@ -1,0 +1,59 @@
+"""Documents of one domain, read from the few row groups that hold them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.errors import UserError
+from data_catalog.format import tables
+from data_catalog.format.layout import Layout, Levels
+from data_catalog.format.offsets import Offsets
+
+
+def read_domain(
+    layout: Layout,
+    offsets: Offsets,
+    levels: Levels,
+    level: int,
+    domain: int,
+    columns: Sequence[str] | None = None,
+) -> pa.Table:
+    """The documents of one domain (`columns` of tables.DOCUMENTS; None: all), by leaf, train before heldout.
+
+    Opens only the files that hold some, reads only their row groups: a group ends with a leaf.
+
+    Raises:
+        UserError: the tree lacks the level, the level the domain, or documents a column; or a file is damaged.
+    """
+    span = levels.span(level)
+    if not 0 <= domain < level:
+        raise UserError(f"domain {domain}: level {level} has domains 0 to {level - 1}")
+    names = list(tables.DOCUMENTS.names if columns is None else columns)
+    if unknown := sorted(set(names) - set(tables.DOCUMENTS.names)):
+        raise UserError(
+            f"columns {', '.join(unknown)}: documents have {', '.join(tables.DOCUMENTS.names)}"
+        )
+    schema = pa.schema([tables.DOCUMENTS.field(name) for name in names])
+    found = [schema.empty_table()]
+    for rows in offsets.find(domain * span, (domain + 1) * span):
+        path = layout.documents(rows.top, rows.part)
+        try:
+            found.append(_read_rows(path, rows.first, rows.count, names).select(names).cast(schema))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise UserError(
+                f"{path} cannot be read ({error}); `clustermix verify` tells which files are damaged"
+            ) from error
+    return pa.concat_tables(found)
+
+
+def _read_rows(path: Path, first: int, count: int, columns: list[str]) -> pa.Table:
+    with pq.ParquetFile(path, memory_map=True) as file:
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        ends = np.cumsum(sizes)
+        start, last = np.searchsorted(ends, [first, first + count - 1], side="right").tolist()
+        before = int(ends[start]) - sizes[start]
+        table = file.read_row_groups(list(range(start, last + 1)), columns=columns)
+        return table.slice(first - before, count)

@@ -1,0 +1,208 @@
+"""Read runs' folders. A file that is damaged costs what it would have said, and a sentence on the page; it never costs the page."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.errors import UserError
+from flows.pages.run.run import Run, Usage, WeightLog, number
+
+log = logging.getLogger(__name__)
+
+FILES = (
+    "config.json",
+    "metrics.jsonl",
+    "weights.parquet",
+    "usage.parquet",
+    "weights.json",
+    "accuracy.json",
+    "fault.json",
+)
+
+# Numbers without which a record of metrics.jsonl cannot be used. The loss of an `eval` may be null: that is how a loss which
+# is not finite is written.
+NEEDED = {
+    "train": ("step", "tokens", "seconds"),
+    "eval": ("step", "tokens"),
+    "update": ("step", "stage"),
+    "bounds": ("step", "moved"),
+    "final": ("steps", "tokens", "seconds"),
+}
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Read each folder.
+
+    Raises:
+        UserError: no folder was given, or one holds no run.
+    """
+    if not folders:
+        raise UserError("no run was given; name at least one run folder, e.g. runs/dga")
+    labels = _labels([folder.absolute() for folder in folders])
+    return [_read_run(folder, label) for folder, label in zip(folders, labels, strict=True)]
+
+
+def _labels(folders: Sequence[Path]) -> list[str]:
+    """The shortest path endings that tell the folders apart; the same folder twice gets a number."""
+    for parts in range(1, max(len(folder.parts) for folder in folders) + 1):
+        labels = ["/".join(folder.parts[-parts:]) for folder in folders]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [f"{folder.name} ({i + 1})" for i, folder in enumerate(folders)]
+
+
+def _read_run(folder: Path, label: str) -> Run:
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder}: no run here (config.json is missing); give the folder that `clustermix train` wrote"
+        )
+    damage: list[str] = []
+    about = _read_object(folder / "config.json", damage)
+    if about and not isinstance(about.get("config"), dict):
+        raise UserError(
+            f"{folder}/config.json: expected an object with the key `config`; this is not a run's folder"
+        )
+    records, unreadable = _read_metrics(folder / "metrics.jsonl", damage)
+    if unreadable:
+        damage.append(
+            f"{unreadable} line{'s' if unreadable > 1 else ''} of metrics.jsonl could not be read and are left out"
+        )
+    accuracy = _read_object(folder / "accuracy.json", damage).get("tasks")
+    names = about.get("basis")
+    run = Run(
+        folder,
+        label,
+        about,
+        _read_weights(
+            folder / "weights.parquet", len(names) if isinstance(names, list) else 0, damage
+        ),
+        _read_usage(folder / "usage.parquet", damage),
+        records,
+        {
+            name: w
+            for name, w in _read_object(folder / "weights.json", damage).items()
+            if number({"w": w}, "w") is not None
+        },
+        {str(task): row for task, row in accuracy.items() if isinstance(row, dict)}
+        if isinstance(accuracy, dict)
+        else {},
+        _read_object(folder / "fault.json", damage) or None,
+        tuple(damage),
+    )
+    for sentence in damage:
+        log.warning("%s: %s", folder, sentence)
+    return run
+
+
+def _read_object(path: Path, damage: list[str]) -> dict[str, Any]:
+    """A JSON object; an empty one if the file is not there, or is none."""
+    try:
+        found = json.loads(path.read_bytes()) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError) as error:
+        damage.append(f"{path.name} could not be read ({_short(error)})")
+        return {}
+    if not isinstance(found, dict):
+        damage.append(
+            f"{path.name} could not be read (expected an object, found {type(found).__name__})"
+        )
+        return {}
+    return found
+
+
+def _read_metrics(path: Path, damage: list[str]) -> tuple[tuple[Mapping[str, Any], ...], int]:
+    """The records, and how many lines are none. A last line without its newline may still be being written: it is not counted."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    except OSError as error:
+        damage.append(f"metrics.jsonl could not be read ({_short(error)})")
+        return (), 0
+    *lines, last = text.split("\n")
+    parsed = [_record(line) for line in lines if line.strip()]
+    records = [record for record in (*parsed, _record(last)) if record is not None]
+    return tuple(records), parsed.count(None)
+
+
+def _record(line: str) -> Mapping[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+        return None
+    if any(number(record, key) is None for key in NEEDED.get(record["kind"], ())):
+        return None
+    return (
+        None
+        if record["kind"] == "eval"
+        and not ("loss" in record and isinstance(record.get("set"), str))
+        else record
+    )
+
+
+def _read_table(path: Path, columns: list[str], damage: list[str]) -> pa.Table | None:
+    if not path.is_file():
+        return None
+    try:
+        return pq.read_table(path, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        damage.append(
+            f"{path.name} could not be read (expected a Parquet file with the columns {', '.join(columns)}; {_short(error)})"
+        )
+        return None
+
+
+def _read_weights(path: Path, basis: int, damage: list[str]) -> WeightLog | None:
+    table = _read_table(path, ["first_sequence", "alpha", "sampling"], damage)
+    if table is None or not table.num_rows:
+        return None
+    try:
+        first = np.array(table["first_sequence"].to_pylist(), np.int64)
+        alpha, sampling = (
+            np.array(table[name].to_pylist(), np.float64) for name in ("alpha", "sampling")
+        )
+    except (TypeError, ValueError, OverflowError) as error:
+        damage.append(f"weights.parquet could not be read ({_short(error)})")
+        return None
+    if sampling.shape != (len(first), basis) or alpha.shape != sampling.shape:
+        found = " x ".join(map(str, sampling.shape[1:]))
+        damage.append(
+            f"weights.parquet is of another run: a row has {found} weights, config.json names a basis of {basis}"
+        )
+        return None
+    if not (
+        np.isfinite(alpha).all()
+        and np.isfinite(sampling).all()
+        and (sampling >= 0).all()
+        and (np.diff(first, prepend=0) >= 0).all()
+    ):
+        damage.append(
+            "weights.parquet is left out: its weights are not all finite, not all positive, or not in the order of the run"
+        )
+        return None
+    return WeightLog(first, alpha, sampling)
+
+
+def _read_usage(path: Path, damage: list[str]) -> Usage | None:
+    table = _read_table(path, ["leaf", "drawn_sequences", "sequences"], damage)
+    if table is None:
+        return None
+    try:
+        columns = [np.array(table[name].to_pylist(), np.int64) for name in table.column_names]
+    except (TypeError, ValueError, OverflowError) as error:
+        damage.append(f"usage.parquet could not be read ({_short(error)})")
+        return None
+    if any((column < 0).any() for column in columns):
+        damage.append("usage.parquet is left out: it has negative numbers")
+        return None
+    return Usage(*columns)
+
+
+def _short(error: Exception) -> str:
+    """The first line of what a library says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,176 @@
+"""Held-out losses: over time, and of every set at the end."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flows.pages.run.domains import Domains
+from flows.pages.run.run import GENERAL, TEST, VALIDATION, Measurement, Run
+from flows.pages.shared.plain import plain, thinned
+
+PHASES = 2  # at whose ends every set is measured
+GROUPS = ("Target and general text", "Sets of documents", "Top-level domains", "Questions")
+MOST_PANELS = 8  # of losses over time; further ones are in the table of final losses
+
+
+def loss_panels(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """A panel for each target, one for general text, and one for every other set that was measured while training."""
+    targets = list(dict.fromkeys(run.target for run in runs))
+    panels = []
+    for target in targets:
+        of_target = [i for i, run in enumerate(runs) if run.target == target]
+        title = "Target: held-out text" if len(targets) == 1 else f"Target {target}: held-out text"
+        panels.append(loss_panel(runs, of_target, VALIDATION, title))
+    panels.append(loss_panel(runs, range(len(runs)), GENERAL, "General: held-out corpus text"))
+    for name in dict.fromkeys(name for run in runs for name in run.sets()):
+        if name not in (VALIDATION, GENERAL) and any(
+            len(run.losses(name)) > PHASES for run in runs
+        ):
+            panels.append(loss_panel(runs, range(len(runs)), name, name))
+    return panels[:MOST_PANELS]
+
+
+def loss_panel(
+    runs: Sequence[Run], chosen: Sequence[int], held_out: str, title: str
+) -> dict[str, Any]:
+    """One curve a run: [tokens, loss, standard error, bits per byte], or accuracies for a set of questions.
+
+    `top` is where the panel ends, in nats and in bits, if the first losses are cut off; `boundary` is where fine-tuning began.
+    """
+    curves = {i: runs[i].losses(held_out) for i in chosen}
+    questions = any(point.accuracy is not None for curve in curves.values() for point in curve)
+    series = []
+    for i, curve in curves.items():
+        rows = [
+            (p.tokens, p.accuracy, p.accuracy_error, None)
+            if questions
+            else (p.tokens, p.loss, p.error, p.bits)
+            for p in curve
+            if not questions or p.accuracy is not None
+        ]
+        if rows:
+            points = thinned(np.array(rows, float))
+            series.append(
+                {"run": i, "points": plain(points), "boundary": plain(runs[i].boundary())}
+            )
+    top = [None, None] if questions else [_top(curves.values(), unit) for unit in ("loss", "bits")]
+    return {
+        "title": title,
+        "unit": "accuracy" if questions else "loss",
+        "top": plain(top),
+        "series": series,
+    }
+
+
+def _top(curves: Any, unit: str) -> float | None:
+    """The highest value after the first tenth of the tokens: the fall from random weights would flatten all that follows it."""
+    points = [
+        [(p.tokens, getattr(p, unit)) for p in curve if getattr(p, unit) is not None]
+        for curve in curves
+    ]
+    last = max((curve[-1][0] for curve in points if curve), default=0.0)
+    late = [value for curve in points for tokens, value in curve if tokens >= last / 10]
+    everything = [value for curve in points for _, value in curve]
+    if min(map(len, filter(None, points)), default=0) < 5 or max(late) >= max(everything):
+        return None
+    return max(late) + 0.05 * (max(late) - min(late))
+
+
+@dataclass(frozen=True)
+class FinalSet:
+    """The last measurement of one held-out set in every run; None where it was not measured."""
+
+    name: str  # as in the records
+    label: str
+    last: tuple[Measurement | None, ...]
+    before: tuple[
+        Measurement | None, ...
+    ]  # at the end of the training on the corpus, of runs that were fine-tuned after it
+
+    @property
+    def group(self) -> str:
+        if any(m is not None and m.accuracy is not None for m in self.last):
+            return GROUPS[3]
+        if self.name == GENERAL or self.name.startswith("target/"):
+            return GROUPS[0]
+        return GROUPS[2] if self.name.startswith("domain/") else GROUPS[1]
+
+
+def final_sets(runs: Sequence[Run], domains: Domains | None) -> list[FinalSet]:
+    """Every set that any run measured: by group, then as the runs wrote them, domains by number."""
+    several = len({run.target for run in runs}) > 1
+    measured = {name for run in runs for name in run.sets()}
+    names = dict.fromkeys(
+        (TEST, VALIDATION, GENERAL, *(name for run in runs for name in run.sets()))
+    )
+    keys = dict.fromkeys(
+        (name, run.target if several and name.startswith("target/") else None)
+        for name in names
+        if name in measured
+        for run in runs
+    )
+    found = []
+    for name, target in keys:
+        label = _label(name, domains) + (f" of {target}" if target else "")
+        curves = [run.losses(name) if target in (None, run.target) else [] for run in runs]
+        last = tuple(curve[-1] if curve else None for curve in curves)
+        if any(last):
+            found.append(
+                FinalSet(
+                    name,
+                    label,
+                    last,
+                    tuple(_before(run, curve) for run, curve in zip(runs, curves, strict=True)),
+                )
+            )
+    return sorted(found, key=lambda s: (GROUPS.index(s.group), _domain(s.name) or 0))
+
+
+def _before(run: Run, curve: Sequence[Measurement]) -> Measurement | None:
+    training = run.count("training", "steps")
+    if training is None or run.boundary() is None or not curve or curve[-1].step <= training:
+        return None
+    return next((point for point in curve if point.step == training), None)
+
+
+def _domain(name: str) -> int | None:
+    number = name.removeprefix("domain/")
+    return (
+        int(number)
+        if number != name and number.isascii() and number.isdecimal() and len(number) < 10
+        else None
+    )
+
+
+def _label(name: str, domains: Domains | None) -> str:
+    number = _domain(name)
+    if number is None:
+        return name
+    return f"domain {number}" if domains is None else domains.top_name(number, 4)
+
+
+def final_panels(sets: Sequence[FinalSet], most: int = 40) -> list[dict[str, Any]]:
+    """For each group of two sets or more, the last losses as [run, loss, error, bits] by set, highest first."""
+    panels = []
+    for group in dict.fromkeys(s.group for s in sets if s.group != "Questions"):
+        inside = sorted((s for s in sets if s.group == group), key=lambda s: -_mean(s))
+        rows = [
+            {
+                "label": s.label,
+                "values": [
+                    [i, *plain([m.loss, m.error, m.bits])]
+                    for i, m in enumerate(s.last)
+                    if m is not None
+                ],
+            }
+            for s in inside[:most]
+        ]
+        panels.append({"title": group, "rows": rows, "left_out": len(inside) - len(rows)})
+    return panels
+
+
+def _mean(s: FinalSet) -> float:
+    return math.fsum(m.loss for m in s.last if m is not None) / sum(m is not None for m in s.last)

@@ -1,0 +1,88 @@
+"""What the page's scripts draw, as plain values that become JSON; the scripts only turn it into pixels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from flows.pages.run.domains import Domains
+from flows.pages.run.losses import final_panels, final_sets, loss_panels
+from flows.pages.run.mixture import drawn
+from flows.pages.run.run import Run
+from flows.pages.run.speed import speed_panels
+from flows.pages.run.weights import weights_charts
+from flows.pages.shared.plain import plain
+
+MOST_DOMAINS = 3_000  # in the page; a finer level keeps those with the largest shares
+
+
+def payload(runs: Sequence[Run], domains: Domains | None) -> dict[str, Any]:
+    """Everything the scripts need. Numbers are rounded to six significant digits; what is not finite is null."""
+    return {
+        "runs": [{"label": run.label, "mixer": run.mixer} for run in runs],
+        "losses": loss_panels(runs),
+        "finals": final_panels(final_sets(runs, domains)),
+        "weights": weights_charts(runs, domains),
+        "unwritten": any(run.weights is None for run in runs),
+        "speed": speed_panels(runs),
+        "domains": None if domains is None else domain_rows(runs, domains),
+    }
+
+
+def domain_rows(runs: Sequence[Run], domains: Domains) -> dict[str, Any]:
+    """One row a domain: number, terms, documents, tokens, rank by tokens, corpus share, target share, and three lists.
+
+    The lists are drawn shares, epochs and unseen tokens. They follow `runs`, the indices of those runs of which it is known what
+    they drew; `expected` names those whose draws are reckoned from their weights.
+    """
+    shares = {i: found for i, run in enumerate(runs) if (found := drawn(run, domains)) is not None}
+    target, target_name = _target(runs, domains)
+    corpus, tokens = domains.corpus_share, domains.tokens
+    rank = np.empty(domains.level, np.int64)
+    rank[np.argsort(-corpus, kind="stable")] = np.arange(domains.level)
+    size = np.max(
+        [
+            corpus,
+            *([] if target is None else [target]),
+            *(found.share for found in shares.values()),
+        ],
+        axis=0,
+    )
+    kept = np.sort(np.argsort(-size, kind="stable")[:MOST_DOMAINS])
+    kept = kept[(size[kept] > 0) | (domains.documents[kept] > 0)]
+    rows = [
+        [
+            *(
+                int(d),
+                ", ".join(domains.terms[d]),
+                int(domains.documents[d]),
+                int(tokens[d]),
+                int(rank[d]) + 1,
+                plain(corpus[d]),
+            ),
+            None if target is None else plain(target[d]),
+            *(
+                [plain(getattr(found, key)[d]) for found in shares.values()]
+                for key in ("share", "epochs", "unseen")
+            ),
+        ]
+        for d in kept
+    ]
+    return {
+        "level": domains.level,
+        "filled": int((domains.documents > 0).sum()),
+        "target": target_name,
+        "runs": list(shares),
+        "expected": [i for i, found in shares.items() if found.expected],
+        "rows": rows,
+    }
+
+
+def _target(
+    runs: Sequence[Run], domains: Domains
+) -> tuple[Float[np.ndarray, " domains"] | None, str | None]:
+    """How the target's own documents fall into the domains, if all runs share one target."""
+    names = {run.target for run in runs}
+    found = domains.distribution(runs[0].target, "hard") if len(names) == 1 else None
+    return found, None if found is None else runs[0].target

@@ -1,0 +1,62 @@
+"""How a run went: throughput, where the time goes, and the numbers of its optimizer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from flows.pages.run.run import Run, number
+from flows.pages.shared.plain import plain, thinned
+
+PANELS = {  # key of a record -> title, unit, how the scripts write it
+    "tokens_per_second": ("Tokens a second", "tokens a second", "count"),
+    "data_share": ("Time spent waiting for data", "share of the time", "share"),
+    "scoring_share": ("Time spent measuring", "share of the time", "share"),
+    "mfu": ("Model FLOPs utilisation", "share of the processor's peak", "share"),
+    "loss": ("Training loss, on what is drawn", "nats per token", "number"),
+    "gradient_norm": ("Gradient norm, not clipped", "Euclidean norm", "number"),
+    "moved": ("Draws that bounds moved", "share of the draws", "share"),
+}
+
+
+def speed_panels(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One panel a measure that any run has written; a curve a run: [tokens, value]."""
+    curves = [_curves(run) for run in runs]
+    panels = []
+    for key, (title, unit, style) in PANELS.items():
+        series = [
+            {"run": i, "points": plain(thinned(np.array(found[key])))}
+            for i, found in enumerate(curves)
+            if found[key]
+        ]
+        if series and not (
+            key == "moved" and all(value == 0 for one in series for _, value in one["points"])
+        ):
+            panels.append({"title": title, "unit": unit, "style": style, "series": series})
+    return panels
+
+
+def _curves(run: Run) -> dict[str, list[tuple[float, float]]]:
+    """(tokens, value) by key of PANELS. Rates that an older record does not have follow from its sums and those of the one before."""
+    found: dict[str, list[tuple[float, float]]] = {key: [] for key in PANELS}
+    before: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
+    for record in run.of_kind("train"):
+        now = tuple(
+            number(record, key) or 0.0
+            for key in ("seconds", "tokens", "data_seconds", "scoring_seconds")
+        )
+        seconds, tokens, waiting, scoring = (a - b for a, b in zip(now, before, strict=True))
+        before = now
+        rates = {"tokens_per_second": tokens, "data_share": waiting, "scoring_share": scoring}
+        for key, curve in found.items():
+            value = number(record, key)
+            if value is None and key in rates and seconds > 0:
+                value = max(rates[key], 0.0) / seconds
+            if value is not None:
+                curve.append((now[1], value))
+    steps, tokens_at = run.progress()
+    for record in run.of_kind("bounds"):
+        found["moved"].append(
+            (float(np.interp(record["step"], steps, tokens_at)), float(record["moved"]))
+        )
+    return found

@@ -1,0 +1,106 @@
+"""The numbers of a comparison: a row a run, and means over runs that differ in nothing but their seed."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flows.pages.run.data import read_runs
+from flows.pages.run.run import GENERAL, TEST, VALIDATION, Run, Usage, number
+
+NO_MATTER = (
+    "seed",
+    "out",
+    "checkpoint",
+)  # parts of a config in which runs of one experiment may differ
+
+
+def summary_table(runs: Sequence[Path]) -> list[dict[str, Any]]:
+    """One row a run: the numbers of the report's first table, for a terminal or a benchmark.
+
+    Keys: run, mixer, target, finished, steps, tokens, target_validation_loss, target_test_loss, general_loss (nats per
+    token, the last measured), repeats (drawn sequences by distinct ones), seconds, scoring_share, data_share (of the
+    seconds), model_parameters. A value that the run has not written yet is None.
+
+    Raises:
+        UserError: as `read_runs`.
+    """
+    return [summarise(run) for run in read_runs(runs)]
+
+
+def summarise(run: Run) -> dict[str, Any]:
+    """The row of one run in `summary_table`."""
+    last = {**(run.of_kind("train") or [{}])[-1], **(run.final or {})}
+    seconds = number(last, "seconds")
+
+    def loss(held_out: str) -> float | None:
+        points = run.losses(held_out)
+        return points[-1].loss if points else None
+
+    def share(key: str) -> float | None:
+        spent = number(last, key)
+        return spent / seconds if seconds and spent is not None else None
+
+    return {
+        "run": run.label,
+        "mixer": run.mixer,
+        "target": run.target,
+        "finished": run.final is not None,
+        "steps": last.get("steps", last.get("step")),
+        "tokens": last.get("tokens"),
+        "target_validation_loss": loss(VALIDATION),
+        "target_test_loss": loss(TEST),
+        "general_loss": loss(GENERAL),
+        "repeats": number(last, "repeats") or _repeats(run.usage),
+        "seconds": seconds,
+        "scoring_share": share("scoring_seconds"),
+        "data_share": share("data_seconds"),
+        "model_parameters": number(last, "model_parameters"),
+    }
+
+
+def _repeats(usage: Usage | None) -> float | None:
+    """Drawn sequences by distinct drawn ones: a leaf shows each of its sequences once before any a second time."""
+    if usage is None or not usage.drawn.sum():
+        return None
+    return float(usage.drawn.sum() / max(np.minimum(usage.drawn, usage.sequences).sum(), 1))
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Finished runs that differ in nothing but their seed; each mean has its standard error over them."""
+
+    mixer: str
+    target: str
+    labels: tuple[str, ...]
+    means: dict[
+        str, tuple[float, float] | None
+    ]  # by key of `summary_table`; None where a run lacks the number
+
+
+def over_seeds(runs: Sequence[Run]) -> list[Seeds]:
+    """The groups of two or more such runs, if there are any."""
+    groups: dict[str, dict[Any, Run]] = {}
+    for run in runs:
+        if run.final is not None and run.config:
+            alike = {name: value for name, value in run.config.items() if name not in NO_MATTER}
+            key = json.dumps([alike, run.about.get("catalog")], sort_keys=True)
+            groups.setdefault(key, {})[json.dumps(run.config.get("seed"))] = run
+    return [_seeds(list(group.values())) for group in groups.values() if len(group) > 1]
+
+
+def _seeds(runs: Sequence[Run]) -> Seeds:
+    rows = [summarise(run) for run in runs]
+    means: dict[str, tuple[float, float] | None] = {}
+    for key in ("target_validation_loss", "target_test_loss", "general_loss", "repeats"):
+        values = [row[key] for row in rows if row[key] is not None]
+        whole = len(values) == len(rows)
+        means[key] = (
+            (float(np.mean(values)), float(np.std(values, ddof=1) / len(values) ** 0.5))
+            if whole
+            else None
+        )
+    return Seeds(runs[0].mixer, runs[0].target, tuple(run.label for run in runs), means)

@@ -1,0 +1,231 @@
+"""The page's tables: the runs, the means over seeds, the last losses, accuracy, and what happened to each run."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from flows.pages.run.domains import Domains
+from flows.pages.run.losses import FinalSet, final_sets
+from flows.pages.run.run import Measurement, Run, number
+from flows.pages.run.run import table as object_at
+from flows.pages.run.summary import over_seeds, summarise
+from flows.pages.shared.markup import Cell, escape, isolated, key, percent, short, table
+
+HEADINGS = {
+    "mixer": "Mixer", "target_validation_loss": "Target loss, validation", "target_test_loss": "Target loss, test",
+    "general_loss": "General loss", "tokens": "Tokens", "repeats": "Repeats", "seconds": "Seconds", "rate": "Tokens a second",
+    "data_share": "Waiting", "scoring_share": "Measuring",
+}  # fmt: skip
+SETS = {
+    "target_validation_loss": "target/validation",
+    "target_test_loss": "target/test",
+    "general_loss": "general",
+}
+MOST_SETS = 200  # rows of the table of last losses
+MOST_CHANGES = 6  # settings named of one accepted change
+
+
+def runs_table(runs: Sequence[Run]) -> str:
+    """One row a run; the least loss among runs with the same target is marked."""
+    rows = [summarise(run) for run in runs]
+    lines = []
+    for i, (run, row) in enumerate(zip(runs, rows, strict=True)):
+        rivals = [other for other in rows if other["target"] == row["target"]]
+        row["rate"] = row["tokens"] / row["seconds"] if row["tokens"] and row["seconds"] else None
+        cells: list[str | Cell] = [isolated(row["mixer"])]
+        for name in list(HEADINGS)[1:]:
+            least = (
+                min((other[name] for other in rivals if other.get(name) is not None), default=None)
+                if name in SETS
+                else None
+            )
+            best = least is not None and len(rivals) > 1 and row[name] == least
+            shown = _number(name, row[name], run)
+            cells.append(Cell(shown, "best") if best else shown)
+        lines.append([f"{key(i)}{isolated(row['run'])}", *cells])
+    return table(["Run", *HEADINGS.values()], lines, text=(1,), name="runs")
+
+
+def _number(name: str, value: float | None, run: Run) -> str:
+    if value is None:
+        return "–"
+    if name in SETS:
+        return loss(run.losses(SETS[name])[-1])
+    if name in ("scoring_share", "data_share"):
+        return f"{value:.1%}"
+    return f"{value:.2f}×" if name == "repeats" else short(value)
+
+
+def loss(measurement: Measurement) -> str:
+    """`5.352 ± 0.031`; the standard error where it is known."""
+    error = (
+        ""
+        if measurement.error is None
+        else f' <span class="error">± {measurement.error:.3f}</span>'
+    )
+    return f"{measurement.loss:.3f}{error}"
+
+
+def seeds_table(runs: Sequence[Run]) -> str:
+    """Means and their standard errors over seeds; empty if no two runs differ in nothing but their seed."""
+    rows = []
+    for group in over_seeds(runs):
+        values = [
+            f"{mean[0]:.3f} ± {mean[1]:.3f}" if (mean := group.means[name]) else "–"
+            for name in (*SETS, "repeats")
+        ]
+        rows.append(
+            [isolated(group.mixer), isolated(group.target), str(len(group.labels)), *values]
+        )
+    headings = ["Mixer", "Target", "Seeds", *(HEADINGS[name] for name in (*SETS, "repeats"))]
+    return table(headings, rows, text=(1,), style="numbers") if rows else ""
+
+
+def final_table(runs: Sequence[Run], domains: Domains | None) -> str:
+    """A row a held-out set, a column a run, and one for what a fine-tuned run had before that."""
+    sets = [s for s in final_sets(runs, domains) if s.group != "Questions"]
+    tuned = {i for i in range(len(runs)) if any(s.before[i] for s in sets)}
+    headings = ["Held-out set"]
+    for i, run in enumerate(runs):
+        headings += [f"{key(i)}{isolated(run.label)}, before fine-tuning"] if i in tuned else []
+        headings.append(f"{key(i)}{isolated(run.label)}")
+    rows = [[isolated(s.label), *_values(s, tuned)] for s in sets[:MOST_SETS]]
+    if not rows:
+        return ""
+    left = len(sets) - len(rows)
+    more = f'<p class="caption">{left:,} further sets are in metrics.jsonl.</p>' if left else ""
+    return table(headings, rows, style="numbers") + more
+
+
+def _values(s: FinalSet, tuned: set[int]) -> list[str]:
+    found = []
+    for i, last in enumerate(s.last):
+        for point in (s.before[i], last) if i in tuned else (last,):
+            bits = (
+                ""
+                if point is None or point.bits is None
+                else f'<br><span class="error">{point.bits:.3f} bits a byte</span>'
+            )
+            found.append("–" if point is None else loss(point) + bits)
+    return found
+
+
+def accuracy_table(runs: Sequence[Run], domains: Domains | None) -> str:
+    """Accuracies: on the target's questions while training, and by lm-evaluation-harness; empty if none was measured."""
+    rows = []
+    for s in final_sets(runs, domains):
+        if s.group == "Questions":
+            values = ["–" if m is None else _accuracy(m.accuracy, m.accuracy_error) for m in s.last]
+            rows.append([isolated(s.label), "–", "–", *values])
+    for task in dict.fromkeys(task for run in runs for task in run.accuracy):
+        found: list[Any] = [run.accuracy.get(task, {}) for run in runs]
+        asked, chance = (
+            next((value for row in found if (value := number(row, name)) is not None), None)
+            for name in ("questions", "chance")
+        )
+        values = [_accuracy(number(row, "acc"), number(row, "acc_stderr")) for row in found]
+        rows.append(
+            [isolated(task), short(asked), "–" if chance is None else f"{chance:.1%}", *values]
+        )
+    headings = [
+        "Task",
+        "Questions",
+        "Chance",
+        *(f"{key(i)}{isolated(run.label)}" for i, run in enumerate(runs)),
+    ]
+    return table(headings, rows, style="numbers") if rows else ""
+
+
+def _accuracy(value: float | None, error: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.1%}" + ("" if error is None else f' <span class="error">± {error:.1%}</span>')
+
+
+def events(runs: Sequence[Run]) -> str:
+    """What happened to each run: changes that were accepted, a cadence that was made to fit, faults. Empty if nothing did."""
+    items = [
+        f"<li>{isolated(run.label)}: {sentence}</li>" for run in runs for sentence in _events(run)
+    ]
+    return f'<ul class="events">{"".join(items)}</ul>' if items else ""
+
+
+def _events(run: Run) -> list[str]:
+    found = []
+    cadence, budget = (
+        object_at(run.about, "cadence"),
+        number(object_at(run.config, "mixture"), "overhead_budget"),
+    )
+    changed = {k: v for k, v in cadence.items() if run.setting("mixture", k) not in (None, v)}
+    if changed and budget is not None:
+        what = ", ".join(
+            f"{escape(k)} {escape(run.setting('mixture', k))} → {escape(v)}"
+            for k, v in changed.items()
+        )
+        found.append(
+            f"to measure at a cost of at most {percent(budget)}, its cadence was changed: {what}."
+        )
+    history = run.about.get("history")
+    found += (
+        [_change(entry) for entry in history if isinstance(entry, dict)]
+        if isinstance(history, list)
+        else []
+    )
+    if run.fault is not None:
+        found.append(_fault(run, run.fault))
+    return found
+
+
+def _change(entry: dict[str, Any]) -> str:
+    step = number(entry, "step")
+    where = "before its first checkpoint" if step is None else f"at step {step:,.0f}"
+    old, new = entry.get("old"), entry.get("new")
+    if isinstance(new, dict):
+        before = old if isinstance(old, dict) else {}
+        named = [
+            f"{_code(name)} {_code(before.get(name))} → {_code(value)}"
+            for name, value in list(new.items())[:MOST_CHANGES]
+        ]
+        what = ", ".join(named) + (
+            f" and {len(new) - len(named)} more" if len(new) > len(named) else ""
+        )
+    else:
+        what = f"{_code(old)} → {_code(new)}"
+    when = f" ({escape(entry['when'])})" if entry.get("when") else ""
+    return f"{where}{when} it went on with another {isolated(entry.get('what', 'config'))}, which was accepted: {what}."
+
+
+def _fault(run: Run, fault: dict[str, Any] | Any) -> str:
+    step, sequences = number(fault, "step"), fault.get("sequences")
+    rows = (
+        [row for row in sequences if isinstance(row, dict)] if isinstance(sequences, list) else []
+    )
+    leaves = ", ".join(dict.fromkeys(escape(row.get("leaf")) for row in rows[:3]))
+    which = (
+        f" in {len(rows)} sequence{'s' if len(rows) != 1 else ''} (leaf {leaves}{', …' if len(rows) > 3 else ''})"
+        if rows
+        else ""
+    )
+    since = step is not None and run.progress()[0][-1] > step
+    where = "" if step is None else f"at step {step:,.0f} "
+    after = " It has gone on since." if since else " The weights were not touched."
+    return f"<strong>{where}it stopped: the {isolated(fault.get('cause', 'loss'))} was not finite</strong>{which}; see fault.json.{after}"
+
+
+def _code(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return f"<code>{escape(text if len(text) <= 60 else text[:59] + '…')}</code>"
+
+
+def configs(runs: Sequence[Run]) -> str:
+    """The resolved config of each run, folded away."""
+    found = []
+    for i, run in enumerate(runs):
+        about = {
+            name: value for name, value in run.about.items() if name not in ("basis", "history")
+        }
+        text = json.dumps(about, indent=2, sort_keys=True, ensure_ascii=False)
+        found.append(
+            f"<details><summary>{key(i)}{isolated(run.label)}</summary><pre>{escape(text)}</pre></details>"
+        )
+    return "".join(found)

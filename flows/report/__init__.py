@@ -1,6 +1,0 @@
-"""The report page: one self-contained HTML file about a run, or a comparison of several."""
-
-from flows.report.page import write_report
-from flows.report.summary import summary_table
-
-__all__ = ["summary_table", "write_report"]

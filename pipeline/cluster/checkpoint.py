@@ -1,0 +1,38 @@
+"""What a long training has come to: an iteration and arrays, in a file that is whole or absent."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from jaxtyping import Float32
+
+from data_catalog.format.manifest import replacing
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`path` holds the number of iterations done and the centroids they led to."""
+
+    path: Path
+
+    def read(self) -> tuple[int, Float32[np.ndarray, "k dim"]] | None:
+        found = read_arrays(self.path)
+        return (int(found["done"]), found["centroids"]) if found else None
+
+    def write(self, done: int, centroids: Float32[np.ndarray, "k dim"]) -> None:
+        write_arrays(self.path, {"done": np.array(done), "centroids": centroids})
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays at `path`, or None if there are none that can be read."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, BadZipFile):
+        return None

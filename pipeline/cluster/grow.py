@@ -1,0 +1,125 @@
+"""Grow a tree of cells: k-means on a bounded subset, then inside each cell, from a sorted copy of the sample on disk.
+
+Memory, beside the interpreter's, for vectors of `dim` numbers, w workers and a tree of 64-way splits (`POINTS` = 1,024):
+    first level    min(sample, 1,024 k_1) * dim * 4 bytes    (float16, and bfloat16 for the products; more than 131,072: only the first)
+    sub-trees      leaves * dim * 4 + w * 1,024 * 64 * dim * 6
+    polishing      leaves * dim * 14 + sample * 28 + w * ROWS_DEEP * (dim * 6 + 4 * 64 * 2)     (`pipeline.cluster.search`)
+The sample itself, dim * 2 bytes a vector, is a file; its pages are the system's to take back.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float16, Float32, Int64
+
+from data_catalog.format.layout import Levels
+from pipeline.cluster.checkpoint import Checkpoint, read_arrays, write_arrays
+from pipeline.cluster.kmeans import spherical_kmeans
+from pipeline.cluster.sample import Rows, partition, philox
+from pipeline.config import Cluster
+from pipeline.threads import in_threads
+
+log = logging.getLogger(__name__)
+
+CELLS = 2  # what randomness is for: second word of a generator's key
+POINTS = 1_024  # vectors a new centroid that a split is trained on, at most; all of them get a cell
+
+Centroids = dict[int, Float32[np.ndarray, "cells dim"]]
+
+
+@dataclass(frozen=True)
+class Grown:
+    centroids: Centroids  # by granularity
+    sample: Float16[np.ndarray, "n dim"]  # on disk, sorted by the first level's cell
+
+
+def grow(rows: Rows, levels: Levels, config: Cluster, seed: int, scratch: Path) -> Grown:
+    """Each cell of a level split by k-means on its vectors.
+
+    A cell with fewer different vectors than it should have children keeps empty ones, with centroids of zeros. `scratch` keeps what
+    is done: each iteration of the first level, the sorted sample, each sub-tree. Called again, it goes on from there to the same bytes.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    top = levels.granularities[0]
+    first = rows.some(POINTS * top, seed)
+    log.info("level %d: k-means on %d vectors", top, len(first))
+    done = read_arrays(scratch / "top.npz")
+    if done is None:
+        cells = spherical_kmeans(
+            first.read(),
+            top,
+            config,
+            philox(seed, CELLS, 0, 0),
+            workers=config.workers,
+            checkpoint=Checkpoint(scratch / "iteration.npz"),
+        )
+        done = {str(top): cells.centroids}
+        write_arrays(scratch / "top.npz", done)
+    coarse = done[str(top)]
+    sample, ends = partition(rows, coarse, scratch, config.workers)
+    centroids: Centroids = {
+        k: np.zeros((k, coarse.shape[1]), np.float32) for k in levels.granularities
+    }
+    centroids[top][:] = coarse
+    if len(levels.granularities) == 1:
+        return Grown(centroids, sample)
+    log.info(
+        "sub-trees of %d cells: k-means on at most %d vectors a cell of %d", top, POINTS, len(rows)
+    )
+
+    def sub_tree(cell: int) -> None:
+        file = scratch / f"sub-tree-{cell:05d}.npz"
+        found = read_arrays(file)
+        if found is None:
+            grown = _split(
+                sample,
+                np.arange(ends[cell] - counts[cell], ends[cell]),
+                cell,
+                levels.granularities,
+                config,
+                seed,
+            )
+            found = {str(k): array for k, array in grown.items()}
+            write_arrays(file, found)
+        for k in levels.granularities[1:]:
+            span = k // top
+            centroids[k][cell * span : (cell + 1) * span] = found[str(k)]
+
+    counts = np.diff(ends, prepend=0)
+    largest_first = np.argsort(-counts, kind="stable").tolist()
+    in_threads(sub_tree, [cell for cell in largest_first if counts[cell]], config.workers)
+    return Grown(centroids, sample)
+
+
+def _split(
+    sample: Float16[np.ndarray, "n dim"],
+    rows: Int64[np.ndarray, " rows"],
+    cell: int,
+    granularities: Sequence[int],
+    config: Cluster,
+    seed: int,
+) -> Centroids:
+    """Centroids of all levels below `cell`, which is one of the first granularity's and holds these rows of the sample."""
+    above, k, *_ = granularities
+    b = k // above
+    x = sample[rows[0] : rows[-1] + 1] if rows[-1] - rows[0] + 1 == len(rows) else sample[rows]
+    split = spherical_kmeans(x, b, config, philox(seed, CELLS, cell, k), most_points=POINTS * b)
+    grown: Centroids = {k: split.centroids}
+    if len(granularities) == 2:
+        return grown
+    for finer in granularities[2:]:
+        grown[finer] = np.zeros((finer // above, x.shape[1]), np.float32)
+    order = np.argsort(split.cell, kind="stable")
+    for child, members in enumerate(
+        np.split(order, np.cumsum(np.bincount(split.cell, minlength=b))[:-1])
+    ):
+        if len(members):
+            for finer, below in _split(
+                sample, rows[members], cell * b + child, granularities[1:], config, seed
+            ).items():
+                span = finer // k
+                grown[finer][child * span : (child + 1) * span] = below
+    return grown

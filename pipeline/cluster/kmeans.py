@@ -1,0 +1,142 @@
+"""Spherical k-means and nearest centroids, on arrays. A row of zeros among the centroids is an empty cell."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import faiss
+import numpy as np
+from jaxtyping import Float, Float16, Float32, Int64
+
+from pipeline.cluster.balance import smallest_allowed
+from pipeline.cluster.checkpoint import Checkpoint
+from pipeline.config import Cluster
+from pipeline.threads import one_thread
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Centroids of unit length, and the cell of each vector with its cosine."""
+
+    centroids: Float32[np.ndarray, "k dim"]
+    cell: Int64[np.ndarray, " n"]
+    cosine: Float32[np.ndarray, " n"]
+
+
+def unit(x: Float[np.ndarray, "n dim"]) -> Float32[np.ndarray, "n dim"]:
+    """`x` in float32, each row scaled to length 1; a row of zeros stays."""
+    x = np.ascontiguousarray(x, dtype=np.float32)
+    norms = np.sqrt(np.einsum("nd,nd->n", x, x))[:, None]
+    scaled: Float32[np.ndarray, "n dim"] = x / np.where(norms > 0, norms, 1)
+    return scaled
+
+
+@one_thread()
+def spherical_kmeans(
+    x: Float16[np.ndarray, "n dim"],
+    k: int,
+    config: Cluster,
+    random: np.random.Generator,
+    *,
+    most_points: int | None = None,
+    workers: int = 1,
+    checkpoint: Checkpoint | None = None,
+) -> Cells:
+    """k cells of the unit vectors `x`: k-means++ (`pipeline.cluster.kmeans_plus_plus`), then Lloyd's iterations (`pipeline.cluster.lloyd`).
+
+    At most `most_points` vectors, drawn at random, move the centroids; all get a cell. Every centroid has a vector nearer to it than to
+    the others, or is zero; a cell with less than `config.least_share` of what each would have is merged into its neighbours, and its
+    centroid is zero. With at most k different vectors each is a centroid of its own.
+
+    The same arguments give the same bytes on one kind of processor, with any number of threads, interrupted or not.
+    """
+    from pipeline.cluster.kmeans_plus_plus import choose  # noqa: PLC0415
+    from pipeline.cluster.lloyd import lloyd  # noqa: PLC0415 - torch
+
+    moving = x
+    if most_points is not None and len(x) > most_points:
+        moving = x[np.sort(random.choice(len(x), most_points, replace=False))]
+    distinct = _distinct(moving, k)
+    if len(distinct) <= k:
+        return settle(
+            x,
+            np.concatenate([unit(distinct), np.zeros((k - len(distinct), x.shape[1]), np.float32)]),
+            1,
+            workers,
+        )
+    done, centroids = (checkpoint.read() if checkpoint else None) or (0, choose(moving, k, random))
+    centroids = lloyd(
+        moving, centroids, config, workers, done, checkpoint.write if checkpoint else None
+    )
+    return settle(x, centroids, smallest_allowed(len(x), k, config), workers)
+
+
+def settle(
+    x: Float16[np.ndarray, "n dim"],
+    centroids: Float32[np.ndarray, "k dim"],
+    least: float,
+    workers: int = 1,
+) -> Cells:
+    """Each vector's nearest centroid, after those that fewer than `least` vectors are nearest to were set to zero, smallest first."""
+    from pipeline.cluster.products import exact_cells  # noqa: PLC0415 - torch
+
+    centroids = centroids.copy()
+    while True:
+        cell, cosine = exact_cells(x, centroids, workers)
+        counts = np.bincount(cell, minlength=len(centroids))
+        centroids[counts == 0] = 0
+        small = np.flatnonzero((counts > 0) & (counts < least))
+        if not len(small) or not len(x):
+            return Cells(centroids, cell, cosine)
+        smallest = small[np.argsort(counts[small], kind="stable")]
+        centroids[smallest[: -(-len(small) // 2)]] = (
+            0  # half: the others may grow by what these held
+        )
+
+
+def nearest(
+    x: Float32[np.ndarray, "n dim"], centroids: Float32[np.ndarray, "k dim"]
+) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
+    """For each unit vector the nearest centroid that is not zero, and its squared distance `2 - 2 cos`."""
+    found, cosine = nearest_few(x, centroids, 1)
+    return found[:, 0], distance(cosine[:, 0])
+
+
+def nearest_few(
+    x: Float32[np.ndarray, "n dim"], centroids: Float32[np.ndarray, "k dim"], few: int
+) -> tuple[Int64[np.ndarray, "n few"], Float32[np.ndarray, "n few"]]:
+    """For each unit vector the nearest centroids and their cosines, best first; as many as are not zero if those are fewer.
+
+    Raises:
+        ValueError: all centroids are zero.
+    """
+    filled = np.flatnonzero(centroids.any(axis=1))
+    if not len(filled):
+        raise ValueError("all centroids are rows of zeros: there is no nearest one")
+    few = min(few, len(filled))
+    if not len(x):
+        return np.zeros((0, few), np.int64), np.zeros((0, few), np.float32)
+    index = _index(x.shape[1])
+    index.add(np.ascontiguousarray(centroids[filled]))
+    cosine, place = index.search(np.ascontiguousarray(x), few)
+    return filled[place], cosine
+
+
+def distance(cosine: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
+    """Squared Euclidean distance of two unit vectors; rounding never makes it negative."""
+    squared: Float32[np.ndarray, " n"] = np.maximum(2 - 2 * cosine, 0).astype(np.float32)
+    return squared
+
+
+def _distinct(x: Float16[np.ndarray, "n dim"], k: int) -> Float16[np.ndarray, "m dim"]:
+    """The different rows of `x`, or just more than k of them."""
+    head = np.unique(
+        x[: 2 * k + 1], axis=0
+    )  # nearly always enough, and far cheaper than sorting all
+    return head if len(head) > k else np.unique(x, axis=0)
+
+
+def _index(dimension: int) -> Any:
+    """An inner-product index, on the first GPU where faiss has one (`faiss.Kmeans(gpu=...)` would take all)."""
+    if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0:
+        return faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), dimension)
+    return faiss.IndexFlatIP(dimension)

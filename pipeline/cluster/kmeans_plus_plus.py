@@ -1,0 +1,79 @@
+"""Where k-means starts: k-means++ with the best of a few candidates (Arthur and Vassilvitskii 2007, section 5), on a subset."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+SUBSET, LEAST_SUBSET = 32, 2_048  # vectors a centroid that the choice is made from, and at least
+CANDIDATES = 4  # looked at for each centroid: of 64 centroids on 100,000 vectors, 0.6 % less inertia than with one
+STARTS, TRIED = (
+    8,
+    64,
+)  # of few centroids several starts are tried, so many in all: two or four easily settle badly
+TRIAL = 8  # iterations that a start is tried for
+WIDEST = 512  # more centroids are chosen cell by cell of a coarser choice: each further one costs a pass over the subset
+
+
+def choose(
+    x: Float[np.ndarray, "n dim"], k: int, random: np.random.Generator
+) -> Float32[np.ndarray, "k dim"]:
+    """`k` rows of `x` (unit length, n >= k), far apart where there are many."""
+    subset = np.sort(
+        random.choice(len(x), min(len(x), max(SUBSET * k, LEAST_SUBSET)), replace=False)
+    )
+    points = torch.from_numpy(np.asarray(x[subset], dtype=np.float32))
+    if k <= WIDEST:
+        starts = [
+            points[_plus_plus(points, k, random)] for _ in range(max(min(STARTS, TRIED // k), 1))
+        ]
+        return min(
+            starts, key=lambda start: _tried(points, start) if len(starts) > 1 else 0.0
+        ).numpy()
+    coarse = points[_plus_plus(points, round(k**0.5), random)]
+    cells = (points @ coarse.T).argmax(dim=1)
+    counts = torch.bincount(cells, minlength=len(coarse)).numpy()
+    chosen = [
+        inside[_plus_plus(inside, quota, random)]
+        for cell, quota in enumerate(_quotas(counts, k).tolist())
+        if quota and len(inside := points[cells == cell])
+    ]
+    return torch.cat(chosen).numpy()
+
+
+def _plus_plus(points: Float[Tensor, "n dim"], k: int, random: np.random.Generator) -> list[int]:
+    chosen = [int(random.integers(len(points)))]
+    away = (1 - points @ points[chosen[0]]).clamp_(min=0)
+    for _ in range(k - 1):
+        ends = away.double().cumsum(0).numpy()
+        candidates = np.minimum(
+            np.searchsorted(ends, random.random(CANDIDATES) * ends[-1], side="right"),
+            len(points) - 1,
+        )
+        then = torch.minimum(away[None], (1 - points[candidates] @ points.T).clamp_(min=0))
+        best = int(then.sum(dim=1).argmin())
+        chosen.append(int(candidates[best]))
+        away = then[best]
+    return chosen
+
+
+def _tried(points: Float[Tensor, "n dim"], centroids: Float[Tensor, "k dim"]) -> float:
+    """What a few of Lloyd's iterations on the subset make of a start: the sum of `1 - cos`."""
+    for _ in range(TRIAL):
+        cells = (points @ centroids.T).argmax(dim=1)
+        sums = torch.zeros_like(centroids, dtype=torch.float64).index_add_(
+            0, cells, points.double()
+        )
+        centroids = (sums / sums.norm(dim=1, keepdim=True).clamp(min=1e-30)).float()
+    return float((1 - (points @ centroids.T).amax(dim=1)).double().sum())
+
+
+def _quotas(counts: np.ndarray, k: int) -> np.ndarray:
+    """`k` divided in proportion to the counts, never more than one a point; what rounding leaves goes to the largest remainders."""
+    exact = counts * k / counts.sum()
+    quotas = np.minimum(np.floor(exact).astype(int), counts)
+    order = np.argsort(quotas - exact, kind="stable")
+    while (short := k - quotas.sum()) > 0:
+        room = order[quotas[order] < counts[order]][:short]
+        quotas[room] += 1
+    return quotas

@@ -1,0 +1,82 @@
+"""How good a tree is: how large its cells are, how far vectors lie from them, and what its search misses."""
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float16, Int64
+
+from pipeline.cluster.kmeans import nearest, unit
+from pipeline.cluster.search import assign, out_of_distribution
+from pipeline.cluster.tree import Tree
+
+log = logging.getLogger(__name__)
+
+BEAMS = (1, 2, 4, 8, 16)  # that the search is measured with
+BEAM = 8
+
+
+def with_radius(
+    tree: Tree, sample: Float16[np.ndarray, "n dim"], within: float, workers: int
+) -> tuple[Tree, Int64[np.ndarray, " leaves"], float]:
+    """The tree with its leaves' radii, the sample's vectors by leaf, and their mean squared distance.
+
+    A radius is the squared distance that the share `within` of the leaf's vectors do not exceed (an order statistic, rounded up); that of
+    a leaf which none finds is the quantile of all.
+    """
+    leaves, distances = assign(sample, tree, BEAM, workers)
+    order = np.lexsort((distances, leaves))
+    counts = np.bincount(leaves, minlength=tree.levels.leaves)
+    last = np.cumsum(counts) - counts + np.ceil(within * counts).astype(np.int64) - 1
+    radius = np.full(len(counts), np.quantile(distances, within), np.float32)
+    radius[counts > 0] = distances[order[last[counts > 0]]]
+    radius[~tree.filled[tree.levels.leaves]] = 0
+    return replace(tree, radius=radius), counts, float(distances.mean(dtype=np.float64))
+
+
+def measure(
+    tree: Tree, counts: Int64[np.ndarray, " leaves"], x: Float16[np.ndarray, "n dim"]
+) -> dict[str, Any]:
+    """By level: sizes of the cells in the sample, of which `counts` tells the leaves', and what search does with the unseen vectors `x`.
+
+    `inertia` is the mean squared distance `2 - 2 cos` of `x` to the nearest cell, `search` by beam the share of `x` for which the search
+    finds that cell and by what share of the inertia it is off, `beyond` (leaves only) the share of `x` outside its leaf's radius.
+    Those are left out if there is no `x`.
+    """
+    told: dict[str, Any] = {}
+    for k in tree.levels.granularities:
+        sizes = counts.reshape(k, -1).sum(axis=1)
+        filled = np.sort(sizes[tree.filled[k]])
+        told[str(k)] = {
+            "empty": int(k - tree.filled[k].sum()),
+            "sizes": {
+                "smallest": int(filled[0]),
+                "median": float(np.median(filled)),
+                "largest": int(filled[-1]),
+            },
+        }
+        if len(x):
+            told[str(k)] |= _searched(tree.to_level(k), x)
+    if len(x):
+        told[str(tree.levels.leaves)]["beyond"] = out_of_distribution(*assign(x, tree, BEAM), tree)
+    return told
+
+
+def _searched(tree: Tree, x: Float16[np.ndarray, "n dim"]) -> dict[str, Any]:
+    leaf, least = nearest(unit(x), tree.centroids[tree.levels.leaves])
+    inertia = float(least.mean(dtype=np.float64))
+    search = {}
+    for beam in BEAMS:
+        found, away = assign(x, tree, beam)
+        excess = float(away.mean(dtype=np.float64)) / inertia - 1 if inertia > 0 else 0.0
+        search[str(beam)] = {"found": float((found == leaf).mean()), "excess": excess}
+    log.info(
+        "level %d: inertia %.4f; with beam %d the search finds the nearest cell for %.2f %%, inertia %+.2f %%",
+        tree.levels.leaves,
+        inertia,
+        BEAM,
+        100 * search[str(BEAM)]["found"],
+        100 * search[str(BEAM)]["excess"],
+    )
+    return {"inertia": inertia, "search": search}

@@ -1,0 +1,117 @@
+"""The vectors a tree is trained on: which rows of which parts, read as needed, and one sorted copy on disk."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float16, Int64
+
+from pipeline.cluster.kmeans import unit
+from pipeline.cluster.products import exact_cells
+from pipeline.threads import in_threads
+
+SAMPLING, FIRST_LEVEL = 1, 3  # what randomness is for: second word of a generator's key
+ROWS = 65_536  # read at once
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of several arrays, in order."""
+
+    maps: Sequence[Float16[np.ndarray, "documents dim"]]
+    taken: Sequence[Int64[np.ndarray, " rows"]]  # of each array, growing
+
+    def __len__(self) -> int:
+        return sum(map(len, self.taken))
+
+    def chunks(self) -> Iterator[tuple[slice, int, Int64[np.ndarray, " n"]]]:
+        """Where in the whole, which array, and its rows; at most `ROWS` at a time."""
+        first = 0
+        for i, rows in enumerate(self.taken):
+            for start in range(0, len(rows), ROWS):
+                piece = rows[start : start + ROWS]
+                yield slice(first, first + len(piece)), i, piece
+                first += len(piece)
+
+    def read(self) -> Float16[np.ndarray, "n dim"]:
+        """All of them, of unit length."""
+        found = np.empty((len(self), self.maps[0].shape[1]), np.float16)
+        for place, i, rows in self.chunks():
+            found[place] = unit(self.maps[i][rows])
+        return found
+
+    def some(self, size: int, seed: int) -> "Rows":
+        """`size` of them at random, or all if they are fewer."""
+        if size >= len(self):
+            return self
+        chosen = np.sort(philox(seed, FIRST_LEVEL, 0, 0).choice(len(self), size, replace=False))
+        ends = np.cumsum([len(rows) for rows in self.taken])
+        parts = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
+        return Rows(
+            self.maps,
+            [
+                rows[part - (end - len(rows))]
+                for rows, part, end in zip(self.taken, parts, ends, strict=True)
+            ],
+        )
+
+
+def philox(seed: int, purpose: int, *number: int) -> np.random.Generator:
+    """The generator for one purpose, and for one of many things of it (two numbers)."""
+    return np.random.Generator(
+        np.random.Philox(key=np.array([seed % 2**64, purpose], np.uint64), counter=[0, 0, *number])
+    )
+
+
+def draw(
+    maps: Sequence[Float16[np.ndarray, "documents dim"]], size: int, held_out: int, seed: int
+) -> tuple[Rows, Rows]:
+    """`size` rows and `held_out` others, both from every part in proportion to its rows, without repetition."""
+    ends = np.cumsum([len(x) for x in maps])
+    quotas = np.diff(
+        ends * (size + held_out) // ends[-1], prepend=0
+    )  # rounded so that they sum to the size
+    held = np.diff(np.cumsum(quotas) * held_out // (size + held_out), prepend=0)
+    drawn = []
+    for i, (x, quota) in enumerate(zip(maps, quotas.tolist(), strict=True)):
+        rows = philox(seed, SAMPLING, 0, i).choice(len(x), quota, replace=False)
+        drawn.append((np.sort(rows[held[i] :]), np.sort(rows[: held[i]])))
+    return Rows(maps, [rows for rows, _ in drawn]), Rows(maps, [rows for _, rows in drawn])
+
+
+def partition(
+    rows: Rows, centroids: np.ndarray, folder: Path, workers: int
+) -> tuple[Float16[np.ndarray, "n dim"], Int64[np.ndarray, " cells"]]:
+    """The vectors sorted by their nearest centroid, in a memory-mapped file of `folder`, and where each cell ends.
+
+    A counting sort in two passes: one finds the cells, one writes each vector to its place. A finished file is not made again.
+    """
+    file, counted = folder / "sample.npy", folder / "ends.npy"
+    if not counted.exists():
+        cells = np.zeros(len(rows), np.int64)
+
+        def find(chunk: tuple[slice, int, np.ndarray]) -> None:
+            place, i, taken = chunk
+            cells[place] = exact_cells(unit(rows.maps[i][taken]), centroids)[0]
+
+        in_threads(find, rows.chunks(), workers)
+        places = np.empty(len(rows), np.int64)
+        places[np.argsort(cells, kind="stable")] = np.arange(len(rows))
+        ends = np.cumsum(np.bincount(cells, minlength=len(centroids)))
+        del cells
+        found = np.lib.format.open_memmap(
+            file, mode="w+", dtype=np.float16, shape=(len(rows), centroids.shape[1])
+        )
+
+        def write(chunk: tuple[slice, int, np.ndarray]) -> None:
+            place, i, taken = chunk
+            found[places[place]] = unit(rows.maps[i][taken])
+
+        in_threads(write, rows.chunks(), workers)
+        found.flush()
+        del found
+        np.save(folder / ".ends.npy", ends, allow_pickle=False)
+        os.replace(folder / ".ends.npy", counted)
+    return np.load(file, mmap_mode="r", allow_pickle=False), np.load(counted, allow_pickle=False)

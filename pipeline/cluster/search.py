@@ -1,0 +1,114 @@
+"""Find each vector's leaf: down the tree, following the few parents that may hold it."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Float32, UInt32
+
+from data_catalog.errors import UserError
+from pipeline.cluster.kmeans import distance, nearest, unit
+from pipeline.cluster.tree import Tree
+from pipeline.threads import in_threads, one_thread, pieces
+
+COSINES = 2**26  # with the first level at once, at most
+SEARCHED, ROWS_DEEP = (
+    16_384,
+    65_536,
+)  # vectors searched at once by one thread: the least and the most
+ROWS_A_PARENT = 16  # with many cells more vectors, so that a cell's product has some rows
+MISS = 0.01  # of vectors, the share whose nearest leaf's parents lie outside the margins
+LEAST_LEARNT = 500  # vectors that margins are learnt from
+
+
+@dataclass(frozen=True)
+class Recall:
+    """How well the search down the tree does against looking at every leaf."""
+
+    found: float  # share of the vectors for which it gives the nearest leaf
+    excess: float  # of the mean squared distance over the exact one's, as a share of that
+
+
+@one_thread()
+def assign(
+    x: Float[np.ndarray, "n dim"], tree: Tree, beam: int, workers: int = 1
+) -> tuple[UInt32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
+    """The leaf of each vector, and the squared distance `2 - 2 cos` to its centroid, in float32.
+
+    The search follows, at each level, the cells whose cosine is within the tree's margin of the best one's, and at most the `beam`
+    best (more if they are equal); in a tree without margins, the `beam` best. The vectors' lengths do not matter.
+
+    Raises:
+        UserError: the vectors have another length than the centroids.
+    """
+    if x.shape[1] != tree.dimension:
+        raise UserError(
+            f"vectors of {x.shape[1]} dimensions, but a tree of {tree.dimension}: embed with the encoder the tree was made with"
+        )
+    from pipeline.cluster.descend import Descent  # noqa: PLC0415 - torch
+
+    leaves, distances = np.zeros(len(x), np.uint32), np.zeros(len(x), np.float32)
+    search = Descent(tree, beam)
+
+    def find(part: slice) -> None:
+        leaf, cosine = search(x[part])
+        leaves[part], distances[part] = leaf, distance(cosine)
+
+    first, *_ = tree.levels.granularities
+    parents = tree.levels.granularities[-2] if len(tree.levels.granularities) > 1 else 1
+    rows = min(max(SEARCHED, ROWS_A_PARENT * parents), ROWS_DEEP, max(COSINES // first, 32))
+    in_threads(find, pieces(len(x), rows), workers)
+    return leaves, distances
+
+
+def recall(x: Float[np.ndarray, "n dim"], tree: Tree, beam: int) -> Recall:
+    """Compare `assign` with the exact search, which looks at every leaf."""
+    leaves, distances = assign(x, tree, beam)
+    exact, least = nearest(unit(x), tree.centroids[tree.levels.leaves])
+    if not len(x):
+        return Recall(1.0, 0.0)
+    mean = float(least.mean(dtype=np.float64))
+    return Recall(
+        float((leaves == exact).mean()),
+        float(distances.mean(dtype=np.float64)) / mean - 1 if mean > 0 else 0.0,
+    )
+
+
+@one_thread()
+def learn_margins(x: Float[np.ndarray, "n dim"], tree: Tree, workers: int = 1) -> Tree:
+    """The tree with margins so wide that about `1 - MISS` of vectors like `x` find their nearest leaf, beam allowing.
+
+    Each vector's nearest leaf is found among all; a level's margin is a quantile of how far the cosine with the cell above that leaf
+    lies below the level's best. Take vectors that the tree was not trained on: the others lie deeper inside their cells, and the margins
+    would be too narrow. With fewer than `LEAST_LEARNT` vectors the tree gets none.
+    """
+    *upper, leaves = tree.levels.granularities
+    if not upper or len(x) < LEAST_LEARNT:
+        return replace(tree, margins=None)
+    from pipeline.cluster.products import exact_cells  # noqa: PLC0415 - torch
+
+    some = unit(x)
+    leaf, _ = exact_cells(some, tree.centroids[leaves], workers)
+    margins = []
+    for k in upper:
+        _, best = exact_cells(some, tree.centroids[k], workers)
+        own = np.vecdot(some, tree.centroids[k][leaf // (leaves // k)])
+        margins.append(float(np.quantile(np.maximum(best - own, 0), 1 - MISS / len(upper))))
+    return replace(tree, margins=tuple(margins))
+
+
+def out_of_distribution(
+    leaves: UInt32[np.ndarray, " n"], distances: Float32[np.ndarray, " n"], tree: Tree
+) -> float:
+    """The share of vectors farther from their leaf's centroid than 99 % of the leaf's sample; `leaves, distances = assign(...)`.
+
+    Vectors like the sample's that training did not see lie farther out than those it saw: compare with the held-out documents' share
+    in `tree.json`, not with 1 %.
+
+    Raises:
+        UserError: the tree does not know its leaves' radii.
+    """
+    if tree.radius is None:
+        raise UserError(
+            "this tree does not hold its leaves' radii: build the catalog's cluster stage again"
+        )
+    return float((distances > tree.radius[leaves]).mean()) if len(leaves) else 0.0

@@ -1,0 +1,90 @@
+"""The cluster tree: nested centroids, and what the search for a vector's leaf needs to know."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from data_catalog.errors import UserError
+from data_catalog.format.layout import CENTROIDS, Levels
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Children of cell p of one level are cells `p * b` to `p * b + b - 1` of the next, b the ratio of their sizes."""
+
+    levels: Levels
+    centroids: dict[
+        int, Float32[np.ndarray, "cells dim"]
+    ]  # by granularity; unit length, or zero: an empty cell
+    margins: tuple[float, ...] | None = (
+        None  # of each level but the last: cells this much below the best cosine may hold the nearest leaf
+    )
+    radius: Float32[np.ndarray, " leaves"] | None = (
+        None  # 99 % of a leaf's sample lie within this squared distance; 0 where it is empty
+    )
+
+    def to_level(self, granularity: int) -> "Tree":
+        """The tree's upper levels, down to this one."""
+        built = tuple(k for k in self.levels.granularities if k <= granularity)
+        return Tree(
+            Levels(built),
+            {k: self.centroids[k] for k in built},
+            self.margins[: len(built) - 1] if self.margins else None,
+        )
+
+    def __post_init__(self) -> None:
+        above = np.array([True])
+        for k in self.levels.granularities:
+            level = self.centroids.get(k)
+            if level is None or level.ndim != 2 or len(level) != k:
+                raise UserError(
+                    f"tree: level {k} has centroids of shape {None if level is None else level.shape}, expected [{k}, dim]"
+                )
+            filled = self.filled[k]
+            if not np.array_equal(filled.reshape(len(above), -1).any(axis=1), above):
+                raise UserError(
+                    f"tree: at level {k} a filled cell has only empty children, or an empty one has filled children; train it again"
+                )
+            above = filled
+
+    @cached_property
+    def filled(self) -> dict[int, Bool[np.ndarray, " cells"]]:
+        """Which cells of each level are not empty."""
+        return {k: np.asarray(level.any(axis=1)) for k, level in self.centroids.items()}
+
+    @property
+    def dimension(self) -> int:
+        return int(self.centroids[self.levels.leaves].shape[1])
+
+
+def load_tree(path: Path) -> Tree:
+    """Read `centroids.npz`, or the one in the folder `path`: a part, or `tree` in a catalog.
+
+    Raises:
+        UserError: there is none, or it is not a tree.
+    """
+    file = path / CENTROIDS if path.is_dir() else path
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            centroids = {int(name): arrays[name] for name in arrays.files if name.isdecimal()}
+            margins = tuple(arrays["margins"].tolist()) if "margins" in arrays.files else None
+            radius = arrays["radius"] if "radius" in arrays.files else None
+    except (OSError, ValueError, BadZipFile) as error:
+        raise UserError(
+            f"{file}: no centroids can be read here ({error}); build the catalog, or its cluster stage, again"
+        ) from error
+    return Tree(Levels(tuple(sorted(centroids))), centroids, margins, radius)
+
+
+def save_tree(tree: Tree, path: Path) -> None:
+    """Write `centroids.npz`: an array of centroids a level, named by its granularity, and `margins` and `radius` where there are such."""
+    arrays = {str(k): array for k, array in tree.centroids.items()}
+    if tree.margins is not None:
+        arrays["margins"] = np.array(tree.margins)
+    if tree.radius is not None:
+        arrays["radius"] = tree.radius
+    np.savez(path, allow_pickle=False, **arrays)

@@ -1,0 +1,183 @@
+"""The final word on every document before clustering: what quality dropped, what is a copy, and the one of each that stays."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from jaxtyping import Bool, UInt8
+
+from data_catalog.format.accounts import Account, Tally, total
+from data_catalog.format.manifest import fingerprint
+from pipeline.config import Build
+from pipeline.dedup.exact import Known, exact_copies, target_digests
+from pipeline.dedup.minhash import near_copies
+from pipeline.dedup.places import Places, rows_of, scratch, within
+from pipeline.parts import Part, make_part
+from pipeline.quality.stage import VERDICTS
+from pipeline.source.stage import DOCUMENTS
+from pipeline.verdicts import write_verdicts
+
+logger = logging.getLogger(__name__)
+
+VERSION = 2
+TARGET, SHIPPED, DIGEST, MINHASH = (
+    f"dedup.{tier}" for tier in ("target", "shipped", "digest", "minhash")
+)
+
+
+def dedup(
+    sources: Sequence[Part],
+    judged: Sequence[Part],
+    signatures: Sequence[Part],
+    folder: Path,
+    config: Build,
+    known: Sequence[Known] = (),
+) -> Part:
+    """Write `NAME.parquet` (tables.VERDICTS) for each source part, rows in its order.
+
+    To quality's reasons it adds, for those that quality kept, the first that holds:
+
+    - `dedup.target`, always: the same text as a document of a target.
+    - the reason of `known`: the same text as one that is elsewhere already.
+    - `dedup.shipped`: the corpus itself lists the document as a copy; which copy it keeps may lie outside the files at hand.
+    - `dedup.digest`: the same text as an earlier document.
+    - `dedup.minhash`: shares a band of its signature with an earlier document, or with one that does, and so on.
+
+    The last three are tiers of `dedup.tiers`. Earlier is by part, then row, among the documents that no reason above dropped: so one of
+    each family stays, and which one does not depend on how the work was split. `signatures` are `sign_part`'s, one a source part; they
+    may be left out without the tier minhash. Memory: 1 GB of DuckDB, which then spills to disk, and some bytes a dropped document.
+    """
+    tiers = config.dedup.tiers
+    names = [part.name for part in sources]
+    if len(set(names)) != len(names) or len(judged) != len(sources):
+        raise ValueError(
+            f"expected one verdict for each of {len(names)} parts with names of their own, found {len(judged)}"
+        )
+    if "minhash" in tiers and len(signatures) != len(sources):
+        raise ValueError(
+            f"expected signatures for each of {len(names)} parts, found {len(signatures)}"
+        )
+    digests = target_digests(config)
+
+    def make(out: Path) -> Account:
+        reasons = [TARGET, *(texts.reason for texts in known), SHIPPED, DIGEST, MINHASH]
+        if "shipped" in tiers and not any(_lists(source) for source in sources):
+            logger.warning(
+                "dedup.tiers names shipped, but the corpus has no duplicates file: this tier drops nothing; use digest"
+            )
+        places, codes = _copies(
+            sources,
+            judged,
+            signatures if "minhash" in tiers else (),
+            out,
+            tiers,
+            digests,
+            known,
+            reasons,
+        )
+        accounts: list[Account] = []
+        for number, (source, verdict) in enumerate(zip(sources, judged, strict=True)):
+            here = within(number, places)
+            table, account = decide(
+                pq.read_table(verdict.folder / VERDICTS),
+                rows_of(places[here]),
+                codes[here],
+                reasons,
+            )
+            write_verdicts(out / f"{source.name}.parquet", table)
+            accounts.append(account)
+        return total(accounts)
+
+    inputs = [
+        [source.name, source.fingerprint, verdict.fingerprint]
+        for source, verdict in zip(sources, judged, strict=True)
+    ]
+    asked = [tier for tier in ("shipped", "digest", "minhash") if tier in tiers]
+    bands = [part.fingerprint for part in signatures] if "minhash" in tiers else []
+    elsewhere = [[texts.reason, texts.fingerprint] for texts in known]
+    return make_part(
+        folder, fingerprint("dedup", VERSION, asked, inputs, bands, digests, elsewhere), make
+    )
+
+
+def decide(
+    verdicts: pa.Table, rows: Places, codes: UInt8[np.ndarray, " copies"], reasons: Sequence[str]
+) -> tuple[pa.Table, Account]:
+    """One part's verdicts with `reasons[codes[i]]` at `rows[i]`, and the account of those that were kept before."""
+    lengths = verdicts["characters"].to_numpy()
+    read = kept_mask(verdicts)
+    code = np.full(len(read), len(reasons))
+    code[rows] = codes
+    added = pa.array([*reasons, None], pa.string()).take(pa.array(code))
+    final = verdicts.set_column(
+        verdicts.schema.get_field_index("reason"), "reason", pc.coalesce(verdicts["reason"], added)
+    )
+
+    def tally(mask: Bool[np.ndarray, " documents"]) -> Tally:
+        return Tally(rows=int(mask.sum()), characters=int(lengths[mask].sum()))
+
+    dropped = {
+        reason: tally(read & (code == i))
+        for i, reason in enumerate(reasons)
+        if (read & (code == i)).any()
+    }
+    return final, Account(
+        read=tally(read), kept=tally(read & (code == len(reasons))), dropped=dropped
+    )
+
+
+def kept_mask(verdicts: pa.Table) -> Bool[np.ndarray, " documents"]:
+    mask: Bool[np.ndarray, " documents"] = pc.is_null(verdicts["reason"]).to_numpy()
+    return mask
+
+
+def _copies(
+    sources: Sequence[Part],
+    judged: Sequence[Part],
+    signatures: Sequence[Part],
+    out: Path,
+    tiers: Sequence[str],
+    digests: Sequence[str],
+    known: Sequence[Known],
+    reasons: Sequence[str],
+) -> tuple[Places, UInt8[np.ndarray, " copies"]]:
+    """Places to drop, ascending, and the number of each one's reason."""
+    places: Places = np.empty(0, np.int64)
+    codes: UInt8[np.ndarray, " copies"] = np.empty(0, np.uint8)
+
+    def alive(number: int) -> Bool[np.ndarray, " documents"]:
+        mask = kept_mask(pq.read_table(judged[number].folder / VERDICTS, columns=["reason"]))
+        mask[rows_of(places[within(number, places)])] = False
+        return mask
+
+    shipped, digest, minhash = (reasons.index(reason) for reason in (SHIPPED, DIGEST, MINHASH))
+    with scratch(out) as connection:
+        if digests or known or {"shipped", "digest"} & set(tiers):
+            texts = [pa.table({"digest": pa.array(digests, pa.string())}), *known]
+            by_list, by_digest = (
+                (shipped if "shipped" in tiers else None),
+                (digest if "digest" in tiers else None),
+            )
+            places, codes = exact_copies(
+                connection, sources, alive, texts, range(len(texts)), by_list, by_digest
+            )
+        if signatures:
+            near = near_copies(connection, signatures, alive)
+            order = np.argsort(np.concatenate([places, near]))
+            codes = np.concatenate([codes, np.full(len(near), minhash, np.uint8)])[order]
+            places = np.concatenate([places, near])[order]
+    return places, codes
+
+
+def _lists(source: Part) -> bool:
+    """Whether the corpus's own list of duplicates was there for this part."""
+    return bool(
+        pq.read_table(source.folder / DOCUMENTS, columns=["shipped_duplicate"])["shipped_duplicate"]
+        .is_valid()
+        .to_numpy()
+        .any()
+    )

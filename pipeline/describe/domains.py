@@ -1,0 +1,131 @@
+"""All domains of a catalog together: what needs the others to be known, such as terms and flags, and the health of the build."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from jaxtyping import Float
+
+from data_catalog.format import tables
+from data_catalog.format.accounts import Account, total
+from data_catalog.format.layout import Levels
+from data_catalog.format.manifest import fingerprint, sha256_file
+from pipeline.cluster.tree import load_tree
+from pipeline.config import Build
+from pipeline.describe import examples, health, terms
+from pipeline.describe.stage import DOMAINS, document_files
+from pipeline.parts import Part, make_part
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+HEALTH = "health.parquet"
+
+
+def describe_domains(
+    described: Sequence[Part],
+    stored: Sequence[Part],
+    tree: Part,
+    folder: Path,
+    config: Build,
+    levels: Levels,
+) -> Part:
+    """Put the parts of `describe_part` together: `domains.parquet` (one row a domain, all levels, empty ones too), `examples.parquet`
+    and `health.parquet` (tables.DOMAINS, EXAMPLES, HEALTH).
+
+    `stored` holds the same documents, to compare them with `config.labels`, if there are any.
+    """
+    labels = health.read_labels(config.labels) if config.labels else None
+    known = (sha256_file(config.labels.path), config.labels.column) if config.labels else None
+    inputs = ([part.fingerprint for part in described], tree.fingerprint, known)
+
+    def make(out: Path) -> Account:
+        domains = _all_domains([pq.read_table(part.folder / DOMAINS) for part in described], levels)
+        domains = domains.append_column(
+            "radius",
+            pa.array(_radii(domains, load_tree(tree.folder).centroids, levels), from_pandas=True),
+        )
+        words = terms.best_terms(
+            [part.folder for part in described], [levels.span(k) for k in levels.granularities]
+        )
+        found = [
+            by_domain.get(domain, [])
+            for k, by_domain in zip(levels.granularities, words, strict=True)
+            for domain in range(k)
+        ]
+        domains = domains.append_column("terms", pa.array(found, pa.list_(pa.string())))
+        domains = domains.append_column(
+            "flags", pa.array(health.flags(domains), pa.list_(pa.string()))
+        )
+        domains = domains.select(tables.DOMAINS.names).cast(tables.DOMAINS)
+        pq.write_table(domains, out / DOMAINS, compression="zstd")
+        with pq.ParquetWriter(out / examples.FILE, tables.EXAMPLES, compression="zstd") as writer:
+            for part in described:
+                writer.write_table(pq.read_table(part.folder / examples.FILE))
+        agreement = health.agreement(document_files(stored), labels, levels) if labels else {}
+        measured = health.measure(domains, agreement)
+        pq.write_table(measured, out / HEALTH)
+        for sentence in health.sentences(measured, domains):
+            log.info(sentence)
+        kept = total(part.account for part in described).kept
+        return Account(read=kept, kept=kept)
+
+    return make_part(folder, fingerprint("domains", VERSION, levels.granularities, *inputs), make)
+
+
+def _all_domains(parts: Sequence[pa.Table], levels: Levels) -> pa.Table:
+    """One row a domain, sorted by level and number; an empty one has 0 documents, empty lists and no distances."""
+    table = pa.concat_tables(parts)
+    first = np.cumsum([0, *levels.granularities])
+    level = np.repeat(levels.granularities, levels.granularities)
+    domain = np.arange(first[-1]) - np.repeat(first[:-1], levels.granularities)
+    depth = np.searchsorted(levels.granularities, level)
+    above = np.array([0, *levels.granularities[:-1]])[depth]
+    parent = pa.array(domain // np.maximum(level // np.maximum(above, 1), 1), mask=above == 0)
+    place = np.full(first[-1], -1)
+    place[
+        first[np.searchsorted(levels.granularities, table["level"].to_numpy())]
+        + table["domain"].to_numpy()
+    ] = np.arange(table.num_rows)
+    filled = table.take(pa.array(place, mask=place < 0))
+    columns: dict[str, pa.ChunkedArray | pa.Array] = {
+        "level": pa.array(level),
+        "domain": pa.array(domain),
+        "parent": parent,
+    }
+    for name in table.schema.names[2:]:
+        column = filled[name]
+        if pa.types.is_list(column.type):
+            column = pc.if_else(pc.is_null(column), pa.scalar([], column.type), column)
+        columns[name] = pc.fill_null(column, 0) if name in {"documents", "tokens"} else column
+    return pa.table(columns)
+
+
+def _radii(
+    domains: pa.Table, centroids: dict[int, Float[np.ndarray, "cells dim"]], levels: Levels
+) -> Float[np.ndarray, " domains"]:
+    """Root of the mean of `||x - C||^2 = 2 - 2 x.C` over each domain's documents; nan for an empty one.
+
+    A leaf's mean vector is taken to point along its centroid c, as k-means leaves it: then mean(x) = (1 - d / 2) c with d the
+    leaf's mean distance, and a coarser domain's mean x.C follows from its leaves alone.
+    """
+    at = {k: domains.filter(pc.equal(domains["level"], k)) for k in levels.granularities}
+    documents = at[levels.leaves]["documents"].to_numpy()
+    length = 1 - at[levels.leaves]["mean_distance"].to_numpy(zero_copy_only=False) / 2
+    found = []
+    for k in levels.granularities:
+        span = levels.span(k)
+        cosine = np.ones(levels.leaves)
+        if span > 1:
+            for domain in range(k):
+                leaves = slice(domain * span, (domain + 1) * span)
+                cosine[leaves] = centroids[levels.leaves][leaves] @ centroids[k][domain]
+        along = np.where(documents > 0, documents * length * cosine, 0).reshape(k, span).sum(axis=1)
+        n = documents.reshape(k, span).sum(axis=1)
+        squared = 2 - 2 * np.divide(along, n, out=np.full(k, np.nan), where=n > 0)
+        found.append(np.sqrt(np.maximum(squared, 0)))
+    return np.concatenate(found)

@@ -1,0 +1,158 @@
+"""Which documents stand for a domain: nearest, typical and boundary ones, chosen from a random sample of every leaf."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from jaxtyping import Float, Int, Shaped, UInt64
+
+from data_catalog.format import tables
+from data_catalog.format.layout import Levels
+from pipeline.describe import terms
+
+FILE = "examples.parquet"
+KINDS = ("nearest", "typical", "boundary")
+MOST = 5  # examples of a kind
+RESERVOIR = 500  # documents of a leaf that examples are chosen from
+SNIPPET = 200  # characters
+MIX = np.uint64(
+    0xD1B54A32D192ED03
+)  # odd: a bijection. Ids order samples and splits elsewhere, this orders reservoirs
+
+
+def first_of_each(
+    groups: Int[np.ndarray, " n"], *keys: Shaped[np.ndarray, " n"], most: int
+) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
+    """Indices of the first `most` rows of each group in the order of `keys`, sorted by group and keys; and each one's rank, from 0."""
+    order = np.lexsort((*reversed(keys), groups))
+    ordered = groups[order]
+    starts = (
+        np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+        if len(ordered)
+        else np.zeros(0, np.int64)
+    )
+    rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+    kept = rank < most
+    return order[kept], rank[kept]
+
+
+def reservoir(
+    leaf: Int[np.ndarray, " documents"], ids: UInt64[np.ndarray, " documents"], most: int
+) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
+    """A uniform sample of at most `most` documents of every leaf: those whose hashed id is smallest.
+
+    The same documents whatever file they are in, so what a catalog shows does not depend on how it was cut. Returns rows
+    sorted by leaf, and their ranks: the first j ranks of a leaf are a sample too.
+    """
+    return first_of_each(leaf, ids * MIX, most=most)
+
+
+def of_leaves(
+    leaf: Int[np.ndarray, " n"], distance: Float[np.ndarray, " n"], most: int = MOST
+) -> dict[str, tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]]:
+    """Rows and ranks of each kind of example of every leaf: nearest to its centroid, nearest to the leaf's median distance, farthest."""
+    by_distance = np.lexsort((distance, leaf))
+    leaves, starts, sizes = np.unique(leaf[by_distance], return_index=True, return_counts=True)
+    medians = distance[by_distance[starts + (sizes - 1) // 2]]  # the lower one: a document has it
+    off_median = np.abs(distance - medians[np.searchsorted(leaves, leaf)])
+    return {
+        "nearest": first_of_each(leaf, distance, most=most),
+        "typical": first_of_each(leaf, off_median, most=most),
+        "boundary": first_of_each(leaf, -distance, most=most),
+    }
+
+
+def of_domains(
+    leaf: Int[np.ndarray, " n"],
+    rank: Int[np.ndarray, " n"],
+    sizes: Int[np.ndarray, " leaves"],
+    span: int,
+    most: int = MOST,
+) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
+    """Examples of coarser domains from those of their leaves: the best one of each of the largest leaves, then the second ones.
+
+    Distances to different centroids do not compare: the nearest documents of a coarse domain by them would all be of its
+    tightest leaf.
+    """
+    return first_of_each(leaf // span, rank, -sizes[leaf], leaf, most=most)
+
+
+class Sample:
+    """A reservoir of every leaf of some files: rows sorted by leaf. Only the texts that are used are read, once, in file order."""
+
+    def __init__(self, files: Sequence[str], levels: Levels) -> None:
+        table = pa.concat_tables(
+            [pq.read_table(file, columns=["leaf", "id_int", "distance"]) for file in files]
+        )
+        leaf = table["leaf"].to_numpy().astype(np.int64)
+        self._sizes = np.bincount(leaf, minlength=levels.leaves)
+        rows, rank = reservoir(leaf, table["id_int"].to_numpy(), RESERVOIR)
+        self.leaf, self._distance = leaf[rows], table["distance"].to_numpy()[rows]
+        self._kinds = of_leaves(self.leaf, self._distance)
+        self._opened = rank < terms.documents_a_leaf(levels.span(levels.granularities[0]))
+        used = self._opened.copy()
+        for chosen, _ in self._kinds.values():
+            used[chosen] = True
+        self._place = np.cumsum(used) - 1  # of a used row among the texts
+        order = np.argsort(rows[used])
+        read = _read_rows(files, rows[used][order])
+        self._texts = read.take(pa.array(np.argsort(order)))
+
+    def examples(self, levels: Levels) -> pa.Table:
+        """tables.EXAMPLES, sorted by level, kind, domain and rank."""
+        found = []
+        for k in levels.granularities:
+            for kind, (rows, rank) in self._kinds.items():
+                of, ranks = of_domains(self.leaf[rows], rank, self._sizes, levels.span(k))
+                texts = self._texts.take(pa.array(self._place[rows[of]]))
+                columns = {
+                    "level": np.full(len(of), k),
+                    "domain": self.leaf[rows[of]] // levels.span(k),
+                    "kind": pa.array([kind] * len(of), pa.string()),
+                    "rank": ranks,
+                    "doc_id": texts["doc_id"],
+                    "distance": self._distance[rows[of]],
+                    "source": texts["source"],
+                    "snippet": [
+                        " ".join(text.split())[:SNIPPET] for text in texts["opening"].to_pylist()
+                    ],
+                }
+                found.append(pa.table(columns).cast(tables.EXAMPLES))
+        return pa.concat_tables(found)
+
+    def openings(self) -> Iterator[str]:
+        """One text a leaf that has documents, in order."""
+        leaves = self.leaf[self._opened]
+        texts = self._texts["opening"].take(pa.array(self._place[self._opened]))
+        starts = np.unique(leaves, return_index=True)[1].tolist()
+        for first, end in pairwise([*starts, len(leaves)]):
+            yield "\n".join(texts.slice(first, end - first).to_pylist())
+
+
+def _read_rows(files: Sequence[str], rows: Int[np.ndarray, " n"]) -> pa.Table:
+    """doc_id, source and the text's opening of the rows (sorted, counted over all files), a row group at a time."""
+    schema = pa.schema([("doc_id", pa.string()), ("source", pa.string()), ("opening", pa.string())])
+    found = [schema.empty_table()]
+    before = 0
+    for path in files:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            for group in range(file.num_row_groups):
+                n = file.metadata.row_group(group).num_rows
+                mine = (
+                    rows[np.searchsorted(rows, before) : np.searchsorted(rows, before + n)] - before
+                )
+                if len(mine):
+                    table = file.read_row_group(group, columns=["doc_id", "source", "text"]).take(
+                        pa.array(mine)
+                    )
+                    opening = pc.utf8_slice_codeunits(table["text"], 0, terms.CHARACTERS).cast(
+                        pa.string()
+                    )
+                    found.append(
+                        pa.table([table["doc_id"], table["source"], opening], schema=schema)
+                    )
+                before += n
+    return pa.concat_tables(found)

@@ -1,0 +1,240 @@
+"""Is the clustering any good: flags on domains that look wrong, measures of each level, and a sentence on each."""
+
+from collections.abc import Mapping, Sequence
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Float, Int
+from pyarrow.lib import ArrowException
+
+from data_catalog.errors import UserError
+from data_catalog.format import tables
+from data_catalog.format.layout import Levels
+from pipeline.config import Labels
+
+TINY = 5  # fewer documents
+BOILERPLATE = 0.22  # radius: the documents' mean cosine with their centroid is 0.975 or more, they are nearly one text
+LARGE = 5  # times the mean number of documents of the level's domains, for a catch-all
+WIDE = 0.75  # quantile of the level's radii that a catch-all lies above
+ONE_SOURCE = 0.95  # largest source's share
+MIXED = 0.6  # most of the largest language's share
+JUDGED = 10  # documents that sources and languages are judged from
+SHOWN = 5  # domains that a sentence names
+
+FLAGS = {  # and what a sentence calls such a domain
+    "empty": "empty",
+    "tiny": f"with fewer than {TINY} documents",
+    "boilerplate": "of nearly equal texts (boilerplate)",
+    "catch_all": "large and wide (catch-all)",
+    "one_source": "from one source",
+    "mixed_languages": "of mixed languages",
+}
+
+
+def flags(domains: pa.Table) -> list[list[str]]:
+    """What looks wrong with each domain, in the order of `FLAGS`; `domains` has tables.DOMAINS without flags.
+
+    empty: no documents, and no other flag; tiny, boilerplate, catch_all (size and radius), one_source and mixed_languages (of
+    domains with at least `JUDGED` documents, where most documents name a source or language): see the constants.
+    """
+    level, documents = domains["level"].to_numpy(), domains["documents"].to_numpy()
+    radius = domains["radius"].to_numpy(zero_copy_only=False)
+    catch_all = np.zeros(len(level), bool)
+    for k in np.unique(level):
+        here = (level == k) & (documents > 0)
+        if here.any():
+            catch_all |= (
+                here
+                & (documents > LARGE * documents[here].mean())
+                & (radius > np.quantile(radius[here], WIDE))
+            )
+    judged = documents >= JUDGED
+    source, named = _largest(domains["top_sources"])
+    language, speaks = _largest(domains["languages"])
+    found = {
+        "tiny": documents < TINY,
+        "boilerplate": (documents > 1) & (radius < BOILERPLATE),
+        "catch_all": catch_all,
+        "one_source": judged & named & (source > ONE_SOURCE),
+        "mixed_languages": judged & speaks & (language <= MIXED),
+    }
+    columns = [np.where(mask, name, "") for name, mask in found.items()]
+    return [
+        [name for name in row if name] if n else ["empty"]
+        for n, *row in zip(documents.tolist(), *columns, strict=True)
+    ]
+
+
+def _largest(
+    shares: pa.ChunkedArray,
+) -> tuple[Float[np.ndarray, " domains"], Bool[np.ndarray, " domains"]]:
+    """The largest share of each domain's list, which is its first, and whether that has a name."""
+    first = pc.list_element(
+        pc.if_else(
+            pc.greater(pc.list_value_length(shares), 0), shares, pa.scalar([None], shares.type)
+        ),
+        0,
+    )
+    share = pc.fill_null(pc.struct_field(first, "share"), 0).to_numpy(zero_copy_only=False)
+    return share, pc.is_valid(pc.struct_field(first, "name")).to_numpy(zero_copy_only=False)
+
+
+def measure(domains: pa.Table, agreement: Mapping[int, Mapping[str, float]]) -> pa.Table:
+    """tables.HEALTH: by level the number of domains, `effective_domains` (exp of the entropy of their sizes), `largest_by_mean`
+    (documents of the largest by the mean over all), the number of domains with each flag, and what `agreement` found."""
+    rows = []
+    for k in dict.fromkeys(domains["level"].to_pylist()):
+        here = domains.filter(pc.equal(domains["level"], k))
+        documents = here["documents"].to_numpy()
+        share = documents[documents > 0] / max(documents.sum(), 1)
+        flagged = here["flags"].combine_chunks().flatten().to_pylist()
+        values = {
+            "domains": float(k),
+            "effective_domains": float(np.exp(-(share * np.log(share)).sum())),
+            "largest_by_mean": float(documents.max() / max(documents.mean(), 1e-300)),
+            **{flag: float(flagged.count(flag)) for flag in FLAGS},
+            **agreement.get(k, {}),
+        }
+        rows += [{"level": k, "measure": name, "value": value} for name, value in values.items()]
+    return pa.Table.from_pylist(rows, tables.HEALTH)
+
+
+def sentences(measured: pa.Table, domains: pa.Table) -> list[str]:
+    """A line a level, from a catalog's health and domains tables, for people."""
+    by_level: dict[int, dict[str, float]] = {}
+    for row in measured.to_pylist():
+        by_level.setdefault(row["level"], {})[row["measure"]] = row["value"]
+    return [
+        _sentence(k, values, domains.filter(pc.equal(domains["level"], k)))
+        for k, values in by_level.items()
+    ]
+
+
+def _sentence(level: int, values: Mapping[str, float], domains: pa.Table) -> str:
+    text = f"level {level:,}: as spread as {values['effective_domains']:,.1f} equal domains, largest {values['largest_by_mean']:.1f}x the mean"
+    wrong = [_named(flag, domains) for flag in FLAGS if values[flag] or flag == "empty"]
+    text = f"{text}; {', '.join(wrong)}"
+    if "labelled" in values and not values["labelled"]:
+        return f"{text}; no document has a label"
+    if "labelled" in values:
+        text = f"{text}; against the labels NMI {values['nmi']:.2f}, purity {values['purity']:.2f} ({values['labelled']:,.0f} documents)"
+    return text
+
+
+def _named(flag: str, domains: pa.Table) -> str:
+    flagged = [
+        domain
+        for domain, found in zip(
+            domains["domain"].to_pylist(), domains["flags"].to_pylist(), strict=True
+        )
+        if flag in found
+    ]
+    if not flagged:
+        return f"0 {FLAGS[flag]}"
+    numbers = ", ".join(map(str, flagged[:SHOWN])) + (", …" if len(flagged) > SHOWN else "")
+    return f"{len(flagged):,} {FLAGS[flag]} ({numbers})"
+
+
+def check_labels(labels: Labels | None) -> None:
+    """Refuse labels that cannot be used, before any work starts; see `read_labels` for the errors."""
+    if labels is not None:
+        read_labels(labels)
+
+
+def read_labels(labels: Labels) -> pa.Table:
+    """Two columns of text, doc_id and label, one row a labelled document.
+
+    Raises:
+        UserError: the file cannot be read, a column is missing, or a document has two labels.
+    """
+    wanted = ["doc_id", labels.column]
+    try:
+        if labels.path.suffix == ".csv":
+            options = pa.csv.ConvertOptions(
+                include_columns=wanted,
+                column_types=dict.fromkeys(wanted, pa.string()),
+                strings_can_be_null=True,
+            )
+            table = pa.csv.read_csv(labels.path, convert_options=options)
+        else:
+            missing = [name for name in wanted if name not in pq.read_schema(labels.path).names]
+            if missing:
+                raise UserError(
+                    f"labels.path {labels.path}: has no column {missing[0]}; its columns: {_columns(labels)}"
+                )
+            table = pq.read_table(labels.path, columns=wanted)
+    except (ArrowException, OSError) as error:
+        raise UserError(
+            f"labels.path {labels.path}: cannot be read ({error}); give a Parquet or .csv file with doc_id and {labels.column}"
+        ) from error
+    table = pa.table(
+        [column.cast(pa.string()) for column in table.select(wanted).columns], ["doc_id", "label"]
+    ).drop_null()
+    different = pc.count_distinct(table["doc_id"]).as_py()
+    if different != table.num_rows:
+        raise UserError(
+            f"labels.path {labels.path}: {table.num_rows} rows on {different} documents; give each document one label"
+        )
+    return table
+
+
+def _columns(labels: Labels) -> str:
+    return ", ".join(pq.read_schema(labels.path).names)
+
+
+def agreement(
+    files: Sequence[str], labels: pa.Table, levels: Levels
+) -> dict[int, dict[str, float]]:
+    """By granularity: `labelled` documents among those stored in `files`, and `nmi` and `purity` of the domains on them."""
+    with duckdb.connect() as connection:
+        connection.register("labels", labels)
+        connection.read_parquet(list(files)).create_view("documents")
+        counts = connection.sql(
+            "SELECT leaf, label, count(*) AS n FROM documents JOIN labels USING (doc_id) GROUP BY ALL ORDER BY ALL"
+        ).to_arrow_table()
+    labelled = float(pc.sum(counts["n"]).as_py() or 0)
+    if not labelled:
+        return {k: {"labelled": 0.0} for k in levels.granularities}
+    label = counts["label"].combine_chunks().dictionary_encode().indices.to_numpy()
+    found = compare(
+        label, counts["leaf"].to_numpy().astype(np.int64), levels, counts["n"].to_numpy()
+    )
+    return {
+        k: {"labelled": labelled, "nmi": nmi, "purity": purity}
+        for k, (nmi, purity) in found.items()
+    }
+
+
+def compare(
+    labels: Sequence[str] | Int[np.ndarray, " n"],
+    leaves: Int[np.ndarray, " n"],
+    levels: Levels,
+    counts: Int[np.ndarray, " n"] | None = None,
+) -> dict[int, tuple[float, float]]:
+    """By granularity, how the domains agree with known labels of documents, or of `counts[i]` documents each: (NMI, purity).
+
+    Normalised mutual information: I(domain; label) by the mean of the two entropies. Purity: the share of documents whose label is
+    the most frequent of their domain; it grows with the number of domains whatever these are.
+    """
+    from scipy.sparse import coo_matrix  # noqa: PLC0415
+    from scipy.stats import entropy  # noqa: PLC0415
+    from sklearn.metrics import mutual_info_score  # noqa: PLC0415
+
+    classes, label = np.unique(np.asarray(labels), return_inverse=True)
+    weights = np.ones(len(labels), np.int64) if counts is None else counts
+    found = {}
+    for k in levels.granularities:
+        domains, place = np.unique(levels.domains(leaves, k), return_inverse=True)
+        table = coo_matrix((weights, (place, label)), shape=(len(domains), len(classes))).tocsr()
+        entropies = entropy(table.sum(axis=0).A1) + entropy(table.sum(axis=1).A1)
+        nmi = (
+            min(2 * mutual_info_score(None, None, contingency=table) / entropies, 1.0)
+            if entropies > 0
+            else 1.0
+        )
+        found[k] = (float(nmi), float(table.max(axis=1).sum() / table.sum()))
+    return found

@@ -1,0 +1,103 @@
+"""What is in the domains of one top-level domain: sizes, distances, examples, sites, languages, and the words for their terms."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_catalog.format import tables
+from data_catalog.format.accounts import Account, total
+from data_catalog.format.layout import Levels
+from data_catalog.format.manifest import fingerprint
+from pipeline.describe import examples, terms
+from pipeline.describe.examples import Sample
+from pipeline.parts import Part, make_part
+
+VERSION = 2
+SHARES = 5  # sites and languages of a domain
+DOMAINS = "domains.parquet"
+
+STATISTICS = """
+    SELECT $level::BIGINT AS level, (leaf // $span)::BIGINT AS domain, count(*) AS documents, sum(tokens)::BIGINT AS tokens,
+           avg(distance::DOUBLE) AS mean_distance, quantile_cont(distance::DOUBLE, [0.05, 0.25, 0.5, 0.75, 0.95]) AS distance_quantiles
+    FROM documents GROUP BY ALL ORDER BY domain"""
+NAMES = """
+    CREATE TEMP TABLE names AS
+        SELECT leaf, 'source' AS kind, nullif(source, '') AS name, count(*) AS n FROM documents GROUP BY ALL
+        UNION ALL SELECT leaf, 'language', nullif(language, ''), count(*) FROM documents GROUP BY ALL"""
+LARGEST = """
+    SELECT list({name: name, share: n / documents} ORDER BY n DESC, name)[1:$most] AS shares
+    FROM (SELECT leaf // $span AS domain, name, sum(n) AS n, sum(sum(n)) OVER (PARTITION BY domain) AS documents
+          FROM names WHERE kind = $kind GROUP BY domain, name)
+    GROUP BY domain ORDER BY domain"""
+
+
+def describe_part(stored: Sequence[Part], folder: Path, levels: Levels) -> Part:
+    """Describe the domains of one top-level domain, whose documents are in `stored` (several parts after additions).
+
+    Writes `domains.parquet` and `examples.parquet` (columns of tables.DOMAINS that need no other domain; tables.EXAMPLES), rows for
+    domains that hold documents only, and the word counts of `pipeline.describe.terms`. Holds 30 bytes a document, the texts of one row
+    group, and the openings that terms are made from (about 50 MB).
+    """
+
+    def make(out: Path) -> Account:
+        files = document_files(stored) or [_no_documents(out)]
+        sample = Sample(files, levels)
+        shown = sample.examples(levels)
+        pq.write_table(shown, out / examples.FILE, compression="zstd")
+        pq.write_table(
+            pa.concat_tables(_statistics(files, shown, levels)), out / DOMAINS, compression="zstd"
+        )
+        terms.count_words(sample.openings(), np.unique(sample.leaf), out)
+        kept = total(part.account for part in stored).kept
+        return Account(read=kept, kept=kept)
+
+    return make_part(
+        folder,
+        fingerprint(
+            "describe", VERSION, levels.granularities, [part.fingerprint for part in stored]
+        ),
+        make,
+    )
+
+
+def document_files(parts: Sequence[Part]) -> list[str]:
+    """The stored documents of some parts."""
+    return [str(file) for part in parts for file in sorted(part.folder.glob("documents*.parquet"))]
+
+
+def _no_documents(folder: Path) -> str:
+    """A file without rows, for a domain that is empty."""
+    file = folder / "documents.parquet"
+    pq.write_table(tables.DOCUMENTS.empty_table(), file)
+    return str(file)
+
+
+def _statistics(files: Sequence[str], shown: pa.Table, levels: Levels) -> Iterator[pa.Table]:
+    with duckdb.connect() as connection:
+        connection.execute(
+            "SET threads = 1"
+        )  # sums of floats in one order: the same bytes each time. Parts run side by side
+        connection.read_parquet(list(files)).create_view("documents")
+        connection.execute(NAMES)
+        for k in levels.granularities:
+            place = {"span": levels.span(k)}
+            table = connection.sql(STATISTICS, params={**place, "level": k}).to_arrow_table()
+            for column, kind in (("top_sources", "source"), ("languages", "language")):
+                largest = connection.sql(
+                    LARGEST, params={**place, "kind": kind, "most": SHARES}
+                ).to_arrow_table()
+                table = table.append_column(column, largest["shares"])
+            here = shown.filter(pc.equal(shown["level"], k))
+            for kind in examples.KINDS:
+                mine = here.filter(pc.equal(here["kind"], kind))
+                starts = np.searchsorted(mine["domain"].to_numpy(), table["domain"].to_numpy())
+                lists = pa.ListArray.from_arrays(
+                    np.r_[starts, mine.num_rows].astype(np.int32), mine["doc_id"].combine_chunks()
+                )
+                table = table.append_column(kind, lists)
+            yield table

@@ -1,0 +1,103 @@
+"""The model as an ONNX file, exported once for each set of weights and kept in the user's cache folder."""
+
+import logging
+import os
+import threading
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from data_catalog.errors import UserError
+from data_catalog.format.encoder_identity import Identity
+from data_catalog.format.manifest import fingerprint, replacing
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+OPSET = 18
+_exporting = threading.Lock()  # the tracer is not for two threads
+
+
+def cache_folder() -> Path:
+    """Where exported models are kept: `clustermix` in $XDG_CACHE_HOME, or in ~/.cache. Safe to delete."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clustermix"
+
+
+def exported(identity: Identity, folder: Path) -> Path:
+    """The ONNX file of the model in `folder`, in float32 or int8: `ids`, `mask` int64 [batch, length] to `embeddings` [batch, dim].
+
+    Raises:
+        UserError: the model cannot be exported.
+    """
+    layers = sorted(
+        (path.relative_to(folder).as_posix(), path.read_text(encoding="utf-8"))
+        for path in folder.rglob("config.json")
+    )
+    key = fingerprint(
+        "onnx", VERSION, OPSET, identity.sha256, layers, version("torch"), version("transformers")
+    )[:20]
+    plain = cache_folder() / "onnx" / key / "model.onnx"
+    with _exporting:
+        if not plain.is_file():
+            _export(identity, folder, plain)
+        if identity.precision != "int8":
+            return plain
+        small = plain.with_name("model-int8.onnx")
+        if not small.is_file():
+            _quantize(plain, small)
+        return small
+
+
+def _export(identity: Identity, folder: Path, place: Path) -> None:
+    import torch  # noqa: PLC0415
+
+    from pipeline.embed.backends.with_torch import embed, load_sentence_transformer  # noqa: PLC0415
+
+    class Whole(torch.nn.Module):
+        def __init__(self, model: Any) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return embed(self.model, ids, mask)
+
+    log.info("encoder %s: exporting to %s", identity.model, place)
+    model = load_sentence_transformer(identity, folder, "cpu")
+    example = torch.ones(2, 16, dtype=torch.int64)
+    batch = {0: "batch", 1: "length"}
+    with replacing(place) as temporary, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter(
+            "ignore"
+        )  # the tracer's remarks on shapes: tests compare the result at other shapes
+        try:
+            torch.onnx.export(
+                Whole(model).eval(),
+                (example, example.clone()),
+                str(temporary),
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=["ids", "mask"],
+                output_names=["embeddings"],
+                dynamic_axes={"ids": batch, "mask": batch, "embeddings": {0: "batch"}},
+            )
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+            raise UserError(
+                f'embed.backend {identity.backend}: {identity.model} cannot be exported ({str(error).splitlines()[0]}); set "torch"'
+            ) from error
+
+
+def _quantize(plain: Path, place: Path) -> None:
+    """Weights of the matrix products as 8-bit integers, one scale a channel; activations are quantized as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415
+
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(
+        logging.ERROR
+    )  # it advises, on the root logger, a preparation that changes nothing here
+    try:
+        with replacing(place) as temporary:
+            quantize_dynamic(plain, temporary, per_channel=True, weight_type=QuantType.QInt8)
+    finally:
+        root.setLevel(level)

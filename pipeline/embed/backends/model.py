@@ -1,0 +1,60 @@
+"""What the encoder asks of a model, and which ones run it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from data_catalog.format.encoder_identity import Identity
+from pipeline.embed.identity import has_cuda
+
+
+class Model(Protocol):
+    """One copy of the model on one device, used by one thread at a time."""
+
+    device: str
+    batch_tokens: int  # padding included; the encoder lowers it when the device's memory runs out
+
+    def start(
+        self, ids: Int64[np.ndarray, "batch length"], mask: Int64[np.ndarray, "batch length"]
+    ) -> Callable[[], Float32[np.ndarray, "batch dim"]]:
+        """Begin a batch and return what waits for its embeddings, which need not have unit length.
+
+        Raises:
+            MemoryError: the batch is too large for the device.
+        """
+        ...
+
+
+def devices() -> list[str]:
+    """Where torch runs copies of the model: every GPU that it sees, or the processor."""
+    if not has_cuda():
+        return ["cpu"]
+    import torch  # noqa: PLC0415
+
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+
+
+def load_models(identity: Identity, folder: Path, batch_tokens: int | None) -> Sequence[Model]:
+    """Copies of the model in `folder`, in the identity's backend and precision, one a device; the first is ready to use.
+
+    `batch_tokens` is the most a batch holds; None: what was measured to suit the device.
+
+    Raises:
+        UserError: the model is not a transformer, or has another dimension than its config files say.
+    """
+    match identity.backend:
+        case "torch":
+            from pipeline.embed.backends.with_torch import load_torch  # noqa: PLC0415
+
+            return [load_torch(identity, folder, device, batch_tokens) for device in devices()]
+        case "onnx":
+            from pipeline.embed.backends.with_onnx import load_onnx  # noqa: PLC0415
+
+            return [load_onnx(identity, folder, batch_tokens)]
+        case "openvino":
+            from pipeline.embed.backends.with_openvino import load_openvino  # noqa: PLC0415
+
+            return [load_openvino(identity, folder, batch_tokens)]

@@ -1,0 +1,44 @@
+"""The model in ONNX Runtime on the processor, in float32 or with 8-bit weights."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from jaxtyping import Float32, Int64
+
+from data_catalog.format.encoder_identity import Identity
+from pipeline.embed.backends.exported import exported
+
+BATCH_TOKENS = 2_048
+
+
+class OnnxModel:
+    """One session; it computes while `start` runs."""
+
+    device = "cpu"
+
+    def __init__(self, session: Any, batch_tokens: int) -> None:
+        self.session = session
+        self.batch_tokens = batch_tokens
+
+    def start(
+        self, ids: Int64[np.ndarray, "batch length"], mask: Int64[np.ndarray, "batch length"]
+    ) -> Callable[[], Float32[np.ndarray, "batch dim"]]:
+        [embeddings] = self.session.run(None, {"ids": ids, "mask": mask})
+        return lambda: embeddings
+
+
+def load_onnx(identity: Identity, folder: Path, batch_tokens: int | None) -> OnnxModel:
+    """The exported model; see `pipeline.embed.backends.model.load_models`."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))  # 0: one a core
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # its waiting threads would keep others from the cores
+    session = onnxruntime.InferenceSession(
+        exported(identity, folder), options, providers=["CPUExecutionProvider"]
+    )
+    return OnnxModel(session, batch_tokens or BATCH_TOKENS)

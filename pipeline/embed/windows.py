@@ -1,0 +1,139 @@
+"""Texts as the encoder reads them: each document as one window of token ids, or as its first few."""
+
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from data_catalog.errors import UserError
+
+HEAD_CHARACTERS = 8  # a token: enough of a long text to fill its tokens, nearly always
+RESERVED_POSITIONS = {
+    "camembert": 2,
+    "mpnet": 2,
+    "roberta": 2,
+    "xlm-roberta": 2,
+}  # of max_position_embeddings, by model_type
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Token ids, special tokens included, of every window of some documents, document by document."""
+
+    ids: list[list[int]]
+    document: Int64[np.ndarray, " windows"]  # that each window is of
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " windows"]:
+        return np.fromiter(map(len, self.ids), np.int64, len(self.ids))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A fast tokenizer, used by one thread at a time: setting its truncation changes it."""
+
+    tokenizer: Any  # transformers.PreTrainedTokenizerFast
+    prompt: str  # the model's default prompt, put before every text
+    max_tokens: int  # of a window, special tokens included
+    windows: int  # of a document, at most
+    longest: int  # tokens that the model can read
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def read(self, texts: Sequence[str]) -> Windows:
+        """The first `windows` windows of each text; a text that fits one window has one, and an empty one too.
+
+        Only the head of a long text is tokenized, cut between words; where that does not fill the windows, the whole.
+        """
+        wanted = self.windows * self.max_tokens * HEAD_CHARACTERS
+        whole = [self.prompt + text for text in texts]
+        heads = [text[: _head(text, wanted)] for text in whole]
+        with self._lock:
+            found = self._ids(heads)
+            short = [
+                i
+                for i, windows in enumerate(found)
+                if len(heads[i]) < len(whole[i]) and not self._full(windows)
+            ]
+            for i, windows in zip(short, self._ids([whole[i] for i in short]), strict=True):
+                found[i] = windows
+        counts = np.fromiter(map(len, found), np.int64, len(found))
+        return Windows(
+            [ids for windows in found for ids in windows], np.repeat(np.arange(len(found)), counts)
+        )
+
+    def _full(self, windows: list[list[int]]) -> bool:
+        return len(windows) == self.windows and len(windows[-1]) == self.max_tokens
+
+    def _ids(self, texts: list[str]) -> list[list[list[int]]]:
+        if not texts:
+            return []
+        # Stated anew at each call: what tokenizer.json says of truncation and padding must not count.
+        settings = {"truncation": True, "max_length": self.max_tokens, "padding": False}
+        if self.windows == 1:
+            return [[ids] for ids in self.tokenizer(texts, **settings)["input_ids"]]
+        cut = self.tokenizer(texts, **settings, return_overflowing_tokens=True, stride=0)
+        found: list[list[list[int]]] = [[] for _ in texts]
+        for ids, i in zip(cut["input_ids"], cut["overflow_to_sample_mapping"], strict=True):
+            if len(found[i]) < self.windows:
+                found[i].append(ids)
+        return found
+
+    def pad(
+        self, rows: Sequence[list[int]], length: int
+    ) -> tuple[Int64[np.ndarray, "batch length"], Int64[np.ndarray, "batch length"]]:
+        """Ids and attention mask of one batch."""
+        ids = np.full((len(rows), length), self.tokenizer.pad_token_id or 0, np.int64)
+        mask = np.zeros_like(ids)
+        left = self.tokenizer.padding_side == "left"
+        for i, row in enumerate(rows):
+            place = slice(length - len(row), length) if left else slice(len(row))
+            ids[i, place] = row
+            mask[i, place] = 1
+        return ids, mask
+
+
+def make_reader(model: str, folder: Path, max_tokens: int, windows: int) -> Reader:
+    """The reader of the model in `folder`.
+
+    Raises:
+        UserError: the model has no fast tokenizer, or reads fewer tokens than `max_tokens`.
+    """
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    tokenizer = None
+    if (folder / "tokenizer.json").is_file() or (folder / "tokenizer_config.json").is_file():
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(
+            f"embed.model {model}: not a transformer with a fast tokenizer; choose another, e.g. all-MiniLM-L6-v2"
+        )
+    settings = _read_json(folder / "config.json")
+    longest = int(settings.get("max_position_embeddings", max_tokens)) - RESERVED_POSITIONS.get(
+        settings.get("model_type", ""), 0
+    )
+    if max_tokens > longest:
+        raise UserError(
+            f"embed.max_tokens {max_tokens}: {model} reads at most {longest}; set a smaller one"
+        )
+    sentence = _read_json(folder / "config_sentence_transformers.json")
+    prompt = (sentence.get("prompts") or {}).get(sentence.get("default_prompt_name") or "", "")
+    return Reader(tokenizer, prompt, max_tokens, windows, longest)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _head(text: str, characters: int) -> int:
+    """Where to cut a text longer than `characters`: at its last space before that, or nowhere."""
+    if len(text) <= characters:
+        return len(text)
+    space = text.rfind(" ", 0, characters)
+    return space if space > 0 else len(text)

@@ -1,0 +1,80 @@
+"""The books: every stage reads what the one before it kept, and what the last one kept is what the offsets reach."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_catalog.errors import AccountingError
+from data_catalog.format import tables
+from data_catalog.format.accounts import Account, Tally
+
+CHAIN = (
+    "source",
+    "quality",
+    "dedup",
+    "embed",
+    "assign",
+    "semantic",
+    "sort",
+    "shard",
+)  # a build may leave out semantic
+COUNTED = ("sort", "shard")  # stages that know the tokens
+
+
+def check_chain(accounts: Mapping[str, Account]) -> None:
+    """Every stage reads exactly what the one before it kept, in rows and characters, and in tokens once they are made.
+
+    Raises:
+        AccountingError: it does not.
+    """
+    for before, after in pairwise(stage for stage in CHAIN if stage in accounts):
+        kept, read = accounts[before].kept, accounts[after].read
+        if before not in COUNTED:
+            read = read.model_copy(update={"tokens": kept.tokens})
+        if kept != read:
+            raise AccountingError(f"{before} kept {kept} but {after} read {read}")
+
+
+def check_reachable(offsets: pa.Table, stored: Account) -> None:
+    """What offsets (tables.OFFSETS) reach is what the last stage stored, in rows and tokens.
+
+    Raises:
+        AccountingError: it is not.
+    """
+    rows, tokens = (pc.sum(offsets[name]).as_py() or 0 for name in ("rows", "tokens"))
+    if (rows, tokens) != (stored.kept.rows, stored.kept.tokens):
+        raise AccountingError(
+            f"shard kept {stored.kept} but offsets reach rows={rows} tokens={tokens}"
+        )
+
+
+def accounting_table(accounts: Mapping[str, Account]) -> pa.Table:
+    """One row a stage and outcome (tables.ACCOUNTING)."""
+    rows = []
+    for stage, account in accounts.items():
+        amounts: list[tuple[str, str | None, Tally]] = [
+            ("read", None, account.read),
+            ("kept", None, account.kept),
+        ]
+        amounts += [("dropped", reason, tally) for reason, tally in sorted(account.dropped.items())]
+        amounts += [("failed", reason, tally) for reason, tally in sorted(account.failed.items())]
+        rows += [
+            {"stage": stage, "outcome": outcome, "reason": reason, **tally.model_dump()}
+            for outcome, reason, tally in amounts
+        ]
+    return pa.Table.from_pylist(rows, tables.ACCOUNTING)
+
+
+def read_accounts(table: pa.Table) -> dict[str, Account]:
+    """The accounts that `accounting_table` made the table from."""
+    found: dict[str, dict[str, object]] = {}
+    for row in table.to_pylist():
+        tally = Tally(rows=row["rows"], characters=row["characters"], tokens=row["tokens"])
+        account = found.setdefault(row["stage"], {"dropped": {}, "failed": {}})
+        if row["outcome"] in {"read", "kept"}:
+            account[row["outcome"]] = tally
+        else:
+            account[row["outcome"]][row["reason"]] = tally  # type: ignore[index]
+    return {stage: Account.model_validate(account) for stage, account in found.items()}

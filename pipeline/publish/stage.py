@@ -1,0 +1,244 @@
+"""The last stage: put the parts' results in their final places, check that nothing was lost, write the manifest."""
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_catalog.errors import UserError
+from data_catalog.format import tables
+from data_catalog.format.accounts import Account, total
+from data_catalog.format.layout import Layout, Levels
+from data_catalog.format.manifest import (
+    FORMAT,
+    describe_files,
+    fingerprint,
+    read_manifest,
+    sha256_file,
+    write_json,
+)
+from data_catalog.query.database import write_database
+from pipeline.config import Build
+from pipeline.dedup.removed import removed_by_source
+from pipeline.distribution import all_distributions, target_table
+from pipeline.embed.encoder import identify
+from pipeline.parts import Part
+from pipeline.publish.accounts import CHAIN, accounting_table, check_chain, check_reachable
+from pipeline.publish.link_files import place_all, place_stored, place_targets, place_verdicts
+from pipeline.shard.stage import OFFSETS
+from pipeline.shard.tokenize import end_of_text, vocabulary
+
+log = logging.getLogger(__name__)
+FOLDERS = ("documents", "tokens", "targets", "tree", "tokenizer", "signals", "verdicts", "versions")
+
+
+@dataclass(frozen=True)
+class Built:
+    """The finished parts of a build, by stage."""
+
+    stages: Mapping[str, Sequence[Part]]  # the stages of CHAIN
+    tree: Part
+    tokenizer: Part
+    targets: Sequence[Part]
+    description: Part
+
+    def accounts(self) -> dict[str, Account]:
+        return {
+            stage: total(part.account for part in self.stages[stage])
+            for stage in CHAIN
+            if stage in self.stages
+        }
+
+    def fingerprint(self) -> str:
+        lone = {
+            "tree": [self.tree],
+            "tokenizer": [self.tokenizer],
+            "targets": self.targets,
+            "describe": [self.description],
+        }
+        return fingerprint(
+            {
+                stage: [part.fingerprint for part in parts]
+                for stage, parts in {**self.stages, **lone}.items()
+            }
+        )
+
+    def seconds(self) -> dict[str, float]:
+        """Summed over parts, waiting for each other included."""
+        lone = {
+            "tree": [self.tree],
+            "tokenizer": [self.tokenizer],
+            "targets": self.targets,
+            "describe": [self.description],
+        }
+        return {
+            stage: sum(part.seconds for part in parts)
+            for stage, parts in {**self.stages, **lone}.items()
+        }
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a version of a catalog says of all its documents, those of earlier versions included."""
+
+    offsets: pa.Table
+    accounts: Mapping[str, Account]
+    quarantine: pa.Table
+    removed: pa.Table
+    distances: pa.Table  # tables.DISTRIBUTIONS of kind distance, of every target
+    targets: Sequence[str]
+    description: Part
+
+
+def publish(built: Built, levels: Levels, config: Build) -> Path:
+    """Make `config.out` a catalog and return its path; the manifest is written last, so a killed build leaves none.
+
+    Raises:
+        AccountingError: a stage read another amount than the one before it kept.
+        UserError: the catalog there has additions, and this build would lose them.
+    """
+    layout = Layout(config.out, 1)
+    accounts = built.accounts()
+    check_chain(accounts)
+    offsets = read_parts(built.stages["shard"], OFFSETS, tables.OFFSETS)
+    check_reachable(offsets, accounts["shard"])
+    if _has_grown(layout.root, built.fingerprint()):
+        return layout.root
+    layout.manifest.unlink(missing_ok=True)
+    for name in FOLDERS:
+        shutil.rmtree(layout.root / name, ignore_errors=True)
+    placed = [
+        *place_stored(built.stages["shard"], layout),
+        *place_verdicts(built.stages, layout),
+        *place_targets(built.targets, layout),
+        *place_all(built.tree, layout.tree),
+        *place_all(built.tokenizer, layout.tokenizer),
+    ]
+    content = Tables(
+        offsets=offsets,
+        accounts=accounts,
+        quarantine=read_parts(
+            (*built.stages["source"], *built.targets), "quarantine.parquet", tables.QUARANTINE
+        ),
+        removed=removed_by_source(built.stages["source"], final_verdicts(built.stages)),
+        distances=read_parts(built.targets, "distributions.parquet", tables.DISTRIBUTIONS),
+        targets=[part.name for part in built.targets],
+        description=built.description,
+    )
+    placed += write_tables(content, levels, layout, config)
+    tree = json.loads((layout.tree / "tree.json").read_text(encoding="utf-8"))
+    tokenizer = {
+        "vocabulary": vocabulary(built.tokenizer),
+        "end_of_text": end_of_text(built.tokenizer.folder),
+        "sha256": sha256_file(layout.tokenizer / "tokenizer.json"),
+    }
+    about = {
+        "warnings": tree["warnings"],
+        "built_from": built.fingerprint(),
+        "parent": None,
+        "additions": [],
+    }
+    about["stage_seconds"] = built.seconds()
+    commit(layout, content, levels, config, tokenizer, describe_files(layout.root, placed), about)
+    return layout.root
+
+
+def final_verdicts(stages: Mapping[str, Sequence[Part]]) -> Part:
+    """The last word on every document read."""
+    [final] = stages.get("semantic") or stages["dedup"]
+    return final
+
+
+def read_parts(parts: Sequence[Part], name: str, schema: pa.Schema) -> pa.Table:
+    """One table of the parts' files `name`."""
+    return pa.concat_tables(
+        [
+            schema.empty_table(),
+            *(pq.read_table(part.folder / name, schema=schema) for part in parts),
+        ]
+    )
+
+
+def _has_grown(root: Path, built_from: str) -> bool:
+    """Whether the catalog at `root` is this build with additions; one of another build with additions is not overwritten."""
+    try:
+        grown = read_manifest(root)["version"] > 1
+        same = grown and read_manifest(root, 1)["built_from"] == built_from
+    except UserError:
+        return False  # nothing finished there
+    if grown and not same:
+        raise UserError(
+            f"out {root}: the catalog there has additions, which building it anew would lose; give another `out`, or remove it"
+        )
+    if grown:
+        log.warning("%s: already built with this config, and added to since; nothing to do", root)
+    return grown
+
+
+def write_tables(content: Tables, levels: Levels, layout: Layout, config: Build) -> list[Path]:
+    """Write a version's tables; returns their paths."""
+    places = list(place_all(content.description, layout.tables))
+    train = content.offsets.filter(pc.equal(content.offsets["split"], "train"))
+    tokens = np.zeros(levels.leaves, np.int64)
+    np.add.at(tokens, train["leaf"].to_numpy(), train["tokens"].to_numpy())
+    documents = {
+        name: pq.read_table(layout.target(name) / "documents.parquet", schema=tables.TARGET)
+        for name in content.targets
+    }
+    distributions = all_distributions(
+        documents, content.distances, tokens, levels, config.distributions
+    )
+    written = {
+        layout.offsets: content.offsets.sort_by(tables.OFFSETS_ORDER),
+        layout.distributions: distributions,
+        layout.targets: target_table(
+            documents, distributions, pq.read_table(layout.domains), levels
+        ),
+        layout.accounting: accounting_table(content.accounts),
+        layout.removed: content.removed,
+        layout.quarantine: content.quarantine,
+    }
+    for place, table in written.items():
+        pq.write_table(table, place, compression="zstd")
+    return [*places, *written]
+
+
+def commit(
+    layout: Layout,
+    content: Tables,
+    levels: Levels,
+    config: Build,
+    tokenizer: Mapping[str, Any],
+    files: Mapping[str, Any],
+    about: Mapping[str, Any],
+) -> None:
+    """Write the version's manifest, then make it the catalog's by one rename: until then nobody sees the version."""
+    same = {
+        "format": FORMAT,
+        "version": layout.version,
+        "granularities": levels.granularities,
+        "encoder": identify(config.embed),
+        "tokenizer": tokenizer,
+        "targets": content.targets,
+        "files": dict(sorted(files.items())),
+    }
+    documents = content.accounts["shard"].kept
+    manifest = {
+        **same,
+        **about,
+        "fingerprint": fingerprint(same),
+        "documents": documents.rows,
+        "tokens": documents.tokens,
+        "config": config,
+    }
+    write_json(layout.version_manifest, manifest)
+    write_database(layout.root, manifest)
+    write_json(layout.manifest, manifest)

@@ -1,0 +1,92 @@
+"""Line-level signals, each as its mean over a document's lines, which is how a source part keeps the shipped ones."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt32
+
+from pipeline.quality.signals.characters import DECIMALS, UPPER, Characters, between, share
+from pipeline.quality.signals.raw_words import Runs
+from pipeline.quality.signals.words import Words
+
+_TERMINAL = np.array(
+    [ord(mark) for mark in ".!?”"], np.uint32
+)  # as published: the ASCII quotation mark is not among them
+_BULLETS = np.array(
+    [0x2022, 0x2023, 0x25B6, 0x25C0, 0x25E6, 0x25A0, 0x25A1, 0x25AA, 0x25AB, 0x2013], np.uint32
+)  # nor a hyphen here
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """The lines of a batch; one ends with its newline, and a newline at the end of a text begins no other."""
+
+    starts: Int[np.ndarray, " lines"]
+    ends: Int[np.ndarray, " lines"]  # before the newline
+    sizes: Int[np.ndarray, " lines"]  # with it, if it is the text's
+    counts: Int[np.ndarray, " documents"]
+
+    def mean(self, scores: np.ndarray) -> Float[np.ndarray, " documents"]:
+        """Of scores rounded as published ones are; NaN where there is no line."""
+        owner = np.repeat(np.arange(len(self.counts)), self.counts)
+        return share(
+            np.bincount(owner, np.round(scores.astype(np.float64), DECIMALS), len(self.counts)),
+            self.counts,
+        )
+
+
+def line_signals(
+    characters: Characters, runs: Runs, words: Words
+) -> dict[str, Float[np.ndarray, " documents"]]:
+    """Means over lines of: marks at the end, bullets at the start, words, `javascript` among them, numerals, capitals."""
+    lines = _find_lines(characters)
+    first_word = np.concatenate((np.zeros(1, np.int64), words.line_ends))[:-1]
+    digits = between(words.digits, first_word, words.line_ends)
+    spaces = np.maximum(words.line_ends - first_word - 1, 0)
+    normalised = between(words.lengths, first_word, words.line_ends) + spaces
+    uppercase = between((characters.kinds & UPPER) != 0, lines.starts, lines.ends)
+    head, last, dots = _edges(characters, runs, lines)
+    return {
+        "ccnet_length": (characters.ends - characters.starts).astype(np.float64),
+        "ccnet_nlines": lines.counts.astype(np.float64),
+        "rps_doc_frac_lines_end_with_ellipsis": np.round(
+            lines.mean(dots | (last == ord("…"))), DECIMALS
+        ),
+        "rps_lines_ending_with_terminal_punctution_mark": lines.mean(np.isin(last, _TERMINAL)),
+        "rps_lines_javascript_counts": share(words.occurrences("javascript"), lines.counts),
+        "rps_lines_num_words": share(words.last - words.first, lines.counts),
+        "rps_lines_numerical_chars_fraction": lines.mean(digits / np.maximum(normalised, 1)),
+        "rps_lines_start_with_bulletpoint": lines.mean(np.isin(head, _BULLETS)),
+        "rps_lines_uppercase_letter_fraction": lines.mean(uppercase / lines.sizes),
+    }
+
+
+def _find_lines(characters: Characters) -> _Lines:
+    ends = np.flatnonzero(characters.codes == ord("\n"))
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    added = np.zeros(len(characters.codes), bool)
+    added[characters.ends] = True
+    real = ~added[starts]  # what begins at an added newline is empty
+    starts, ends = starts[real], ends[real]
+    counts = np.searchsorted(starts, characters.ends) - np.searchsorted(starts, characters.starts)
+    return _Lines(starts, ends, ends - starts + ~added[ends], counts)
+
+
+def _edges(
+    characters: Characters, runs: Runs, lines: _Lines
+) -> tuple[UInt32[np.ndarray, " lines"], UInt32[np.ndarray, " lines"], Bool[np.ndarray, " lines"]]:
+    """Each line's first and last character that is no space, 0 where there is none, and whether it ends in three dots."""
+    codes = np.concatenate(
+        (np.zeros(3, np.uint32), characters.codes)
+    )  # three earlier than their place
+    first = np.searchsorted(runs.starts, lines.starts)
+    final = np.searchsorted(runs.starts, lines.ends) - 1
+    solid = first <= final
+    head, last = np.zeros((2, len(solid)), np.uint32)
+    dots = np.zeros(len(solid), bool)
+    place = runs.ends[final[solid]] + 2
+    head[solid], last[solid] = characters.codes[runs.starts[first[solid]]], codes[place]
+    dots[solid] = (
+        (codes[place] == ord(".")) & (codes[place - 1] == ord(".")) & (codes[place - 2] == ord("."))
+    )
+    return head, last, dots

@@ -1,0 +1,81 @@
+"""Repetition: what share of a document's characters its repeated runs of words hold."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from pipeline.quality.signals.words import Words
+
+TOP = (2, 3, 4)
+DUPLICATED = (5, 6, 7, 8, 9, 10)
+
+
+@dataclass(frozen=True)
+class _Repeated:
+    """Every n-gram of a batch that its document has more than once."""
+
+    places: Int[np.ndarray, " ngrams"]  # word at which it begins, ascending
+    groups: Int[np.ndarray, " ngrams"]  # equal for equal n-grams of one document
+    counts: Int[np.ndarray, " groups"]
+
+
+def repetition_signals(words: Words) -> dict[str, Float[np.ndarray, " documents"]]:
+    """`frac_chars_top_Ngram`: N-gram with the highest count (of equals the first to occur), its length times its count, over all;
+    0 if none occurs twice. It can exceed 1, as occurrences can overlap. `frac_chars_dupe_Ngrams`: characters of the words that are
+    part of an N-gram that occurs more than once, first occurrence included, over all.
+
+    Exact, without hashing: an N-gram is a pair of (N-1)-grams, the second one word on, and can only be repeated where both are.
+    """
+    total = np.bincount(words.owner, words.lengths, len(words.first))
+    sums = np.concatenate((np.zeros(1, np.int64), np.cumsum(words.lengths)))
+    repeated = _keep(np.arange(len(words.ids)), words.ids, words.counts)
+    signals = {}
+    for n in range(2, max(DUPLICATED) + 1):
+        repeated = _longer(repeated)
+        if n in TOP:
+            characters, name = _top(repeated, n, words, sums), f"rps_doc_frac_chars_top_{n}gram"
+        elif n in DUPLICATED:
+            characters, name = _covered(repeated, n, words), f"rps_doc_frac_chars_dupe_{n}grams"
+        signals[name] = characters / np.maximum(total, 1)
+    return signals
+
+
+def _keep(
+    places: Int[np.ndarray, " n"], groups: Int[np.ndarray, " n"], counts: Int[np.ndarray, " groups"]
+) -> _Repeated:
+    twice = counts[groups] > 1
+    return _Repeated(places[twice], groups[twice], counts)
+
+
+def _longer(shorter: _Repeated) -> _Repeated:
+    """The repeated (n+1)-grams, from the repeated n-grams. What runs into the next document occurs once, as no two share a word's id."""
+    pairs = np.flatnonzero(shorter.places[1:] == shorter.places[:-1] + 1)
+    codes = shorter.groups[pairs] * len(shorter.counts) + shorter.groups[pairs + 1]
+    _, groups, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    return _keep(shorter.places[pairs], groups, counts)
+
+
+def _top(
+    repeated: _Repeated, n: int, words: Words, sums: Int[np.ndarray, " words_plus_one"]
+) -> Int[np.ndarray, " documents"]:
+    """Length of each document's most frequent n-gram, times its count."""
+    count = repeated.counts[repeated.groups]
+    owner = words.owner[repeated.places]
+    best = np.zeros(len(words.first), np.int64)
+    np.maximum.at(best, owner, count)
+    leading = np.flatnonzero(count == best[owner])
+    documents, which = np.unique(
+        owner[leading], return_index=True
+    )  # places ascend: the first of each document
+    first = repeated.places[leading[which]]
+    characters = np.zeros(len(words.first), np.int64)
+    characters[documents] = (sums[first + n] - sums[first]) * best[documents]
+    return characters
+
+
+def _covered(repeated: _Repeated, n: int, words: Words) -> Float[np.ndarray, " documents"]:
+    """Characters of the words that a repeated n-gram covers."""
+    covered = np.zeros(len(words.ids), bool)
+    covered[(repeated.places[:, None] + np.arange(n)).ravel()] = True
+    return np.bincount(words.owner[covered], words.lengths[covered], len(words.first))

@@ -1,0 +1,76 @@
+"""Raw words: the longest runs of word characters, or of characters that are neither that nor space; `\\w+|[^\\w\\s]+`."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from pipeline.quality.signals.characters import (
+    END,
+    LATIN,
+    LOWER,
+    SPACE,
+    UPPER,
+    WORD,
+    Characters,
+    between,
+    share,
+)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The raw words of a batch, in order: where each begins and ends, and the kinds of its characters together."""
+
+    starts: Int[np.ndarray, " runs"]
+    ends: Int[np.ndarray, " runs"]
+    kinds: UInt8[np.ndarray, " runs"]
+    first: Int[np.ndarray, " documents"]  # runs first[i]:last[i] are document i's
+    last: Int[np.ndarray, " documents"]
+
+
+def find_runs(characters: Characters) -> Runs:
+    classes = characters.kinds & (WORD | SPACE)
+    starts = np.concatenate(([0], np.flatnonzero(classes[1:] != classes[:-1]) + 1))
+    ends = np.append(starts[1:], len(classes))
+    solid = (classes[starts] & SPACE) == 0
+    kinds = np.bitwise_or.reduceat(characters.kinds, starts)[solid]
+    starts, ends = starts[solid], ends[solid]
+    return Runs(
+        starts,
+        ends,
+        kinds,
+        np.searchsorted(starts, characters.starts),
+        np.searchsorted(starts, characters.ends),
+    )
+
+
+def raw_word_signals(
+    runs: Runs, symbols: Int[np.ndarray, " documents"]
+) -> dict[str, Float[np.ndarray, " documents"]]:
+    """Signals of the raw words; `symbols` is how many `#`, `...` and `…` each document has."""
+
+    def count(which: Bool[np.ndarray, " runs"]) -> Int[np.ndarray, " documents"]:
+        return between(which, runs.first, runs.last)
+
+    total = runs.last - runs.first
+    capitals = (runs.kinds & (UPPER | LOWER)) == UPPER
+    return {
+        "rps_doc_frac_no_alph_words": 1 - share(count((runs.kinds & LATIN) != 0), total),
+        "rps_doc_frac_all_caps_words": share(count(capitals), total),
+        "rps_doc_symbol_to_word_ratio": share(symbols, total),
+        "rps_doc_num_sentences": _sentences(runs).astype(np.float64),
+    }
+
+
+def _sentences(runs: Runs) -> Int[np.ndarray, " documents"]:
+    """How often `\\b[^.!?]+[.!?]*` matches: once a stretch between `.`, `!` and `?` that has a word in it.
+
+    So those are the words that are the first of their document, or the first since one of the marks.
+    """
+    word = (runs.kinds & WORD) != 0
+    telling = np.flatnonzero(word | ((runs.kinds & END) != 0))
+    owner = np.searchsorted(runs.last, telling, side="right")
+    opens = word[telling]
+    opens[1:] &= ~word[telling[:-1]] | (owner[1:] != owner[:-1])
+    return np.bincount(owner[opens], minlength=len(runs.last))

@@ -1,0 +1,132 @@
+"""The second half of the external sort: leaf ranges of all runs become the store's files, each of a bounded size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from jaxtyping import Int
+
+from data_catalog.format import tables
+from data_catalog.format.accounts import Tally
+from data_catalog.format.offsets import extents
+from data_catalog.format.tokens import write_tokens
+from pipeline.shard.sorted_runs import IDS, Runs, measure, sorted_order, take_ranges
+
+GROUP_ROWS = 2_048  # fewest of a row group, which ends with a leaf: one domain is read without its neighbours
+MOST_GROUP_ROWS = 16_384  # a leaf with more has several groups
+REPEATED = ["source", "language", "split", "signals.key_value.key"]  # columns worth a dictionary
+ORDERED = [
+    "id_int",
+    "characters",
+    "tokens",
+    "leaf",
+    "distance",
+]  # columns whose least and greatest value help a reader to skip
+
+
+@dataclass(frozen=True)
+class Range:
+    """What becomes one file: the leaves `first <= leaf < last`; of a leaf too large for one file, the share `number` of `shares`."""
+
+    first: int
+    last: int
+    number: int = 0
+    shares: int = 1
+
+
+def plan_files(
+    leaves: Int[np.ndarray, " n"], sizes: Int[np.ndarray, " n"], most: int
+) -> list[Range]:
+    """Cut ascending `leaves` with `sizes` bytes each into ranges of at most `most` bytes, as few as a walk in order gives.
+
+    A larger leaf is cut by the hash of its documents' ids into shares of about `most`.
+    """
+    ranges: list[Range] = []
+    first, size = -1, 0
+    for leaf, amount in zip(leaves.tolist(), sizes.tolist(), strict=True):
+        if first >= 0 and size + amount > most:
+            ranges.append(Range(first, leaf))
+            first = -1
+        if amount > most:
+            shares = -(-amount // most)
+            ranges += [Range(leaf, leaf + 1, number, shares) for number in range(shares)]
+        elif first < 0:
+            first, size = leaf, amount
+        else:
+            size += amount
+    if first >= 0:
+        ranges.append(Range(first, int(leaves[-1]) + 1))
+    return ranges
+
+
+def merge(
+    runs: Sequence[Runs], first: int, last: int, out: Path, file_bytes: int, top: int, part: int = 0
+) -> tuple[pa.Table, Tally]:
+    """Write the leaves `first <= leaf < last` of all runs as `documents-PPPP.parquet` and `tokens-PPPP.arrow`, numbered from `part`.
+
+    Returns the files' offsets (tables.OFFSETS) and what they hold. Memory: twice `file_bytes`, and as much again of mapped pages
+    that the system may drop; neither the corpus's size nor a domain's share of it matters, as ids are hashes.
+    """
+    sizes = np.zeros(last - first, np.int64)
+    for run in runs:
+        inside = (run.index["leaf"] >= first) & (run.index["leaf"] < last)
+        np.add.at(sizes, run.index["leaf"][inside] - first, run.index["bytes"][inside])
+    filled = np.flatnonzero(sizes)
+    offsets, written = [tables.OFFSETS.empty_table()], Tally()
+    for wanted in plan_files(filled + first, sizes[filled], file_bytes):
+        table = _gather(runs, wanted)
+        if table.num_rows:
+            written += measure(table)
+            offsets.append(_write_files(table, out, top, part))
+            part += 1
+    return pa.concat_tables(offsets), written
+
+
+def _gather(runs: Sequence[Runs], wanted: Range) -> pa.Table:
+    """The range's rows of every run, run after run."""
+    slices = [table for run in runs for table in run.read(wanted.first, wanted.last)]
+    if wanted.shares > 1:
+        width = np.uint64(-(-(2**64) // wanted.shares))
+        slices = [
+            table.filter(pa.array(table["id_int"].to_numpy() // width == wanted.number))
+            for table in slices
+        ]
+    return pa.concat_tables(slices)
+
+
+def _write_files(table: pa.Table, out: Path, top: int, part: int) -> pa.Table:
+    order = sorted_order(table)
+    leaf, tokens = table["leaf"].to_numpy()[order], table["tokens"].to_numpy()[order]
+    held_out = pc.equal(table["split"], "heldout").to_numpy()[order]
+    [ids] = take_ranges(table.select([IDS]), order, [len(order)])
+    write_tokens(out / f"tokens-{part:04d}.arrow", ids.column(0))
+    del ids
+    documents = table.select(tables.DOCUMENTS.names)
+    del table
+    with pq.ParquetWriter(
+        out / f"documents-{part:04d}.parquet",
+        tables.DOCUMENTS,
+        compression="zstd",
+        use_dictionary=REPEATED,
+        write_statistics=ORDERED,
+    ) as writer:
+        for batch in take_ranges(documents, order, group_ends(leaf)):
+            writer.write_table(
+                pa.Table.from_batches([batch]).cast(tables.DOCUMENTS),
+                row_group_size=MOST_GROUP_ROWS,
+            )
+    return extents(leaf, held_out, tokens, top, part)
+
+
+def group_ends(leaf: Int[np.ndarray, " documents"]) -> list[int]:
+    """Where row groups end: where the (sorted) leaf changes and GROUP_ROWS are reached, or at MOST_GROUP_ROWS."""
+    ends, start = [], 0
+    for end in [*(np.flatnonzero(np.diff(leaf)) + 1).tolist(), len(leaf)]:
+        if end - start >= GROUP_ROWS or end == len(leaf):
+            ends += [*range(start + MOST_GROUP_ROWS, end, MOST_GROUP_ROWS), end]
+            start = end
+    return ends

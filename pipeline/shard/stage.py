@@ -1,0 +1,183 @@
+"""The domain store: an external sort by leaf. Each part becomes sorted runs; each top-level domain merges its leaves of all runs."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_catalog.format import tables
+from data_catalog.format.accounts import Account
+from data_catalog.format.layout import Levels
+from data_catalog.format.manifest import fingerprint
+from pipeline.config import Build
+from pipeline.parts import Part, make_part
+from pipeline.shard.merge import merge
+from pipeline.shard.sorted_runs import Runs, columns, write_runs
+from pipeline.shard.tokenize import encode
+from pipeline.source.stage import DOCUMENTS
+from pipeline.verdicts import kept_key, read_verdicts
+
+VERSION = 2
+OFFSETS = "offsets.parquet"
+_SIGNALS = "signals.parquet"  # of a quality part: shipped and computed ones
+_READ_ROWS = 1_024  # tokenized at once: an encoding takes about 100 bytes a token
+_MEGABYTE = 2**20
+
+
+def sort_part(
+    source: Part,
+    judged: Part,
+    unique: Part,
+    final: Part,
+    assigned: Part,
+    tokenizer: Part,
+    folder: Path,
+    config: Build,
+) -> Part:
+    """Tokenize the documents of one part that `final` keeps and write them as runs sorted by leaf.
+
+    `assigned` has one leaf for every document that `unique` keeps; `final` keeps some of those. Memory: twice `store.file_megabytes`
+    and what the allocator holds back (together about four times, as measured), and some 100 bytes a document for verdicts and leaves.
+    """
+
+    def make(out: Path) -> Account:
+        documents = _documents(source, judged, unique, final, assigned, tokenizer, config)
+        written = write_runs(documents, out, config.store.file_megabytes * _MEGABYTE)
+        return Account(read=written, kept=written)
+
+    kept = [kept_key(source, unique), kept_key(source, final)]
+    inputs = [
+        source.fingerprint,
+        judged.fingerprint,
+        *kept,
+        assigned.fingerprint,
+        tokenizer.fingerprint,
+    ]
+    return make_part(
+        folder, fingerprint("sort", VERSION, inputs, config.held_out_share, config.store), make
+    )
+
+
+def shard_part(
+    top: int, runs: Sequence[Part], folder: Path, config: Build, levels: Levels, first_part: int = 0
+) -> Part:
+    """Merge one top-level domain's leaves of every run into `documents-PPPP.parquet`, `tokens-PPPP.arrow` and `offsets.parquet`.
+
+    Files are numbered from `first_part`. A domain without documents has none. See `pipeline.shard.merge.merge` for memory.
+    """
+    span = levels.span(levels.granularities[0])
+
+    def make(out: Path) -> Account:
+        most = config.store.file_megabytes * _MEGABYTE
+        offsets, written = merge(
+            [Runs(run.folder) for run in runs],
+            top * span,
+            (top + 1) * span,
+            out,
+            most,
+            top,
+            first_part,
+        )
+        pq.write_table(offsets.sort_by(tables.OFFSETS_ORDER), out / OFFSETS, compression="zstd")
+        return Account(read=written, kept=written)
+
+    key = fingerprint(
+        "shard", VERSION, top, span, first_part, config.store, [run.fingerprint for run in runs]
+    )
+    return make_part(folder, key, make)
+
+
+def document_files(stored: Part) -> list[Path]:
+    """The files of documents of one `shard_part`, in the order of their leaves."""
+    return sorted(stored.folder.glob("documents-*.parquet"))
+
+
+def token_files(stored: Part) -> list[Path]:
+    """The files of tokens of one `shard_part`, rows as in `document_files`."""
+    return sorted(stored.folder.glob("tokens-*.arrow"))
+
+
+def split(ids: pa.ChunkedArray, held_out: float, most: str, few: str) -> pa.Array:
+    """`few` for a share `held_out` of the documents, by hash of the id: the same for every build."""
+    mixed = ids.to_numpy() * np.uint64(
+        0x9E3779B97F4A7C15
+    )  # id_int orders samples elsewhere: decorrelate
+    return pa.array(
+        np.where(mixed < np.uint64(int(held_out * 2**64)), few, most).astype(object), pa.string()
+    )
+
+
+def _documents(
+    source: Part,
+    judged: Part,
+    unique: Part,
+    final: Part,
+    assigned: Part,
+    tokenizer: Part,
+    config: Build,
+) -> Iterator[pa.Table]:
+    """The documents that `final` keeps, with their tokens, `_READ_ROWS` of the source at a time."""
+    verdicts = read_verdicts(source, unique)
+    placed = pc.is_null(verdicts["reason"]).to_numpy()
+    stored = placed & pc.is_null(read_verdicts(source, final)["reason"]).to_numpy()
+    leaves = pq.read_table(assigned.folder / "leaves.parquet", columns=["leaf", "distance"])
+    if leaves.num_rows != placed.sum():
+        raise ValueError(
+            f"{assigned.folder}: {leaves.num_rows} leaves for {placed.sum()} documents that {unique.folder} keeps"
+        )
+    leaf_row = np.cumsum(placed) - 1  # of each document that is placed
+    for start, batch in _source_batches(source, judged):
+        rows = start + np.flatnonzero(stored[start : start + batch.num_rows])
+        if not len(rows):
+            continue
+        here = batch.take(pa.array(rows - start))
+        ids = encode(here["text"].to_pylist(), tokenizer)
+        made = {
+            **{name: here[name] for name in here.column_names},
+            **{
+                name: verdicts[name].take(pa.array(rows)) for name in ("characters", "failed_rules")
+            },
+            **{name: leaves[name].take(pa.array(leaf_row[rows])) for name in ("leaf", "distance")},
+            "tokens": pc.cast(pc.list_value_length(ids), pa.int64()),
+            "split": split(here["id_int"], config.held_out_share, "train", "heldout"),
+            "ids": ids,
+        }
+        yield pa.table([made[name] for name in columns()], names=columns())
+
+
+def _source_batches(source: Part, judged: Part) -> Iterator[tuple[int, pa.Table]]:
+    """The source's documents, with the row of the first; signals are quality's where it has written them."""
+    names = ["doc_id", "id_int", "url", "source", "language", "digest", "text"]
+    measured = judged.folder / _SIGNALS
+    start = 0
+    with (
+        pq.ParquetFile(
+            source.folder / DOCUMENTS, pre_buffer=False
+        ) as file,  # which would hold the whole file
+        pq.ParquetFile(
+            measured if measured.is_file() else source.folder / DOCUMENTS, pre_buffer=False
+        ) as signals,
+    ):
+        for documents, table in zip(
+            _evenly(file, names), _evenly(signals, ["signals"]), strict=True
+        ):
+            yield start, documents.append_column("signals", table["signals"])
+            start += documents.num_rows
+
+
+def _evenly(file: pq.ParquetFile, names: list[str]) -> Iterator[pa.Table]:
+    """Tables of exactly `_READ_ROWS`, the last one shorter: two files of the same rows are read side by side."""
+    waiting: list[pa.Table] = []
+    count = 0
+    for batch in file.iter_batches(_READ_ROWS, columns=names):
+        waiting.append(pa.Table.from_batches([batch]))
+        count += len(batch)
+        while count >= _READ_ROWS:
+            table = pa.concat_tables(waiting)
+            yield table.slice(0, _READ_ROWS)
+            waiting, count = [table.slice(_READ_ROWS)], count - _READ_ROWS
+    if count:
+        yield pa.concat_tables(waiting)

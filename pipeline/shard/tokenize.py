@@ -1,0 +1,136 @@
+"""The catalog's tokenizer: a given one, or a byte-level BPE trained on a sample of the corpus."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from data_catalog.errors import UserError
+from data_catalog.format.accounts import Account
+from data_catalog.format.manifest import fingerprint, sha256_file
+from pipeline.config import Build, Tokenizer
+from pipeline.parts import Part, make_part
+from pipeline.verdicts import kept_batches
+
+VERSION = 1
+END_OF_TEXT = "<|endoftext|>"
+log = logging.getLogger(__name__)
+
+
+def make_tokenizer(sources: list[Part], verdicts: Part, folder: Path, config: Build) -> Part:
+    """Write a Hugging Face tokenizer folder: trained on kept text, or copied from `config.tokenizer.path`.
+
+    Raises:
+        UserError: the given tokenizer cannot be loaded, is not a fast one, or has no end-of-text token.
+    """
+    given = config.tokenizer.path
+    inputs = (
+        _identity(given)
+        if given
+        else (verdicts.fingerprint, [part.fingerprint for part in sources], config.seed)
+    )
+
+    def make(out: Path) -> Account:
+        from transformers import PreTrainedTokenizerFast  # noqa: PLC0415 - most of a second, and only here
+
+        if given:
+            tokenizer = _load_given(given)
+        else:
+            trained = _train(
+                _sample(sources, verdicts, config.tokenizer), config.tokenizer.vocabulary
+            )
+            tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+                tokenizer_object=trained, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT
+            )
+        tokenizer.save_pretrained(out)
+        return Account()
+
+    return make_part(folder, fingerprint("tokenizer", VERSION, config.tokenizer, inputs), make)
+
+
+def _identity(given: str) -> str:
+    file = Path(given) / "tokenizer.json"
+    return sha256_file(file) if file.is_file() else given
+
+
+def _load_given(given: str):  # type: ignore[no-untyped-def]
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(given, use_fast=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"tokenizer.path {given}: not a tokenizer folder or hub name ({str(error).splitlines()[0]})"
+        ) from error
+    if tokenizer.eos_token is None or not tokenizer.is_fast:
+        raise UserError(
+            f"tokenizer.path {given}: a fast tokenizer with an end-of-text token is needed"
+        )
+    return tokenizer
+
+
+def _sample(sources: list[Part], verdicts: Part, config: Tokenizer) -> Iterator[str]:
+    """About `sample_characters` of kept text, chosen by document id: the same for any order of work."""
+    share = min(1.0, config.sample_characters / max(verdicts.account.kept.characters, 1))
+    log.info("tokenizer: training on %.0f %% of the kept text", 100 * share)
+    limit = min(int(share * 2**64), 2**64 - 1)
+    for part in sources:
+        for batch in kept_batches(part, verdicts, ["id_int", "text"]):
+            chosen = batch.filter(pc.less_equal(batch["id_int"], pa.scalar(limit, pa.uint64())))
+            yield from chosen["text"].to_pylist()
+
+
+def _train(texts: Iterator[str], vocabulary: int) -> FastTokenizer:
+    tokenizer = FastTokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+@lru_cache(maxsize=2)
+def load_tokenizer(file: Path) -> tuple[FastTokenizer, int]:
+    """The tokenizer in `file` (tokenizer.json), and the id that closes a document."""
+    tokenizer = FastTokenizer.from_file(str(file))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    # Documents are hostile: one that contains "<|endoftext|>" must not be able to end itself.
+    tokenizer.encode_special_tokens = True
+    return tokenizer, end_of_text(file.parent)
+
+
+def end_of_text(folder: Path) -> int:
+    """Id of the tokenizer's end-of-text token."""
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    return int(AutoTokenizer.from_pretrained(folder).eos_token_id)
+
+
+def encode(texts: Sequence[str], tokenizer: Part) -> pa.LargeListArray:
+    """Token ids of each text, closed by end-of-text; no other special token is added."""
+    fast, eos = load_tokenizer(tokenizer.folder / "tokenizer.json")
+    kind = np.uint16 if fast.get_vocab_size() <= 2**16 else np.uint32
+    ids = [
+        np.asarray([*encoding.ids, eos], kind)
+        for encoding in fast.encode_batch_fast(list(texts), add_special_tokens=False)
+    ]
+    offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+    values = np.concatenate(ids) if ids else np.empty(0, kind)
+    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
+
+
+def vocabulary(tokenizer: Part) -> int:
+    fast, _ = load_tokenizer(tokenizer.folder / "tokenizer.json")
+    return int(fast.get_vocab_size())

@@ -1,0 +1,335 @@
+"""A corpus that every machine has: docstrings and bundled documentation of installed packages. Nothing is imported, only parsed."""
+
+import ast
+import importlib.metadata
+import importlib.util
+import os
+import sysconfig
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from data_catalog.errors import UserError
+from data_catalog.format.manifest import fingerprint
+from pipeline.config import Build, PythonDocs, Target
+from pipeline.source.documents import Document, Fault, Input, Shard, unit_hash
+from pipeline.source.lines import text_fault
+
+STDLIB = "stdlib"  # names the whole standard library where a package is expected
+PACKAGES = (  # large and well documented; those not installed are passed over
+    *(
+        "alembic",
+        "beartype",
+        "click",
+        "datasets",
+        "duckdb",
+        "faiss",
+        "fastapi",
+        "fsspec",
+        "huggingface_hub",
+        "hypothesis",
+        "jinja2",
+    ),
+    *(
+        "mpmath",
+        "narwhals",
+        "networkx",
+        "numpy",
+        "pandas",
+        "prefect",
+        "pyarrow",
+        "pydantic",
+        "pygments",
+        "redis",
+        "rich",
+        "scipy",
+    ),
+    *(
+        "sentence_transformers",
+        "setuptools",
+        "sklearn",
+        "sqlalchemy",
+        "sympy",
+        "torch",
+        "transformers",
+        "typer",
+        "websockets",
+        STDLIB,
+    ),
+)
+_SKIPPED_FOLDERS = {
+    "__pycache__",
+    "_vendor",
+    "dist-packages",
+    "lib2to3",
+    "node_modules",
+    "site-packages",
+    "test",
+    "tests",
+}
+_PROSE = (".rst", ".md", ".txt")
+_NOT_PROSE = (
+    "license",
+    "licence",
+    "copying",
+    "notice",
+    "cmakelists",
+    "requirements",
+    "entry_points",
+    "top_level",
+)
+_Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def plan(source: PythonDocs) -> list[Shard]:
+    """One shard per package, by name; each may give a share of `max_documents` in proportion to its bytes of source.
+
+    A package with fewer documents than its share leaves the rest unused: `max_documents` is a cap, not a promise.
+
+    Raises:
+        UserError: a package asked for is not installed, or has no Python source.
+    """
+    places = {}
+    for name in sorted(set(source.packages or PACKAGES)):
+        if (place := _locate(name)) is not None:
+            places[name] = place
+        elif source.packages:
+            raise UserError(
+                f"source.packages: {name} is not an installed package with Python source; install it or leave it out"
+            )
+    inputs = {name: _describe(name, place) for name, place in places.items()}
+    size = sum(entry.bytes for entry in inputs.values())
+    return [
+        Shard(
+            name=name,
+            kind="python-docs",
+            root=places[name].root,
+            key=name,
+            inputs=(entry,),
+            quota=max(1, source.max_documents * entry.bytes // max(1, size)),
+        )
+        for name, entry in inputs.items()
+    ]
+
+
+def held_modules(config: Build) -> list[str]:
+    """Module prefixes that any target names."""
+    return sorted({prefix for target in config.targets for prefix in target.modules})
+
+
+def read(shard: Shard, source: PythonDocs, prefixes: Sequence[str]) -> Iterator[Document | Fault]:
+    """A package's documents: whole files in an order given by hashes, until the shard's quota is full.
+
+    `doc_id` is `package/module.path:Qualified.name` for a docstring (the module's own has no colon), `package/path/of/file.rst`
+    for a bundled text. `source` is the package. Files held out for targets, of modules that `prefixes` name, are passed over.
+    """
+    place = _locate(shard.key)
+    if place is None:
+        yield Fault(shard.key, None, "unreadable_file", "the package is no longer there")
+        return
+    found = _documents(
+        shard.key, place, source, lambda module: not _held(module, prefixes, source.held_out_share)
+    )
+    yield from islice(found, shard.quota)
+
+
+def check_target(target: Target, source: object) -> PythonDocs:
+    """The source that a target's modules are held out of.
+
+    Raises:
+        UserError: the build's source is of another kind, or a package named is not installed.
+    """
+    if not isinstance(source, PythonDocs):
+        raise UserError(
+            f'target {target.name}: modules can be held out of a source of kind "python-docs" only; give a path to JSON lines'
+        )
+    for name in _packages(target):
+        if _locate(name) is None:
+            raise UserError(
+                f"target {target.name}: {name} is not an installed package with Python source; install it or name other modules"
+            )
+    return source
+
+
+def read_target(target: Target, config: Build) -> Iterator[tuple[str, Document | Fault]]:
+    """`(module, document)` for the held-out files, and only those, of the modules a target names; errors as `check_target`."""
+    source = check_target(target, config.source)
+    for name in _packages(target):
+        if (place := _locate(name)) is None:
+            continue
+        for path in _files(
+            place, lambda module: _held(module, target.modules, source.held_out_share)
+        ):
+            if path.suffix == ".py":
+                module = _module(place, path)
+                for record in _docstrings(name, module, path, source.min_characters):
+                    yield module, record
+
+
+def _packages(target: Target) -> list[str]:
+    return sorted({prefix.partition(".")[0] for prefix in target.modules})
+
+
+def _held(module: str, prefixes: Sequence[str], share: float) -> bool:
+    return (
+        any(f"{module}.".startswith(f"{prefix}.") for prefix in prefixes)
+        and unit_hash("held out", module) < share
+    )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a package's files are: all below `folder`, or one module. Module names are told from `root`."""
+
+    root: Path
+    folder: Path | None
+    module: Path | None = None
+
+
+def _locate(name: str) -> _Place | None:
+    if name == STDLIB:
+        folder = Path(sysconfig.get_paths()["stdlib"])
+        return _Place(folder, folder)
+    spec = (
+        importlib.util.find_spec(name) if name.isidentifier() else None
+    )  # does not import a top-level name
+    if spec is None:
+        return None
+    if spec.submodule_search_locations:
+        folder = Path(next(iter(spec.submodule_search_locations)))
+        return _Place(folder.parent, folder)
+    module = Path(spec.origin or "")
+    return _Place(module.parent, None, module) if module.suffix == ".py" else None
+
+
+def _files(place: _Place, wanted: Callable[[str], bool]) -> list[Path]:
+    """Python files whose module is wanted, and bundled texts, in the order of the hashes of their paths."""
+    if place.folder is None:
+        files = [place.module] if place.module else []
+    else:
+        files = []
+        for folder, folders, names in os.walk(place.folder):
+            folders[:] = sorted(name for name in folders if name not in _SKIPPED_FOLDERS)
+            files += [
+                Path(folder, name) for name in names if name.endswith(".py") or _is_prose(name)
+            ]
+    chosen = [path for path in files if path.suffix != ".py" or wanted(_module(place, path))]
+    return sorted(
+        chosen, key=lambda path: (unit_hash("file", path.relative_to(place.root).as_posix()), path)
+    )
+
+
+def _is_prose(name: str) -> bool:
+    return name.endswith(_PROSE) and not name.lower().startswith(_NOT_PROSE)
+
+
+def _module(place: _Place, path: Path) -> str:
+    return ".".join(path.relative_to(place.root).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _describe(name: str, place: _Place) -> Input:
+    """One identity for all files of a package: their names and sizes hashed into its path, the latest change."""
+    states = [
+        (path.relative_to(place.root).as_posix(), path.stat())
+        for path in _files(place, lambda _: True)
+    ]
+    names = fingerprint(sorted((path, state.st_size) for path, state in states))[:16]
+    return Input(
+        path=f"{name}@{names}",
+        bytes=sum(state.st_size for path, state in states if path.endswith(".py")),
+        modified_ns=max((state.st_mtime_ns for _, state in states), default=0),
+    )
+
+
+def _documents(
+    name: str, place: _Place, source: PythonDocs, wanted: Callable[[str], bool]
+) -> Iterator[Document | Fault]:
+    yield from _descriptions(name, source.min_characters)
+    for path in _files(place, wanted):
+        if path.suffix == ".py":
+            yield from _docstrings(name, _module(place, path), path, source.min_characters)
+        else:
+            yield from _prose(
+                name, path.relative_to(place.root).as_posix(), path, source.min_characters
+            )
+
+
+def _descriptions(name: str, min_characters: int) -> Iterator[Document | Fault]:
+    """The long descriptions of the distributions that provide a package."""
+    for number, distribution in enumerate(
+        sorted(set(importlib.metadata.packages_distributions().get(name, ())))
+    ):
+        text = importlib.metadata.metadata(distribution).get_payload()  # type: ignore[attr-defined]
+        if isinstance(text, str):
+            yield from _document(
+                name, f"{name}/METADATA{number or ''}", text.strip(), min_characters
+            )
+
+
+def _prose(name: str, relative: str, path: Path, min_characters: int) -> Iterator[Document | Fault]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        yield Fault(f"{name}/{relative}", None, "bad_utf8", f"byte {error.start}: {error.reason}")
+    except OSError as error:
+        yield Fault(f"{name}/{relative}", None, "unreadable_file", str(error.strerror))
+    else:
+        yield from _document(name, f"{name}/{relative}", text.strip(), min_characters)
+
+
+def _docstrings(
+    name: str, module: str, path: Path, min_characters: int
+) -> Iterator[Document | Fault]:
+    label = f"{name}/{module}"
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        yield Fault(label, None, "not_python", str(error))
+        return
+    except OSError as error:
+        yield Fault(label, None, "unreadable_file", str(error.strerror))
+        return
+    if module.endswith("pydoc_data.topics"):
+        for topic, text in _topics(tree):
+            yield from _document(name, f"{label}:{topic}", text.strip(), min_characters)
+    seen: Counter[str] = Counter()
+    for qualified, node in _definitions(tree):
+        docstring = ast.get_docstring(node)
+        if docstring is None:
+            continue
+        seen[qualified] += (
+            1  # property setters, overloads and branches define one name several times
+        )
+        again = f"#{seen[qualified]}" if seen[qualified] > 1 else ""
+        yield from _document(
+            name, f"{label}:{qualified}{again}" if qualified else label, docstring, min_characters
+        )
+
+
+def _definitions(tree: ast.Module) -> Iterator[tuple[str, ast.Module | _Definition]]:
+    """The module, then its classes, functions and methods in the order of the file; not what functions define inside."""
+    yield "", tree
+    stack: list[tuple[str, ast.AST]] = [("", node) for node in reversed(tree.body)]
+    while stack:
+        prefix, node = stack.pop()
+        if isinstance(node, _Definition):
+            yield f"{prefix}{node.name}", node
+            inner = node.body if isinstance(node, ast.ClassDef) else []
+            stack += [(f"{prefix}{node.name}.", child) for child in reversed(inner)]
+        elif isinstance(node, ast.If | ast.Try | ast.With | ast.ExceptHandler):
+            stack += [(prefix, child) for child in reversed(list(ast.iter_child_nodes(node)))]
+
+
+def _topics(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            for key, value in ast.literal_eval(node.value).items():
+                yield str(key), str(value)
+
+
+def _document(name: str, doc_id: str, text: str, min_characters: int) -> Iterator[Document | Fault]:
+    if len(text) < min_characters:
+        return
+    yield text_fault(text, doc_id, 0, "text") or Document(doc_id=doc_id, text=text, source=name)

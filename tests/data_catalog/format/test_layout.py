@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+
+from data_catalog.errors import UserError
+from data_catalog.format.layout import Layout, Levels
+from data_catalog.format.manifest import FORMAT, write_json
+
+
+def test_a_domain_is_a_prefix_of_the_leaf():
+    levels = Levels((2, 4, 12))
+    leaves = np.arange(12)
+    assert levels.domains(leaves, 4).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert levels.domains(leaves, 2).tolist() == [0] * 6 + [1] * 6
+    assert levels.domains(leaves, 12).tolist() == list(range(12))
+    assert levels.span(4) == 3
+
+
+@pytest.mark.parametrize("granularities", [(), (4, 6), (4, 4), (8, 4), (0,)])
+def test_levels_must_nest(granularities):
+    with pytest.raises(UserError, match="each dividing the next"):
+        Levels(granularities)
+
+
+def test_a_level_that_is_not_there():
+    with pytest.raises(UserError, match=r"level 3: this catalog has levels \[2, 4\]"):
+        Levels((2, 4)).span(3)
+
+
+def test_tables_are_those_of_a_version(tmp_path):
+    assert Layout(tmp_path, 12).offsets == tmp_path / "versions" / "0012" / "offsets.parquet"
+    assert Layout(tmp_path, 12).signals("a") == tmp_path / "signals" / "0012-a.parquet"
+    assert (
+        Layout(tmp_path, 12).documents(3, 4)
+        == tmp_path / "documents" / "top=0003" / "part-0004.parquet"
+    )
+
+
+def test_without_a_version_it_is_the_newest(tmp_path):
+    assert Layout(tmp_path).tables.name == "0001"  # nothing finished yet
+    write_json(tmp_path / "catalog.json", {"format": FORMAT, "version": 3})
+    assert Layout(tmp_path).tables.name == "0003"
+    assert Layout(tmp_path, 2).tables.name == "0002"

@@ -1,0 +1,173 @@
+"""A sound catalog has no faults; each kind of damage is one sentence that names the file, never a traceback."""
+
+import shutil
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from data_catalog.errors import UserError
+from data_catalog.format.layout import Layout
+from data_catalog.format.manifest import describe_files, read_manifest, write_json
+from data_catalog.format.verify import check
+
+
+@pytest.fixture
+def catalog(built, tmp_path):
+    shutil.copytree(built[0], tmp_path / "catalog", ignore=shutil.ignore_patterns("work"))
+    return tmp_path / "catalog"
+
+
+def accept(root, *paths):
+    """Write the manifest anew, as if these files had been made so."""
+    manifest = read_manifest(root)
+    manifest["files"].update(describe_files(root, list(paths)))
+    write_json(root / "catalog.json", manifest)
+
+
+def rewrite(path, change):
+    pq.write_table(change(pq.read_table(path, partitioning=None)), path)
+
+
+def test_a_sound_catalog(catalog):
+    report = check(catalog)
+    manifest = read_manifest(catalog)
+    assert report.faults == ()
+    assert (report.version, report.documents, report.files) == (1, 160, len(manifest["files"]))
+    assert report.tokens == manifest["tokens"] > 160
+    assert report.distributions == 8
+    assert report.bytes == sum((catalog / name).stat().st_size for name in manifest["files"])
+
+
+def test_damaged_bytes_are_one_sentence_a_file(catalog):
+    layout = Layout(catalog)
+    for path in (layout.documents(0), layout.domains, layout.tokens(1), layout.distributions):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        path.write_bytes(data)
+    layout.accounting.unlink()
+    layout.offsets.write_bytes(b"PAR1")
+    assert sorted(check(catalog).faults) == [
+        "documents/top=0000/part-0000.parquet: checksum differs",
+        "tokens/top=0001/part-0000.arrow: checksum differs",
+        "versions/0001/accounting.parquet: missing",
+        "versions/0001/distributions.parquet: checksum differs",
+        "versions/0001/domains.parquet: checksum differs",
+        f"versions/0001/offsets.parquet: 4 bytes, expected {read_manifest(catalog)['files']['versions/0001/offsets.parquet']['bytes']}",
+    ]
+
+
+def test_a_file_that_is_no_parquet_but_as_recorded_is_a_sentence(catalog):
+    layout = Layout(catalog)
+    paths = [layout.documents(0), layout.distributions, layout.tokens(1)]
+    for path in paths:
+        path.write_bytes(b"this is no table")
+    accept(catalog, *paths)
+    faults = check(catalog).faults
+    assert [fault.split(" (")[0] for fault in faults] == [
+        "documents/top=0000/part-0000.parquet: cannot be read",
+        "documents/top=0001/part-0000.parquet: cannot be read",
+        "versions/0001/distributions.parquet: cannot be read",
+    ]
+    assert "\n" not in "".join(faults)
+
+
+def test_rows_out_of_order(catalog):
+    path = Layout(catalog).documents(1)
+    rewrite(path, lambda table: table.sort_by([("leaf", "descending")]))
+    accept(catalog, path)
+    assert check(catalog).faults == (
+        "documents/top=0001/part-0000.parquet: its rows are not sorted by leaf inside top-level domain 1",
+        "tokens/top=0001/part-0000.arrow: its documents do not have the lengths that documents/top=0001/part-0000.parquet says",
+    )
+
+
+def test_rows_of_another_domain(catalog):
+    path = Layout(catalog).documents(1)
+    rewrite(
+        path,
+        lambda table: table.set_column(
+            table.schema.get_field_index("leaf"),
+            "leaf",
+            pc.subtract(table["leaf"], pa.scalar(2, pa.uint32())),
+        ),
+    )
+    accept(catalog, path)
+    assert check(catalog).faults == (
+        "documents/top=0001/part-0000.parquet: its rows are not sorted by leaf inside top-level domain 1",
+    )
+
+
+def test_a_document_that_went_missing(catalog):
+    path = Layout(catalog).documents(0)
+    rewrite(path, lambda table: table.slice(1))
+    accept(catalog, path)
+    assert check(catalog).faults == (
+        "documents/top=0000/part-0000.parquet: its leaves, splits or token counts are not where the offsets say",
+        "tokens/top=0000/part-0000.arrow: its documents do not have the lengths that documents/top=0000/part-0000.parquet says",
+    )
+
+
+def test_offsets_that_reach_less(catalog):
+    path = Layout(catalog).offsets
+    rewrite(path, lambda table: table.slice(0, table.num_rows - 1))
+    accept(catalog, path)
+    faults = check(catalog).faults
+    assert faults[0].startswith("versions/0001/offsets.parquet: reaches ")
+    assert faults[0].endswith(
+        f"the manifest counts 160 documents, {read_manifest(catalog)['tokens']} tokens"
+    )
+    assert (
+        faults[1]
+        == "documents/top=0001/part-0000.parquet: its leaves, splits or token counts are not where the offsets say"
+    )
+    assert [fault.split(":")[0] for fault in faults[2:]] == ["versions/0001/domains.parquet"] * 2
+
+
+def test_a_file_that_no_offset_reaches(catalog):
+    layout = Layout(catalog)
+    shutil.copy(layout.documents(0), layout.documents(0, 7))
+    accept(catalog, layout.documents(0, 7))
+    assert check(catalog).faults == (
+        "documents/top=0000/part-0007.parquet: in the manifest, but no offset reaches it",
+    )
+
+
+def test_weights_that_do_not_add_up(catalog):
+    path = Layout(catalog).distributions
+    rewrite(path, lambda table: table.set_column(4, "weight", pc.multiply(table["weight"], 1.001)))
+    accept(catalog, path)
+    faults = check(catalog).faults
+    assert len(faults) == 8
+    assert (
+        "versions/0001/distributions.parquet: natural (natural, level 2) sums to 1.001000000, expected 1"
+        in faults
+    )
+
+
+def test_an_account_that_does_not_add_up(catalog):
+    path = Layout(catalog).accounting
+    rewrite(
+        path,
+        lambda table: table.filter(pc.not_equal(pc.fill_null(table["reason"], ""), "dedup.digest")),
+    )
+    accept(catalog, path)
+    [fault] = check(catalog).faults
+    assert fault.startswith("versions/0001/accounting.parquet: dedup read 1 rows, ")
+
+
+def test_a_target_without_its_tokens(catalog):
+    folder = Layout(catalog).target("space")
+    rewrite(folder / "documents.parquet", lambda table: table.slice(1))
+    accept(catalog, folder / "documents.parquet")
+    assert check(catalog).faults == (
+        "targets/space: tokens.arrow does not have the documents of documents.parquet",
+    )
+
+
+def test_there_has_to_be_a_catalog_of_that_version(catalog, tmp_path):
+    with pytest.raises(UserError, match="no catalog here"):
+        check(tmp_path)
+    with pytest.raises(UserError, match="has no version 2"):
+        check(catalog, 2)

@@ -1,0 +1,86 @@
+"""Reading one domain: exactly its documents, from the row groups that hold them."""
+
+import pyarrow.parquet as pq
+import pytest
+
+from data_catalog.errors import UserError
+from data_catalog.format.layout import Levels
+from data_catalog.format.offsets import read_offsets
+from data_catalog.query.read_domain import read_domain
+from pipeline.shard import merge as merging
+from tests.helpers.stored import document_table, store
+
+LEVELS = Levels((2, 6))
+
+
+@pytest.fixture
+def catalog(tmp_path, monkeypatch):
+    """Leaf l has l documents `l/0`, `l/1`, ..., the first of each held out; row groups of at least two rows, files of some leaves."""
+    monkeypatch.setattr(merging, "GROUP_ROWS", 2)
+    leaf = [leaf for leaf in range(6) for _ in range(leaf)]
+    names = [f"{leaf}/{i}" for leaf in range(6) for i in range(leaf)]
+    table = document_table(
+        leaf=leaf, doc_id=names, held_out=[name.endswith("/0") for name in names]
+    )
+    layout, offsets = store(table, tmp_path, tops=2, span=3, file_bytes=1500)
+    layout.tables.mkdir(parents=True)
+    pq.write_table(offsets, layout.offsets)
+    return layout, read_offsets(layout.offsets)
+
+
+def names(catalog, level, domain):
+    return read_domain(*catalog, LEVELS, level, domain, ["doc_id"])["doc_id"].to_pylist()
+
+
+def test_a_leaf_is_read_whole_and_alone(catalog):
+    assert [names(catalog, 6, leaf) for leaf in range(4)] == [
+        [],
+        ["1/0"],
+        ["2/1", "2/0"],
+        ["3/1", "3/2", "3/0"],
+    ]
+
+
+def test_a_domain_of_several_files_is_read_from_all(catalog):
+    assert len(list(catalog[0].root.glob("documents/top=0001/*"))) > 1
+    assert names(catalog, 2, 1) == [
+        "3/1",
+        "3/2",
+        "3/0",
+        "4/1",
+        "4/2",
+        "4/3",
+        "4/0",
+        "5/1",
+        "5/2",
+        "5/3",
+        "5/4",
+        "5/0",
+    ]
+
+
+def test_columns_come_in_the_order_asked_for(catalog):
+    table = read_domain(*catalog, LEVELS, 6, 1, ["text", "leaf"])
+    assert table.to_pylist() == [{"text": "x", "leaf": 1}]
+    assert read_domain(*catalog, LEVELS, 6, 0, ["text", "leaf"]).column_names == ["text", "leaf"]
+    assert len(read_domain(*catalog, LEVELS, 6, 1).column_names) == 14
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((3, 0), "level 3: this catalog has levels"),
+        ((6, 6), "domain 6: level 6 has domains 0 to 5"),
+        ((6, -1), "domain -1"),
+        ((6, 0, ["words"]), "columns words: documents have doc_id"),
+    ],
+)
+def test_what_is_not_there_is_refused(catalog, arguments, message):
+    with pytest.raises(UserError, match=message):
+        read_domain(*catalog, LEVELS, *arguments)
+
+
+def test_a_damaged_file_is_a_sentence(catalog):
+    catalog[0].documents(0, 0).write_bytes(b"PAR1 no more")
+    with pytest.raises(UserError, match=r"part-0000\.parquet cannot be read .*clustermix verify"):
+        names(catalog, 6, 1)

@@ -1,0 +1,126 @@
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
+
+from data_catalog.errors import UserError
+from data_catalog.settings import Settings, load, overridden, parse
+
+
+class Inner(Settings):
+    beam: int = 8
+
+
+class Outer(Settings):
+    out: Path
+    inner: Inner = Inner()
+    many: tuple[Inner, ...] = ()
+
+
+def write(path: Path, text: str) -> Path:
+    file = path / "config.toml"
+    file.write_text(text)
+    return file
+
+
+def test_defaults_then_file_then_overrides(tmp_path):
+    file = write(tmp_path, 'out = "a"\n[inner]\nbeam = 2\n')
+    assert load(Outer, file) == Outer(out=Path("a"), inner=Inner(beam=2))
+    assert load(Outer, file, ["inner.beam=3", "out=b"]) == Outer(out=Path("b"), inner=Inner(beam=3))
+
+
+def test_an_unknown_key_is_named_by_its_dotted_path_with_a_suggestion(tmp_path):
+    file = write(tmp_path, 'out = "a"\n[inner]\nbeem = 2\n')
+    with pytest.raises(UserError, match=r"inner\.beem: unknown key; did you mean beam\?"):
+        load(Outer, file)
+
+
+def test_an_unknown_key_in_a_list_and_one_without_likeness():
+    with pytest.raises(UserError, match=r"many\.1\.zzz: unknown key; known keys: beam"):
+        parse(Outer, {"out": "a", "many": [{}, {"zzz": 1}]}, "x")
+
+
+def test_a_wrong_value_is_shown():
+    with pytest.raises(UserError, match=r"inner\.beam: .*found 'wide'"):
+        parse(Outer, {"out": "a", "inner": {"beam": "wide"}}, "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("out = ", "not valid TOML"), (None, "cannot be read")]
+)
+def test_a_file_that_is_not_a_config(tmp_path, text, message):
+    file = write(tmp_path, text) if text else tmp_path / "none.toml"
+    with pytest.raises(UserError, match=message):
+        load(Outer, file)
+
+
+def test_an_override_needs_an_equals_sign():
+    with pytest.raises(UserError, match=r"expected key\.sub=value"):
+        load(Outer, None, ["inner.beam"])
+
+
+def test_an_override_reaches_into_a_list_by_number(tmp_path):
+    file = write(tmp_path, 'out = "a"\n[[many]]\nbeam = 2\n[[many]]\nbeam = 3\n')
+    assert load(Outer, file, ["many.1.beam=5"]).many == (Inner(beam=2), Inner(beam=5))
+    for wrong, message in (
+        ("many.2.beam=5", "found 2, expected one of 2 entries"),
+        ("many.1=5", r"many is a list.* many\.0\.KEY=value"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load(Outer, file, [wrong])
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        Inner().beam = 3
+
+
+class Named(Settings):
+    mixer: Literal["natural", "dga"] = "dga"
+
+
+class File(Settings):
+    kind: Literal["file"]
+
+
+class Web(Settings):
+    kind: Literal["web"]
+
+
+class Whole(Settings):
+    named: Named = Named()
+    source: Annotated[File | Web, Field(discriminator="kind")]
+
+
+@pytest.mark.parametrize(
+    ("tree", "sentence"),
+    [
+        (
+            {"named": {"mixer": "dgaa"}},
+            "x: named.mixer: found 'dgaa', expected 'natural' or 'dga'; did you mean dga?",
+        ),
+        (
+            {"named": {"mixer": 7}},
+            "x: named.mixer: found 7, expected 'natural' or 'dga'; take one of them",
+        ),
+        (
+            {"source": {"kind": "fil"}},
+            "x: source: kind is 'fil', expected one of 'file', 'web'; did you mean file?",
+        ),
+        ({"source": {}}, "x: source: kind is missing; it says which keys the table may have"),
+        ({}, "x: source: missing; give it in the file, or with --set"),
+    ],
+)
+def test_a_value_that_is_none_of_a_few_gets_a_suggestion(tree, sentence):
+    with pytest.raises(UserError) as refused:
+        parse(Whole, {"source": {"kind": "file"}, **tree} if tree else {}, "x")
+    assert str(refused.value) == sentence
+
+
+def test_overrides_leave_the_mapping_as_it_was():
+    tree = {"inner": {"beam": 2}}
+    assert overridden(tree, ["inner.beam=3"]) == {"inner": {"beam": 3}}
+    assert tree == {"inner": {"beam": 2}}
+    with pytest.raises(UserError, match="inner is not a table"):
+        overridden({"inner": 3}, ["inner.beam=3"])

@@ -1,0 +1,346 @@
+"""Catalogs travel whole or not at all: over memory, folders, and a real S3 server on this machine."""
+
+import json
+import shutil
+import uuid
+from contextlib import contextmanager
+from itertools import count
+
+import fsspec
+import pytest
+
+import data_catalog
+from data_catalog.errors import UserError
+from data_catalog.format.manifest import read_manifest, write_json
+from data_catalog.format.verify import check
+from data_catalog.transfer.copy import UNDER_WAY, export_catalog, fetch_catalog
+from data_catalog.transfer.remote import Place
+
+
+@pytest.fixture
+def catalog(built, tmp_path):
+    shutil.copytree(built[0], tmp_path / "catalog", ignore=shutil.ignore_patterns("work"))
+    return tmp_path / "catalog"
+
+
+@pytest.fixture
+def store():
+    """An empty place in memory."""
+    return f"memory://{uuid.uuid4().hex}/catalog"
+
+
+@pytest.fixture(scope="module")
+def s3(request):
+    """A bucket on an S3 server of this machine; its address and keys come from the environment, as a user's do."""
+    server_module = pytest.importorskip("moto.server", reason="moto's server is not installed")
+    pytest.importorskip("s3fs")
+    patch = pytest.MonkeyPatch()
+    server = server_module.ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in {**settings, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
+        patch.setenv(name, value)
+    fsspec.filesystem("s3", skip_instance_cache=True).mkdir("corpora")
+    yield "s3://corpora"
+    server.stop()
+    patch.undo()
+
+
+def files_below(root):
+    return {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def system_and_base(url):
+    system, base = fsspec.core.url_to_fs(url)
+    return system, base
+
+
+def test_there_and_back_again_is_the_same_catalog(catalog, store, tmp_path):
+    seen = []
+    sent = export_catalog(catalog, store, on_file=lambda *progress: seen.append(progress))
+    names = read_manifest(catalog)["files"]
+    assert (sent.files, sent.copied, sent.version) == (len(names), len(names), 1)
+    assert (
+        seen[-1]
+        == (len(names), len(names), sum(file["bytes"] for file in names.values()))
+        == (sent.files, sent.copied, sent.bytes)
+    )
+    came = fetch_catalog(store, tmp_path / "here")
+    assert (came.copied, came.left_out) == (len(names), ())
+    assert check(tmp_path / "here").faults == ()
+    assert files_below(tmp_path / "here") == files_below(catalog)  # catalog.duckdb was made anew
+    assert data_catalog.open(tmp_path / "here").sql(
+        "SELECT count(*) FROM documents"
+    ).fetchall() == [(160,)]
+
+
+def test_what_is_there_is_not_sent_again(catalog, store, tmp_path):
+    export_catalog(catalog, store)
+    assert export_catalog(catalog, store).copied == 0
+    fetch_catalog(store, tmp_path / "here")
+    (tmp_path / "here" / "versions" / "0001" / "domains.parquet").write_bytes(b"damaged")
+    assert fetch_catalog(store, tmp_path / "here").copied == 1
+    assert check(tmp_path / "here").faults == ()
+
+
+@contextmanager
+def cut_after(files):
+    """A connection that breaks for good after so many files have gone through it."""
+    passed = count()
+
+    def breaking(real):
+        def move(*arguments):
+            if next(passed) >= files:
+                raise OSError("Cut")
+            real(*arguments)
+
+        return move
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Place, "put", breaking(Place.put))
+        patch.setattr(Place, "get", breaking(Place.get))
+        yield
+
+
+def test_an_export_that_was_cut_is_no_catalog_and_goes_on(catalog, store, tmp_path):
+    with cut_after(3), pytest.raises(UserError, match="Cut"):
+        export_catalog(catalog, store)
+    system, base = system_and_base(store)
+    there = system.find(base)
+    assert f"{base}/{UNDER_WAY}" in there
+    assert f"{base}/catalog.json" not in there
+    with pytest.raises(UserError, match=r"no catalog there \(catalog.json is missing"):
+        fetch_catalog(store, tmp_path / "here")
+    again = export_catalog(catalog, store)
+    assert again.copied == again.files - 3
+    assert f"{base}/{UNDER_WAY}" not in system.find(base)
+    assert fetch_catalog(store, tmp_path / "here").copied == again.files
+
+
+def test_a_fetch_that_was_cut_goes_on(catalog, store, tmp_path):
+    export_catalog(catalog, store)
+    with cut_after(3), pytest.raises(UserError, match="Cut"):
+        fetch_catalog(store, tmp_path / "here")
+    with pytest.raises(UserError, match="no catalog here"):
+        read_manifest(tmp_path / "here")
+    again = fetch_catalog(store, tmp_path / "here")
+    assert again.copied == again.files - 3
+    assert check(tmp_path / "here").faults == ()
+
+
+def test_a_folder_is_a_place_too_and_gets_its_views(catalog, tmp_path):
+    export_catalog(catalog, str(tmp_path / "disk" / "catalog"))
+    assert check(tmp_path / "disk" / "catalog").faults == ()
+    assert (tmp_path / "disk" / "catalog" / "catalog.duckdb").is_file()
+    assert not (tmp_path / "disk" / "catalog" / UNDER_WAY).exists()
+
+
+def test_a_trainer_fetches_no_documents(catalog, store, tmp_path):
+    export_catalog(catalog, store)
+    here = tmp_path / "here"
+    came = fetch_catalog(store, here, without=["documents", "signals", "verdicts"])
+    assert came.left_out == ("documents", "signals", "verdicts")
+    assert not (here / "documents").exists()
+    report = check(here)
+    assert (report.faults, report.left_out) == ((), came.left_out)
+    from data_catalog.format.tokens import open_target, open_tokens
+
+    opened = data_catalog.open(here)
+    assert open_tokens(here, opened.levels, "train", 0).sequences(16).sum() > 0
+    open_target(here, "space", "align", 0)
+    assert opened.sql("SELECT count(*) FROM domains").fetchall() == [(6,)]
+    for query, part in (
+        ("FROM documents", "documents"),
+        ("FROM domain_docs(4, 0)", "documents"),
+        ("FROM rules", "verdicts"),
+    ):
+        with pytest.raises(
+            UserError,
+            match=rf"needs {part}, which this copy .* was fetched without; `clustermix fetch catalog` brings them",
+        ):
+            opened.table(query)
+    with pytest.raises(UserError, match="was fetched without documents"):
+        opened.domain(4, 0)
+    with pytest.raises(
+        UserError, match="was fetched without documents, signals, verdicts; fetch the rest"
+    ):
+        export_catalog(here, store)
+    assert fetch_catalog(store, here).copied > 0
+    assert check(here).faults == ()
+    assert data_catalog.open(here).sql("SELECT count(*) FROM documents").fetchall() == [(160,)]
+
+
+def test_without_its_tokens_a_catalog_answers_but_is_not_trained_on(catalog, store, tmp_path):
+    export_catalog(catalog, store)
+    fetch_catalog(store, tmp_path / "here", without=["tokens"])
+    opened = data_catalog.open(tmp_path / "here")
+    assert opened.sql("SELECT count(*) FROM documents").fetchall() == [(160,)]
+    from data_catalog.format.tokens import open_tokens
+
+    with pytest.raises(UserError, match="cannot be trained on"):
+        open_tokens(tmp_path / "here", opened.levels, "train", 0)
+    with pytest.raises(
+        UserError,
+        match="without tree: a catalog is used without documents, tokens, signals, verdicts, nothing else",
+    ):
+        fetch_catalog(store, tmp_path / "other", without=["tree"])
+
+
+def test_damage_does_not_travel(catalog, store, tmp_path):
+    path = catalog / "versions" / "0001" / "domains.parquet"
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + b"?")
+    with pytest.raises(
+        UserError, match=r"versions/0001/domains.parquet is damaged: .*; nothing of it was sent"
+    ):
+        export_catalog(catalog, store)
+    path.write_bytes(good[:-1])
+    with pytest.raises(UserError, match="is missing or has another size"):
+        export_catalog(catalog, store)
+    path.write_bytes(good)
+    export_catalog(catalog, store)
+    system, base = system_and_base(store)
+    system.pipe_file(f"{base}/versions/0001/domains.parquet", good[:-1] + b"?")
+    with pytest.raises(
+        UserError, match=r"versions/0001/domains\.parquet is not what the manifest says"
+    ):
+        fetch_catalog(store, tmp_path / "here")
+    assert not (tmp_path / "here" / "versions" / "0001" / "domains.parquet").exists()
+
+
+def test_another_catalog_is_left_alone(catalog, store, tmp_path):
+    export_catalog(catalog, store)
+    manifest = read_manifest(catalog)
+    for path in (catalog / "catalog.json", catalog / "versions" / "0001" / "catalog.json"):
+        write_json(path, {**manifest, "fingerprint": "other"})
+    with pytest.raises(UserError, match="another catalog is there"):
+        export_catalog(catalog, store)
+    with pytest.raises(UserError, match="another catalog, or a newer version, is in this folder"):
+        fetch_catalog(store, catalog)
+    system, base = system_and_base(store)
+    system.rm_file(f"{base}/catalog.json")
+    with pytest.raises(UserError, match="files of a catalog are there, and nothing says of which"):
+        export_catalog(catalog, store)
+    (tmp_path / "begun" / "work").mkdir(parents=True)
+    export_catalog(catalog, f"{store}2")
+    with pytest.raises(UserError, match="a build is unfinished in this folder"):
+        fetch_catalog(f"{store}2", tmp_path / "begun")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../secret", "/etc/passwd", "documents/../../secret", "catalog.duckdb", "work/x", ".git/hooks/post-checkout", "documents//x",
+     "documents/a\\..\\b", "versions/0001/catalog.json", "documents/./x", "file://documents/x", "documents/\x00"],
+)  # fmt: skip
+def test_a_manifest_that_leaves_the_catalog_is_refused(catalog, store, tmp_path, name):
+    export_catalog(catalog, store)
+    system, base = system_and_base(store)
+    system.pipe_file(f"{base}/secret", b"secret")
+    for place in (f"{base}/catalog.json", f"{base}/versions/0001/catalog.json"):
+        manifest = json.loads(system.cat_file(place))
+        manifest["files"][name] = {
+            "bytes": 6,
+            "sha256": "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b",
+        }
+        system.pipe_file(place, json.dumps(manifest).encode())
+    with pytest.raises(UserError, match="no place for a catalog's file; do not use this catalog"):
+        fetch_catalog(store, tmp_path / "a" / "b" / "here")
+    assert files_below(tmp_path / "a") == set() if (tmp_path / "a").exists() else True
+
+
+def test_a_link_in_the_folder_is_not_followed_out_of_it(catalog, store, tmp_path):
+    export_catalog(catalog, store)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "documents").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is a link to elsewhere"):
+        fetch_catalog(store, tmp_path / "here")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_manifest_is_not_sent_files_of_elsewhere(catalog, store, tmp_path):
+    (tmp_path / "secret").write_bytes(b"secret")
+    manifest = read_manifest(catalog)
+    manifest["files"]["../secret"] = {
+        "bytes": 6,
+        "sha256": "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b",
+    }
+    write_json(catalog / "catalog.json", manifest)
+    with pytest.raises(UserError, match=r"\.\./secret lies outside the catalog"):
+        export_catalog(catalog, store)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"no json", "JSON"),
+        (b'{"format": 1}', "format"),
+        (b'{"format": 2, "version": "1"}', "version"),
+    ],
+)
+def test_what_is_no_manifest_is_a_sentence(store, tmp_path, text, sentence):
+    system, base = system_and_base(store)
+    system.pipe_file(f"{base}/catalog.json", text)
+    with pytest.raises(
+        UserError, match=rf"catalog.json there is not one of a catalog in format 2 \({sentence}"
+    ):
+        fetch_catalog(store, tmp_path / "here")
+
+
+def test_a_place_that_cannot_be_is_a_sentence(catalog, tmp_path):
+    with pytest.raises(UserError, match="nosuch://x: cannot be opened"):
+        export_catalog(catalog, "nosuch://x")
+    with pytest.raises(UserError, match="has no version 7"):
+        export_catalog(catalog, "memory://x", version=7)
+
+
+def test_s3_there_and_back_again(s3, catalog, tmp_path):
+    url = f"{s3}/catalogs/{uuid.uuid4().hex}"
+    with cut_after(5), pytest.raises(UserError, match="Cut"):
+        export_catalog(catalog, url)
+    sent = export_catalog(catalog, url)
+    assert sent.copied == sent.files - 5
+    assert export_catalog(catalog, url).copied == 0
+    assert fetch_catalog(url, tmp_path / "here").copied == sent.files
+    assert check(tmp_path / "here").faults == ()
+
+
+def test_a_bucket_that_is_not_there_is_not_made(s3, catalog):
+    with pytest.raises(UserError, match="s3://nosuch/catalog: failed"):
+        export_catalog(catalog, "s3://nosuch/catalog")
+    assert not fsspec.filesystem("s3").exists("nosuch")
+
+
+def test_a_corpus_on_s3_is_built_as_one_on_disk(s3, built, tmp_path):
+    from data_catalog.settings import parse
+    from pipeline.config import Build
+    from pipeline.run import build
+
+    root, settings = built
+    system = fsspec.filesystem("s3")
+    for name in ("corpus", "target"):
+        folder = root.parent / name
+        for path in folder.iterdir():
+            system.put_file(str(path), f"corpora/{name}/{path.name}")
+    there = {
+        **settings,
+        "out": str(tmp_path / "catalog"),
+        "source": {"kind": "jsonl", "path": f"{s3}/corpus"},
+    }
+    there["targets"] = [{"name": "space", "path": f"{s3}/target"}]
+    made = build(parse(Build, there, "test"))
+    assert read_manifest(made)["files"].keys() == read_manifest(root)["files"].keys()
+    assert data_catalog.open(made).sql(
+        "SELECT doc_id, leaf FROM documents ORDER BY doc_id"
+    ).fetchall() == (
+        data_catalog.open(root).sql("SELECT doc_id, leaf FROM documents ORDER BY doc_id").fetchall()
+    )

@@ -1,0 +1,139 @@
+"""The whole command line: every command is documented with an example and its library call, and speaks JSON where a script may listen."""
+
+import json
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from flows.cli.main import app, main
+from flows.cli.options import ASK, BUILD, LOOK, START, TRAIN
+from tests.flows.cli.test_main import toml
+from tests.helpers.repository import ROOT
+
+PAGE = ROOT / "docs" / "commands.md"
+SECTIONS = dict(
+    re.findall(
+        r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+)
+
+
+def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Commands and sub-commands by what is typed for them."""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from leaves(inner, (*path, name))
+    if not hasattr(command, "commands"):
+        yield " ".join(path), command
+
+
+COMMANDS = dict(leaves(get_command(app)))
+
+
+def test_the_commands():
+    names = (
+        "demo plan build add verify rebuild domains query quality train replay eval report serve"
+    )
+    fetched = "fetch rpv2, fetch dataset, fetch catalog, export catalog, export documents"
+    assert set(COMMANDS) == {*names.split(), *fetched.split(", ")}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_has_its_section_an_example_and_a_library_call(name):
+    section = SECTIONS[name]
+    lines = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    assert any(
+        line.startswith(f"clustermix {name} ") or line == f"clustermix {name}"
+        for text in lines
+        for line in text.splitlines()
+    )
+    assert "```python\n" in section
+    assert ("--json" in section) == any("--json" in option.opts for option in COMMANDS[name].params)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_ends_with_examples_that_it_takes(name):
+    command = COMMANDS[name]
+    assert command.help
+    assert all(option.help for option in command.params)
+    head, *lines = command.epilog.splitlines()
+    assert head in ("Example:", "Examples:")
+    assert lines
+    for line in lines:
+        words = shlex.split(line)
+        given = len(name.split()) + 1
+        assert words[:given] == ["clustermix", *name.split()]
+        command.make_context(name, words[given:])
+
+
+def test_the_commands_are_in_panels():
+    panels = {inner.rich_help_panel for inner in get_command(app).commands.values()}
+    assert panels == {START, BUILD, ASK, TRAIN, LOOK}
+
+
+def said(*words):
+    """The one JSON value on standard output, and the exit code."""
+    out = StringIO()
+    with (  # noqa: PT012
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(out),
+        pytest.raises(SystemExit) as end,
+    ):
+        patch.setattr(sys, "argv", ["clustermix", *map(str, words), "--json"])
+        main()
+    return json.loads(out.getvalue()), end.value.code
+
+
+def test_json_is_all_that_standard_output_has(built, tmp_path):
+    root, _ = built
+    found, code = said("domains", root, "--target", "space")
+    assert code == 0
+    assert [row["level"] for row in found["domains"]] == [2] * len(found["domains"])
+    assert said("domains", root, "--level", 4, "--domain", 3)[0]["parent"] == 1
+    assert (
+        said("query", root, "SELECT level, 'nan'::DOUBLE AS x FROM domains WHERE level = 2")[0]
+        == [{"level": 2, "x": None}] * 2
+    )
+    assert said("quality")[0].keys() == {"presets"}
+    assert said("quality", root, "--preset", "gopher")[0].keys() == {"rules", "kept", "sources"}
+    page = tmp_path / "page.html"
+    assert said("report", root, "--out", page)[0] == {
+        "page": str(page),
+        "bytes": page.stat().st_size,
+        "about": "catalog",
+    }
+
+
+def test_a_build_that_finds_its_work_done_says_the_same_catalog(built, tmp_path, prefect_server):
+    root, settings = built
+    manifest = json.loads((root / "catalog.json").read_text())
+    config = tmp_path / "build.toml"
+    config.write_text(toml(settings))
+    found, code = said("build", config)
+    assert (code, found["fingerprint"], found["catalog"]) == (0, manifest["fingerprint"], str(root))
+    assert found["page"] == str(root / "report.html")
+
+
+def test_a_catalog_that_is_not_sound_is_json_and_exit_code_1(built, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(built[0], root, ignore=shutil.ignore_patterns("work"))
+    found, code = said("verify", root)
+    assert (found["sound"], found["faults"], code) == (True, [], 0)
+    (root / "catalog.duckdb").unlink(missing_ok=True)
+    made, code = said("rebuild", root)
+    assert code == 0
+    assert (root / "catalog.duckdb").is_file()
+    assert made["views"] > 10
+    assert made["macros"] > 5
+    file = next((root / "documents").rglob("*.parquet"))
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    found, code = said("verify", root)
+    assert (found["sound"], code) == (False, 1)
+    assert "checksum differs" in found["faults"][0]

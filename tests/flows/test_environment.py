@@ -1,0 +1,32 @@
+import os
+from unittest.mock import patch
+
+from flows.environment import prepare
+
+
+def test_what_the_person_has_set_stays(tmp_path):
+    with patch.dict(
+        os.environ,
+        {"HOME": str(tmp_path), "PREFECT_API_URL": "https://api.example/api", "DO_NOT_TRACK": "0"},
+        clear=True,
+    ):
+        prepare()
+        found = dict(os.environ)
+    assert found["PREFECT_API_URL"] == "https://api.example/api"
+    assert found["DO_NOT_TRACK"] == "0"
+    assert found["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    assert "PREFECT_PROFILES_PATH" not in found
+
+
+def test_profiles_such_as_those_of_prefect_cloud_login_are_read_from_where_prefect_has_them(
+    tmp_path,
+):
+    (tmp_path / ".prefect").mkdir()
+    profiles = tmp_path / ".prefect" / "profiles.toml"
+    profiles.write_text('active = "cloud"\n')
+    with patch.dict(os.environ, {"HOME": str(tmp_path)}, clear=True):
+        prepare()
+        assert os.environ["PREFECT_PROFILES_PATH"] == str(profiles)
+    with patch.dict(os.environ, {"HOME": str(tmp_path), "PREFECT_HOME": "elsewhere"}, clear=True):
+        prepare()
+        assert "PREFECT_PROFILES_PATH" not in os.environ

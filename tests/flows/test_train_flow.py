@@ -1,0 +1,193 @@
+"""The launcher: `clustermix train` from a config to a run's folder and page; experiments of several runs."""
+
+import json
+import tomllib
+
+import pytest
+
+from data_catalog.errors import TrainingError, UserError
+from tests.flows.cli.test_main import clustermix, refused
+from tests.helpers.tiny_catalog import ENCODER, write_tiny_catalog
+from tests.helpers.tiny_training import tiny_config, write_config
+from trainer.config import Train
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory):
+    return write_tiny_catalog(tmp_path_factory.mktemp("catalog"))
+
+
+def test_a_run_and_its_page(catalog, tmp_path, prefect_server):
+    config = write_config(tmp_path, catalog, tmp_path / "run")
+    done = clustermix("train", config, "--set", "training.steps=6")
+    assert done.returncode == 0, done.stderr
+    assert "train dga: 6 of 6" in done.stderr
+    assert done.stdout.strip() == str(tmp_path / "run" / "report.html")
+    assert "<html" in (tmp_path / "run" / "report.html").read_text()
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_what_can_be_seen_at_once_is_refused_before_a_process_starts(
+    catalog, tmp_path, prefect_server
+):
+    from prefect.exceptions import ParameterTypeError
+
+    from flows.train import train
+
+    with pytest.raises(UserError, match=r"target art: not in .*; targets there: "):
+        train(tiny_config(catalog, tmp_path / "run", target="art"))
+    with pytest.raises(UserError, match=r"mixture\.level 3: .* has levels"):
+        train(tiny_config(catalog, tmp_path / "run", mixture={"level": 3}))
+    with pytest.raises(ParameterTypeError, match="processes"):
+        train(tiny_config(catalog, tmp_path / "run"), processes=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_trainer_reads_the_config_as_it_was_resolved(tmp_path):
+    from flows.train import as_toml
+
+    nasty = 'a "b" \\ \n\t\x01\x7f é 中 🙂 #[x]'
+    config = tiny_config(
+        tmp_path / nasty,
+        tmp_path / "run",
+        mixture={"names": [nasty, ""], "eta": 1e-5, "preconditioned": True, "level": None},
+    )
+    assert Train.model_validate(tomllib.loads(as_toml(config))) == config
+
+
+def test_a_broken_trainer_is_tried_again_and_its_last_words_are_kept(
+    catalog, tmp_path, prefect_server, monkeypatch
+):
+    from flows import train as module
+
+    attempts = tmp_path / "attempts"
+    dying = f"open({str(attempts)!r}, 'a').write('x'); raise SystemExit('no memory left')"
+    monkeypatch.setattr(module, "command", lambda *_: ["python", "-c", dying])
+    monkeypatch.setattr(module, "launch", module.launch.with_options(retry_delay_seconds=0))
+    with pytest.raises(TrainingError, match=r"the trainer failed: no memory left\n"):
+        module.train(tiny_config(catalog, tmp_path / "run"))
+    assert attempts.read_text() == "xxx"
+
+
+def test_a_target_of_another_encoder_is_refused_by_the_trainer(tmp_path, prefect_server):
+    catalog = write_tiny_catalog(tmp_path / "catalog")
+    described = catalog / "targets" / "spe" / "target.json"
+    described.write_text(
+        json.dumps(json.loads(described.read_text()) | {"encoder": {**ENCODER, "sha256": "01"}})
+    )
+    done = clustermix("train", write_config(tmp_path, catalog, tmp_path / "run"))
+    refused(done, "train dga: 0 of 28", "shares no encoder with the catalog")
+
+
+def test_an_experiment_is_a_run_for_each_variant_and_seed(catalog, tmp_path):
+    from flows.experiment import members
+
+    shared = tiny_config(catalog, tmp_path / "out", seed=7)
+    variants = {
+        "dga": ("mixture.mixer=dga", "mixture.eta=2"),
+        "natural": ("mixture.mixer=natural",),
+    }
+    found = members(shared, variants, (0, 1))
+    assert [
+        (run.out.relative_to(tmp_path).as_posix(), run.seed, run.mixture.mixer, run.mixture.eta)
+        for run in found
+    ] == [
+        ("out/runs/dga-0", 0, "dga", 2.0),
+        ("out/runs/dga-1", 1, "dga", 2.0),
+        ("out/runs/natural-0", 0, "natural", None),
+        ("out/runs/natural-1", 1, "natural", None),
+    ]
+    assert {run.training for run in found} == {shared.training}
+    [alone] = members(shared, {"a": ("seed=3",)})
+    assert (alone.out.name, alone.seed) == ("a", 3)
+    with pytest.raises(UserError, match=r"variant b: mixture\.mixr: unknown key"):
+        members(shared, {"b": ("mixture.mixr=dga",)})
+
+
+def test_an_experiment_compares_its_runs_on_one_page(catalog, tmp_path, prefect_server):
+    from flows.experiment import experiment
+    from flows.pages.run import summary_table
+
+    shared = tiny_config(
+        catalog, tmp_path / "out", training={"steps": 4}, evaluation={"every_steps": 0}
+    )
+    with pytest.raises(UserError, match="variants: found none"):
+        experiment(shared, {})
+    assert experiment(shared, {"natural": ("mixture.mixer=natural",)}, seeds=(1,)) == str(
+        tmp_path / "out"
+    )
+    [row] = summary_table([tmp_path / "out" / "runs" / "natural-1"])
+    assert (row["finished"], row["mixer"]) == (True, "natural")
+    assert "natural-1" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_an_experiment_goes_on_with_more_variants(catalog, tmp_path, prefect_server):
+    from flows.experiment import experiment
+
+    shared = tiny_config(
+        catalog, tmp_path / "out", training={"steps": 4}, evaluation={"every_steps": 0}
+    )
+    experiment(shared, {"natural": ("mixture.mixer=natural",)}, seeds=(1,))
+    first = (tmp_path / "out" / "runs" / "natural-1" / "metrics.jsonl").read_text()
+    experiment(
+        shared, {name: (f"mixture.mixer={name}",) for name in ("natural", "uniform")}, seeds=(1,)
+    )
+    assert (
+        tmp_path / "out" / "runs" / "natural-1" / "metrics.jsonl"
+    ).read_text() == first  # what was finished is kept
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "natural-1" in page
+    assert "uniform-1" in page
+
+
+def test_settings_for_a_cloud_are_the_users_own(tmp_path):
+    """A server that only listens hears the key; ours are defaults, and nothing else is told."""
+    import os
+    import subprocess
+    import sys
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+    from threading import Thread
+
+    heard = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_GET(self):
+            heard.append((self.path, self.headers["Authorization"]))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    script = (
+        "from flows.environment import prepare; prepare()\n"
+        "from prefect.client.orchestration import get_client\n"
+        "from prefect.settings import get_current_settings as now\n"
+        "get_client(sync_client=True).request('GET', '/hello')\n"
+        "print(now().server.analytics_enabled, now().logging.level, now().home)"
+    )
+    with ThreadingHTTPServer(("127.0.0.1", 0), Listener) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        mine = {
+            "PREFECT_API_URL": f"http://127.0.0.1:{server.server_port}/api",
+            "PREFECT_API_KEY": "mine",
+            "PREFECT_HOME": str(tmp_path),
+            "PREFECT_LOGGING_LEVEL": "INFO",
+        }
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if "PREFECT" not in name and name != "DO_NOT_TRACK"
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**kept, **mine},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert heard == [("/api/hello", "Bearer mine")]
+    assert done.stdout.split() == ["False", "INFO", str(tmp_path)]

@@ -1,0 +1,228 @@
+"""Runs the examples of a Markdown page, top to bottom, in the current folder.
+
+A fenced block may follow a comment that says how it is run:
+
+    <!-- not run: REASON -->        it is only looked at: its commands are parsed, with all their options
+    <!-- exit code: 2 -->           its last command ends so
+    <!-- may be empty -->           its query may find nothing here
+    <!-- file: configs/mine.toml -->  it is written to that file
+    <!-- of: build -->              it is a part of a config for `build`, `add` or `train`
+"""
+
+import json
+import re
+import shlex
+import tomllib
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import yaml
+from markdown_it import MarkdownIt
+from typer.main import get_command
+from typer.testing import CliRunner
+
+import data_catalog
+from data_catalog.errors import UserError
+from data_catalog.query.run_views import VIEWS
+from data_catalog.settings import parse
+from flows.cli.main import app
+from tests.helpers.tiny_workspace import inside
+
+CATALOG = Path("catalogs/sample")
+COMMENT = re.compile(
+    r"<!--\s*(not run|exit code|may be empty|file|of)\b:?\s*(.*?)\s*-->\s*$", re.DOTALL
+)
+SHELL = {"|", ">", ">>", "<", "&&", "||", ";", "&"}
+OF_RUNS = re.compile(
+    rf"\b(FROM|JOIN)\s+({'|'.join(VIEWS)})\b", re.IGNORECASE
+)  # views of named runs, which the shell does not have
+OF_FOLDERS = re.compile(r"\brun_\w+\('")  # macros over any folder, which Python does not let read
+PARTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "build": (
+        "Build",
+        {"out": "catalogs/part", "source": {"kind": "jsonl", "path": "data/corpus"}},
+    ),
+    "add": ("Addition", {}),
+    "train": (
+        "Train",
+        {"catalog": "catalogs/sample", "out": "runs/part", "target": "heldout_biomed"},
+    ),
+}
+
+
+class Failed(Exception):
+    """An example does not do what the page says; the message names page, line and block."""
+
+
+@dataclass(frozen=True)
+class Block:
+    page: Path
+    line: int  # of its first line of text, from 1
+    kind: str  # the word after the fence
+    text: str
+    notes: Mapping[str, str]  # what the comment before it says
+
+    def fail(self, what: str) -> Failed:
+        return Failed(f"{self.page}:{self.line}: {self.kind or 'block without a language'}: {what}")
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """The fenced blocks of a page; an indented one, which nobody would run, is a block without a language."""
+    notes: dict[str, str] = {}
+    for token in MarkdownIt("commonmark").parse(page.read_text(encoding="utf-8")):
+        if token.type == "html_block":
+            found = COMMENT.match(token.content.strip())
+            notes = {found[1]: found[2]} if found else {}
+        elif token.type in ("fence", "code_block"):
+            first = token.map[0] + (2 if token.type == "fence" else 1)
+            yield Block(page, first, token.info.partition(" ")[0], token.content, notes)
+            notes = {}
+        elif (
+            token.nesting == 1
+        ):  # a paragraph, a heading, a table: the comment was not right before the block
+            notes = {}
+
+
+def run_page(page: Path) -> int:
+    """Run all blocks of a page in the current folder; returns how many there are.
+
+    Raises:
+        Failed: the first block that cannot be run, or is of an unknown kind.
+    """
+    names: dict[str, Any] = {"__name__": "documented"}
+    found = list(blocks(page))
+    for block in found:
+        if "not run" in block.notes:
+            _look_at(block)
+        elif "file" in block.notes:
+            path = Path(block.notes["file"])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text, encoding="utf-8")
+        elif block.kind == "python":
+            _run_python(block, names)
+        elif block.kind in KINDS:
+            KINDS[block.kind](block)
+        else:
+            raise block.fail(
+                f"expected one of python, {', '.join(KINDS)}, or <!-- not run: REASON --> before it"
+            )
+    return len(found)
+
+
+def _look_at(block: Block) -> None:
+    if not block.notes["not run"]:
+        raise block.fail("<!-- not run: REASON --> has no reason")
+    if block.kind == "sh":
+        for line, words in _commands(block):
+            if words[0] == "clustermix":
+                _parse(block, line, words[1:])
+
+
+def _run_sh(block: Block) -> None:
+    """Each line as the command line would run it, in this process."""
+    commands = list(_commands(block))
+    for number, (line, words) in enumerate(commands, start=1):
+        if words[0] != "clustermix" or SHELL & set(words):
+            raise block.fail(
+                f"only clustermix commands are run, without pipes: <!-- not run: REASON --> before it? Found: {line}"
+            )
+        expected = int(block.notes.get("exit code", 0)) if number == len(commands) else 0
+        done = CliRunner().invoke(app, words[1:])
+        code = 2 if isinstance(done.exception, UserError) else done.exit_code
+        if code != expected:
+            raised = "".join(traceback.format_exception(done.exception)) if done.exception else ""
+            raise block.fail(
+                f"exit code {code}, expected {expected}: {line}\n{done.output}{raised}"
+            )
+
+
+def _commands(block: Block) -> Iterator[tuple[str, list[str]]]:
+    """Each command of a block: as written, and its words; a backslash at the end of a line goes on with the next."""
+    for line in re.sub(r"\\\n\s*", "", block.text).splitlines():
+        words = shlex.split(line, comments=True)
+        if words:
+            yield line, words
+
+
+def _parse(block: Block, line: str, words: list[str]) -> None:
+    words = list(takewhile(lambda word: word not in SHELL, words))
+    command: Any = get_command(app)
+    try:
+        while hasattr(command, "commands"):
+            known = {name for parameter in command.params for name in parameter.opts}
+            flags = list(takewhile(lambda word: word.startswith("-"), words))
+            if not known.issuperset(flags):
+                raise ValueError(f"unknown: {flags}")
+            words = words[len(flags) :]
+            if not words:  # such as `clustermix --version`
+                return
+            command = command.commands[words.pop(0)]
+        command.make_context(command.name, words)
+    except (Exception, SystemExit) as error:
+        raise block.fail(f"not a command with these options: {line}\n{error!r}") from error
+
+
+def _run_python(block: Block, names: dict[str, Any]) -> None:
+    code = "\n" * (block.line - 1) + block.text  # so that a traceback gives the line of the page
+    try:
+        exec(compile(code, str(block.page), "exec"), names)
+    except Exception as error:
+        raise block.fail(f"\n{traceback.format_exc()}") from error
+
+
+def _run_sql(block: Block) -> None:
+    """From Python with the runs here, and in a plain DuckDB shell, as far as either can; it must find something."""
+    found: list[Any] = []
+    try:
+        if not OF_FOLDERS.search(block.text):
+            found = data_catalog.open(CATALOG, runs=["runs/*"]).sql(block.text).fetchall()
+        if not OF_RUNS.search(block.text):
+            sql = block.text.replace("'runs/", f"'{Path.cwd()}/runs/")
+            with inside(CATALOG), duckdb.connect("catalog.duckdb", read_only=True) as shell:
+                found = shell.execute(sql).fetchall()
+    except (duckdb.Error, UserError) as error:
+        raise block.fail(str(error)) from error
+    if not found and "may be empty" not in block.notes:
+        raise block.fail("finds nothing; <!-- may be empty --> before it?")
+
+
+def _check_toml(block: Block) -> None:
+    """Checked against the config it is said to be a part of."""
+    if block.notes.get("of") not in PARTS:
+        raise block.fail(
+            f"which file or config is it? <!-- file: NAME --> or <!-- of: {'|'.join(PARTS)} --> before it"
+        )
+    import pipeline.config
+    import trainer.config
+
+    name, base = PARTS[block.notes["of"]]
+    model = getattr(pipeline.config, name, None) or getattr(trainer.config, name)
+    try:
+        parse(model, {**base, **tomllib.loads(block.text)}, "the config")
+    except (tomllib.TOMLDecodeError, UserError) as error:
+        raise block.fail(str(error)) from error
+
+
+def _check_by(read: Callable[[str], object]) -> Callable[[Block], None]:
+    def check(block: Block) -> None:
+        try:
+            read(block.text)
+        except (ValueError, yaml.YAMLError) as error:
+            raise block.fail(str(error)) from error
+
+    return check
+
+
+KINDS: dict[str, Callable[[Block], None]] = {
+    "sh": _run_sh,
+    "sql": _run_sql,
+    "toml": _check_toml,
+    "json": _check_by(json.loads),
+    "yaml": _check_by(yaml.safe_load),
+    "text": lambda block: None,
+}

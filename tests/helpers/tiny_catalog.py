@@ -1,0 +1,178 @@
+"""A catalog small enough to read by eye, in the exact format that the trainer reads; no pipeline is needed to make it.
+
+Two top-level domains of four leaves. Leaf l speaks its own language: words 8l + 1 .. 8l + 7, and 0 is end-of-text. Leaf 6 is
+empty, leaf 7 tiny. The target `spe` speaks leaf 2's language, `other` speaks leaf 5's.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from data_catalog.format.layout import Layout, Levels
+from data_catalog.format.manifest import FORMAT, fingerprint, sha256_file, write_json
+from data_catalog.format.tables import DISTRIBUTIONS, DOMAINS, OFFSETS, TARGET
+from data_catalog.format.tokens import write_tokens
+
+LEVELS = Levels((2, 8))
+WORDS = 8  # of a leaf's language, the unused first one included
+VOCABULARY = 8 * WORDS
+DOCUMENTS = (40, 24, 30, 16, 12, 20, 0, 1)  # train documents of each leaf
+ENCODER = {
+    "model": "toy",
+    "sha256": "00",
+    "dimension": 8,
+    "max_tokens": 256,
+    "precision": "float32",
+}
+TARGETS = {"spe": 2, "other": 5}
+
+
+def write_tiny_catalog(
+    root: Path, documents: tuple[int, ...] = DOCUMENTS, document_tokens: int = 24
+) -> Path:
+    layout = Layout(root, 1)
+    layout.tables.mkdir(parents=True)
+    random = np.random.Generator(np.random.Philox(key=7))
+    rows = []
+    for top in range(2):
+        written: list[np.ndarray] = []
+        for leaf in range(4 * top, 4 * top + 4):
+            for split, count in (
+                ("train", documents[leaf]),
+                ("heldout", 2 if documents[leaf] > 1 else 0),
+            ):
+                texts = [speak(random, leaf, document_tokens) for _ in range(count)]
+                if texts:
+                    first = {"first_row": len(written), "first_token": sum(map(len, written))}
+                    rows.append(
+                        {
+                            "leaf": leaf,
+                            "split": split,
+                            "top": top,
+                            "part": 0,
+                            **first,
+                            "rows": count,
+                            "tokens": sum(map(len, texts)),
+                        }
+                    )
+                written += texts
+        layout.tokens(top).parent.mkdir(parents=True)
+        write_tokens(layout.tokens(top), _lists(written))
+    pq.write_table(pa.Table.from_pylist(rows, schema=OFFSETS), layout.offsets)
+    for name, leaf in TARGETS.items():
+        _write_target(layout.target(name), random, leaf, document_tokens)
+    _write_distributions(layout, rows)
+    _write_domains(layout, rows)
+    end_of_text = _write_tokenizer(layout.tokenizer)
+    write_json(
+        layout.manifest,
+        {
+            "format": FORMAT,
+            "version": 1,
+            "fingerprint": fingerprint("tiny", documents, document_tokens),
+            "granularities": LEVELS.granularities,
+            "targets": list(TARGETS),
+            "encoder": ENCODER,
+            "tokenizer": {
+                "vocabulary": VOCABULARY,
+                "end_of_text": end_of_text,
+                "sha256": sha256_file(layout.tokenizer / "tokenizer.json"),
+            },
+            "files": {},
+        },
+    )
+    return root
+
+
+def speak(random: np.random.Generator, leaf: int, tokens: int) -> np.ndarray:
+    """One document: a walk that mostly goes on to the leaf's next word, closed by end-of-text."""
+    steps = np.where(random.random(tokens - 1) < 0.8, 1, random.integers(1, WORDS, tokens - 1))
+    words = np.cumsum(steps) % (WORDS - 1) + 1 + WORDS * leaf
+    return np.append(words, 0).astype(np.uint16)
+
+
+def _lists(documents: list[np.ndarray]) -> pa.LargeListArray:
+    offsets = np.cumsum([0, *map(len, documents)])
+    return pa.LargeListArray.from_arrays(
+        pa.array(offsets, pa.int64()), pa.array(np.concatenate(documents), pa.uint16())
+    )
+
+
+def _write_target(
+    folder: Path, random: np.random.Generator, leaf: int, document_tokens: int
+) -> None:
+    folder.mkdir(parents=True)
+    splits = ["align"] * 8 + ["validation"] * 6 + ["test"] * 6
+    texts = [speak(random, leaf, document_tokens) for _ in splits]
+    rows = [
+        {
+            "doc_id": f"{i}",
+            "id_int": i,
+            "text": "",
+            "split": split,
+            "leaf": leaf,
+            "distance": 0.0,
+            "tokens": len(text),
+        }
+        for i, (split, text) in enumerate(zip(splits, texts, strict=True))
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=TARGET), folder / "documents.parquet")
+    write_tokens(folder / "tokens.arrow", _lists(texts))
+    (folder / "target.json").write_text(json.dumps({"encoder": ENCODER}))
+
+
+def _write_distributions(layout: Layout, offsets: list[dict]) -> None:
+    tokens = np.zeros(LEVELS.leaves)
+    for row in offsets:
+        tokens[row["leaf"]] += row["tokens"]
+    leaves = {
+        ("natural", "natural"): tokens / tokens.sum(),
+        ("uniform", "uniform"): np.full(LEVELS.leaves, 1 / LEVELS.leaves),
+    }
+    for name, leaf in TARGETS.items():
+        near = np.full(LEVELS.leaves, 0.02)
+        near[leaf] = 1 - 0.02 * (LEVELS.leaves - 1)
+        leaves[(name, "hard")] = np.eye(LEVELS.leaves)[leaf]
+        leaves[(name, "distance")] = near
+    rows = [
+        {"name": name, "kind": kind, "level": level, "domain": domain, "weight": weight}
+        for (name, kind), weights in leaves.items()
+        for level in LEVELS.granularities
+        for domain, weight in enumerate(weights.reshape(level, -1).sum(axis=1).tolist())
+        if weight > 0
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=DISTRIBUTIONS), layout.distributions)
+
+
+def _write_domains(layout: Layout, offsets: list[dict]) -> None:
+    rows = [
+        {
+            "level": level,
+            "domain": domain,
+            "documents": sum(
+                row["rows"] for row in offsets if row["leaf"] // LEVELS.span(level) == domain
+            ),
+            "tokens": sum(
+                row["tokens"] for row in offsets if row["leaf"] // LEVELS.span(level) == domain
+            ),
+            "terms": [f"w{domain}"],
+        }
+        for level in LEVELS.granularities
+        for domain in range(level)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=DOMAINS), layout.domains)
+
+
+def _write_tokenizer(folder: Path) -> int:
+    words = {"<|end|>": 0, **{f"w{i}": i for i in range(1, VOCABULARY)}}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<|end|>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|end|>", unk_token="<|end|>"
+    ).save_pretrained(folder)
+    return 0

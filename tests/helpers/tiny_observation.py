@@ -1,0 +1,23 @@
+"""What a mixer sees, with NaN for all that a test does not say."""
+
+import numpy as np
+
+from trainer.mixers import Observation
+
+
+def seeing(
+    scores=None, errors=None, losses=None, reference=None, step=100, tokens=None
+) -> Observation:
+    members = len(next(given for given in (scores, losses) if given is not None))
+
+    def array(given):
+        return np.full(members, np.nan) if given is None else np.array(given, np.float64)
+
+    drawn = (
+        np.full(members, 1000.0 * step / members)
+        if tokens is None
+        else np.array(tokens, np.float64)
+    )
+    return Observation(
+        step, 1000, drawn, array(scores), array(errors), array(losses), array(reference)
+    )

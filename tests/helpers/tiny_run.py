@@ -1,0 +1,186 @@
+"""Writes a small synthetic catalog's tables and run folders, in the formats of a real one: what the report reads, and no more."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.format.layout import Layout
+from data_catalog.format.manifest import FORMAT
+from data_catalog.format.tables import DISTRIBUTIONS, DOMAINS, OFFSETS, WEIGHTS
+
+STAGE_SEQUENCES = 40  # 10 steps of 4 sequences
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    full = [{name: row.get(name) for name in schema.names} for row in rows]
+    pq.write_table(pa.Table.from_pylist(full, schema), path)
+
+
+def write_catalog(
+    root: Path, tokens: Sequence[int], terms: Sequence[Sequence[str]], top: int = 2
+) -> Path:
+    """Levels (top, leaves): leaf i holds tokens[i] training tokens, and a tenth of it held out; the target `goal` is all in leaf 0."""
+    leaves, total = len(tokens), sum(tokens)
+    span = leaves // top
+    fine = [
+        {
+            "level": leaves,
+            "domain": i,
+            "parent": i // span,
+            "documents": n // 10,
+            "tokens": n,
+            "terms": list(terms[i]),
+        }
+        for i, n in enumerate(tokens)
+    ]
+    coarse = [
+        {
+            "level": top,
+            "domain": d,
+            "documents": sum(tokens[d * span : (d + 1) * span]) // 10,
+            "terms": list(terms[d * span]),
+        }
+        for d in range(top)
+    ]
+    layout = Layout(root, 1)
+    write_table(layout.domains, [*coarse, *fine], DOMAINS)
+    rows = [
+        {"leaf": i, "split": split, "tokens": n // part}
+        for i, n in enumerate(tokens)
+        for split, part in (("train", 1), ("heldout", 10))
+    ]
+    write_table(layout.offsets, rows, OFFSETS)
+    weights = [("natural", "natural", i, n / total) for i, n in enumerate(tokens)]
+    weights += [("uniform", "uniform", i, 1 / leaves) for i in range(leaves)]
+    weights += [("goal", "hard", 0, 1.0)]
+    write_table(
+        layout.distributions,
+        [
+            dict(zip(DISTRIBUTIONS.names, (n, k, leaves, d, w), strict=True))
+            for n, k, d, w in weights
+        ],
+        DISTRIBUTIONS,
+    )
+    (root / "catalog.json").write_text(
+        json.dumps({"format": FORMAT, "version": 1, "fingerprint": "feed"})
+    )
+    return root
+
+
+def write_run(
+    folder: Path,
+    *,
+    mixer: str = "dga",
+    basis: Sequence[str] = ("goal", "natural", "uniform"),
+    losses: Sequence[float] = (6.0, 4.0, 3.0, 2.5, 2.25, 2.0),
+    level: int = 4,
+    usage: Sequence[tuple[int, int]] | None = ((60, 20), (20, 40), (40, 40), (80, 160)),
+    catalog: Path | None = None,
+    target: str = "goal",
+    mixture: Mapping[str, Any] | None = None,
+) -> Path:
+    """A run of 10 steps a stage.
+
+    `losses`: on the target's validation text at steps 0, 10, ...; `usage`: (drawn, sequences) of each leaf, None for a run under way.
+    """
+    folder.mkdir(parents=True)
+    settings = {
+        "mixer": mixer,
+        "basis": "distributions",
+        "kind": "hard",
+        "level": level,
+        **(mixture or {}),
+    }
+    training = {"batch_sequences": 4, "sequence_tokens": 100}
+    config = {
+        "catalog": str(catalog or "nowhere"),
+        "out": str(folder),
+        "target": target,
+        "mixture": settings,
+        "training": training,
+    }
+    (folder / "config.json").write_text(
+        json.dumps({"config": config, "catalog": "feed", "basis": list(basis), "level": level})
+    )
+
+    n = len(basis)
+    alpha, rows = np.full(n, 1 / n), []
+    for stage in range(max(len(losses) - 1, 1)):
+        scores = [0.5] + [0.0] * (n - 1) if stage and n > 1 else None
+        if scores:
+            alpha = alpha * np.exp(scores)
+            alpha /= alpha.sum()
+        sampling = 0.5 / n + 0.5 * alpha
+        rows.append(
+            {
+                "stage": stage,
+                "first_sequence": stage * STAGE_SEQUENCES,
+                "alpha": alpha.tolist(),
+                "sampling": sampling.tolist(),
+                "scores": scores,
+            }
+        )
+    write_table(folder / "weights.parquet", rows, WEIGHTS)
+
+    steps = [10 * i for i in range(len(losses))]
+    last = steps[-1] if steps else 0
+    records: list[dict[str, Any]] = []
+    for step, loss in zip(steps, losses, strict=True):
+        records.append(
+            {
+                "kind": "eval",
+                "step": step,
+                "tokens": 400 * step,
+                "set": "target/validation",
+                "loss": loss,
+            }
+        )
+        records.append(
+            {"kind": "eval", "step": step, "tokens": 400 * step, "set": "general", "loss": loss + 1}
+        )
+        progress = {"seconds": step / 2, "data_seconds": step / 50, "scoring_seconds": step / 10}
+        records.append(
+            {
+                "kind": "train",
+                "step": step,
+                "loss": loss,
+                "lr": 0.1,
+                "tokens": 400 * step,
+                **progress,
+                "gradient_norm": 1.0,
+            }
+        )
+    if usage is not None:
+        records.append(
+            {
+                "kind": "eval",
+                "step": last,
+                "tokens": 400 * last,
+                "set": "target/test",
+                "loss": losses[-1] + 0.125,
+            }
+        )
+        ending = {
+            "steps": last,
+            "tokens": 400 * last,
+            "seconds": last / 2,
+            "scoring_seconds": last / 10,
+            "data_seconds": last / 50,
+        }
+        records.append({"kind": "final", **ending, "repeats": 1.25, "model_parameters": 1000})
+        columns = {
+            "leaf": range(len(usage)),
+            "drawn_sequences": [d for d, _ in usage],
+            "sequences": [s for _, s in usage],
+        }
+        pq.write_table(
+            pa.table({**columns, "epochs": [d / s for d, s in usage]}), folder / "usage.parquet"
+        )
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder

@@ -1,0 +1,245 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_catalog import UserError
+from data_catalog.format.accounts import Account, Tally
+from data_catalog.format.encoder_identity import Identity
+from data_catalog.format.layout import Levels
+from data_catalog.format.manifest import write_json
+from pipeline.cluster import search
+from pipeline.cluster.kmeans import nearest, unit
+from pipeline.cluster.stage import assign_part, load_tree, sample_size, train_tree
+from pipeline.config import Build, Cluster
+from pipeline.embed.stage import IDENTITY, read_identity
+from pipeline.parts import Part, make_part
+
+DIMENSION = 8
+
+
+def vectors(n: int, seed: int = 1) -> np.ndarray:
+    """Around the eight axes, one group an axis."""
+    random = np.random.Generator(np.random.Philox(key=seed))
+    return unit(
+        np.eye(DIMENSION)[np.arange(n) % DIMENSION] + 0.1 * random.normal(size=(n, DIMENSION))
+    )
+
+
+def embedded(folder, x, sha256="s") -> Part:
+    def make(out):
+        np.save(out / "embeddings.npy", x.astype(np.float16))
+        write_json(
+            out / IDENTITY,
+            Identity(
+                model="m", sha256=sha256, dimension=DIMENSION, max_tokens=8, precision="float32"
+            ),
+        )
+        amount = Tally(rows=len(x), characters=10 * len(x))
+        return Account(read=amount, kept=amount)
+
+    return make_part(folder, f"{folder.name} {x.tobytes().hex()[:64]} {sha256}", make)
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """400, 0 and 200 documents."""
+    return [
+        embedded(tmp_path / "embed" / name, vectors(n, n + 1))
+        for name, n in (("a", 400), ("b", 0), ("c", 200))
+    ]
+
+
+def build(tmp_path, seed=0, **cluster):
+    settings = {"granularities": (4, 16), "min_points": 10, "iterations": 8, **cluster}
+    return Build(
+        out=tmp_path, source={"kind": "jsonl", "path": tmp_path}, seed=seed, cluster=settings
+    )
+
+
+def test_a_trained_tree_is_nested_and_says_what_it_is(tmp_path, parts):
+    part = train_tree(parts, tmp_path / "tree", build(tmp_path))
+    tree = load_tree(part.folder)
+    assert tree.levels == Levels((4, 16))
+    told = json.loads((part.folder / "tree.json").read_text())
+    levels = told.pop("levels")
+    assert levels["4"]["inertia"] > levels["16"]["inertia"] > 0
+    assert levels["16"]["empty"] == 0
+    assert levels["16"]["sizes"]["smallest"] > 0
+    assert set(levels["16"]["search"]) == {"1", "2", "4", "8", "16"}
+    assert 0 <= levels["16"]["beyond"] < 0.5
+    assert (
+        0.5 < told.pop("inertia") / levels["16"]["inertia"] < 2
+    )  # the sample's against that of 12 documents
+    assert told == {
+        "granularities": [4, 16],
+        "requested": [4, 16],
+        "warnings": [],
+        "documents": 600,
+        "sample": 588,
+        "held_out": 12,
+        "encoder": read_identity(parts[0]).comparable,
+    }
+    assert tree.radius.shape == (16,)
+    assert tree.margins is None  # too few were held out to learn from
+    amount = Tally(rows=600, characters=6000)
+    assert part.account == Account(read=amount, kept=amount)
+
+
+def test_the_same_input_gives_the_same_bytes_and_another_seed_others(tmp_path, parts):
+    def files(name, config):
+        folder = train_tree(parts, tmp_path / name, config).folder
+        return [(folder / file).read_bytes() for file in ("centroids.npz", "tree.json")]
+
+    sampled = {"sample": 300}
+    first = files("one", build(tmp_path, **sampled))
+    assert files("two", build(tmp_path, **sampled)) == first
+    assert files("three", build(tmp_path, seed=1, **sampled))[0] != first[0]
+    assert files("four", build(tmp_path, seed=-1, **sampled))[0] != first[0]
+
+
+def test_neither_beam_nor_threads_train_the_tree_anew(tmp_path, parts):
+    prints = [
+        train_tree(parts, tmp_path / "tree", build(tmp_path, **how)).fingerprint
+        for how in ({"beam": 1}, {"beam": 2}, {"workers": 3})
+    ]
+    assert prints[0] == prints[1] == prints[2]
+    assert (
+        train_tree(parts, tmp_path / "tree", build(tmp_path, iterations=9)).fingerprint != prints[0]
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_killed_training_goes_on_and_leaves_nothing_behind(monkeypatch, tmp_path, parts, workers):
+    whole = train_tree(parts, tmp_path / "whole", build(tmp_path))
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.cluster.measure.with_radius", killed)
+        with pytest.raises(Killed):
+            train_tree(parts, tmp_path / "tree", build(tmp_path))
+    [left] = tmp_path.glob(".tree.*")
+    assert {"top.npz", "sample.npy", "sub-tree-00003.npz", "polish-1.npz"} <= {
+        path.name for path in left.iterdir()
+    }
+    other = left.with_name(".tree.0123456789abcdef.unfinished")
+    other.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "pipeline.cluster.kmeans.spherical_kmeans", killed
+        )  # nothing is trained again
+        patch.setattr("pipeline.cluster.grow.spherical_kmeans", killed)
+        again = train_tree(parts, tmp_path / "tree", build(tmp_path, workers=workers))
+    for file in ("centroids.npz", "tree.json"):
+        assert (again.folder / file).read_bytes() == (whole.folder / file).read_bytes()
+    assert not list(tmp_path.glob(".tree.*"))
+    assert not list(tmp_path.glob(".whole.*"))
+
+
+def test_enough_held_out_documents_give_margins_that_find_nearly_all(monkeypatch, tmp_path):
+    monkeypatch.setattr(search, "LEAST_LEARNT", 20)
+    part = train_tree(
+        [embedded(tmp_path / "embed" / "a", vectors(4000))], tmp_path / "tree", build(tmp_path)
+    )
+    tree = load_tree(part.folder)
+    assert len(tree.margins) == 1
+    told = json.loads((part.folder / "tree.json").read_text())
+    assert (told["sample"], told["held_out"]) == (3920, 80)
+    assert told["levels"]["16"]["search"]["8"]["found"] > 0.9
+
+
+def test_levels_without_enough_documents_are_left_out_aloud(tmp_path, parts, caplog):
+    part = train_tree(parts, tmp_path / "tree", build(tmp_path, granularities=(4, 60, 120, 240)))
+    assert load_tree(part.folder).levels == Levels((4, 60))
+    told = json.loads((part.folder / "tree.json").read_text())
+    sentence = "600 documents support at most 60 cells of 10 documents (cluster.min_points): the tree ends at 60, without [120, 240]"
+    assert (told["granularities"], told["requested"], told["warnings"]) == (
+        [4, 60],
+        [4, 60, 120, 240],
+        [sentence],
+    )
+    assert sentence in caplog.text
+
+
+def test_levels_without_enough_documents_are_refused_if_asked(tmp_path, parts):
+    with pytest.raises(
+        UserError, match=r"600 documents support at most 60 cells .* leave out \[120\]"
+    ):
+        train_tree(
+            parts, tmp_path / "tree", build(tmp_path, granularities=(4, 120), unsupported="refuse")
+        )
+
+
+def test_a_first_level_without_enough_documents_has_fewer_cells(tmp_path, parts):
+    part = train_tree(parts, tmp_path / "tree", build(tmp_path, granularities=(64, 128)))
+    assert load_tree(part.folder).levels == Levels((60,))
+    [sentence] = json.loads((part.folder / "tree.json").read_text())["warnings"]
+    assert sentence.endswith(
+        "60 cells of 10 documents (cluster.min_points): the tree has 60, instead of [64, 128]"
+    )
+    with pytest.raises(
+        UserError,
+        match=r"granularities \[64, 128\]: 600 documents support at most 60 cells.* leave out \[64, 128\]",
+    ):
+        train_tree(
+            parts,
+            tmp_path / "refused",
+            build(tmp_path, granularities=(64, 128), unsupported="refuse"),
+        )
+
+
+def test_one_document_makes_a_tree_and_none_is_refused(tmp_path):
+    lone = embedded(tmp_path / "embed" / "lone", vectors(1))
+    assert load_tree(
+        train_tree([lone], tmp_path / "tree", build(tmp_path)).folder
+    ).levels == Levels((2,))
+    with pytest.raises(UserError, match="no document is left to build domains from"):
+        train_tree([], tmp_path / "none", build(tmp_path))
+
+
+def test_a_small_sample_is_told(tmp_path, parts, caplog):
+    part = train_tree(parts, tmp_path / "tree", build(tmp_path, sample=100))
+    told = json.loads((part.folder / "tree.json").read_text())
+    assert told["sample"] == 100
+    assert told["warnings"] == [
+        "100 vectors (cluster.sample) train 16 cells: fewer than 10 each; a larger sample places them better"
+    ]
+    assert told["warnings"][0] in caplog.text
+
+
+def test_the_sample_grows_with_the_leaves():
+    assert sample_size(Levels((64, 4096)), Cluster()) == 2_000_000
+    assert sample_size(Levels((64, 4096, 262_144)), Cluster()) == 64 * 262_144
+    assert sample_size(Levels((64, 4096)), Cluster(sample=5)) == 5
+
+
+def test_leaves_are_written_in_the_order_of_the_documents(tmp_path, parts):
+    config = build(tmp_path, beam=4)
+    tree = train_tree(parts, tmp_path / "tree", config)
+    centroids = load_tree(tree.folder).centroids[16]
+    for part in parts:
+        assigned = assign_part(part, tree, tmp_path / "assign" / part.name, config)
+        table = pq.read_table(assigned.folder / "leaves.parquet")
+        assert table.schema.remove_metadata() == pa.schema(
+            [("leaf", pa.uint32()), ("distance", pa.float32())]
+        )
+        exact, distance = nearest(unit(np.load(part.folder / "embeddings.npy")), centroids)
+        assert table["leaf"].to_pylist() == exact.tolist()
+        assert table["distance"].to_numpy() == pytest.approx(distance, abs=1e-5)
+        assert assigned.account == Account(read=part.account.kept, kept=part.account.kept)
+
+
+def test_vectors_of_another_encoder_are_refused(tmp_path, parts):
+    tree = train_tree(parts, tmp_path / "tree", build(tmp_path))
+    other = embedded(tmp_path / "embed" / "other", vectors(10), sha256="t")
+    with pytest.raises(UserError, match="was not embedded by the encoder of"):
+        assign_part(other, tree, tmp_path / "assign" / "other", build(tmp_path))
+    with pytest.raises(UserError, match="two encoders"):
+        train_tree([*parts, other], tmp_path / "tree2", build(tmp_path))

@@ -1,0 +1,216 @@
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from data_catalog.format import tables
+from data_catalog.format.accounts import Account, Tally
+from data_catalog.format.encoder_identity import Identity
+from data_catalog.format.layout import Levels
+from pipeline.config import Build
+from pipeline.dedup import semantic
+from pipeline.dedup.semantic import cells, drop_near, earlier, near_part
+from pipeline.parts import make_part
+from pipeline.verdicts import read_verdicts
+from tests.helpers.parts import assigned_part, source_part, verdicts_part
+
+LEVELS = Levels((2, 4))
+
+
+def embedded_part(folder, angles):
+    """Vectors in the plane, by angle in degrees: the cosine of two is that of their difference."""
+    radians = np.deg2rad(np.array(angles, np.float64))
+    return vectors_part(folder, np.stack([np.cos(radians), np.sin(radians)], axis=1))
+
+
+def vectors_part(folder, vectors):
+    def make(out):
+        np.save(out / "embeddings.npy", vectors.astype(np.float16), allow_pickle=False)
+        (out / "encoder.json").write_text(json.dumps(identity()))
+        return Account()
+
+    return make_part(folder, f"embedded {vectors.tolist()}", make)
+
+
+def identity():
+    known = {"model": "m", "sha256": "0", "dimension": 2, "max_tokens": 8, "precision": "float32"}
+    return {name: value for name, value in known.items() if name in Identity.model_fields}
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Two parts; document a/2 is dropped before. Leaves 0 and 1 are one top-level domain, 2 and 3 the other."""
+    sources = [
+        source_part(tmp_path / "source" / name, texts)
+        for name, texts in (("a", ["p", "qq", "-", "r"]), ("b", ["s", "tt", "u"]))
+    ]
+    unique = verdicts_part(tmp_path / "dedup", sources, {"a": [2]})
+    embedded = [
+        embedded_part(tmp_path / "embed" / "a", [0, 90, 1]),
+        embedded_part(tmp_path / "embed" / "b", [20, 90, 92]),
+    ]
+    assigned = [
+        assigned_part(tmp_path / "assign" / "a", [0, 2, 1]),
+        assigned_part(tmp_path / "assign" / "b", [0, 3, 2]),
+    ]
+    near = [
+        near_part(top, embedded, assigned, tmp_path / "near" / str(top), LEVELS) for top in (0, 1)
+    ]
+    return sources, unique, embedded, assigned, near
+
+
+def config(cosine):
+    return Build(
+        out="out",
+        source={"kind": "jsonl", "path": "x"},
+        dedup={"tiers": ["semantic"], "cosine": cosine},
+    )
+
+
+def test_near_names_the_nearest_earlier_document_of_the_domain(made):
+    *_, near = made
+    tops = [pq.read_table(part.folder / "near.parquet") for part in near]
+    assert all(table.schema.equals(tables.NEAR) for table in tops)
+    first = [
+        {"part": 0, "row": 2, "nearest_part": 0, "nearest_row": 0},
+        {"part": 1, "row": 0, "nearest_part": 0, "nearest_row": 2},
+    ]
+    second = [
+        {"part": 1, "row": 1, "nearest_part": 0, "nearest_row": 1},
+        {"part": 1, "row": 2, "nearest_part": 0, "nearest_row": 1},
+    ]
+    assert tops[0].drop_columns("cosine").to_pylist() == first
+    assert tops[1].drop_columns("cosine").to_pylist() == second
+    cosines = np.concatenate([table["cosine"].to_numpy() for table in tops])
+    assert cosines == pytest.approx(np.cos(np.deg2rad([1, 19, 0, 2])), abs=1e-3)
+    assert cosines[2] == 1
+    assert [part.account.kept.rows for part in near] == [3, 3]
+
+
+def test_only_documents_of_one_cell_are_compared(tmp_path, made, monkeypatch):
+    _, _, embedded, assigned, _ = made
+    monkeypatch.setattr(semantic, "cells", lambda leaves, levels: cells(leaves, levels, 2))
+    part = near_part(1, embedded, assigned, tmp_path / "small" / "1", LEVELS)
+    assert pq.read_table(part.folder / "near.parquet", columns=["part", "row"]).to_pylist() == [
+        {"part": 1, "row": 2}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cosine", "a", "b", "dropped"),
+    [
+        (
+            0.9,
+            [None, None, "rule.x", "dedup.semantic"],
+            ["dedup.semantic"] * 3,
+            Tally(rows=4, characters=5),
+        ),
+        (
+            0.95,
+            [None, None, "rule.x", "dedup.semantic"],
+            [None, "dedup.semantic", "dedup.semantic"],
+            Tally(rows=3, characters=4),
+        ),
+        (
+            1.0,
+            [None, None, "rule.x", None],
+            [None, "dedup.semantic", None],
+            Tally(rows=1, characters=2),
+        ),
+    ],
+)
+def test_the_threshold_decides_who_stays(tmp_path, made, cosine, a, b, dropped):
+    sources, unique, _, _, near = made
+    part = drop_near(near, sources, unique, tmp_path / "final", config(cosine))
+    assert [read_verdicts(source, part)["reason"].to_pylist() for source in sources] == [a, b]
+    assert all(read_verdicts(source, part).schema.equals(tables.VERDICTS) for source in sources)
+    kept = Tally(rows=6 - dropped.rows, characters=8 - dropped.characters)
+    assert part.account == Account(
+        read=Tally(rows=6, characters=8), kept=kept, dropped={"dedup.semantic": dropped}
+    )
+
+
+def test_another_threshold_is_another_decision_on_the_same_cosines(tmp_path, made):
+    sources, unique, embedded, assigned, near = made
+    first, second = (
+        drop_near(near, sources, unique, tmp_path / str(c), config(c)).fingerprint
+        for c in (0.9, 0.95)
+    )
+    assert first != second
+    again = near_part(0, embedded, assigned, tmp_path / "near" / "0", LEVELS)
+    assert again.fingerprint == near[0].fingerprint
+    assert (
+        near_part(0, embedded, assigned[::-1], tmp_path / "other" / "0", LEVELS).fingerprint
+        != again.fingerprint
+    )
+
+
+def test_the_first_of_a_chain_stays(tmp_path):
+    """Each is near to the one before only: the last is not like the first, and still goes."""
+    sources = [source_part(tmp_path / "source" / "a", list("abcd"))]
+    unique = verdicts_part(tmp_path / "dedup", sources)
+    embedded, assigned = (
+        [embedded_part(tmp_path / "embed" / "a", [0, 15, 30, 45])],
+        [assigned_part(tmp_path / "assign" / "a", [0] * 4)],
+    )
+    near = [near_part(0, embedded, assigned, tmp_path / "near" / "0", LEVELS)]
+    part = drop_near(near, sources, unique, tmp_path / "final", config(0.95))
+    assert read_verdicts(sources[0], part)["reason"].to_pylist() == [None, *["dedup.semantic"] * 3]
+
+
+def test_equal_vectors_have_a_cosine_of_one(tmp_path):
+    """Though products of float32 are a little off: the tier at 1 drops documents with equal vectors."""
+    vectors = np.random.Generator(np.random.Philox(key=2)).standard_normal((20, 384))
+    embedded = [vectors_part(tmp_path / "embed" / "a", np.concatenate([vectors, vectors]))]
+    near = near_part(
+        0,
+        embedded,
+        [assigned_part(tmp_path / "assign" / "a", [0] * 40)],
+        tmp_path / "near" / "0",
+        LEVELS,
+    )
+    table = pq.read_table(near.folder / "near.parquet")
+    assert table["row"].to_pylist() == list(range(20, 40))
+    assert table["cosine"].to_pylist() == [1.0] * 20
+
+
+def test_a_domain_without_documents(tmp_path):
+    embedded, assigned = (
+        [embedded_part(tmp_path / "embed" / "a", [0])],
+        [assigned_part(tmp_path / "assign" / "a", [0])],
+    )
+    part = near_part(1, embedded, assigned, tmp_path / "near" / "1", LEVELS)
+    assert pq.read_table(part.folder / "near.parquet").schema.equals(tables.NEAR)
+    assert part.account == Account()
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 100])
+def test_blocks_of_any_size_find_the_same(block):
+    generator = np.random.Generator(np.random.Philox(key=1))
+    x = generator.standard_normal((20, 3)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    x[13] = x[4]
+    cosine, nearest = earlier(lambda members: x[members], 20, block)
+    assert (cosine[0], nearest[0], nearest[13]) == (-np.inf, 0, 4)
+    for i in range(1, 20):
+        products = x[:i] @ x[i]
+        assert (nearest[i], cosine[i]) == (
+            products.argmax(),
+            pytest.approx(products.max(), abs=1e-6),
+        )
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [
+        (6, [[0, 1, 2, 3, 4, 5]]),
+        (5, [[0, 1, 4], [2, 3, 5]]),
+        (2, [[0, 4], [1], [2, 5], [3]]),
+        (1, [[0, 4], [1], [2, 5], [3]]),  # a leaf is not cut
+    ],
+)
+def test_cells_are_the_coarsest_domains_that_are_small_enough(most, expected):
+    leaves = np.array([0, 1, 2, 3, 0, 2])
+    assert sorted(members.tolist() for members in cells(leaves, LEVELS, most)) == expected
+    assert cells(leaves[:0], LEVELS, most) == []

@@ -1,0 +1,172 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_catalog.errors import UserError
+from data_catalog.format import tables
+from data_catalog.format.layout import Levels
+from pipeline.config import Labels
+from pipeline.describe.health import (
+    agreement,
+    check_labels,
+    compare,
+    flags,
+    measure,
+    read_labels,
+    sentences,
+)
+
+EN, MANY = (
+    [{"name": "en", "share": 1.0}],
+    [{"name": "en", "share": 0.6}, {"name": "de", "share": 0.4}],
+)
+SITES, SITE, NONE = (
+    [{"name": "a", "share": 0.95}],
+    [{"name": "a", "share": 0.96}],
+    [{"name": None, "share": 1.0}],
+)
+GOOD = {"documents": 20, "radius": 0.8, "top_sources": SITES, "languages": EN}
+
+
+def table(*rows, level=8):
+    full = [{"level": level, "domain": i, **GOOD, **row} for i, row in enumerate(rows)]
+    return pa.Table.from_pylist(full, pa.schema([f for f in tables.DOMAINS if f.name in full[0]]))
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ({}, []),
+        ({"documents": 0, "radius": None, "top_sources": [], "languages": []}, ["empty"]),
+        ({"documents": 4, "top_sources": SITE, "languages": MANY}, ["tiny"]),
+        ({"radius": 0.21}, ["boilerplate"]),
+        ({"documents": 1, "radius": 0.0}, ["tiny"]),
+        ({"top_sources": SITE}, ["one_source"]),
+        ({"top_sources": NONE}, []),
+        ({"languages": MANY}, ["mixed_languages"]),
+        ({"languages": [{"name": None, "share": 0.5}, {"name": "en", "share": 0.5}]}, []),
+        ({"documents": 1_000, "radius": 0.9}, ["catch_all"]),
+        ({"documents": 1_000, "radius": 0.7}, []),
+    ],
+)
+def test_what_looks_wrong_is_flagged(row, found):
+    assert flags(table(*[{}] * 7, row))[7] == found
+
+
+def test_each_level_is_compared_with_itself():
+    coarse = table({"documents": 1_000, "radius": 0.9}, {"documents": 1_000}, level=2)
+    assert flags(pa.concat_tables([coarse, table(*[{}] * 8)])) == [[]] * 10
+
+
+@pytest.fixture
+def domains():
+    rows = table(
+        {"documents": 30},
+        {"documents": 10, "radius": 0.1},
+        {"documents": 0, "radius": None},
+        {"documents": 0},
+        level=4,
+    )
+    return rows.append_column("flags", pa.array(flags(rows), pa.list_(pa.string())))
+
+
+def test_the_measures_of_a_level(domains):
+    found = {
+        row["measure"]: row["value"] for row in measure(domains, {4: {"nmi": 0.5}}).to_pylist()
+    }
+    assert found == {
+        "domains": 4,
+        "effective_domains": pytest.approx(np.exp(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))),
+        "largest_by_mean": 3.0,
+        "empty": 2,
+        "tiny": 0,
+        "boilerplate": 1,
+        "catch_all": 0,
+        "one_source": 0,
+        "mixed_languages": 0,
+        "nmi": 0.5,
+    }
+
+
+def test_a_sentence_says_what_is_wrong_and_where(domains):
+    start = "level 4: as spread as 1.8 equal domains, largest 3.0x the mean; 2 empty (2, 3), 1 of nearly equal texts (boilerplate) (1)"
+    assert sentences(measure(domains, {}), domains) == [start]
+    known = measure(domains, {4: {"labelled": 1_200.0, "nmi": 0.5, "purity": 0.25}})
+    assert sentences(known, domains) == [
+        f"{start}; against the labels NMI 0.50, purity 0.25 (1,200 documents)"
+    ]
+    assert sentences(measure(domains, {4: {"labelled": 0.0}}), domains) == [
+        f"{start}; no document has a label"
+    ]
+
+
+def test_agreement_is_one_where_labels_and_domains_nest():
+    found = compare(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 3]), Levels((2, 4)))
+    assert found == {
+        2: (pytest.approx(1), 1),
+        4: (pytest.approx(2 / 3), 1),
+    }  # 4 domains: I = ln 2, entropies ln 2 and ln 4
+    [(nmi, purity)] = compare(np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), Levels((2,))).values()
+    assert (nmi, purity) == (pytest.approx(0), 0.5)
+    assert compare(np.array([0, 0]), np.array([0, 0]), Levels((2,))) == {2: (1, 1)}
+
+
+def test_agreement_counts_the_documents_that_have_a_label(tmp_path):
+    rows = [{"doc_id": f"d{i}", "leaf": leaf} for i, leaf in enumerate([0, 0, 0, 2, 3])]
+    pq.write_table(pa.Table.from_pylist(rows, tables.DOCUMENTS), tmp_path / "documents.parquet")
+    labels = pa.table(
+        {"doc_id": ["d0", "d1", "d2", "d3", "elsewhere"], "label": ["x", "x", "y", "y", "x"]}
+    )
+    found = agreement([str(tmp_path / "documents.parquet")], labels, Levels((2, 4)))
+    assert found[2] == {"labelled": 4, "nmi": pytest.approx(compare_by_hand()), "purity": 0.75}
+    assert agreement([str(tmp_path / "documents.parquet")], labels.slice(4), Levels((2, 4))) == {
+        2: {"labelled": 0},
+        4: {"labelled": 0},
+    }
+
+
+def compare_by_hand():
+    """Domain 0: x x y, domain 1: y."""
+    information = (
+        0.5 * np.log(0.5 / (0.75 * 0.5))
+        + 0.25 * np.log(0.25 / (0.75 * 0.5))
+        + 0.25 * np.log(0.25 / (0.25 * 0.5))
+    )
+    return 2 * information / (np.log(2) - 0.75 * np.log(0.75) - 0.25 * np.log(0.25))
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.parquet"])
+def test_labels_are_read_from_csv_and_parquet(tmp_path, name):
+    columns = {"doc_id": ["a", "b", "c"], "topic": ["x", None, "y"], "other": [1, 2, 3]}
+    if name.endswith("csv"):
+        (tmp_path / name).write_text("topic,doc_id,other\nx,a,1\n,b,2\ny,c,3\n")
+    else:
+        pq.write_table(pa.table(columns), tmp_path / name)
+    assert read_labels(Labels(path=tmp_path / name, column="topic")).to_pylist() == [
+        {"doc_id": "a", "label": "x"},
+        {"doc_id": "c", "label": "y"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "message"),
+    [
+        ("none.parquet", "topic", "cannot be read"),
+        ("labels.parquet", "subject", "has no column subject; its columns: doc_id, topic"),
+        ("labels.csv", "subject", "cannot be read .*subject"),
+        ("text.parquet", "topic", "cannot be read"),
+        ("twice.csv", "topic", "2 rows on 1 documents; give each document one label"),
+    ],
+)
+def test_unusable_labels_are_refused(tmp_path, name, column, message):
+    pq.write_table(pa.table({"doc_id": ["a"], "topic": ["x"]}), tmp_path / "labels.parquet")
+    (tmp_path / "labels.csv").write_text("doc_id,topic\na,x\n")
+    (tmp_path / "twice.csv").write_text("doc_id,topic\na,x\na,y\n")
+    (tmp_path / "text.parquet").write_text("no parquet")
+    with pytest.raises(UserError, match=message):
+        check_labels(Labels(path=tmp_path / name, column=column))
+
+
+def test_no_labels_are_fine():
+    check_labels(None)

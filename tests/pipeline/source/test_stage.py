@@ -1,0 +1,124 @@
+import gzip
+import json
+
+import pyarrow.parquet as pq
+
+from data_catalog.format import tables
+from data_catalog.format.accounts import Account, Tally
+from pipeline.config import Build
+from pipeline.source import stage as source
+from pipeline.source.documents import Document
+
+
+def build(tmp_path, *rows, **more):
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    return Build.model_validate(
+        {"out": tmp_path / "out", "source": {"kind": "jsonl", "path": tmp_path / "a.jsonl"}, **more}
+    )
+
+
+def test_a_shard_becomes_a_table_of_documents_and_one_of_faults(tmp_path):
+    config = build(
+        tmp_path, {"text": "héllo", "id": "x"}, "broken", {"text": "  "}, {"text": "second"}
+    )
+    (shard,) = source.plan(config)
+    part = source.read_shard(shard, tmp_path / "part", config)
+    assert part.account == Account(
+        read=Tally(rows=4, characters=13),
+        kept=Tally(rows=2, characters=11),
+        failed={"empty_text": Tally(rows=1, characters=2), "not_json": Tally(rows=1)},
+    )
+    documents = pq.read_table(part.folder / "documents.parquet")
+    assert documents.schema.equals(tables.SOURCE)
+    assert documents.to_pylist()[0] == {
+        "doc_id": "x",
+        "id_int": 9523189915042313745,
+        "url": None,
+        "source": "a",
+        "language": None,
+        "digest": "249a5c7589499a8866064c0d58459744",
+        "text": "héllo",
+        "signals": [],
+        "shipped_duplicate": None,
+    }
+    quarantine = pq.read_table(part.folder / "quarantine.parquet")
+    assert quarantine.schema.equals(tables.QUARANTINE)
+    assert [(row["file"], row["row"], row["reason"]) for row in quarantine.to_pylist()] == [
+        ("a.jsonl", 1, "not_json"),
+        ("a.jsonl", 2, "empty_text"),
+    ]
+
+
+def test_signals_of_each_document_stay_with_it():
+    documents = [
+        Document("a", "x", signals={"p": 1.0, "q": 2.0}),
+        Document("b", "y"),
+        Document("c", "z", signals={"q": 3.0}, shipped_duplicate=True),
+    ]
+    table = source.source_table(documents)
+    assert table["signals"].to_pylist() == [[("p", 1.0), ("q", 2.0)], [], [("q", 3.0)]]
+    assert table["shipped_duplicate"].to_pylist() == [None, None, True]
+
+
+def test_faults_of_side_files_are_quarantined_but_lose_no_document(tmp_path):
+    key = tmp_path / "tree" / "documents" / "2023-06" / "0000" / "en_head.json.gz"
+    key.parent.mkdir(parents=True)
+    key.write_bytes(gzip.compress(b'{"raw_content": "text"}\n'))
+    config = Build.model_validate(
+        {"out": tmp_path / "out", "source": {"kind": "rpv2", "path": tmp_path / "tree"}}
+    )
+    (shard,) = source.plan(config)
+    part = source.read_shard(shard, tmp_path / shard.name, config)
+    assert part.account == Account(
+        read=Tally(rows=1, characters=4), kept=Tally(rows=1, characters=4)
+    )
+    assert pq.read_table(part.folder / "quarantine.parquet")["reason"].to_pylist() == [
+        "signals_missing"
+    ]
+
+
+def test_groups_are_written_as_they_fill(tmp_path, monkeypatch):
+    config = build(tmp_path, *({"text": "x" * 10} for _ in range(25)))
+    (shard,) = source.plan(config)
+    monkeypatch.setattr(source, "_GROUP_ROWS", 10)
+    by_rows = source.read_shard(shard, tmp_path / "rows", config)
+    monkeypatch.setattr(source, "_GROUP_CHARACTERS", 50)
+    by_characters = source.read_shard(shard, tmp_path / "characters", config)
+    files = [pq.ParquetFile(part.folder / "documents.parquet") for part in (by_rows, by_characters)]
+    assert [file.metadata.num_row_groups for file in files] == [3, 5]
+    assert [file.metadata.num_rows for file in files] == [25, 25]
+
+
+def test_a_file_with_nothing_readable_is_an_empty_part(tmp_path):
+    config = build(tmp_path)
+    (shard,) = source.plan(config)
+    part = source.read_shard(shard, tmp_path / "part", config)
+    assert part.account == Account(read=Tally(rows=1), failed={"empty_file": Tally(rows=1)})
+    assert pq.read_table(part.folder / "documents.parquet").num_rows == 0
+
+
+def test_a_part_is_kept_until_its_file_changes(tmp_path):
+    config = build(tmp_path, {"text": "one"})
+    first = source.read_shard(source.plan(config)[0], tmp_path / "part", config)
+    moved = config.model_copy(update={"seed": 1})
+    assert source.read_shard(source.plan(moved)[0], tmp_path / "part", moved) == first
+    build(tmp_path, {"text": "one"}, {"text": "two"})
+    second = source.read_shard(source.plan(config)[0], tmp_path / "part", config)
+    assert (second.fingerprint != first.fingerprint, second.account.kept.rows) == (True, 2)
+
+
+def test_a_target_inside_the_corpus_is_left_out(tmp_path):
+    (tmp_path / "corpus" / "space").mkdir(parents=True)
+    for place in ("corpus/a.jsonl", "corpus/space/b.jsonl"):
+        (tmp_path / place).write_text('{"text": "t"}\n')
+    tree = {"out": tmp_path / "out", "source": {"kind": "jsonl", "path": tmp_path / "corpus"}}
+    config = Build.model_validate(
+        {**tree, "targets": [{"name": "space", "path": tmp_path / "corpus" / "space"}]}
+    )
+    assert [shard.key for shard in source.plan(config)] == ["a.jsonl"]
+
+
+def test_a_shard_survives_json(tmp_path):
+    (shard,) = source.plan(build(tmp_path, {"text": "t"}))
+    assert type(shard).model_validate_json(shard.model_dump_json()) == shard

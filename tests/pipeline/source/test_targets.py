@@ -1,0 +1,240 @@
+import json
+from collections import Counter
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from upath import UPath
+
+from data_catalog.errors import UserError
+from data_catalog.format import tables
+from pipeline.config import Build, Target
+from pipeline.source.documents import document_number
+from pipeline.source.targets import DOCUMENTS, by_file, check_targets, read_target
+
+
+def write(path, count, prefix):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        "".join(
+            json.dumps({"id": f"{prefix}-{i}", "text": f"{prefix} text {i}"}) + "\n"
+            for i in range(count)
+        )
+    )
+
+
+def build(*targets, **more):
+    return Build.model_validate(
+        {"out": "out", "source": {"kind": "jsonl", "path": "x"}, "targets": targets, **more}
+    )
+
+
+def read(path):
+    return read_target(Target(name="space", path=path), build())
+
+
+def splits(table):
+    return Counter(table["split"].to_pylist())
+
+
+def test_a_file_named_test_is_the_test_split_and_the_others_are_divided(tmp_path):
+    write(tmp_path / "a" / "train.jsonl", 500, "train")
+    write(tmp_path / "a" / "test-0.jsonl", 50, "test")
+    write(tmp_path / "b" / "other.jsonl", 500, "other")
+    table, quarantine = read(tmp_path)
+    assert table.schema.equals(DOCUMENTS)
+    assert quarantine.schema.equals(tables.QUARANTINE)
+    assert quarantine.num_rows == 0
+    found = splits(table)
+    assert found["test"] == 50
+    assert abs(found["align"] - 800) < 40
+    assert found.total() == 1_050
+    assert {row["doc_id"][:4] for row in table.to_pylist() if row["split"] == "test"} == {"test"}
+    assert table["id_int"].to_pylist()[:2] == [document_number("test-0"), document_number("test-1")]
+
+
+def test_without_a_test_file_there_are_three_splits_by_the_hash_of_the_id(tmp_path):
+    write(tmp_path / "a.jsonl", 1_000, "x")
+    table, _ = read(tmp_path / "a.jsonl")
+    found = splits(table)
+    assert [
+        abs(found[name] - expected) < 50
+        for name, expected in (("align", 600), ("validation", 200), ("test", 200))
+    ] == [True] * 3
+    (tmp_path / "a.jsonl").write_text(
+        "".join(reversed((tmp_path / "a.jsonl").read_text().splitlines(keepends=True)))
+    )
+    again, _ = read(tmp_path / "a.jsonl")
+    assert dict(zip(again["doc_id"].to_pylist(), again["split"].to_pylist(), strict=True)) == dict(
+        zip(table["doc_id"].to_pylist(), table["split"].to_pylist(), strict=True)
+    )
+
+
+def test_ids_used_twice_are_made_different(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text('{"id": "1", "text": "x"}\n{"text": "y"}\n' * 2)
+    ids = read(tmp_path)[0]["doc_id"].to_pylist()
+    assert ids == [
+        "1",
+        "a.jsonl/1",
+        "1@a.jsonl/2",
+        "a.jsonl/3",
+        "1@b.jsonl/0",
+        "b.jsonl/1",
+        "1@b.jsonl/2",
+        "b.jsonl/3",
+    ]
+
+
+def test_broken_records_are_quarantined(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"id": "a", "text": "x"}\n{"text": ""}\nnot json\n')
+    table, quarantine = read(tmp_path / "a.jsonl")
+    assert table["doc_id"].to_pylist() == ["a"]
+    assert [(row["row"], row["reason"]) for row in quarantine.to_pylist()] == [
+        (1, "empty_text"),
+        (2, "not_json"),
+    ]
+
+
+def test_targets_without_documents_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"target space: path .* does not exist"):
+        read(tmp_path / "gone")
+    (tmp_path / "a.jsonl").write_text('{"no": "text"}\n')
+    with pytest.raises(
+        UserError, match=r"no readable document in .*; 1 records cannot be read \(no_text\)"
+    ):
+        read(tmp_path / "a.jsonl")
+    (tmp_path / "a.jsonl").write_text("\n")
+    with pytest.raises(UserError, match="its files hold no records"):
+        read(tmp_path / "a.jsonl")
+    write(tmp_path / "test.jsonl", 3, "t")
+    with pytest.raises(UserError, match="none of its 3 documents falls in the align split"):
+        read(tmp_path)
+
+
+def test_a_split_that_stays_empty_is_warned_of(tmp_path, caplog):
+    (tmp_path / "a.jsonl").write_text('{"id": "a", "text": "x"}\n')
+    read(tmp_path / "a.jsonl")
+    assert [record.args[1] for record in caplog.records] == ["validation", "test"]
+
+
+def test_whole_files_come_as_near_to_60_20_20_as_they_can():
+    found = by_file({"huge": 99, "small": 3, "tiny": 1})
+    assert found == {"huge": "align", "small": "validation", "tiny": "test"}
+    many = by_file({f"f{i}": 1 + i % 5 for i in range(100)})
+    shares = Counter()
+    for i in range(100):
+        shares[many[f"f{i}"]] += 1 + i % 5
+    assert shares == {"align": 180, "validation": 60, "test": 60}
+
+
+def test_modules_are_split_by_file(tmp_path, monkeypatch):
+    folder = tmp_path / "held_package"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    for i in range(40):
+        (folder / f"m{i}.py").write_text(
+            f'"""Words of {i}."""\ndef f():\n    """More words of {i}."""\n'
+        )
+    monkeypatch.syspath_prepend(tmp_path)
+    source = {
+        "kind": "python-docs",
+        "packages": ["held_package"],
+        "min_characters": 5,
+        "held_out_share": 0.8,
+    }
+    config = build({"name": "held", "modules": ["held_package"]}, source=source)
+    check_targets(config)
+    table, _ = read_target(config.targets[0], config)
+    by_file: dict[str, set[str]] = {}
+    for row in table.to_pylist():
+        by_file.setdefault(row["doc_id"].partition(":")[0], set()).add(row["split"])
+    assert 25 <= len(by_file) <= 39
+    assert all(len(found) == 1 for found in by_file.values())
+    assert set.union(*by_file.values()) == {"align", "validation", "test"}
+    nothing = build(
+        {"name": "held", "modules": ["held_package"]}, source=source | {"held_out_share": 0.0}
+    )
+    with pytest.raises(UserError, match=r"raise source\.held_out_share"):
+        read_target(nothing.targets[0], nothing)
+
+
+def test_requests_that_cannot_be_met_are_refused_before_work_starts(tmp_path):
+    write(tmp_path / "sets" / "space" / "a.jsonl", 3, "x")
+    space = {"name": "space", "path": tmp_path / "sets"}
+    check_targets(build(space))
+    with pytest.raises(UserError, match="targets: space named more than once"):
+        check_targets(build(space, targets_below=tmp_path / "sets"))
+    with pytest.raises(UserError, match="not a folder"):
+        check_targets(build(targets_below=tmp_path / "gone"))
+    with pytest.raises(UserError, match=r"target space: path .* does not exist"):
+        check_targets(build({"name": "space", "path": tmp_path / "gone"}))
+    with pytest.raises(UserError, match='of kind "python-docs" only'):
+        check_targets(build({"name": "stats", "modules": ["scipy.stats"]}))
+    with pytest.raises(UserError, match="no_such_package is not an installed package"):
+        check_targets(
+            build(
+                {"name": "stats", "modules": ["no_such_package.x"]}, source={"kind": "python-docs"}
+            )
+        )
+
+
+def test_files_can_be_parquet_or_lie_elsewhere(tmp_path):
+    write(tmp_path / "a.jsonl", 3, "j")
+    pq.write_table(
+        pa.table({"id": [f"p-{i}" for i in range(40)], "text": [f"text {i}" for i in range(40)]}),
+        tmp_path / "b.parquet",
+    )
+    table, _ = read(tmp_path)
+    assert table["doc_id"].to_pylist() == [f"j-{i}" for i in range(3)] + [
+        f"p-{i}" for i in range(40)
+    ]
+    elsewhere = UPath(f"memory://{tmp_path.name}/sets/space")
+    for name in ("a.jsonl", "b.parquet"):
+        (elsewhere / name).write_bytes((tmp_path / name).read_bytes())
+    config = build(targets_below=elsewhere.parent)
+    check_targets(config)
+    (target,) = config.all_targets()
+    assert target.name == "space"
+    assert read_target(target, config)[0].equals(table)
+
+
+def test_columns_can_have_other_names_and_a_wrong_one_is_refused(tmp_path):
+    pq.write_table(pa.table({"question": [f"why {i}" for i in range(20)]}), tmp_path / "a.parquet")
+    config = build({"name": "space", "path": tmp_path, "columns": {"text": "question"}})
+    check_targets(config)
+    assert read_target(config.targets[0], config)[0].num_rows == 20
+    with pytest.raises(
+        UserError, match=r'target space: columns\.text: .* has no column "text"; it has question'
+    ):
+        check_targets(build({"name": "space", "path": tmp_path}))
+
+
+def test_a_data_set_is_divided_in_three_and_read_as_far_as_asked(tmp_path):
+    write(tmp_path / "set" / "a.jsonl", 300, "x")
+    dataset = {"name": str(tmp_path / "set")}
+    config = build(
+        {"name": "space", "dataset": dataset},
+        {"name": "less", "dataset": dataset, "max_documents": 50},
+    )
+    check_targets(config)
+    whole, less = (read_target(target, config)[0] for target in config.targets)
+    assert set(splits(whole)) == {"align", "validation", "test"}
+    assert (whole.num_rows, less.equals(whole.slice(0, 50))) == (300, True)
+    with pytest.raises(
+        UserError, match=r"target space: dataset\.columns\.text: .* has no column \"body\""
+    ):
+        check_targets(build({"name": "space", "dataset": {**dataset, "columns": {"text": "body"}}}))
+    with pytest.raises(UserError, match=r"target space: dataset\.name .*gone"):
+        check_targets(build({"name": "space", "dataset": {"name": str(tmp_path / "gone")}}))
+
+
+def test_a_target_has_one_origin_and_no_field_without_effect():
+    for target, sentence in (
+        ({}, "give one of path"),
+        ({"path": "a", "modules": ["b"]}, "give one of path"),
+        ({"dataset": {"name": "a"}, "columns": {"text": "b"}}, "as dataset.columns"),
+        ({"path": "a", "max_documents": 3}, "max_documents is for a dataset"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            Target(name="space", **target)

@@ -1,0 +1,321 @@
+import gzip
+import os
+
+import numpy as np
+import pytest
+from upath import UPath
+
+from data_catalog.errors import UserError
+from pipeline.config import Build, Text
+from pipeline.planning import heads
+from pipeline.planning.heads import read_head
+from pipeline.source import text
+from pipeline.source.documents import Document, Fault
+from pipeline.source.stage import plan, read_shard
+from pipeline.source.targets import check_targets, read_target
+
+PARAGRAPH = "One sentence. Another one,\nwhich goes on.\n\n"  # 43 characters
+
+
+@pytest.fixture(params=["here", "elsewhere"])
+def root(request, tmp_path):
+    yield tmp_path / "texts" if request.param == "here" else UPath(f"memory://{tmp_path.name}")
+    if request.param == "elsewhere":
+        UPath(f"memory://{tmp_path.name}").fs.store.clear()
+
+
+def write(path, data="text"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def read(root, **settings):
+    source = Text(kind="text", path=str(root), **settings)
+    return [
+        record
+        for shard in text.plan(source)
+        for record in text.read(shard, source.piece_characters)
+    ]
+
+
+def cut(blocks, most):
+    return list(text.pieces(blocks, "a.txt", most))
+
+
+def test_a_file_is_a_document_named_by_its_path_from_the_folder_it_is_in(root):
+    write(root / "b.md", "\ufeffIn no folder\r\nat all\n")
+    write(root / "a" / "deep" / "c.txt", "\n  indented\n\n")
+    write(root / "a" / "D.TXT.gz", gzip.compress("packed é\n".encode()))
+    write(root / "a" / "other.csv", "no text")
+    write(root / ".git" / "hidden.txt", "hidden")
+    assert read(root) == [
+        Document("a/D.TXT.gz", "packed é", source="a"),
+        Document("a/deep/c.txt", "  indented", source="a"),
+        Document("b.md", "In no folder\nat all", source="b"),
+    ]
+
+
+def test_a_single_file_and_other_endings(tmp_path):
+    write(tmp_path / "a" / "notes.log", "a log")
+    assert read(tmp_path / "a" / "notes.log", suffixes=[".log"]) == [
+        Document("notes.log", "a log", source="notes")
+    ]
+    (tmp_path / "link.log").symlink_to(tmp_path / "a" / "notes.log")  # named, so it is meant
+    assert [record.text for record in read(tmp_path / "link.log", suffixes=[".log"])] == ["a log"]
+
+
+@pytest.mark.parametrize("block", [1, 7, 10_000])
+def test_a_long_file_is_cut_at_the_ends_of_paragraphs_wherever_blocks_end(monkeypatch, root, block):
+    monkeypatch.setattr(text, "_BLOCK_BYTES", block)
+    write(root / "book.txt", PARAGRAPH * 100)
+    found = read(root, piece_characters=500)
+    assert [record.doc_id for record in found] == [
+        "book.txt",
+        *(f"book.txt#{i}" for i in range(2, len(found) + 1)),
+    ]
+    assert "\n\n".join(record.text for record in found) + "\n\n" == PARAGRAPH * 100
+    assert {len(record.text) for record in found[:-2]} == {11 * 43 - 2}
+    assert min(len(record.text) for record in found) > 100  # no crumb at the end
+
+
+def test_without_paragraphs_it_is_cut_after_a_sentence_then_a_line_then_a_word():
+    assert (
+        cut(["aaa. bbb\nccc ddd eee fff ggg"], 10)[0] == "aaa. bbb"
+    )  # a sentence ends before the middle of the first piece
+    assert cut(["aaa bbb. c\nccc ddd eee fff ggg"], 10)[0] == "aaa bbb."
+    assert cut(["aaa bb\nc ccc ddd eee fff ggg"], 10)[0] == "aaa bb"
+    assert cut(["aaa bb c ccc ddd eee fff ggg"], 10)[0] == "aaa bb c"
+    assert cut(["一二三四五。六七八九十" * 4], 10)[0] == "一二三四五。"
+
+
+def test_the_last_pieces_share_what_is_left():
+    assert [len(piece) for piece in cut(["a " * 60], 100)] == [73, 45]
+
+
+@pytest.mark.parametrize("size", [1, 10, 1000])
+def test_a_stretch_without_white_space_is_left_out_and_told(size):
+    whole = "before " + "x" * 95 + " after"
+    found = cut([whole[i : i + size] for i in range(0, len(whole), size)], 20)
+    assert [found[0], found[2]] == ["before", "after"]
+    assert (found[1].reason, found[1].row, found[1].characters) == ("no_white_space", 1, 95)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason", "detail"),
+    [
+        (b"", "empty_file", "no bytes"),
+        (b" \n\n\t", "empty_text", "white space"),
+        ("schön".encode("latin-1"), "bad_utf8", "byte 3: "),
+        (b"\xef\xbb\xbfab\xff", "bad_utf8", "byte 5: invalid start byte; save the file as UTF-8"),
+        (b"abc\xe2\x82", "bad_utf8", "byte 3: unexpected end"),
+        ("a text".encode("utf-16"), "bad_utf8", "byte 0: "),
+        (b"\x7fELF\0\0", "not_text", "byte 4 is NUL"),
+        ("ab".encode("utf-16-le"), "not_text", "byte 1 is NUL"),
+    ],
+)
+def test_what_is_not_utf_8_is_a_fault_that_says_where(root, data, reason, detail):
+    write(root / "a.txt", data)
+    write(root / "b.txt", "sound")
+    [fault, sound] = read(root)
+    assert (fault.file, fault.row, fault.reason, sound.text) == ("a.txt", None, reason, "sound")
+    assert detail in fault.detail
+
+
+@pytest.mark.parametrize("block", [1, 10_000])
+def test_whole_pieces_before_a_fault_are_kept(monkeypatch, tmp_path, block):
+    monkeypatch.setattr(text, "_BLOCK_BYTES", block)
+    good = PARAGRAPH * 100
+    write(tmp_path / "a.txt", good.encode() + b"\xff" + good.encode())
+    found = read(tmp_path, piece_characters=500)
+    assert good.startswith("\n\n".join(record.text for record in found[:-1]))
+    assert len(found) > 5
+    assert found[-1].detail.startswith("byte 4300: ")
+
+
+def test_a_damaged_gzip_file_is_a_fault(root):
+    packed = gzip.compress(os.urandom(3000).hex().encode())
+    write(root / "cut.txt.gz", packed[:2000])
+    write(root / "wrong.txt.gz", b"plain")
+    assert [record.reason for record in read(root)] == ["truncated_gzip", "bad_gzip"]
+
+
+def test_links_out_of_the_folder_in_circles_and_to_nowhere_are_faults(tmp_path):
+    write(tmp_path / "secret.txt", "secret")
+    root = tmp_path / "root"
+    write(root / "a.txt", "a")
+    (root / "inside.txt").symlink_to("a.txt")
+    (root / "circle.txt").symlink_to("circle.txt")
+    (root / "nowhere.txt").symlink_to("gone")
+    (root / "secret.txt").symlink_to(tmp_path / "secret.txt")
+    (root / "up").symlink_to(tmp_path)
+    os.mkfifo(root / "pipe.txt")
+    found = {
+        record.doc_id if isinstance(record, Document) else record.file: record
+        for record in read(root)
+    }
+    assert {name: record.reason for name, record in found.items() if isinstance(record, Fault)} == {
+        "circle.txt": "unreadable_file",
+        "nowhere.txt": "unreadable_file",
+        "secret.txt": "outside_folder",
+    }
+    assert set(found) - {"circle.txt", "nowhere.txt", "secret.txt"} == {"a.txt", "inside.txt"}
+
+
+def test_files_and_folders_that_may_not_be_read(tmp_path, caplog):
+    write(tmp_path / "a.txt", "a")
+    write(tmp_path / "shut.txt", "b")
+    write(tmp_path / "closed" / "c.txt", "c")
+    (tmp_path / "shut.txt").chmod(0)
+    (tmp_path / "closed").chmod(0)
+    if os.access(tmp_path / "shut.txt", os.R_OK):
+        pytest.skip("this user may read everything")
+    found = read(tmp_path)
+    (tmp_path / "closed").chmod(0o700)
+    assert (found[0].text, found[1].reason) == ("a", "unreadable_file")
+    assert "closed cannot be read (Permission denied)" in caplog.text
+
+
+def test_memory_stays_bounded_by_pieces_and_blocks(tmp_path):
+    import tracemalloc
+
+    with gzip.open(tmp_path / "bomb.txt.gz", "wb", compresslevel=1) as file:
+        for _ in range(40):
+            file.write(b"x" * 2**20)
+    tracemalloc.start()
+    [fault] = read(tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    tracemalloc.stop()
+    assert fault.characters == 40 * 2**20
+
+
+def test_small_files_share_shards_and_a_new_one_changes_only_its_own(tmp_path):
+    for i in range(1_500):
+        write(tmp_path / f"{i:05}.txt", f"text {i}")
+    source = Text(kind="text", path=tmp_path)
+    before = {shard.name: shard.identity() for shard in text.plan(source)}
+    assert 2 < len(before) < 20
+    assert [file["path"] for shard in before.values() for file in shard["inputs"]] == [
+        f"{i:05}.txt" for i in range(1_500)
+    ]
+    write(tmp_path / "00700b.txt", "new")
+    after = {shard.name: shard.identity() for shard in text.plan(source)}
+    assert sum(before.get(name) != identity for name, identity in after.items()) == 1
+
+
+def test_large_files_end_a_shard(monkeypatch, tmp_path):
+    monkeypatch.setattr(text, "SHARD_BYTES", 100)
+    for i in range(5):
+        write(tmp_path / f"{i}.txt", "x" * 60)
+    assert max(len(shard.inputs) for shard in text.plan(Text(kind="text", path=tmp_path))) == 2
+
+
+def test_a_folder_without_text_is_refused(tmp_path):
+    write(tmp_path / "a.csv")
+    with pytest.raises(UserError, match=r"source.path .*: holds no file named \*\.txt or"):
+        text.plan(Text(kind="text", path=tmp_path))
+    write(tmp_path / ".hidden" / "a.txt")
+    with pytest.raises(UserError, match="all its 1 text files are hidden"):
+        text.plan(Text(kind="text", path=tmp_path))
+    with pytest.raises(UserError, match="does not exist"):
+        text.plan(Text(kind="text", path=tmp_path / "gone"))
+
+
+def build(root, *targets, **source):
+    return Build.model_validate(
+        {"out": "out", "source": {"kind": "text", "path": str(root), **source}, "targets": targets}
+    )
+
+
+def test_a_target_inside_the_corpus_is_left_out_of_it(root):
+    for name in ("a/1", "a/2", "mine/1", "mine/2"):
+        write(root / f"{name}.txt", name)
+    config = build(root, {"name": "mine", "path": str(root / "mine")})
+    check_targets(config)
+    [shard] = plan(config)
+    assert [file.path for file in shard.inputs] == ["a/1.txt", "a/2.txt"]
+    with pytest.raises(UserError, match="all its 4 files belong to targets"):
+        plan(build(root, {"name": "mine", "path": str(root)}))
+
+
+def splits(path, **source):
+    config = build("x", {"name": "t", "path": str(path)}, **source)
+    table, _ = read_target(config.targets[0], config)
+    return {row["doc_id"]: row["split"] for row in table.to_pylist()}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [(1, (1, 0, 0)), (2, (1, 1, 0)), (3, (1, 1, 1)), (5, (3, 1, 1)), (100, (60, 20, 20))],
+)
+def test_targets_of_text_are_split_by_file_as_evenly_as_can_be(tmp_path, files, expected):
+    for i in range(files):
+        write(tmp_path / f"{i}.txt", f"text {i}")
+    found = list(splits(tmp_path).values())
+    assert tuple(found.count(name) for name in ("align", "validation", "test")) == expected
+
+
+def test_pieces_of_a_file_share_a_split_unless_there_are_fewer_than_three_files(tmp_path):
+    for name in "abcde":
+        write(tmp_path / "many" / f"{name}.txt", PARAGRAPH * 100)
+    found = splits(tmp_path / "many", piece_characters=500)
+    assert len(found) > 40
+    assert len({(doc_id.partition("#")[0], split) for doc_id, split in found.items()}) == 5
+    lone = list(splits(tmp_path / "many" / "a.txt", piece_characters=500).values())
+    assert {name: lone.count(name) for name in set(lone)} == {
+        "align": 6,
+        "validation": 2,
+        "test": 2,
+    }
+
+
+def test_what_is_called_test_is_the_test_split(tmp_path):
+    for name in ("test/a", "test/b", "sub/test", "testimony", *map(str, range(9))):
+        write(tmp_path / f"{name}.txt", name)
+    found = splits(tmp_path)
+    assert {doc_id for doc_id, split in found.items() if split == "test"} == {
+        "test/a.txt",
+        "test/b.txt",
+        "sub/test.txt",
+    }
+    assert list(found.values()).count("validation") == 2
+
+
+def test_text_beside_json_lines_is_not_the_target(tmp_path):
+    write(tmp_path / "README.md", "about")
+    write(tmp_path / "a.jsonl", '{"id": "one", "text": "x"}\n')
+    assert set(splits(tmp_path)) == {"one"}
+
+
+def test_a_shard_has_an_account_and_other_pieces_are_another_part(tmp_path):
+    write(tmp_path / "in" / "a.txt", PARAGRAPH * 30)
+    write(tmp_path / "in" / "b.txt", b"\xff")
+    prints = set()
+    for most in (500, 1000):
+        config = build(tmp_path / "in", piece_characters=most)
+        [shard] = plan(config)
+        part = read_shard(shard, tmp_path / "out", config)
+        prints.add(part.fingerprint)
+    assert (
+        part.account.read.rows,
+        part.account.kept.rows,
+        part.account.failed["bad_utf8"].rows,
+    ) == (3, 2, 1)
+    assert len(prints) == 2
+
+
+@pytest.mark.parametrize("ending", ["txt", "txt.gz"])
+def test_a_head_says_how_many_pieces_a_shard_has(monkeypatch, root, ending):
+    monkeypatch.setattr(heads, "HEAD_BYTES", 3_000)
+    words = np.random.Generator(np.random.Philox(key=1)).integers(0, 10**6, 4_000)
+    for i in range(4):
+        whole = " ".join(map(str, words[1_000 * i : 1_000 * (i + 1)])).encode()
+        write(root / f"{i}.{ending}", gzip.compress(whole) if ending.endswith("gz") else whole)
+    config = build(root, piece_characters=500)
+    [shard] = plan(config)
+    pieces = sum(isinstance(record, Document) for record in text.read(shard, 500))
+    found = read_head(shard, config)
+    assert 0 < found.share < 1
+    assert found.records == pytest.approx(pieces, rel=0.25)
+    monkeypatch.setattr(heads, "HEAD_BYTES", 10**6)
+    found = read_head(shard, config)
+    assert (found.records, found.share, len(found.texts)) == (pieces, 1.0, pieces)

@@ -1,0 +1,58 @@
+import pytest
+
+from data_catalog.errors import AccountingError, UserError
+from data_catalog.format.accounts import Account, Tally
+from pipeline.parts import make_part, read_part, sole_builder
+
+ONE = Account(read=Tally(rows=1), kept=Tally(rows=1))
+
+
+def writer(text, account=ONE):
+    def make(folder):
+        (folder / "result").write_text(text)
+        return account
+
+    return make
+
+
+def test_a_part_is_made_once_for_a_fingerprint(tmp_path):
+    folder = tmp_path / "stage" / "a"
+    first = make_part(folder, "f1", writer("one"))
+    again = make_part(folder, "f1", writer("two"))
+    assert (again, (folder / "result").read_text(), first.name) == (first, "one", "a")
+    make_part(folder, "f2", writer("three"))
+    assert (folder / "result").read_text() == "three"
+
+
+def test_files_without_a_sidecar_are_not_done(tmp_path):
+    make_part(tmp_path / "a", "f1", writer("one"))
+    (tmp_path / "a" / "part.json").unlink()
+    assert read_part(tmp_path / "a") is None
+    make_part(tmp_path / "a", "f1", writer("two"))
+    assert (tmp_path / "a" / "result").read_text() == "two"
+
+
+def test_a_failing_part_leaves_the_last_good_one(tmp_path):
+    make_part(tmp_path / "a", "f1", writer("one"))
+    with pytest.raises(AccountingError, match="read"):
+        make_part(
+            tmp_path / "a", "f2", writer("two", Account(read=Tally(rows=2), kept=Tally(rows=1)))
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a" / "result").read_text() == "one"
+
+
+def test_one_build_at_a_time_clears_what_a_killed_one_began(tmp_path):
+    begun = tmp_path / "work" / "embed" / ".a.123.tmp"
+    begun.mkdir(parents=True)
+    make_part(tmp_path / "work" / "embed" / "b", "f1", writer("one"))
+    with sole_builder(tmp_path / "work"):
+        assert not begun.exists()
+        assert read_part(tmp_path / "work" / "embed" / "b") is not None
+        with (
+            pytest.raises(UserError, match="another build is at work"),
+            sole_builder(tmp_path / "work"),
+        ):
+            pass
+    with sole_builder(tmp_path / "work"):
+        pass

@@ -1,0 +1,60 @@
+"""The first stages on the real 34,631-document sample, where it lies beside the checkout."""
+
+import pytest
+
+from data_catalog.format.accounts import total
+from data_catalog.settings import parse
+from pipeline.config import Build
+from pipeline.dedup.stage import dedup
+from pipeline.quality.stage import judge_part
+from pipeline.source.stage import plan, read_shard
+from tests.helpers.repository import CORPUS
+
+pytestmark = pytest.mark.skipif(
+    not (CORPUS / "documents").is_dir(), reason="the sample corpus is not beside this checkout"
+)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sample")
+    config = configured(folder)
+    return [read_shard(shard, folder / shard.name, config) for shard in plan(config)]
+
+
+def configured(folder, **settings):
+    return parse(
+        Build,
+        {"out": str(folder), "source": {"kind": "rpv2", "path": str(CORPUS)}, **settings},
+        "test",
+    )
+
+
+def test_every_record_is_read(sources):
+    account = total(part.account for part in sources)
+    assert (len(sources), account.read.rows, account.read.characters, account.failed) == (
+        18,
+        34_631,
+        98_483_899,
+        {},
+    )
+
+
+@pytest.mark.parametrize("tiers", [["shipped"], ["digest"], ["shipped", "digest"]])
+def test_the_planted_exact_copies_go_and_nothing_else(sources, tmp_path, tiers):
+    config = configured(tmp_path, dedup={"tiers": tiers})
+    judged = [judge_part(part, tmp_path / "quality" / part.name, config) for part in sources]
+    account = dedup(sources, judged, (), tmp_path / "dedup", config).account
+    assert sum(tally.rows for tally in account.dropped.values()) == 340
+
+
+def test_the_presets_keep_what_they_kept(sources, tmp_path):
+    for preset, kept in (
+        ("gopher", 16_964),
+        ("together", 31_782),
+        ("c4", 30_521),
+        ("lucie", 19_420),
+    ):
+        config = configured(tmp_path, quality={"preset": preset})
+        judged = [judge_part(part, tmp_path / preset / part.name, config) for part in sources]
+        assert total(part.account for part in judged).kept.rows == kept

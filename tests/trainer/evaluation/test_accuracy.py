@@ -1,0 +1,120 @@
+"""The harness on local task files, against our own likelihoods."""
+
+import json
+import shutil
+import socket
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from data_catalog import UserError
+from data_catalog.format.tokens import open_target
+from tests.helpers.tiny_catalog import write_tiny_catalog
+from tests.helpers.tiny_models import tiny_engine
+from tests.helpers.tiny_questions import add_quiz
+from tests.helpers.tiny_training import tiny_config
+from trainer.config import Model
+from trainer.evaluation.accuracy import accuracy, evaluate_run
+from trainer.evaluation.objectives import open_objective
+from trainer.evaluation.task_files import read_tasks, write_task
+from trainer.evaluation.tokenizer import open_tokenizer
+from trainer.model.model import build_model
+from trainer.sampling.batches import Pool
+
+LENGTH = 64  # tokens; some questions have more
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return add_quiz(write_tiny_catalog(tmp_path_factory.mktemp("catalog")), splits=(3, 40, 5))
+
+
+@pytest.fixture(scope="module")
+def model(catalog: Path) -> PreTrainedModel:
+    """One whose likelihoods are far from uniform."""
+    model = build_model(
+        Model(hidden_size=32, layers=2, heads=2),
+        open_tokenizer(catalog).get_vocab_size(),
+        0,
+        LENGTH,
+        seed=3,
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4.0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def run(catalog: Path, model: PreTrainedModel) -> Path:
+    """As much of a finished run's folder as is read."""
+    run = catalog / "run"
+    shutil.copytree(catalog / "tokenizer", run / "model")
+    model.save_pretrained(run / "model")
+    (run / "config.json").write_text(
+        json.dumps({"config": {"catalog": str(catalog), "mixture": {"answer_after": "\nAnswer:"}}})
+    )
+    return run
+
+
+def test_the_harness_agrees_with_our_own_likelihoods(
+    catalog: Path, model: PreTrainedModel, run: Path, tmp_path: Path
+) -> None:
+    sections = {
+        "training": {"sequence_tokens": LENGTH},
+        "evaluation": {"sequences": 1000},
+        "mixture": {"objective": "choices"},
+    }
+    config = tiny_config(catalog, tmp_path, **sections, target="quiz")
+    ours = open_objective(
+        config, Pool(open_target(catalog, "quiz", "align", 0), LENGTH, "align"), 0
+    ).evaluate(tiny_engine(model))[0]
+    name = write_task(catalog, "quiz", "validation", tmp_path)
+    theirs = accuracy(run / "model", read_tasks(tmp_path, [name]), device="cpu", batch_sequences=7)[
+        "tasks"
+    ][name]
+    assert theirs["questions"] == ours.sequences == 40
+    assert theirs["acc"] == pytest.approx(ours.accuracy)
+    assert theirs["acc_stderr"] == pytest.approx(ours.accuracy_error)
+    assert theirs["acc_bytes"] == pytest.approx(ours.accuracy_normalised)
+    assert len({0.0, 1.0, theirs["acc"], theirs["acc_bytes"]}) == 4  # it can be told apart
+    assert theirs["chance"] == pytest.approx((14 * 1 / 2 + 13 * 1 / 3 + 13 * 1 / 4) / 40, abs=0.01)
+
+
+def test_accuracy_of_a_run_without_a_network(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError("a connection is tried")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    torch.rand(1)
+    state = torch.get_rng_state()
+    found = evaluate_run(run, ["quiz"], ["quiz_test"], run / "tasks", limit=4, device="cpu")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert json.loads((run / "accuracy.json").read_text()) == found
+    assert found["tasks"].keys() == {"quiz_test"}
+    assert found["tasks"]["quiz_test"].keys() == {
+        "questions",
+        "chance",
+        "acc",
+        "acc_stderr",
+        "acc_bytes",
+        "acc_bytes_stderr",
+        "left_out",
+    }
+    assert found["tasks"]["quiz_test"]["questions"] == 4
+    assert found["versions"]["lm_eval"]
+
+
+def test_what_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no model"):
+        evaluate_run(tmp_path, ["quiz"])
+    with pytest.raises(UserError, match="name a target"):
+        evaluate_run(run)
+    with pytest.raises(UserError, match="name the folder of its file too"):
+        evaluate_run(run, tasks=["colours"])
+    with pytest.raises(UserError, match="target spe: none of the 6 documents"):
+        evaluate_run(run, ["spe"])

@@ -1,0 +1,68 @@
+"""Every mixer's basis, on the tiny catalog."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_catalog import UserError
+from data_catalog.format.distributions import Basis
+from tests.helpers.tiny_catalog import LEVELS, write_tiny_catalog
+from trainer.config import Mixture
+from trainer.sampling.basis import build_basis
+
+SEQUENCES = np.array([4, 2, 2, 8, 1, 3, 0, 0])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_catalog(tmp_path_factory.mktemp("catalog"))
+
+
+def basis(root: Path, **settings: object) -> Basis:
+    return build_basis(root, LEVELS, Mixture.model_validate(settings), "spe", SEQUENCES)
+
+
+def test_static_mixers_have_one_row(root: Path) -> None:
+    uniform = basis(root, mixer="uniform")
+    assert uniform.names == ("uniform",)
+    np.testing.assert_allclose(
+        uniform.matrix, [np.array([1, 1, 1, 1, 1, 1, 0, 0]) / 6]
+    )  # leaves without sequences cannot be drawn
+    assert basis(root, mixer="importance").matrix.tolist() == [[0, 0, 1, 0, 0, 0, 0, 0]]
+    assert basis(root, mixer="natural").names == ("natural",)
+
+
+def test_importance_at_a_coarse_level_is_uniform_inside_the_domain(root: Path) -> None:
+    np.testing.assert_allclose(
+        basis(root, mixer="importance", level=2).matrix,
+        [[4 / 16, 2 / 16, 2 / 16, 8 / 16, 0, 0, 0, 0]],
+    )
+
+
+def test_dga_takes_all_distributions_of_its_kind_and_the_plain_ones(root: Path) -> None:
+    found = basis(root)
+    assert found.names == ("other", "spe", "natural", "uniform")
+    np.testing.assert_allclose(found.matrix.sum(axis=1), 1)
+    assert (found.matrix[:, 6:] == 0).all()
+    assert basis(root, names=("spe", "uniform")).names == ("spe", "uniform")
+    assert basis(root, kind="distance").matrix[1, 0] > 0
+
+
+def test_domains_with_identity_rows_equal_distributions_with_identity_rows(root: Path) -> None:
+    domains = basis(root, basis="domains")
+    assert domains.names == ("0", "1", "2", "3", "4", "5")
+    assert domains.matrix.tolist() == np.eye(8)[:6].tolist()
+    coarse = basis(root, basis="domains", level=2)
+    np.testing.assert_allclose(
+        coarse.matrix, [[0.25, 0.125, 0.125, 0.5, 0, 0, 0, 0], [0, 0, 0, 0, 0.25, 0.75, 0, 0]]
+    )
+
+
+def test_unknown_names_and_levels_are_refused(root: Path) -> None:
+    with pytest.raises(UserError, match="nosuch"):
+        basis(root, names=("nosuch",))
+    with pytest.raises(UserError, match="level 4"):
+        basis(root, level=4)
+    with pytest.raises(UserError, match="given twice"):
+        basis(root, names=("spe", "spe"))

@@ -1,0 +1,221 @@
+"""Batches from the token store."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_catalog import UserError
+from data_catalog.format.tokens import TokenStore, open_tokens
+from tests.helpers.tiny_catalog import LEVELS, WORDS, write_tiny_catalog
+from trainer.sampling.batches import Batch, Pool, stage_batches
+from trainer.sampling.permutation import generator
+from trainer.sampling.plan import StagePlan, draw_stage
+
+# leaf 0: tokens 10..17 (8), leaf 1: none, leaf 2: 20..22 (3)
+STORE = TokenStore(
+    {0: np.array([10, 11, 12, 13, 14, 15, 16, 17, 20, 21, 22])},
+    np.zeros(3, np.int64),
+    np.array([0, 8, 8]),
+    np.array([8, 0, 3]),
+    pad=99,
+)
+POOL = Pool(STORE, 3, "test")
+
+
+def test_sequences_of_a_leaf_cover_its_stream() -> None:
+    assert POOL.sequences.tolist() == [3, 0, 1]
+    batch = POOL.read(np.array([0, 0, 0, 2]), np.array([0, 1, 2, 0]))
+    assert batch.inputs.tolist() == [[10, 11, 12], [13, 14, 15], [16, 99, 99], [20, 21, 99]]
+    assert batch.labels.tolist() == [[11, 12, 13], [14, 15, 16], [17, -100, -100], [21, 22, -100]]
+    assert batch.total == 9 == int((batch.labels != -100).sum())
+
+
+def test_the_divisor_of_a_part_counts_the_whole_batch() -> None:
+    batch = POOL.read(np.array([0, 0, 0, 2]), np.array([0, 1, 2, 0]), slice(2, 4))
+    assert batch.inputs.tolist() == [[16, 99, 99], [20, 21, 99]]
+    assert batch.total == 9
+
+
+def test_numbers_run_through_all_leaves_with_sequences() -> None:
+    leaves, rows = POOL.locate(np.arange(4))
+    assert leaves.tolist() == [0, 0, 0, 2]
+    assert rows.tolist() == [0, 1, 2, 0]
+
+
+def test_the_walk_visits_every_sequence_once_an_epoch_wherever_it_is_entered() -> None:
+    leaves, rows = POOL.in_order(0, "walk", 0, 12)
+    for epoch in range(3):
+        part = slice(4 * epoch, 4 * epoch + 4)
+        assert sorted(zip(leaves[part].tolist(), rows[part].tolist(), strict=True)) == [
+            (0, 0),
+            (0, 1),
+            (0, 2),
+            (2, 0),
+        ]
+    assert [a[5:9].tolist() for a in (leaves, rows)] == [
+        a.tolist() for a in POOL.in_order(0, "walk", 5, 4)
+    ]
+
+
+def test_draws_follow_the_weights() -> None:
+    leaves, rows = POOL.draw(np.array([0.25, 0.0, 0.75]), 4000, generator(0, "draws"))
+    assert set(leaves.tolist()) == {0, 2}
+    assert abs((leaves == 2).mean() - 0.75) < 0.03  # standard error 0.007
+    np.testing.assert_allclose(
+        np.bincount(rows[leaves == 0]) / (leaves == 0).sum(), 1 / 3, atol=0.06
+    )
+
+
+def test_an_empty_pool_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match="the align split: holds no sequence"):
+        Pool(
+            TokenStore({0: np.array([5])}, np.zeros(1, np.int64), np.array([0]), np.array([1]), 0),
+            4,
+            "the align split",
+        )
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_the_parts_of_all_ranks_are_the_global_batch(world: int) -> None:
+    plan = draw_stage(
+        0, np.array([0.5, 0.0, 0.5]), POOL.sequences, np.zeros(3, np.int64), draws=15, seed=0
+    )
+    ranks = [
+        list(stage_batches(POOL, plan, range(1, 3), batch_sequences=5, rank=rank, world=world))
+        for rank in range(world)
+    ]
+    whole = POOL.read(plan.leaves[5:10], plan.rows[5:10])
+    assert [row for batches in ranks for row in batches[0].inputs.tolist()] == whole.inputs.tolist()
+    assert {batches[0].total for batches in ranks} == {whole.total}
+    assert [len(batches) for batches in ranks] == [2] * world
+
+
+@pytest.mark.parametrize(("workers", "ahead"), [(1, 1), (1, 7), (3, 1), (3, 4), (8, 50)])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_the_stream_depends_on_no_thread(workers: int, ahead: int, world: int) -> None:
+    plan = draw_stage(
+        0, np.array([0.5, 0.0, 0.5]), POOL.sequences, np.zeros(3, np.int64), draws=60, seed=0
+    )
+    whole = POOL.read(plan.leaves, plan.rows).inputs.tolist()
+    for first in (0, 4):  # from the beginning, and resumed in the middle
+        ranks = [
+            list(
+                stage_batches(
+                    POOL,
+                    plan,
+                    range(first, 12),
+                    batch_sequences=5,
+                    rank=rank,
+                    world=world,
+                    workers=workers,
+                    ahead=ahead,
+                )
+            )
+            for rank in range(world)
+        ]
+        rows = [
+            row
+            for step in zip(*ranks, strict=True)
+            for batch in step
+            for row in batch.inputs.tolist()
+        ]
+        assert rows == whole[5 * first :]
+
+
+def test_a_reader_that_fails_ends_the_stream() -> None:
+    plan = StagePlan(
+        0, np.array([0, 0, 1, 0]), np.array([0, 1, 0, 2]), np.zeros(4, np.int64), np.ones(3), 0.0
+    )
+    batches = stage_batches(
+        POOL, plan, range(4), batch_sequences=1, rank=0, world=1, workers=2, ahead=4
+    )
+    assert [next(batches).inputs.tolist(), next(batches).inputs.tolist()] == [
+        [[10, 11, 12]],
+        [[13, 14, 15]],
+    ]
+    with pytest.raises(IndexError, match="fewer sequences"):
+        next(batches)
+
+
+def test_no_more_is_read_ahead_than_was_asked_for() -> None:
+    read: list[int] = []
+
+    class Counting(Pool):
+        def read(self, leaves: np.ndarray, rows: np.ndarray, part: slice = slice(None)) -> Batch:
+            read.append(len(leaves))
+            return super().read(leaves, rows, part)
+
+    plan = draw_stage(
+        0, np.array([0.5, 0.0, 0.5]), POOL.sequences, np.zeros(3, np.int64), draws=60, seed=0
+    )
+    batches = stage_batches(
+        Counting(STORE, 3, "test"), plan, range(12), batch_sequences=5, rank=0, world=1, ahead=3
+    )
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    assert len(read) == 1 + 3
+
+
+LONG = Pool(
+    TokenStore(
+        {0: np.arange(200)}, np.zeros(2, np.int64), np.array([0, 101]), np.array([101, 61]), 0
+    ),
+    4,
+    "long",
+)
+SCARCE = Pool(LONG.store, 4, "scarce", available=np.array([5, 15]), seed=3)
+
+
+def firsts(pool: Pool, leaves: np.ndarray, rows: np.ndarray) -> list[int]:
+    """The first token of each sequence: it tells which one of the store it is."""
+    return pool.read(leaves, rows).inputs[:, 0].tolist()
+
+
+def test_a_scarce_leaf_shows_the_same_few_sequences_to_whoever_draws() -> None:
+    assert LONG.sequences.tolist() == [25, 15]
+    kept = {*firsts(SCARCE, np.zeros(5, int), np.arange(5))}
+    assert len(kept) == 5
+    assert kept != {*firsts(LONG, np.zeros(5, int), np.arange(5))}
+    assert firsts(SCARCE, np.ones(15, int), np.arange(15)) == firsts(
+        LONG, np.ones(15, int), np.arange(15)
+    )
+    leaves, rows = SCARCE.draw(np.array([1.0, 0.0]), 200, generator(0, "draws"))
+    assert {*firsts(SCARCE, leaves, rows)} == kept
+    leaves, rows = SCARCE.in_order(0, "walk", 0, 20)
+    assert {*firsts(SCARCE, leaves[leaves == 0], rows[leaves == 0])} == kept
+    plan = draw_stage(
+        0, np.array([1.0, 0.0]), SCARCE.sequences, np.zeros(2, np.int64), draws=10, seed=0
+    )
+    drawn = firsts(SCARCE, plan.leaves, plan.rows)
+    assert {*drawn[:5]} == {*drawn[5:]} == kept
+    other = Pool(LONG.store, 4, "scarce", available=np.array([5, 15]), seed=4)
+    assert {*firsts(other, np.zeros(5, int), np.arange(5))} != kept
+
+
+def test_tokens_count_what_is_available() -> None:
+    assert LONG.tokens().tolist() == [100, 60]
+    assert SCARCE.tokens().tolist() == [20, 60]
+    assert POOL.tokens().tolist() == [7, 0, 2]
+
+
+def test_nothing_is_read_past_the_stage() -> None:
+    plan = StagePlan(0, np.array([0, 0]), np.array([0, 1]), np.array([0, 0]), np.ones(1), 0.0)
+    assert [
+        batch.inputs.tolist()
+        for batch in stage_batches(POOL, plan, range(2), batch_sequences=1, rank=0, world=1)
+    ] == [
+        [[10, 11, 12]],
+        [[13, 14, 15]],
+    ]
+    assert list(stage_batches(POOL, plan, range(2, 2), batch_sequences=1, rank=0, world=1)) == []
+
+
+def test_the_tiny_catalog_speaks_one_language_a_leaf(tmp_path: Path) -> None:
+    pool = Pool(
+        open_tokens(write_tiny_catalog(tmp_path / "catalog"), LEVELS, "train", 0), 16, "tiny"
+    )
+    assert pool.sequences.tolist() == [60, 36, 45, 24, 18, 30, 0, 2]
+    batch = pool.read(np.array([5]), np.array([3]))
+    words = batch.inputs[batch.inputs > 0]
+    assert set((words // WORDS).tolist()) == {5}

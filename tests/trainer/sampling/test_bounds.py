@@ -1,0 +1,331 @@
+"""Bounds: never over, never a cliff, never a hang; the projection is the nearest point and the counts are whole numbers within it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_catalog.errors import UserError
+from trainer.config import Data
+from trainer.sampling.bounds import (
+    UNBOUNDED,
+    Bounds,
+    available_sequences,
+    build_bounds,
+    read_budgets,
+)
+from trainer.sampling.plan import StagePlan, draw_stage
+
+EXTREMES = (0.0, 1e-300, 1e-12, 0.001, 0.5, 1.0)
+
+
+def bounds(leaves: list[int], domains: list[int], draws: int) -> Bounds:
+    return Bounds(np.array(leaves), np.array(domains), draws)
+
+
+def run(
+    bound: Bounds, weights: np.ndarray, sequences: np.ndarray, draws: int, seed: int = 0
+) -> list[StagePlan]:
+    """A whole run of stages of `draws`, the last one shorter."""
+    plans: list[StagePlan] = []
+    used = np.zeros(len(sequences), np.int64)
+    while used.sum() < bound.draws:
+        now = min(draws, bound.draws - int(used.sum()))
+        plans.append(
+            draw_stage(len(plans), weights, sequences, used, draws=now, seed=seed, bounds=bound)
+        )
+        used = used + plans[-1].counts(now, len(used))
+    return plans
+
+
+def counts(plans: list[StagePlan], leaves: int) -> np.ndarray:
+    return np.array([plan.counts(len(plan.leaves), leaves) for plan in plans])
+
+
+# --- the projection
+
+
+def test_weights_that_fit_are_returned_as_they_are() -> None:
+    weights = np.array([0.1, 0.2, 0.3])
+    assert bounds([100, 100, 100], [100, 100, 100], 100).project(weights, 10) is weights
+
+
+def test_what_is_over_a_bound_goes_to_the_others_in_proportion() -> None:
+    drawn = bounds([2, 100, 100], [UNBOUNDED] * 3, 10).project(np.array([0.5, 0.3, 0.2]), 10)
+    np.testing.assert_allclose(drawn, [2, 8 * 0.6, 8 * 0.4])
+
+
+def test_a_bound_that_is_only_reached_through_another_holds_too() -> None:
+    drawn = bounds([2, 4, 100], [UNBOUNDED] * 3, 10).project(np.array([0.5, 0.3, 0.2]), 10)
+    np.testing.assert_allclose(drawn, [2, 4, 4])
+
+
+def test_a_domain_binds_the_sum_over_its_leaves() -> None:
+    """Domain 0 holds leaves 0 and 1, of weights 4 : 1, in all 4 draws; leaf 0 alone at most 3."""
+    drawn = bounds([3, 100, 100, 100], [4, UNBOUNDED], 10).project(
+        np.array([0.4, 0.1, 0.25, 0.25]), 10
+    )
+    np.testing.assert_allclose(drawn, [3, 1, 3, 3])
+
+
+def test_tiny_weights_keep_their_proportions_when_they_must_take_over() -> None:
+    drawn = bounds([1, 100, 100], [UNBOUNDED] * 3, 9).project(np.array([1.0, 3e-300, 1e-300]), 9)
+    np.testing.assert_allclose(drawn, [1, 6, 2], rtol=1e-9)
+
+
+def test_a_pace_that_cannot_fill_a_stage_gives_way() -> None:
+    """Twice the even share of 30, for 20 of 100 draws, is 12."""
+    np.testing.assert_allclose(
+        bounds([30, 70], [UNBOUNDED] * 2, 100).project(np.array([1.0, 0.0]), 20), [20, 0]
+    )
+
+
+def test_leaves_without_weight_are_drawn_only_when_all_others_are_used_up() -> None:
+    bound = bounds([5, 3, 6], [UNBOUNDED] * 3, 10)
+    assert bound.project(np.array([0.5, 0.5, 0.0]), 8)[2] == 0
+    np.testing.assert_allclose(
+        bound.project(np.array([1.0, 0.0, 0.0]), 8), [5, 1, 2]
+    )  # 3 and 6 are left of the other two
+    with pytest.raises(UserError, match="leave 14 sequences, and the next stage draws 15"):
+        bound.project(np.array([1.0, 0.0, 0.0]), 15)
+
+
+small = st.integers(0, 12)
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[Bounds, np.ndarray, int]:
+    domains, span = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    leaves = np.array(draw(st.lists(small, min_size=domains * span, max_size=domains * span)))
+    caps = np.array(
+        draw(st.lists(st.one_of(small, st.just(UNBOUNDED)), min_size=domains, max_size=domains))
+    )
+    weights = np.array(
+        draw(st.lists(st.sampled_from(EXTREMES), min_size=domains * span, max_size=domains * span))
+    )
+    weights[draw(st.integers(0, len(weights) - 1))] = 1.0
+    weights[leaves == 0] = 0.0
+    total = int(Bounds(leaves, caps, 0).capacity().sum())
+    draws = draw(st.integers(1, max(total, 1)))
+    return Bounds(leaves, caps, draws), weights, total
+
+
+@settings(max_examples=150, deadline=None)
+@given(situations(), st.integers(1, 30), st.integers(0, 5))
+def test_any_run_within_its_bounds_can_be_drawn_to_its_end(
+    found: tuple[Bounds, np.ndarray, int], draws: int, seed: int
+) -> None:
+    bound, weights, total = found
+    if total < bound.draws or not weights.any():
+        return
+    drawn = counts(run(bound, weights, bound.leaves, draws, seed), len(weights))
+    assert drawn.sum() == bound.draws
+    assert (drawn.sum(axis=0) <= bound.leaves).all()
+    assert (drawn.sum(axis=0).reshape(len(bound.domains), -1).sum(axis=1) <= bound.domains).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(situations())
+def test_the_projection_is_the_nearest_point_in_relative_entropy(
+    found: tuple[Bounds, np.ndarray, int],
+) -> None:
+    """Moving a little from any drawn leaf to any other that has room in it and in its domain brings it no nearer."""
+    bound, weights, total = found
+    if total < bound.draws or not weights.any():
+        return
+    drawn = bound.project(weights, bound.draws) / 1.0
+    drawn = drawn * bound.draws / drawn.sum()
+    inside = drawn.reshape(len(bound.domains), -1).sum(axis=1)
+    assert (drawn <= bound.leaves + 1e-9).all()
+    assert (inside <= bound.domains + 1e-9).all()
+    domain = np.repeat(np.arange(len(bound.domains)), len(drawn) // len(bound.domains))
+    weighted = np.flatnonzero(weights > 0)
+    slope = np.log(np.maximum(drawn, 1e-320)) - np.log(np.where(weights > 0, weights, 1.0))
+    for i in weighted[drawn[weighted] > 1e-9]:
+        for j in weighted:
+            room = drawn[j] < bound.leaves[j] - 1e-9 and (
+                domain[i] == domain[j] or inside[domain[j]] < bound.domains[domain[j]] - 1e-9
+            )
+            assert not room or slope[j] >= slope[i] - 1e-6
+
+
+# --- over a run
+
+
+def test_a_small_domain_hands_its_share_over_bit_by_bit() -> None:
+    """It has 60, and its weight asks for 10 in each of 10 stages: even shares of 6 last to the end, twice that is the most."""
+    bound = bounds([60, 1000], [UNBOUNDED] * 2, 200)
+    drawn = counts(run(bound, np.array([0.5, 0.5]), bound.leaves, 20), 2)[:, 0]
+    assert drawn[0] == 10
+    assert 58 <= drawn.sum() <= 60
+    assert np.abs(np.diff(drawn)).max() <= 2  # no cliff
+
+
+def test_what_the_bounds_moved_is_said() -> None:
+    plan = draw_stage(
+        0,
+        np.array([0.5, 0.5]),
+        np.array([2, 50]),
+        np.zeros(2, np.int64),
+        draws=10,
+        seed=0,
+        bounds=bounds([2, 50], [2, 50], 10),
+    )
+    np.testing.assert_allclose(plan.shares, [0.2, 0.8])
+    assert plan.moved == pytest.approx(0.3)
+    free = draw_stage(
+        0, np.array([0.5, 0.5]), np.array([2, 50]), np.zeros(2, np.int64), draws=10, seed=0
+    )
+    assert free.moved == 0
+    assert free.shares.tolist() == [0.5, 0.5]
+
+
+def test_bounds_that_do_not_bind_change_nothing() -> None:
+    sequences, weights = np.array([7, 9, 20]), np.array([0.2, 0.3, 0.5])
+    free = draw_stage(0, weights, sequences, np.zeros(3, np.int64), draws=30, seed=0)
+    loose = draw_stage(
+        0,
+        weights,
+        sequences,
+        np.zeros(3, np.int64),
+        draws=30,
+        seed=0,
+        bounds=bounds([99] * 3, [99] * 3, 60),
+    )
+    assert free.rows.tolist() == loose.rows.tolist()
+    assert free.leaves.tolist() == loose.leaves.tolist()
+
+
+def test_rounding_never_takes_one_too_many() -> None:
+    bound = bounds([3, 3, 3, 9], [5, UNBOUNDED], 10)
+    settled = bound.settle(np.array([4, 2, 3, 1]), np.array([0.4, 0.2, 0.3, 0.1]))
+    assert settled.tolist() == [3, 2, 3, 2]
+    assert bounds([3, 3, 9, 9], [4, UNBOUNDED], 10).settle(
+        np.array([3, 2, 0, 5]), np.array([0.3, 0.2, 0.0, 0.5])
+    ).tolist() == [3, 1, 0, 6]
+
+
+def test_a_stage_settles_what_rounding_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.sampling.plan.stage_counts", lambda *_: np.array([3, 7]))
+    plan = draw_stage(
+        0,
+        np.array([0.5, 0.5]),
+        np.array([9, 9]),
+        np.zeros(2, np.int64),
+        draws=10,
+        seed=0,
+        bounds=bounds([2, 9], [9, 9], 10),
+    )
+    assert plan.counts(10, 2).tolist() == [2, 8]
+
+
+def test_when_a_domain_is_used_up() -> None:
+    after = bounds([10, 10, 40], [10, UNBOUNDED, 40], 100).used_up_after(np.array([0.5, 0.0, 0.25]))
+    assert after.tolist() == [15.0, np.inf, np.inf]
+
+
+# --- from the config
+
+
+SEQUENCES = np.array([10, 0, 5, 5])
+
+
+def test_epochs_and_budgets_both_bind(tmp_path: Path) -> None:
+    (tmp_path / "budgets.csv").write_text("domain,tokens\n1,500\n")
+    data = Data(max_epochs=1.5, budgets=tmp_path / "budgets.csv")
+    found = build_bounds(
+        data, SEQUENCES, np.array([True, True, True, False]), level=2, length=64, draws=20
+    )
+    assert found is not None
+    assert found.leaves.tolist() == [15, 0, 8, 0]
+    assert found.domains.tolist() == [15, 7]
+    assert build_bounds(Data(), SEQUENCES, SEQUENCES > 0, level=2, length=64, draws=10**9) is None
+
+
+def test_decimal_fractions_of_epochs_are_meant_as_written() -> None:
+    found = build_bounds(
+        Data(max_epochs=0.29), np.array([100]), np.array([True]), level=1, length=1, draws=1
+    )
+    assert found is not None
+    assert found.domains.tolist() == [29]
+    assert found.leaves.tolist() == [29]
+
+
+def test_a_run_that_needs_more_than_there_is_is_refused_with_numbers() -> None:
+    with pytest.raises(
+        UserError,
+        match=r"leave 1,280 tokens .* the run draws 1,344; raise them or lower training\.steps",
+    ):
+        build_bounds(Data(max_epochs=1.0), SEQUENCES, SEQUENCES > 0, level=2, length=64, draws=21)
+
+
+def test_budgets_are_read_from_three_formats(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table({"domain": pa.array([2, 0], pa.uint32()), "tokens": [5, 70]}),
+        tmp_path / "b.parquet",
+    )
+    (tmp_path / "b.csv").write_text("tokens,domain\n5,2\n70,0\n")
+    (tmp_path / "b.json").write_text(json.dumps({"2": 5, "0": 70}))
+    for name in ("b.parquet", "b.csv", "b.json"):
+        budgets = read_budgets(tmp_path / name, 4)
+        assert budgets[[0, 2]].tolist() == [70, 5]
+        assert (budgets[[1, 3]] > 2**60).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("missing.csv", None),
+        ("no_column.csv", "domain,weight\n1,2\n"),
+        ("words.csv", "domain,tokens\nlaw,2\n"),
+        ("list.json", "[1]"),
+        ("broken.json", "{"),
+        ("fraction.json", '{"1": 0.5}'),
+        ("outside.csv", "domain,tokens\n4,2\n"),
+        ("twice.csv", "domain,tokens\n1,2\n1,3\n"),
+        ("negative.csv", "domain,tokens\n1,-2\n"),
+        ("not.parquet", "text"),
+    ],
+)
+def test_budgets_that_do_not_fit_are_refused(tmp_path: Path, name: str, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=r"data\.budgets .*: expected"):
+        read_budgets(tmp_path / name, 4)
+
+
+# --- scarce domains
+
+
+def test_a_scarce_domain_keeps_its_leaves_in_proportion() -> None:
+    found = available_sequences(np.array([40, 0, 20, 20, 3, 0, 0, 0]), 2, 16 * 8 + 7, 8, 0)
+    assert found.tolist() == [8, 0, 4, 4, 3, 0, 0, 0]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 30), min_size=8, max_size=8), st.integers(4, 400), st.integers(0, 3))
+def test_every_domain_keeps_what_it_may_to_the_sequence(
+    sequences: list[int], tokens: int, seed: int
+) -> None:
+    whole = np.array(sequences)
+    found = available_sequences(whole, 2, tokens, 4, seed)
+    assert ((found >= 0) & (found <= whole)).all()
+    domains = whole.reshape(2, 4).sum(axis=1)
+    assert found.reshape(2, 4).sum(axis=1).tolist() == np.minimum(domains, tokens // 4).tolist()
+    share = np.minimum(1, tokens // 4 / np.maximum(domains, 1)).repeat(4)
+    assert (np.abs(found - whole * share) < 1).all()
+
+
+def test_no_leaf_is_preferred_for_its_place() -> None:
+    found = [available_sequences(np.ones(4, int), 1, 4, 4, seed) for seed in range(400)]
+    np.testing.assert_allclose(np.mean(found, axis=0), 0.25, atol=0.09)  # standard error 0.022
+
+
+def test_less_than_a_sequence_is_refused() -> None:
+    with pytest.raises(UserError, match="less than one sequence of 512 tokens"):
+        available_sequences(np.array([5]), 1, 511, 512, 0)

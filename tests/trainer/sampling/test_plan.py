@@ -1,0 +1,141 @@
+"""The plan: exact counts, every sequence once an epoch, and the same stream however it is cut."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.sampling.plan import draw_stage, leaf_weights, stage_counts
+
+SEQUENCES = np.array([7, 0, 1, 20])
+WEIGHTS = np.array([0.5, 0.0, 0.1, 0.4])
+
+
+def run(stages: int, draws: int = 24, weights: np.ndarray = WEIGHTS, seed: int = 0) -> list:
+    plans, used = [], np.zeros(4, np.int64)
+    for stage in range(stages):
+        plans.append(draw_stage(stage, weights, SEQUENCES, used, draws=draws, seed=seed))
+        used = used + plans[-1].counts(draws, 4)
+    return plans
+
+
+def test_counts_sum_exactly_and_are_within_one_of_their_share() -> None:
+    for stage in range(200):
+        counts = stage_counts(WEIGHTS, 24, 0, stage)
+        assert counts.sum() == 24
+        assert (np.abs(counts - WEIGHTS * 24) < 1).all()
+
+
+def test_counts_are_unbiased() -> None:
+    mean = np.mean(
+        [stage_counts(np.array([0.003, 0.247, 0.75]), 10, 0, stage) for stage in range(4000)],
+        axis=0,
+    )
+    np.testing.assert_allclose(mean, [0.03, 2.47, 7.5], atol=0.03)  # standard error at most 0.008
+
+
+def test_whole_shares_are_met_exactly() -> None:
+    assert stage_counts(np.array([0.25, 0.5, 0.0, 0.25]), 8, 0, 0).tolist() == [2, 4, 0, 2]
+
+
+def test_a_leaf_without_weight_is_never_drawn_even_at_the_end() -> None:
+    weights = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.0]) / 3  # need not sum to 1
+    for stage in range(300):
+        counts = stage_counts(weights, 1000, 1, stage)
+        assert counts[[0, 5]].tolist() == [0, 0]
+        assert counts.sum() == 1000
+
+
+def test_many_leaves_and_many_draws_still_sum_exactly() -> None:
+    weights = np.random.Generator(np.random.Philox(key=1)).random(262_144) ** 8
+    for stage in range(3):
+        assert stage_counts(weights, 25_600, 0, stage).sum() == 25_600
+
+
+def test_each_epoch_of_a_leaf_draws_each_of_its_sequences_once() -> None:
+    drawn: dict[tuple[int, int], list[int]] = {}
+    for plan in run(10):
+        for leaf, row, epoch in zip(
+            plan.leaves.tolist(), plan.rows.tolist(), plan.epochs.tolist(), strict=True
+        ):
+            drawn.setdefault((leaf, epoch), []).append(row)
+    assert sorted(drawn[(0, 0)]) == sorted(drawn[(0, 5)]) == list(range(7))
+    assert sorted(drawn[(3, 0)]) == list(range(20))
+    assert drawn[(2, 0)] == drawn[(2, 1)] == [0]
+    assert drawn[(0, 0)] != drawn[(0, 1)]
+    assert all(leaf != 1 for leaf, _ in drawn)
+
+
+def test_a_leafs_uses_come_in_the_order_of_sequence_numbers() -> None:
+    plan = run(1)[0]
+    assert plan.epochs[plan.leaves == 0].tolist() == [0] * 7 + [1] * 5
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_the_stream_does_not_depend_on_the_number_of_ranks(world: int) -> None:
+    plan = run(1)[0]
+    parts = [
+        plan.rows[plan.batch(step, 8, rank, world)] for step in range(3) for rank in range(world)
+    ]
+    assert np.concatenate(parts).tolist() == plan.rows.tolist()
+
+
+def test_the_stream_is_a_function_of_seed_and_weights() -> None:
+    first, second, third = run(2), run(2), run(2, seed=1)
+    assert first[1].rows.tolist() == second[1].rows.tolist()
+    assert first[1].leaves.tolist() != third[1].leaves.tolist()
+
+
+def test_new_weights_act_on_the_first_sequence_of_their_stage() -> None:
+    plan = draw_stage(
+        3, np.array([0, 0, 0, 1.0]), SEQUENCES, np.array([40, 0, 9, 30]), draws=24, seed=0
+    )
+    assert set(plan.leaves.tolist()) == {3}
+    assert plan.epochs[0] == 1  # draw 30 of a leaf of 20
+
+
+def test_weight_on_an_empty_leaf_is_refused() -> None:
+    with pytest.raises(ValueError, match="without sequences"):
+        run(1, weights=np.array([0.0, 1.0, 0.0, 0.0]))
+
+
+def test_leaf_weights_are_the_mixture_of_the_rows() -> None:
+    matrix = np.array([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75]])
+    assert leaf_weights(np.array([0.25, 0.75]), matrix).tolist() == [0.125, 0.3125, 0.5625]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0, 1, 1, 2, 5, 40]), st.sampled_from([0.0, 1e-300, 1e-12, 0.01, 1.0])
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    st.lists(st.integers(1, 30), min_size=1, max_size=5),
+    st.integers(0, 9),
+)
+def test_a_sequence_repeats_only_when_its_leafs_epoch_is_over(
+    leaves: list[tuple[int, float]], stages: list[int], seed: int
+) -> None:
+    """Empty leaves, leaves of one sequence, weights of 1e-300 and of one alone."""
+    sequences = np.array([size for size, _ in leaves])
+    weights = np.array([weight if size else 0.0 for size, weight in leaves])
+    if not weights.any():
+        return
+    used, drawn = np.zeros(len(leaves), np.int64), []
+    for stage, draws in enumerate(stages):
+        plan = draw_stage(stage, weights, sequences, used, draws=draws, seed=seed)
+        drawn += list(
+            zip(plan.leaves.tolist(), plan.epochs.tolist(), plan.rows.tolist(), strict=True)
+        )
+        used = used + plan.counts(draws, len(leaves))
+    assert len(drawn) == sum(stages) == len(set(drawn))
+    for leaf, epoch, row in drawn:
+        assert 0 <= row < sequences[leaf]
+        assert weights[leaf] > 0
+        assert (
+            epoch == 0
+            or sum(one == leaf and at == epoch - 1 for one, at, _ in drawn) == sequences[leaf]
+        )

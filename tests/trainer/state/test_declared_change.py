@@ -1,0 +1,94 @@
+"""A run goes on with the same config, catalog and tokenizer, or with a change that was declared, which is then written down."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from data_catalog import UserError
+from data_catalog.format.manifest import write_json
+from trainer.state.resume import check_identity
+
+IDENTITY = {"fingerprint": "a", "catalog": "b", "tokenizer": "c"}
+SETTINGS = {
+    "target": "spe",
+    "seed": 0,
+    "optimizer": {"learning_rate": 0.1, "warmup_steps": 3},
+    "training": {"batch_sequences": 6},
+}
+
+
+def begun(out: Path, **changed: object) -> Path:
+    """A folder with a checkpoint of step 4."""
+    write_json(
+        out / "config.json", {**IDENTITY, "config": {**SETTINGS, "out": str(out)}, **changed}
+    )
+    write_json(out / "checkpoints" / "0000000004" / "state.json", {})
+    return out
+
+
+def test_a_run_of_the_same_identity_goes_on(tmp_path: Path) -> None:
+    assert (
+        check_identity(tmp_path, {**IDENTITY, "fingerprint": "x"}, SETTINGS) == []
+    )  # nothing to lose yet
+    assert check_identity(begun(tmp_path), IDENTITY, SETTINGS) == []
+    assert check_identity(begun(tmp_path, history=[{"what": "catalog"}]), IDENTITY, SETTINGS) == [
+        {"what": "catalog"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        (
+            {"fingerprint": "x"},
+            "another config .written by another version of clustermix.; put it back, .* --accept config",
+        ),
+        ({"catalog": "x"}, "another catalog .fingerprint b, now x.*--accept catalog"),
+        ({"tokenizer": "x"}, "another tokenizer .sha256 c, now x.*--accept tokenizer"),
+        ({"catalog": "x", "tokenizer": "x"}, "another tokenizer"),  # the cause of the two
+    ],
+)
+def test_another_identity_is_refused_by_name(
+    tmp_path: Path, changed: dict[str, str], sentence: str
+) -> None:
+    accept = {"config": "fingerprint", "catalog": "catalog", "tokenizer": "tokenizer"}
+    others = frozenset(what for what, key in accept.items() if key not in changed)
+    with pytest.raises(UserError, match=sentence):
+        check_identity(begun(tmp_path), {**IDENTITY, **changed}, SETTINGS, others)
+
+
+def test_the_refusal_names_the_settings_that_changed(tmp_path: Path) -> None:
+    now = {**SETTINGS, "target": "other", "optimizer": {"learning_rate": 0.2, "clip": 1.0}}
+    told = (
+        "optimizer.learning_rate was 0.1, is 0.2; optimizer.warmup_steps was 3, is None, and 1 more"
+    )
+    with pytest.raises(UserError, match=f"target was spe, is other; {told}"):
+        check_identity(begun(tmp_path), {**IDENTITY, "fingerprint": "x"}, now)
+
+
+def test_an_accepted_change_is_written_down(tmp_path: Path) -> None:
+    now = {**SETTINGS, "optimizer": {"learning_rate": 0.2, "warmup_steps": 3}}
+    identity = {**IDENTITY, "fingerprint": "x", "catalog": "y"}
+    earlier = {"what": "tokenizer"}
+    found = check_identity(
+        begun(tmp_path, history=[earlier]), identity, now, frozenset({"config", "catalog"})
+    )
+    when = [datetime.fromisoformat(row.pop("when")) for row in found[1:]]
+    assert all(timedelta(0) <= datetime.now(UTC) - moment < timedelta(minutes=1) for moment in when)
+    learning_rate = {
+        "old": {"optimizer.learning_rate": 0.1},
+        "new": {"optimizer.learning_rate": 0.2},
+    }
+    catalog = {"step": 4, "what": "catalog", "old": "b", "new": "y"}
+    assert found == [earlier, catalog, {"step": 4, "what": "config", **learning_rate}]
+
+
+def test_what_a_place_in_the_data_hangs_on_cannot_be_accepted(tmp_path: Path) -> None:
+    now = {**SETTINGS, "training": {"batch_sequences": 8}}
+    with pytest.raises(
+        UserError, match=r"cannot go on with another training.batch_sequences \(it was 6\)"
+    ):
+        check_identity(
+            begun(tmp_path), {**IDENTITY, "fingerprint": "x"}, now, frozenset({"config"})
+        )

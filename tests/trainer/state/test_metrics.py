@@ -1,0 +1,55 @@
+"""Every line of the record is JSON, and is in the file once it is written."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainer.state.metrics import Metrics
+
+
+def test_a_line_is_strict_json_and_there_at_once(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "m", 0, writes=True)
+    metrics.write(
+        "update",
+        scores=np.array([1.5, np.nan]),
+        loss=float("inf"),
+        nested={"a": (np.float64(2.0), np.int64(3), None)},
+    )
+    line = (tmp_path / "m").read_text()
+    assert (
+        line
+        == '{"kind": "update", "scores": [1.5, null], "loss": null, "nested": {"a": [2.0, 3, null]}}\n'
+    )
+    assert metrics.size_bytes() == len(line)
+    metrics.close()
+
+
+def test_lines_after_the_checkpoint_are_cut_and_missing_ones_are_not_made_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "m"
+    first = Metrics(path, 0, writes=True)
+    first.write("train", step=1)
+    kept = first.size_bytes()
+    first.write("train", step=2)
+    first.close()
+    second = Metrics(path, kept, writes=True)
+    second.write("train", step=2.5)
+    second.close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2.5]
+    assert not caplog.records
+    path.write_text(path.read_text()[:kept])
+    third = Metrics(path, 10 * kept, writes=True)
+    third.write("train", step=3)
+    third.close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 3]
+    assert "the rest is lost" in caplog.text
+
+
+def test_only_the_leading_process_writes(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "m", 0, writes=False)
+    metrics.write("train", step=1)
+    assert metrics.size_bytes() == 0
+    assert not (tmp_path / "m").exists()

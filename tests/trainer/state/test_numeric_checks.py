@@ -1,0 +1,176 @@
+"""Faults are told with the sequences or the ranks that have them, before they reach the weights."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from data_catalog import UserError
+from tests.helpers.tiny_catalog import write_tiny_catalog
+from tests.helpers.tiny_training import ROOT, tiny_config
+from trainer.config import Training
+from trainer.distributed import Team
+from trainer.loop import train
+from trainer.model.engine import build_engine
+from trainer.sampling.batches import Batch
+from trainer.state.checkpoint import checkpoints
+from trainer.state.numeric_checks import Drawn, check_finite, check_replicas
+
+NAN, INF = float("nan"), float("inf")
+DRAWN = Drawn(100, np.array([7, 8, 9, 7]), np.array([0, 1, 2, 3]))
+
+
+def check(out: Path, nats: list[float], loss: float, norm: float, drawn: Drawn = DRAWN) -> None:
+    check_finite(out, Team(), step=5, loss=loss, norm=norm, nats=torch.tensor(nats), drawn=drawn)
+
+
+def test_finite_numbers_pass_and_leave_nothing(tmp_path: Path) -> None:
+    check(tmp_path, [1.0, 2.0, 3.0, 4.0], loss=0.1, norm=1e30)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_sequences_at_fault_are_named(tmp_path: Path) -> None:
+    told = r"step 5: the loss is not finite in 2 of 4 sequences: number 101 \(leaf 8, row 1\), number 103 \(leaf 7, row 3\); also in"
+    with pytest.raises(UserError, match=told):
+        check(tmp_path, [1.0, NAN, 2.0, INF], loss=NAN, norm=NAN)
+    fault = json.loads((tmp_path / "fault.json").read_text())
+    assert fault == {
+        "step": 5,
+        "cause": "loss",
+        "loss": None,
+        "gradient_norm": None,
+        "sequences": [
+            {"number": 101, "leaf": 8, "row": 1, "nats": None},
+            {"number": 103, "leaf": 7, "row": 3, "nats": None},
+        ],
+    }
+
+
+def test_an_infinite_loss_is_a_fault_although_its_gradient_is_finite(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="in 1 of 4 sequences: number 100 "):
+        check(tmp_path, [INF, 1.0, 2.0, 3.0], loss=INF, norm=1.0)
+
+
+def test_a_gradient_at_fault_alone_names_the_whole_batch(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError,
+        match="the gradient is not finite, but the loss of each sequence is; its 4 sequences are in",
+    ):
+        check(tmp_path, [1.0, 2.0, 3.0, 4.0], loss=0.1, norm=INF)
+    fault = json.loads((tmp_path / "fault.json").read_text())
+    assert fault["cause"] == "gradient"
+    assert [row["number"] for row in fault["sequences"]] == [100, 101, 102, 103]
+    assert [row["nats"] for row in fault["sequences"]] == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_many_are_counted_and_three_are_shown(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"in 4 of 4 sequences: .*number 102 \(leaf 9, row 2\); all of them are in"
+    ):
+        check(tmp_path, [NAN] * 4, loss=NAN, norm=NAN)
+    assert len(json.loads((tmp_path / "fault.json").read_text())["sequences"]) == 4
+
+
+def test_one_poisoned_sequence_of_a_real_batch_is_found(tmp_path: Path) -> None:
+    """A weight that only word 7 uses is not a number: the gradient is lost everywhere, the loss of one sequence."""
+    torch.manual_seed(0)
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 10,
+    }
+    model = LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=False))
+    with torch.no_grad():
+        model.model.embed_tokens.weight[7] = NAN
+    engine = build_engine(model, Training(micro_batch_sequences=2), Team())
+    inputs = torch.tensor([[1, 2, 3], [4, 5, 6], [1, 7, 2], [3, 3, 3]])
+    share, nats = engine.backward(Batch(inputs, inputs, 12))
+    norm = engine.clip(1.0)
+    with pytest.raises(
+        UserError, match=r"in 1 of 4 sequences: number 102 \(leaf 9, row 2\); also in"
+    ):
+        check_finite(tmp_path, Team(), step=0, loss=float(share), norm=norm, nats=nats, drawn=DRAWN)
+
+
+def test_a_run_that_diverges_stops_before_its_weights_are_lost(tmp_path: Path) -> None:
+    every = {
+        "checkpoint": {"every_steps": 1},
+        "evaluation": {"every_steps": 0},
+        "mixture": {"mixer": "natural"},
+    }
+    config = tiny_config(
+        write_tiny_catalog(tmp_path / "catalog"),
+        tmp_path / "run",
+        optimizer={"learning_rate": 1e30},
+        **every,
+    )
+    with pytest.raises(UserError, match="is not finite"):
+        train(config)
+    fault = json.loads((config.out / "fault.json").read_text())
+    last = checkpoints(config.out)[-1]
+    assert int(last.name) == fault["step"] > 0
+    assert all(tensor.isfinite().all() for tensor in load_file(last / "model.safetensors").values())
+    assert 0 <= fault["sequences"][0]["number"] - 6 * fault["step"] < 6
+
+
+PROCESSES = """
+import sys
+from pathlib import Path
+import numpy as np
+import torch
+import torch.distributed as dist
+from data_catalog import UserError
+from tests.helpers.forked import ended, team
+from trainer.distributed import team as join
+from trainer.state.numeric_checks import Drawn, check_finite, check_replicas
+
+out = Path(sys.argv[1])
+
+
+def work():
+    with join() as us:
+        check_replicas("same", us)
+        told = []
+        nats = torch.tensor([[1.0, 2.0], [float("nan")], []][us.rank] if us.rank < 2 else [])
+        for check in (
+            lambda: check_replicas("this" if us.rank != 1 else "that", us),
+            lambda: check_finite(
+                out, us, step=2, loss=float("nan"), norm=1.0, nats=nats, drawn=Drawn(30, np.array([4, 5, 6]), np.array([7, 8, 9]))
+            ),
+        ):
+            try:
+                check()
+            except UserError as error:
+                told.append(str(error))
+        (out / f"{us.rank}").write_text("\\n".join(told))
+    return 0
+
+
+assert ended(team(work, 3)) == [0, 0, 0]
+"""
+
+
+def test_all_processes_learn_of_the_fault_of_one(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", PROCESSES, str(tmp_path)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    told = [(tmp_path / str(rank)).read_text() for rank in range(3)]
+    assert told[0] == told[1] == told[2]
+    drifted, lost = told[0].splitlines()
+    assert "the weights of rank 1 differ from those of the other 2" in drifted
+    assert "in 1 of 3 sequences: number 32 (leaf 6, row 9)" in lost
+    assert [
+        row["number"] for row in json.loads((tmp_path / "fault.json").read_text())["sequences"]
+    ] == [32]
+
+
+def test_replicas_of_one_process_always_agree() -> None:
+    check_replicas("any", Team())

@@ -1,0 +1,202 @@
+"""Every mixer, backend and phase in a whole run on the tiny catalog."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from transformers import AutoModelForCausalLM
+
+from data_catalog import UserError
+from tests.helpers.tiny_catalog import write_tiny_catalog
+from tests.helpers.tiny_training import records, tiny_config
+from trainer.loop import train
+
+SHORT = {
+    "training": {"steps": 12},
+    "evaluation": {"every_steps": 0},
+    "checkpoint": {"every_steps": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_catalog(tmp_path_factory.mktemp("catalog"))
+
+
+def run(
+    catalog: Path, out: Path, mixture: dict[str, Any], **sections: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Train, and return the rows of the weight log."""
+    assert train(tiny_config(catalog, out, mixture=mixture, **{**SHORT, **sections}))
+    return pq.read_table(out / "weights.parquet").to_pylist()
+
+
+@pytest.mark.parametrize("backend", ["ghost", "finite_difference"])
+@pytest.mark.parametrize("measure_on", ["probes", "batch"])
+def test_cheap_backends_move_the_weights_to_the_target(
+    catalog: Path, tmp_path: Path, backend: str, measure_on: str
+) -> None:
+    mixture = {
+        "backend": backend,
+        "measure_on": measure_on,
+        "scores": "normalised",
+        "eta": 1.0,
+        "ema": 1.0,
+    }
+    sections = {**SHORT, "training": {"steps": 28}, "optimizer": {"schedule": "constant"}}
+    rows = run(catalog, tmp_path / "run", mixture, **sections)
+    assert rows[-1]["sampling"][1] == max(rows[-1]["sampling"])
+    updates = records(tmp_path / "run", "update")
+    assert [update["step"] for update in updates] == [5, 10, 15, 20, 25]
+    assert all(error is not None and error > 0 for error in updates[0]["errors"][2:])
+    assert bool(updates[0]["shares"]) == (backend == "ghost" and measure_on == "probes")
+
+
+def test_what_the_last_step_heard_survives_a_checkpoint(catalog: Path, tmp_path: Path) -> None:
+    """A checkpoint at a stage's end holds what that stage's last step measured: the resumed run uses it."""
+    mixture = {"backend": "ghost", "measure_on": "batch", "scores": "normalised"}
+    whole = tiny_config(catalog, tmp_path / "whole", mixture=mixture, checkpoint={"every_steps": 5})
+    assert train(whole)
+    part = tiny_config(
+        catalog, tmp_path / "part", mixture=mixture, checkpoint={"every_steps": 5, "keep": 9}
+    )
+    assert train(part)
+    for path in (
+        part.out / "model",
+        part.out / "checkpoints" / "0000000015",
+    ):  # as if it had been killed after step 10
+        for file in sorted(path.glob("*")):
+            file.unlink()
+        path.rmdir()
+    for step in ("0000000020", "0000000025", "0000000028"):
+        for file in sorted((part.out / "checkpoints" / step).glob("*")):
+            file.unlink()
+        (part.out / "checkpoints" / step).rmdir()
+    assert train(part)
+    first, second = (pq.read_table(c.out / "weights.parquet").to_pylist() for c in (whole, part))
+    assert str(first) == str(second)  # a score that is not known is NaN in both
+
+
+@pytest.mark.parametrize("mixer", ["odm", "ado"])
+def test_mixers_of_losses(catalog: Path, tmp_path: Path, mixer: str) -> None:
+    mixture = {"mixer": mixer, "basis": "domains", "update_every_steps": 1}
+    rows = run(catalog, tmp_path / "run", mixture, training={"steps": 28})
+    assert rows[-1]["sampling"] != rows[0]["sampling"]
+    assert rows[-1]["scores"] is None
+    assert all(loss > 0 for loss in records(tmp_path / "run", "update")[0]["losses"])
+
+
+def test_doge_and_doremi_give_the_weights_of_a_second_run(catalog: Path, tmp_path: Path) -> None:
+    run(catalog, tmp_path / "natural", {"mixer": "natural"})
+    proxies = {
+        "target": {"mixer": "doge"},
+        "members": {"mixer": "doge", "toward": "members"},
+        "reference": {"mixer": "doremi", "reference": str(tmp_path / "natural" / "model")},
+    }
+    for name, mixture in proxies.items():
+        run(catalog, tmp_path / name, mixture)
+        weights = json.loads((tmp_path / name / "weights.json").read_text())
+        assert set(weights) == {"other", "spe", "natural", "uniform"}
+        assert sum(weights.values()) == pytest.approx(1)
+        rows = run(
+            catalog,
+            tmp_path / f"{name}-second",
+            {"mixer": "static", "file": str(tmp_path / name / "weights.json")},
+        )
+        assert [row["sampling"] for row in rows] == [[1.0]] * 3
+    assert (
+        records(tmp_path / "target", "update")[0]["target_loss"]
+        != records(tmp_path / "members", "update")[0]["target_loss"]
+    )
+
+
+def test_a_replayed_log_draws_the_same_sequences(catalog: Path, tmp_path: Path) -> None:
+    rows = run(catalog, tmp_path / "first", {"eta": 5.0, "ema": 1.0})
+    again = run(
+        catalog,
+        tmp_path / "second",
+        {"mixer": "replay", "file": str(tmp_path / "first")},
+        model={"hidden_size": 16},
+    )
+    assert [row["sampling"] for row in again] == [row["sampling"] for row in rows]
+    batches = [
+        [r["batch"] for r in records(tmp_path / name, "train")] for name in ("first", "second")
+    ]
+    assert batches[0] == batches[1]
+
+
+def test_temperature_and_start(catalog: Path, tmp_path: Path) -> None:
+    assert run(catalog, tmp_path / "t", {"mixer": "temperature", "temperature": 3.0})[0][
+        "sampling"
+    ] == [1.0]
+    assert run(catalog, tmp_path / "s", {"start": "spe"})[0]["sampling"] == [
+        0.125,
+        0.625,
+        0.125,
+        0.125,
+    ]
+    with pytest.raises(UserError, match=r"mixture\.start art: not in the basis"):
+        run(catalog, tmp_path / "x", {"start": "art"})
+
+
+def test_bounds_hold(catalog: Path, tmp_path: Path) -> None:
+    """Importance sampling on one leaf of 45 sequences, drawn at most twice: the rest comes from nowhere, so that it is refused."""
+    with pytest.raises(UserError, match=r"data\.max_epochs"):
+        run(
+            catalog,
+            tmp_path / "no",
+            {"mixer": "importance"},
+            data={"max_epochs": 1.0},
+            training={"steps": 28},
+        )
+    run(
+        catalog,
+        tmp_path / "run",
+        {"eta": 5.0, "ema": 1.0, "scores": "cosine"},
+        data={"max_epochs": 1.0},
+        training={"steps": 28},
+    )
+    usage = pq.read_table(tmp_path / "run" / "usage.parquet").to_pydict()
+    assert max(usage["epochs"]) <= 1
+    assert sum(usage["drawn_sequences"]) == 28 * 6
+    assert records(tmp_path / "run", "bounds")[-1]["moved"] > 0
+
+
+def test_scarce_domains(catalog: Path, tmp_path: Path) -> None:
+    run(catalog, tmp_path / "run", {"mixer": "uniform"}, data={"tokens_per_domain": 160})
+    usage = pq.read_table(tmp_path / "run" / "usage.parquet").to_pydict()
+    assert usage["sequences"] == [10, 10, 10, 10, 10, 10, 2]
+
+
+def test_an_overhead_budget_makes_updates_rarer(catalog: Path, tmp_path: Path) -> None:
+    run(catalog, tmp_path / "run", {"overhead_budget": 0.5})
+    cadence = json.loads((tmp_path / "run" / "config.json").read_text())["cadence"]
+    assert cadence["update_every_steps"] == 8
+    assert [record["step"] for record in records(tmp_path / "run", "update")] == [8]
+
+
+def test_fine_tuning_is_a_second_phase(catalog: Path, tmp_path: Path) -> None:
+    tuned = {
+        "finetune": {"steps": 8, "batch_sequences": 4, "learning_rate": 0.01},
+        "checkpoint": {"every_steps": 5, "keep": 9},
+    }
+    whole = tiny_config(catalog, tmp_path / "whole", **{**SHORT, **tuned})
+    assert train(whole)
+    before, after = (
+        next(
+            r["loss"]
+            for r in records(whole.out, "eval")
+            if r["set"] == "target/test" and r["step"] == step
+        )
+        for step in (12, 20)
+    )
+    assert after < before
+    old, new = (
+        AutoModelForCausalLM.from_pretrained(whole.out / name) for name in ("pretrained", "model")
+    )
+    assert not old.model.norm.weight.equal(new.model.norm.weight)
+    steps = records(whole.out, "train")
+    assert [record["step"] for record in steps] == list(range(1, 21))
+    assert steps[12]["lr"] == pytest.approx(0.001)  # a warm-up of its own

@@ -1,0 +1,80 @@
+"""From a run to the config of one that follows its weights; that the engine follows them is tested with the mixers."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from data_catalog.errors import UserError
+from tests.helpers.tiny_catalog import write_tiny_catalog
+from tests.helpers.tiny_training import tiny_config
+from trainer.loop import train
+from trainer.replay import replaying
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory):
+    """A short run of a mixer that scores the batch, which `replay` must not be asked to do."""
+    folder = tmp_path_factory.mktemp("followed")
+    mixture = {
+        "update_every_steps": 3,
+        "measure_on": "batch",
+        "backend": "ghost",
+        "scores": "normalised",
+    }
+    config = tiny_config(
+        write_tiny_catalog(folder / "catalog"),
+        folder / "small",
+        mixture=mixture,
+        training={"steps": 9},
+        evaluation={"every_steps": 0, "basis": False, "domains": False},
+        checkpoint={"every_steps": 0},
+    )
+    assert train(config)
+    return config
+
+
+def weights(run):
+    return pq.read_table(
+        run / "weights.parquet", columns=["stage", "first_sequence", "sampling"]
+    ).to_pylist()
+
+
+def test_a_larger_model_draws_as_the_smaller_one_did(followed, tmp_path):
+    config = replaying(followed.out, None, tmp_path / "large", ["model.hidden_size=64"])
+    assert (config.mixture.mixer, config.mixture.file, config.mixture.update_every_steps) == (
+        "replay",
+        followed.out,
+        3,
+    )
+    assert (config.model.hidden_size, followed.model.hidden_size) == (64, 32)
+    assert config.training == followed.training
+    assert train(config)
+    assert weights(config.out) == weights(followed.out)
+    assert pq.read_table(config.out / "usage.parquet") == pq.read_table(
+        followed.out / "usage.parquet"
+    )
+
+
+def test_a_config_gives_all_but_the_mixture(followed, tmp_path):
+    file = tmp_path / "large.toml"
+    file.write_text(
+        f'catalog = "{followed.catalog}"\nout = "elsewhere"\ntarget = "spe"\n[training]\nsteps = 5\n[mixture]\nmixer = "dga"\n'
+    )
+    config = replaying(followed.out, file, tmp_path / "large", ["training.steps=6"])
+    assert (config.mixture.mixer, config.mixture.file, config.out, config.training.steps) == (
+        "replay",
+        followed.out,
+        tmp_path / "large",
+        6,
+    )
+
+
+def test_what_cannot_be_followed_is_said(followed, tmp_path):
+    with pytest.raises(UserError, match="no run whose weights could be followed"):
+        replaying(tmp_path, None, tmp_path / "x")
+    (tmp_path / "config.json").write_text(json.dumps({"config": {"mixture": {"mixer": "dga"}}}))
+    with pytest.raises(UserError, match="no weight log yet"):
+        replaying(tmp_path, None, tmp_path / "x")
+    with pytest.raises(UserError, match="is the run that is followed"):
+        replaying(followed.out, None, followed.out)

@@ -1,0 +1,124 @@
+"""Multiple-choice questions in the texts of a target: a question, its lettered choices, and the answer after a marker."""
+
+import logging
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow.parquet as pq
+
+from data_catalog.errors import UserError
+from data_catalog.format.layout import Layout
+from data_catalog.format.tokens import open_target
+
+LETTER = re.compile(r"^([A-Z])[.)]\s+", re.MULTILINE)  # "A. " or "A) " where a line begins
+
+Found = TypeVar("Found")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Question:
+    prompt: str  # all up to the marker, and the marker
+    completions: tuple[
+        str, ...
+    ]  # what may follow it, blanks included: one a choice, in the form of the document's own answer
+    right: int  # which of them does
+
+
+def parse_question(text: str, marker: str) -> Question | None:
+    """The question in `text`, None if it has not the form of one.
+
+    The answer is what follows the last `marker`: a choice as it is written in the list ("B. red"), its letter, or its words. The choices
+    are the last run A, B, C, ... of two or more; lines that begin with another letter belong to the choice before them.
+    """
+    head, found, tail = text.rpartition(marker)
+    answer, choices = tail.strip(), _choices(head)
+    blanks = tail[: len(tail) - len(tail.lstrip())]
+    for form in zip(*choices, strict=True):
+        if found and form.count(answer) == 1:
+            return Question(
+                head + marker, tuple(blanks + completion for completion in form), form.index(answer)
+            )
+    return None
+
+
+def split_answer(text: str, marker: str) -> tuple[str, str] | None:
+    """What stands before the answer, the last `marker` included, and the answer; None without a marker or an answer."""
+    head, found, answer = text.rpartition(marker)
+    return (head + marker, answer) if found and answer.strip() else None
+
+
+def read_questions(root: Path, target: str, split: str, marker: str) -> list[Question]:
+    """The questions of a target's split, in the order of its documents; how many documents are none is logged.
+
+    Raises:
+        UserError: there is no such target or split, or none of its documents is a question; the form of one is then shown.
+    """
+    form = repr(f"Question?\nA. one choice\nB. another{marker} B. another")
+    return _read(root, target, split, lambda text: parse_question(text, marker), form)
+
+
+def read_answers(root: Path, target: str, split: str, marker: str) -> list[tuple[str, str]]:
+    """`split_answer` of each document of a target's split, with the errors of `read_questions`."""
+    return _read(
+        root,
+        target,
+        split,
+        lambda text: split_answer(text, marker),
+        repr(f"Question?{marker} the answer"),
+    )
+
+
+def _read(
+    root: Path, target: str, split: str, parse: Callable[[str], Found | None], form: str
+) -> list[Found]:
+    open_target(root, target, split, pad=0)  # refuses a target or a split that is not there
+    table = pq.read_table(
+        Layout(root).target(target) / "documents.parquet",
+        columns=["text"],
+        filters=[("split", "=", split)],
+    )
+    texts: list[str] = table["text"].to_pylist()
+    found = [thing for thing in map(parse, texts) if thing is not None]
+    unfit = len(texts) - len(found)
+    if not found:
+        raise UserError(
+            f"target {target}: none of the {unfit} documents of its {split} split has the form {form}, the first begins {texts[0][:60]!r}; "
+            "give such documents, or the text before their answers as mixture.answer_after"
+        )
+    if unfit:
+        logger.warning(
+            "target %s: %d of %d documents of its %s split are left out, as they have not the form %s",
+            target,
+            unfit,
+            len(texts),
+            split,
+            form,
+        )
+    return found
+
+
+def _choices(head: str) -> Iterable[tuple[str, str, str]]:
+    """Each choice as written, its letter, and its words; nothing without two of them."""
+    places = list(LETTER.finditer(head))
+    for first in range(len(places) - 1, -1, -1):
+        run = _run(places[first:])
+        if len(run) > 1:
+            ends = [*(place.start() for place in run[1:]), len(head)]
+            return [
+                (head[place.start() : end].strip(), place[1], head[place.end() : end].strip())
+                for place, end in zip(run, ends, strict=True)
+            ]
+    return ()
+
+
+def _run(places: list[re.Match[str]]) -> list[re.Match[str]]:
+    """The longest run A, B, C, ... that can be picked from `places` in their order."""
+    run: list[re.Match[str]] = []
+    for place in places:
+        if place[1] == chr(ord("A") + len(run)):
+            run.append(place)
+    return run

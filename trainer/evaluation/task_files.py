@@ -1,0 +1,198 @@
+"""Multiple-choice tasks in files: a subset of the YAML of lm-evaluation-harness beside its data, one JSON object a line.
+
+    task: colours
+    dataset_path: json
+    dataset_kwargs: {data_files: {test: colours.jsonl}}     # beside this file
+    test_split: test                                        # or validation_split
+    output_type: multiple_choice
+    doc_to_text: "Question: {{question}}\\nAnswer:"          # a column or a Jinja template, as the next two
+    doc_to_choice: "{{options}}"                            # or a list of them
+    doc_to_target: answer                                   # which choice is right, from 0, or its text
+    target_delimiter: " "                                   # between the two; the default
+
+A task file can come from anyone. The harness would run the Python that its `!function` names, and its templates unfettered; so files are
+read here, by a parser that makes plain values only, templates are rendered in Jinja's sandbox, and the harness sees what came out.
+"""
+
+import ast
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from data_catalog.errors import UserError
+from data_catalog.format.manifest import replacing
+from trainer.evaluation.questions import Question, read_questions
+
+READ = (
+    "doc_to_text",
+    "doc_to_choice",
+    "doc_to_target",
+    "test_split",
+    "validation_split",
+    "dataset_kwargs",
+    "target_delimiter",
+)
+FIXED = {"dataset_path": "json", "output_type": "multiple_choice", "num_fewshot": 0}
+IGNORED_KEYS = (
+    "task",
+    "tag",
+    "metadata",
+    "metric_list",
+    "training_split",
+    "should_decontaminate",
+    "doc_to_decontamination_query",
+)
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    name: str
+    questions: tuple[Question, ...]  # completions begin with the delimiter
+
+
+def write_task(
+    catalog: Path, target: str, split: str, folder: Path, marker: str = "\nAnswer:"
+) -> str:
+    """Write the questions of a target's split as `folder/TARGET_SPLIT.yaml` and `.jsonl`; return the task's name.
+
+    The harness itself can read them too: `cd FOLDER && lm_eval --include_path . --tasks TARGET_SPLIT ...`.
+
+    Raises:
+        UserError: the target, or the split, is not there or holds no lettered question.
+    """
+    name = f"{target}_{split}"
+    lines = [
+        json.dumps({"prompt": q.prompt, "choices": q.completions, "right": q.right})
+        for q in read_questions(catalog, target, split, marker)
+    ]
+    task = {
+        "task": name,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": f"{name}.jsonl"}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "prompt",
+        "doc_to_choice": "choices",
+        "doc_to_target": "right",
+        "target_delimiter": "",
+        "metric_list": [
+            {"metric": metric, "aggregation": "mean", "higher_is_better": True}
+            for metric in ("acc", "acc_bytes")
+        ],
+        "metadata": {"version": 1},
+    }
+    for ending, text in (
+        (".jsonl", "".join(f"{line}\n" for line in lines)),
+        (".yaml", yaml.safe_dump(task, sort_keys=False)),
+    ):
+        with replacing(folder / (name + ending)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return name
+
+
+def read_tasks(folder: Path, names: Sequence[str]) -> list[TaskFile]:
+    """The tasks called `names` among the task files of `folder`.
+
+    Raises:
+        UserError: there is no such task, or its file is not of the form above.
+    """
+    found = {
+        str(task.get("task")): (path, task)
+        for path in sorted(folder.glob("*.yaml"))
+        for task in [_load(path)]
+    }
+    for name in names:
+        if name not in found:
+            raise UserError(
+                f"task {name}: not in {folder}; tasks there: {', '.join(found) or 'none'}"
+            )
+    return [_read(*found[name]) for name in names]
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        task = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{path}: not a task file of plain values; !function and other tags are never run ({error})"
+        ) from error
+    if not isinstance(task, dict):
+        raise UserError(
+            f"{path}: not a task file; expected the keys {', '.join(('task', *READ[:3]))}"
+        )
+    return task
+
+
+def _read(path: Path, task: dict[str, Any]) -> TaskFile:
+    for key, value in task.items():
+        if key not in (*READ, *IGNORED_KEYS) and value != FIXED.get(key):
+            known = ", ".join((*READ, *(f"{name}: {fixed}" for name, fixed in FIXED.items())))
+            raise UserError(
+                f"{path}: {key}: {value!r} is not supported; prepare the text in the data, with the keys {known}"
+            )
+    missing = [
+        key
+        for key in (*READ[:3], "dataset_kwargs", "dataset_path", "output_type")
+        if key not in task
+    ]
+    if missing:
+        raise UserError(f"{path}: {', '.join(missing)} missing")
+    try:
+        rows = [
+            json.loads(line)
+            for line in _data(path, task).read_text(encoding="utf-8").splitlines()
+            if line.strip()
+        ]
+        return TaskFile(str(task["task"]), tuple(_question(task, row) for row in rows))
+    except (
+        OSError,
+        TypeError,
+        ValueError,
+        SyntaxError,
+        KeyError,
+        IndexError,
+        TemplateError,
+    ) as error:
+        raise UserError(f"{path}: cannot be filled in ({type(error).__name__}: {error})") from error
+
+
+def _data(path: Path, task: Mapping[str, Any]) -> Path:
+    files = task["dataset_kwargs"]["data_files"]
+    split = task.get("test_split") or task.get("validation_split")
+    file = Path(files[split] if isinstance(files, dict) else files)
+    return file if file.is_absolute() else path.parent / file
+
+
+def _question(task: Mapping[str, Any], row: Mapping[str, Any]) -> Question:
+    """One row of the data. A name of a column stands for its value, anything else is a template; so does the harness read them."""
+    choices, right = task["doc_to_choice"], _value(task["doc_to_target"], row)
+    listed = (
+        [_value(choice, row) for choice in choices]
+        if isinstance(choices, list)
+        else _value(choices, row)
+    )
+    texts = [
+        str(text) for text in (ast.literal_eval(listed) if isinstance(listed, str) else listed)
+    ]
+    number = int(right) if str(right).isdecimal() else texts.index(str(right))
+    if not 0 <= number < len(texts):
+        raise ValueError(f"choice {number} of {len(texts)} cannot be the right one")
+    delimiter = task.get("target_delimiter", " ")
+    return Question(
+        str(_value(task["doc_to_text"], row)), tuple(delimiter + text for text in texts), number
+    )
+
+
+def _value(template: Any, row: Mapping[str, Any]) -> Any:
+    if not isinstance(template, str):
+        return template
+    if template in row:
+        return row[template]
+    sandbox = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    return sandbox.from_string(template).render(**row)

@@ -1,0 +1,65 @@
+"""The catalog's tokenizer, as its documents were encoded, and how much text each of its tokens stands for."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+from tokenizers import Tokenizer
+
+from data_catalog.errors import UserError
+from data_catalog.format.layout import Layout
+
+BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")  # of a tokenizer that falls back to bytes
+
+
+def open_tokenizer(root: Path) -> Tokenizer:
+    """The tokenizer of the catalog at `root`. Special tokens that stand in a text are plain characters; none is added.
+
+    Raises:
+        UserError: the catalog has no tokenizer.
+    """
+    file = Layout(root).tokenizer / "tokenizer.json"
+    if not file.is_file():
+        raise UserError(f"{file}: not there; build the catalog again")
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    """Token ids of each text, without end-of-text."""
+    return [
+        encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    ]
+
+
+def byte_lengths(tokenizer: Tokenizer) -> Int[np.ndarray, " vocabulary"]:
+    """UTF-8 bytes that each token adds to a text; special tokens add none.
+
+    Exact where the tokenizer works on bytes (byte-level BPE), as a token's name then has one character a byte, and where it falls back
+    to them. For any other tokenizer it is what the token adds to the decoded text, which may differ from the original in its blanks.
+    """
+    vocabulary: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
+    added = tokenizer.get_added_tokens_decoder()
+    names = {number: name for name, number in vocabulary.items() if number not in added}
+    lengths = np.zeros(max(vocabulary.values()) + 1, np.int64)
+    for number, token in added.items():
+        lengths[number] = 0 if token.special else len(token.content.encode())
+    if "ByteLevel" in repr(tokenizer.decoder):
+        for number, name in names.items():
+            lengths[number] = len(name)
+        return lengths
+    before = next(
+        iter(names)
+    )  # a decoder may treat the first token of a text in its own way: look at a second one
+    alone = len(tokenizer.decode([before]).encode())
+    for number, name in names.items():
+        lengths[number] = (
+            1
+            if BYTE_TOKEN.fullmatch(name)
+            else len(tokenizer.decode([before, number]).encode()) - alone
+        )
+    return lengths

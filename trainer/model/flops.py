@@ -1,0 +1,57 @@
+"""Floating-point operations of training, and the share of a GPU's peak that they make."""
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+# Dense bfloat16 operations a second, from the vendor's data sheets; the first name that is part of the device's counts.
+PEAK_FLOPS = {
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "B200": 2250e12,
+    "A100": 312e12,
+}
+
+
+def flops_per_token(model: PreTrainedModel, sequence_tokens: int) -> float:
+    """Forward and backward pass of one token: `6 N + 12 L H Q T` (Chowdhery et al. 2022, PaLM, appendix B).
+
+    N counts the parameters that take part in a product (Kaplan et al. 2020): tables of which only a row is read are left out, a tied
+    one is the head's matrix. L layers, H heads of Q dimensions, T tokens; that causal attention could skip half of its products, and what
+    recomputed activations cost, is not counted. The model may be on the meta device.
+    """
+    config = model.config.get_text_config()
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    tables = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)} - {
+        head.weight
+    }
+    parameters = sum(p.numel() for p in model.parameters()) - sum(table.numel() for table in tables)
+    heads = int(config.num_attention_heads)
+    width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    return 6.0 * parameters + 12.0 * int(config.num_hidden_layers) * heads * width * sequence_tokens
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Of one GPU, per second, in bfloat16; None where it is not known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+
+
+def utilisation(
+    model: PreTrainedModel,
+    sequence_tokens: int,
+    tokens_per_second: float,
+    device: torch.device,
+    world: int,
+) -> float | None:
+    """Model FLOPs utilisation (MFU): the work that `tokens_per_second` of all processes need, over the bfloat16 peak of their GPUs."""
+    peak = peak_flops(device)
+    return (
+        None
+        if peak is None
+        else tokens_per_second * flops_per_token(model, sequence_tokens) / (peak * world)
+    )

@@ -1,0 +1,119 @@
+"""How large a model is and what training it needs of memory, from its config alone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, computed_field
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from data_catalog.errors import UserError
+from trainer.config import Model, Training
+from trainer.model.head import PIECE_ELEMENTS
+from trainer.model.model import PRESETS
+
+FLOAT32_BYTES, BFLOAT16_BYTES = 4, 2
+
+
+@dataclass(frozen=True)
+class Shape:
+    parameters: int  # tied ones once
+    layers: int
+    hidden: int
+    intermediate: int  # width inside the feed-forward blocks
+    vocabulary: int
+
+
+class Memory(BaseModel):
+    """Bytes of one process that holds the whole model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    weights: int
+    gradients: int
+    optimizer: int  # AdamW's two moments
+    alignment: int  # the target's gradient
+    activations: int  # of one micro-batch; an estimate
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.alignment + self.activations
+
+
+def model_shape(config: Model, vocabulary: int) -> Shape | None:
+    """The sizes of the model that `config` names; None for a name on the hub, which is not looked up.
+
+    Raises:
+        UserError: there is no config of a causal language model at a path that is here.
+    """
+    if config.path is None:
+        layers, hidden, _ = PRESETS[config.preset]
+        layers, hidden = config.layers or layers, config.hidden_size or hidden
+        intermediate = -(-hidden * 8 // 3 // 64) * 64
+        block = (
+            4 * hidden * hidden + 3 * hidden * intermediate + 2 * hidden
+        )  # attention, gated feed-forward, two norms
+        return Shape(
+            vocabulary * hidden + layers * block + hidden, layers, hidden, intermediate, vocabulary
+        )
+    if not Path(config.path).exists():
+        return None
+    try:
+        found = AutoConfig.from_pretrained(
+            config.path, local_files_only=True, trust_remote_code=False
+        )
+        with torch.device("meta"):  # shapes without storage
+            model = AutoModelForCausalLM.from_config(found)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {config.path}: no causal language model here ({error})") from error
+    hidden = int(found.hidden_size)
+    intermediate = (
+        getattr(found, "intermediate_size", None) or 4 * hidden
+    )  # what a config without it means, as GPT-2's
+    return Shape(
+        model.num_parameters(),
+        int(found.num_hidden_layers),
+        hidden,
+        int(intermediate),
+        int(found.vocab_size),
+    )
+
+
+def memory_need(shape: Shape, training: Training, *, aligns: bool, device: str) -> Memory:
+    """What one process needs at its peak, without what libraries and allocators take.
+
+    Args:
+        aligns: whether a target gradient is kept.
+        device: cpu or cuda: how many logits are made at a time depends on it.
+    """
+    state = FLOAT32_BYTES * shape.parameters
+    return Memory(
+        weights=state,
+        gradients=state,
+        optimizer=2 * state,
+        alignment=state if aligns else 0,
+        activations=activation_bytes(shape, training, device),
+    )
+
+
+def activation_bytes(shape: Shape, training: Training, device: str) -> int:
+    """Tensors kept for the backward pass of one micro-batch, and the head's logits: an estimate for Llama-like blocks.
+
+    Counted from what PyTorch saves with fused attention. A block: two norms with an input and a normalised output each, in fp32; the
+    inputs of its products, the four tensors of attention, and four of the feed-forward block, in the type of the products.
+    """
+    positions = training.micro_batch_sequences * training.sequence_tokens
+    narrow = training.precision == "bfloat16"
+    inside = (9 * shape.hidden + 4 * shape.intermediate) * BFLOAT16_BYTES
+    if not narrow:  # the inputs of the products are then the norms' own outputs
+        inside = (6 * shape.hidden + 4 * shape.intermediate) * FLOAT32_BYTES
+    block = positions * (4 * shape.hidden * FLOAT32_BYTES + inside)
+    boundary = positions * shape.hidden * FLOAT32_BYTES
+    blocks = (
+        shape.layers * boundary + block if training.checkpoint_activations else shape.layers * block
+    )
+    copies = BFLOAT16_BYTES * shape.parameters if narrow else 0  # of the weights, kept by autocast
+    logits = min(positions * shape.vocabulary, PIECE_ELEMENTS[device])
+    head = (shape.vocabulary * shape.hidden + 2 * logits) * FLOAT32_BYTES
+    return blocks + 3 * boundary + copies + head

@@ -1,0 +1,137 @@
+"""The language model and its loss. Any causal model that transformers loads will do; nothing here depends on its kind."""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
+from transformers.utils import logging as transformers_logging
+
+from data_catalog.errors import UserError
+from data_catalog.format.tokens import IGNORED
+from trainer.config import Model
+from trainer.model.head import Losses, head_loss
+
+# layers, hidden size, heads: sizes of the GPT-2 family, tied embeddings
+PRESETS = {
+    "tiny": (4, 128, 4),
+    "125m": (12, 768, 12),
+    "350m": (24, 1024, 16),
+    "750m": (36, 1280, 20),
+}
+
+
+def build_model(
+    config: Model, vocabulary: int, end_of_text: int, sequence_tokens: int, seed: int
+) -> PreTrainedModel:
+    """A model for the catalog's tokens, in fp32 on the CPU, in evaluation mode.
+
+    Evaluation mode also while training: it turns dropout off, which leaves no random state to save or to keep equal over ranks. Attention
+    is torch's fused one (SDPA). Code that comes with a checkpoint never runs.
+
+    Raises:
+        UserError: the sizes do not fit each other, there is no model at `path`, or it has too few token embeddings.
+    """
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng():
+        torch.random.manual_seed(seed)
+        if config.path is None:
+            model = _from_preset(config, vocabulary, end_of_text, sequence_tokens)
+        else:
+            model = _from_path(config.path, vocabulary)
+    model.train(mode=False)
+    return model
+
+
+def _from_preset(
+    config: Model, vocabulary: int, end_of_text: int, sequence_tokens: int
+) -> PreTrainedModel:
+    layers, hidden, heads = PRESETS[config.preset]
+    layers, hidden, heads = (
+        config.layers or layers,
+        config.hidden_size or hidden,
+        config.heads or heads,
+    )
+    if hidden % (2 * heads):
+        raise UserError(
+            f"model: hidden_size {hidden} cannot be split over {heads} heads of even size; change one of them"
+        )
+    llama = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=-(-hidden * 8 // 3 // 64)
+        * 64,  # 8/3 of the width, as a gated layer has three matrices
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=sequence_tokens,
+        tie_word_embeddings=True,
+        bos_token_id=end_of_text,
+        eos_token_id=end_of_text,
+        use_cache=False,
+    )
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(llama, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
+    return model
+
+
+def _from_path(path: str, vocabulary: int) -> PreTrainedModel:
+    """A checkpoint's weights; or random ones, where `path` is the config.json of one."""
+    fresh = Path(path).is_file()
+    options = {"attn_implementation": "sdpa", "dtype": torch.float32, "trust_remote_code": False}
+    model: PreTrainedModel
+    try:
+        if fresh:
+            found = AutoConfig.from_pretrained(path, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_config(found, **options)  # type: ignore[no-untyped-call]
+        else:
+            model = AutoModelForCausalLM.from_pretrained(path, **options)
+    except (OSError, ValueError) as error:
+        place = "file" if fresh else "folder" if Path(path).is_dir() else "name on the hub"
+        raise UserError(
+            f"model {path}: no causal language model in this {place} ({error})"
+        ) from error
+    rows = int(model.config.vocab_size)
+    if rows < vocabulary:
+        raise UserError(
+            f"model {path}: has {rows} token embeddings, the catalog's tokenizer {vocabulary}; build with the model's tokenizer"
+        )
+    return model
+
+
+class LanguageLoss(nn.Module):
+    """A causal model and its loss in one module: the thing that is wrapped, compiled, and run. Its parameters are the model's."""
+
+    def __init__(self, model: PreTrainedModel, precision: str) -> None:
+        super().__init__()
+        self.model, self.precision = model, precision
+
+    def forward(
+        self, inputs: Int[Tensor, "sequences tokens"], labels: Int[Tensor, "sequences tokens"]
+    ) -> Losses:
+        """The loss of shifted `labels`. Padding is on the right: causal attention never sees it."""
+        model = self.model
+        with torch.autocast(
+            inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
+        ):
+            if isinstance(
+                model, LlamaForCausalLM
+            ):  # whose logits are the plain product of hidden state and head
+                hidden = model.model(input_ids=inputs, use_cache=False).last_hidden_state
+                return head_loss(hidden, model.lm_head.weight, labels)
+            logits = model(input_ids=inputs, use_cache=False).logits
+            tokens = functional.cross_entropy(
+                logits.float().flatten(0, 1),
+                labels.flatten(),
+                ignore_index=IGNORED,
+                reduction="none",
+            )
+            sequences = tokens.view_as(labels).sum(1)
+            return Losses(sequences.sum(), sequences.detach())

@@ -1,0 +1,107 @@
+"""The basis a run mixes: every mixer's weights are weights on the rows of one matrix."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from jaxtyping import Float, Int
+
+from data_catalog.errors import UserError
+from data_catalog.format.distributions import Basis, read_distribution, to_leaves
+from data_catalog.format.layout import Layout, Levels
+from trainer.config import Mixture
+from trainer.mixers.fixed import read_weights, temperature_weights
+
+PLAIN = ("natural", "uniform")  # distributions that need no histogram
+MOST_BYTES = 4 * 1024**3  # of the matrix
+
+
+def build_basis(
+    root: Path,
+    levels: Levels,
+    config: Mixture,
+    target: str,
+    sequences: Int[np.ndarray, " leaves"],
+    version: int | None = None,
+) -> Basis:
+    """Rows over the leaves: one for a static mixer; one a named distribution, or one a domain with sequences, for a learning one.
+
+    Args:
+        sequences: that are there to draw, of each leaf.
+        version: of the catalog; None: the newest.
+
+    Raises:
+        UserError: a distribution or level is not in the catalog, a file of weights does not fit, or there are too many domains to learn a
+            weight for each.
+    """
+    if config.mixer == "replay":
+        config, target = _replayed(config.file or Path())
+    level = config.level or levels.leaves
+    levels.span(level)
+    if config.learns and config.basis == "domains":
+        return _domains(levels, level, sequences)
+
+    def read(name: str) -> Float[np.ndarray, " domains"]:
+        return read_distribution(
+            root, levels, name, None if name in PLAIN else config.kind, level, version
+        )
+
+    every = (*_histograms(root, config.kind, level, version), *PLAIN)
+    rows: dict[str, Float[np.ndarray, " domains"]]
+    if config.learns:
+        names = config.names or every
+        if len(set(names)) < len(names):
+            raise UserError(f"mixture.names: {', '.join(names)}: a name is given twice")
+        rows = {name: read(name) for name in names}
+    elif config.mixer == "temperature":
+        rows = {"temperature": temperature_weights(read("natural"), config.temperature)}
+    elif config.mixer == "static":
+        given = read_weights(config.file or Path(), level, every)
+        mixed = (
+            given.weights
+            if given.by == "domain"
+            else sum(w * read(n) for w, n in zip(given.weights, every, strict=True) if w > 0)
+        )
+        rows = {"static": np.asarray(mixed)}
+    else:
+        name = target if config.mixer == "importance" else config.mixer
+        rows = {name: read(name)}
+    return Basis(
+        tuple(rows),
+        np.stack([to_leaves(weights, levels, level, sequences) for weights in rows.values()]),
+    )
+
+
+def _replayed(place: Path) -> tuple[Mixture, str]:
+    """What another run mixed, and its target."""
+    file = (place if place.is_dir() else place.parent) / "config.json"
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))["config"]
+        found = Mixture.model_validate(settings["mixture"]), str(settings["target"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"mixture.file {place}: no run whose weights could be followed ({error}); name a run's folder"
+        ) from error
+    return _replayed(found[0].file) if found[0].mixer == "replay" and found[0].file else found
+
+
+def _histograms(root: Path, kind: str, level: int, version: int | None) -> list[str]:
+    table = pq.read_table(Layout(root, version).distributions)
+    found = table.filter((pc.field("kind") == kind) & (pc.field("level") == level))
+    return sorted(set(found["name"].to_pylist()))
+
+
+def _domains(levels: Levels, level: int, sequences: Int[np.ndarray, " leaves"]) -> Basis:
+    reachable = np.flatnonzero(sequences.reshape(level, -1).sum(axis=1))
+    if len(reachable) * levels.leaves * 8 > MOST_BYTES:
+        raise UserError(
+            f"mixture.basis = domains at level {level}: {len(reachable)} domains, each of which would need a gradient at every update; "
+            'take a coarser level or basis = "distributions"'
+        )
+    rows = [
+        to_leaves(np.eye(1, level, int(domain))[0], levels, level, sequences)
+        for domain in reachable
+    ]
+    return Basis(tuple(str(domain) for domain in reachable), np.stack(rows))

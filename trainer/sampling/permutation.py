@@ -1,0 +1,110 @@
+"""Keyed randomness: generators and permutations that are functions of their key, so that nothing need be stored to resume them.
+
+A permutation of `0 .. n-1` is a Feistel network on the smallest even number of bits that holds n, repeated on a value
+until it falls below n (cycle walking). It costs no memory, is evaluated at any index, and works element by element.
+"""
+
+import hashlib
+
+import numpy as np
+from jaxtyping import Int, UInt64
+
+ROUNDS = 8
+LEAST_HALF_BITS = 2  # of one half of the network: fewer bits give too few different round functions
+GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: spreads consecutive round numbers
+
+Words = UInt64[np.ndarray, "*shape"]
+
+
+def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:
+    """A counter-based generator for one purpose, e.g. `generator(seed, "stage", 3)`."""
+    return np.random.Generator(
+        np.random.Philox(key=int.from_bytes(_digest(seed, purpose, index)[:16], "little"))
+    )
+
+
+def key(seed: int, purpose: str, *index: int) -> np.uint64:
+    """A 64-bit permutation key for one purpose."""
+    return np.uint64(int.from_bytes(_digest(seed, purpose, index)[:8], "little"))
+
+
+def _digest(seed: int, purpose: str, index: tuple[int, ...]) -> bytes:
+    return hashlib.sha256("/".join((str(seed), purpose, *map(str, index))).encode()).digest()
+
+
+def derive(parent: np.uint64 | Words, index: Words) -> Words:
+    """A key for each of `index` from a parent key (or one parent each)."""
+    return _scramble(_scramble(parent ^ (index * np.uint64(GOLDEN))) + np.uint64(GOLDEN))
+
+
+def permute(index: Words, size: Words | np.uint64, keys: Words | np.uint64) -> Words:
+    """Where the permutation of `0 .. size-1` with key `keys` sends `index`, element by element.
+
+    Args:
+        index: below `size`.
+        size: at least 1.
+        keys: elements with equal key and size belong to one permutation.
+    """
+    single = np.ndim(keys) == 0
+    index, size, spread = np.broadcast_arrays(index, size, keys)
+    if (index >= size).any():
+        raise ValueError("permute: an index is not below its size")
+    half = np.maximum(
+        (_bit_length(size - np.uint64(1)) + np.uint64(1)) // np.uint64(2),
+        np.uint64(LEAST_HALF_BITS),
+    ).reshape(-1)
+    result = index.copy()
+    walking = np.flatnonzero(size.reshape(-1) > 1)
+    flat = result.reshape(-1)
+    salts = _salts(np.atleast_1d(keys) if single else spread.reshape(-1))
+    while len(walking):
+        flat[walking] = _feistel(
+            flat[walking], half[walking], salts if single else salts[:, walking]
+        )
+        walking = walking[flat[walking] >= size.reshape(-1)[walking]]
+    return result
+
+
+def _salts(keys: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, "rounds n"]:
+    return np.stack(
+        [_scramble(keys + np.uint64((number + 1) * GOLDEN % 2**64)) for number in range(ROUNDS)]
+    )
+
+
+def _bit_length(word: Words) -> Words:
+    """Bits of the number: the exponent of its upper half, or else of its lower one; all 64 together are too many for a float."""
+    upper = word >> np.uint64(32)
+    bits: Words = (
+        np.frexp(np.where(upper > 0, upper, word).astype(np.float64))[1]
+        + np.where(upper > 0, 32, 0)
+    ).astype(np.uint64)
+    return bits
+
+
+def walk(seed: int, purpose: str, first: int, count: int, total: int) -> Int[np.ndarray, " count"]:
+    """Draws `first .. first + count` of an endless walk over `0 .. total - 1` that visits each once an epoch, in a keyed order."""
+    epochs, places = np.divmod(np.arange(first, first + count), total)
+    keys = np.array([key(seed, purpose, int(epoch)) for epoch in epochs], np.uint64)
+    return permute(places.astype(np.uint64), np.uint64(total), keys).astype(np.int64)
+
+
+def _feistel(value: Words, half: Words, salts: UInt64[np.ndarray, "rounds n_or_one"]) -> Words:
+    mask = (np.uint64(1) << half) - np.uint64(1)
+    left, right = value >> half, value & mask
+    for salt in salts:
+        left, right = right, left ^ (_scramble(right ^ salt) & mask)
+    value = (left << half) | right
+    return value
+
+
+def _scramble(word: np.uint64 | Words) -> Words:
+    """The finaliser of SplitMix64: every input bit changes every output bit with chance near one half."""
+    mixed: Words = np.array(
+        word, np.uint64, ndmin=1
+    )  # a copy; and arrays wrap around silently, scalars warn
+    mixed ^= mixed >> np.uint64(30)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
