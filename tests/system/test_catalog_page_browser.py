@@ -139,6 +139,49 @@ def test_the_keyboard_reaches_everything(chromium: Any, page: Path) -> None:
         assert text(tab, "#panel h3") == "Domain 1 of level 2"
 
 
+IN_ONE_TASK = """() => {
+    const place = (selector) => document.querySelector(selector), title = () => place("#panel h3").textContent;
+    const seen = [];
+    const typed = (words) => { place("#search").value = words; place("#search").dispatchEvent(new Event("input")); };
+    const pressed = (node, key) => node.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+    pressed(place("#treemap canvas"), "End");
+    pressed(place("#treemap canvas"), "Enter");
+    seen.push([location.hash, title()]);
+    typed("socket");
+    seen.push([location.hash, title()]);
+    pressed(place("#search"), "ArrowDown");
+    document.activeElement.click();
+    seen.push([location.hash, title()]);
+    typed("plot");
+    seen.push([location.hash, title()]);
+    return seen;
+}"""
+
+
+def test_a_hand_faster_than_the_browsers_events_loses_nothing(chromium: Any, page: Path) -> None:
+    """All keys arrive before the browser can report a single change of the address."""
+    with opened(chromium, page) as tab:
+        steps = [
+            ["#domain=4/3", "Domain 3 of level 4"],
+            ["#domain=4/3&search=socket", "Domain 3 of level 4"],
+            ["#domain=2/1", "Domain 1 of level 2"],
+            ["#domain=2/1&search=plot", "Domain 1 of level 2"],
+        ]
+        assert tab.evaluate(IN_ONE_TASK) == steps
+        assert [address(tab), text(tab, "#panel h3")] == steps[-1]
+        tab.go_back()
+        assert [address(tab), text(tab, "#panel h3")] == steps[1]
+        tab.go_forward()
+        assert [address(tab), text(tab, "#panel h3")] == steps[-1]
+
+
+def test_a_link_clicked_with_a_modifier_key_opens_elsewhere(chromium: Any, page: Path) -> None:
+    with opened(chromium, page) as tab, tab.context.expect_page() as other:
+        tab.locator("#panel a", has_text="2/1").click(modifiers=["ControlOrMeta"])
+        assert (address(tab), text(tab, "#panel h3")) == ("", "All domains")
+    assert other.value.url.endswith("#domain=2/1")
+
+
 def test_level_colour_and_numbers(chromium: Any, page: Path) -> None:
     with opened(chromium, page) as tab:
         assert text(tab, "#legend") == "site3.org site2.org site1.org site0.org other or unnamed"

@@ -28,9 +28,22 @@
     if (byId("numbers").open) heatmap.fill(byId("weights"), view.level, link);
   }
 
+  // Go to an address within the page at once. `hashchange` comes later: keys pressed in between would meet the old page.
+  function visit(address) {
+    if (location.hash !== address) history.pushState(null, "", address);
+    route();
+  }
+
+  // A plain click on a link within the page, or Enter on it. With a modifier key, the browser opens a tab or a window.
+  function follow(event) {
+    const address = event.target.closest("a")?.getAttribute("href");
+    if (!address?.startsWith("#") || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    event.preventDefault();
+    visit(address);
+  }
+
   function open(node) {
-    if (location.hash === link(node)) route();
-    else location.hash = link(node);
+    visit(link(node));
     const box = byId("panel").getBoundingClientRect();
     if (box.top > innerHeight * 0.8) byId("panel").scrollIntoView({ block: "start" }); // one column: the panel is below
   }
@@ -76,7 +89,8 @@
     history.replaceState(null, "", words ? `#${domain}search=${encodeURIComponent(words)}` : `#${domain}`);
     results();
   });
-  addEventListener("hashchange", route);
+  document.addEventListener("click", follow);
+  addEventListener("hashchange", route); // back, forward, and an address that the reader writes
   byId("numbers").addEventListener("toggle", () => { if (byId("numbers").open) heatmap.fill(byId("weights"), view.level, link); });
   base.onTheme(paint);
   route();
