@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.hardware import headline
-from flows.pages.catalog.domains import MOST_EXAMPLES, OF_A_KIND
-from flows.pages.catalog.page import SCRIPTS
-from flows.pages.shared.plain import plain
+from flows.pages.catalog.domains import EXAMPLES_PER_KIND, MAXIMUM_EXAMPLES
+from flows.pages.catalog.page import CATALOG_SCRIPTS
+from flows.pages.shared.numbers import json_numbers
 from flows.pages.shared.shell import assemble
 from pipeline.describe.examples import KINDS, SNIPPET
 
@@ -150,7 +150,7 @@ def measure(browser: Any, page: Path, name: str, levels: int) -> list[Any]:
 def synthetic(granularities: list[int]) -> str:
     """A page with everything that a domain can have, and no catalog behind it."""
     random = np.random.Generator(np.random.Philox(key=1))
-    a_kind = max(1, min(OF_A_KIND, MOST_EXAMPLES // (len(KINDS) * sum(granularities))))
+    a_kind = max(1, min(EXAMPLES_PER_KIND, MAXIMUM_EXAMPLES // (len(KINDS) * sum(granularities))))
     leaves = granularities[-1]
     tokens, places = (
         np.exp(random.normal(12, 1, leaves)).astype(int),
@@ -169,7 +169,9 @@ def synthetic(granularities: list[int]) -> str:
     fields = dict.fromkeys(("summary", "notes", "levels", "drops", "stages"), "") | {
         "title": "synthetic"
     }
-    return assemble("flows.pages.catalog", SCRIPTS, title="synthetic", fields=fields, data=data)
+    return assemble(
+        "flows.pages.catalog", CATALOG_SCRIPTS, title="synthetic", fields=fields, data=data
+    )
 
 
 def level(
@@ -182,7 +184,7 @@ def level(
 
     def weights() -> list[Any]:
         found = random.dirichlet(np.full(k, 0.1))
-        return plain(found)
+        return json_numbers(found)
 
     def example(kind: int) -> list[Any]:
         start = int(random.integers(len(snippet) - SNIPPET))
@@ -199,9 +201,9 @@ def level(
         "domain": list(range(k)),
         "documents": (own // 800 + 1).tolist(),
         "tokens": own.tolist(),
-        "distance": plain(random.uniform(0.5, 1.2, k)),
-        "radius": plain(random.uniform(0.5, 1.2, k)),
-        "quantiles": plain(np.sort(random.uniform(0.3, 1.6, (k, 5)), axis=1)),
+        "distance": json_numbers(random.uniform(0.5, 1.2, k)),
+        "radius": json_numbers(random.uniform(0.5, 1.2, k)),
+        "quantiles": json_numbers(np.sort(random.uniform(0.3, 1.6, (k, 5)), axis=1)),
         "terms": [random.choice(words, 8).tolist() for _ in range(k)],
         "sources": [
             [
@@ -213,14 +215,14 @@ def level(
         ],
         "languages": [[0, 1.0]] * k,
         "flags": [["tiny"] if i % 50 == 0 else [] for i in range(k)],
-        "dropped": plain(random.uniform(0, 0.2, k)),
-        "natural": plain(own / own.sum()),
+        "dropped": json_numbers(random.uniform(0, 0.2, k)),
+        "natural": json_numbers(own / own.sum()),
         "weights": {kind: [weights() for _ in range(TARGETS)] for kind in ("hard", "distance")},
-        "places": plain(places.reshape(k, -1, 2).mean(axis=1)),
+        "places": json_numbers(places.reshape(k, -1, 2).mean(axis=1)),
         "examples": [
             [example(kind) for kind in range(len(KINDS)) for _ in range(a_kind)] for _ in range(k)
         ],
-        "signals": [plain(random.uniform(0, 1, k)) for _ in range(SIGNALS)],
+        "signals": [json_numbers(random.uniform(0, 1, k)) for _ in range(SIGNALS)],
     }
 
 

@@ -12,24 +12,24 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
 from prefect.logging import get_run_logger
 
-from flows.artifacts import progress, show_catalog
-from flows.events import catalog_built, tag_run
+from flows.artifacts import show_catalog, stage_progress
+from flows.events import emit_catalog_built, tag_flow_run
 from flows.pages.catalog import write_catalog_page
-from flows.progress import bar, rate
+from flows.progress import format_rate, progress_bar
 from flows.runners import task_runner, worth_a_retry
 from pipeline import run
 from pipeline.add import add as add_to
 from pipeline.config import Addition, Build
 from pipeline.parts import Part
 
-TASKS = 256  # a stage: tens of thousands would overflow Prefect's event queue
+MAXIMUM_STAGE_TASKS = 256  # a stage: tens of thousands would overflow Prefect's event queue
 
 
-class Interrupted(Event):
+class StopFlag(Event):
     """Set when the flow is told to stop: threads then begin no further part. In another process, which is ended instead, it stays unset."""
 
-    def __reduce__(self) -> tuple[type["Interrupted"], tuple[()]]:
-        return Interrupted, ()
+    def __reduce__(self) -> tuple[type["StopFlag"], tuple[()]]:
+        return StopFlag, ()
 
 
 def as_tasks(
@@ -37,12 +37,12 @@ def as_tasks(
 ) -> list[Part]:
     """Run the parts of one stage as Prefect tasks; results in the order of `calls`.
 
-    A stage of very many parts has `TASKS` tasks, each of several. Prefect's cache is not used: a part's sidecar alone decides what is
+    A stage of very many parts has `MAXIMUM_STAGE_TASKS` tasks, each of several. Prefect's cache is not used: a part's sidecar alone decides what is
     done, so a task that is tried again goes on with the part that failed. The tag `clustermix-STAGE` is where a limit takes hold.
     """
     if not calls:
         return []
-    interrupted = Interrupted()
+    interrupted = StopFlag()
 
     def in_turn(batch: Sequence[tuple[Any, ...]]) -> list[Part]:
         return [function(*arguments) for arguments in batch if not interrupted.is_set()]
@@ -57,7 +57,7 @@ def as_tasks(
         retry_condition_fn=worth_a_retry,
         cache_policy=NO_CACHE,
     )
-    size = -(-len(calls) // TASKS)
+    size = -(-len(calls) // MAXIMUM_STAGE_TASKS)
     futures = []
     try:
         for first in range(0, len(calls), size):
@@ -68,14 +68,14 @@ def as_tasks(
             )
             futures.append(wrapped.with_options(task_run_name=name).submit(batch))
         done, documents, note, started = 0, 0, "", perf_counter()
-        shown = progress(stage, len(calls))
-        with bar(stage, len(calls)) as advance:
+        shown = stage_progress(stage, len(calls))
+        with progress_bar(stage, len(calls)) as advance:
             for future in as_completed(futures):
                 parts = future.result()
                 done += len(parts)
                 documents += sum(part.account.read.rows for part in parts)
                 note = (
-                    f"{documents:,} documents, {rate(documents, perf_counter() - started, 'documents')}"
+                    f"{documents:,} documents, {format_rate(documents, perf_counter() - started, 'documents')}"
                     if documents
                     else ""
                 )
@@ -95,9 +95,9 @@ def build(config: Build) -> str:
     Args:
         config: What to build, from what, how. Paths are taken from the folder that the flow runs in.
     """
-    tag_run("clustermix", "build", config.out.name)
+    tag_flow_run("clustermix", "build", config.out.name)
     with tags(config.out.name):
-        return finish(run.build(config, each=as_tasks))
+        return _finish(run.build(config, each=as_tasks))
 
 
 @flow(name="add", flow_run_name="add to {catalog}", task_runner=task_runner())
@@ -108,13 +108,13 @@ def add(catalog: Path, addition: Addition) -> str:
         catalog: The folder of a finished catalog.
         addition: A source, targets or both. Paths are taken from the folder that the flow runs in.
     """
-    tag_run("clustermix", "add", catalog.name)
+    tag_flow_run("clustermix", "add", catalog.name)
     with tags(catalog.name):
-        return finish(add_to(catalog, addition, each=as_tasks))
+        return _finish(add_to(catalog, addition, each=as_tasks))
 
 
-def finish(root: Path) -> str:
+def _finish(root: Path) -> str:
     """Write the page of a catalog, show it in Prefect, and tell whoever waits for it."""
     show_catalog(root, write_catalog_page(root, root / "report.html"))
-    catalog_built(root)
+    emit_catalog_built(root)
     return str(root)

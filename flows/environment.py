@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 
-def cache_folder() -> Path:
+def _cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "clustermix"
 
 
@@ -15,7 +15,7 @@ def prepare(debug: bool = False) -> None:
     defaults = {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_HOME": str(cache_folder() / "prefect"),
+        "PREFECT_HOME": str(_cache_folder() / "prefect"),
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         # The server writes tens of task runs a second by default, and loses the last ones when a short flow ends.
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",

@@ -9,18 +9,18 @@ from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
 from data_catalog.format.manifest import read_manifest
-from flows.artifacts import rounded, shown, within_flow_run
+from flows.artifacts import best_effort, round_for_reader, within_flow_run
 from flows.pages.run import summary_table
 
-BUILT = "clustermix.catalog.built"
-FINISHED = "clustermix.run.finished"
+CATALOG_BUILT_EVENT = "clustermix.catalog.built"
+RUN_FINISHED_EVENT = "clustermix.run.finished"
 
 
-def emit(event: str, folder: Path, payload: Mapping[str, Any]) -> None:
+def emit_folder_event(event: str, folder: Path, payload: Mapping[str, Any]) -> None:
     """Say what happened to a catalog's or a run's folder; without a flow run nobody is told, and nothing fails."""
     if not within_flow_run():
         return
-    with shown(event):
+    with best_effort(event):
         kind = event.split(".")[1]
         path = folder.resolve()
         resource = {
@@ -31,25 +31,29 @@ def emit(event: str, folder: Path, payload: Mapping[str, Any]) -> None:
         emit_event(event, resource=resource, payload={kind: str(path), **payload})
 
 
-def catalog_built(root: Path) -> None:
+def emit_catalog_built(root: Path) -> None:
     """The catalog at `root` has a new version, or was found to be finished."""
     manifest = read_manifest(root)
     facts = ("version", "fingerprint", "documents", "tokens", "granularities", "targets")
-    emit(BUILT, root, {name: manifest[name] for name in facts})
+    emit_folder_event(CATALOG_BUILT_EVENT, root, {name: manifest[name] for name in facts})
 
 
-def run_finished(run: Path) -> None:
+def emit_run_finished(run: Path) -> None:
     """The run in this folder has come to its end."""
     [row] = summary_table([run])
     facts = ("mixer", "target", "steps", "tokens", "target_test_loss", "general_loss", "seconds")
-    emit(FINISHED, run, {name: None if row[name] is None else rounded(row[name]) for name in facts})
+    emit_folder_event(
+        RUN_FINISHED_EVENT,
+        run,
+        {name: None if row[name] is None else round_for_reader(row[name]) for name in facts},
+    )
 
 
-def tag_run(*tags: str) -> None:
+def tag_flow_run(*tags: str) -> None:
     """Add tags to the flow run that is under way, beside those it was started with."""
     context = FlowRunContext.get()
     if context is not None and context.flow_run is not None:
-        with shown("tags"):
+        with best_effort("tags"):
             get_client(sync_client=True).update_flow_run(
                 context.flow_run.id, tags=sorted({*context.flow_run.tags, *tags})
             )

@@ -10,26 +10,26 @@ from pydantic import Field
 
 from data_catalog.errors import UserError
 from data_catalog.settings import overridden, parse
-from flows.artifacts import key, show_runs
+from flows.artifacts import artifact_key, show_runs
 from flows.build import build as build_catalog
-from flows.events import tag_run
+from flows.events import tag_flow_run
 from flows.pages.run import write_report
-from flows.train import Processes, check
+from flows.train import ProcessCount, check_training
 from flows.train import train as train_one
 from pipeline.config import Build
 from trainer.config import Train
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Seed = Annotated[int, Field(ge=0)]
 
 
 @flow(name="experiment", flow_run_name="experiment {config.out}")
 def experiment(
     config: Train,
-    variants: dict[Name, tuple[str, ...]],
+    variants: dict[VariantName, tuple[str, ...]],
     seeds: tuple[Seed, ...] = (),
     catalog: Build | None = None,
-    processes: Processes = 1,
+    processes: ProcessCount = 1,
 ) -> str:
     """Train once for each variant and seed, compare the runs on OUT/report.html, and return the folder OUT = config.out.
 
@@ -50,21 +50,21 @@ def experiment(
         raise UserError(
             'variants: found none, expected at least one, such as {"natural": ["mixture.mixer=natural"]}'
         )
-    tag_run("clustermix", "experiment", config.out.name)
+    tag_flow_run("clustermix", "experiment", config.out.name)
     if catalog is not None:
         config = config.model_copy(update={"catalog": catalog.out})
-    planned = members(config, variants, seeds)
+    planned = variant_configs(config, variants, seeds)
     if catalog is not None:
         build_catalog(catalog)
     for run in planned:
-        check(run)
+        check_training(run)
     runs = [Path(train_one(run, processes)) for run in planned]
     page = write_report(runs, config.out / "report.html", config.catalog)
-    show_runs(key("experiment", config.out.name), runs, page)
+    show_runs(artifact_key("experiment", config.out.name), runs, page)
     return str(config.out)
 
 
-def members(
+def variant_configs(
     config: Train, variants: Mapping[str, tuple[str, ...]], seeds: tuple[int, ...] = ()
 ) -> list[Train]:
     """The configs of the runs, a variant's seeds one after the other.

@@ -16,10 +16,12 @@ from rich.progress import (
 )
 
 console = Console(stderr=True)
-SHORT = 1.0  # seconds: what is over by then says nothing afterwards, where it says so at all
+QUIET_SECONDS = (
+    1.0  # seconds: what is over by then says nothing afterwards, where it says so at all
+)
 
 
-def rate(done: float, seconds: float, unit: str) -> str:
+def format_rate(done: float, seconds: float, unit: str) -> str:
     """Such as `12.5 parts/s`; what is slow by the minute. Empty before anything is done."""
     if done <= 0 or seconds <= 0:
         return ""
@@ -32,21 +34,21 @@ def rate(done: float, seconds: float, unit: str) -> str:
 
 
 @contextmanager
-def bar(
+def progress_bar(
     name: str, total: int, unit: str = "parts", quiet: bool = False
 ) -> Iterator[Callable[[int, str], None]]:
     """Yield `advance(steps, note)`. A terminal shows what is done, the rate and the time that remains.
 
     Args:
         unit: of a step, in the plural.
-        quiet: say nothing where there is no terminal and it took less than `SHORT`.
+        quiet: say nothing where there is no terminal and it took less than `QUIET_SECONDS`.
     """
     started = perf_counter()
     done, last = 0, ""
 
     def beside(note: str) -> str:
         return ", ".join(
-            text for text in (rate(done, perf_counter() - started, unit), note) if text
+            text for text in (format_rate(done, perf_counter() - started, unit), note) if text
         )
 
     if console.is_terminal:
@@ -77,7 +79,7 @@ def bar(
 
     yield count
     seconds = perf_counter() - started
-    if not quiet or seconds >= SHORT:
+    if not quiet or seconds >= QUIET_SECONDS:
         line = ", ".join(
             text
             for text in (f"{name}: {done:,} of {total:,} in {seconds:.1f} s", beside(last))
@@ -87,7 +89,9 @@ def bar(
 
 
 @contextmanager
-def counted(name: str, unit: str, size: float = 1) -> Iterator[Callable[[int, int], None]]:
+def progress_callback(
+    name: str, unit: str, size: float = 1
+) -> Iterator[Callable[[int, int], None]]:
     """Yield `said(done, total)` for a function that says how far it is: a bar from its first word on.
 
     Args:
@@ -100,20 +104,22 @@ def counted(name: str, unit: str, size: float = 1) -> Iterator[Callable[[int, in
         def said(done: int, total: int) -> None:
             nonlocal advance, shown
             if advance is None:
-                advance = stack.enter_context(bar(name, round(total / size), unit, quiet=True))
+                advance = stack.enter_context(
+                    progress_bar(name, round(total / size), unit, quiet=True)
+                )
             advance(round(done / size) - shown, "")
             shown = round(done / size)
 
         yield said
 
 
-def working(what: str) -> AbstractContextManager[object]:
+def spinner(what: str) -> AbstractContextManager[object]:
     """A sign of life on a terminal for what cannot say how far it is."""
     return console.status(what)
 
 
 @contextmanager
-def transfer(said: str) -> Iterator[Callable[[int, int, int], None]]:
+def transfer_progress(said: str) -> Iterator[Callable[[int, int, int], None]]:
     """Yield `advance(a, b, bytes)` for a download, `said` with the two numbers: one line, on a terminal while it lasts."""
     started = perf_counter()
     last = (0, 0, 0)

@@ -2,19 +2,18 @@
 
 import multiprocessing
 import os
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from data_catalog.errors import AccountingError, UserError
 from flows.environment import prepare
-from flows.parent_watch import tether
+from flows.parent_watch import stop_with_parent
 
-Runner = Literal["threads", "processes", "dask", "ray"]
-RUNNERS = get_args(Runner)
+RunnerName = Literal["threads", "processes", "dask", "ray"]
 
 
-def task_runner(name: Runner = "threads", workers: int | None = None) -> TaskRunner[Any]:
+def task_runner(name: RunnerName = "threads", workers: int | None = None) -> TaskRunner[Any]:
     """A Prefect task runner with this many workers (default: 4 threads, or a process a core).
 
     Threads are right on one machine: torch, FAISS, DuckDB and Arrow leave Python's lock, and the encoder is loaded once.
@@ -24,9 +23,11 @@ def task_runner(name: Runner = "threads", workers: int | None = None) -> TaskRun
     """
     match name:
         case "threads":
-            return Threads(max_workers=workers or 4)
+            return InterruptibleThreads(max_workers=workers or 4)
         case "processes":
-            return Processes(max_workers=workers or os.cpu_count(), initializer=begin_worker)
+            return InterruptibleProcesses(
+                max_workers=workers or os.cpu_count(), initializer=prepare_worker
+            )
         case "dask":
             from prefect_dask import DaskTaskRunner  # noqa: PLC0415
 
@@ -45,17 +46,17 @@ def worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
     return not isinstance(failure, (UserError, AccountingError))
 
 
-class Threads(ThreadPoolTaskRunner[Any]):
+class InterruptibleThreads(ThreadPoolTaskRunner[Any]):
     """Threads that an interrupted flow does not wait for: the part under way may take hours, and a part that is not finished is nothing."""
 
     def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
-        if interrupted(exc_type) and self._executor is not None:
+        if is_interruption(exc_type) and self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
             self._executor = None
         super().__exit__(exc_type, exc_value, traceback)
 
 
-class Processes(ProcessPoolTaskRunner):
+class InterruptibleProcesses(ProcessPoolTaskRunner):
     """Processes that end with the flow, however it ends."""
 
     def __enter__(self) -> Self:
@@ -63,18 +64,18 @@ class Processes(ProcessPoolTaskRunner):
         return super().__enter__()
 
     def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
-        if interrupted(exc_type):
+        if is_interruption(exc_type):
             for process in set(multiprocessing.active_children()) - self._others:
                 process.terminate()
         super().__exit__(exc_type, exc_value, traceback)
 
 
-def interrupted(exc_type: type[BaseException] | None) -> bool:
+def is_interruption(exc_type: type[BaseException] | None) -> bool:
     """Whether a flow ends because somebody wants it to: Ctrl-C, SIGTERM, a cancellation. These are no `Exception`."""
     return exc_type is not None and not issubclass(exc_type, Exception)
 
 
-def begin_worker() -> None:
+def prepare_worker() -> None:
     """What a worker process does first."""
     prepare()
-    tether()
+    stop_with_parent()

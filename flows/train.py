@@ -16,24 +16,26 @@ from pydantic import Field
 from data_catalog.errors import TrainingError, UserError
 from data_catalog.format.manifest import read_manifest
 from data_catalog.suggest import suggestion
-from flows.artifacts import progress, show_runs
-from flows.events import run_finished, tag_run
+from flows.artifacts import show_runs, stage_progress
+from flows.events import emit_run_finished, tag_flow_run
 from flows.pages.run import write_report
-from flows.progress import bar, console
+from flows.progress import console, progress_bar
 from flows.runners import worth_a_retry
 from trainer.config import Train
 
 POLL_SECONDS = 0.5
-REFUSAL = "clustermix: "  # how the trainer begins a sentence for the user
-FAILURE = "clustermix: failed: "  # and one on what is not their fault
-GRACE_SECONDS = "600"  # that torchrun leaves its processes for the step under way and a checkpoint; its own default is 30
+REFUSAL_PREFIX = "clustermix: "  # how the trainer begins a sentence for the user
+FAILURE_PREFIX = "clustermix: failed: "  # and one on what is not their fault
+TORCHRUN_GRACE_SECONDS = "600"  # that torchrun leaves its processes for the step under way and a checkpoint; its own default is 30
 
-Processes = Annotated[int, Field(ge=1)]
-Accepted = Literal["config", "catalog", "tokenizer"]
+ProcessCount = Annotated[int, Field(ge=1)]
+AcceptedChange = Literal["config", "catalog", "tokenizer"]
 
 
 @flow(name="train", flow_run_name="train {config.out}")
-def train(config: Train, processes: Processes = 1, accept: tuple[Accepted, ...] = ()) -> str:
+def train(
+    config: Train, processes: ProcessCount = 1, accept: tuple[AcceptedChange, ...] = ()
+) -> str:
     """Train on a built catalog and write the run's page, RUN/report.html; return the run's folder.
 
     A run that was stopped goes on from its last checkpoint.
@@ -47,8 +49,8 @@ def train(config: Train, processes: Processes = 1, accept: tuple[Accepted, ...] 
         UserError: the config or the catalog it names is not usable, or the trainer refused to go on.
         TrainingError: the trainer's process failed, again after two more attempts from its last checkpoint.
     """
-    check(config)
-    tag_run("clustermix", "train", config.catalog.name, config.mixture.mixer)
+    check_training(config)
+    tag_flow_run("clustermix", "train", config.catalog.name, config.mixture.mixer)
     with tags(config.catalog.name):
         launch.with_options(task_run_name=f"train {config.mixture.mixer}")(
             config, processes, accept
@@ -58,7 +60,7 @@ def train(config: Train, processes: Processes = 1, accept: tuple[Accepted, ...] 
         [config.out],
         write_report([config.out], config.out / "report.html", config.catalog),
     )
-    run_finished(config.out)
+    emit_run_finished(config.out)
     return str(config.out)
 
 
@@ -77,11 +79,11 @@ def launch(config: Train, processes: int, accept: Sequence[str]) -> None:
         (Path(folder) / "output").open("w+") as output,
     ):
         resolved = Path(folder) / "config.toml"
-        resolved.write_text(as_toml(config), encoding="utf-8")
-        process = start(command(resolved, processes, accept), output)
+        resolved.write_text(config_as_toml(config), encoding="utf-8")
+        process = start_trainer(trainer_command(resolved, processes, accept), output)
         try:
-            with bar(f"train {config.mixture.mixer}", config.steps, "steps") as advance:
-                shown, ended, tell = 0, False, progress("train", config.steps)
+            with progress_bar(f"train {config.mixture.mixer}", config.steps, "steps") as advance:
+                shown, ended, tell = 0, False, stage_progress("train", config.steps)
                 while not ended:
                     ended = has_ended(process)  # first: what it wrote last is read too
                     step, note = _latest(metrics)
@@ -101,7 +103,7 @@ def launch(config: Train, processes: int, accept: Sequence[str]) -> None:
             _raise(output.read())
 
 
-def command(config: Path, processes: int, accept: Sequence[str] = ()) -> list[str]:
+def trainer_command(config: Path, processes: int, accept: Sequence[str] = ()) -> list[str]:
     """`python -m trainer CONFIG`, or `torchrun -m trainer CONFIG` for several processes; with this Python, and tied to this process."""
     torchrun = (
         ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
@@ -112,9 +114,9 @@ def command(config: Path, processes: int, accept: Sequence[str] = ()) -> list[st
     return [sys.executable, "-m", "flows.parent_watch", *torchrun, "trainer", str(config), *changed]
 
 
-def start(arguments: Sequence[str], output: IO[Any]) -> "subprocess.Popen[str]":
+def start_trainer(arguments: Sequence[str], output: IO[Any]) -> "subprocess.Popen[str]":
     """In a process group of its own: Ctrl-C on a terminal is for us, and the trainer gets a SIGTERM, which it obeys with a checkpoint."""
-    environment = {"PET_SHUTDOWN_TIMEOUT": GRACE_SECONDS, **os.environ}
+    environment = {"PET_SHUTDOWN_TIMEOUT": TORCHRUN_GRACE_SECONDS, **os.environ}
     return subprocess.Popen(
         arguments,
         stdout=output,
@@ -134,7 +136,7 @@ def has_ended(process: "subprocess.Popen[str]") -> bool:
     return True
 
 
-def as_toml(config: Train) -> str:
+def config_as_toml(config: Train) -> str:
     """A resolved config as the trainer's process reads it: a line a value. A JSON string, list, number or truth value is TOML too."""
 
     def lines(tree: dict[str, Any], path: str) -> list[str]:
@@ -152,14 +154,18 @@ def as_toml(config: Train) -> str:
 
 def _raise(output: str) -> None:
     lines = [line for line in output.splitlines() if line.strip()] or ["it said nothing"]
-    if failed := [line.removeprefix(FAILURE) for line in lines if line.startswith(FAILURE)]:
+    if failed := [
+        line.removeprefix(FAILURE_PREFIX) for line in lines if line.startswith(FAILURE_PREFIX)
+    ]:
         raise TrainingError(f"the trainer failed: {failed[0]}\n{output[-4000:]}")
-    if refusals := [line.removeprefix(REFUSAL) for line in lines if line.startswith(REFUSAL)]:
+    if refusals := [
+        line.removeprefix(REFUSAL_PREFIX) for line in lines if line.startswith(REFUSAL_PREFIX)
+    ]:
         raise UserError(refusals[0])
     raise TrainingError(f"the trainer failed: {lines[-1]}\n{output[-4000:]}")
 
 
-def check(settings: Train) -> None:
+def check_training(settings: Train) -> None:
     """Refuse before a process is started.
 
     Raises:

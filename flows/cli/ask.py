@@ -6,13 +6,14 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli import complete
-from flows.cli.options import ASK, Catalog, Json, Version, examples
+from flows.cli.options import ASK, CatalogArgument, JsonOption, VersionOption, examples
 from flows.cli.output import print_json
 
-app = typer.Typer()
+ask_commands = typer.Typer()
 
 
-@app.command(
+@ask_commands.command(
+    "domains",
     rich_help_panel=ASK,
     epilog=examples(
         "domains catalogs/sample",
@@ -21,8 +22,8 @@ app = typer.Typer()
         "domains catalogs/sample --level 64 --domain 28",
     ),
 )
-def domains(
-    catalog: Catalog,
+def domains_command(
+    catalog: CatalogArgument,
     level: Annotated[
         int | None,
         typer.Option(
@@ -46,8 +47,8 @@ def domains(
         int | None, typer.Option(min=0, help="One domain of the level, closely.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Domains to list.")] = 20,
-    version: Version = None,
-    as_json: Json = False,
+    version: VersionOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """List domains, the largest first: documents, tokens, terms, and what looks wrong; or show one of them."""
     import data_catalog
@@ -78,7 +79,8 @@ def domains(
         print_table(table)
 
 
-@app.command(
+@ask_commands.command(
+    "query",
     rich_help_panel=ASK,
     epilog=examples(
         'query catalogs/sample "SELECT * FROM domains ORDER BY tokens DESC LIMIT 5"',
@@ -86,8 +88,8 @@ def domains(
         'query catalogs/sample --runs "runs/*" "FROM runs"',
     ),
 )
-def query(
-    catalog: Catalog,
+def query_command(
+    catalog: CatalogArgument,
     sql: Annotated[
         str,
         typer.Argument(metavar="SELECT", help="One SELECT, or DuckDB's FROM.", show_default=False),
@@ -99,8 +101,8 @@ def query(
             autocompletion=complete.runs,
         ),
     ] = None,
-    version: Version = None,
-    as_json: Json = False,
+    version: VersionOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Ask a catalog, and the runs on it, in SQL. docs/sql.md has every view and macro; SHOW TABLES lists the views."""
     import data_catalog
@@ -114,7 +116,8 @@ def query(
         print_table(table)
 
 
-@app.command(
+@ask_commands.command(
+    "quality",
     rich_help_panel=ASK,
     epilog=examples(
         "quality",
@@ -122,7 +125,7 @@ def query(
         "quality catalogs/sample --sweep words",
     ),
 )
-def quality(
+def quality_command(
     catalog: Annotated[
         Path | None,
         typer.Argument(
@@ -150,11 +153,11 @@ def quality(
         str | None,
         typer.Option(metavar="RULE", help="What each possible bound of this rule would keep."),
     ] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Report what other quality thresholds would keep of a catalog, without reading any text."""
     from data_catalog.settings import load
-    from flows.progress import counted
+    from flows.progress import progress_callback
     from pipeline.config import Quality
     from pipeline.quality.retune import retune as judge
     from pipeline.quality.rules import list_rules
@@ -164,7 +167,7 @@ def quality(
         Quality, None, [f"thresholds.{threshold}" for threshold in thresholds or ()]
     ).thresholds
     tables: dict[str, Any]
-    with counted("quality", "documents") as said:
+    with progress_callback("quality", "documents") as said:
         if catalog is None:
             tables = {"presets": list_rules()}
         elif sweep:

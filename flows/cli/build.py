@@ -5,28 +5,39 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows.cli.options import BUILD, BuildSet, Catalog, Config, Json, Version, examples
-from flows.cli.output import alone, print_json
+from flows.cli.options import (
+    BUILD,
+    BuildSetOption,
+    CatalogArgument,
+    ConfigArgument,
+    JsonOption,
+    VersionOption,
+    examples,
+)
+from flows.cli.output import print_json, stdout_for_json
 
-app = typer.Typer()
+build_commands = typer.Typer()
 Runners = Literal["threads", "processes", "dask", "ray"]
 
 
-@app.command(
+@build_commands.command(
+    "plan",
     rich_help_panel=BUILD,
     epilog=examples(
         "plan configs/rpv2.toml",
         "plan configs/sample.toml --set cluster.granularities='[64,4096]' --json",
     ),
 )
-def plan(config: Config, overrides: BuildSet = None, as_json: Json = False) -> None:
+def plan_command(
+    config: ConfigArgument, overrides: BuildSetOption = None, as_json: JsonOption = False
+) -> None:
     """Say what a build would read, how long it would take and what it would leave on the disk. Writes nothing."""
     from data_catalog.settings import load
-    from flows.progress import counted
+    from flows.progress import progress_callback
     from pipeline.config import Build
     from pipeline.planning.estimate import estimate
 
-    with counted("plan", "steps") as said:
+    with progress_callback("plan", "steps") as said:
         found = estimate(load(Build, config, overrides or ()), said)
     if as_json:
         print_json(found.model_dump(mode="json"))
@@ -36,7 +47,8 @@ def plan(config: Config, overrides: BuildSet = None, as_json: Json = False) -> N
         print_estimate(found)
 
 
-@app.command(
+@build_commands.command(
+    "build",
     rich_help_panel=BUILD,
     epilog=examples(
         "build configs/sample.toml",
@@ -44,9 +56,9 @@ def plan(config: Config, overrides: BuildSet = None, as_json: Json = False) -> N
         "build configs/rpv2.toml --runner processes --workers 8 --json",
     ),
 )
-def build(
-    config: Config,
-    overrides: BuildSet = None,
+def build_command(
+    config: ConfigArgument,
+    overrides: BuildSetOption = None,
     runner: Annotated[
         Runners, typer.Option(help="Where the parts run. The catalog is the same.")
     ] = "threads",
@@ -54,7 +66,7 @@ def build(
         int | None,
         typer.Option(min=1, help="Parts at once; 4 threads, or a process a core, if not given."),
     ] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Build a catalog; work already done with this config is kept."""
     from data_catalog.settings import load
@@ -66,20 +78,21 @@ def build(
     from flows.build import build as flow
     from flows.runners import task_runner
 
-    with alone(as_json):
+    with stdout_for_json(as_json):
         root = Path(flow.with_options(task_runner=task_runner(runner, workers))(settings))
     _say_built(root, as_json)
 
 
-@app.command(
+@build_commands.command(
+    "add",
     rich_help_panel=BUILD,
     epilog=examples(
         "add catalogs/sample configs/add_jsonl.toml",
         "add catalogs/sample configs/add_jsonl.toml --set source.path=data/more",
     ),
 )
-def add(
-    catalog: Catalog,
+def add_command(
+    catalog: CatalogArgument,
     config: Annotated[
         Path,
         typer.Argument(
@@ -88,8 +101,8 @@ def add(
             show_default=False,
         ),
     ],
-    overrides: BuildSet = None,
-    as_json: Json = False,
+    overrides: BuildSetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Add documents or targets to a catalog, as a new version of it; the tree and what is there stay as they are."""
     from data_catalog.format.manifest import read_manifest
@@ -100,7 +113,7 @@ def add(
     read_manifest(catalog)
     from flows.build import add as flow
 
-    with alone(as_json):
+    with stdout_for_json(as_json):
         root = Path(flow(catalog, addition))
     _say_built(root, as_json)
 
@@ -133,16 +146,19 @@ ABOUT = (
 )  # of a manifest
 
 
-@app.command(
+@build_commands.command(
+    "verify",
     rich_help_panel=BUILD,
     epilog=examples("verify catalogs/sample", "verify catalogs/sample --version 1 --json"),
 )
-def verify(catalog: Catalog, version: Version = None, as_json: Json = False) -> None:
+def verify_command(
+    catalog: CatalogArgument, version: VersionOption = None, as_json: JsonOption = False
+) -> None:
     """Check sizes, checksums, counts and sums of a catalog's files against its manifest. Exit code 1 if anything is wrong."""
     from data_catalog.format.verify import check
-    from flows.progress import counted
+    from flows.progress import progress_callback
 
-    with counted("verify", "MB", 1e6) as said:
+    with progress_callback("verify", "MB", 1e6) as said:
         report = check(catalog, version, said)
     if as_json:
         print_json({"catalog": str(catalog), "sound": not report.faults, **report.model_dump()})
@@ -157,8 +173,10 @@ def verify(catalog: Catalog, version: Version = None, as_json: Json = False) -> 
         )
 
 
-@app.command(rich_help_panel=BUILD, epilog=examples("rebuild catalogs/sample"))
-def rebuild(catalog: Catalog, as_json: Json = False) -> None:
+@build_commands.command(
+    "rebuild", rich_help_panel=BUILD, epilog=examples("rebuild catalogs/sample")
+)
+def rebuild_command(catalog: CatalogArgument, as_json: JsonOption = False) -> None:
     """Make catalog.duckdb again from the catalog's files, for the DuckDB shell: after an update of clustermix, or if it was deleted."""
     from data_catalog.format.layout import Layout
     from data_catalog.query.database import rebuild as write

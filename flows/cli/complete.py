@@ -23,7 +23,7 @@ def runs(incomplete: str) -> list[str]:
     return _holding("config.json", incomplete)
 
 
-def shown(incomplete: str) -> list[str]:
+def catalogs_and_runs(incomplete: str) -> list[str]:
     """What `report` takes: catalogs and runs."""
     return catalogs(incomplete) + runs(incomplete)
 

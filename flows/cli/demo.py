@@ -26,7 +26,7 @@ COLUMNS = {  # printed name -> key of summary_table
     "repeats": "repeats",
     "seconds": "seconds",
 }
-console = Console()
+_console = Console()
 
 
 def run_demo(out: Path) -> None:
@@ -47,11 +47,11 @@ def run_demo(out: Path) -> None:
             [{name: row[key] for name, key in COLUMNS.items()} for row in summary_table(runs)]
         )
     )
-    console.print(
+    _console.print(
         "Losses are nats per token on held-out text; one seed. Repeats: sequences drawn / distinct ones.",
         highlight=False,
     )
-    console.print(f"The page: {(out / 'report.html').resolve()}", highlight=False, soft_wrap=True)
+    _console.print(f"The page: {(out / 'report.html').resolve()}", highlight=False, soft_wrap=True)
 
 
 def print_agreement(catalog: Path) -> None:
@@ -60,7 +60,7 @@ def print_agreement(catalog: Path) -> None:
     documents = opened.sql("SELECT source, leaf FROM documents").to_arrow_table()
     found = compare(documents["source"].to_pylist(), documents["leaf"].to_numpy(), opened.levels)
     text = ", ".join(f"{nmi:.2f} at {k} domains" for k, (nmi, _) in found.items())
-    console.print(
+    _console.print(
         f"agreement of the domains with the packages (normalised mutual information): {text}",
         highlight=False,
         soft_wrap=True,

@@ -7,41 +7,42 @@ from typing import Annotated, Literal
 import typer
 
 from flows.cli import complete
-from flows.cli.options import Catalog, Json, Version, examples
+from flows.cli.options import CatalogArgument, JsonOption, VersionOption, examples
 from flows.cli.output import print_json
 
-app = typer.Typer(
+export_commands = typer.Typer(
     no_args_is_help=True,
     help="Send a catalog to an object store, or write documents out of it for other trainers.",
 )
 
 
-@app.command(
+@export_commands.command(
+    "catalog",
     epilog=examples(
         "export catalog catalogs/sample s3://bucket/catalogs/sample",
         "export catalog catalogs/sample /mnt/disk/sample --version 1",
-    )
+    ),
 )
-def catalog(
-    catalog: Catalog,
+def export_catalog_command(
+    catalog: CatalogArgument,
     url: Annotated[
         str,
         typer.Argument(
             metavar="URL", help="A folder, or s3://…, gs://… and so on.", show_default=False
         ),
     ],
-    version: Version = None,
+    version: VersionOption = None,
     workers: Annotated[int, typer.Option(min=1, help="Files at once.")] = 8,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Copy a catalog to an object store or a folder, `catalog.json` last. Interrupted, the same command goes on.
 
     Earlier versions go with it. What is there already is not sent again.
     """
     from data_catalog.transfer.copy import export_catalog
-    from flows.progress import transfer
+    from flows.progress import transfer_progress
 
-    with transfer("{:,} of {:,} files") as on_file:
+    with transfer_progress("{:,} of {:,} files") as on_file:
         sent = export_catalog(catalog, url, version=version, workers=workers, on_file=on_file)
     if as_json:
         print_json(asdict(sent))
@@ -51,15 +52,16 @@ def catalog(
         )
 
 
-@app.command(
+@export_commands.command(
+    "documents",
     epilog=examples(
         "export documents catalogs/sample out/law --level 64 --domain 44 --domain 47",
         "export documents catalogs/sample out/short --where \"language = 'en' AND tokens < 500\" --format parquet",
         "export documents catalogs/sample out/mixture --weights runs/sample-dga --tokens 5000000",
-    )
+    ),
 )
-def documents(
-    catalog: Catalog,
+def export_documents_command(
+    catalog: CatalogArgument,
     out: Annotated[
         Path,
         typer.Argument(
@@ -99,17 +101,17 @@ def documents(
         Literal["jsonl", "parquet"], typer.Option("--format", help="JSON lines, or Parquet.")
     ] = "jsonl",
     shard_megabytes: Annotated[int, typer.Option(min=1, help="Size of a file, about.")] = 256,
-    version: Version = None,
-    as_json: Json = False,
+    version: VersionOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write documents for other trainers: of some domains, of a condition, or in a run's learned proportions.
 
     Documents drawn by weights are in random order, each at most once; what an exhausted domain lacks the others give.
     """
     from data_catalog.export.documents import export_documents
-    from flows.progress import transfer
+    from flows.progress import transfer_progress
 
-    with transfer("{:,} of {:,} documents") as on_documents:
+    with transfer_progress("{:,} of {:,} documents") as on_documents:
         made = export_documents(
             catalog,
             out,

@@ -16,9 +16,9 @@ _CONTROLS = re.compile(
 )  # a file's name may hold what a terminal obeys
 
 
-def say(error: Exception, debug: bool = False) -> int:
+def print_error(error: Exception, debug: bool = False) -> int:
     """Print the sentence to standard error; the exit code."""
-    sentence, code = describe(error)
+    sentence, code = describe_error(error)
     if debug:
         traceback.print_exception(error)
     elif code == FAILED:
@@ -28,7 +28,7 @@ def say(error: Exception, debug: bool = False) -> int:
     return code
 
 
-def describe(error: Exception) -> tuple[str, int]:
+def describe_error(error: Exception) -> tuple[str, int]:
     """A sentence, and the exit code."""
     match error:
         case UserError():

@@ -6,22 +6,23 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import Json, Version, examples
+from flows.cli.options import JsonOption, VersionOption, examples
 from flows.cli.output import print_json
 
-app = typer.Typer(
+fetch_commands = typer.Typer(
     no_args_is_help=True,
     help="Bring a corpus or a catalog here. Interrupted at any point, the same command goes on where it stopped.",
 )
 
 
-@app.command(
+@fetch_commands.command(
+    "catalog",
     epilog=examples(
         "fetch catalog s3://bucket/catalogs/sample catalogs/sample",
         "fetch catalog s3://bucket/catalogs/sample catalogs/sample --without documents --without signals --without verdicts",
-    )
+    ),
 )
-def catalog(
+def fetch_catalog_command(
     url: Annotated[
         str,
         typer.Argument(
@@ -40,18 +41,18 @@ def catalog(
             metavar="PART", help="documents, tokens, signals or verdicts; repeat for more."
         ),
     ] = None,
-    version: Version = None,
+    version: VersionOption = None,
     workers: Annotated[int, typer.Option(min=1, help="Files at once.")] = 8,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """A catalog from an object store or a folder, every file checked against the manifest.
 
     The trainer needs neither documents, signals nor verdicts. The same command without --without brings the rest.
     """
     from data_catalog.transfer.copy import fetch_catalog
-    from flows.progress import transfer
+    from flows.progress import transfer_progress
 
-    with transfer("{:,} of {:,} files") as on_file:
+    with transfer_progress("{:,} of {:,} files") as on_file:
         came = fetch_catalog(
             url, folder, version=version, without=without or (), workers=workers, on_file=on_file
         )
@@ -64,13 +65,14 @@ def catalog(
     )
 
 
-@app.command(
+@fetch_commands.command(
+    "rpv2",
     epilog=examples(
         "fetch rpv2 data/redpajama-v2 --snapshot 2023-06 --lang en --shards 0-9",
         "fetch rpv2 data/redpajama-v2-sample --sample",
-    )
+    ),
 )
-def rpv2(
+def fetch_rpv2_command(
     root: Annotated[
         Path, typer.Argument(help='Folder for the tree that `source.kind = "rpv2"` reads.')
     ],
@@ -100,14 +102,14 @@ def rpv2(
     retry_absent: Annotated[
         bool, typer.Option("--retry-absent", help="Ask again for what the server did not have.")
     ] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """RedPajama-V2, by its listings: documents, quality signals, duplicates, and minhash if asked for."""
-    from flows.progress import transfer
+    from flows.progress import transfer_progress
     from pipeline.fetch.listing import parse_shards
     from pipeline.fetch.rpv2 import COMPONENTS, fetch_rpv2
 
-    with transfer("{:,} of {:,} files") as on_file:
+    with transfer_progress("{:,} of {:,} files") as on_file:
         done = fetch_rpv2(
             root,
             sample=sample,
@@ -135,12 +137,13 @@ def rpv2(
         raise typer.Exit(1)
 
 
-@app.command(
+@fetch_commands.command(
+    "dataset",
     epilog=examples(
         "fetch dataset data/fineweb HuggingFaceFW/fineweb --subset sample-10BT --max-rows 1000000"
-    )
+    ),
 )
-def dataset(
+def fetch_dataset_command(
     root: Annotated[
         Path,
         typer.Argument(help='Folder for the Parquet pieces that `source.kind = "parquet"` reads.'),
@@ -156,15 +159,15 @@ def dataset(
     ] = None,
     rows_per_piece: Annotated[int, typer.Option(min=1, help="Rows of one Parquet file.")] = 100_000,
     max_rows: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """A dataset, streamed into Parquet pieces with a stored position."""
-    from flows.progress import transfer
+    from flows.progress import transfer_progress
     from pipeline.config import Dataset
     from pipeline.fetch.dataset import fetch_dataset
 
     source = Dataset(kind="dataset", name=name, subset=subset, split=split, revision=revision)
-    with transfer("{:,} pieces, {:,} rows") as on_piece:
+    with transfer_progress("{:,} pieces, {:,} rows") as on_piece:
         done = fetch_dataset(
             root,
             source,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import ask, build, export, fetch, pages, train
-from flows.cli.failures import INTERRUPTED, say
+from flows.cli.failures import INTERRUPTED, print_error
 from flows.cli.interrupt import TERMINATED, Terminated, end_now, obey_sigterm
 from flows.cli.options import BUILD
 from flows.environment import end_quietly, prepare
@@ -20,11 +20,16 @@ app = typer.Typer(
     help="Cluster a web corpus into thousands of domains; learn, while training, which of them your task needs.",
     epilog="Start with `clustermix demo`: it builds a catalog from text on this machine, trains on it, and writes a report.",
 )
-app.add_typer(pages.start)
-app.add_typer(fetch.app, name="fetch", rich_help_panel=BUILD)
-app.add_typer(export.app, name="export", rich_help_panel=BUILD)
-for part in (build, ask, train, pages):
-    app.add_typer(part.app)
+app.add_typer(pages.start_commands)
+app.add_typer(fetch.fetch_commands, name="fetch", rich_help_panel=BUILD)
+app.add_typer(export.export_commands, name="export", rich_help_panel=BUILD)
+for commands in (
+    build.build_commands,
+    ask.ask_commands,
+    train.train_commands,
+    pages.pages_commands,
+):
+    app.add_typer(commands)
 
 
 def _print_version(wanted: bool) -> None:
@@ -74,7 +79,7 @@ def main() -> None:
     except Terminated:
         end_now(TERMINATED)
     except Exception as error:
-        sys.exit(say(error, debug))
+        sys.exit(print_error(error, debug))
     if code == INTERRUPTED:
         print("clustermix: interrupted", file=sys.stderr)
         end_now(INTERRUPTED)

@@ -17,10 +17,10 @@ def examples(*lines: str) -> str:
     )
 
 
-Config = Annotated[
+ConfigArgument = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A TOML file; see configs/.", show_default=False)
 ]
-Catalog = Annotated[
+CatalogArgument = Annotated[
     Path,
     typer.Argument(
         metavar="CATALOG",
@@ -29,7 +29,7 @@ Catalog = Annotated[
         autocompletion=complete.catalogs,
     ),
 ]
-BuildSet = Annotated[
+BuildSetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
@@ -38,7 +38,7 @@ BuildSet = Annotated[
         autocompletion=complete.build_settings,
     ),
 ]
-TrainSet = Annotated[
+TrainSetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
@@ -47,13 +47,13 @@ TrainSet = Annotated[
         autocompletion=complete.train_settings,
     ),
 ]
-Version = Annotated[
+VersionOption = Annotated[
     int | None,
     typer.Option(
         "--version", min=1, help="An earlier version of the catalog; the newest if not given."
     ),
 ]
-Json = Annotated[
+JsonOption = Annotated[
     bool,
     typer.Option(
         "--json", help="Print one JSON value alone; notes and progress go to standard error."

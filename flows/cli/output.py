@@ -8,7 +8,7 @@ from typing import Any
 
 
 @contextmanager
-def alone(as_json: bool) -> Iterator[None]:
+def stdout_for_json(as_json: bool) -> Iterator[None]:
     """While a command works, what it prints goes to standard error, if standard output is for one JSON value."""
     if not as_json:
         yield

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from flows.cli import complete
-from flows.cli.options import LOOK, START, Json, examples
-from flows.cli.output import alone, print_json
+from flows.cli.options import LOOK, START, JsonOption, examples
+from flows.cli.output import print_json, stdout_for_json
 
-app = typer.Typer()
-start = typer.Typer()
+pages_commands = typer.Typer()
+start_commands = typer.Typer()
 RunsCatalog = Annotated[
     Path | None,
     typer.Option(
@@ -19,17 +19,19 @@ RunsCatalog = Annotated[
 ]
 
 
-@start.command(rich_help_panel=START, epilog=examples("demo", "demo --out /tmp/demo --json"))
-def demo(
+@start_commands.command(
+    "demo", rich_help_panel=START, epilog=examples("demo", "demo --out /tmp/demo --json")
+)
+def demo_command(
     out: Annotated[
         Path, typer.Option(help="Folder for the catalog, the runs and the report.")
     ] = Path("demo"),
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Build a catalog from this machine's Python documentation, train three times on it, and compare. Takes some minutes."""
     from flows.cli.demo import MIXERS, run_demo
 
-    with alone(as_json):
+    with stdout_for_json(as_json):
         run_demo(out)
     if as_json:
         from flows.pages.run import summary_table
@@ -40,32 +42,33 @@ def demo(
         )
 
 
-@app.command(
+@pages_commands.command(
+    "report",
     rich_help_panel=LOOK,
     epilog=examples(
         "report catalogs/sample --out catalog.html",
         "report runs/sample-dga runs/sample-natural --catalog catalogs/sample --out runs.html",
     ),
 )
-def report(
+def report_command(
     folders: Annotated[
         list[Path],
         typer.Argument(
             metavar="CATALOG|RUN...",
             help="A catalog, or one run or several to compare.",
             show_default=False,
-            autocompletion=complete.shown,
+            autocompletion=complete.catalogs_and_runs,
         ),
     ],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
     catalog: RunsCatalog = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write one self-contained page: to look around in a catalog, or on one run or several."""
-    from flows.progress import working
+    from flows.progress import spinner
 
     about_catalog = len(folders) == 1 and (folders[0] / "catalog.json").is_file()
-    with working(f"writing {out}"):
+    with spinner(f"writing {out}"):
         if about_catalog:
             from flows.pages.catalog import write_catalog_page
 
@@ -86,11 +89,12 @@ def report(
         print(page)
 
 
-@app.command(
+@pages_commands.command(
+    "serve",
     rich_help_panel=LOOK,
     epilog=examples("serve runs/sample-dga --catalog catalogs/sample", "serve runs/* --port 0"),
 )
-def serve(
+def serve_command(
     runs: Annotated[
         list[Path],
         typer.Argument(

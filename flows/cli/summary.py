@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # a query need not wait for the encoder
     from pipeline.planning.estimate import Estimate
     from pipeline.planning.heads import Range
 
-LONGEST = 60  # characters of a cell
-WIDTH = 200  # where there is no terminal
+MAXIMUM_CELL_CHARACTERS = 60  # characters of a cell
+PIPE_WIDTH = 200  # where there is no terminal
 
 
 def print_table(table: pa.Table, console: Console | None = None) -> None:
@@ -56,14 +56,15 @@ def print_domain(found: Mapping[str, Any]) -> None:
 
     def shares(rows: Sequence[Mapping[str, Any]] | None) -> str:
         return ", ".join(
-            f"{cut(row['name'] or 'not named', 30)} {row['share']:.0%}" for row in rows or ()
+            f"{cut_for_terminal(row['name'] or 'not named', 30)} {row['share']:.0%}"
+            for row in rows or ()
         )
 
     quantiles = ", ".join(f"{value:.2f}" for value in found["distance_quantiles"] or ())
     lines = {
         "domain": f"{found['domain']} of {found['level']:,}, leaves {found['first_leaf']:,} to {found['last_leaf']:,}",
         "size": f"{found['documents']:,} documents, {found['tokens']:,} tokens",
-        "terms": ", ".join(cut(term, 40) for term in found["terms"] or ()),
+        "terms": ", ".join(cut_for_terminal(term, 40) for term in found["terms"] or ()),
         "flags": ", ".join(found["flags"] or ()) or "none",
         "sources": shares(found["top_sources"]),
         "languages": shares(found["languages"]),
@@ -103,7 +104,7 @@ def _console() -> Console:
     """Standard output; wide where there is no terminal."""
     console = Console()
     if not console.is_terminal:
-        console.width = WIDTH
+        console.width = PIPE_WIDTH
     return console
 
 
@@ -161,10 +162,13 @@ def _cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, dict):  # a struct, such as a name and its share
         value = " ".join(_cell(part) for part in value.values())
-    return cut(", ".join(map(_cell, value)) if isinstance(value, list) else str(value), LONGEST)
+    return cut_for_terminal(
+        ", ".join(map(_cell, value)) if isinstance(value, list) else str(value),
+        MAXIMUM_CELL_CHARACTERS,
+    )
 
 
-def cut(text: str, longest: int) -> str:
+def cut_for_terminal(text: str, longest: int) -> str:
     """Text of anyone, on one line of a terminal: what a terminal obeys, and what turns the direction of writing, becomes a space."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * longest]).split())
     return text if len(text) <= longest else text[: longest - 1] + "…"

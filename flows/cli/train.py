@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from flows.cli import complete
-from flows.cli.options import TRAIN, Config, Json, TrainSet, examples
-from flows.cli.output import alone, print_json
+from flows.cli.options import TRAIN, ConfigArgument, JsonOption, TrainSetOption, examples
+from flows.cli.output import print_json, stdout_for_json
 
 if TYPE_CHECKING:
-    from flows.train import Accepted
+    from flows.train import AcceptedChange
     from trainer.config import Train
 
-app = typer.Typer()
-Processes = Annotated[int, typer.Option(min=1, help="One process a GPU, or CPU processes.")]
+train_commands = typer.Typer()
+ProcessesOption = Annotated[int, typer.Option(min=1, help="One process a GPU, or CPU processes.")]
 
 
-class Changed(StrEnum):
+class RunChange(StrEnum):
     """What may differ from when a run began."""
 
     config = "config"
@@ -28,7 +28,7 @@ class Changed(StrEnum):
 
 
 Accept = Annotated[
-    list[Changed] | None, typer.Option(help="Go on with a begun run although this has changed.")
+    list[RunChange] | None, typer.Option(help="Go on with a begun run although this has changed.")
 ]
 DryRun = Annotated[
     bool,
@@ -36,7 +36,8 @@ DryRun = Annotated[
 ]
 
 
-@app.command(
+@train_commands.command(
+    "train",
     rich_help_panel=TRAIN,
     epilog=examples(
         "train configs/train_sample.toml --dry-run",
@@ -44,13 +45,13 @@ DryRun = Annotated[
         "train configs/train_sample.toml --processes 2 --json",
     ),
 )
-def train(
-    config: Config,
-    overrides: TrainSet = None,
-    processes: Processes = 1,
+def train_command(
+    config: ConfigArgument,
+    overrides: TrainSetOption = None,
+    processes: ProcessesOption = 1,
     accept: Accept = None,
     dry_run: DryRun = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train on a built catalog and write the run's report. Interrupted, the same command goes on from the last checkpoint."""
     from data_catalog.settings import load
@@ -59,14 +60,15 @@ def train(
     _train(load(Train, config, overrides or ()), processes, accept, dry_run, as_json)
 
 
-@app.command(
+@train_commands.command(
+    "replay",
     rich_help_panel=TRAIN,
     epilog=examples(
         "replay runs/sample-dga --out runs/sample-replayed --set model.preset=125m",
         "replay runs/sample-dga configs/train_sample.toml --out runs/sample-replayed --dry-run",
     ),
 )
-def replay(
+def replay_command(
     run: Annotated[
         Path,
         typer.Argument(
@@ -85,11 +87,11 @@ def replay(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the new run.", show_default=False)] = ...,  # type: ignore[assignment]
-    overrides: TrainSet = None,
-    processes: Processes = 1,
+    overrides: TrainSetOption = None,
+    processes: ProcessesOption = 1,
     accept: Accept = None,
     dry_run: DryRun = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train on the weights that another run chose, token by token: what a small model learned, for a large one."""
     from trainer.replay import replaying
@@ -100,13 +102,13 @@ def replay(
 def _train(
     settings: "Train",
     processes: int,
-    accept: Sequence[Changed] | None,
+    accept: Sequence[RunChange] | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    from flows.train import check
+    from flows.train import check_training
 
-    check(settings)
+    check_training(settings)
     if dry_run:
         from trainer.preview import preview
 
@@ -120,12 +122,12 @@ def _train(
         return
     from flows.train import train as flow
 
-    with alone(as_json):
+    with stdout_for_json(as_json):
         run = Path(
             flow(
                 settings,
                 processes,
-                cast("tuple[Accepted, ...]", tuple(change.value for change in accept or ())),
+                cast("tuple[AcceptedChange, ...]", tuple(change.value for change in accept or ())),
             )
         )
     page = run / "report.html"
@@ -138,7 +140,7 @@ def _train(
         print(page)
 
 
-@app.command(
+@train_commands.command(
     "eval",
     rich_help_panel=TRAIN,
     epilog=examples(
@@ -146,7 +148,7 @@ def _train(
         "eval runs/sample-dga --tasks-from tasks --task colours --json",
     ),
 )
-def evaluate(
+def eval_command(
     run: Annotated[
         Path,
         typer.Argument(
@@ -170,12 +172,12 @@ def evaluate(
     ] = None,
     tasks_from: Annotated[Path | None, typer.Option(help="Folder of task files (YAML).")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Questions of each task.")] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure accuracy on multiple-choice questions with lm-evaluation-harness, from local files. Writes RUN/accuracy.json."""
     from trainer.evaluation.accuracy import evaluate_run
 
-    with alone(as_json):
+    with stdout_for_json(as_json):
         found = evaluate_run(run, targets or (), tasks or (), tasks_from, limit=limit)
     if as_json:
         print_json(found)

@@ -11,12 +11,12 @@ from typing import Any, cast
 from rich.console import Console
 
 from data_catalog.errors import UserError
-from flows.pages.run.data import FILES
+from flows.pages.run.data import RUN_FILES
 from flows.pages.run.page import render
-from flows.pages.shared.markup import escape
+from flows.pages.shared.markup import escape_html
 
-HOST = "127.0.0.1"
-HEADERS = {
+LOOPBACK_HOST = "127.0.0.1"
+RESPONSE_HEADERS = {
     "Cache-Control": "no-cache",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -36,7 +36,7 @@ def serve(runs: Sequence[Path], port: int = 8000, catalog: Path | None = None) -
         UserError: a folder holds no run, `catalog` no catalog, or the port is taken.
     """
     with open_server(runs, port, catalog) as server:
-        address = f"http://{HOST}:{server.server_port}/"
+        address = f"http://{LOOPBACK_HOST}:{server.server_port}/"
         Console().print(
             f"{address}  (this machine only; Ctrl-C ends it)", highlight=False, soft_wrap=True
         )
@@ -54,7 +54,7 @@ def open_server(
     Raises:
         UserError: as `serve`.
     """
-    page = Page(
+    page = LivePage(
         tuple(folder.absolute() for folder in runs), None if catalog is None else catalog.absolute()
     )
     page.current()  # what cannot be shown is said now, not to the browser
@@ -63,14 +63,14 @@ def open_server(
         shown = page
 
     try:
-        return ThreadingHTTPServer((HOST, port), Handler)
+        return ThreadingHTTPServer((LOOPBACK_HOST, port), Handler)
     except (OSError, OverflowError) as error:
         raise UserError(
             f"port {port}: cannot be listened on ({error}); give another, or 0 for any that is free"
         ) from error
 
 
-class Page:
+class LivePage:
     """The page as the runs' files have it now; made again only when they have changed."""
 
     def __init__(self, runs: Sequence[Path], catalog: Path | None) -> None:
@@ -80,7 +80,7 @@ class Page:
 
     def tag(self) -> str:
         """An ETag that changes whenever a file of a run does."""
-        return f'"{hashlib.sha256(json.dumps([_state(run / name) for run in self._runs for name in FILES]).encode()).hexdigest()[:32]}"'
+        return f'"{hashlib.sha256(json.dumps([_state(run / name) for run in self._runs for name in RUN_FILES]).encode()).hexdigest()[:32]}"'
 
     def current(self) -> tuple[str, bytes]:
         """The tag and the page.
@@ -106,7 +106,7 @@ def _state(path: Path) -> tuple[int, int] | None:
 class PageHandler(BaseHTTPRequestHandler):
     """Answers GET and HEAD of two paths, `/` and `/data`, and reads no other file, whatever the request says."""
 
-    shown: Page
+    shown: LivePage
     timeout = 30  # seconds that a silent connection is kept
     server_version, sys_version = "clustermix", ""
 
@@ -137,20 +137,22 @@ class PageHandler(BaseHTTPRequestHandler):
     def _is_for_us(self) -> bool:
         """Whether the request names this machine. A name that a stranger's page made to point here does not (DNS rebinding)."""
         port = cast(ThreadingHTTPServer, self.server).server_port
-        return self.headers.get("Host") in {f"{name}:{port}" for name in (HOST, "localhost")}
+        return self.headers.get("Host") in {
+            f"{name}:{port}" for name in (LOOPBACK_HOST, "localhost")
+        }
 
     def _send_page(self) -> None:
         try:
             tag, page = self.shown.current()
             self._send(200, page, "text/html; charset=utf-8", tag)
         except UserError as error:
-            text = f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="5"><title>clustermix</title><p>{escape(error)}'
+            text = f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="5"><title>clustermix</title><p>{escape_html(error)}'
             self._send(503, text.encode(), "text/html; charset=utf-8")
 
     def _send(self, status: int, content: bytes, kind: str, tag: str | None = None) -> None:
         self.send_response(status)
         for name, value in (
-            HEADERS
+            RESPONSE_HEADERS
             | {"Content-Type": kind, "Content-Length": str(len(content))}
             | ({"ETag": tag} if tag else {})
         ).items():

@@ -30,7 +30,7 @@ def test_results_come_in_the_order_of_the_calls(tmp_path, prefect_server):
 
 
 def test_very_many_parts_share_tasks(tmp_path, prefect_server, monkeypatch):
-    monkeypatch.setattr("flows.build.TASKS", 2)
+    monkeypatch.setattr("flows.build.MAXIMUM_STAGE_TASKS", 2)
 
     def count(folder, rows):
         return Part(folder, "f", Account(read=Tally(rows=rows), kept=Tally(rows=rows)), 0.0)

@@ -44,7 +44,7 @@ def test_what_can_be_seen_at_once_is_refused_before_a_process_starts(
 
 
 def test_the_trainer_reads_the_config_as_it_was_resolved(tmp_path):
-    from flows.train import as_toml
+    from flows.train import config_as_toml
 
     nasty = 'a "b" \\ \n\t\x01\x7f é 中 🙂 #[x]'
     config = tiny_config(
@@ -52,7 +52,7 @@ def test_the_trainer_reads_the_config_as_it_was_resolved(tmp_path):
         tmp_path / "run",
         mixture={"names": [nasty, ""], "eta": 1e-5, "preconditioned": True, "level": None},
     )
-    assert Train.model_validate(tomllib.loads(as_toml(config))) == config
+    assert Train.model_validate(tomllib.loads(config_as_toml(config))) == config
 
 
 def test_a_broken_trainer_is_tried_again_and_its_last_words_are_kept(
@@ -62,7 +62,7 @@ def test_a_broken_trainer_is_tried_again_and_its_last_words_are_kept(
 
     attempts = tmp_path / "attempts"
     dying = f"open({str(attempts)!r}, 'a').write('x'); raise SystemExit('no memory left')"
-    monkeypatch.setattr(module, "command", lambda *_: ["python", "-c", dying])
+    monkeypatch.setattr(module, "trainer_command", lambda *_: ["python", "-c", dying])
     monkeypatch.setattr(module, "launch", module.launch.with_options(retry_delay_seconds=0))
     with pytest.raises(TrainingError, match=r"the trainer failed: no memory left\n"):
         module.train(tiny_config(catalog, tmp_path / "run"))
@@ -80,14 +80,14 @@ def test_a_target_of_another_encoder_is_refused_by_the_trainer(tmp_path, prefect
 
 
 def test_an_experiment_is_a_run_for_each_variant_and_seed(catalog, tmp_path):
-    from flows.experiment import members
+    from flows.experiment import variant_configs
 
     shared = tiny_config(catalog, tmp_path / "out", seed=7)
     variants = {
         "dga": ("mixture.mixer=dga", "mixture.eta=2"),
         "natural": ("mixture.mixer=natural",),
     }
-    found = members(shared, variants, (0, 1))
+    found = variant_configs(shared, variants, (0, 1))
     assert [
         (run.out.relative_to(tmp_path).as_posix(), run.seed, run.mixture.mixer, run.mixture.eta)
         for run in found
@@ -98,10 +98,10 @@ def test_an_experiment_is_a_run_for_each_variant_and_seed(catalog, tmp_path):
         ("out/runs/natural-1", 1, "natural", None),
     ]
     assert {run.training for run in found} == {shared.training}
-    [alone] = members(shared, {"a": ("seed=3",)})
+    [alone] = variant_configs(shared, {"a": ("seed=3",)})
     assert (alone.out.name, alone.seed) == ("a", 3)
     with pytest.raises(UserError, match=r"variant b: mixture\.mixr: unknown key"):
-        members(shared, {"b": ("mixture.mixr=dga",)})
+        variant_configs(shared, {"b": ("mixture.mixr=dga",)})
 
 
 def test_an_experiment_compares_its_runs_on_one_page(catalog, tmp_path, prefect_server):

@@ -10,7 +10,7 @@ from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.manifest import read_manifest
 from data_catalog.format.verify import check
 from data_catalog.settings import parse
-from flows.artifacts import escape, key
+from flows.artifacts import artifact_key, escape_markdown
 from pipeline.parts import Part
 
 
@@ -79,7 +79,7 @@ def test_tables_say_what_the_catalog_says(build_run):
 
     root, run = build_run
     found = artifacts_of(run)
-    name = key("catalog", root.name)
+    name = artifact_key("catalog", root.name)
     assert name == "catalog-cats-x-javascript-alert-1-b"
     stages = {row["stage"]: row for row in json.loads(found[f"{name}-stages"].data)}
     assert stages["source"] == {
@@ -118,18 +118,18 @@ def test_a_strangers_name_has_no_effect_in_what_is_shown(build_run):
     for artifact in artifacts_of(run).values():
         assert "](javascript" not in str(artifact.data) + str(artifact.description)
         assert "<b>" not in str(artifact.data) + str(artifact.description)
-    page = artifacts_of(run)[f"{key('catalog', root.name)}-page"]
+    page = artifacts_of(run)[f"{artifact_key('catalog', root.name)}-page"]
     assert page.data.endswith(f"({(root / 'report.html').resolve().as_uri()})")
     assert page.data.count("](") == 1
 
 
 def test_what_is_escaped_means_nothing_in_markdown():
-    assert escape("gene, cells-2/x") == "gene, cells-2/x"
+    assert escape_markdown("gene, cells-2/x") == "gene, cells-2/x"
     assert (
-        escape("[a](b) <c> www.d.e\u202e\x00\nf")
+        escape_markdown("[a](b) <c> www.d.e\u202e\x00\nf")
         == "&#91;a&#93;&#40;b&#41; &#60;c&#62; www&#46;d&#46;e   f"
     )
-    assert len(escape("x" * 5_000_000)) == 200
+    assert len(escape_markdown("x" * 5_000_000)) == 200
 
 
 def test_pages_link_to_where_their_folder_is_served(tmp_path, monkeypatch):
@@ -141,8 +141,8 @@ def test_pages_link_to_where_their_folder_is_served(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CLUSTERMIX_PAGES_URL", "http://pages.example/")
-    artifacts.link("a", tmp_path / "runs" / "a b" / "report.html")
-    artifacts.link("b", tmp_path.parent / "report.html")
+    artifacts.show_link("a", tmp_path / "runs" / "a b" / "report.html")
+    artifacts.show_link("b", tmp_path.parent / "report.html")
     assert links == [
         "http://pages.example/runs/a%20b/report.html",
         (tmp_path.parent / "report.html").resolve().as_uri(),
@@ -212,11 +212,11 @@ def test_a_server_that_takes_no_artifacts_fails_no_build(
 
     monkeypatch.setattr(artifacts, "create_markdown_artifact", refuse)
     monkeypatch.setattr(artifacts, "create_progress_artifact", refuse)
-    monkeypatch.setattr(artifacts, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(artifacts, "UPDATE_SECONDS", 0.0)
 
     @flow
     def show():
-        artifacts.progress("embed", 2)(1, "")
+        artifacts.stage_progress("embed", 2)(1, "")
         artifacts.show_catalog(built[0], tmp_path / "report.html")
         return "shown"
 

@@ -1,6 +1,6 @@
 """`python -m trainer`: its exit codes, and how its sentences begin, by which the flow that starts it knows them."""
 
-from flows.train import FAILURE, REFUSAL
+from flows.train import FAILURE_PREFIX, REFUSAL_PREFIX
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_training import write_config
 from trainer.__main__ import main
@@ -10,10 +10,10 @@ def test_a_refusal_and_a_failure_differ_in_code_and_beginning(tmp_path, capsys):
     config = write_config(tmp_path, write_tiny_catalog(tmp_path / "catalog"), tmp_path / "run")
     assert main([str(config), "--set", "mixture.level=3"]) == 2
     refused = capsys.readouterr().err.splitlines()[-1]
-    assert refused.startswith(REFUSAL)
-    assert not refused.startswith(FAILURE)
+    assert refused.startswith(REFUSAL_PREFIX)
+    assert not refused.startswith(FAILURE_PREFIX)
     (tmp_path / "file").touch()
     assert main([str(config), "--set", f"out={tmp_path}/file/run"]) == 1
     *told, last = capsys.readouterr().err.splitlines()
-    assert last.startswith(f"{FAILURE}NotADirectoryError: ")
+    assert last.startswith(f"{FAILURE_PREFIX}NotADirectoryError: ")
     assert told[0] == "Traceback (most recent call last):"

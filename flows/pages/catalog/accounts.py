@@ -2,11 +2,11 @@
 
 from data_catalog import Catalog
 from flows.pages.catalog.queries import ask
-from flows.pages.shared.markup import escape, isolated, short, table
+from flows.pages.shared.markup import escape_html, html_table, isolated, short_number
 from pipeline.describe.health import FLAGS
 
-SOURCES = 3  # that lost most to a rule
-MEASURES = {
+SOURCES_PER_RULE = 3  # that lost most to a rule
+MEASURE_HEADINGS = {
     "effective_domains": "As spread as so many equal domains",
     "largest_by_mean": "Largest by the mean",
     **{flag: f"Domains {words}" for flag, words in FLAGS.items()},
@@ -20,12 +20,14 @@ def levels_table(catalog: Catalog) -> str:
     found: dict[int, dict[str, float]] = {k: {} for k in catalog.levels.granularities}
     for level, measure, value in ask(catalog, "SELECT level, measure, value FROM health"):
         found.get(level, {})[measure] = value
-    measures = [name for name in MEASURES if any(values.get(name) for values in found.values())]
+    measures = [
+        name for name in MEASURE_HEADINGS if any(values.get(name) for values in found.values())
+    ]
     rows = [
-        [f"{level:,}", *(short(values.get(name)) for name in measures)]
+        [f"{level:,}", *(short_number(values.get(name)) for name in measures)]
         for level, values in found.items()
     ]
-    return table(["Level", *(MEASURES[name] for name in measures)], rows)
+    return html_table(["Level", *(MEASURE_HEADINGS[name] for name in measures)], rows)
 
 
 def totals(catalog: Catalog) -> dict[str, int]:
@@ -41,7 +43,7 @@ def drops_table(catalog: Catalog) -> str:
     read = totals(catalog)["read"]
     losers: dict[str, list[str]] = {}
     query = f"""SELECT reason, left(source, 60), rows FROM removed
-        QUALIFY row_number() OVER (PARTITION BY reason ORDER BY rows DESC, source) <= {SOURCES} ORDER BY reason, rows DESC, source"""  # noqa: S608
+        QUALIFY row_number() OVER (PARTITION BY reason ORDER BY rows DESC, source) <= {SOURCES_PER_RULE} ORDER BY reason, rows DESC, source"""  # noqa: S608
     for reason, source, rows in ask(catalog, query):
         losers.setdefault(reason, []).append(f"{isolated(source or 'no source')} ({rows:,})")
     lines = []
@@ -56,9 +58,9 @@ def drops_table(catalog: Catalog) -> str:
             f"{rows:,}",
             _bar(rows / most if most else 0.0),
             f"{share:.2%}",
-            short(characters),
+            short_number(characters),
         ]
-        lines.append([first, escape(stage), *amounts, ", ".join(losers.get(reason, []))])
+        lines.append([first, escape_html(stage), *amounts, ", ".join(losers.get(reason, []))])
     if not lines:
         return "<p class='caption'>Nothing was dropped.</p>"
     head = [
@@ -70,7 +72,7 @@ def drops_table(catalog: Catalog) -> str:
         "Characters",
         "Sources that lost most",
     ]
-    return table(head, lines, text=(1, 3, 6))
+    return html_table(head, lines, text=(1, 3, 6))
 
 
 def stages_table(catalog: Catalog) -> str:
@@ -100,14 +102,14 @@ def stages_table(catalog: Catalog) -> str:
             rates = [f"{amount['rows']:,}", *rate]
         lines.append(
             [
-                escape(stage),
+                escape_html(stage),
                 f"{taken:,.1f}",
                 _bar(taken / most if most else 0),
                 f"{taken / total if total else 0:.1%}",
                 *rates,
             ]
         )
-    return table(
+    return html_table(
         [
             "Stage",
             "Seconds",
@@ -132,6 +134,6 @@ def _read(catalog: Catalog) -> dict[str, dict[str, int]]:
 
 
 def _bar(share: float) -> str:
-    """Decoration: the number stands beside it. Drawn with attributes, as the page's policy forbids styles in tags."""
+    """Decoration: the number stands beside it. DrawnDomains with attributes, as the page's policy forbids styles in tags."""
     bar = f'<rect width="{100 * min(max(share, 0.0), 1.0):.2f}" height="10"/>'
     return f'<svg class="share" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">{bar}</svg>'

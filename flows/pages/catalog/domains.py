@@ -10,18 +10,21 @@ from data_catalog import Catalog
 from data_catalog.format.centroids import project, read_centroids
 from flows.pages.catalog.queries import ask
 from flows.pages.catalog.signals import signal_means
-from flows.pages.shared.plain import plain
+from flows.pages.shared.numbers import json_numbers
 from pipeline.describe.examples import KINDS, SNIPPET
 from pipeline.describe.health import FLAGS
 
-MOST_DOMAINS = 4_096  # of one level; a finer level is left out, and of a coarsest level that has more the largest are kept
-MOST_EXAMPLES = 16_000  # of all domains; at least one of each kind is kept
-TERMS, SOURCES, OF_A_KIND = 8, 5, 3
-NAME, ID = 80, 200  # characters of a term, a site, a target; of a doc_id
-STORED_KINDS = ("hard", "distance")  # of a target's distribution
+MAXIMUM_LEVEL_DOMAINS = 4_096  # of one level; a finer level is left out, and of a coarsest level that has more the largest are kept
+MAXIMUM_EXAMPLES = 16_000  # of all domains; at least one of each kind is kept
+TERMS_PER_DOMAIN, SOURCES_PER_DOMAIN, EXAMPLES_PER_KIND = 8, 5, 3
+MAXIMUM_NAME_CHARACTERS, MAXIMUM_ID_CHARACTERS = (
+    80,
+    200,
+)  # characters of a term, a site, a target; of a doc_id
+DISTRIBUTION_KINDS = ("hard", "distance")  # of a target's distribution
 
 
-class Names:
+class NameTable:
     """Text that many domains share, written once: each is a number in the columns."""
 
     def __init__(self) -> None:
@@ -39,11 +42,11 @@ class Names:
         return [
             value
             for row in named or []
-            for value in (self.number(row["name"]), plain(row["share"]))
+            for value in (self.number(row["name"]), json_numbers(row["share"]))
         ]
 
 
-def payload(catalog: Catalog) -> dict[str, Any]:
+def catalog_page_data(catalog: Catalog) -> dict[str, Any]:
     """Everything that the scripts need. Numbers have six significant digits; what is not finite is null.
 
     `levels`: coarse to fine, each a dict of columns, one entry a domain. A domain's parent is left to the scripts: it follows
@@ -53,12 +56,16 @@ def payload(catalog: Catalog) -> dict[str, Any]:
         UserError: a table or the tree of the catalog cannot be read.
     """
     granularities = catalog.levels.granularities
-    shown = [k for k in granularities if k <= MOST_DOMAINS] or [granularities[0]]
+    shown = [k for k in granularities if k <= MAXIMUM_LEVEL_DOMAINS] or [granularities[0]]
     places, variance = project(read_centroids(catalog.root, shown))
-    names = Names()
+    names = NameTable()
     targets = [str(name) for name in catalog.manifest["targets"]]
     a_kind = max(
-        1, min(OF_A_KIND, MOST_EXAMPLES // (len(KINDS) * sum(min(k, MOST_DOMAINS) for k in shown)))
+        1,
+        min(
+            EXAMPLES_PER_KIND,
+            MAXIMUM_EXAMPLES // (len(KINDS) * sum(min(k, MAXIMUM_LEVEL_DOMAINS) for k in shown)),
+        ),
     )
     levels = [_level(catalog, k, places[k], targets, names, a_kind) for k in shown]
     signals, means = signal_means(catalog, shown)
@@ -70,18 +77,18 @@ def payload(catalog: Catalog) -> dict[str, Any]:
         "levels": levels,
         "signals": signals,
         "finer": [k for k in granularities if k not in shown],
-        "targets": [name[:NAME] for name in targets],
+        "targets": [name[:MAXIMUM_NAME_CHARACTERS] for name in targets],
         "names": names.texts,
         "flags": FLAGS,
         "kinds": KINDS,
-        "variance": plain(variance),
+        "variance": json_numbers(variance),
     }
 
 
 def _shown(level: int) -> str:
     """The rows of `domains` that the page shows of a level, as a subquery."""
     return f"""(SELECT * FROM domains WHERE level = {level} AND domain >= 0 AND domain < {level}
-        QUALIFY row_number() OVER (ORDER BY documents DESC, domain) <= {MOST_DOMAINS})"""  # noqa: S608 (numbers only)
+        QUALIFY row_number() OVER (ORDER BY documents DESC, domain) <= {MAXIMUM_LEVEL_DOMAINS})"""  # noqa: S608 (numbers only)
 
 
 def _level(
@@ -89,17 +96,17 @@ def _level(
     level: int,
     places: Float[np.ndarray, "cells 2"],
     targets: Sequence[str],
-    names: Names,
+    names: NameTable,
     a_kind: int,
 ) -> dict[str, Any]:
     """One level's columns, with `a_kind` examples of each kind a domain."""
     found = ask(
         catalog,
         f"""SELECT domain, documents, tokens, mean_distance, radius, distance_quantiles[1:5],
-               list_transform(terms[1:{TERMS}], lambda x: left(x, {NAME})),
-               list_transform(top_sources[1:{SOURCES}], lambda x: {{name: left(x.name, {NAME}), share: x.share}}),
-               list_transform(languages[1:{SOURCES}], lambda x: {{name: left(x.name, {NAME}), share: x.share}}),
-               list_transform(flags[1:{SOURCES}], lambda x: left(x, {NAME}))
+               list_transform(terms[1:{TERMS_PER_DOMAIN}], lambda x: left(x, {MAXIMUM_NAME_CHARACTERS})),
+               list_transform(top_sources[1:{SOURCES_PER_DOMAIN}], lambda x: {{name: left(x.name, {MAXIMUM_NAME_CHARACTERS}), share: x.share}}),
+               list_transform(languages[1:{SOURCES_PER_DOMAIN}], lambda x: {{name: left(x.name, {MAXIMUM_NAME_CHARACTERS}), share: x.share}}),
+               list_transform(flags[1:{SOURCES_PER_DOMAIN}], lambda x: left(x, {MAXIMUM_NAME_CHARACTERS}))
         FROM {_shown(level)} ORDER BY domain""",  # noqa: S608
     )
     columns: tuple[list[Any], ...] = (
@@ -116,20 +123,20 @@ def _level(
         "domain": domains,
         "documents": documents,
         "tokens": tokens,
-        "distance": plain(distance),
-        "radius": plain(radius),
-        "quantiles": [plain(row or []) for row in quantiles],
+        "distance": json_numbers(distance),
+        "radius": json_numbers(radius),
+        "quantiles": [json_numbers(row or []) for row in quantiles],
         "terms": [row or [] for row in terms],
         "sources": [names.shares(row) for row in sources],
         "languages": [names.shares(row) for row in languages],
         "flags": [row or [] for row in flags],
         "dropped": _dropped(catalog, level, place),
-        "natural": plain(weights.get(("natural", "natural"), none)),
+        "natural": json_numbers(weights.get(("natural", "natural"), none)),
         "weights": {
-            kind: [plain(weights.get((name, kind), none)) for name in targets]
-            for kind in STORED_KINDS
+            kind: [json_numbers(weights.get((name, kind), none)) for name in targets]
+            for kind in DISTRIBUTION_KINDS
         },
-        "places": plain(places[domains]) if domains else [],
+        "places": json_numbers(places[domains]) if domains else [],
         "examples": _examples(catalog, level, place, names, a_kind),
     }
 
@@ -163,17 +170,17 @@ def _dropped(catalog: Catalog, level: int, place: Mapping[int, int]) -> list[flo
     found: list[float | None] = [None] * len(place)
     for domain, share in lost:
         if domain in place:
-            found[place[domain]] = plain(share)
+            found[place[domain]] = json_numbers(share)
     return found
 
 
 def _examples(
-    catalog: Catalog, level: int, place: Mapping[int, int], names: Names, most: int
+    catalog: Catalog, level: int, place: Mapping[int, int], names: NameTable, most: int
 ) -> list[list[list[Any]]]:
     """By domain: [kind's number, distance, source's number, doc_id, snippet], the best of each kind first."""
     examples = ask(
         catalog,
-        f"""SELECT domain, kind, distance, left(source, {NAME}), left(doc_id, {ID}), left(snippet, {SNIPPET})
+        f"""SELECT domain, kind, distance, left(source, {MAXIMUM_NAME_CHARACTERS}), left(doc_id, {MAXIMUM_ID_CHARACTERS}), left(snippet, {SNIPPET})
         FROM (SELECT * FROM examples WHERE level = {level} AND kind IN {KINDS}
               QUALIFY row_number() OVER (PARTITION BY domain, kind ORDER BY rank) <= {most})
         WHERE domain IN (SELECT domain FROM {_shown(level)}) ORDER BY domain, rank, kind""",  # noqa: S608
@@ -182,6 +189,6 @@ def _examples(
     for domain, kind, distance, source, doc_id, snippet in examples:
         if domain in place:
             found[place[domain]].append(
-                [KINDS.index(kind), plain(distance), names.number(source), doc_id, snippet]
+                [KINDS.index(kind), json_numbers(distance), names.number(source), doc_id, snippet]
             )
     return found

@@ -7,11 +7,11 @@ from data_catalog import Catalog
 from data_catalog.errors import UserError
 from data_catalog.format.manifest import replacing
 from flows.pages.catalog.accounts import drops_table, levels_table, stages_table, totals
-from flows.pages.catalog.domains import payload
-from flows.pages.shared.markup import escape, isolated, short
+from flows.pages.catalog.domains import catalog_page_data
+from flows.pages.shared.markup import escape_html, isolated, short_number
 from flows.pages.shared.shell import assemble
 
-SCRIPTS = (
+CATALOG_SCRIPTS = (
     "tree.js",
     "colour.js",
     "surface.js",
@@ -34,10 +34,10 @@ def write_catalog_page(catalog: Path, out: Path, version: int | None = None) -> 
         raise UserError(f"{out}: is a folder; give the file to write, e.g. {out / 'catalog.html'}")
     found = data_catalog.open(catalog, version)
     fields = {
-        "title": escape(found.root.name),
+        "title": escape_html(found.root.name),
         "summary": "".join(f"<p>{sentence}</p>" for sentence in _summary(found)),
         "notes": "".join(
-            f"<li>{escape(str(warning)[:400])}</li>"
+            f"<li>{escape_html(str(warning)[:400])}</li>"
             for warning in found.manifest.get("warnings") or []
         ),
         "levels": levels_table(found),
@@ -46,10 +46,10 @@ def write_catalog_page(catalog: Path, out: Path, version: int | None = None) -> 
     }
     text = assemble(
         "flows.pages.catalog",
-        SCRIPTS,
+        CATALOG_SCRIPTS,
         title=f"{found.root.name}: domains",
         fields=fields,
-        data=payload(found),
+        data=catalog_page_data(found),
     )
     with replacing(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -62,7 +62,7 @@ def _summary(catalog: Catalog) -> list[str]:
     targets = len(manifest["targets"])
     model = str((manifest.get("encoder") or {}).get("model", "an unknown model"))[:80]
     sentences = [
-        f"<strong>{manifest['documents']:,} documents</strong> of {short(manifest['tokens'])} tokens in {levels} domains; "
+        f"<strong>{manifest['documents']:,} documents</strong> of {short_number(manifest['tokens'])} tokens in {levels} domains; "
         f"version {catalog.version}, {targets or 'no'} target{'' if targets == 1 else 's'}, embedded with {isolated(model)}."
     ]
     if books["read"]:

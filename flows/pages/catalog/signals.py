@@ -9,10 +9,10 @@ from jaxtyping import Float
 from data_catalog import Catalog
 from data_catalog.query.database import view_files
 from flows.pages.catalog.queries import ask
-from flows.pages.shared.plain import plain
+from flows.pages.shared.numbers import json_numbers
 
 # Signals by their name in the catalog, most telling first; a catalog has some of them. RedPajama-V2's, and the same that are computed.
-SIGNALS = {
+SIGNAL_LABELS = {
     "ccnet_perplexity": "perplexity (CCNet)",
     "rps_doc_ml_wikipedia_score": "likeness to Wikipedia (classifier)",
     "rps_lines_ending_with_terminal_punctution_mark": "lines that end in punctuation",
@@ -21,8 +21,8 @@ SIGNALS = {
     "rps_doc_frac_chars_dupe_10grams": "characters in repeated 10-grams",
     "rps_doc_frac_no_alph_words": "words without a letter",
 }
-SHOWN = 6
-MOST_DOCUMENTS = 20_000_000  # every document's signals are read: beyond so many (a minute or two) the page goes without
+MAXIMUM_SIGNALS = 6
+MAXIMUM_SIGNAL_DOCUMENTS = 20_000_000  # every document's signals are read: beyond so many (a minute or two) the page goes without
 
 
 def signal_means(
@@ -35,22 +35,22 @@ def signal_means(
     """
     if (
         "documents" not in view_files(catalog.manifest)
-        or catalog.manifest["documents"] > MOST_DOCUMENTS
+        or catalog.manifest["documents"] > MAXIMUM_SIGNAL_DOCUMENTS
     ):
         return [], {}
     columns = ", ".join(
         f"sum(v) FILTER (isfinite(v)) AS s{i}, count(v) FILTER (isfinite(v)) AS n{i}".replace(
             "v", f"signals['{key}']"
         )
-        for i, key in enumerate(SIGNALS)
+        for i, key in enumerate(SIGNAL_LABELS)
     )
     leaves = catalog.levels.leaves
-    found = np.zeros((leaves, 2 * len(SIGNALS)))
+    found = np.zeros((leaves, 2 * len(SIGNAL_LABELS)))
     for leaf, *values in ask(catalog, f"SELECT leaf, {columns} FROM documents GROUP BY leaf"):  # noqa: S608 (constants only)
         if 0 <= leaf < leaves:
             found[leaf] = [0 if value is None else value for value in values]
-    known = [i for i in range(len(SIGNALS)) if found[:, 2 * i + 1].any()][:SHOWN]
-    names = list(SIGNALS.values())
+    known = [i for i in range(len(SIGNAL_LABELS)) if found[:, 2 * i + 1].any()][:MAXIMUM_SIGNALS]
+    names = list(SIGNAL_LABELS.values())
     return [names[i] for i in known], {
         k: [_means(found[:, 2 * i : 2 * i + 2], k) for i in known] for k in levels
     }
@@ -59,4 +59,4 @@ def signal_means(
 def _means(sums: Float[np.ndarray, "leaves 2"], level: int) -> list[Any]:
     total, count = sums.reshape(level, -1, 2).sum(axis=1).T
     with np.errstate(invalid="ignore"):
-        return plain(total / np.where(count > 0, count, np.nan))
+        return json_numbers(total / np.where(count > 0, count, np.nan))

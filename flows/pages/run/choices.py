@@ -7,29 +7,29 @@ from jaxtyping import Float
 
 from data_catalog.format.distributions import effective_number
 from flows.pages.run.domains import Domains
-from flows.pages.run.mixture import drawn, is_over_domains, led_by, member_label, mixed
-from flows.pages.run.run import Run
-from flows.pages.shared.markup import Cell, isolated, key, percent, table
+from flows.pages.run.mixture import drawn_domains, is_over_domains, led_by, member_label, mixed
+from flows.pages.run.run_folder import RunFolder
+from flows.pages.shared.markup import Cell, html_table, isolated, percent, run_swatch
 
-MEMBERS = 4  # named in a sentence
-DOMAINS = 6  # in a table
-LEAST = 0.001  # share of a domain that is named
-ALONE = 0.95  # weight of a member beside which the others need no mention
-OPEN = 6  # runs whose choice is shown at once; that of the others is folded away
+SENTENCE_MEMBERS = 4  # named in a sentence
+TABLE_DOMAINS = 6  # in a table
+MINIMUM_DOMAIN_SHARE = 0.001  # share of a domain that is named
+DOMINANT_WEIGHT = 0.95  # weight of a member beside which the others need no mention
+OPEN_RUNS = 6  # runs whose choice is shown at once; that of the others is folded away
 
 
-def choices(runs: Sequence[Run], domains: Domains | None) -> str:
+def choices(runs: Sequence[RunFolder], domains: Domains | None) -> str:
     """The section, as markup: a sentence a run, and the largest domains."""
-    return f'<div class="choices">{"".join(_choice(i, run, domains, opened=i < OPEN) for i, run in enumerate(runs))}</div>'
+    return f'<div class="choices">{"".join(_choice(i, run, domains, opened=i < OPEN_RUNS) for i, run in enumerate(runs))}</div>'
 
 
-def _choice(place: int, run: Run, domains: Domains | None, opened: bool) -> str:
+def _choice(place: int, run: RunFolder, domains: Domains | None, opened: bool) -> str:
     words, largest = " ".join(_sentences(run, domains)), _largest(run, domains)
-    summary = f"<summary>{key(place)}{isolated(run.label)} <span>mixer {isolated(run.mixer)}</span></summary>"
+    summary = f"<summary>{run_swatch(place)}{isolated(run.label)} <span>mixer {isolated(run.mixer)}</span></summary>"
     return f"<details{' open' if opened else ''}>{summary}<p>{words}</p>{largest}</details>"
 
 
-def _sentences(run: Run, domains: Domains | None) -> list[str]:
+def _sentences(run: RunFolder, domains: Domains | None) -> list[str]:
     if run.weights is None:
         return ["It has not written any weights yet."]
     last = run.weights.sampling[-1]
@@ -53,7 +53,7 @@ def _sentences(run: Run, domains: Domains | None) -> list[str]:
     return found
 
 
-def _of_members(run: Run, last: Float[np.ndarray, " basis"], domains: Domains | None) -> str:
+def _of_members(run: RunFolder, last: Float[np.ndarray, " basis"], domains: Domains | None) -> str:
     if len(last) == 1:
         return f"It drew from one fixed mixture, {isolated(member_label(run, 0, domains))}."
     verb = "ended" if run.final else "is now"
@@ -61,7 +61,9 @@ def _of_members(run: Run, last: Float[np.ndarray, " basis"], domains: Domains | 
     return f"It {verb} with {members} (effective number {effective_number(last):.1f} of {len(last):,} members)."
 
 
-def _handed_on(run: Run, last: Float[np.ndarray, " basis"], domains: Domains | None) -> list[str]:
+def _handed_on(
+    run: RunFolder, last: Float[np.ndarray, " basis"], domains: Domains | None
+) -> list[str]:
     """The weights for a second run, where they are not those drawn last."""
     weights = np.array([run.handed_on.get(name, 0.0) for name in run.basis])
     if np.abs(weights - last).max() < 0.005:
@@ -71,23 +73,23 @@ def _handed_on(run: Run, last: Float[np.ndarray, " basis"], domains: Domains | N
     ]
 
 
-def _members(run: Run, weights: Float[np.ndarray, " basis"], domains: Domains | None) -> str:
+def _members(run: RunFolder, weights: Float[np.ndarray, " basis"], domains: Domains | None) -> str:
     order = (-weights).argsort(kind="stable")
-    top = [int(i) for i in order[:MEMBERS] if weights[i] >= 0.01] or [int(order[0])]
+    top = [int(i) for i in order[:SENTENCE_MEMBERS] if weights[i] >= 0.01] or [int(order[0])]
     return ", ".join(
         f"<strong>{percent(weights[i])}</strong> {isolated(member_label(run, i, domains))}"
         for i in top
     )
 
 
-def _mixture(run: Run, domains: Domains | None) -> Float[np.ndarray, " domains"] | None:
+def _mixture(run: RunFolder, domains: Domains | None) -> Float[np.ndarray, " domains"] | None:
     """The share of each domain in the mixture that the run sampled last; of a fixed mixture also by what it drew."""
     if domains is None or run.weights is None:
         return None
     found = mixed(run, run.weights.sampling[-1:], domains)
     if found is not None:
         return found[0]
-    known = drawn(run, domains)
+    known = drawn_domains(run, domains)
     return known.share if known is not None and len(run.basis) == 1 else None
 
 
@@ -95,14 +97,14 @@ def _overlap(p: Float[np.ndarray, " domains"], q: Float[np.ndarray, " domains"])
     return float(np.minimum(p, q).sum())
 
 
-def _largest(run: Run, domains: Domains | None) -> str:
+def _largest(run: RunFolder, domains: Domains | None) -> str:
     share = _mixture(run, domains)
     if domains is None or share is None:
         return ""
     corpus = domains.corpus_share
     rows: list[list[str | Cell]] = []
-    for d in (-share).argsort(kind="stable")[:DOMAINS].tolist():
-        if share[d] < LEAST:
+    for d in (-share).argsort(kind="stable")[:TABLE_DOMAINS].tolist():
+        if share[d] < MINIMUM_DOMAIN_SHARE:
             break
         long = 80 * share[d] / share.max()
         bar = f'<svg class="part" viewBox="0 0 80 9" aria-hidden="true"><rect width="{long:.1f}" height="9"/></svg>{share[d]:.1%}'
@@ -111,7 +113,7 @@ def _largest(run: Run, domains: Domains | None) -> str:
         row: list[str | Cell] = [f"domain {d}", terms, Cell(bar, "bar"), times]
         rows.append([*row, _leaders(run, d, domains)] if _mixes(run) else row)
     headings = ["Domain", "Terms", "Share", "Times the corpus"]
-    return table(
+    return html_table(
         [*headings, "Led there by"] if _mixes(run) else headings,
         rows,
         text=(1, 2, 4),
@@ -119,16 +121,16 @@ def _largest(run: Run, domains: Domains | None) -> str:
     )
 
 
-def _mixes(run: Run) -> bool:
+def _mixes(run: RunFolder) -> bool:
     """Whether it is worth saying which members lead to a domain."""
     return (
         run.weights is not None
-        and run.weights.sampling[-1].max() < ALONE
+        and run.weights.sampling[-1].max() < DOMINANT_WEIGHT
         and not is_over_domains(run)
     )
 
 
-def _leaders(run: Run, domain: int, domains: Domains) -> str:
+def _leaders(run: RunFolder, domain: int, domains: Domains) -> str:
     parts = led_by(run, domain, domains)
     top = [i for i in (-parts).argsort(kind="stable")[:2] if parts[i] >= 0.05]
     return ", ".join(f"{percent(parts[i])} {isolated(_cut(run.basis[i]))}" for i in top) or "–"

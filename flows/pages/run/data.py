@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.errors import UserError
-from flows.pages.run.run import Run, Usage, WeightLog, number
+from flows.pages.run.run_folder import RunFolder, Usage, WeightLog, number
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-FILES = (
+RUN_FILES = (
     "config.json",
     "metrics.jsonl",
     "weights.parquet",
@@ -27,7 +27,7 @@ FILES = (
 
 # Numbers without which a record of metrics.jsonl cannot be used. The loss of an `eval` may be null: that is how a loss which
 # is not finite is written.
-NEEDED = {
+REQUIRED_KEYS = {
     "train": ("step", "tokens", "seconds"),
     "eval": ("step", "tokens"),
     "update": ("step", "stage"),
@@ -36,7 +36,7 @@ NEEDED = {
 }
 
 
-def read_runs(folders: Sequence[Path]) -> list[Run]:
+def read_runs(folders: Sequence[Path]) -> list[RunFolder]:
     """Read each folder.
 
     Raises:
@@ -57,7 +57,7 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     return [f"{folder.name} ({i + 1})" for i, folder in enumerate(folders)]
 
 
-def _read_run(folder: Path, label: str) -> Run:
+def _read_run(folder: Path, label: str) -> RunFolder:
     if not (folder / "config.json").is_file():
         raise UserError(
             f"{folder}: no run here (config.json is missing); give the folder that `clustermix train` wrote"
@@ -75,7 +75,7 @@ def _read_run(folder: Path, label: str) -> Run:
         )
     accuracy = _read_object(folder / "accuracy.json", damage).get("tasks")
     names = about.get("basis")
-    run = Run(
+    run = RunFolder(
         folder,
         label,
         about,
@@ -96,7 +96,7 @@ def _read_run(folder: Path, label: str) -> Run:
         tuple(damage),
     )
     for sentence in damage:
-        log.warning("%s: %s", folder, sentence)
+        logger.warning("%s: %s", folder, sentence)
     return run
 
 
@@ -135,7 +135,7 @@ def _record(line: str) -> Mapping[str, Any] | None:
         return None
     if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
         return None
-    if any(number(record, key) is None for key in NEEDED.get(record["kind"], ())):
+    if any(number(record, key) is None for key in REQUIRED_KEYS.get(record["kind"], ())):
         return None
     return (
         None

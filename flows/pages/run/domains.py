@@ -13,9 +13,9 @@ from jaxtyping import Float, Int
 from data_catalog.errors import UserError
 from data_catalog.format.layout import Layout, Levels
 from data_catalog.format.manifest import is_inside, read_manifest
-from flows.pages.run.run import Run
+from flows.pages.run.run_folder import RunFolder
 
-TERMS = 6  # of a domain, in the page
+TERMS_PER_DOMAIN = 6  # of a domain, in the page
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _named(domain: int, terms: Sequence[str]) -> str:
     return f"domain {domain} ({', '.join(terms)})" if terms else f"domain {domain}"
 
 
-def find_catalog(runs: Sequence[Run]) -> Path | None:
+def find_catalog(runs: Sequence[RunFolder]) -> Path | None:
     """The first catalog that a run's config names and that is there."""
     for run in runs:
         named = run.config.get("catalog")
@@ -82,7 +82,7 @@ def _is_there(root: Path) -> bool:
         return False
 
 
-def read_domains(root: Path, runs: Sequence[Run]) -> Domains:
+def read_domains(root: Path, runs: Sequence[RunFolder]) -> Domains:
     """Read the catalog at `root`: the version that the runs drew from, if it is still there, at the coarsest level that any of them mixed.
 
     Raises:
@@ -127,7 +127,7 @@ def read_domains(root: Path, runs: Sequence[Run]) -> Domains:
     )
 
 
-def _version(root: Path, runs: Sequence[Run]) -> int | None:
+def _version(root: Path, runs: Sequence[RunFolder]) -> int | None:
     """The catalog's version that a run was trained on, by its fingerprint; None, the newest, if it is not there."""
     wanted = [run.about.get("catalog") for run in runs]
     for path in sorted(root.glob("versions/[0-9]*/catalog.json")):
@@ -158,7 +158,7 @@ def _terms(rows: pa.Table, level: int) -> tuple[tuple[str, ...], ...]:
     for domain, words in zip(
         _inside(rows["domain"].to_numpy(), level).tolist(), rows["terms"].to_pylist(), strict=True
     ):
-        terms[domain] = tuple(map(str, (words or [])[:TERMS]))
+        terms[domain] = tuple(map(str, (words or [])[:TERMS_PER_DOMAIN]))
     return tuple(terms)
 
 

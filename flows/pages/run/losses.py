@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from flows.pages.run.domains import Domains
-from flows.pages.run.run import GENERAL, TEST, VALIDATION, Measurement, Run
-from flows.pages.shared.plain import plain, thinned
+from flows.pages.run.run_folder import GENERAL, TEST, VALIDATION, Measurement, RunFolder
+from flows.pages.shared.numbers import json_numbers, thinned
 
-PHASES = 2  # at whose ends every set is measured
-GROUPS = ("Target and general text", "Sets of documents", "Top-level domains", "Questions")
-MOST_PANELS = 8  # of losses over time; further ones are in the table of final losses
+TRAINING_PHASES = 2  # at whose ends every set is measured
+SET_GROUPS = ("Target and general text", "Sets of documents", "Top-level domains", "Questions")
+MAXIMUM_LOSS_PANELS = 8  # of losses over time; further ones are in the table of final losses
 
 
-def loss_panels(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def loss_panels(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
     """A panel for each target, one for general text, and one for every other set that was measured while training."""
     targets = list(dict.fromkeys(run.target for run in runs))
     panels = []
@@ -27,14 +27,14 @@ def loss_panels(runs: Sequence[Run]) -> list[dict[str, Any]]:
     panels.append(loss_panel(runs, range(len(runs)), GENERAL, "General: held-out corpus text"))
     for name in dict.fromkeys(name for run in runs for name in run.sets()):
         if name not in (VALIDATION, GENERAL) and any(
-            len(run.losses(name)) > PHASES for run in runs
+            len(run.losses(name)) > TRAINING_PHASES for run in runs
         ):
             panels.append(loss_panel(runs, range(len(runs)), name, name))
-    return panels[:MOST_PANELS]
+    return panels[:MAXIMUM_LOSS_PANELS]
 
 
 def loss_panel(
-    runs: Sequence[Run], chosen: Sequence[int], held_out: str, title: str
+    runs: Sequence[RunFolder], chosen: Sequence[int], held_out: str, title: str
 ) -> dict[str, Any]:
     """One curve a run: [tokens, loss, standard error, bits per byte], or accuracies for a set of questions.
 
@@ -54,13 +54,17 @@ def loss_panel(
         if rows:
             points = thinned(np.array(rows, float))
             series.append(
-                {"run": i, "points": plain(points), "boundary": plain(runs[i].boundary())}
+                {
+                    "run": i,
+                    "points": json_numbers(points),
+                    "boundary": json_numbers(runs[i].boundary()),
+                }
             )
     top = [None, None] if questions else [_top(curves.values(), unit) for unit in ("loss", "bits")]
     return {
         "title": title,
         "unit": "accuracy" if questions else "loss",
-        "top": plain(top),
+        "top": json_numbers(top),
         "series": series,
     }
 
@@ -93,13 +97,13 @@ class FinalSet:
     @property
     def group(self) -> str:
         if any(m is not None and m.accuracy is not None for m in self.last):
-            return GROUPS[3]
+            return SET_GROUPS[3]
         if self.name == GENERAL or self.name.startswith("target/"):
-            return GROUPS[0]
-        return GROUPS[2] if self.name.startswith("domain/") else GROUPS[1]
+            return SET_GROUPS[0]
+        return SET_GROUPS[2] if self.name.startswith("domain/") else SET_GROUPS[1]
 
 
-def final_sets(runs: Sequence[Run], domains: Domains | None) -> list[FinalSet]:
+def final_sets(runs: Sequence[RunFolder], domains: Domains | None) -> list[FinalSet]:
     """Every set that any run measured: by group, then as the runs wrote them, domains by number."""
     several = len({run.target for run in runs}) > 1
     measured = {name for run in runs for name in run.sets()}
@@ -126,10 +130,10 @@ def final_sets(runs: Sequence[Run], domains: Domains | None) -> list[FinalSet]:
                     tuple(_before(run, curve) for run, curve in zip(runs, curves, strict=True)),
                 )
             )
-    return sorted(found, key=lambda s: (GROUPS.index(s.group), _domain(s.name) or 0))
+    return sorted(found, key=lambda s: (SET_GROUPS.index(s.group), _domain(s.name) or 0))
 
 
-def _before(run: Run, curve: Sequence[Measurement]) -> Measurement | None:
+def _before(run: RunFolder, curve: Sequence[Measurement]) -> Measurement | None:
     training = run.count("training", "steps")
     if training is None or run.boundary() is None or not curve or curve[-1].step <= training:
         return None
@@ -161,7 +165,7 @@ def final_panels(sets: Sequence[FinalSet], most: int = 40) -> list[dict[str, Any
             {
                 "label": s.label,
                 "values": [
-                    [i, *plain([m.loss, m.error, m.bits])]
+                    [i, *json_numbers([m.loss, m.error, m.bits])]
                     for i, m in enumerate(s.last)
                     if m is not None
                 ],

@@ -6,12 +6,12 @@ import numpy as np
 from jaxtyping import Float
 
 from flows.pages.run.domains import Domains
-from flows.pages.run.run import Run
+from flows.pages.run.run_folder import RunFolder
 from trainer.config import LEARNING
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnDomains:
     """What a run has drawn of every domain."""
 
     share: Float[np.ndarray, " domains"]  # of the run's tokens
@@ -20,7 +20,7 @@ class Drawn:
     expected: bool  # reckoned from the weight log, as the run has not written what it drew
 
 
-def is_over_domains(run: Run) -> bool:
+def is_over_domains(run: RunFolder) -> bool:
     """Whether each member of the run's basis is one domain of the level it mixes at, and its name the domain's number."""
     if not run.basis or not all(
         name.isascii() and name.isdecimal() and len(name) < 10 for name in run.basis
@@ -31,7 +31,7 @@ def is_over_domains(run: Run) -> bool:
     )
 
 
-def member_label(run: Run, member: int, domains: Domains | None) -> str:
+def member_label(run: RunFolder, member: int, domains: Domains | None) -> str:
     """A basis member's name; where it is a domain that the catalog knows, with the domain's first terms."""
     name = run.basis[member]
     if domains is None or not is_over_domains(run):
@@ -44,7 +44,7 @@ def member_label(run: Run, member: int, domains: Domains | None) -> str:
 
 
 def mixed(
-    run: Run, sampling: Float[np.ndarray, "stages basis"], domains: Domains
+    run: RunFolder, sampling: Float[np.ndarray, "stages basis"], domains: Domains
 ) -> Float[np.ndarray, "stages domains"] | None:
     """The share of each domain that weights on the run's basis ask for; None where the catalog does not say."""
     if is_over_domains(run):
@@ -65,7 +65,7 @@ def mixed(
     return sampling @ np.stack(known) if known and len(known) == len(rows) else None
 
 
-def led_by(run: Run, domain: int, domains: Domains) -> Float[np.ndarray, " basis"]:
+def led_by(run: RunFolder, domain: int, domains: Domains) -> Float[np.ndarray, " basis"]:
     """Each member's part in the share of one domain that the run sampled last; sums to 1."""
     if run.weights is None:
         return np.zeros(0)
@@ -78,7 +78,7 @@ def led_by(run: Run, domain: int, domains: Domains) -> Float[np.ndarray, " basis
     return parts / total if total > 0 else parts
 
 
-def drawn(run: Run, domains: Domains) -> Drawn | None:
+def drawn_domains(run: RunFolder, domains: Domains) -> DrawnDomains | None:
     """What the run has drawn; while it runs, what its weights ask for. None if neither is known, or the catalog is another one."""
     length = run.count("training", "sequence_tokens") or 1
     if run.usage is None:
@@ -90,12 +90,12 @@ def drawn(run: Run, domains: Domains) -> Drawn | None:
     np.add.at(taken, leaves, run.usage.drawn)
     np.add.at(there, leaves, run.usage.sequences)
     np.add.at(left, leaves, np.maximum(run.usage.sequences - run.usage.drawn, 0))
-    return Drawn(
+    return DrawnDomains(
         taken / max(taken.sum(), 1.0), taken / np.maximum(there, 1.0), left * length, expected=False
     )
 
 
-def _expected(run: Run, domains: Domains) -> Drawn | None:
+def _expected(run: RunFolder, domains: Domains) -> DrawnDomains | None:
     """Bounds are not counted in: what they keep from one domain, others give."""
     steps = run.progress()[0]
     batch, length, most = (
@@ -109,7 +109,7 @@ def _expected(run: Run, domains: Domains) -> Drawn | None:
     draws = np.clip(ends, None, so_far) - np.clip(run.weights.first_sequence, None, so_far)
     taken = (draws[:, None] * wanted).sum(axis=0) * length
     there = _there(run, domains)
-    return Drawn(
+    return DrawnDomains(
         taken / max(taken.sum(), 1.0),
         taken / np.maximum(there, length),
         np.maximum(there - taken, 0.0),
@@ -117,7 +117,7 @@ def _expected(run: Run, domains: Domains) -> Drawn | None:
     )
 
 
-def _there(run: Run, domains: Domains) -> Float[np.ndarray, " domains"]:
+def _there(run: RunFolder, domains: Domains) -> Float[np.ndarray, " domains"]:
     """Tokens of each domain that are there to draw, the scarce-data setting counted in."""
     level = run.level if run.level in domains.levels.granularities else domains.level
     inside = domains.leaf_tokens.reshape(level, -1).sum(axis=1)

@@ -8,8 +8,8 @@ from data_catalog.format.manifest import replacing
 from flows.pages.run.choices import choices
 from flows.pages.run.data import read_runs
 from flows.pages.run.domains import Domains, find_catalog, read_domains
-from flows.pages.run.payload import payload
-from flows.pages.run.run import Run
+from flows.pages.run.payload import run_page_data
+from flows.pages.run.run_folder import RunFolder
 from flows.pages.run.tables import (
     accuracy_table,
     configs,
@@ -19,13 +19,15 @@ from flows.pages.run.tables import (
     seeds_table,
 )
 from flows.pages.run.words import notes, summary, title
-from flows.pages.shared.markup import escape, isolated
+from flows.pages.shared.markup import escape_html, isolated
 from flows.pages.shared.shell import assemble
 
-SCRIPTS = ("charts.js", "lines.js", "weights.js", "domains.js", "page.js")
-SEEDS = "Finished runs that differ in nothing but their seed: mean ± standard error over the seeds."
-ACCURACY = "How often the right one of the choices is the likeliest, ± standard error."
-LIVE = '<p class="caption" id="live" role="status">Live: this page loads itself again when a run has written something new.</p>'
+_SCRIPTS = ("charts.js", "lines.js", "weights.js", "domains.js", "page.js")
+SEEDS_CAPTION = (
+    "Finished runs that differ in nothing but their seed: mean ± standard error over the seeds."
+)
+ACCURACY_CAPTION = "How often the right one of the choices is the likeliest, ± standard error."
+LIVE_STATUS = '<p class="caption" id="live" role="status">Live: this page loads itself again when a run has written something new.</p>'
 
 
 def write_report(runs: Sequence[Path], out: Path, catalog: Path | None = None) -> Path:
@@ -56,8 +58,8 @@ def render(runs: Sequence[Path], catalog: Path | None = None, *, live: str | Non
     domains, why = _domains(found, catalog)
     named = title(found)
     fields = {
-        "title": escape(named),
-        "live": LIVE if live else "",
+        "title": escape_html(named),
+        "live": LIVE_STATUS if live else "",
         "summary": "".join(f"<p>{sentence}</p>" for sentence in summary(found)),
         "notes": "".join(f"<li>{note}</li>" for note in notes(found, domains, why)),
         "runs": runs_table(found),
@@ -65,7 +67,7 @@ def render(runs: Sequence[Path], catalog: Path | None = None, *, live: str | Non
             "seeds",
             "Over seeds",
             seeds_table(found),
-            SEEDS,
+            SEEDS_CAPTION,
         ),
         "choices": choices(found, domains),
         "final_table": final_table(found, domains),
@@ -73,19 +75,19 @@ def render(runs: Sequence[Path], catalog: Path | None = None, *, live: str | Non
             "accuracy",
             "Accuracy on questions",
             accuracy_table(found, domains),
-            ACCURACY,
+            ACCURACY_CAPTION,
         ),
         "events": _section("events", "Changes and faults", events(found)),
         "configs": configs(found),
     }
-    data = payload(found, domains) | ({"tag": live} if live else {})
-    scripts = (*SCRIPTS, *(["live.js"] if live else []))
+    data = run_page_data(found, domains) | ({"tag": live} if live else {})
+    scripts = (*_SCRIPTS, *(["live.js"] if live else []))
     return assemble(
         "flows.pages.run", scripts, title=named, fields=fields, data=data, live=live is not None
     )
 
 
-def _domains(runs: Sequence[Run], catalog: Path | None) -> tuple[Domains | None, str]:
+def _domains(runs: Sequence[RunFolder], catalog: Path | None) -> tuple[Domains | None, str]:
     """The domains; or why there are none, as markup."""
     root = catalog or find_catalog(runs)
     if root is None:

@@ -8,16 +8,16 @@ from jaxtyping import Float
 
 from flows.pages.run.domains import Domains
 from flows.pages.run.losses import final_panels, final_sets, loss_panels
-from flows.pages.run.mixture import drawn
-from flows.pages.run.run import Run
+from flows.pages.run.mixture import drawn_domains
+from flows.pages.run.run_folder import RunFolder
 from flows.pages.run.speed import speed_panels
 from flows.pages.run.weights import weights_charts
-from flows.pages.shared.plain import plain
+from flows.pages.shared.numbers import json_numbers
 
-MOST_DOMAINS = 3_000  # in the page; a finer level keeps those with the largest shares
+MAXIMUM_TABLE_DOMAINS = 3_000  # in the page; a finer level keeps those with the largest shares
 
 
-def payload(runs: Sequence[Run], domains: Domains | None) -> dict[str, Any]:
+def run_page_data(runs: Sequence[RunFolder], domains: Domains | None) -> dict[str, Any]:
     """Everything the scripts need. Numbers are rounded to six significant digits; what is not finite is null."""
     return {
         "runs": [{"label": run.label, "mixer": run.mixer} for run in runs],
@@ -30,13 +30,15 @@ def payload(runs: Sequence[Run], domains: Domains | None) -> dict[str, Any]:
     }
 
 
-def domain_rows(runs: Sequence[Run], domains: Domains) -> dict[str, Any]:
+def domain_rows(runs: Sequence[RunFolder], domains: Domains) -> dict[str, Any]:
     """One row a domain: number, terms, documents, tokens, rank by tokens, corpus share, target share, and three lists.
 
     The lists are drawn shares, epochs and unseen tokens. They follow `runs`, the indices of those runs of which it is known what
     they drew; `expected` names those whose draws are reckoned from their weights.
     """
-    shares = {i: found for i, run in enumerate(runs) if (found := drawn(run, domains)) is not None}
+    shares = {
+        i: found for i, run in enumerate(runs) if (found := drawn_domains(run, domains)) is not None
+    }
     target, target_name = _target(runs, domains)
     corpus, tokens = domains.corpus_share, domains.tokens
     rank = np.empty(domains.level, np.int64)
@@ -49,7 +51,7 @@ def domain_rows(runs: Sequence[Run], domains: Domains) -> dict[str, Any]:
         ],
         axis=0,
     )
-    kept = np.sort(np.argsort(-size, kind="stable")[:MOST_DOMAINS])
+    kept = np.sort(np.argsort(-size, kind="stable")[:MAXIMUM_TABLE_DOMAINS])
     kept = kept[(size[kept] > 0) | (domains.documents[kept] > 0)]
     rows = [
         [
@@ -59,11 +61,11 @@ def domain_rows(runs: Sequence[Run], domains: Domains) -> dict[str, Any]:
                 int(domains.documents[d]),
                 int(tokens[d]),
                 int(rank[d]) + 1,
-                plain(corpus[d]),
+                json_numbers(corpus[d]),
             ),
-            None if target is None else plain(target[d]),
+            None if target is None else json_numbers(target[d]),
             *(
-                [plain(getattr(found, key)[d]) for found in shares.values()]
+                [json_numbers(getattr(found, key)[d]) for found in shares.values()]
                 for key in ("share", "epochs", "unseen")
             ),
         ]
@@ -80,7 +82,7 @@ def domain_rows(runs: Sequence[Run], domains: Domains) -> dict[str, Any]:
 
 
 def _target(
-    runs: Sequence[Run], domains: Domains
+    runs: Sequence[RunFolder], domains: Domains
 ) -> tuple[Float[np.ndarray, " domains"] | None, str | None]:
     """How the target's own documents fall into the domains, if all runs share one target."""
     names = {run.target for run in runs}

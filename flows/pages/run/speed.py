@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from flows.pages.run.run import Run, number
-from flows.pages.shared.plain import plain, thinned
+from flows.pages.run.run_folder import RunFolder, number
+from flows.pages.shared.numbers import json_numbers, thinned
 
-PANELS = {  # key of a record -> title, unit, how the scripts write it
+SPEED_PANELS = {  # key of a record -> title, unit, how the scripts write it
     "tokens_per_second": ("Tokens a second", "tokens a second", "count"),
     "data_share": ("Time spent waiting for data", "share of the time", "share"),
     "scoring_share": ("Time spent measuring", "share of the time", "share"),
@@ -19,13 +19,13 @@ PANELS = {  # key of a record -> title, unit, how the scripts write it
 }
 
 
-def speed_panels(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def speed_panels(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
     """One panel a measure that any run has written; a curve a run: [tokens, value]."""
     curves = [_curves(run) for run in runs]
     panels = []
-    for key, (title, unit, style) in PANELS.items():
+    for key, (title, unit, style) in SPEED_PANELS.items():
         series = [
-            {"run": i, "points": plain(thinned(np.array(found[key])))}
+            {"run": i, "points": json_numbers(thinned(np.array(found[key])))}
             for i, found in enumerate(curves)
             if found[key]
         ]
@@ -36,9 +36,9 @@ def speed_panels(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return panels
 
 
-def _curves(run: Run) -> dict[str, list[tuple[float, float]]]:
-    """(tokens, value) by key of PANELS. Rates that an older record does not have follow from its sums and those of the one before."""
-    found: dict[str, list[tuple[float, float]]] = {key: [] for key in PANELS}
+def _curves(run: RunFolder) -> dict[str, list[tuple[float, float]]]:
+    """(tokens, value) by key of SPEED_PANELS. Rates that an older record does not have follow from its sums and those of the one before."""
+    found: dict[str, list[tuple[float, float]]] = {key: [] for key in SPEED_PANELS}
     before: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     for record in run.of_kind("train"):
         now = tuple(

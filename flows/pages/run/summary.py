@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from flows.pages.run.data import read_runs
-from flows.pages.run.run import GENERAL, TEST, VALIDATION, Run, Usage, number
+from flows.pages.run.run_folder import GENERAL, TEST, VALIDATION, RunFolder, Usage, number
 
-NO_MATTER = (
+SEED_GROUP_IGNORED_KEYS = (
     "seed",
     "out",
     "checkpoint",
@@ -31,7 +31,7 @@ def summary_table(runs: Sequence[Path]) -> list[dict[str, Any]]:
     return [summarise(run) for run in read_runs(runs)]
 
 
-def summarise(run: Run) -> dict[str, Any]:
+def summarise(run: RunFolder) -> dict[str, Any]:
     """The row of one run in `summary_table`."""
     last = {**(run.of_kind("train") or [{}])[-1], **(run.final or {})}
     seconds = number(last, "seconds")
@@ -63,14 +63,14 @@ def summarise(run: Run) -> dict[str, Any]:
 
 
 def _repeats(usage: Usage | None) -> float | None:
-    """Drawn sequences by distinct drawn ones: a leaf shows each of its sequences once before any a second time."""
+    """DrawnDomains sequences by distinct drawn ones: a leaf shows each of its sequences once before any a second time."""
     if usage is None or not usage.drawn.sum():
         return None
     return float(usage.drawn.sum() / max(np.minimum(usage.drawn, usage.sequences).sum(), 1))
 
 
 @dataclass(frozen=True)
-class Seeds:
+class SeedGroup:
     """Finished runs that differ in nothing but their seed; each mean has its standard error over them."""
 
     mixer: str
@@ -81,18 +81,22 @@ class Seeds:
     ]  # by key of `summary_table`; None where a run lacks the number
 
 
-def over_seeds(runs: Sequence[Run]) -> list[Seeds]:
+def seed_groups(runs: Sequence[RunFolder]) -> list[SeedGroup]:
     """The groups of two or more such runs, if there are any."""
-    groups: dict[str, dict[Any, Run]] = {}
+    groups: dict[str, dict[Any, RunFolder]] = {}
     for run in runs:
         if run.final is not None and run.config:
-            alike = {name: value for name, value in run.config.items() if name not in NO_MATTER}
+            alike = {
+                name: value
+                for name, value in run.config.items()
+                if name not in SEED_GROUP_IGNORED_KEYS
+            }
             key = json.dumps([alike, run.about.get("catalog")], sort_keys=True)
             groups.setdefault(key, {})[json.dumps(run.config.get("seed"))] = run
-    return [_seeds(list(group.values())) for group in groups.values() if len(group) > 1]
+    return [_seed_group(list(group.values())) for group in groups.values() if len(group) > 1]
 
 
-def _seeds(runs: Sequence[Run]) -> Seeds:
+def _seed_group(runs: Sequence[RunFolder]) -> SeedGroup:
     rows = [summarise(run) for run in runs]
     means: dict[str, tuple[float, float] | None] = {}
     for key in ("target_validation_loss", "target_test_loss", "general_loss", "repeats"):
@@ -103,4 +107,4 @@ def _seeds(runs: Sequence[Run]) -> Seeds:
             if whole
             else None
         )
-    return Seeds(runs[0].mixer, runs[0].target, tuple(run.label for run in runs), means)
+    return SeedGroup(runs[0].mixer, runs[0].target, tuple(run.label for run in runs), means)

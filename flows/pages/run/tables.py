@@ -6,26 +6,33 @@ from typing import Any
 
 from flows.pages.run.domains import Domains
 from flows.pages.run.losses import FinalSet, final_sets
-from flows.pages.run.run import Measurement, Run, number
-from flows.pages.run.run import table as object_at
-from flows.pages.run.summary import over_seeds, summarise
-from flows.pages.shared.markup import Cell, escape, isolated, key, percent, short, table
+from flows.pages.run.run_folder import Measurement, RunFolder, number, object_at
+from flows.pages.run.summary import seed_groups, summarise
+from flows.pages.shared.markup import (
+    Cell,
+    escape_html,
+    html_table,
+    isolated,
+    percent,
+    run_swatch,
+    short_number,
+)
 
-HEADINGS = {
+COLUMN_HEADINGS = {
     "mixer": "Mixer", "target_validation_loss": "Target loss, validation", "target_test_loss": "Target loss, test",
     "general_loss": "General loss", "tokens": "Tokens", "repeats": "Repeats", "seconds": "Seconds", "rate": "Tokens a second",
     "data_share": "Waiting", "scoring_share": "Measuring",
 }  # fmt: skip
-SETS = {
+LOSS_SETS = {
     "target_validation_loss": "target/validation",
     "target_test_loss": "target/test",
     "general_loss": "general",
 }
-MOST_SETS = 200  # rows of the table of last losses
-MOST_CHANGES = 6  # settings named of one accepted change
+MAXIMUM_SET_ROWS = 200  # rows of the table of last losses
+MAXIMUM_NAMED_CHANGES = 6  # settings named of one accepted change
 
 
-def runs_table(runs: Sequence[Run]) -> str:
+def runs_table(runs: Sequence[RunFolder]) -> str:
     """One row a run; the least loss among runs with the same target is marked."""
     rows = [summarise(run) for run in runs]
     lines = []
@@ -33,27 +40,27 @@ def runs_table(runs: Sequence[Run]) -> str:
         rivals = [other for other in rows if other["target"] == row["target"]]
         row["rate"] = row["tokens"] / row["seconds"] if row["tokens"] and row["seconds"] else None
         cells: list[str | Cell] = [isolated(row["mixer"])]
-        for name in list(HEADINGS)[1:]:
+        for name in list(COLUMN_HEADINGS)[1:]:
             least = (
                 min((other[name] for other in rivals if other.get(name) is not None), default=None)
-                if name in SETS
+                if name in LOSS_SETS
                 else None
             )
             best = least is not None and len(rivals) > 1 and row[name] == least
             shown = _number(name, row[name], run)
             cells.append(Cell(shown, "best") if best else shown)
-        lines.append([f"{key(i)}{isolated(row['run'])}", *cells])
-    return table(["Run", *HEADINGS.values()], lines, text=(1,), name="runs")
+        lines.append([f"{run_swatch(i)}{isolated(row['run'])}", *cells])
+    return html_table(["Run", *COLUMN_HEADINGS.values()], lines, text=(1,), name="runs")
 
 
-def _number(name: str, value: float | None, run: Run) -> str:
+def _number(name: str, value: float | None, run: RunFolder) -> str:
     if value is None:
         return "–"
-    if name in SETS:
-        return loss(run.losses(SETS[name])[-1])
+    if name in LOSS_SETS:
+        return loss(run.losses(LOSS_SETS[name])[-1])
     if name in ("scoring_share", "data_share"):
         return f"{value:.1%}"
-    return f"{value:.2f}×" if name == "repeats" else short(value)
+    return f"{value:.2f}×" if name == "repeats" else short_number(value)
 
 
 def loss(measurement: Measurement) -> str:
@@ -66,35 +73,42 @@ def loss(measurement: Measurement) -> str:
     return f"{measurement.loss:.3f}{error}"
 
 
-def seeds_table(runs: Sequence[Run]) -> str:
+def seeds_table(runs: Sequence[RunFolder]) -> str:
     """Means and their standard errors over seeds; empty if no two runs differ in nothing but their seed."""
     rows = []
-    for group in over_seeds(runs):
+    for group in seed_groups(runs):
         values = [
             f"{mean[0]:.3f} ± {mean[1]:.3f}" if (mean := group.means[name]) else "–"
-            for name in (*SETS, "repeats")
+            for name in (*LOSS_SETS, "repeats")
         ]
         rows.append(
             [isolated(group.mixer), isolated(group.target), str(len(group.labels)), *values]
         )
-    headings = ["Mixer", "Target", "Seeds", *(HEADINGS[name] for name in (*SETS, "repeats"))]
-    return table(headings, rows, text=(1,), style="numbers") if rows else ""
+    headings = [
+        "Mixer",
+        "Target",
+        "Seeds",
+        *(COLUMN_HEADINGS[name] for name in (*LOSS_SETS, "repeats")),
+    ]
+    return html_table(headings, rows, text=(1,), style="numbers") if rows else ""
 
 
-def final_table(runs: Sequence[Run], domains: Domains | None) -> str:
+def final_table(runs: Sequence[RunFolder], domains: Domains | None) -> str:
     """A row a held-out set, a column a run, and one for what a fine-tuned run had before that."""
     sets = [s for s in final_sets(runs, domains) if s.group != "Questions"]
     tuned = {i for i in range(len(runs)) if any(s.before[i] for s in sets)}
     headings = ["Held-out set"]
     for i, run in enumerate(runs):
-        headings += [f"{key(i)}{isolated(run.label)}, before fine-tuning"] if i in tuned else []
-        headings.append(f"{key(i)}{isolated(run.label)}")
-    rows = [[isolated(s.label), *_values(s, tuned)] for s in sets[:MOST_SETS]]
+        headings += (
+            [f"{run_swatch(i)}{isolated(run.label)}, before fine-tuning"] if i in tuned else []
+        )
+        headings.append(f"{run_swatch(i)}{isolated(run.label)}")
+    rows = [[isolated(s.label), *_values(s, tuned)] for s in sets[:MAXIMUM_SET_ROWS]]
     if not rows:
         return ""
     left = len(sets) - len(rows)
     more = f'<p class="caption">{left:,} further sets are in metrics.jsonl.</p>' if left else ""
-    return table(headings, rows, style="numbers") + more
+    return html_table(headings, rows, style="numbers") + more
 
 
 def _values(s: FinalSet, tuned: set[int]) -> list[str]:
@@ -110,7 +124,7 @@ def _values(s: FinalSet, tuned: set[int]) -> list[str]:
     return found
 
 
-def accuracy_table(runs: Sequence[Run], domains: Domains | None) -> str:
+def accuracy_table(runs: Sequence[RunFolder], domains: Domains | None) -> str:
     """Accuracies: on the target's questions while training, and by lm-evaluation-harness; empty if none was measured."""
     rows = []
     for s in final_sets(runs, domains):
@@ -125,15 +139,20 @@ def accuracy_table(runs: Sequence[Run], domains: Domains | None) -> str:
         )
         values = [_accuracy(number(row, "acc"), number(row, "acc_stderr")) for row in found]
         rows.append(
-            [isolated(task), short(asked), "–" if chance is None else f"{chance:.1%}", *values]
+            [
+                isolated(task),
+                short_number(asked),
+                "–" if chance is None else f"{chance:.1%}",
+                *values,
+            ]
         )
     headings = [
         "Task",
         "Questions",
         "Chance",
-        *(f"{key(i)}{isolated(run.label)}" for i, run in enumerate(runs)),
+        *(f"{run_swatch(i)}{isolated(run.label)}" for i, run in enumerate(runs)),
     ]
-    return table(headings, rows, style="numbers") if rows else ""
+    return html_table(headings, rows, style="numbers") if rows else ""
 
 
 def _accuracy(value: float | None, error: float | None) -> str:
@@ -142,7 +161,7 @@ def _accuracy(value: float | None, error: float | None) -> str:
     return f"{value:.1%}" + ("" if error is None else f' <span class="error">± {error:.1%}</span>')
 
 
-def events(runs: Sequence[Run]) -> str:
+def events(runs: Sequence[RunFolder]) -> str:
     """What happened to each run: changes that were accepted, a cadence that was made to fit, faults. Empty if nothing did."""
     items = [
         f"<li>{isolated(run.label)}: {sentence}</li>" for run in runs for sentence in _events(run)
@@ -150,7 +169,7 @@ def events(runs: Sequence[Run]) -> str:
     return f'<ul class="events">{"".join(items)}</ul>' if items else ""
 
 
-def _events(run: Run) -> list[str]:
+def _events(run: RunFolder) -> list[str]:
     found = []
     cadence, budget = (
         object_at(run.about, "cadence"),
@@ -159,7 +178,7 @@ def _events(run: Run) -> list[str]:
     changed = {k: v for k, v in cadence.items() if run.setting("mixture", k) not in (None, v)}
     if changed and budget is not None:
         what = ", ".join(
-            f"{escape(k)} {escape(run.setting('mixture', k))} → {escape(v)}"
+            f"{escape_html(k)} {escape_html(run.setting('mixture', k))} → {escape_html(v)}"
             for k, v in changed.items()
         )
         found.append(
@@ -184,23 +203,23 @@ def _change(entry: dict[str, Any]) -> str:
         before = old if isinstance(old, dict) else {}
         named = [
             f"{_code(name)} {_code(before.get(name))} → {_code(value)}"
-            for name, value in list(new.items())[:MOST_CHANGES]
+            for name, value in list(new.items())[:MAXIMUM_NAMED_CHANGES]
         ]
         what = ", ".join(named) + (
             f" and {len(new) - len(named)} more" if len(new) > len(named) else ""
         )
     else:
         what = f"{_code(old)} → {_code(new)}"
-    when = f" ({escape(entry['when'])})" if entry.get("when") else ""
+    when = f" ({escape_html(entry['when'])})" if entry.get("when") else ""
     return f"{where}{when} it went on with another {isolated(entry.get('what', 'config'))}, which was accepted: {what}."
 
 
-def _fault(run: Run, fault: dict[str, Any] | Any) -> str:
+def _fault(run: RunFolder, fault: dict[str, Any] | Any) -> str:
     step, sequences = number(fault, "step"), fault.get("sequences")
     rows = (
         [row for row in sequences if isinstance(row, dict)] if isinstance(sequences, list) else []
     )
-    leaves = ", ".join(dict.fromkeys(escape(row.get("leaf")) for row in rows[:3]))
+    leaves = ", ".join(dict.fromkeys(escape_html(row.get("leaf")) for row in rows[:3]))
     which = (
         f" in {len(rows)} sequence{'s' if len(rows) != 1 else ''} (leaf {leaves}{', …' if len(rows) > 3 else ''})"
         if rows
@@ -214,10 +233,10 @@ def _fault(run: Run, fault: dict[str, Any] | Any) -> str:
 
 def _code(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return f"<code>{escape(text if len(text) <= 60 else text[:59] + '…')}</code>"
+    return f"<code>{escape_html(text if len(text) <= 60 else text[:59] + '…')}</code>"
 
 
-def configs(runs: Sequence[Run]) -> str:
+def configs(runs: Sequence[RunFolder]) -> str:
     """The resolved config of each run, folded away."""
     found = []
     for i, run in enumerate(runs):
@@ -226,6 +245,6 @@ def configs(runs: Sequence[Run]) -> str:
         }
         text = json.dumps(about, indent=2, sort_keys=True, ensure_ascii=False)
         found.append(
-            f"<details><summary>{key(i)}{isolated(run.label)}</summary><pre>{escape(text)}</pre></details>"
+            f"<details><summary>{run_swatch(i)}{isolated(run.label)}</summary><pre>{escape_html(text)}</pre></details>"
         )
     return "".join(found)

@@ -9,21 +9,21 @@ from jaxtyping import Float
 from data_catalog.format.distributions import effective_number
 from flows.pages.run.domains import Domains
 from flows.pages.run.mixture import is_over_domains, member_label, mixed
-from flows.pages.run.run import Run, WeightLog, members
-from flows.pages.shared.plain import plain, spread
+from flows.pages.run.run_folder import RunFolder, WeightLog, member_values
+from flows.pages.shared.numbers import json_numbers, spread
 from trainer.config import ALIGNING
 
-MOST_BANDS = 7  # of one stacked chart, besides the sum of the others
-MOST_ROWS = 32  # of a heat map
-MOST_COLUMNS = 160
-UNITS = {
+MAXIMUM_BANDS = 7  # of one stacked chart, besides the sum of the others
+MAXIMUM_HEAT_ROWS = 32  # of a heat map
+MAXIMUM_HEAT_COLUMNS = 160
+SCORE_UNITS = {
     "clipped": "product of the clipped gradients",
     "cosine": "cosine of the gradients",
 }  # of scores; of the others: a plain product
-NO_ERRORS = "Clipped and cosine scores have no standard errors: the norms of whole gradients enter them. Normalised and raw ones have."
+NO_ERRORS_CAPTION = "Clipped and cosine scores have no standard errors: the norms of whole gradients enter them. Normalised and raw ones have."
 
 
-def weights_charts(runs: Sequence[Run], domains: Domains | None) -> list[dict[str, Any]]:
+def weights_charts(runs: Sequence[RunFolder], domains: Domains | None) -> list[dict[str, Any]]:
     """One for each run that chooses among several basis members; runs with the same basis are together and share its colours."""
     groups: dict[tuple[str, ...], list[tuple[int, WeightLog]]] = {}
     for i, run in enumerate(runs):
@@ -37,7 +37,7 @@ def weights_charts(runs: Sequence[Run], domains: Domains | None) -> list[dict[st
 
 
 def weights_chart(
-    run: Run, log: WeightLog, shown: Sequence[int], domains: Domains | None
+    run: RunFolder, log: WeightLog, shown: Sequence[int], domains: Domains | None
 ) -> dict[str, Any]:
     """Sampling weights by stage: the members `shown` as bands, and the sum of the others.
 
@@ -50,7 +50,7 @@ def weights_chart(
     def bands(weights: Float[np.ndarray, "stages basis"]) -> list[Any]:
         columns = [weights[stages, member] for member in shown]
         return [
-            plain(column)
+            json_numbers(column)
             for column in (*columns, *([weights[stages][:, rest].sum(axis=1)] if len(rest) else []))
         ]
 
@@ -66,43 +66,43 @@ def weights_chart(
     return {
         "run": run.label,
         "axis": axis,
-        "starts": plain(starts[stages]),
-        "end": plain(end),
+        "starts": json_numbers(starts[stages]),
+        "end": json_numbers(end),
         "names": [*(member_label(run, i, domains) for i in shown), *others],
         "others": len(rest) > 0,
         "sampling": bands(log.sampling),
         "alpha": bands(log.alpha),
-        "effective": plain([effective_number(row) for row in log.sampling[stages]]),
+        "effective": json_numbers([effective_number(row) for row in log.sampling[stages]]),
         "effective_domains": None
         if wanted is None
-        else plain([effective_number(row) for row in wanted]),
+        else json_numbers([effective_number(row) for row in wanted]),
         "members": len(run.basis),
         "heat": heat_map(run, log, domains) if len(rest) > 1 else None,
         "measured": measured(run, shown),
-        "no_errors": NO_ERRORS
+        "no_errors": NO_ERRORS_CAPTION
         if run.mixer in ALIGNING and run.setting("mixture", "scores") in ("clipped", "cosine")
         else None,
     }
 
 
-def heat_map(run: Run, log: WeightLog, domains: Domains | None) -> dict[str, Any]:
+def heat_map(run: RunFolder, log: WeightLog, domains: Domains | None) -> dict[str, Any]:
     """Sampling weights of the largest members, a row a member, largest last weight first, a column a stage."""
-    stages = spread(len(log.sampling), MOST_COLUMNS)
+    stages = spread(len(log.sampling), MAXIMUM_HEAT_COLUMNS)
     starts, end, axis = _positions(run, log)
     size = np.maximum(log.sampling.max(axis=0), 0)
-    kept = np.argsort(-size, kind="stable")[:MOST_ROWS]
+    kept = np.argsort(-size, kind="stable")[:MAXIMUM_HEAT_ROWS]
     rows = sorted(kept.tolist(), key=lambda i: (-log.sampling[-1][i], i))
     return {
         "axis": axis,
-        "starts": plain(starts[stages]),
-        "end": plain(end),
+        "starts": json_numbers(starts[stages]),
+        "end": json_numbers(end),
         "names": [member_label(run, i, domains) for i in rows],
-        "rows": plain(log.sampling[stages][:, rows].T, digits=3),
+        "rows": json_numbers(log.sampling[stages][:, rows].T, digits=3),
         "left_out": len(run.basis) - len(rows),
     }
 
 
-def measured(run: Run, shown: Sequence[int]) -> list[dict[str, Any]]:
+def measured(run: RunFolder, shown: Sequence[int]) -> list[dict[str, Any]]:
     """The scores and losses of the members `shown` at every update, with standard errors where they are known."""
     updates = sorted(run.of_kind("update"), key=lambda record: float(record["step"]))
     if not updates:
@@ -111,35 +111,36 @@ def measured(run: Run, shown: Sequence[int]) -> list[dict[str, Any]]:
     count = len(run.basis)
     steps, tokens = run.progress()
     at = np.interp([float(record["step"]) for record in updates], steps, tokens)
-    errors = np.stack([members(record, "errors", count) for record in updates])
+    errors = np.stack([member_values(record, "errors", count) for record in updates])
     panels = []
     for key, title in (("scores", "Scores"), ("losses", "Losses of the members")):
-        values = np.stack([members(record, key, count) for record in updates])
+        values = np.stack([member_values(record, key, count) for record in updates])
         if not np.isfinite(values).any():
             continue  # a mixer that does not measure this
         series = [
-            [plain(values[:, i]), plain(errors[:, i]) if key == "scores" else None] for i in shown
+            [json_numbers(values[:, i]), json_numbers(errors[:, i]) if key == "scores" else None]
+            for i in shown
         ]
         unit = "nats per token" if key == "losses" else _unit(run)
-        panels.append({"title": title, "unit": unit, "tokens": plain(at), "series": series})
+        panels.append({"title": title, "unit": unit, "tokens": json_numbers(at), "series": series})
     return panels
 
 
-def _unit(run: Run) -> str:
+def _unit(run: RunFolder) -> str:
     """What the run's scores are."""
     if run.mixer not in ALIGNING:
         return "score"
-    return UNITS.get(str(run.setting("mixture", "scores")), "product of the gradients")
+    return SCORE_UNITS.get(str(run.setting("mixture", "scores")), "product of the gradients")
 
 
 def _largest(logs: Sequence[WeightLog]) -> list[int]:
     """Members with the largest mean or last weight in any run of the group, ordered by the first run's last weight."""
     size = np.max([np.maximum(log.sampling.mean(axis=0), log.sampling[-1]) for log in logs], axis=0)
-    kept = np.argsort(-size, kind="stable")[:MOST_BANDS]
+    kept = np.argsort(-size, kind="stable")[:MAXIMUM_BANDS]
     return [int(i) for i in sorted(kept, key=lambda i: (-logs[0].sampling[-1][i], i))]
 
 
-def _positions(run: Run, log: WeightLog) -> tuple[Float[np.ndarray, " stages"], float, str]:
+def _positions(run: RunFolder, log: WeightLog) -> tuple[Float[np.ndarray, " stages"], float, str]:
     """Where each stage starts, where the last one ends so far, and the axis's title: tokens, or sequences where tokens are unknown."""
     first = log.first_sequence.astype(float)
     batch = run.count("training", "batch_sequences")

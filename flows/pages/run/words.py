@@ -4,22 +4,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from flows.pages.run.domains import Domains
-from flows.pages.run.mixture import drawn
-from flows.pages.run.run import TEST, VALIDATION, Run, number
-from flows.pages.run.summary import over_seeds, summarise
-from flows.pages.shared.markup import isolated, percent, short
+from flows.pages.run.mixture import drawn_domains
+from flows.pages.run.run_folder import TEST, VALIDATION, RunFolder, number
+from flows.pages.run.summary import seed_groups, summarise
+from flows.pages.shared.markup import isolated, percent, short_number
 
-MOST_NAMED = 4  # runs in a title
+MAXIMUM_TITLE_RUNS = 4  # runs in a title
 
 
-def title(runs: Sequence[Run]) -> str:
+def title(runs: Sequence[RunFolder]) -> str:
     """Plain text."""
-    if len(runs) <= MOST_NAMED:
+    if len(runs) <= MAXIMUM_TITLE_RUNS:
         return " · ".join(run.label for run in runs)
-    return f"{len(runs)} runs: {', '.join(run.label for run in runs[:MOST_NAMED])}, …"
+    return f"{len(runs)} runs: {', '.join(run.label for run in runs[:MAXIMUM_TITLE_RUNS])}, …"
 
 
-def summary(runs: Sequence[Run]) -> list[str]:
+def summary(runs: Sequence[RunFolder]) -> list[str]:
     """One sentence a target, as markup."""
     return [
         _ranking(target, [run for run in runs if run.target == target])
@@ -27,7 +27,7 @@ def summary(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _ranking(target: str, runs: Sequence[Run]) -> str:
+def _ranking(target: str, runs: Sequence[RunFolder]) -> str:
     """Who has the lowest loss on one target, by how much, after how many tokens."""
     rows = [
         {**summarise(run), "test": _last(run, TEST), "validation": _last(run, VALIDATION)}
@@ -39,9 +39,7 @@ def _ranking(target: str, runs: Sequence[Run]) -> str:
         return f"No held-out loss on the target {isolated(target)} has been measured yet."
     best, *others = known
     words = f"<strong>{isolated(best['run'])}</strong> (mixer {isolated(best['mixer'])}) "
-    where = (
-        f"on the {split} text of the target {isolated(target)} after {short(best['tokens'])} tokens"
-    )
+    where = f"on the {split} text of the target {isolated(target)} after {short_number(best['tokens'])} tokens"
     loss = f"<strong>{_value(best[split])} nats per token</strong> {where}"
     if not others:
         return f"{words}reaches a loss of {loss}."
@@ -57,7 +55,7 @@ def _ranking(target: str, runs: Sequence[Run]) -> str:
     return f"{words}has the lowest loss, {loss}: {below}{last}."
 
 
-def _last(run: Run, held_out: str) -> Any:
+def _last(run: RunFolder, held_out: str) -> Any:
     points = run.losses(held_out)
     return points[-1] if points else None
 
@@ -68,7 +66,7 @@ def _value(measurement: Any) -> str:
     )
 
 
-def notes(runs: Sequence[Run], domains: Domains | None, no_catalog: str) -> list[str]:
+def notes(runs: Sequence[RunFolder], domains: Domains | None, no_catalog: str) -> list[str]:
     """As markup.
 
     Args:
@@ -90,28 +88,28 @@ def notes(runs: Sequence[Run], domains: Domains | None, no_catalog: str) -> list
     tokens = [row["tokens"] for row in map(summarise, runs) if row["tokens"]]
     if tokens and max(tokens) > 1.01 * min(tokens):
         found.append(
-            f"The runs saw different amounts of text ({short(min(tokens))} to {short(max(tokens))} tokens): compare curves, not ends."
+            f"The runs saw different amounts of text ({short_number(min(tokens))} to {short_number(max(tokens))} tokens): compare curves, not ends."
         )
     if len({run.target for run in runs}) > 1:
         found.append(
             "The runs have different targets: losses of different targets cannot be compared."
         )
     found += _of_catalogs(runs, domains, no_catalog)
-    if len(runs) > 1 and not over_seeds(runs):
+    if len(runs) > 1 and not seed_groups(runs):
         found.append(
             "Each line is one run: how much it would vary with another seed is only known where several seeds are shown."
         )
     return found
 
 
-def _unfinished(run: Run) -> str:
+def _unfinished(run: RunFolder) -> str:
     planned = (run.count("training", "steps") or 0) + (run.count("finetune", "steps") or 0)
     done = int(run.progress()[0][-1])
     where = f" (step {done:,} of {planned:,}, {percent(min(done / planned, 1))})" if planned else ""
     return f"{isolated(run.label)} has not finished{where}: its numbers are the last it wrote."
 
 
-def _of_catalogs(runs: Sequence[Run], domains: Domains | None, no_catalog: str) -> list[str]:
+def _of_catalogs(runs: Sequence[RunFolder], domains: Domains | None, no_catalog: str) -> list[str]:
     catalogs = {
         run.about.get("catalog") for run in runs if isinstance(run.about.get("catalog"), str)
     }
@@ -133,12 +131,12 @@ def _of_catalogs(runs: Sequence[Run], domains: Domains | None, no_catalog: str) 
     if domains is None:
         return [*found, no_catalog]
     for run in runs:
-        if run.usage is not None and drawn(run, domains) is None:
+        if run.usage is not None and drawn_domains(run, domains) is None:
             most, leaves = int(run.usage.leaf.max()), domains.levels.leaves
             found.append(
                 f"{isolated(run.label)} drew from leaf {most}, this catalog has {leaves} leaves: give the catalog it was trained on."
             )
-    waiting = [run for run in runs if run.usage is None and drawn(run, domains) is not None]
+    waiting = [run for run in runs if run.usage is None and drawn_domains(run, domains) is not None]
     if waiting:
         names = ", ".join(isolated(run.label) for run in waiting)
         found.append(

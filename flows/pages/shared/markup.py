@@ -7,25 +7,25 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 # C0 and C1 controls, and lone surrogates (from undecodable file names): none may stand in an HTML file.
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_INVALID_IN_HTML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def escape(text: Any) -> str:
+def escape_html(text: Any) -> str:
     """Text from data, safe in HTML text and attributes."""
-    return html.escape(UNPRINTABLE.sub("\ufffd", str(text)))
+    return html.escape(_INVALID_IN_HTML.sub("\ufffd", str(text)))
 
 
-def embed(value: Any) -> str:
+def script_json(value: Any) -> str:
     """JSON that can stand inside a script element: ASCII only, and no `<` that could close the element."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def isolated(text: Any) -> str:
     """A name from data: isolated, so that its writing direction does not reorder the sentence around it."""
-    return f"<bdi>{escape(text)}</bdi>"
+    return f"<bdi>{escape_html(text)}</bdi>"
 
 
-def short(value: float | None, suffix: str = "") -> str:
+def short_number(value: float | None, suffix: str = "") -> str:
     """A number for a reader: 12.3M, 4,096, 0.012; a dash for None."""
     if value is None:
         return "–"
@@ -44,7 +44,7 @@ def percent(share: float) -> str:
     return f"{share:.0%}" if share >= 0.1 or share == 0 else f"{share:.1%}"
 
 
-def key(run: int) -> str:
+def run_swatch(run: int) -> str:
     """The square in a run's colour."""
     return f'<span class="key k{run % 8}"></span>'
 
@@ -56,7 +56,7 @@ class Cell(NamedTuple):
     style: str  # class
 
 
-def table(
+def html_table(
     headings: Sequence[str],
     rows: Sequence[Sequence[str | Cell]],
     *,

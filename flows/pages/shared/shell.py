@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from flows.pages.shared.markup import embed, escape
+from flows.pages.shared.markup import escape_html, script_json
 
 SHARED = "flows.pages.shared"
 PLACE = re.compile(r"\{\{(\w+)\}\}")
@@ -34,10 +34,10 @@ def assemble(
     inlined = [asset(SHARED, "base.js"), *(asset(package, name) for name in scripts)]
     shell = {
         "policy": policy(style, inlined, live),
-        "title": escape(title),
+        "title": escape_html(title),
         "style": style,
         "body": _filled(asset(package, "page.html"), fields),
-        "data": embed(data),
+        "data": script_json(data),
         "scripts": "".join(f"<script>{script}</script>\n" for script in inlined),
     }
     return _filled(asset(SHARED, "page.html"), shell)

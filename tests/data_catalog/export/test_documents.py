@@ -267,7 +267,7 @@ def test_the_commands(catalog, run, tmp_path, capsys):
 
     made = json.loads(
         call(
-            export.app,
+            export.export_commands,
             "documents",
             catalog,
             tmp_path / "out",
@@ -282,7 +282,7 @@ def test_the_commands(catalog, run, tmp_path, capsys):
     )
     assert (made["folder"], made["level"]) == (str(tmp_path / "out"), 4)
     said = call(
-        export.app,
+        export.export_commands,
         "documents",
         catalog,
         tmp_path / "more",
@@ -295,11 +295,11 @@ def test_the_commands(catalog, run, tmp_path, capsys):
     )
     assert "4 of 4 domains of level 4 are exhausted: weight 100.0%, gave 100.0%" in said
     assert "tokens are missing" in said
-    sent = json.loads(call(export.app, "catalog", catalog, tmp_path / "disk", "--json"))
+    sent = json.loads(call(export.export_commands, "catalog", catalog, tmp_path / "disk", "--json"))
     assert sent["copied"] == sent["files"] > 10
     came = json.loads(
         call(
-            fetch.app,
+            fetch.fetch_commands,
             "catalog",
             tmp_path / "disk",
             tmp_path / "here",
@@ -310,5 +310,10 @@ def test_the_commands(catalog, run, tmp_path, capsys):
     )
     assert came["left_out"] == ["documents"]
     assert "; without documents" in call(
-        fetch.app, "catalog", tmp_path / "disk", tmp_path / "here", "--without", "documents"
+        fetch.fetch_commands,
+        "catalog",
+        tmp_path / "disk",
+        tmp_path / "here",
+        "--without",
+        "documents",
     )

@@ -27,14 +27,14 @@ def test_plan_says_what_a_build_would_take_and_writes_nothing(built, tmp_path):
     assert [
         word for word in ("documents", "tokens", "levels", "time", "disk") if word not in told
     ] == []
-    found = json.loads(clustermix("plan", config, "--json").output)
+    found = json.loads(clustermix("plan", config, "--json").stdout)
     assert found["documents"]["likely"] == 163  # records, those that cannot be read too
     assert found["granularities"] == [2, 4]
     assert not (tmp_path / "catalog").exists()
 
 
 def test_quality_lists_rules_and_judges_a_catalog_by_others(built):
-    assert "Rae et al. 2021" in json.dumps(json.loads(clustermix("quality", "--json").output))
+    assert "Rae et al. 2021" in json.dumps(json.loads(clustermix("quality", "--json").stdout))
     asked = (
         "quality",
         built[0],
@@ -45,7 +45,7 @@ def test_quality_lists_rules_and_judges_a_catalog_by_others(built):
         "words.least=20",
         "--json",
     )
-    found = json.loads(clustermix(*asked).output)
+    found = json.loads(clustermix(*asked).stdout)
     assert set(found) == {"rules", "kept", "sources"}
     assert next(rule for rule in found["rules"] if rule["rule"] == "words")["least"] == 20
     assert "words" in clustermix("quality", built[0], "--preset", "gopher").output
@@ -64,8 +64,8 @@ def test_a_catalog_grows_is_verified_and_keeps_its_first_version(built, tmp_path
     assert "version 2" in clustermix("verify", root).output
     assert "version 1" in clustermix("verify", root, "--version", 1).output
     count = "SELECT count(*) AS n FROM documents"
-    assert json.loads(clustermix("query", root, count, "--json").output) == [{"n": 200}]
-    assert json.loads(clustermix("query", root, count, "--version", 1, "--json").output) == [
+    assert json.loads(clustermix("query", root, count, "--json").stdout) == [{"n": 200}]
+    assert json.loads(clustermix("query", root, count, "--version", 1, "--json").stdout) == [
         {"n": 160}
     ]
 

@@ -1,6 +1,6 @@
 import data_catalog
 from data_catalog.query.browse import describe_domain
-from flows.cli.summary import cut, print_build, print_domain
+from flows.cli.summary import cut_for_terminal, print_build, print_domain
 
 
 def test_the_summary_says_what_was_dropped_how_healthy_each_level_is_and_where_targets_fall(
@@ -23,9 +23,12 @@ def test_the_summary_says_what_was_dropped_how_healthy_each_level_is_and_where_t
 
 
 def test_text_of_others_is_one_line_that_a_terminal_does_not_obey():
-    assert cut("a\x1b[31mred\x9b\u202eback\u200b\nline", 60) == "a [31mred back line"
-    assert cut("x" * 70, 60) == "x" * 59 + "…"
-    assert cut("ascii, ümlaut, 漢字, العربية, 🙂", 60) == "ascii, ümlaut, 漢字, العربية, 🙂"
+    assert cut_for_terminal("a\x1b[31mred\x9b\u202eback\u200b\nline", 60) == "a [31mred back line"
+    assert cut_for_terminal("x" * 70, 60) == "x" * 59 + "…"
+    assert (
+        cut_for_terminal("ascii, ümlaut, 漢字, العربية, 🙂", 60)
+        == "ascii, ümlaut, 漢字, العربية, 🙂"
+    )
 
 
 def test_a_domain_is_said_with_what_is_known_of_it(built, capsys):

@@ -233,15 +233,15 @@ def test_examples_are_the_best_of_each_kind(tmp_path: Path, catalog: Path) -> No
 def test_a_large_level_keeps_its_largest_domains_and_fewer_examples(
     tmp_path: Path, catalog: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(domains, "MOST_DOMAINS", 3)
-    monkeypatch.setattr(domains, "MOST_EXAMPLES", 12)
+    monkeypatch.setattr(domains, "MAXIMUM_LEVEL_DOMAINS", 3)
+    monkeypatch.setattr(domains, "MAXIMUM_EXAMPLES", 12)
     data = data_of(write_catalog_page(catalog, tmp_path / "page.html"))
     assert ([level["level"] for level in data["levels"]], data["finer"]) == ([2], [4])
     assert [len(row) for row in data["levels"][0]["examples"]] == [
         6,
         6,
     ]  # 12 // (3 kinds * 2 domains) of each kind
-    monkeypatch.setattr(domains, "MOST_DOMAINS", 1)
+    monkeypatch.setattr(domains, "MAXIMUM_LEVEL_DOMAINS", 1)
     only = data_of(write_catalog_page(catalog, tmp_path / "page.html"))["levels"]
     assert [
         (level["level"], level["domain"], level["natural"], len(level["places"])) for level in only
@@ -276,7 +276,7 @@ def test_quality_signals_are_means_over_a_domains_documents(
         assert [mean for mean in level["signals"][place] if mean is not None] == pytest.approx(
             expected, rel=1e-5
         )
-    monkeypatch.setattr(signals, "MOST_DOCUMENTS", 10)
+    monkeypatch.setattr(signals, "MAXIMUM_SIGNAL_DOCUMENTS", 10)
     data = data_of(write_catalog_page(built[0], tmp_path / "page.html"))
     assert (data["signals"], data["levels"][0]["signals"]) == ([], [])
 

@@ -8,10 +8,10 @@ import pytest
 from flows.pages.run.data import read_runs
 from flows.pages.run.domains import read_domains
 from flows.pages.run.losses import final_panels, final_sets, loss_panels
-from flows.pages.run.payload import payload
+from flows.pages.run.payload import run_page_data
 from flows.pages.run.speed import speed_panels
 from flows.pages.run.weights import weights_charts
-from flows.pages.shared.plain import plain
+from flows.pages.shared.numbers import json_numbers
 from tests.flows.pages.run.test_data import TERMS, add, change, read
 from tests.helpers.tiny_run import write_catalog, write_run
 
@@ -205,7 +205,7 @@ def test_domain_rows_hold_every_number_of_the_table(tmp_path: Path, catalog: Pat
     runs = read_runs(
         [write_run(tmp_path / "begun", usage=None, losses=()), write_run(tmp_path / "a")]
     )
-    found = payload(runs, read_domains(catalog, runs))["domains"]
+    found = run_page_data(runs, read_domains(catalog, runs))["domains"]
     assert (found["runs"], found["expected"], found["target"], found["filled"]) == (
         [1],
         [],
@@ -217,4 +217,4 @@ def test_domain_rows_hold_every_number_of_the_table(tmp_path: Path, catalog: Pat
 
 
 def test_numbers_are_what_json_can_hold() -> None:
-    assert plain(np.array([1.0, 0.12345678, np.nan, np.inf])) == [1, 0.123457, None, None]
+    assert json_numbers(np.array([1.0, 0.12345678, np.nan, np.inf])) == [1, 0.123457, None, None]

@@ -12,9 +12,9 @@ from data_catalog.errors import UserError
 from flows.pages.run import summary_table, write_report
 from flows.pages.run.data import read_runs
 from flows.pages.run.domains import read_domains
-from flows.pages.run.mixture import drawn, led_by, member_label, mixed
-from flows.pages.run.run import Run
-from flows.pages.run.summary import over_seeds
+from flows.pages.run.mixture import drawn_domains, led_by, member_label, mixed
+from flows.pages.run.run_folder import RunFolder
+from flows.pages.run.summary import seed_groups
 from tests.helpers.tiny_run import write_catalog, write_run
 
 TERMS = [["tensor", "layer"], ["socket"], ["plot", "axis"], ["date"]]
@@ -40,7 +40,7 @@ def change(folder: Path, **about: Any) -> None:
     (folder / "config.json").write_text(json.dumps({**found, **about}))
 
 
-def read(folder: Path) -> Run:
+def read(folder: Path) -> RunFolder:
     return read_runs([folder])[0]
 
 
@@ -160,7 +160,7 @@ def test_seeds_are_put_together_where_nothing_else_differs(tmp_path: Path) -> No
         change(folder, config={"seed": i % 2})
     other = write_run(tmp_path / "other", losses=(6.0, 9.0))
     change(other, config={"seed": 2, "optimizer": {"learning_rate": 1.0}})
-    groups = over_seeds(read_runs([*folders, other, folders[0]]))
+    groups = seed_groups(read_runs([*folders, other, folders[0]]))
     assert [(group.mixer, group.labels) for group in groups] == [
         ("dga", ("dga-0 (6)", "dga-1 (2)")),
         ("odm", ("odm-0 (3)", "odm-1 (4)")),
@@ -179,7 +179,7 @@ def test_shares_epochs_and_unseen_tokens_of_the_domains(tmp_path: Path, catalog:
     coarser = write_run(tmp_path / "b", level=2)
     fine, coarse = read_domains(catalog, [run]), read_domains(catalog, [run, read(coarser)])
     assert (fine.level, fine.corpus_share.tolist()) == (4, [0.1, 0.2, 0.2, 0.5])
-    of_fine, of_coarse = drawn(run, fine), drawn(run, coarse)
+    of_fine, of_coarse = drawn_domains(run, fine), drawn_domains(run, coarse)
     assert [of_fine.share.tolist(), of_fine.epochs.tolist()] == [
         [0.3, 0.1, 0.2, 0.4],
         [3.0, 0.5, 1.0, 0.5],
@@ -205,14 +205,14 @@ def test_a_run_under_way_is_reckoned_from_its_weights(tmp_path: Path, catalog: P
             tmp_path / "a", usage=None, mixer="natural", basis=["natural"], losses=(6.0, 5.0, 4.0)
         )
     )
-    found = drawn(run, read_domains(catalog, [run]))
+    found = drawn_domains(run, read_domains(catalog, [run]))
     assert (found.expected, found.share.tolist()) == (True, [0.1, 0.2, 0.2, 0.5])
     assert found.epochs.tolist() == pytest.approx(
         [0.8] * 4
     )  # 20 steps of 4 sequences of 100 tokens, of 10,000
     assert found.unseen.tolist() == pytest.approx([200, 400, 400, 1000])
     change(run.folder, config={"data": {"tokens_per_domain": 500}})
-    scarce = drawn(read(run.folder), read_domains(catalog, [run]))
+    scarce = drawn_domains(read(run.folder), read_domains(catalog, [run]))
     assert scarce.epochs.tolist() == pytest.approx([1.6, 3.2, 3.2, 8.0])
 
 

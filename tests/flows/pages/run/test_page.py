@@ -14,7 +14,7 @@ import pytest
 from data_catalog.errors import UserError
 from data_catalog.format.manifest import FORMAT
 from flows.pages.run import summary_table, write_report
-from flows.pages.shared.markup import embed, escape, percent, short
+from flows.pages.shared.markup import escape_html, percent, script_json, short_number
 from tests.flows.pages.run.test_data import add, change
 from tests.helpers.tiny_run import write_catalog, write_run
 
@@ -342,9 +342,9 @@ def test_text_from_data_cannot_leave_its_place(tmp_path: Path) -> None:
 
 
 def test_escape_and_embed() -> None:
-    assert escape('<a b="\x01">&') == "&lt;a b=&quot;\ufffd&quot;&gt;&amp;"
-    assert embed({"k": "</script>\u2028"}) == '{"k":"\\u003c/script>\\u2028"}'
-    assert [short(v) for v in (None, 999, 1234.5, 20_000, 12_300_000, 0.01234)] == [
+    assert escape_html('<a b="\x01">&') == "&lt;a b=&quot;\ufffd&quot;&gt;&amp;"
+    assert script_json({"k": "</script>\u2028"}) == '{"k":"\\u003c/script>\\u2028"}'
+    assert [short_number(v) for v in (None, 999, 1234.5, 20_000, 12_300_000, 0.01234)] == [
         "–",
         "999",
         "1,234",

@@ -43,7 +43,7 @@ class Measurement(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """One run's folder. Whatever could not be read is absent, and `damage` says so."""
 
     folder: Path
@@ -59,15 +59,15 @@ class Run:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        return table(self.about, "config")
+        return object_at(self.about, "config")
 
     def setting(self, section: str, key: str) -> Any:
         """A value of the config; None where this run's has no such key."""
-        return table(self.config, section).get(key)
+        return object_at(self.config, section).get(key)
 
     def count(self, section: str, key: str) -> int | None:
         """A setting that is a number above zero."""
-        found = number(table(self.config, section), key)
+        found = number(object_at(self.config, section), key)
         return int(found) if found is not None and found >= 1 else None
 
     @property
@@ -136,7 +136,7 @@ class Run:
         return float(np.interp(first, steps, tokens))
 
 
-def table(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def object_at(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """The object under `key`; an empty one if there is none."""
     found = tree.get(key)
     return found if isinstance(found, Mapping) else {}
@@ -154,7 +154,7 @@ def number(record: Mapping[str, Any], key: str) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def members(record: Mapping[str, Any], key: str, count: int) -> Float[np.ndarray, " basis"]:
+def member_values(record: Mapping[str, Any], key: str, count: int) -> Float[np.ndarray, " basis"]:
     """The list of numbers under `key`, one a basis member; NaN for what was not measured, all of them if there is no such list."""
     values = record.get(key)
     if not isinstance(values, list) or len(values) != count:
