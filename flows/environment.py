@@ -20,7 +20,8 @@ def prepare(debug: bool = False) -> None:
         # The server writes tens of task runs a second by default, and loses the last ones when a short flow ends.
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
-        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.5",
+        # Whole seconds: Prefect truncates this number, and an interval of zero keeps a core busy for as long as its server runs.
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
         "PREFECT_LOGGING_LEVEL": "DEBUG"
         if debug
         else "CRITICAL",  # failures reach the person as our own sentences

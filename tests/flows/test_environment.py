@@ -30,3 +30,17 @@ def test_profiles_such_as_those_of_prefect_cloud_login_are_read_from_where_prefe
     with patch.dict(os.environ, {"HOME": str(tmp_path), "PREFECT_HOME": "elsewhere"}, clear=True):
         prepare()
         assert "PREFECT_PROFILES_PATH" not in os.environ
+
+
+def test_prefect_knows_every_setting_and_keeps_numbers_as_whole_numbers(tmp_path):
+    """Prefect turns some settings into integers where it uses them: a fraction would become another number, or zero."""
+    from prefect.settings import Settings
+
+    with patch.dict(os.environ, {"HOME": str(tmp_path)}, clear=True):
+        prepare()
+        ours = {name: value for name, value in os.environ.items() if name.startswith("PREFECT_")}
+        read = Settings().to_environment_variables(exclude_unset=True)
+    assert ours.keys() <= read.keys()
+    numbers = [float(read[name]) for name, value in ours.items() if value[0].isdigit()]
+    assert len(numbers) == 4
+    assert all(number >= 1 and number == int(number) for number in numbers)
