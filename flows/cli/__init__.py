@@ -1,1 +1,5 @@
-"""The commands, by what people do with them. Each parses, calls one function, prints; heavy imports wait for the one that needs them."""
+"""The command line.
+
+Each command parses its arguments, calls one library function, and prints the result. Heavy imports
+are inside the commands, so that `clustermix --help` and shell completion stay fast.
+"""

@@ -1,4 +1,4 @@
-"""Commands that ask a catalog: domains, query, quality."""
+"""Commands that query a catalog: domains, query, quality."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,46 +27,50 @@ def domains_command(
     level: Annotated[
         int | None,
         typer.Option(
-            help="How many domains it has; the coarsest if not given, all for --search.",
+            help="Level, named by its number of domains. Default: the coarsest, or all with "
+            "--search.",
             autocompletion=complete.levels,
         ),
     ] = None,
     search: Annotated[
         str | None,
-        typer.Option(metavar="WORDS", help="Domains whose terms hold these words, the best first."),
+        typer.Option(
+            metavar="WORDS", help="List domains whose terms contain these words, best match first."
+        ),
     ] = None,
     target: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="By the weight of a target or distribution.",
+            help="Sort by the weight in this target or distribution.",
             autocompletion=complete.distributions,
         ),
     ] = None,
     domain: Annotated[
-        int | None, typer.Option(min=0, help="One domain of the level, closely.")
+        int | None, typer.Option(min=0, help="Show the details of this domain of the level.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Domains to list.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of domains to list.")] = 20,
     version: VersionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List domains, the largest first: documents, tokens, terms, and what looks wrong; or show one of them."""
+    """List domains with documents, tokens, terms and flags, largest first, or show one domain."""
     import data_catalog
     from data_catalog.query.browse import describe_domain, find_domains
 
     opened = data_catalog.open(catalog, version)
     if domain is not None:
         if search or target:
+            other = "--search" if search else "--target"
             raise data_catalog.UserError(
-                "--domain shows one domain: leave out --search and --target"
+                f"--domain {domain}: cannot be combined with {other}. Leave out one of them."
             )
-        found = describe_domain(opened, level or opened.levels.granularities[0], domain)
+        details = describe_domain(opened, level or opened.levels.granularities[0], domain)
         if as_json:
-            print_json(found)
+            print_json(details)
         else:
             from flows.cli.summary import print_domain
 
-            print_domain(found)
+            print_domain(details)
         return
     table = find_domains(opened, level=level, search=search, target=target, limit=limit)
     if as_json:
@@ -92,19 +96,24 @@ def query_command(
     catalog: CatalogArgument,
     sql: Annotated[
         str,
-        typer.Argument(metavar="SELECT", help="One SELECT, or DuckDB's FROM.", show_default=False),
+        typer.Argument(
+            metavar="SELECT", help="A SELECT or FROM statement of DuckDB.", show_default=False
+        ),
     ],
     runs: Annotated[
         list[str] | None,
         typer.Option(
-            help="Run folders or globs, for the views runs, weights, scores, metrics.",
+            help="Run folder or glob, for the views runs, weights, scores and metrics. Repeatable.",
             autocompletion=complete.runs,
         ),
     ] = None,
     version: VersionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a catalog, and the runs on it, in SQL. docs/sql.md has every view and macro; SHOW TABLES lists the views."""
+    """Query a catalog, and the runs trained on it, with SQL.
+
+    docs/sql.md documents every view and macro. The statement SHOW TABLES lists the views.
+    """
     import data_catalog
 
     table = data_catalog.open(catalog, version, runs or ()).table(sql)
@@ -129,52 +138,58 @@ def quality_command(
     catalog: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[CATALOG]",
-            help="A built catalog. Without one, the presets are listed.",
+            metavar="CATALOG",
+            help="Folder of a built catalog. Without it, the presets are listed.",
             autocompletion=complete.catalogs,
         ),
     ] = None,
     retune: Annotated[  # noqa: ARG001
         bool,
-        typer.Option("--retune", hidden=True, help="Said for clarity: it is all that is done."),
+        typer.Option("--retune", hidden=True, help="Has no effect. Kept for older scripts."),
     ] = True,
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Rules to judge by; the catalog's own if not given.",
+            help="Preset of quality rules. Default: the catalog's own.",
             autocompletion=complete.presets,
         ),
     ] = None,
     thresholds: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="RULE.BOUND=VALUE", help="e.g. alphabetic.most=0.3"),
+        typer.Option(
+            "--set",
+            metavar="RULE.BOUND=VALUE",
+            help="Override a bound, e.g. --set alphabetic.most=0.3. Repeatable.",
+        ),
     ] = None,
     sweep: Annotated[
         str | None,
-        typer.Option(metavar="RULE", help="What each possible bound of this rule would keep."),
+        typer.Option(
+            metavar="RULE", help="List the documents kept for each possible bound of this rule."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Report what other quality thresholds would keep of a catalog, without reading any text."""
+    """Report how many documents other quality thresholds would keep, without reading any text."""
     from data_catalog.settings import load
     from flows.progress import progress_callback
     from pipeline.config import Quality
     from pipeline.quality.retune import retune as judge
     from pipeline.quality.rules import list_rules
-    from pipeline.quality.sweep import sweep as bounds_of
+    from pipeline.quality.sweep import sweep as sweep_bounds
 
-    asked = load(
+    bounds = load(
         Quality, None, [f"thresholds.{threshold}" for threshold in thresholds or ()]
     ).thresholds
     tables: dict[str, Any]
-    with progress_callback("quality", "documents") as said:
+    with progress_callback("quality", "documents") as on_progress:
         if catalog is None:
             tables = {"presets": list_rules()}
         elif sweep:
-            tables = {sweep: bounds_of(catalog, sweep, preset, asked, on_progress=said)}
+            tables = {sweep: sweep_bounds(catalog, sweep, preset, bounds, on_progress=on_progress)}
         else:
-            found = judge(catalog, preset, asked, said)
-            tables = {"rules": found.rules, "kept": found.kept, "sources": found.sources}
+            result = judge(catalog, preset, bounds, on_progress)
+            tables = {"rules": result.rules, "kept": result.kept, "sources": result.sources}
     if as_json:
         print_json({name: table.to_pylist() for name, table in tables.items()})
     else:

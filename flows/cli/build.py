@@ -1,4 +1,4 @@
-"""Commands that make catalogs: plan, build, add, verify, rebuild."""
+"""Commands that create and check catalogs: plan, build, add, verify, rebuild."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +18,15 @@ from flows.cli.output import print_json, stdout_for_json
 
 build_commands = typer.Typer()
 Runners = Literal["threads", "processes", "dask", "ray"]
+MANIFEST_KEYS = (  # printed for --json
+    "version",
+    "fingerprint",
+    "documents",
+    "tokens",
+    "granularities",
+    "targets",
+    "warnings",
+)
 
 
 @build_commands.command(
@@ -31,20 +40,20 @@ Runners = Literal["threads", "processes", "dask", "ray"]
 def plan_command(
     config: ConfigArgument, overrides: BuildSetOption = None, as_json: JsonOption = False
 ) -> None:
-    """Say what a build would read, how long it would take and what it would leave on the disk. Writes nothing."""
+    """Estimate the input, time and disk space of a build. Nothing is written."""
     from data_catalog.settings import load
     from flows.progress import progress_callback
     from pipeline.config import Build
     from pipeline.planning.estimate import estimate
 
-    with progress_callback("plan", "steps") as said:
-        found = estimate(load(Build, config, overrides or ()), said)
+    with progress_callback("plan", "steps") as on_progress:
+        result = estimate(load(Build, config, overrides or ()), on_progress)
     if as_json:
-        print_json(found.model_dump(mode="json"))
+        print_json(result.model_dump(mode="json"))
     else:
         from flows.cli.summary import print_estimate
 
-        print_estimate(found)
+        print_estimate(result)
 
 
 @build_commands.command(
@@ -60,27 +69,31 @@ def build_command(
     config: ConfigArgument,
     overrides: BuildSetOption = None,
     runner: Annotated[
-        Runners, typer.Option(help="Where the parts run. The catalog is the same.")
+        Runners,
+        typer.Option(help="How parts run in parallel. It does not affect the catalog."),
     ] = "threads",
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Parts at once; 4 threads, or a process a core, if not given."),
+        typer.Option(
+            min=1,
+            help="Number of parallel parts. Default: 4 threads, or one process per core.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Build a catalog; work already done with this config is kept."""
+    """Build a catalog. Work that is already done with the same config is reused."""
     from data_catalog.settings import load
     from pipeline.config import Build
     from pipeline.run import check
 
     settings = load(Build, config, overrides or ())
-    check(settings)  # a mistake is said before Prefect is started
+    check(settings)  # reports mistakes before Prefect starts
     from flows.build import build as flow
     from flows.runners import task_runner
 
     with stdout_for_json(as_json):
         root = Path(flow.with_options(task_runner=task_runner(runner, workers))(settings))
-    _say_built(root, as_json)
+    _print_newest_version(root, as_json)
 
 
 @build_commands.command(
@@ -97,14 +110,14 @@ def add_command(
         Path,
         typer.Argument(
             metavar="CONFIG",
-            help="A TOML file with a source, targets, or both.",
+            help="Config file (TOML) with a source, targets, or both.",
             show_default=False,
         ),
     ],
     overrides: BuildSetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Add documents or targets to a catalog, as a new version of it; the tree and what is there stay as they are."""
+    """Add documents or targets to a catalog as a new version. Existing content is unchanged."""
     from data_catalog.format.manifest import read_manifest
     from data_catalog.settings import load
     from pipeline.config import Addition
@@ -115,35 +128,23 @@ def add_command(
 
     with stdout_for_json(as_json):
         root = Path(flow(catalog, addition))
-    _say_built(root, as_json)
+    _print_newest_version(root, as_json)
 
 
-def _say_built(root: Path, as_json: bool) -> None:
-    """What the newest version of a catalog is."""
+def _print_newest_version(root: Path, as_json: bool) -> None:
     page = root / "report.html"
     if not as_json:
         from flows.cli.summary import print_build
 
         print_build(root)
         if page.is_file():
-            print(f"The page: {page}")
+            print(f"Report: {page}")
         return
     from data_catalog.format.manifest import read_manifest
 
     manifest = read_manifest(root)
-    about: dict[str, Any] = {"catalog": str(root), "page": str(page) if page.is_file() else None}
-    print_json(about | {name: manifest[name] for name in ABOUT})
-
-
-ABOUT = (
-    "version",
-    "fingerprint",
-    "documents",
-    "tokens",
-    "granularities",
-    "targets",
-    "warnings",
-)  # of a manifest
+    paths: dict[str, Any] = {"catalog": str(root), "page": str(page) if page.is_file() else None}
+    print_json(paths | {name: manifest[name] for name in MANIFEST_KEYS})
 
 
 @build_commands.command(
@@ -154,12 +155,15 @@ ABOUT = (
 def verify_command(
     catalog: CatalogArgument, version: VersionOption = None, as_json: JsonOption = False
 ) -> None:
-    """Check sizes, checksums, counts and sums of a catalog's files against its manifest. Exit code 1 if anything is wrong."""
+    """Check a catalog's files against its manifest. Exits with code 1 if a check fails.
+
+    The check covers sizes, checksums, counts and the sums of distributions.
+    """
     from data_catalog.format.verify import check
     from flows.progress import progress_callback
 
-    with progress_callback("verify", "MB", 1e6) as said:
-        report = check(catalog, version, said)
+    with progress_callback("verify", "MB", 1e6) as on_progress:
+        report = check(catalog, version, on_progress)
     if as_json:
         print_json({"catalog": str(catalog), "sound": not report.faults, **report.model_dump()})
     for fault in () if as_json else report.faults:
@@ -168,8 +172,9 @@ def verify_command(
         raise typer.Exit(1)
     if not as_json:
         print(
-            f"{catalog}: version {report.version}, {report.files} files, {report.documents:,} documents, {report.tokens:,} tokens, "
-            f"{report.distributions} distributions: sound"
+            f"{catalog}: no faults in version {report.version} ({report.files} files, "
+            f"{report.documents:,} documents, {report.tokens:,} tokens, "
+            f"{report.distributions} distributions)"
         )
 
 
@@ -177,14 +182,19 @@ def verify_command(
     "rebuild", rich_help_panel=BUILD, epilog=examples("rebuild catalogs/sample")
 )
 def rebuild_command(catalog: CatalogArgument, as_json: JsonOption = False) -> None:
-    """Make catalog.duckdb again from the catalog's files, for the DuckDB shell: after an update of clustermix, or if it was deleted."""
-    from data_catalog.format.layout import Layout
-    from data_catalog.query.database import rebuild as write
+    """Recreate catalog.duckdb, the database for the DuckDB shell, from the catalog's other files.
 
-    made = write(catalog)
+    Use it after an update of clustermix, or if the file was deleted.
+    """
+    from data_catalog.format.layout import Layout
+    from data_catalog.query.database import rebuild
+
+    counts = rebuild(catalog)
+    database = Layout(catalog).database
     if as_json:
-        print_json({"catalog": str(catalog), "database": str(Layout(catalog).database), **made})
+        print_json({"catalog": str(catalog), "database": str(database), **counts})
     else:
         print(
-            f"{Layout(catalog).database}: version {made['version']}, {made['views']} views, {made['macros']} macros"
+            f"{database}: version {counts['version']}, {counts['views']} views, "
+            f"{counts['macros']} macros"
         )

@@ -1,4 +1,7 @@
-"""What the shell offers after Tab: names that a folder or its catalog.json has. Nothing is opened, and nothing is ever an error."""
+"""Shell completion: names from folders and `catalog.json` files.
+
+No catalog is opened, and no error ever reaches the shell.
+"""
 
 import json
 from collections.abc import Iterator
@@ -10,92 +13,94 @@ import typer
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-MIXTURES = ("natural", "uniform")  # distributions that every catalog has
+COMMON_DISTRIBUTIONS = ("natural", "uniform")  # present in every catalog
 
 
 def catalogs(incomplete: str) -> list[str]:
-    """Folders with a catalog."""
-    return _holding("catalog.json", incomplete)
+    """Return folders that contain a catalog."""
+    return _folders_with("catalog.json", incomplete)
 
 
 def runs(incomplete: str) -> list[str]:
-    """Folders with a run."""
-    return _holding("config.json", incomplete)
+    """Return folders that contain a run."""
+    return _folders_with("config.json", incomplete)
 
 
 def catalogs_and_runs(incomplete: str) -> list[str]:
-    """What `report` takes: catalogs and runs."""
+    """Return folders that contain a catalog or a run."""
     return catalogs(incomplete) + runs(incomplete)
 
 
-def _holding(name: str, incomplete: str) -> list[str]:
-    """Folders with a file `name`, here or one or two levels down, whose path begins with `incomplete`."""
+def _folders_with(name: str, incomplete: str) -> list[str]:
+    """Return folders with a file `name`, up to two levels down, that start with `incomplete`."""
     base = Path(incomplete) if incomplete.endswith("/") else Path(incomplete).parent
     try:
-        found = {
+        folders = {
             str(path.parent) for depth in ("*", "*/*") for path in base.glob(f"{depth}/{name}")
         }
     except OSError:
         return []
-    return sorted(path for path in found if path.startswith(incomplete.removeprefix("./")))
+    return sorted(path for path in folders if path.startswith(incomplete.removeprefix("./")))
 
 
 def distributions(ctx: typer.Context) -> list[str]:
-    """Targets of the catalog that was named before, natural and uniform."""
-    return [*_catalog(ctx).get("targets", []), *MIXTURES]
+    """Return the distributions of the catalog on the command line."""
+    return [*_catalog(ctx).get("targets", []), *COMMON_DISTRIBUTIONS]
 
 
 def targets(ctx: typer.Context) -> list[str]:
-    """Targets of the catalog of the run that was named before."""
+    """Return the targets of the catalog of the run on the command line."""
     try:
-        settings = json.loads((_named(ctx, "run") / "config.json").read_text(encoding="utf-8"))[
-            "config"
-        ]
-        return list(_read(Path(settings["catalog"]))["targets"])
+        path = _first_argument(ctx, "run") / "config.json"
+        settings = json.loads(path.read_text(encoding="utf-8"))["config"]
+        return list(_read_manifest(Path(settings["catalog"]))["targets"])
     except (OSError, ValueError, LookupError, TypeError):
         return []
 
 
 def levels(ctx: typer.Context) -> list[str]:
-    """Levels of the catalog that was named before."""
+    """Return the levels of the catalog on the command line."""
     return [str(level) for level in _catalog(ctx).get("granularities", [])]
 
 
 def _catalog(ctx: typer.Context) -> dict[str, Any]:
     try:
-        return _read(_named(ctx, "catalog"))
+        return _read_manifest(_first_argument(ctx, "catalog"))
     except (OSError, ValueError, LookupError, TypeError):
         return {}
 
 
-def _named(ctx: typer.Context, argument: str) -> Path:
-    """A command's first argument; of a line that ends with an option without its value, Typer gives the words alone."""
+def _first_argument(ctx: typer.Context, argument: str) -> Path:
+    """Return the first argument of the command.
+
+    For a line that ends with an option without its value, Typer only provides the plain words.
+    """
     return Path(ctx.params[argument] or ctx.args[0])
 
 
-def _read(catalog: Path) -> dict[str, Any]:
+def _read_manifest(catalog: Path) -> dict[str, Any]:
     return dict(json.loads((catalog / "catalog.json").read_text(encoding="utf-8")))
 
 
 def presets() -> list[str]:
-    """Of quality rules."""
+    """Return the presets of quality rules."""
     from pipeline.config import Quality
 
     return list(get_args(Quality.model_fields["preset"].annotation))
 
 
 def build_settings(incomplete: str) -> list[str]:
-    """Keys of a build, and after `=` the values of one that has a few."""
+    """Return the keys of a build config as `key=`, and `key=value` for keys with few values."""
     from pipeline.config import Build
 
-    return [found for found in _settings(Build) if found.startswith(incomplete)]
+    return [setting for setting in _settings(Build) if setting.startswith(incomplete)]
 
 
 def train_settings(incomplete: str) -> list[str]:
-    """Keys of a run, and after `=` the values of one that has a few: `mixture.mixer=dga`."""
+    """Return the keys of a training config as `key=`, and `key=value` for keys with few values."""
     from trainer.config import Train
 
-    return [found for found in _settings(Train) if found.startswith(incomplete)]
+    return [setting for setting in _settings(Train) if setting.startswith(incomplete)]
 
 
 def _settings(model: "type[BaseModel]", prefix: str = "") -> Iterator[str]:

@@ -1,4 +1,7 @@
-"""The demo: one catalog from text on this machine, three runs that differ in one word, one page."""
+"""The demo: one catalog from text on this machine, three runs that differ in their mixer, one page.
+
+The configs are `demo_build.toml` and `demo_train.toml` in this folder.
+"""
 
 import json
 from importlib.resources import as_file, files
@@ -18,7 +21,7 @@ from pipeline.describe.health import compare
 from trainer.config import Train
 
 MIXERS = ("natural", "importance", "dga")
-COLUMNS = {  # printed name -> key of summary_table
+RESULT_COLUMNS = {  # printed heading -> key of summary_table
     "mixer": "mixer",
     "target loss": "target_test_loss",
     "general loss": "general_loss",
@@ -30,43 +33,49 @@ _console = Console()
 
 
 def run_demo(out: Path) -> None:
-    """Build `out/catalog`, train `out/runs/MIXER` for each mixer, write `out/report.html`, print the comparison."""
-    with as_file(files("flows.cli")) as recipes:
+    """Build a catalog, train one run per mixer, write a page that compares them, and print a table.
+
+    Writes `out/catalog`, `out/runs/MIXER` and `out/report.html`. Finished work is reused.
+    """
+    with as_file(files("flows.cli")) as configs:
         catalog = Path(
-            build(load(Build, recipes / "demo_build.toml", [setting("out", out / "catalog")]))
+            build(load(Build, configs / "demo_build.toml", [path_setting("out", out / "catalog")]))
         )
         print_build(catalog)
         print_agreement(catalog)
-        config = load(
-            Train, recipes / "demo_train.toml", [setting("catalog", catalog), setting("out", out)]
-        )
+        overrides = [path_setting("catalog", catalog), path_setting("out", out)]
+        config = load(Train, configs / "demo_train.toml", overrides)
     experiment(config, {mixer: (f"mixture.mixer={mixer}",) for mixer in MIXERS})
     runs = [out / "runs" / mixer for mixer in MIXERS]
     print_table(
         pa.Table.from_pylist(
-            [{name: row[key] for name, key in COLUMNS.items()} for row in summary_table(runs)]
+            [
+                {name: row[key] for name, key in RESULT_COLUMNS.items()}
+                for row in summary_table(runs)
+            ]
         )
     )
     _console.print(
-        "Losses are nats per token on held-out text; one seed. Repeats: sequences drawn / distinct ones.",
+        "Losses are in nats per token on held-out text, for one seed. "
+        "Repeats is sampled sequences divided by distinct sampled sequences.",
         highlight=False,
     )
-    _console.print(f"The page: {(out / 'report.html').resolve()}", highlight=False, soft_wrap=True)
+    _console.print(f"Report: {(out / 'report.html').resolve()}", highlight=False, soft_wrap=True)
 
 
 def print_agreement(catalog: Path) -> None:
-    """How well the domains agree with what is known of the documents: the package each one is from."""
+    """Print how well the domains agree with the Python packages that the documents are from."""
     opened = data_catalog.open(catalog)
     documents = opened.sql("SELECT source, leaf FROM documents").to_arrow_table()
-    found = compare(documents["source"].to_pylist(), documents["leaf"].to_numpy(), opened.levels)
-    text = ", ".join(f"{nmi:.2f} at {k} domains" for k, (nmi, _) in found.items())
+    scores = compare(documents["source"].to_pylist(), documents["leaf"].to_numpy(), opened.levels)
+    text = ", ".join(f"{nmi:.2f} at level {k}" for k, (nmi, _) in scores.items())
     _console.print(
-        f"agreement of the domains with the packages (normalised mutual information): {text}",
+        f"Agreement of domains and packages (normalised mutual information): {text}",
         highlight=False,
         soft_wrap=True,
     )
 
 
-def setting(key: str, path: Path) -> str:
-    """A `--set` for a path; a JSON string is a TOML string too."""
+def path_setting(key: str, path: Path) -> str:
+    """Return a `--set` value for a path. A JSON string is also a TOML string."""
     return f"{key}={json.dumps(str(path), ensure_ascii=False)}"

@@ -1,8 +1,8 @@
-"""`clustermix export`: a catalog to an object store, or documents out of it for other trainers."""
+"""`clustermix export`: copy a catalog to an object store, or write documents for other trainers."""
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -10,9 +10,12 @@ from flows.cli import complete
 from flows.cli.options import CatalogArgument, JsonOption, VersionOption, examples
 from flows.cli.output import print_json
 
+if TYPE_CHECKING:
+    from data_catalog.export.documents import Exported
+
 export_commands = typer.Typer(
     no_args_is_help=True,
-    help="Send a catalog to an object store, or write documents out of it for other trainers.",
+    help="Copy a catalog to an object store, or write documents for other trainers.",
 )
 
 
@@ -28,27 +31,31 @@ def export_catalog_command(
     url: Annotated[
         str,
         typer.Argument(
-            metavar="URL", help="A folder, or s3://…, gs://… and so on.", show_default=False
+            metavar="URL",
+            help="Destination: a folder or an object store, e.g. s3://bucket/catalogs/sample.",
+            show_default=False,
         ),
     ],
     version: VersionOption = None,
-    workers: Annotated[int, typer.Option(min=1, help="Files at once.")] = 8,
+    workers: Annotated[int, typer.Option(min=1, help="Number of parallel uploads.")] = 8,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy a catalog to an object store or a folder, `catalog.json` last. Interrupted, the same command goes on.
+    """Copy a catalog with its earlier versions to an object store or a folder.
 
-    Earlier versions go with it. What is there already is not sent again.
+    Files that are already at the destination are skipped. After an interruption, the same command
+    resumes. The file catalog.json is written last.
     """
     from data_catalog.transfer.copy import export_catalog
     from flows.progress import transfer_progress
 
     with transfer_progress("{:,} of {:,} files") as on_file:
-        sent = export_catalog(catalog, url, version=version, workers=workers, on_file=on_file)
+        result = export_catalog(catalog, url, version=version, workers=workers, on_file=on_file)
     if as_json:
-        print_json(asdict(sent))
+        print_json(asdict(result))
     else:
         print(
-            f"{url}: version {sent.version}, {sent.files} files, {sent.copied} of them sent now ({sent.bytes / 1e6:,.1f} MB)"
+            f"{url}: version {result.version}, {result.files} files, {result.copied} of them "
+            f"uploaded now ({result.bytes / 1e6:,.1f} MB)"
         )
 
 
@@ -56,7 +63,8 @@ def export_catalog_command(
     "documents",
     epilog=examples(
         "export documents catalogs/sample out/law --level 64 --domain 44 --domain 47",
-        "export documents catalogs/sample out/short --where \"language = 'en' AND tokens < 500\" --format parquet",
+        "export documents catalogs/sample out/short --format parquet "
+        "--where \"language = 'en' AND tokens < 500\"",
         "export documents catalogs/sample out/mixture --weights runs/sample-dga --tokens 5000000",
     ),
 )
@@ -65,54 +73,62 @@ def export_documents_command(
     out: Annotated[
         Path,
         typer.Argument(
-            metavar="OUT", help="A new folder: data/shard_00000.jsonl and so on, export.json."
+            metavar="OUT",
+            help="New folder. It gets the files data/shard_00000.jsonl, ... and export.json.",
         ),
     ],
     level: Annotated[
-        int | None, typer.Option(help="Of --domain.", autocompletion=complete.levels)
+        int | None, typer.Option(help="Level of --domain.", autocompletion=complete.levels)
     ] = None,
     domain: Annotated[
-        list[int] | None, typer.Option(help="Only this domain; repeat for more.")
+        list[int] | None, typer.Option(help="Export only this domain. Repeatable.")
     ] = None,
     where: Annotated[
         str | None,
-        typer.Option(metavar="CONDITION", help="In SQL, over the columns of the view documents."),
+        typer.Option(
+            metavar="CONDITION", help="SQL condition over the columns of the view documents."
+        ),
     ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Draw in the proportions of a finished run's last weights.",
+            help="Sample domains in proportion to the final weights of this finished run.",
             autocompletion=complete.runs,
         ),
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(min=1, help="With --weights: how many to draw.")
+        int | None, typer.Option(min=1, help="Number of tokens to sample. Requires --weights.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="With --weights: of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the sample, with --weights.")] = 0,
     split: Annotated[
         Literal["train", "heldout", "all"],
-        typer.Option(help="The catalog holds some out for evaluation."),
+        typer.Option(help="Split to export. Held-out documents are meant for evaluation."),
     ] = "train",
     columns: Annotated[
-        str, typer.Option(metavar="LIST", help="Of the view documents, with commas.")
+        str,
+        typer.Option(metavar="LIST", help="Comma-separated columns of the view documents."),
     ] = "doc_id,text",
     form: Annotated[
-        Literal["jsonl", "parquet"], typer.Option("--format", help="JSON lines, or Parquet.")
+        Literal["jsonl", "parquet"], typer.Option("--format", help="File format.")
     ] = "jsonl",
-    shard_megabytes: Annotated[int, typer.Option(min=1, help="Size of a file, about.")] = 256,
+    shard_megabytes: Annotated[
+        int, typer.Option(min=1, help="Approximate size of each file in megabytes.")
+    ] = 256,
     version: VersionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write documents for other trainers: of some domains, of a condition, or in a run's learned proportions.
+    """Write documents for other trainers.
 
-    Documents drawn by weights are in random order, each at most once; what an exhausted domain lacks the others give.
+    Select documents by domain, by an SQL condition, or by the weights that a run has learned.
+    Documents sampled by weight are in random order, and none occurs twice. If a domain is
+    exhausted, the other domains replace its missing share.
     """
     from data_catalog.export.documents import export_documents
     from flows.progress import transfer_progress
 
     with transfer_progress("{:,} of {:,} documents") as on_documents:
-        made = export_documents(
+        result = export_documents(
             catalog,
             out,
             level=level,
@@ -129,21 +145,26 @@ def export_documents_command(
             on_documents=on_documents,
         )
     if as_json:
-        print_json({"folder": str(out), **made.model_dump(mode="json")})
-        return
+        print_json({"folder": str(out), **result.model_dump(mode="json")})
+    else:
+        _print_export(out, result, form, tokens)
+
+
+def _print_export(out: Path, result: "Exported", form: str, tokens: int | None) -> None:
     print(
-        f"{out}: {made.documents:,} documents, {made.tokens:,} tokens, {len(made.shards)} {form} files in {out / 'data'}"
+        f"{out}: {result.documents:,} documents, {result.tokens:,} tokens, "
+        f"{len(result.shards)} {form} files in {out / 'data'}"
     )
-    exhausted = [share for share in made.shares if share.exhausted]
+    exhausted = [share for share in result.shares if share.exhausted]
     if exhausted:
-        weight, gave = (
-            sum(share.weight for share in exhausted),
-            sum(share.tokens for share in exhausted) / made.tokens,
-        )
+        weight = sum(share.weight for share in exhausted)
+        exported = sum(share.tokens for share in exhausted) / result.tokens
         print(
-            f"  {len(exhausted)} of {len(made.shares)} domains of level {made.level} are exhausted: weight {weight:.1%}, gave {gave:.1%}"
+            f"  {len(exhausted)} of {len(result.shares)} domains of level {result.level} are "
+            f"exhausted: {exported:.1%} of the tokens instead of {weight:.1%}"
         )
-    if tokens and made.tokens < tokens and len(exhausted) == len(made.shares):
+    if tokens and result.tokens < tokens and len(exhausted) == len(result.shares):
         print(
-            f"  all domains with weight are exhausted: {tokens - made.tokens:,} tokens are missing"
+            f"  All domains with weight are exhausted: {tokens - result.tokens:,} tokens "
+            "are missing."
         )

@@ -1,4 +1,4 @@
-"""What a person reads when a command cannot be carried out or fails: one sentence. A traceback only with `--debug`."""
+"""Error messages of the command line: one sentence each, with a traceback only for `--debug`."""
 
 import re
 import sys
@@ -9,27 +9,27 @@ import typer
 from data_catalog.errors import TrainingError, UserError
 from data_catalog.suggest import suggestion
 
-FAILED, REFUSED, INTERRUPTED = 1, 2, 130  # exit codes; 0 is done
-OURS = ("data_catalog", "pipeline", "trainer", "flows")
-_CONTROLS = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"
-)  # a file's name may hold what a terminal obeys
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130  # exit codes
+OWN_PACKAGES = ("data_catalog", "pipeline", "trainer", "flows")
+# File names may contain control characters, which a terminal would obey.
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def print_error(error: Exception, debug: bool = False) -> int:
-    """Print the sentence to standard error; the exit code."""
+    """Print the message of `error` to standard error and return the exit code."""
     sentence, code = describe_error(error)
     if debug:
         traceback.print_exception(error)
     elif code == FAILED:
-        sentence = f"{sentence.splitlines()[0] if sentence else 'failed'}; run again with --debug for the traceback"
-    if sentence:  # none where the help was printed instead
-        print(_CONTROLS.sub("\ufffd", f"clustermix: {sentence}"), file=sys.stderr)
+        first_line = (sentence.splitlines() or ["failed"])[0]
+        sentence = f"{first_line.rstrip('.')}. Run again with --debug for the traceback."
+    if sentence:  # empty if the help was printed instead
+        print(_CONTROL_CHARACTERS.sub("\ufffd", f"clustermix: {sentence}"), file=sys.stderr)
     return code
 
 
 def describe_error(error: Exception) -> tuple[str, int]:
-    """A sentence, and the exit code."""
+    """Return the message of `error` and the exit code."""
     match error:
         case UserError():
             return str(error), REFUSED
@@ -38,10 +38,11 @@ def describe_error(error: Exception) -> tuple[str, int]:
         case typer.TyperException():
             return _usage(error), error.exit_code
         case typer.Abort():
-            return "given up", FAILED
-        case ModuleNotFoundError() if (error.name or "").partition(".")[0] not in OURS:
+            return "aborted", FAILED
+        case ModuleNotFoundError() if (error.name or "").partition(".")[0] not in OWN_PACKAGES:
             return (
-                f"this command needs {error.name}, which is not installed: pip install 'clustermix[all]'",
+                f"{error.name}: not installed, but this command needs it. "
+                "Run: pip install 'clustermix[all]'",
                 REFUSED,
             )
         case _:
@@ -49,12 +50,15 @@ def describe_error(error: Exception) -> tuple[str, int]:
 
 
 def _usage(error: typer.TyperException) -> str:
-    """Typer's own words, as a sentence that begins and ends like ours."""
+    """Return Typer's message as a sentence that points to the help."""
     text = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
     context = getattr(error, "ctx", None)
     if not text or context is None:
         return text
     if choice := re.search(r"'([^']*)' is not one of (.*)", text):
-        found, known = choice[1], re.findall(r"'([^']*)'", choice[2])
-        text = f"{text}; {hint}" if (hint := suggestion(found, known)).endswith("?") else text
-    return f"{text[0].lower()}{text[1:]}{'' if text.endswith('?') else ';'} see `{context.command_path} --help`"
+        value, known = choice[1], re.findall(r"'([^']*)'", choice[2])
+        hint = suggestion(value, known)
+        if hint.endswith("?"):
+            text = f"{text}. {hint[0].upper()}{hint[1:]}"
+    end = "" if text.endswith("?") else "."
+    return f"{text[0].lower()}{text[1:]}{end} See `{context.command_path} --help`."

@@ -1,4 +1,4 @@
-"""`clustermix fetch`: bring a corpus or a catalog here. Interrupted, the same command goes on."""
+"""`clustermix fetch`: download a corpus or a catalog. An interrupted download can be resumed."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +11,7 @@ from flows.cli.output import print_json
 
 fetch_commands = typer.Typer(
     no_args_is_help=True,
-    help="Bring a corpus or a catalog here. Interrupted at any point, the same command goes on where it stopped.",
+    help="Download a corpus or a catalog. An interrupted command resumes where it stopped.",
 )
 
 
@@ -19,49 +19,57 @@ fetch_commands = typer.Typer(
     "catalog",
     epilog=examples(
         "fetch catalog s3://bucket/catalogs/sample catalogs/sample",
-        "fetch catalog s3://bucket/catalogs/sample catalogs/sample --without documents --without signals --without verdicts",
+        "fetch catalog s3://bucket/catalogs/sample catalogs/sample --without documents "
+        "--without signals --without verdicts",
     ),
 )
 def fetch_catalog_command(
     url: Annotated[
         str,
         typer.Argument(
-            metavar="URL", help="Where `clustermix export catalog` put it.", show_default=False
+            metavar="URL",
+            help="Location that `clustermix export catalog` wrote to.",
+            show_default=False,
         ),
     ],
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="FOLDER", help="For the catalog; the same one goes on.", show_default=False
+            metavar="FOLDER",
+            help="Folder for the catalog. Use the same folder to resume.",
+            show_default=False,
         ),
     ],
     without: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PART", help="documents, tokens, signals or verdicts; repeat for more."
+            metavar="PART",
+            help="Part to leave out: documents, tokens, signals or verdicts. Repeatable.",
         ),
     ] = None,
     version: VersionOption = None,
-    workers: Annotated[int, typer.Option(min=1, help="Files at once.")] = 8,
+    workers: Annotated[int, typer.Option(min=1, help="Number of parallel downloads.")] = 8,
     as_json: JsonOption = False,
 ) -> None:
-    """A catalog from an object store or a folder, every file checked against the manifest.
+    """Download a catalog from an object store or a folder, and check every file.
 
-    The trainer needs neither documents, signals nor verdicts. The same command without --without brings the rest.
+    Training does not need the parts documents, signals and verdicts. To get them later, repeat the
+    command without --without.
     """
     from data_catalog.transfer.copy import fetch_catalog
     from flows.progress import transfer_progress
 
     with transfer_progress("{:,} of {:,} files") as on_file:
-        came = fetch_catalog(
+        result = fetch_catalog(
             url, folder, version=version, without=without or (), workers=workers, on_file=on_file
         )
     if as_json:
-        print_json(asdict(came))
+        print_json(asdict(result))
         return
-    lacking = f"; without {', '.join(came.left_out)}" if came.left_out else ""
+    without_parts = f", without {', '.join(result.left_out)}" if result.left_out else ""
     print(
-        f"{folder}: version {came.version}, {came.files} files, {came.copied} of them came now ({came.bytes / 1e6:,.1f} MB){lacking}"
+        f"{folder}: version {result.version}, {result.files} files, {result.copied} of them "
+        f"downloaded now ({result.bytes / 1e6:,.1f} MB){without_parts}"
     )
 
 
@@ -74,43 +82,50 @@ def fetch_catalog_command(
 )
 def fetch_rpv2_command(
     root: Annotated[
-        Path, typer.Argument(help='Folder for the tree that `source.kind = "rpv2"` reads.')
+        Path,
+        typer.Argument(help='Folder for the files. Builds read it with `source.kind = "rpv2"`.'),
     ],
     sample: Annotated[
-        bool, typer.Option("--sample", help="The million-document sample on the Hugging Face hub.")
+        bool,
+        typer.Option(
+            "--sample", help="Download the million-document sample from the Hugging Face hub."
+        ),
     ] = False,
     snapshot: Annotated[
-        list[str] | None, typer.Option(help="e.g. 2023-06; repeat for more.")
+        list[str] | None, typer.Option(help="Snapshot, e.g. 2023-06. Repeatable.")
     ] = None,
     lang: Annotated[
-        list[str] | None, typer.Option(help="en, de, fr, es or it; repeat for more.")
+        list[str] | None, typer.Option(help="Language: en, de, fr, es or it. Repeatable.")
     ] = None,
-    bucket: Annotated[list[str], typer.Option(help="head, middle or tail; repeat for more.")] = [  # noqa: B006
-        "head",
-        "middle",
-    ],
+    bucket: Annotated[
+        list[str], typer.Option(help="Quality bucket: head, middle or tail. Repeatable.")
+    ] = ["head", "middle"],  # noqa: B006
     shards: Annotated[
         str | None,
-        typer.Option(metavar="LIST", help="e.g. 0-9,17; all that are listed if not given."),
+        typer.Option(metavar="LIST", help="Shards, e.g. 0-9,17. Default: all that are listed."),
     ] = None,
     component: Annotated[
         list[str] | None,
-        typer.Option(help="documents, quality_signals, duplicates, minhash; repeat for more."),
+        typer.Option(
+            help="Component: documents, quality_signals, duplicates or minhash. Repeatable. "
+            "Default: all but minhash."
+        ),
     ] = None,
-    base_url: Annotated[str | None, typer.Option(help="A mirror.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Files at once.")] = 8,
+    base_url: Annotated[str | None, typer.Option(help="URL of a mirror.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Number of parallel downloads.")] = 8,
     retry_absent: Annotated[
-        bool, typer.Option("--retry-absent", help="Ask again for what the server did not have.")
+        bool,
+        typer.Option("--retry-absent", help="Retry files that the server did not have before."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """RedPajama-V2, by its listings: documents, quality signals, duplicates, and minhash if asked for."""
+    """Download files of RedPajama-V2 as its own listings name them."""
     from flows.progress import transfer_progress
     from pipeline.fetch.listing import parse_shards
     from pipeline.fetch.rpv2 import COMPONENTS, fetch_rpv2
 
     with transfer_progress("{:,} of {:,} files") as on_file:
-        done = fetch_rpv2(
+        result = fetch_rpv2(
             root,
             sample=sample,
             snapshots=snapshot or (),
@@ -124,16 +139,17 @@ def fetch_rpv2_command(
             on_file=on_file,
         )
     if as_json:
-        failures = [failure.model_dump(mode="json") for failure in done.failures]
-        print_json({"folder": root, **asdict(done), "failures": failures})
+        failures = [failure.model_dump(mode="json") for failure in result.failures]
+        print_json({"folder": root, **asdict(result), "failures": failures})
     else:
         print(
-            f"{root}: {done.fetched} files fetched ({done.bytes / 1e6:,.1f} MB), {done.present} were here, {done.absent} absent upstream, "
-            f"{done.refused} refused, {done.failed} failed"
+            f"{root}: {result.fetched} files fetched ({result.bytes / 1e6:,.1f} MB), "
+            f"{result.present} already present, {result.absent} absent upstream, "
+            f"{result.refused} refused, {result.failed} failed"
         )
-        for failure in done.failures:
+        for failure in result.failures:
             print(f"  {failure.path}: {failure.detail or failure.state}")
-    if done.failed:
+    if result.failed:
         raise typer.Exit(1)
 
 
@@ -146,29 +162,36 @@ def fetch_rpv2_command(
 def fetch_dataset_command(
     root: Annotated[
         Path,
-        typer.Argument(help='Folder for the Parquet pieces that `source.kind = "parquet"` reads.'),
+        typer.Argument(
+            help='Folder for the Parquet files. Builds read it with `source.kind = "parquet"`.'
+        ),
     ],
     name: Annotated[
-        str, typer.Argument(help="A dataset on the Hugging Face hub, or a folder with one.")
+        str,
+        typer.Argument(help="Dataset on the Hugging Face hub, or a local folder with a dataset."),
     ],
-    subset: Annotated[str | None, typer.Option(help="The dataset's configuration.")] = None,
-    split: Annotated[str, typer.Option(help="The dataset's split.")] = "train",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
-    keep: Annotated[
-        list[str] | None, typer.Option(help="A column to keep; repeat for more. All if not given.")
+    subset: Annotated[str | None, typer.Option(help="Configuration of the dataset.")] = None,
+    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "train",
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of the dataset on the hub.")
     ] = None,
-    rows_per_piece: Annotated[int, typer.Option(min=1, help="Rows of one Parquet file.")] = 100_000,
-    max_rows: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="Column to keep. Repeatable. Default: all columns.")
+    ] = None,
+    rows_per_piece: Annotated[int, typer.Option(min=1, help="Rows per Parquet file.")] = 100_000,
+    max_rows: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of rows to fetch.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """A dataset, streamed into Parquet pieces with a stored position."""
+    """Stream a dataset into Parquet files. The position is stored after each file."""
     from flows.progress import transfer_progress
     from pipeline.config import Dataset
     from pipeline.fetch.dataset import fetch_dataset
 
     source = Dataset(kind="dataset", name=name, subset=subset, split=split, revision=revision)
-    with transfer_progress("{:,} pieces, {:,} rows") as on_piece:
-        done = fetch_dataset(
+    with transfer_progress("{:,} files, {:,} rows") as on_piece:
+        result = fetch_dataset(
             root,
             source,
             keep=keep or (),
@@ -177,15 +200,13 @@ def fetch_dataset_command(
             on_piece=on_piece,
         )
     if as_json:
-        print_json({"folder": root, **asdict(done)})
+        print_json({"folder": root, **asdict(result)})
         return
-    state = (
-        "all of it"
-        if done.finished and max_rows is None
-        else "more on the next call"
-        if not done.finished
-        else "as many as asked for"
-    )
+    if not result.finished:
+        state = "not complete (repeat the command to continue)"
+    else:
+        state = "complete" if max_rows is None else "maximum number of rows reached"
     print(
-        f"{root}: {done.rows:,} rows in {done.pieces} pieces ({done.bytes / 1e6:,.1f} MB), {state}"
+        f"{root}: {result.rows:,} rows in {result.pieces} files "
+        f"({result.bytes / 1e6:,.1f} MB), {state}"
     )

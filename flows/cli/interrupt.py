@@ -1,4 +1,4 @@
-"""How a command ends when it is told to: at once, with nothing left behind."""
+"""Ending a command on request: immediately, and without leaving partial files behind."""
 
 import atexit
 import os
@@ -7,26 +7,30 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-TERMINATED = 128 + signal.SIGTERM  # the usual exit code of what a SIGTERM has ended
+TERMINATED = 128 + signal.SIGTERM  # the conventional exit code of a process ended by SIGTERM
 
 
 class Terminated(BaseException):
-    """A SIGTERM has come."""
+    """The process received a SIGTERM."""
 
 
-def obey_sigterm() -> None:
-    """Let a SIGTERM end what is under way by an exception, as Ctrl-C does: what has begun to be written is taken away again."""
+def raise_on_sigterm() -> None:
+    """Raise `Terminated` on a SIGTERM, as Ctrl-C raises `KeyboardInterrupt`.
 
-    def end(_number: int, _frame: FrameType | None) -> NoReturn:
+    The exception unwinds the stack, so that partially written files are removed.
+    """
+
+    def handler(_number: int, _frame: FrameType | None) -> NoReturn:
         raise Terminated
 
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, handler)
 
 
 def end_now(code: int) -> NoReturn:
-    """End this process after what is registered for its end, such as stopping Prefect's own server; but wait for no thread.
+    """Run the registered exit functions and end this process without waiting for threads.
 
-    A thread may have hours to go with its part, and a part that is not finished is nothing.
+    The exit functions include the one that stops Prefect's own server. A thread may need hours to
+    finish its part, and an unfinished part is discarded anyway.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,7 @@
-"""The command line: its commands are in `flows/cli`, `fetch` and `export`. Exit codes are said in `docs/commands.md`."""
+"""The `clustermix` command. Its sub-commands are in the other modules of this package.
+
+`docs/commands.md` documents the exit codes.
+"""
 
 import logging
 import sys
@@ -8,17 +11,23 @@ import typer
 
 from flows.cli import ask, build, export, fetch, pages, train
 from flows.cli.failures import INTERRUPTED, print_error
-from flows.cli.interrupt import TERMINATED, Terminated, end_now, obey_sigterm
+from flows.cli.interrupt import TERMINATED, Terminated, end_now, raise_on_sigterm
 from flows.cli.options import BUILD
 from flows.environment import end_quietly, prepare
 
-DEBUG = "--debug"
+DEBUG_OPTION = "--debug"
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
-    help="Cluster a web corpus into thousands of domains; learn, while training, which of them your task needs.",
-    epilog="Start with `clustermix demo`: it builds a catalog from text on this machine, trains on it, and writes a report.",
+    help=(
+        "Cluster a web corpus into thousands of domains. "
+        "Learn during training which of them a task needs."
+    ),
+    epilog=(
+        "Start with `clustermix demo`: it builds a catalog from text on this machine, "
+        "trains on it, and writes a report."
+    ),
 )
 app.add_typer(pages.start_commands)
 app.add_typer(fetch.fetch_commands, name="fetch", rich_help_panel=BUILD)
@@ -32,8 +41,8 @@ for commands in (
     app.add_typer(commands)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from data_catalog import __version__
 
         print(f"clustermix {__version__}")
@@ -41,37 +50,42 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def common_options(
     debug: Annotated[
         bool,
         typer.Option(
-            DEBUG, help="Failures with their traceback, and Prefect's log. Also after a command."
+            DEBUG_OPTION,
+            help="Show tracebacks and Prefect's log. Also accepted after a command.",
         ),
     ] = False,
-    version: Annotated[  # noqa: ARG001 - its callback says it
+    version: Annotated[  # noqa: ARG001 - its callback prints it
         bool,
         typer.Option(
-            "--version", is_eager=True, callback=_print_version, help="Say the version and end."
+            "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:
-    """Before any command: settings of the libraries."""
+    """Configure the libraries before any command runs."""
     prepare(debug)
 
 
 def main() -> None:
-    """Run the command line of this process. Exit codes: 0 done; 1 failed; 2 the request cannot be carried out; 130 interrupted."""
+    """Run the command line of this process.
+
+    Exit codes: 0 success, 1 failure, 2 invalid request, 130 interrupted (Ctrl-C), 143 terminated
+    (SIGTERM).
+    """
     words = sys.argv[1:]
-    debug = DEBUG in words[: words.index("--") if "--" in words else None]
+    debug = DEBUG_OPTION in words[: words.index("--") if "--" in words else None]
     if debug:
-        words = [DEBUG, *(word for word in words if word != DEBUG)]
+        words = [DEBUG_OPTION, *(word for word in words if word != DEBUG_OPTION)]
     logging.basicConfig(
         level=logging.INFO if debug else logging.WARNING,
         format="%(levelname)s %(message)s",
         stream=sys.stderr,
     )
     end_quietly()
-    obey_sigterm()
+    raise_on_sigterm()
     try:
         code = app(words, prog_name="clustermix", standalone_mode=False)
     except KeyboardInterrupt:

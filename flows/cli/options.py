@@ -1,4 +1,4 @@
-"""What several commands share: options, and how their examples are written."""
+"""Arguments and options that several commands share, and the format of their examples."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,24 +7,28 @@ import typer
 
 from flows.cli import complete
 
-START, BUILD, ASK, TRAIN, LOOK = "Start here", "Build", "Ask", "Train", "Look"  # panels of the help
+# Panels of `clustermix --help`.
+START, BUILD, ASK, TRAIN, LOOK = "Start here", "Build", "Ask", "Train", "Look"
 
 
 def examples(*lines: str) -> str:
-    """Command lines for the end of a command's help."""
+    """Return the epilog of a command's help: example command lines without the program's name."""
     return "\n".join(
         [f"Example{'s' if len(lines) > 1 else ''}:", *(f"  clustermix {line}" for line in lines)]
     )
 
 
 ConfigArgument = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="A TOML file; see configs/.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="CONFIG", help="Config file (TOML). See configs/ for examples.", show_default=False
+    ),
 ]
 CatalogArgument = Annotated[
     Path,
     typer.Argument(
         metavar="CATALOG",
-        help="A built catalog's folder.",
+        help="Folder of a built catalog.",
         show_default=False,
         autocompletion=complete.catalogs,
     ),
@@ -34,7 +38,7 @@ BuildSetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override a config key, e.g. --set cluster.beam=4",
+        help="Override a config key, e.g. --set cluster.beam=4. Repeatable.",
         autocompletion=complete.build_settings,
     ),
 ]
@@ -43,19 +47,18 @@ TrainSetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override a config key, e.g. --set mixture.mixer=natural",
+        help="Override a config key, e.g. --set mixture.mixer=natural. Repeatable.",
         autocompletion=complete.train_settings,
     ),
 ]
 VersionOption = Annotated[
     int | None,
-    typer.Option(
-        "--version", min=1, help="An earlier version of the catalog; the newest if not given."
-    ),
+    typer.Option("--version", min=1, help="Version of the catalog. Default: the newest."),
 ]
 JsonOption = Annotated[
     bool,
     typer.Option(
-        "--json", help="Print one JSON value alone; notes and progress go to standard error."
+        "--json",
+        help="Print a single JSON value to standard output. Progress goes to standard error.",
     ),
 ]

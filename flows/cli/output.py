@@ -1,4 +1,4 @@
-"""What a command says at its end: sentences and tables for a person, or one JSON value for a script."""
+"""Output of a command: sentences and tables for a person, or one JSON value for a script."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import Any
 
 @contextmanager
 def stdout_for_json(as_json: bool) -> Iterator[None]:
-    """While a command works, what it prints goes to standard error, if standard output is for one JSON value."""
+    """Redirect prints of the block to standard error if standard output is reserved for JSON."""
     if not as_json:
         yield
         return
@@ -18,12 +18,14 @@ def stdout_for_json(as_json: bool) -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
-    """`value` alone on standard output; paths and dates as text, and no number that JSON does not have."""
+    """Print `value` as indented JSON.
+
+    Paths and dates become text. NaN and infinity, which JSON lacks, become null.
+    """
     print(json.dumps(_finite(value), indent=2, default=str, ensure_ascii=False))
 
 
 def _finite(value: Any) -> Any:
-    """Not a number and infinity, which are not JSON, become null."""
     if isinstance(value, float):
         return value if value - value == 0 else None
     if isinstance(value, dict):

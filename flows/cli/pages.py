@@ -1,4 +1,4 @@
-"""Commands to look at things with: demo, report, serve."""
+"""Commands that show results: demo, report, serve."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,8 @@ start_commands = typer.Typer()
 RunsCatalog = Annotated[
     Path | None,
     typer.Option(
-        help="Of the runs: adds domain names and sizes.", autocompletion=complete.catalogs
+        help="The catalog of the runs. Adds names and sizes of domains to the page.",
+        autocompletion=complete.catalogs,
     ),
 ]
 
@@ -28,7 +29,10 @@ def demo_command(
     ] = Path("demo"),
     as_json: JsonOption = False,
 ) -> None:
-    """Build a catalog from this machine's Python documentation, train three times on it, and compare. Takes some minutes."""
+    """Build a catalog from local Python documentation, train three runs on it, and compare them.
+
+    Takes a few minutes.
+    """
     from flows.cli.demo import MIXERS, run_demo
 
     with stdout_for_json(as_json):
@@ -55,20 +59,20 @@ def report_command(
         list[Path],
         typer.Argument(
             metavar="CATALOG|RUN...",
-            help="A catalog, or one run or several to compare.",
+            help="Folder of a catalog, or folders of one or more runs to compare.",
             show_default=False,
             autocompletion=complete.catalogs_and_runs,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
     catalog: RunsCatalog = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write one self-contained page: to look around in a catalog, or on one run or several."""
+    """Write a self-contained HTML page about a catalog, or about one or more runs."""
     from flows.progress import spinner
 
     about_catalog = len(folders) == 1 and (folders[0] / "catalog.json").is_file()
-    with spinner(f"writing {out}"):
+    with spinner(f"Writing {out}"):
         if about_catalog:
             from flows.pages.catalog import write_catalog_page
 
@@ -78,13 +82,8 @@ def report_command(
 
             page = write_report(folders, out, catalog)
     if as_json:
-        print_json(
-            {
-                "page": str(page),
-                "bytes": page.stat().st_size,
-                "about": "catalog" if about_catalog else "runs",
-            }
-        )
+        about = "catalog" if about_catalog else "runs"
+        print_json({"page": str(page), "bytes": page.stat().st_size, "about": about})
     else:
         print(page)
 
@@ -99,15 +98,22 @@ def serve_command(
         list[Path],
         typer.Argument(
             metavar="RUN...",
-            help="Folders of runs, finished or going on.",
+            help="Folders of finished or unfinished runs.",
             show_default=False,
             autocompletion=complete.runs,
         ),
     ],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on. 0 picks a free port.")
+    ] = 8000,
     catalog: RunsCatalog = None,
 ) -> None:
-    """Show runs while they go on, to this machine's browser alone. Ctrl-C ends it."""
-    from flows.pages.serve import serve as show
+    """Serve a live page about runs to browsers on this machine, until Ctrl-C."""
+    from flows.pages.serve import open_server, server_url
 
-    show(runs, port, catalog)
+    with open_server(runs, port, catalog) as server:
+        print(f"{server_url(server)} (this machine only, Ctrl-C to stop)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print("Stopped.")

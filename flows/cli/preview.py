@@ -1,50 +1,50 @@
-"""What `clustermix train --dry-run` prints."""
+"""Output of `clustermix train --dry-run`."""
 
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from flows.cli.summary import print_rows
+from flows.cli.summary import labelled_lines, print_rows, stdout_console
 
 if TYPE_CHECKING:
     from trainer.preview import Preview
 
 
-def print_preview(found: "Preview") -> None:
-    """What a run would draw, need and cost."""
-    memory = found.memory_bytes
+def print_preview(preview: "Preview") -> None:
+    """Print the data, memory and work that a run would need."""
     lines = {
-        "run": f"{found.steps:,} steps, {found.tokens:,} tokens of {found.catalog}, into {found.out}",
-        "domains": f"{found.reached_domains:,} of {found.level:,} can be drawn; {found.empty_domains:,} have no training text",
-        "model": f"{found.parameters:,} parameters"
-        if found.parameters
-        else "on the hub: not looked at",
+        "run": f"{preview.steps:,} steps, {preview.tokens:,} tokens from {preview.catalog}, "
+        f"written to {preview.out}",
+        "domains": f"{preview.reached_domains:,} of {preview.level:,} can be sampled, "
+        f"{preview.empty_domains:,} have no training text",
+        "model": f"{preview.parameters:,} parameters"
+        if preview.parameters
+        else "unknown size (models on the Hugging Face hub are not looked up)",
     }
-    if memory:
-        parts = {name: size for name, size in memory.model_dump().items() if name != "total"}
-        lines["memory"] = f"about {_size(memory.total)} a process: " + ", ".join(
-            f"{name} {_size(size)}" for name, size in parts.items()
+    if preview.memory_bytes:
+        sizes = preview.memory_bytes.model_dump()
+        total = _format_size(sizes.pop("total"))
+        parts = ", ".join(f"{name} {_format_size(size)}" for name, size in sizes.items())
+        lines["memory"] = f"about {total} per process ({parts})"
+    if preview.updates:
+        lines["mixing"] = (
+            f"{preview.updates:,} updates, one every {preview.update_every_steps:,} steps, with "
+            f"{preview.basis_sequences} sequences per basis member and "
+            f"{preview.target_sequences} of the target ({preview.scoring_share:.2%} more compute)"
         )
-    if found.updates:
-        lines["measuring"] = (
-            f"{found.updates:,} updates, one every {found.update_every_steps:,} steps, on {found.basis_sequences} sequences a member and "
-            f"{found.target_sequences} of the target: {found.scoring_share:.2%} more work"
-        )
-    if found.bounded_tokens is not None:
+    if preview.bounded_tokens is not None:
         lines["bounds"] = (
-            f"{found.bounded_tokens:,} tokens may be drawn; {found.used_up_domains:,} domains reach their bound before the end"
+            f"at most {preview.bounded_tokens:,} tokens can be sampled, "
+            f"{preview.used_up_domains:,} domains reach their bound before the end"
         )
-    shown = Table(box=None, show_header=False, pad_edge=False)
-    for name, text in lines.items():
-        shown.add_row(Text(name, style="bold"), Text(text))
-    Console(width=None if Console().is_terminal else 200).print(shown)
-    print_rows([member.model_dump() for member in found.members])
-    if found.used_up:
-        Console().print("\n[bold]used up before the end, by the initial weights[/bold]")
-        print_rows([domain.model_dump() for domain in found.used_up])
+    console = stdout_console()
+    console.print(labelled_lines(lines))
+    print_rows([member.model_dump() for member in preview.members])
+    if preview.used_up:
+        Console().print(Text("\nDomains exhausted before the end (initial weights)", style="bold"))
+        print_rows([domain.model_dump() for domain in preview.used_up])
 
 
-def _size(size: int) -> str:
+def _format_size(size: int) -> str:
     return f"{size / 2**30:,.2f} GiB" if size >= 2**27 else f"{size / 2**20:,.0f} MiB"

@@ -1,4 +1,4 @@
-"""What commands print on the terminal."""
+"""Tables and summaries that commands print on the terminal."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,141 +14,151 @@ from rich.text import Text
 import data_catalog
 from data_catalog.format.layout import Layout
 
-if TYPE_CHECKING:  # a query need not wait for the encoder
+if TYPE_CHECKING:  # keeps queries fast: planning imports the encoder
     from pipeline.planning.estimate import Estimate
     from pipeline.planning.heads import Range
 
-MAXIMUM_CELL_CHARACTERS = 60  # characters of a cell
-PIPE_WIDTH = 200  # where there is no terminal
+MAXIMUM_CELL_CHARACTERS = 60
+PIPE_WIDTH = 200  # columns, if standard output is not a terminal
 
 
-def print_table(table: pa.Table, console: Console | None = None) -> None:
-    """An Arrow table; numbers to the right, long text cut."""
-    shown = Table(box=None, header_style="bold", pad_edge=False)
-    for field in table.schema:
-        number = (
-            pa.types.is_integer(field.type)
-            or pa.types.is_floating(field.type)
-            or pa.types.is_decimal(field.type)
-        )
-        shown.add_column(field.name, justify="right" if number else "left")
-    for row in table.to_pylist():
-        shown.add_row(
-            *(Text(_cell(value)) for value in row.values())
-        )  # Text: markup in a document stays text
-    (console or _console()).print(shown)
-
-
-def print_rows(rows: list[dict[str, Any]]) -> None:
-    """Rows of one kind as a table."""
-    print_table(pa.Table.from_pylist(rows))
-
-
-def print_tables(tables: Mapping[str, pa.Table]) -> None:
-    """Several tables, each below its name."""
-    for number, (name, table) in enumerate(tables.items()):
-        Console().print(f"{chr(10) if number else ''}[bold]{name}[/bold]")
-        print_table(table)
-
-
-def print_domain(found: Mapping[str, Any]) -> None:
-    """One domain, as `data_catalog.query.browse.describe_domain` gives it."""
-
-    def shares(rows: Sequence[Mapping[str, Any]] | None) -> str:
-        return ", ".join(
-            f"{cut_for_terminal(row['name'] or 'not named', 30)} {row['share']:.0%}"
-            for row in rows or ()
-        )
-
-    quantiles = ", ".join(f"{value:.2f}" for value in found["distance_quantiles"] or ())
-    lines = {
-        "domain": f"{found['domain']} of {found['level']:,}, leaves {found['first_leaf']:,} to {found['last_leaf']:,}",
-        "size": f"{found['documents']:,} documents, {found['tokens']:,} tokens",
-        "terms": ", ".join(cut_for_terminal(term, 40) for term in found["terms"] or ()),
-        "flags": ", ".join(found["flags"] or ()) or "none",
-        "sources": shares(found["top_sources"]),
-        "languages": shares(found["languages"]),
-        "distances": f"squared, to the leaf's centroid, at 5, 25, 50, 75 and 95 %: {quantiles}"
-        if quantiles
-        else "",
-        "parent": ""
-        if found["parent"] is None
-        else f"{found['parent']} of {found['parent_level']:,}",
-    }
-    shown = Table(box=None, show_header=False, pad_edge=False)
-    shown.add_column(style="bold")
-    shown.add_column(overflow="fold")
-    for name, text in lines.items():
-        if text:
-            shown.add_row(name, Text(text))
-    console = _console()
-    console.print(shown)
-    children = [
-        {name: row[name] for name in ("domain", "documents", "tokens", "terms")}
-        for row in found["children"]
-    ]
-    for name, rows in (
-        ("children", children),
-        ("targets", found["targets"]),
-        ("examples", found["examples"]),
-    ):
-        if rows:
-            console.print(
-                f"\n[bold]{name}[/bold]"
-                + (f" of level {found['child_level']:,}" if name == "children" else "")
-            )
-            print_rows(rows)
-
-
-def _console() -> Console:
-    """Standard output; wide where there is no terminal."""
+def stdout_console() -> Console:
+    """Return a console on standard output that is wide if it is not a terminal."""
     console = Console()
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     return console
 
 
-def print_estimate(found: "Estimate") -> None:
-    """What a build would read, take and leave behind."""
+def print_table(table: pa.Table, console: Console | None = None) -> None:
+    """Print an Arrow table. Numbers are right-aligned, and long text is cut."""
+    printed = Table(box=None, header_style="bold", pad_edge=False)
+    for field in table.schema:
+        is_number = (
+            pa.types.is_integer(field.type)
+            or pa.types.is_floating(field.type)
+            or pa.types.is_decimal(field.type)
+        )
+        printed.add_column(field.name, justify="right" if is_number else "left")
+    for row in table.to_pylist():
+        printed.add_row(*(Text(_cell(value)) for value in row.values()))  # Text: no markup
+    (console or stdout_console()).print(printed)
+
+
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    """Print rows with the same keys as a table."""
+    print_table(pa.Table.from_pylist(rows))
+
+
+def print_tables(tables: Mapping[str, pa.Table]) -> None:
+    """Print tables, each below its name."""
+    for number, (name, table) in enumerate(tables.items()):
+        Console().print(f"{chr(10) if number else ''}[bold]{name}[/bold]")
+        print_table(table)
+
+
+def labelled_lines(lines: Mapping[str, str]) -> Table:
+    """Return a table of bold labels and texts. Lines without text are left out."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for label, text in lines.items():
+        if text:
+            table.add_row(Text(label), Text(text))
+    return table
+
+
+def print_domain(domain: Mapping[str, Any]) -> None:
+    """Print one domain, as returned by `data_catalog.query.browse.describe_domain`."""
+
+    def shares(rows: Sequence[Mapping[str, Any]] | None) -> str:
+        return ", ".join(
+            f"{cut_for_terminal(row['name'] or 'unknown', 30)} {row['share']:.0%}"
+            for row in rows or ()
+        )
+
+    quantiles = ", ".join(f"{value:.2f}" for value in domain["distance_quantiles"] or ())
+    lines = {
+        "domain": f"{domain['domain']} of level {domain['level']:,}, "
+        f"leaves {domain['first_leaf']:,} to {domain['last_leaf']:,}",
+        "size": f"{domain['documents']:,} documents, {domain['tokens']:,} tokens",
+        "terms": ", ".join(cut_for_terminal(term, 40) for term in domain["terms"] or ()),
+        "flags": ", ".join(domain["flags"] or ()) or "none",
+        "sources": shares(domain["top_sources"]),
+        "languages": shares(domain["languages"]),
+        "distances": f"{quantiles} (squared distance to the leaf's centroid, at the 5th, 25th, "
+        "50th, 75th and 95th percentile)"
+        if quantiles
+        else "",
+        "parent": ""
+        if domain["parent"] is None
+        else f"{domain['parent']} of level {domain['parent_level']:,}",
+    }
+    console = stdout_console()
+    console.print(labelled_lines(lines))
+    children = [
+        {name: row[name] for name in ("domain", "documents", "tokens", "terms")}
+        for row in domain["children"]
+    ]
+    tables = {
+        f"children at level {domain['child_level'] or 0:,}": children,
+        "targets": domain["targets"],
+        "examples": domain["examples"],
+    }
+    for name, rows in tables.items():
+        if rows:
+            console.print(f"\n[bold]{name}[/bold]")
+            print_rows(rows)
+
+
+def print_estimate(estimate: "Estimate") -> None:
+    """Print the estimated input, time and disk space of a build."""
 
     def about(amount: "Range") -> str:
         return f"{amount.likely:,} ({amount.low:,} to {amount.high:,})"
 
-    encoder = f"{found.encoder.model} in {found.encoder.precision}, {found.encoder_documents_per_second:,.0f} documents/s"
+    encoder = estimate.encoder
+    devices = f" on {estimate.encoder_copies} devices" if estimate.encoder_copies > 1 else ""
     lines = {
-        "corpus": f"{found.files:,} files in {found.shards:,} shards, {found.bytes / 1e9:,.2f} GB; {found.shards_read} heads were read",
-        "documents": about(found.documents),
-        "characters": about(found.characters),
-        "tokens": about(found.tokens),
-        "targets": f"{found.target_documents:,} documents, {found.target_characters:,} characters",
-        "encoder": encoder
-        + (f" on {found.encoder_copies} devices" if found.encoder_copies > 1 else ""),
-        "levels": " → ".join(f"{k:,}" for k in found.granularities) or "none",
-        "tree": f"trained on {found.training_vectors:,} vectors in about {found.tree_memory_bytes / 2**30:,.2f} GiB",
-        "time": f"{_time(found.seconds)}: "
-        + ", ".join(f"{name} {_time(s)}" for name, s in found.stage_seconds.items() if s >= 1),
-        "disk": f"{found.disk / 1e9:,.2f} GB: "
-        + ", ".join(f"{name} {size / 1e9:,.2f}" for name, size in found.disk_bytes.items()),
+        "corpus": f"{estimate.files:,} files in {estimate.shards:,} shards, "
+        f"{estimate.bytes / 1e9:,.2f} GB (estimated from {estimate.shards_read} shards)",
+        "documents": about(estimate.documents),
+        "characters": about(estimate.characters),
+        "tokens": about(estimate.tokens),
+        "targets": f"{estimate.target_documents:,} documents, "
+        f"{estimate.target_characters:,} characters",
+        "encoder": f"{encoder.model} in {encoder.precision}, "
+        f"{estimate.encoder_documents_per_second:,.0f} documents/s{devices}",
+        "levels": ", ".join(f"{k:,}" for k in estimate.granularities) or "none",
+        "tree": f"trained on {estimate.training_vectors:,} vectors, "
+        f"about {estimate.tree_memory_bytes / 2**30:,.2f} GiB of memory",
+        "time": f"{_format_time(estimate.seconds)} ("
+        + ", ".join(
+            f"{stage} {_format_time(seconds)}"
+            for stage, seconds in estimate.stage_seconds.items()
+            if seconds >= 1
+        )
+        + ")",
+        "disk": f"{estimate.disk / 1e9:,.2f} GB ("
+        + ", ".join(f"{name} {size / 1e9:,.2f}" for name, size in estimate.disk_bytes.items())
+        + ")",
     }
-    shown = Table(box=None, show_header=False, pad_edge=False)
-    for name, text in lines.items():
-        shown.add_row(Text(name, style="bold"), Text(text))
-    console = _console()
-    console.print(shown)
-    for warning in found.warnings:
-        console.print(f"[yellow]note[/yellow] {warning}", highlight=False, soft_wrap=True)
+    console = stdout_console()
+    console.print(labelled_lines({name: text.removesuffix(" ()") for name, text in lines.items()}))
+    _print_warnings(console, estimate.warnings)
 
 
-def _time(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
+def _print_warnings(console: Console, warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        line = Text.assemble(("warning: ", "yellow"), warning)
+        console.print(line, soft_wrap=True)
+
+
+def _format_time(seconds: float) -> str:
     minutes, hours = seconds / 60, seconds / 3600
-    return (
-        f"{hours:,.1f} h"
-        if hours >= 1
-        else f"{minutes:.0f} min"
-        if minutes >= 2
-        else f"{seconds:.0f} s"
-    )
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    return f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"
 
 
 def _cell(value: Any) -> str:
@@ -156,62 +166,66 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.4g}"
-    if isinstance(value, int | Decimal) and not isinstance(
-        value, bool
-    ):  # a DuckDB sum of integers is a decimal
+    # DuckDB returns a sum of integers as a decimal.
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, dict):  # a struct, such as a name and its share
         value = " ".join(_cell(part) for part in value.values())
-    return cut_for_terminal(
-        ", ".join(map(_cell, value)) if isinstance(value, list) else str(value),
-        MAXIMUM_CELL_CHARACTERS,
-    )
+    text = ", ".join(map(_cell, value)) if isinstance(value, list) else str(value)
+    return cut_for_terminal(text, MAXIMUM_CELL_CHARACTERS)
 
 
-def cut_for_terminal(text: str, longest: int) -> str:
-    """Text of anyone, on one line of a terminal: what a terminal obeys, and what turns the direction of writing, becomes a space."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * longest]).split())
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+def cut_for_terminal(text: str, maximum_characters: int) -> str:
+    """Return untrusted text on one line, at most `maximum_characters` long.
+
+    Control characters, and characters that change the writing direction, become spaces.
+    """
+    text = "".join(c if c.isprintable() else " " for c in text[: 4 * maximum_characters])
+    text = " ".join(text.split())
+    return text if len(text) <= maximum_characters else text[: maximum_characters - 3] + "..."
 
 
 def search_sentences(catalog: data_catalog.Catalog) -> list[str]:
-    """How well the tree's search places documents that it was not trained on, a sentence a level."""
+    """Return a sentence per level on how well the tree's search assigns held-out documents."""
     levels = json.loads((Layout(catalog.root).tree / "tree.json").read_text(encoding="utf-8"))[
         "levels"
     ]
     beam = str(catalog.manifest["config"]["cluster"]["beam"])
     sentences = []
     for k in sorted(levels, key=int):
-        if (
-            search := levels[k].get("search", {}).get(beam)
-        ):  # a small corpus has nothing to hold out
-            found, excess = search["found"], max(search["excess"], 0)
+        # A small corpus has no held-out documents.
+        if search := levels[k].get("search", {}).get(beam):
             sentences.append(
-                f"search at level {k} (beam {beam}): the nearest of all cells found for {found:.1%}, "
-                f"inertia {levels[k]['inertia']:.4f}, {excess:.2%} over the exact one"
+                f"search at level {k} (beam {beam}): finds the nearest centroid for "
+                f"{search['found']:.1%} of held-out documents, inertia "
+                f"{levels[k]['inertia']:.4f}, {max(search['excess'], 0):.2%} above exact search"
             )
     return sentences
 
 
 def print_build(root: Path) -> None:
-    """What a finished build holds, what it dropped and why, one row a stage."""
+    """Print the size of a finished catalog, what each stage dropped and why, and its health."""
     from pipeline.describe.health import sentences
 
     catalog = data_catalog.open(root)
-    levels = " → ".join(f"{k:,}" for k in catalog.levels.granularities)
+    levels = ", ".join(f"{k:,}" for k in catalog.levels.granularities)
     console = Console()
     console.print(
-        f"[bold]{root}[/bold]: {catalog.manifest['documents']:,} documents in {levels} domains",
+        f"[bold]{root}[/bold]: {catalog.manifest['documents']:,} documents in domains "
+        f"(levels {levels})",
         highlight=False,
     )
-    for warning in catalog.manifest["warnings"]:
-        console.print(f"[yellow]note[/yellow] {warning}", highlight=False)
+    _print_warnings(console, catalog.manifest["warnings"])
     print_table(
         catalog.sql("""
-            SELECT stage, sum(rows) FILTER (outcome = 'read') AS read, sum(rows) FILTER (outcome = 'kept') AS kept,
-                   coalesce(string_agg(reason || ' ' || rows, ', ' ORDER BY rows DESC) FILTER (reason IS NOT NULL), '') AS dropped
+            SELECT stage, sum(rows) FILTER (outcome = 'read') AS read,
+                   sum(rows) FILTER (outcome = 'kept') AS kept,
+                   coalesce(string_agg(reason || ' ' || rows, ', ' ORDER BY rows DESC)
+                            FILTER (reason IS NOT NULL), '') AS dropped
             FROM accounting GROUP BY stage
-            ORDER BY min(list_position(['source', 'quality', 'dedup', 'embed', 'assign', 'sort', 'shard'], stage))""").to_arrow_table()
+            ORDER BY min(list_position(
+                ['source', 'quality', 'dedup', 'embed', 'assign', 'sort', 'shard'], stage
+            ))""").to_arrow_table()
     )
     for sentence in search_sentences(catalog):
         console.print(sentence, highlight=False, soft_wrap=True)
@@ -221,7 +235,8 @@ def print_build(root: Path) -> None:
     for sentence in sentences(catalog.sql("FROM health").to_arrow_table(), domains):
         console.print(Text(sentence), soft_wrap=True)
     targets = catalog.sql("""
-        SELECT name AS target, documents, tokens, round(out_of_distribution, 3) AS "out of distribution",
+        SELECT name AS target, documents, tokens,
+               round(out_of_distribution, 3) AS "out of distribution",
                effective_domains AS "effective domains"
         FROM targets ORDER BY name""").to_arrow_table()
     if targets.num_rows:

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from trainer.config import Train
 
 train_commands = typer.Typer()
-ProcessesOption = Annotated[int, typer.Option(min=1, help="One process a GPU, or CPU processes.")]
+ProcessesOption = Annotated[
+    int, typer.Option(min=1, help="Number of training processes, e.g. one per GPU.")
+]
 
 
 class RunChange(StrEnum):
-    """What may differ from when a run began."""
+    """Something that may differ from when a run began."""
 
     config = "config"
     catalog = "catalog"
@@ -28,11 +30,15 @@ class RunChange(StrEnum):
 
 
 Accept = Annotated[
-    list[RunChange] | None, typer.Option(help="Go on with a begun run although this has changed.")
+    list[RunChange] | None,
+    typer.Option(help="Resume a run although this has changed since it began. Repeatable."),
 ]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Say what the run would draw, need and cost. Writes nothing."),
+    typer.Option(
+        "--dry-run",
+        help="Print the data, memory and work that the run would need. Nothing is written.",
+    ),
 ]
 
 
@@ -53,7 +59,10 @@ def train_command(
     dry_run: DryRun = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train on a built catalog and write the run's report. Interrupted, the same command goes on from the last checkpoint."""
+    """Train on a catalog and write the run's report.
+
+    After an interruption, the same command resumes from the last checkpoint.
+    """
     from data_catalog.settings import load
     from trainer.config import Train
 
@@ -73,7 +82,7 @@ def replay_command(
         Path,
         typer.Argument(
             metavar="RUN",
-            help="The run whose weights are followed.",
+            help="Folder of the run whose weights are replayed.",
             show_default=False,
             autocompletion=complete.runs,
         ),
@@ -81,19 +90,22 @@ def replay_command(
     config: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[CONFIG]",
-            help="A TOML file for all but the mixture; as RUN was trained if not given.",
+            metavar="CONFIG",
+            help="Config file (TOML) for everything but the mixture. Default: the config of RUN.",
             show_default=False,
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the new run.", show_default=False)] = ...,  # type: ignore[assignment]
+    out: Annotated[Path, typer.Option(help="Folder for the new run.", show_default=False)] = ...,  # type: ignore[assignment]
     overrides: TrainSetOption = None,
     processes: ProcessesOption = 1,
     accept: Accept = None,
     dry_run: DryRun = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train on the weights that another run chose, token by token: what a small model learned, for a large one."""
+    """Train with the weights that another run chose, at the same token counts.
+
+    This applies what a small model has learned to a larger one.
+    """
     from trainer.replay import replaying
 
     _train(replaying(run, config, out, overrides or ()), processes, accept, dry_run, as_json)
@@ -112,24 +124,19 @@ def _train(
     if dry_run:
         from trainer.preview import preview
 
-        found = preview(settings)
+        result = preview(settings)
         if as_json:
-            print_json(found.model_dump(mode="json"))
+            print_json(result.model_dump(mode="json"))
         else:
             from flows.cli.preview import print_preview
 
-            print_preview(found)
+            print_preview(result)
         return
     from flows.train import train as flow
 
+    changes = cast("tuple[AcceptedChange, ...]", tuple(change.value for change in accept or ()))
     with stdout_for_json(as_json):
-        run = Path(
-            flow(
-                settings,
-                processes,
-                cast("tuple[AcceptedChange, ...]", tuple(change.value for change in accept or ())),
-            )
-        )
+        run = Path(flow(settings, processes, changes))
     page = run / "report.html"
     if as_json:
         from flows.pages.run import summary_table
@@ -153,7 +160,7 @@ def eval_command(
         Path,
         typer.Argument(
             metavar="RUN",
-            help="A finished run's folder.",
+            help="Folder of a finished run.",
             show_default=False,
             autocompletion=complete.runs,
         ),
@@ -162,26 +169,35 @@ def eval_command(
         list[str] | None,
         typer.Option(
             "--target",
-            help="A target of the run's catalog with lettered choices.",
+            help="Target of the run's catalog that has multiple-choice questions. Repeatable.",
             autocompletion=complete.targets,
         ),
     ] = None,
     tasks: Annotated[
         list[str] | None,
-        typer.Option("--task", help="A task of lm-evaluation-harness in --tasks-from."),
+        typer.Option(
+            "--task", help="Task of lm-evaluation-harness in the folder --tasks-from. Repeatable."
+        ),
     ] = None,
-    tasks_from: Annotated[Path | None, typer.Option(help="Folder of task files (YAML).")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each task.")] = None,
+    tasks_from: Annotated[
+        Path | None, typer.Option(help="Folder with task files (YAML) of lm-evaluation-harness.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of questions per task.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure accuracy on multiple-choice questions with lm-evaluation-harness, from local files. Writes RUN/accuracy.json."""
+    """Measure accuracy on multiple-choice questions and write RUN/accuracy.json.
+
+    Uses lm-evaluation-harness with local files only.
+    """
     from trainer.evaluation.accuracy import evaluate_run
 
     with stdout_for_json(as_json):
-        found = evaluate_run(run, targets or (), tasks or (), tasks_from, limit=limit)
+        result = evaluate_run(run, targets or (), tasks or (), tasks_from, limit=limit)
     if as_json:
-        print_json(found)
+        print_json(result)
     else:
         from flows.cli.summary import print_rows
 
-        print_rows([{"task": name, **values} for name, values in found["tasks"].items()])
+        print_rows([{"task": name, **values} for name, values in result["tasks"].items()])

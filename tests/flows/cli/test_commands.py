@@ -1,4 +1,4 @@
-"""The whole command line: every command is documented with an example and its library call, and speaks JSON where a script may listen."""
+"""All commands: their documentation, their help, and their JSON output."""
 
 import json
 import re
@@ -27,7 +27,7 @@ SECTIONS = dict(
 
 
 def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Commands and sub-commands by what is typed for them."""
+    """Yield commands and sub-commands with the words that a user types for them."""
     for name, inner in getattr(command, "commands", {}).items():
         yield from leaves(inner, (*path, name))
     if not hasattr(command, "commands"):
@@ -37,7 +37,7 @@ def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]
 COMMANDS = dict(leaves(get_command(app)))
 
 
-def test_the_commands():
+def test_the_list_of_commands():
     names = (
         "demo plan build add verify rebuild domains query quality train replay eval report serve"
     )
@@ -46,7 +46,7 @@ def test_the_commands():
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_has_its_section_an_example_and_a_library_call(name):
+def test_a_command_is_documented_with_an_example_and_its_library_call(name):
     section = SECTIONS[name]
     lines = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     assert any(
@@ -59,7 +59,7 @@ def test_a_command_has_its_section_an_example_and_a_library_call(name):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_help_of_a_command_ends_with_examples_that_it_takes(name):
+def test_the_help_of_a_command_ends_with_valid_examples(name):
     command = COMMANDS[name]
     assert command.help
     assert all(option.help for option in command.params)
@@ -73,13 +73,13 @@ def test_the_help_of_a_command_ends_with_examples_that_it_takes(name):
         command.make_context(name, words[given:])
 
 
-def test_the_commands_are_in_panels():
+def test_every_command_is_in_a_panel_of_the_help():
     panels = {inner.rich_help_panel for inner in get_command(app).commands.values()}
     assert panels == {START, BUILD, ASK, TRAIN, LOOK}
 
 
-def said(*words):
-    """The one JSON value on standard output, and the exit code."""
+def run_json(*words):
+    """Run a command with --json and return the parsed standard output and the exit code."""
     out = StringIO()
     with (  # noqa: PT012
         pytest.MonkeyPatch.context() as patch,
@@ -91,49 +91,49 @@ def said(*words):
     return json.loads(out.getvalue()), end.value.code
 
 
-def test_json_is_all_that_standard_output_has(built, tmp_path):
+def test_standard_output_is_only_json(built, tmp_path):
     root, _ = built
-    found, code = said("domains", root, "--target", "space")
+    found, code = run_json("domains", root, "--target", "space")
     assert code == 0
     assert [row["level"] for row in found["domains"]] == [2] * len(found["domains"])
-    assert said("domains", root, "--level", 4, "--domain", 3)[0]["parent"] == 1
+    assert run_json("domains", root, "--level", 4, "--domain", 3)[0]["parent"] == 1
     assert (
-        said("query", root, "SELECT level, 'nan'::DOUBLE AS x FROM domains WHERE level = 2")[0]
+        run_json("query", root, "SELECT level, 'nan'::DOUBLE AS x FROM domains WHERE level = 2")[0]
         == [{"level": 2, "x": None}] * 2
     )
-    assert said("quality")[0].keys() == {"presets"}
-    assert said("quality", root, "--preset", "gopher")[0].keys() == {"rules", "kept", "sources"}
+    assert run_json("quality")[0].keys() == {"presets"}
+    assert run_json("quality", root, "--preset", "gopher")[0].keys() == {"rules", "kept", "sources"}
     page = tmp_path / "page.html"
-    assert said("report", root, "--out", page)[0] == {
+    assert run_json("report", root, "--out", page)[0] == {
         "page": str(page),
         "bytes": page.stat().st_size,
         "about": "catalog",
     }
 
 
-def test_a_build_that_finds_its_work_done_says_the_same_catalog(built, tmp_path, prefect_server):
+def test_repeating_a_finished_build_reports_the_same_catalog(built, tmp_path, prefect_server):
     root, settings = built
     manifest = json.loads((root / "catalog.json").read_text())
     config = tmp_path / "build.toml"
     config.write_text(toml(settings))
-    found, code = said("build", config)
+    found, code = run_json("build", config)
     assert (code, found["fingerprint"], found["catalog"]) == (0, manifest["fingerprint"], str(root))
     assert found["page"] == str(root / "report.html")
 
 
-def test_a_catalog_that_is_not_sound_is_json_and_exit_code_1(built, tmp_path):
+def test_faults_of_a_catalog_are_json_and_exit_code_1(built, tmp_path):
     root = tmp_path / "copy"
     shutil.copytree(built[0], root, ignore=shutil.ignore_patterns("work"))
-    found, code = said("verify", root)
+    found, code = run_json("verify", root)
     assert (found["sound"], found["faults"], code) == (True, [], 0)
     (root / "catalog.duckdb").unlink(missing_ok=True)
-    made, code = said("rebuild", root)
+    made, code = run_json("rebuild", root)
     assert code == 0
     assert (root / "catalog.duckdb").is_file()
     assert made["views"] > 10
     assert made["macros"] > 5
     file = next((root / "documents").rglob("*.parquet"))
     file.write_bytes(file.read_bytes()[:-1] + b"x")
-    found, code = said("verify", root)
+    found, code = run_json("verify", root)
     assert (found["sound"], code) == (False, 1)
     assert "checksum differs" in found["faults"][0]

@@ -1,4 +1,4 @@
-"""What the shell offers after Tab, asked as bash does."""
+"""Shell completion, requested as bash requests it."""
 
 import json
 import os
@@ -16,7 +16,7 @@ COMMAND = [sys.executable, "-m", "flows.cli.main"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two catalogs and a run, as far as completion looks."""
+    """Two catalogs and a run, with only the files that completion reads."""
     root = tmp_path_factory.mktemp("here")
     for name in ("sample", "small"):
         (root / "catalogs" / name).mkdir(parents=True)
@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
 
 
 def after_tab(folder, words):
-    """What bash gets for a line; its last word is the one being typed."""
+    """Return the completions that bash gets for the last word of a line."""
     asked = {
         "_CLUSTERMIX_COMPLETE": "complete_bash",
         "COMP_WORDS": words,
@@ -51,11 +51,11 @@ def after_tab(folder, words):
     return done.stdout.split()
 
 
-def test_commands(folder):
+def test_commands_are_completed(folder):
     assert after_tab(folder, "clustermix re") == ["rebuild", "replay", "report"]
 
 
-def test_names_that_the_catalog_on_the_line_has(folder):
+def test_names_from_the_catalog_on_the_command_line_are_completed(folder):
     assert after_tab(folder, "clustermix domains catalogs/sm") == ["catalogs/small"]
     assert after_tab(folder, "clustermix domains catalogs/small --target ") == [
         "law",
@@ -66,7 +66,7 @@ def test_names_that_the_catalog_on_the_line_has(folder):
     assert after_tab(folder, "clustermix eval runs/one --target w") == ["web"]
 
 
-def test_settings_and_the_values_of_one_that_has_a_few(folder):
+def test_settings_and_their_values_are_completed(folder):
     assert after_tab(folder, "clustermix train x.toml --set mixture.mixer=d") == [
         "mixture.mixer=dga",
         "mixture.mixer=doge",
@@ -74,7 +74,7 @@ def test_settings_and_the_values_of_one_that_has_a_few(folder):
     ]
 
 
-def test_runs_and_levels_and_presets(folder, monkeypatch):
+def test_runs_levels_and_presets_are_completed(folder, monkeypatch):
     monkeypatch.chdir(folder)
     assert complete.runs("") == ["runs/one"]
     assert complete.runs("runs/") == ["runs/one"]
@@ -86,7 +86,7 @@ def test_runs_and_levels_and_presets(folder, monkeypatch):
     assert complete.levels(SimpleNamespace(params={"catalog": "catalogs/small"})) == ["2", "4"]
 
 
-def test_nothing_there_is_no_error(tmp_path, monkeypatch):
+def test_missing_folders_give_no_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     line = SimpleNamespace(params={"catalog": None, "run": "none"}, args=[])
@@ -94,7 +94,7 @@ def test_nothing_there_is_no_error(tmp_path, monkeypatch):
     assert complete.distributions(line) == ["natural", "uniform"]
 
 
-def test_the_script_for_the_shell():
+def test_the_completion_script_for_bash():
     asked = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     done = subprocess.run(
         [*COMMAND, "--show-completion", "bash"],

@@ -1,4 +1,7 @@
-"""What a person gets for a request that cannot be carried out: one sentence, exit code 2, no traceback; and for other ends."""
+"""Exit codes and error messages of the command line.
+
+An invalid request gives one sentence, exit code 2 and no traceback.
+"""
 
 import json
 import os
@@ -27,23 +30,23 @@ HEAVY = {
 
 
 def clustermix(*arguments):
-    """What the installed command does, in this process."""
-    said, complained = StringIO(), StringIO()
+    """Run the `clustermix` command in this process."""
+    stdout, stderr = StringIO(), StringIO()
     with (  # noqa: PT012
         pytest.MonkeyPatch.context() as patch,
-        redirect_stdout(said),
-        redirect_stderr(complained),
+        redirect_stdout(stdout),
+        redirect_stderr(stderr),
         pytest.raises(SystemExit) as end,
     ):
         patch.setattr(sys, "argv", ["clustermix", *map(str, arguments)])
         main()
     return subprocess.CompletedProcess(
-        arguments, end.value.code, said.getvalue(), complained.getvalue()
+        arguments, end.value.code, stdout.getvalue(), stderr.getvalue()
     )
 
 
 def toml(value):
-    """A plain mapping as TOML; enough for a test's config."""
+    """Return a plain mapping as TOML. Supports what the configs of tests need."""
     lines = [
         f"{key} = {json.dumps(item)}"
         for key, item in value.items()
@@ -79,12 +82,13 @@ def refused(done, *words):
 def test_an_unknown_key(config):
     refused(
         clustermix("build", config(embed={"max_tokns": 3})),
-        "embed.max_tokns: unknown key; did you mean max_tokens?",
+        "embed.max_tokns",
+        "max_tokens?",
     )
 
 
 def test_a_missing_config(tmp_path):
-    refused(clustermix("build", tmp_path / "none.toml"), "none.toml: cannot be read")
+    refused(clustermix("build", tmp_path / "none.toml"), "none.toml")
 
 
 def test_a_missing_corpus(config, tmp_path, prefect_server):
@@ -102,7 +106,7 @@ def test_an_empty_corpus(config, tmp_path, prefect_server):
     )
 
 
-def test_a_granularity_that_was_demanded_and_cannot_be(config, prefect_server):
+def test_a_required_granularity_that_the_corpus_is_too_small_for(config, prefect_server):
     refused(
         clustermix("build", config(cluster={"granularities": [2, 4], "unsupported": "refuse"})),
         "4",
@@ -116,39 +120,40 @@ def test_a_missing_target(config, tmp_path, prefect_server):
     )
 
 
-def test_a_catalog_that_is_not_there(tmp_path):
-    refused(clustermix("query", tmp_path, "SELECT 1"), "no catalog here")
-    refused(clustermix("verify", tmp_path), "no catalog here")
+def test_a_missing_catalog(tmp_path):
+    refused(clustermix("query", tmp_path, "SELECT 1"), str(tmp_path))
+    refused(clustermix("verify", tmp_path), str(tmp_path))
     (tmp_path / "train.toml").write_text(
         f'catalog = "{tmp_path}"\nout = "{tmp_path}/run"\ntarget = "x"\n'
     )
-    refused(clustermix("train", tmp_path / "train.toml"), "no catalog here")
+    refused(clustermix("train", tmp_path / "train.toml"), str(tmp_path))
     refused(
         clustermix("train", tmp_path / "train.toml", "--set", "mixture.mixr=dga"),
-        "mixture.mixr: unknown key; did you mean mixer?",
+        "mixture.mixr",
+        "mixer?",
     )
 
 
-def test_words_that_are_none_of_a_few(config):
+def test_an_unknown_value_of_a_choice(config):
     done = clustermix("build", config(), "--set", "quality.preset=gofer")
-    refused(done, "quality.preset: found 'gofer'", "did you mean gopher?")
+    refused(done, "quality.preset", "gofer", "gopher?")
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_names_that_a_catalog_does_not_have(built, tmp_path):
+def test_names_that_the_catalog_lacks(built, tmp_path):
     (tmp_path / "train.toml").write_text(
         f'catalog = "{built[0]}"\nout = "{tmp_path}/run"\ntarget = "spcae"\n'
     )
-    refused(clustermix("train", tmp_path / "train.toml", "--dry-run"), "target spcae: not in")
+    refused(clustermix("train", tmp_path / "train.toml", "--dry-run"), "spcae", "space")
     mistyped = built[0].with_name("catalgo")
-    refused(clustermix("domains", mistyped), "no catalog here", f"did you mean {built[0].name}?")
+    refused(clustermix("domains", mistyped), str(mistyped), f"{built[0].name}?")
     refused(
         clustermix("query", built[0], "SELECT tokns FROM domains"),
         'Referenced column "tokns" not found',
         '"tokens"',
     )
     refused(clustermix("query", built[0], "FROM domans"), 'Did you mean "domains"?')
-    refused(clustermix("query", built[0], "FROM runs"), "name their folders (--runs")
+    refused(clustermix("query", built[0], "FROM runs"), "--runs")
 
 
 @pytest.mark.parametrize(
@@ -156,61 +161,62 @@ def test_names_that_a_catalog_does_not_have(built, tmp_path):
     [
         (
             ["quer"],
-            "clustermix: no such command 'quer'. Did you mean 'query'? see `clustermix --help`",
+            "clustermix: no such command 'quer'. Did you mean 'query'? See `clustermix --help`.",
         ),
-        (["query"], "clustermix: missing argument 'CATALOG'; see `clustermix query --help`"),
+        (["query"], "clustermix: missing argument 'CATALOG'. See `clustermix query --help`."),
         (
             ["query", "--jsn"],
-            "clustermix: no such option: --jsn (Possible options: --json); see `clustermix query --help`",
+            "clustermix: no such option: --jsn (Possible options: --json). "
+            "See `clustermix query --help`.",
         ),
         (
             ["build", "x", "--runner", "thread"],
-            "clustermix: invalid value for '--runner': 'thread' is not one of 'threads', 'processes', 'dask', 'ray'; did you mean threads? "
-            "see `clustermix build --help`",
+            "clustermix: invalid value for '--runner': 'thread' is not one of 'threads', "
+            "'processes', 'dask', 'ray'. Did you mean threads? See `clustermix build --help`.",
         ),
     ],
 )
-def test_a_command_line_that_is_none(words, sentence):
+def test_an_invalid_command_line(words, sentence):
     done = clustermix(*words)
     assert (done.returncode, done.stderr.strip(), done.stdout) == (2, sentence, "")
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_a_failure_has_a_traceback_only_if_it_is_asked_for(built, before):
+def test_a_failure_shows_a_traceback_only_with_debug(built, before):
     words = ["report", built[0], "--out", built[0] / "catalog.json" / "page.html"]
     done = clustermix(*words)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("clustermix: failed: ")
-    assert done.stderr.endswith("; run again with --debug for the traceback\n")
-    told = clustermix(*(["--debug", *words] if before else [*words, "--debug"]))
-    assert told.returncode == 1
-    assert "Traceback (most recent call last)" in told.stderr
+    assert "--debug" in done.stderr
+    traced = clustermix(*(["--debug", *words] if before else [*words, "--debug"]))
+    assert traced.returncode == 1
+    assert "Traceback (most recent call last)" in traced.stderr
 
 
-def test_a_file_name_cannot_talk_to_the_terminal(tmp_path):
+def test_control_characters_of_a_file_name_are_not_printed(tmp_path):
     done = clustermix("plan", tmp_path / "\x1b[31mred")
     assert done.returncode == 2
     assert "\x1b" not in done.stderr
 
 
-def test_ctrl_c_is_one_line(tmp_path):
+def test_ctrl_c_prints_one_line(tmp_path):
     waits = tmp_path / "config.toml"
     os.mkfifo(waits)
 
-    def listen():  # a job in the background of a shell without job control does not hear Ctrl-C
+    def accept_ctrl_c():  # background jobs of a shell without job control ignore it
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     process = subprocess.Popen(
         [*COMMAND, "plan", str(waits)],
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=listen,  # noqa: PLW1509
+        preexec_fn=accept_ctrl_c,  # noqa: PLW1509
     )
-    with waits.open("w"):  # from here on the command waits for the text of its config
+    with waits.open("w"):  # the command now waits for its config
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (130, "clustermix: interrupted\n")
+        _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (130, "clustermix: interrupted\n")
 
 
 def test_the_version():
@@ -226,7 +232,7 @@ def test_the_version():
         (["domains", "CATALOG"], HEAVY),
     ],
 )
-def test_a_quick_command_waits_for_nothing_it_does_not_need(built, words, absent):
+def test_a_fast_command_does_not_import_heavy_packages(built, words, absent):
     words = [str(built[0]) if word == "CATALOG" else word for word in words]
     code = f"""
 import sys

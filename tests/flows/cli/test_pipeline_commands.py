@@ -1,4 +1,4 @@
-"""The commands around a build, as a person types them: fetch, plan, add, quality, verify, and what they print."""
+"""Output of the commands around a build: fetch, plan, add, quality and verify."""
 
 import gzip
 import json
@@ -20,22 +20,22 @@ def clustermix(*arguments):
     return done
 
 
-def test_plan_says_what_a_build_would_take_and_writes_nothing(built, tmp_path):
+def test_plan_prints_an_estimate_and_writes_nothing(built, tmp_path):
     config = tmp_path / "build.toml"
     config.write_text(toml({**built[1], "out": str(tmp_path / "catalog")}))
-    told = clustermix("plan", config).output
+    printed = clustermix("plan", config).output
     assert [
-        word for word in ("documents", "tokens", "levels", "time", "disk") if word not in told
+        word for word in ("documents", "tokens", "levels", "time", "disk") if word not in printed
     ] == []
     found = json.loads(clustermix("plan", config, "--json").stdout)
-    assert found["documents"]["likely"] == 163  # records, those that cannot be read too
+    assert found["documents"]["likely"] == 163  # includes unreadable records
     assert found["granularities"] == [2, 4]
     assert not (tmp_path / "catalog").exists()
 
 
-def test_quality_lists_rules_and_judges_a_catalog_by_others(built):
+def test_quality_lists_presets_and_applies_other_rules_to_a_catalog(built):
     assert "Rae et al. 2021" in json.dumps(json.loads(clustermix("quality", "--json").stdout))
-    asked = (
+    words = (
         "quality",
         built[0],
         "--retune",
@@ -45,7 +45,7 @@ def test_quality_lists_rules_and_judges_a_catalog_by_others(built):
         "words.least=20",
         "--json",
     )
-    found = json.loads(clustermix(*asked).stdout)
+    found = json.loads(clustermix(*words).stdout)
     assert set(found) == {"rules", "kept", "sources"}
     assert next(rule for rule in found["rules"] if rule["rule"] == "words")["least"] == 20
     assert "words" in clustermix("quality", built[0], "--preset", "gopher").output
@@ -55,7 +55,7 @@ def test_quality_lists_rules_and_judges_a_catalog_by_others(built):
 
 
 @pytest.mark.slow
-def test_a_catalog_grows_is_verified_and_keeps_its_first_version(built, tmp_path, prefect_server):
+def test_adding_documents_keeps_the_first_version(built, tmp_path, prefect_server):
     root = shutil.copytree(built[0], tmp_path / "catalog")
     write_more(tmp_path / "more")
     config = tmp_path / "add.toml"
@@ -70,7 +70,7 @@ def test_a_catalog_grows_is_verified_and_keeps_its_first_version(built, tmp_path
     ]
 
 
-def test_verify_names_the_fault_and_fails(built, tmp_path):
+def test_verify_prints_the_damaged_file_and_fails(built, tmp_path):
     root = shutil.copytree(built[0], tmp_path / "catalog")
     (root / "tokenizer" / "tokenizer.json").write_text("{}")
     done = clustermix("verify", root)
@@ -79,11 +79,9 @@ def test_verify_names_the_fault_and_fails(built, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("faults", "code", "said"), [([], 0, "3 files fetched"), (["403"] * 9, 1, "1 failed")]
+    ("faults", "code", "counts"), [([], 0, "3 files fetched"), (["403"] * 9, 1, "1 failed")]
 )
-def test_fetch_says_what_it_brought_and_fails_if_something_did_not_come(
-    tmp_path, faults, code, said
-):
+def test_fetch_counts_files_and_fails_if_one_failed(tmp_path, faults, code, counts):
     with serving() as server:
         server.files["listings/en-2023-06-head_middle.txt"] = b"2023-06/0000/en_head\n"
         server.files["documents/2023-06/0000/en_head.json.gz"] = gzip.compress(
@@ -102,11 +100,11 @@ def test_fetch_says_what_it_brought_and_fails_if_something_did_not_come(
             "--base-url",
             server.url,
         )
-    assert (done.exit_code, said in done.output.replace("\n", " ")) == (code, True), done.output
+    assert (done.exit_code, counts in done.output.replace("\n", " ")) == (code, True), done.output
     assert "1 absent upstream" in done.output  # the quality signals
 
 
-def test_fetch_dataset_streams_into_parquet(tmp_path):
+def test_fetch_dataset_writes_parquet_files(tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "train.jsonl").write_text(
         "".join(json.dumps({"text": f"number {i}"}) + "\n" for i in range(5))
@@ -114,4 +112,4 @@ def test_fetch_dataset_streams_into_parquet(tmp_path):
     done = clustermix(
         "fetch", "dataset", tmp_path / "here", tmp_path / "there", "--rows-per-piece", 2
     )
-    assert "5 rows in 3 pieces" in done.output
+    assert "5 rows in 3 files" in done.output

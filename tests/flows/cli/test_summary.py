@@ -1,11 +1,11 @@
+"""Tables and summaries printed on the terminal."""
+
 import data_catalog
 from data_catalog.query.browse import describe_domain
 from flows.cli.summary import cut_for_terminal, print_build, print_domain
 
 
-def test_the_summary_says_what_was_dropped_how_healthy_each_level_is_and_where_targets_fall(
-    built, capsys
-):
+def test_the_summary_prints_drops_health_and_targets(built, capsys):
     print_build(built[0])
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "dedup 161 160 dedup.digest 1" in lines
@@ -13,7 +13,7 @@ def test_the_summary_says_what_was_dropped_how_healthy_each_level_is_and_where_t
         "level 2",
         "level 4",
     ]
-    assert "4 from one source (0, 1, 2, 3)" in lines[-3]
+    assert "(0, 1, 2, 3)" in lines[-3]
     assert lines[-2] == "target documents tokens out of distribution effective domains"
     assert lines[-1].startswith("space 50 ")
     assert [line.split(":")[0] for line in lines if line.startswith("search")] == [
@@ -22,19 +22,19 @@ def test_the_summary_says_what_was_dropped_how_healthy_each_level_is_and_where_t
     ]
 
 
-def test_text_of_others_is_one_line_that_a_terminal_does_not_obey():
+def test_untrusted_text_becomes_one_line_without_control_characters():
     assert cut_for_terminal("a\x1b[31mred\x9b\u202eback\u200b\nline", 60) == "a [31mred back line"
-    assert cut_for_terminal("x" * 70, 60) == "x" * 59 + "…"
+    assert cut_for_terminal("x" * 70, 60) == "x" * 57 + "..."
     assert (
         cut_for_terminal("ascii, ümlaut, 漢字, العربية, 🙂", 60)
         == "ascii, ümlaut, 漢字, العربية, 🙂"
     )
 
 
-def test_a_domain_is_said_with_what_is_known_of_it(built, capsys):
+def test_the_details_of_a_domain_are_printed(built, capsys):
     print_domain(describe_domain(data_catalog.open(built[0]), 2, 1))
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == "domain 1 of 2, leaves 2 to 3"
-    assert "children of level 4" in lines
+    assert lines[0] == "domain 1 of level 2, leaves 2 to 3"
+    assert "children at level 4" in lines
     assert any(line.startswith("space ") for line in lines[lines.index("targets") :])
     assert any(line.startswith("nearest ") for line in lines[lines.index("examples") :])

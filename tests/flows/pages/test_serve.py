@@ -1,4 +1,4 @@
-"""The page of runs that are still going on, served to this machine alone: real requests, and a real browser that loads it again."""
+"""The live page of runs: real requests, and a real browser that reloads it."""
 
 import http.client
 import json
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from data_catalog.errors import UserError
-from flows.pages.serve import open_server, serve
+from flows.pages.serve import open_server
 from tests.flows.pages.run.test_data import add
 from tests.helpers.browser import needs_browser, opened, text
 from tests.helpers.repository import ROOT
@@ -26,7 +26,7 @@ from tests.helpers.tiny_run import write_run
 
 @contextmanager
 def running(server: ThreadingHTTPServer) -> Iterator[int]:
-    """Its port, while a thread runs it."""
+    """Run the server in a thread and yield its port."""
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -51,7 +51,7 @@ def ask(
     return found
 
 
-def test_the_page_and_its_tag_follow_the_runs_files(tmp_path: Path) -> None:
+def test_the_page_and_its_tag_follow_the_files_of_the_runs(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a", usage=None)
     with running(open_server([folder], 0)) as port:
         status, headers, text = ask(port, "/")
@@ -77,7 +77,7 @@ def test_the_page_and_its_tag_follow_the_runs_files(tmp_path: Path) -> None:
         assert "1.234" in ask(port, "/")[2]
 
 
-def test_nothing_else_is_answered(tmp_path: Path) -> None:
+def test_only_the_page_and_its_data_are_served(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a")
     with running(open_server([folder], 0)) as port:
         for path in (
@@ -105,7 +105,7 @@ def test_nothing_else_is_answered(tmp_path: Path) -> None:
         "",
     ],
 )
-def test_a_strangers_name_is_refused(tmp_path: Path, host: str) -> None:
+def test_a_request_with_a_foreign_host_name_is_refused(tmp_path: Path, host: str) -> None:
     with running(open_server([write_run(tmp_path / "a")], 0)) as port:
         for path in ("/", "/data"):
             status, _, text = ask(port, path, Host=host.format(port=port))
@@ -113,38 +113,39 @@ def test_a_strangers_name_is_refused(tmp_path: Path, host: str) -> None:
         assert ask(port, "/", Host=f"localhost:{port}")[0] == 200
 
 
-def test_only_this_machine_can_ask(tmp_path: Path) -> None:
+def test_the_server_listens_on_the_loopback_interface_only(tmp_path: Path) -> None:
     server = open_server([write_run(tmp_path / "a")], 0)
     assert server.socket.getsockname()[0] == "127.0.0.1"
     server.server_close()
 
 
-def test_a_run_that_goes_away_is_told(tmp_path: Path) -> None:
+def test_a_deleted_run_is_reported_on_the_page(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "<b>a")
     with running(open_server([folder], 0)) as port:
         (folder / "config.json").unlink()
         status, _, text = ask(port, "/")
-        assert (status, "no run here" in text, "<b>" in text) == (503, True, False)
+        assert (status, "config.json" in text, "<b>" in text) == (503, True, False)
 
 
-def test_what_cannot_be_served_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no run here"):
-        serve([tmp_path], 0)
+def test_a_missing_run_or_a_used_port_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))):
+        open_server([tmp_path], 0)
     folder = write_run(tmp_path / "a")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(UserError, match=r"port \d+: cannot be listened on"):
-            serve([folder], taken.getsockname()[1])
-    with pytest.raises(UserError, match="port 70000: cannot be listened on"):
-        serve([folder], 70_000)
+        with pytest.raises(UserError, match=r"port \d+:"):
+            open_server([folder], taken.getsockname()[1])
+    with pytest.raises(UserError, match="port 70000:"):
+        open_server([folder], 70_000)
 
 
-def test_ctrl_c_ends_it_without_a_traceback(tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_server_without_a_traceback(tmp_path: Path) -> None:
     code = (
-        "import signal, sys; from pathlib import Path; from flows.pages.serve import serve;"
-        "signal.signal(signal.SIGINT, signal.default_int_handler);"  # a job in the background, as tests may be, is started deaf to it
-        "serve([Path(sys.argv[1])], 0)"
+        "import signal, sys; from flows.cli.main import main;"
+        # Background jobs of a shell without job control ignore Ctrl-C.
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "sys.argv = ['clustermix', 'serve', sys.argv[1], '--port', '0']; main()"
     )
     root = ROOT
     command = [sys.executable, "-c", code, str(write_run(tmp_path / "a"))]
@@ -158,13 +159,11 @@ def test_ctrl_c_ends_it_without_a_traceback(tmp_path: Path) -> None:
             rest, errors = process.communicate(timeout=30)
         finally:
             process.kill()
-    assert (process.returncode, rest, errors) == (0, "ended\n", "")
+    assert (process.returncode, rest, errors) == (0, "Stopped.\n", "")
 
 
 @needs_browser
-def test_a_browser_loads_the_page_again_when_there_is_something_new(
-    chromium: Any, tmp_path: Path
-) -> None:
+def test_a_browser_reloads_the_page_after_new_results(chromium: Any, tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a", usage=None)
     with (
         running(open_server([folder], 0)) as port,
@@ -190,13 +189,13 @@ def test_a_browser_loads_the_page_again_when_there_is_something_new(
 
 
 @needs_browser
-def test_a_reader_is_not_disturbed_and_hears_when_the_server_has_ended(
+def test_the_page_waits_for_an_active_reader_and_reports_a_stopped_server(
     chromium: Any, tmp_path: Path
 ) -> None:
-    folder, said = write_run(tmp_path / "a", usage=None), []
+    folder, messages = write_run(tmp_path / "a", usage=None), []
     server = ExitStack()
     port = server.enter_context(running(open_server([folder], 0)))
-    with server, opened(chromium, f"http://127.0.0.1:{port}/", said=said) as tab:
+    with server, opened(chromium, f"http://127.0.0.1:{port}/", said=messages) as tab:
         tab.clock.install()
         tab.reload()
         tab.locator("#losses svg").first.focus()
@@ -217,7 +216,7 @@ def test_a_reader_is_not_disturbed_and_hears_when_the_server_has_ended(
         with tab.expect_navigation():
             tab.clock.run_for(3000)
         assert "0.125" in text(tab, "header")
-        assert said == []
+        assert messages == []
         server.close()
         tab.clock.run_for(3000)
         tab.locator("#live", has_text="No longer live").wait_for()
