@@ -211,8 +211,8 @@ def print_build(root: Path) -> None:
     levels = ", ".join(f"{k:,}" for k in catalog.levels.granularities)
     console = Console()
     console.print(
-        f"[bold]{root}[/bold]: {catalog.manifest['documents']:,} documents in domains "
-        f"(levels {levels})",
+        f"[bold]{root}[/bold]: {catalog.manifest['documents']:,} documents, "
+        f"domains per level: {levels}",
         highlight=False,
     )
     _print_warnings(console, catalog.manifest["warnings"])
