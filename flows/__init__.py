@@ -1,1 +1,4 @@
-"""Prefect and the command line: order, retries, concurrency, pages. No arithmetic."""
+"""Prefect flows: `build`, `add`, `train` and `experiment`. No arithmetic happens here.
+
+The command line is in `flows.cli`, the HTML pages are in `flows.pages`.
+"""

@@ -1,4 +1,7 @@
-"""The build as a Prefect flow: the story of `pipeline/run.py`, each part a task run with a name and retries."""
+"""Building a catalog as a Prefect flow.
+
+The stages are those of `pipeline/run.py`. Their parts are task runs with names and retries.
+"""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -22,11 +25,14 @@ from pipeline.add import add as add_to
 from pipeline.config import Addition, Build
 from pipeline.parts import Part
 
-MAXIMUM_STAGE_TASKS = 256  # a stage: tens of thousands would overflow Prefect's event queue
+MAXIMUM_STAGE_TASKS = 256  # tens of thousands of tasks would overflow Prefect's event queue
 
 
 class StopFlag(Event):
-    """Set when the flow is told to stop: threads then begin no further part. In another process, which is ended instead, it stays unset."""
+    """Flag that stops the threads of a flow from starting further parts.
+
+    A copy in another process stays unset, because processes are terminated instead.
+    """
 
     def __reduce__(self) -> tuple[type["StopFlag"], tuple[()]]:
         return StopFlag, ()
@@ -35,17 +41,23 @@ class StopFlag(Event):
 def as_tasks(
     stage: str, function: Callable[..., Part], calls: Sequence[tuple[Any, ...]]
 ) -> list[Part]:
-    """Run the parts of one stage as Prefect tasks; results in the order of `calls`.
+    """Run the parts of one stage as Prefect tasks and return their results in order.
 
-    A stage of very many parts has `MAXIMUM_STAGE_TASKS` tasks, each of several. Prefect's cache is not used: a part's sidecar alone decides what is
-    done, so a task that is tried again goes on with the part that failed. The tag `clustermix-STAGE` is where a limit takes hold.
+    A stage has at most `MAXIMUM_STAGE_TASKS` tasks, each with several parts if there are more.
+    Prefect's cache is not used: the sidecar of a part decides whether it is done, so a retried task
+    resumes at the part that failed. Concurrency limits apply to the tag `clustermix-STAGE`.
+
+    Args:
+        stage: Name of the stage.
+        function: Function that processes one part.
+        calls: Arguments of `function`, one tuple per part.
     """
     if not calls:
         return []
-    interrupted = StopFlag()
+    stop_flag = StopFlag()
 
     def in_turn(batch: Sequence[tuple[Any, ...]]) -> list[Part]:
-        return [function(*arguments) for arguments in batch if not interrupted.is_set()]
+        return [function(*arguments) for arguments in batch if not stop_flag.is_set()]
 
     wrapped = Task(
         in_turn,
@@ -68,21 +80,19 @@ def as_tasks(
             )
             futures.append(wrapped.with_options(task_run_name=name).submit(batch))
         done, documents, note, started = 0, 0, "", perf_counter()
-        shown = stage_progress(stage, len(calls))
+        update = stage_progress(stage, len(calls))
         with progress_bar(stage, len(calls)) as advance:
             for future in as_completed(futures):
                 parts = future.result()
                 done += len(parts)
                 documents += sum(part.account.read.rows for part in parts)
-                note = (
-                    f"{documents:,} documents, {format_rate(documents, perf_counter() - started, 'documents')}"
-                    if documents
-                    else ""
-                )
+                if documents:
+                    speed = format_rate(documents, perf_counter() - started, "documents")
+                    note = f"{documents:,} documents, {speed}"
                 advance(len(parts), note)
-                shown(done, note)
+                update(done, note)
     except BaseException:
-        interrupted.set()
+        stop_flag.set()
         raise
     get_run_logger().info("%s: %d parts, %s", stage, done, note or "done")
     return [part for future in futures for part in future.result()]
@@ -90,10 +100,12 @@ def as_tasks(
 
 @flow(name="build", flow_run_name="build {config.out}", task_runner=task_runner())
 def build(config: Build) -> str:
-    """Build a catalog and its page, CATALOG/report.html; return the catalog's folder. Work already done with this config is kept.
+    """Build a catalog and its page, CATALOG/report.html. Return the catalog's folder.
+
+    Work that is already done with the same config is reused.
 
     Args:
-        config: What to build, from what, how. Paths are taken from the folder that the flow runs in.
+        config: The build. Relative paths start at the folder that the flow runs in.
     """
     tag_flow_run("clustermix", "build", config.out.name)
     with tags(config.out.name):
@@ -102,11 +114,14 @@ def build(config: Build) -> str:
 
 @flow(name="add", flow_run_name="add to {catalog}", task_runner=task_runner())
 def add(catalog: Path, addition: Addition) -> str:
-    """Add documents or targets to a catalog, as a new version of it; return its folder. Adding the same again does nothing.
+    """Add documents or targets to a catalog as a new version. Return the catalog's folder.
+
+    Adding the same content again has no effect.
 
     Args:
-        catalog: The folder of a finished catalog.
-        addition: A source, targets or both. Paths are taken from the folder that the flow runs in.
+        catalog: Folder of a finished catalog.
+        addition: A source, targets or both. Relative paths start at the folder that the flow runs
+            in.
     """
     tag_flow_run("clustermix", "add", catalog.name)
     with tags(catalog.name):
@@ -114,7 +129,7 @@ def add(catalog: Path, addition: Addition) -> str:
 
 
 def _finish(root: Path) -> str:
-    """Write the page of a catalog, show it in Prefect, and tell whoever waits for it."""
+    """Write the page of a catalog, create its artifacts, and emit the event."""
     show_catalog(root, write_catalog_page(root, root / "report.html"))
     emit_catalog_built(root)
     return str(root)

@@ -1,4 +1,4 @@
-"""What other flows and automations hear of: events when a catalog was built or a run has ended, and the tags of a flow run."""
+"""Prefect events and tags, for automations that react to finished catalogs and runs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +14,12 @@ from flows.pages.run import summary_table
 
 CATALOG_BUILT_EVENT = "clustermix.catalog.built"
 RUN_FINISHED_EVENT = "clustermix.run.finished"
+CATALOG_KEYS = ("version", "fingerprint", "documents", "tokens", "granularities", "targets")
+RUN_KEYS = ("mixer", "target", "steps", "tokens", "target_test_loss", "general_loss", "seconds")
 
 
 def emit_folder_event(event: str, folder: Path, payload: Mapping[str, Any]) -> None:
-    """Say what happened to a catalog's or a run's folder; without a flow run nobody is told, and nothing fails."""
+    """Emit an event about a folder. Does nothing outside of a flow run, and never raises."""
     if not within_flow_run():
         return
     with best_effort(event):
@@ -32,25 +34,22 @@ def emit_folder_event(event: str, folder: Path, payload: Mapping[str, Any]) -> N
 
 
 def emit_catalog_built(root: Path) -> None:
-    """The catalog at `root` has a new version, or was found to be finished."""
+    """Emit an event: the catalog at `root` has a new version, or was already complete."""
     manifest = read_manifest(root)
-    facts = ("version", "fingerprint", "documents", "tokens", "granularities", "targets")
-    emit_folder_event(CATALOG_BUILT_EVENT, root, {name: manifest[name] for name in facts})
+    emit_folder_event(CATALOG_BUILT_EVENT, root, {name: manifest[name] for name in CATALOG_KEYS})
 
 
 def emit_run_finished(run: Path) -> None:
-    """The run in this folder has come to its end."""
+    """Emit an event: the run in this folder is finished."""
     [row] = summary_table([run])
-    facts = ("mixer", "target", "steps", "tokens", "target_test_loss", "general_loss", "seconds")
-    emit_folder_event(
-        RUN_FINISHED_EVENT,
-        run,
-        {name: None if row[name] is None else round_for_reader(row[name]) for name in facts},
-    )
+    payload = {
+        name: None if row[name] is None else round_for_reader(row[name]) for name in RUN_KEYS
+    }
+    emit_folder_event(RUN_FINISHED_EVENT, run, payload)
 
 
 def tag_flow_run(*tags: str) -> None:
-    """Add tags to the flow run that is under way, beside those it was started with."""
+    """Add tags to the current flow run. Its other tags are kept."""
     context = FlowRunContext.get()
     if context is not None and context.flow_run is not None:
         with best_effort("tags"):

@@ -1,4 +1,4 @@
-"""An experiment: one catalog, several trainings on it that differ in a few settings and in their seed, and one page that compares them."""
+"""Experiments: runs on one catalog that differ in settings or seeds, and their comparison."""
 
 import json
 from collections.abc import Mapping
@@ -31,24 +31,28 @@ def experiment(
     catalog: Build | None = None,
     processes: ProcessCount = 1,
 ) -> str:
-    """Train once for each variant and seed, compare the runs on OUT/report.html, and return the folder OUT = config.out.
+    """Train one run per variant and seed, and compare them on OUT/report.html. Return OUT.
 
-    A run lies in OUT/runs/VARIANT, or in OUT/runs/VARIANT-SEED if seeds are given. Runs that are finished are kept: called again with more
-    variants or seeds, it trains the new ones and compares all.
+    OUT is config.out. The runs are in OUT/runs/VARIANT, or in OUT/runs/VARIANT-SEED if seeds are
+    given. Finished runs are kept: repeated with more variants or seeds, the flow trains only the
+    new runs and compares all of them.
 
     Args:
-        config: What all runs share. Paths are taken from the folder that the flow runs in.
-        variants: The settings that a variant changes, by its name, such as {"natural": ["mixture.mixer=natural"]}.
-        seeds: Each variant is trained with each of them; with that of the config if there are none.
-        catalog: A catalog to build first, or to find built; the trainings are then on it.
-        processes: Of each training: one process a GPU, or CPU processes.
+        config: Settings that all runs share. Relative paths start at the folder that the flow runs
+            in.
+        variants: Settings to override per variant, by name of the variant. Example:
+            {"natural": ["mixture.mixer=natural"]}.
+        seeds: Seeds for each variant. Default: the seed of the config.
+        catalog: Catalog to build before training, unless it is already built.
+        processes: Number of training processes per run, e.g. one per GPU.
 
     Raises:
-        UserError: there is no variant, or a variant's settings do not fit; said before anything is trained.
+        UserError: There are no variants, or a variant has invalid settings. Raised before training.
     """
     if not variants:
         raise UserError(
-            'variants: found none, expected at least one, such as {"natural": ["mixture.mixer=natural"]}'
+            "variants: found none. Expected at least one, "
+            'for example {"natural": ["mixture.mixer=natural"]}.'
         )
     tag_flow_run("clustermix", "experiment", config.out.name)
     if catalog is not None:
@@ -67,19 +71,19 @@ def experiment(
 def variant_configs(
     config: Train, variants: Mapping[str, tuple[str, ...]], seeds: tuple[int, ...] = ()
 ) -> list[Train]:
-    """The configs of the runs, a variant's seeds one after the other.
+    """Return the configs of the runs, ordered by variant and then by seed.
 
     Raises:
-        UserError: a variant's settings do not fit the config.
+        UserError: A variant has invalid settings.
     """
-    found = []
+    configs = []
     for name, overrides in variants.items():
         for seed in seeds or (None,):
             out = config.out / "runs" / (name if seed is None else f"{name}-{seed}")
-            own = [
+            placement = [
                 f"out={json.dumps(str(out), ensure_ascii=False)}",
                 *([] if seed is None else [f"seed={seed}"]),
             ]
-            tree = overridden(config.model_dump(mode="json"), [*overrides, *own])
-            found.append(parse(Train, tree, f"variant {name}"))
-    return found
+            tree = overridden(config.model_dump(mode="json"), [*overrides, *placement])
+            configs.append(parse(Train, tree, f"variant {name}"))
+    return configs

@@ -1,6 +1,6 @@
-"""Tie a process to the one that started it: it is told to stop when that one dies, even of SIGKILL, and never goes on unseen.
+"""Stop a process when its parent dies, even if the parent was killed with SIGKILL.
 
-`python -m flows.parent_watch MODULE ARGUMENTS` is `python -m MODULE ARGUMENTS` with a stop_with_parent.
+`python -m flows.parent_watch MODULE ARGUMENTS` runs `python -m MODULE ARGUMENTS` in this way.
 """
 
 import os
@@ -14,7 +14,7 @@ CHECK_SECONDS = 1.0
 
 
 def stop_with_parent() -> None:
-    """Send this process a SIGTERM as soon as its parent is another one than now."""
+    """Send this process a SIGTERM as soon as its parent process changes."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -22,7 +22,7 @@ def stop_with_parent() -> None:
             time.sleep(CHECK_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    Thread(target=watch, name="tether", daemon=True).start()
+    Thread(target=watch, name="stop-with-parent", daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Progress on a terminal as bars, elsewhere as one line a stage. All of it goes to standard error."""
+"""Progress on standard error: bars on a terminal, elsewhere one line per stage."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -16,40 +16,37 @@ from rich.progress import (
 )
 
 console = Console(stderr=True)
-QUIET_SECONDS = (
-    1.0  # seconds: what is over by then says nothing afterwards, where it says so at all
-)
+QUIET_SECONDS = 1.0  # a quiet operation that takes less prints nothing
 
 
 def format_rate(done: float, seconds: float, unit: str) -> str:
-    """Such as `12.5 parts/s`; what is slow by the minute. Empty before anything is done."""
+    """Return a rate such as `12.5 parts/s`, or per minute if it is low. Empty if `done` is 0."""
     if done <= 0 or seconds <= 0:
         return ""
-    each = done / seconds
-    return (
-        f"{each:,.{0 if each >= 100 else 1}f} {unit}/s"
-        if each >= 0.5
-        else f"{60 * each:,.1f} {unit}/min"
-    )
+    per_second = done / seconds
+    if per_second < 0.5:
+        return f"{60 * per_second:,.1f} {unit}/min"
+    return f"{per_second:,.{0 if per_second >= 100 else 1}f} {unit}/s"
 
 
 @contextmanager
 def progress_bar(
     name: str, total: int, unit: str = "parts", quiet: bool = False
 ) -> Iterator[Callable[[int, str], None]]:
-    """Yield `advance(steps, note)`. A terminal shows what is done, the rate and the time that remains.
+    """Yield `advance(steps, note)`. A terminal shows steps done, rate, note and remaining time.
 
     Args:
-        unit: of a step, in the plural.
-        quiet: say nothing where there is no terminal and it took less than `QUIET_SECONDS`.
+        name: Name of the operation.
+        total: Number of steps.
+        unit: Unit of a step, in the plural.
+        quiet: Print nothing if there is no terminal and it took less than `QUIET_SECONDS`.
     """
     started = perf_counter()
-    done, last = 0, ""
+    done, last_note = 0, ""
 
-    def beside(note: str) -> str:
-        return ", ".join(
-            text for text in (format_rate(done, perf_counter() - started, unit), note) if text
-        )
+    def rate_and(note: str) -> str:
+        rate = format_rate(done, perf_counter() - started, unit)
+        return ", ".join(text for text in (rate, note) if text)
 
     if console.is_terminal:
         columns = (
@@ -63,78 +60,88 @@ def progress_bar(
             TextColumn("[dim]{task.fields[note]}", markup=True),
         )
         with Progress(*columns, console=console) as progress:
-            shown = progress.add_task(name, total=total, note="")
+            task = progress.add_task(name, total=total, note="")
 
             def advance(steps: int, note: str) -> None:
                 nonlocal done
                 done += steps
-                progress.update(shown, advance=steps, note=beside(note))
+                progress.update(task, advance=steps, note=rate_and(note))
 
             yield advance
         return
 
     def count(steps: int, note: str) -> None:
-        nonlocal done, last
-        done, last = done + steps, note
+        nonlocal done, last_note
+        done, last_note = done + steps, note
 
     yield count
     seconds = perf_counter() - started
     if not quiet or seconds >= QUIET_SECONDS:
-        line = ", ".join(
-            text
-            for text in (f"{name}: {done:,} of {total:,} in {seconds:.1f} s", beside(last))
-            if text
+        line = f"{name}: {done:,} of {total:,} in {seconds:.1f} s"
+        details = rate_and(last_note)
+        console.print(
+            f"{line}, {details}" if details else line,
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
 def progress_callback(
-    name: str, unit: str, size: float = 1
+    name: str, unit: str, unit_size: float = 1
 ) -> Iterator[Callable[[int, int], None]]:
-    """Yield `said(done, total)` for a function that says how far it is: a bar from its first word on.
+    """Yield `on_progress(done, total)`. The bar appears with the first call.
 
     Args:
-        size: of a unit, in what is counted: 1e6 and `"MB"` for bytes.
+        name: Name of the operation.
+        unit: Unit of the bar, in the plural.
+        unit_size: Size of a unit in what is counted, e.g. 1e6 for bytes shown as `"MB"`.
     """
     advance: Callable[[int, str], None] | None = None
-    shown = 0
+    displayed = 0
     with ExitStack() as stack:
 
-        def said(done: int, total: int) -> None:
-            nonlocal advance, shown
+        def on_progress(done: int, total: int) -> None:
+            nonlocal advance, displayed
             if advance is None:
-                advance = stack.enter_context(
-                    progress_bar(name, round(total / size), unit, quiet=True)
-                )
-            advance(round(done / size) - shown, "")
-            shown = round(done / size)
+                bar = progress_bar(name, round(total / unit_size), unit, quiet=True)
+                advance = stack.enter_context(bar)
+            advance(round(done / unit_size) - displayed, "")
+            displayed = round(done / unit_size)
 
-        yield said
+        yield on_progress
 
 
-def spinner(what: str) -> AbstractContextManager[object]:
-    """A sign of life on a terminal for what cannot say how far it is."""
-    return console.status(what)
+def spinner(message: str) -> AbstractContextManager[object]:
+    """Show a spinner on a terminal, for an operation of unknown length."""
+    return console.status(message)
 
 
 @contextmanager
-def transfer_progress(said: str) -> Iterator[Callable[[int, int, int], None]]:
-    """Yield `advance(a, b, bytes)` for a download, `said` with the two numbers: one line, on a terminal while it lasts."""
+def transfer_progress(template: str) -> Iterator[Callable[[int, int, int], None]]:
+    """Yield `advance(done, total, size)` for a transfer of `size` bytes so far.
+
+    A terminal shows one line while the transfer lasts. The line is printed at the end.
+
+    Args:
+        template: Text with two placeholders, for `done` and `total`.
+    """
     started = perf_counter()
-    last = (0, 0, 0)
+    latest = (0, 0, 0)
 
     def line() -> str:
-        megabytes = last[2] / 1e6
-        return f"{said.format(*last)}, {megabytes:,.1f} MB, {megabytes / max(perf_counter() - started, 1e-3):,.1f} MB/s"
+        megabytes = latest[2] / 1e6
+        rate = megabytes / max(perf_counter() - started, 1e-3)
+        return f"{template.format(*latest)}, {megabytes:,.1f} MB, {rate:,.1f} MB/s"
 
-    with console.status("asking for sizes") as status:
+    with console.status("Looking up file sizes") as status:
 
         def advance(done: int, total: int, size: int) -> None:
-            nonlocal last
-            last = (done, total, size)
+            nonlocal latest
+            latest = (done, total, size)
             status.update(line())
 
         yield advance
-    if last[0]:
+    if latest[0]:
         console.print(line(), highlight=False, soft_wrap=True)

@@ -1,4 +1,7 @@
-"""Where the parts of a stage run: threads, processes, Dask or Ray; and which failures are tried again. The catalog is the same."""
+"""Task runners for the parts of a stage, and the retry policy.
+
+Parts run in threads, processes, Dask or Ray. The choice does not affect the catalog.
+"""
 
 import multiprocessing
 import os
@@ -14,12 +17,17 @@ RunnerName = Literal["threads", "processes", "dask", "ray"]
 
 
 def task_runner(name: RunnerName = "threads", workers: int | None = None) -> TaskRunner[Any]:
-    """A Prefect task runner with this many workers (default: 4 threads, or a process a core).
+    """Return a Prefect task runner.
 
-    Threads are right on one machine: torch, FAISS, DuckDB and Arrow leave Python's lock, and the encoder is loaded once.
+    Threads are the right choice on one machine: torch, FAISS, DuckDB and Arrow release Python's
+    lock, and the encoder is loaded only once.
+
+    Args:
+        name: Kind of runner.
+        workers: Number of workers. Default: 4 threads, or one process per core.
 
     Raises:
-        ModuleNotFoundError: Dask or Ray is asked for, and `prefect-dask` or `prefect-ray` is not installed.
+        ModuleNotFoundError: `prefect-dask` or `prefect-ray` is needed and not installed.
     """
     match name:
         case "threads":
@@ -41,13 +49,16 @@ def task_runner(name: RunnerName = "threads", workers: int | None = None) -> Tas
 
 
 def worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
-    """A broken disk or network may heal; a wrong request or a lost document will not."""
+    """Return whether a retry may help, as for disk errors but not for invalid requests."""
     failure = state.result(raise_on_failure=False)
     return not isinstance(failure, (UserError, AccountingError))
 
 
 class InterruptibleThreads(ThreadPoolTaskRunner[Any]):
-    """Threads that an interrupted flow does not wait for: the part under way may take hours, and a part that is not finished is nothing."""
+    """Threads that an interrupted flow does not wait for.
+
+    The current part may need hours, and an unfinished part is discarded anyway.
+    """
 
     def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
         if is_interruption(exc_type) and self._executor is not None:
@@ -57,25 +68,28 @@ class InterruptibleThreads(ThreadPoolTaskRunner[Any]):
 
 
 class InterruptibleProcesses(ProcessPoolTaskRunner):
-    """Processes that end with the flow, however it ends."""
+    """Processes that are terminated when the flow is interrupted."""
 
     def __enter__(self) -> Self:
-        self._others = set(multiprocessing.active_children())
+        self._earlier_processes = set(multiprocessing.active_children())
         return super().__enter__()
 
     def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
         if is_interruption(exc_type):
-            for process in set(multiprocessing.active_children()) - self._others:
+            for process in set(multiprocessing.active_children()) - self._earlier_processes:
                 process.terminate()
         super().__exit__(exc_type, exc_value, traceback)
 
 
 def is_interruption(exc_type: type[BaseException] | None) -> bool:
-    """Whether a flow ends because somebody wants it to: Ctrl-C, SIGTERM, a cancellation. These are no `Exception`."""
+    """Return whether a flow ends on request: Ctrl-C, SIGTERM or a cancellation.
+
+    The exceptions of these are not subclasses of `Exception`.
+    """
     return exc_type is not None and not issubclass(exc_type, Exception)
 
 
 def prepare_worker() -> None:
-    """What a worker process does first."""
+    """Initialise a worker process."""
     prepare()
     stop_with_parent()

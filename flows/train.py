@@ -1,4 +1,8 @@
-"""Launch the trainer as a process of its own: a worker that runs flows needs no torch, and a crash there cannot take it down."""
+"""Training as a Prefect flow.
+
+The trainer runs as a separate process, so that a flow's worker needs no torch and survives a crash
+of the trainer.
+"""
 
 import json
 import os
@@ -24,9 +28,10 @@ from flows.runners import worth_a_retry
 from trainer.config import Train
 
 POLL_SECONDS = 0.5
-REFUSAL_PREFIX = "clustermix: "  # how the trainer begins a sentence for the user
-FAILURE_PREFIX = "clustermix: failed: "  # and one on what is not their fault
-TORCHRUN_GRACE_SECONDS = "600"  # that torchrun leaves its processes for the step under way and a checkpoint; its own default is 30
+REFUSAL_PREFIX = "clustermix: "  # of the trainer's messages about invalid requests
+FAILURE_PREFIX = "clustermix: failed: "  # of its messages about failures
+# Time for torchrun's processes to finish a step and save a checkpoint. The default is 30 s.
+TORCHRUN_GRACE_SECONDS = "600"
 
 ProcessCount = Annotated[int, Field(ge=1)]
 AcceptedChange = Literal["config", "catalog", "tokenizer"]
@@ -36,18 +41,19 @@ AcceptedChange = Literal["config", "catalog", "tokenizer"]
 def train(
     config: Train, processes: ProcessCount = 1, accept: tuple[AcceptedChange, ...] = ()
 ) -> str:
-    """Train on a built catalog and write the run's page, RUN/report.html; return the run's folder.
+    """Train on a catalog and write the run's page, RUN/report.html. Return the run's folder.
 
-    A run that was stopped goes on from its last checkpoint.
+    A stopped run resumes from its last checkpoint.
 
     Args:
-        config: What to train, on what, how. Paths are taken from the folder that the flow runs in.
-        processes: One process a GPU, or CPU processes.
-        accept: Go on with a begun run although this has changed.
+        config: The training. Relative paths start at the folder that the flow runs in.
+        processes: Number of training processes, e.g. one per GPU.
+        accept: Resume a run although these have changed since it began.
 
     Raises:
-        UserError: the config or the catalog it names is not usable, or the trainer refused to go on.
-        TrainingError: the trainer's process failed, again after two more attempts from its last checkpoint.
+        UserError: The config or its catalog is invalid, or the trainer refused to resume.
+        TrainingError: The trainer failed three times. The second and third attempt started from the
+            last checkpoint.
     """
     check_training(config)
     tag_flow_run("clustermix", "train", config.catalog.name, config.mixture.mixer)
@@ -72,7 +78,7 @@ def train(
     cache_policy=NO_CACHE,
 )
 def launch(config: Train, processes: int, accept: Sequence[str]) -> None:
-    """The trainer, from its start or its last checkpoint to the end of the run. Told to stop, it saves a checkpoint first."""
+    """Run the trainer to the end of the run. When stopped, it saves a checkpoint first."""
     metrics = config.out / "metrics.jsonl"
     with (
         TemporaryDirectory(prefix="clustermix-") as folder,
@@ -83,17 +89,17 @@ def launch(config: Train, processes: int, accept: Sequence[str]) -> None:
         process = start_trainer(trainer_command(resolved, processes, accept), output)
         try:
             with progress_bar(f"train {config.mixture.mixer}", config.steps, "steps") as advance:
-                shown, ended, tell = 0, False, stage_progress("train", config.steps)
+                displayed, ended, update = 0, False, stage_progress("train", config.steps)
                 while not ended:
-                    ended = has_ended(process)  # first: what it wrote last is read too
+                    ended = has_ended(process)  # before reading, to read its last record too
                     step, note = _latest(metrics)
-                    advance(max(step - shown, 0), note)
-                    tell(step, note)
-                    shown = max(step, shown)
+                    advance(max(step - displayed, 0), note)
+                    update(step, note)
+                    displayed = max(step, displayed)
         finally:
             if process.poll() is None:
                 console.print(
-                    "stopping: the trainer finishes its step and saves a checkpoint",
+                    "Stopping: the trainer finishes its current step and saves a checkpoint.",
                     highlight=False,
                 )
                 process.terminate()
@@ -104,18 +110,34 @@ def launch(config: Train, processes: int, accept: Sequence[str]) -> None:
 
 
 def trainer_command(config: Path, processes: int, accept: Sequence[str] = ()) -> list[str]:
-    """`python -m trainer CONFIG`, or `torchrun -m trainer CONFIG` for several processes; with this Python, and tied to this process."""
+    """Return the command line of the trainer.
+
+    It is `python -m trainer CONFIG`, with torchrun for several processes. The trainer uses this
+    Python and stops when this process dies.
+    """
     torchrun = (
         ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
         if processes > 1
         else []
     )
-    changed = [word for what in accept for word in ("--accept", str(what))]
-    return [sys.executable, "-m", "flows.parent_watch", *torchrun, "trainer", str(config), *changed]
+    accepted = [word for change in accept for word in ("--accept", change)]
+    return [
+        sys.executable,
+        "-m",
+        "flows.parent_watch",
+        *torchrun,
+        "trainer",
+        str(config),
+        *accepted,
+    ]
 
 
 def start_trainer(arguments: Sequence[str], output: IO[Any]) -> "subprocess.Popen[str]":
-    """In a process group of its own: Ctrl-C on a terminal is for us, and the trainer gets a SIGTERM, which it obeys with a checkpoint."""
+    """Start the trainer in a process group of its own.
+
+    Ctrl-C on a terminal then only reaches this process, which sends the trainer a SIGTERM. The
+    trainer saves a checkpoint on a SIGTERM.
+    """
     environment = {"PET_SHUTDOWN_TIMEOUT": TORCHRUN_GRACE_SECONDS, **os.environ}
     return subprocess.Popen(
         arguments,
@@ -128,7 +150,7 @@ def start_trainer(arguments: Sequence[str], output: IO[Any]) -> "subprocess.Pope
 
 
 def has_ended(process: "subprocess.Popen[str]") -> bool:
-    """Wait a moment for it."""
+    """Wait up to `POLL_SECONDS` for the process, and return whether it has ended."""
     try:
         process.wait(POLL_SECONDS)
     except subprocess.TimeoutExpired:
@@ -137,23 +159,26 @@ def has_ended(process: "subprocess.Popen[str]") -> bool:
 
 
 def config_as_toml(config: Train) -> str:
-    """A resolved config as the trainer's process reads it: a line a value. A JSON string, list, number or truth value is TOML too."""
+    """Return a config as TOML, one line per value.
+
+    JSON strings, lists, numbers and booleans are also valid TOML.
+    """
 
     def lines(tree: dict[str, Any], path: str) -> list[str]:
-        found = []
+        assignments = []
         for name, value in tree.items():
             if isinstance(value, dict):
-                found += lines(value, f"{path}{name}.")
-            elif value is not None:  # which is the default wherever it may stand
+                assignments += lines(value, f"{path}{name}.")
+            elif value is not None:  # None is always the default
                 text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-                found.append(f"{path}{name} = {text}")
-        return found
+                assignments.append(f"{path}{name} = {text}")
+        return assignments
 
     return "\n".join(lines(config.model_dump(mode="json"), "")) + "\n"
 
 
 def _raise(output: str) -> None:
-    lines = [line for line in output.splitlines() if line.strip()] or ["it said nothing"]
+    lines = [line for line in output.splitlines() if line.strip()] or ["no output"]
     if failed := [
         line.removeprefix(FAILURE_PREFIX) for line in lines if line.startswith(FAILURE_PREFIX)
     ]:
@@ -166,24 +191,28 @@ def _raise(output: str) -> None:
 
 
 def check_training(settings: Train) -> None:
-    """Refuse before a process is started.
+    """Check a config against its catalog before a process is started.
 
     Raises:
-        UserError: no catalog there, or it lacks the target or the level.
+        UserError: The catalog is missing, or it lacks the target or the level.
     """
     manifest = read_manifest(settings.catalog, settings.data.version)
     if settings.target not in manifest["targets"]:
-        hint = suggestion(settings.target, manifest["targets"], "targets there")
-        raise UserError(f"target {settings.target}: not in {settings.catalog}; {hint}")
+        hint = suggestion(settings.target, manifest["targets"], "its targets")
+        raise UserError(
+            f"target: found {settings.target!r}, which is not a target of {settings.catalog}. "
+            f"{hint[0].upper()}{hint[1:]}"
+        )
     level = settings.mixture.level
     if level is not None and level not in manifest["granularities"]:
         raise UserError(
-            f"mixture.level {level}: {settings.catalog} has levels {manifest['granularities']}"
+            f"mixture.level: found {level}, which is not a level of {settings.catalog}. "
+            f"Its levels are {', '.join(map(str, manifest['granularities']))}."
         )
 
 
 def _latest(metrics: Path) -> tuple[int, str]:
-    """Step and loss of the newest training record."""
+    """Return the step of the newest training record, and its loss as text."""
     try:
         with metrics.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - 20_000))

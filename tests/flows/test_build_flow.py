@@ -1,4 +1,4 @@
-"""How parts run as Prefect tasks: in order, retried only where that can help."""
+"""Parts as Prefect tasks: order of results, batching and retries."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def run_stage(function, calls):
     return stage()
 
 
-def test_results_come_in_the_order_of_the_calls(tmp_path, prefect_server):
+def test_results_are_in_the_order_of_the_calls(tmp_path, prefect_server):
     def count(folder, rows):
         return Part(folder, "f", Account(read=Tally(rows=rows), kept=Tally(rows=rows)), 0.0)
 
@@ -29,7 +29,7 @@ def test_results_come_in_the_order_of_the_calls(tmp_path, prefect_server):
     assert [(part.name, part.account.read.rows) for part in parts] == [("a", 3), ("b", 1), ("c", 2)]
 
 
-def test_very_many_parts_share_tasks(tmp_path, prefect_server, monkeypatch):
+def test_many_parts_share_tasks(tmp_path, prefect_server, monkeypatch):
     monkeypatch.setattr("flows.build.MAXIMUM_STAGE_TASKS", 2)
 
     def count(folder, rows):
@@ -40,16 +40,16 @@ def test_very_many_parts_share_tasks(tmp_path, prefect_server, monkeypatch):
     assert run_stage(count, []) == []
 
 
-@pytest.mark.parametrize(("error", "attempts"), [(UserError("no"), 1), (OSError("disk"), 3)])
-def test_a_wrong_request_is_not_tried_again_and_a_broken_disk_is(
+@pytest.mark.parametrize(("error", "attempts"), [(UserError("invalid"), 1), (OSError("disk"), 3)])
+def test_disk_errors_are_retried_and_invalid_requests_are_not(
     tmp_path, prefect_server, error, attempts
 ):
-    tried = []
+    attempted = []
 
     def fail(folder):
-        tried.append(folder)
+        attempted.append(folder)
         raise error
 
     with pytest.raises(type(error), match=str(error)):
         run_stage(fail, [(tmp_path / "a",)])
-    assert len(tried) == attempts
+    assert len(attempted) == attempts

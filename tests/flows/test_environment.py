@@ -1,10 +1,12 @@
+"""Default settings of Prefect: the user's own settings are kept."""
+
 import os
 from unittest.mock import patch
 
 from flows.environment import prepare
 
 
-def test_what_the_person_has_set_stays(tmp_path):
+def test_settings_of_the_user_are_kept(tmp_path):
     with patch.dict(
         os.environ,
         {"HOME": str(tmp_path), "PREFECT_API_URL": "https://api.example/api", "DO_NOT_TRACK": "0"},
@@ -18,7 +20,7 @@ def test_what_the_person_has_set_stays(tmp_path):
     assert "PREFECT_PROFILES_PATH" not in found
 
 
-def test_profiles_such_as_those_of_prefect_cloud_login_are_read_from_where_prefect_has_them(
+def test_prefect_profiles_are_read_from_their_default_place(
     tmp_path,
 ):
     (tmp_path / ".prefect").mkdir()

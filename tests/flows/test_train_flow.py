@@ -1,4 +1,4 @@
-"""The launcher: `clustermix train` from a config to a run's folder and page; experiments of several runs."""
+"""Training flows: `clustermix train` from a config to a run's folder and page, and experiments."""
 
 import json
 import tomllib
@@ -17,7 +17,7 @@ def catalog(tmp_path_factory):
     return write_tiny_catalog(tmp_path_factory.mktemp("catalog"))
 
 
-def test_a_run_and_its_page(catalog, tmp_path, prefect_server):
+def test_train_writes_a_run_and_its_page(catalog, tmp_path, prefect_server):
     config = write_config(tmp_path, catalog, tmp_path / "run")
     done = clustermix("train", config, "--set", "training.steps=6")
     assert done.returncode == 0, done.stderr
@@ -27,23 +27,21 @@ def test_a_run_and_its_page(catalog, tmp_path, prefect_server):
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
-def test_what_can_be_seen_at_once_is_refused_before_a_process_starts(
-    catalog, tmp_path, prefect_server
-):
+def test_invalid_settings_are_refused_before_a_process_starts(catalog, tmp_path, prefect_server):
     from prefect.exceptions import ParameterTypeError
 
     from flows.train import train
 
-    with pytest.raises(UserError, match=r"target art: not in .*; targets there: "):
+    with pytest.raises(UserError, match=r"^target: .*art"):
         train(tiny_config(catalog, tmp_path / "run", target="art"))
-    with pytest.raises(UserError, match=r"mixture\.level 3: .* has levels"):
+    with pytest.raises(UserError, match=r"mixture\.level: .*3"):
         train(tiny_config(catalog, tmp_path / "run", mixture={"level": 3}))
     with pytest.raises(ParameterTypeError, match="processes"):
         train(tiny_config(catalog, tmp_path / "run"), processes=0)
     assert not (tmp_path / "run").exists()
 
 
-def test_the_trainer_reads_the_config_as_it_was_resolved(tmp_path):
+def test_a_config_survives_the_way_through_toml(tmp_path):
     from flows.train import config_as_toml
 
     nasty = 'a "b" \\ \n\t\x01\x7f é 中 🙂 #[x]'
@@ -55,7 +53,7 @@ def test_the_trainer_reads_the_config_as_it_was_resolved(tmp_path):
     assert Train.model_validate(tomllib.loads(config_as_toml(config))) == config
 
 
-def test_a_broken_trainer_is_tried_again_and_its_last_words_are_kept(
+def test_a_failing_trainer_is_retried_and_its_last_output_is_reported(
     catalog, tmp_path, prefect_server, monkeypatch
 ):
     from flows import train as module
@@ -64,22 +62,22 @@ def test_a_broken_trainer_is_tried_again_and_its_last_words_are_kept(
     dying = f"open({str(attempts)!r}, 'a').write('x'); raise SystemExit('no memory left')"
     monkeypatch.setattr(module, "trainer_command", lambda *_: ["python", "-c", dying])
     monkeypatch.setattr(module, "launch", module.launch.with_options(retry_delay_seconds=0))
-    with pytest.raises(TrainingError, match=r"the trainer failed: no memory left\n"):
+    with pytest.raises(TrainingError, match=r"no memory left\n"):
         module.train(tiny_config(catalog, tmp_path / "run"))
     assert attempts.read_text() == "xxx"
 
 
-def test_a_target_of_another_encoder_is_refused_by_the_trainer(tmp_path, prefect_server):
+def test_the_trainer_refuses_a_target_of_another_encoder(tmp_path, prefect_server):
     catalog = write_tiny_catalog(tmp_path / "catalog")
     described = catalog / "targets" / "spe" / "target.json"
     described.write_text(
         json.dumps(json.loads(described.read_text()) | {"encoder": {**ENCODER, "sha256": "01"}})
     )
     done = clustermix("train", write_config(tmp_path, catalog, tmp_path / "run"))
-    refused(done, "train dga: 0 of 28", "shares no encoder with the catalog")
+    refused(done, "train dga: 0 of 28", "target spe")
 
 
-def test_an_experiment_is_a_run_for_each_variant_and_seed(catalog, tmp_path):
+def test_an_experiment_has_a_run_per_variant_and_seed(catalog, tmp_path):
     from flows.experiment import variant_configs
 
     shared = tiny_config(catalog, tmp_path / "out", seed=7)
@@ -100,7 +98,7 @@ def test_an_experiment_is_a_run_for_each_variant_and_seed(catalog, tmp_path):
     assert {run.training for run in found} == {shared.training}
     [alone] = variant_configs(shared, {"a": ("seed=3",)})
     assert (alone.out.name, alone.seed) == ("a", 3)
-    with pytest.raises(UserError, match=r"variant b: mixture\.mixr: unknown key"):
+    with pytest.raises(UserError, match=r"variant b: mixture\.mixr"):
         variant_configs(shared, {"b": ("mixture.mixr=dga",)})
 
 
@@ -111,7 +109,7 @@ def test_an_experiment_compares_its_runs_on_one_page(catalog, tmp_path, prefect_
     shared = tiny_config(
         catalog, tmp_path / "out", training={"steps": 4}, evaluation={"every_steps": 0}
     )
-    with pytest.raises(UserError, match="variants: found none"):
+    with pytest.raises(UserError, match=r"^variants:"):
         experiment(shared, {})
     assert experiment(shared, {"natural": ("mixture.mixer=natural",)}, seeds=(1,)) == str(
         tmp_path / "out"
@@ -122,7 +120,7 @@ def test_an_experiment_compares_its_runs_on_one_page(catalog, tmp_path, prefect_
 
 
 @pytest.mark.slow
-def test_an_experiment_goes_on_with_more_variants(catalog, tmp_path, prefect_server):
+def test_an_experiment_can_be_repeated_with_more_variants(catalog, tmp_path, prefect_server):
     from flows.experiment import experiment
 
     shared = tiny_config(
@@ -135,25 +133,25 @@ def test_an_experiment_goes_on_with_more_variants(catalog, tmp_path, prefect_ser
     )
     assert (
         tmp_path / "out" / "runs" / "natural-1" / "metrics.jsonl"
-    ).read_text() == first  # what was finished is kept
+    ).read_text() == first  # the finished run is kept
     page = (tmp_path / "out" / "report.html").read_text()
     assert "natural-1" in page
     assert "uniform-1" in page
 
 
-def test_settings_for_a_cloud_are_the_users_own(tmp_path):
-    """A server that only listens hears the key; ours are defaults, and nothing else is told."""
+def test_prefect_settings_of_the_user_take_precedence(tmp_path):
+    """A recording server receives the user's API key. The other settings are our defaults."""
     import os
     import subprocess
     import sys
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
     from threading import Thread
 
-    heard = []
+    requests = []
 
     class Listener(BaseHTTPRequestHandler):
         def do_GET(self):
-            heard.append((self.path, self.headers["Authorization"]))
+            requests.append((self.path, self.headers["Authorization"]))
             self.send_response(200)
             self.end_headers()
 
@@ -189,5 +187,5 @@ def test_settings_for_a_cloud_are_the_users_own(tmp_path):
         )
         server.shutdown()
     assert done.returncode == 0, done.stderr
-    assert heard == [("/api/hello", "Bearer mine")]
+    assert requests == [("/api/hello", "Bearer mine")]
     assert done.stdout.split() == ["False", "INFO", str(tmp_path)]
