@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WORKERS ?= 2
+# One process per core; a file's tests stay together; tests/conftest.py orders the files.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,8 +20,14 @@ install: $(STAMP)  ## install everything into .venv
 demo: $(STAMP)  ## build a catalog from this machine's own documentation, train three times, write a report (minutes)
 	$(BIN)/clustermix demo
 
-test: $(STAMP)  ## the tests
-	$(BIN)/python -m pytest
+unit: $(STAMP)  ## the fast tests: no browser, no Prefect, no documentation (about a minute)
+	$(PYTEST) -m "not slow and not system"
+
+test: $(STAMP)  ## the tests (minutes; WORKERS=4 runs them in four processes)
+	$(PYTEST)
+
+coverage: $(STAMP)  ## the fast tests, and the lines that they do not run
+	$(PYTEST) -m "not slow and not system" --cov --cov-report=term-missing
 
 slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
@@ -42,4 +51,4 @@ fmt: $(STAMP)  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-.PHONY: help install demo test slow check docs bench fmt
+.PHONY: help install demo unit test coverage slow check docs bench fmt

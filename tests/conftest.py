@@ -2,18 +2,55 @@ import os
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before the libraries that read it are imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from flows.environment import end_quietly
 from tests.helpers.browser import chromium  # noqa: F401 (a fixture)
+from tests.helpers.repository import ROOT
+from tests.helpers.shared import make_once
 from tests.helpers.tiny_corpus import write_corpus
 
 end_quietly()
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+# Files of more than about ten seconds. They start first, so that no worker ends with a long one.
+LONG_FILES = (
+    "system/test_docs_run.py",
+    "system/test_prefect_stopping.py",
+    "system/test_killed.py",
+    "system/test_distributed_training.py",
+    "pipeline/test_run.py",
+    "system/test_five_commands.py",
+    "flows/test_train_flow.py",
+    "system/test_resume.py",
+    "system/test_prefect.py",
+    "trainer/test_modes.py",
+    "flows/test_build_flow.py",
+    "flows/cli/test_commands.py",
+    "trainer/alignment/test_backends_agree.py",
+    "pipeline/test_sample_corpus.py",
+    "pipeline/embed/test_encoder.py",
+    "system/test_architecture.py",
+    "pipeline/cluster/test_grow.py",
+)
+SYSTEM_FIXTURES = {"prefect_server", "chromium", "sample_workspace"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of whole processes, and put long files first."""
+    tests = ROOT / "tests"
+    rank = {tests / name: number for number, name in enumerate(LONG_FILES)}
+    for item in items:
+        if tests / "system" in item.path.parents or SYSTEM_FIXTURES & set(item.fixturenames):
+            item.add_marker(pytest.mark.system)
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory):
-    """One throw-away Prefect server for all tests that run flows."""
+    """One throw-away Prefect server for all tests of a worker that run flows."""
     os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
     from flows.environment import prepare
 
@@ -22,9 +59,8 @@ def prefect_server(tmp_path_factory):
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=120), pytest.MonkeyPatch.context() as patch:
-        patch.setenv(
-            "PREFECT_API_URL", PREFECT_API_URL.value()
-        )  # for the commands that tests start
+        # for the commands that tests start
+        patch.setenv("PREFECT_API_URL", PREFECT_API_URL.value())
         yield
 
 
@@ -45,4 +81,4 @@ def sample_workspace(tmp_path_factory):
     """The folder that the documentation speaks of, tiny; tests work in copies of it."""
     from tests.helpers.tiny_workspace import build_workspace
 
-    return build_workspace(tmp_path_factory.mktemp("documented") / "workspace")
+    return make_once(tmp_path_factory, "documented", build_workspace)
