@@ -83,10 +83,8 @@ def main() -> None:
             f"{arguments.preset} model ({sum(p.numel() for p in bench.engine.model.parameters()):,} parameters, {arguments.precision}, "
             f"{bench.engine.team.device.type}), batch {arguments.batch} x {arguments.tokens} tokens, {arguments.basis_sequences} sequences "
             f"a member, {arguments.target_sequences} of the target, after {arguments.trained} steps on {root.name}.",
-            *cost(
-                bench.with_basis(members(root, bench, levels[-1], arguments.members[0])), arguments
-            ),
-            *quality(root, bench, levels, arguments),
+            *cost(bench.with_basis(members(bench, levels[-1], arguments.members[0])), arguments),
+            *quality(bench, levels, arguments),
         ]
     arguments.out.write_text("\n\n".join(text) + "\n", encoding="utf-8")
     print("\n\n".join(text))
@@ -158,9 +156,7 @@ def cost(bench: ScoredTraining, arguments: argparse.Namespace) -> list[str]:
     ]
 
 
-def quality(
-    root: Path, bench: ScoredTraining, levels: list[int], arguments: argparse.Namespace
-) -> list[str]:
+def quality(bench: ScoredTraining, levels: list[int], arguments: argparse.Namespace) -> list[str]:
     """Scores against the reference's, at every granularity and number of members."""
     every = " | ".join(f"time a step, T_r = {every}" for every in EVERY)
     rows = [
@@ -170,7 +166,7 @@ def quality(
     step = median(timed(lambda: void(bench.step()), bench.engine.team.device)[0] for _ in range(5))
     for level in levels:
         for count in arguments.members:
-            these = bench.with_basis(members(root, bench, level, count))
+            these = bench.with_basis(members(bench, level, count))
             rows += compared(these, level, step, arguments)
     return [
         "## Quality at equal work",

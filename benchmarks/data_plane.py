@@ -21,8 +21,10 @@ from torch import Tensor
 
 from benchmarks.hardware import headline, today
 from data_catalog.format import tables
+from data_catalog.format.files import CatalogFiles
 from data_catalog.format.layout import Layout, Levels
 from data_catalog.format.tokens import TokenStore, open_tokens, write_tokens
+from tests.helpers.manifests import tiny_files
 from trainer.config import Data, Model, Training
 from trainer.model.model import LanguageLoss, build_model
 from trainer.sampling.batches import Pool, stage_batches
@@ -96,8 +98,13 @@ def write_store(root: Path, levels: Levels, leaf_tokens: int) -> None:
     pq.write_table(pa.concat_tables(parts), layout.offsets)
 
 
+def stand_in(root: Path, levels: Levels) -> CatalogFiles:
+    """Return the files of a store that has no manifest of its own."""
+    return tiny_files(root, granularities=list(levels.granularities))
+
+
 def open_pool(root: Path, levels: Levels) -> Pool:
-    return Pool(open_tokens(root, levels, "train", 0, version=1), LENGTH, "the benchmark")
+    return Pool(open_tokens(stand_in(root, levels), "train"), LENGTH, "the benchmark")
 
 
 def plan_times(pool: Pool, draws: int, rounds: int) -> dict[str, float]:

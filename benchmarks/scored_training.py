@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from data_catalog.format.distributions import Basis
-from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import read_manifest
 from trainer.alignment import Alignment, Direction
 from trainer.alignment.direction import target_direction
@@ -101,7 +100,7 @@ def prepare(root: Path, arguments: argparse.Namespace) -> ScoredTraining:
         {
             "catalog": root,
             "out": root,
-            "target": arguments.target or sorted(manifest["targets"])[0],
+            "target": arguments.target or sorted(manifest.targets)[0],
             "model": {"preset": arguments.preset},
             "mixture": {
                 "basis_sequences": arguments.basis_sequences,
@@ -112,7 +111,9 @@ def prepare(root: Path, arguments: argparse.Namespace) -> ScoredTraining:
     )
     inputs = open_inputs(config)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    model = build_model(config.model, inputs.vocabulary, inputs.end_of_text, arguments.tokens, 0)
+    model = build_model(
+        config.model, inputs.vocabulary, inputs.files.end_of_text, arguments.tokens, 0
+    )
     engine = build_engine(model, config.training, Team(device=device))
     optimizer = build_optimizer(model, config.optimizer)
     bench = ScoredTraining(
@@ -123,16 +124,13 @@ def prepare(root: Path, arguments: argparse.Namespace) -> ScoredTraining:
     return bench
 
 
-def members(root: Path, bench: ScoredTraining, level: int, count: int) -> Basis:
+def members(bench: ScoredTraining, level: int, count: int) -> Basis:
     """The catalog's distributions at a level, then its coarsest domains, until there are `count`."""
-    levels, sequences = (
-        Levels(tuple(read_manifest(root)["granularities"])),
-        bench.inputs.corpus.sequences,
-    )
-    named = build_basis(root, levels, Mixture(level=level), bench.config.target, sequences)
+    files, sequences = bench.inputs.files, bench.inputs.corpus.sequences
+    levels = files.levels
+    named = build_basis(files, Mixture(level=level), bench.config.target, sequences)
     domains = build_basis(
-        root,
-        levels,
+        files,
         Mixture(level=levels.granularities[0], basis="domains"),
         bench.config.target,
         sequences,

@@ -174,7 +174,7 @@ def fresh_model(run: Run) -> PreTrainedModel:
     return build_model(
         config.model,
         inputs.vocabulary,
-        inputs.end_of_text,
+        inputs.files.end_of_text,
         config.training.sequence_tokens,
         config.seed,
     )

@@ -175,13 +175,13 @@ def show_catalog(root: Path, page: Path) -> None:
         catalog = data_catalog.open(root)
         manifest = catalog.manifest
         levels = ", ".join(f"{k:,}" for k in catalog.levels.granularities)
-        targets = escape_markdown(", ".join(manifest["targets"]) or "none")
+        targets = escape_markdown(", ".join(manifest.targets) or "none")
         paragraphs = [
-            f"**{manifest['documents']:,} documents** with {manifest['tokens']:,} tokens. "
+            f"**{manifest.documents:,} documents** with {manifest.tokens:,} tokens. "
             f"Domains per level: {levels}.",
             f"Version {catalog.version} in {escape_markdown(root)}. Targets: {targets}. "
-            f"Fingerprint: {escape_markdown(manifest['fingerprint'])}.",
-            *(f"- {escape_markdown(warning)}" for warning in manifest.get("warnings") or ()),
+            f"Fingerprint: {escape_markdown(manifest.fingerprint)}.",
+            *(f"- {escape_markdown(warning)}" for warning in manifest.warnings),
         ]
         key = artifact_key("catalog", root.name)
         create_markdown_artifact("\n\n".join(paragraphs), key=key, description="Built catalog")

@@ -36,7 +36,9 @@ def emit_folder_event(event: str, folder: Path, payload: Mapping[str, Any]) -> N
 def emit_catalog_built(root: Path) -> None:
     """Emit an event: the catalog at `root` has a new version, or was already complete."""
     manifest = read_manifest(root)
-    emit_folder_event(CATALOG_BUILT_EVENT, root, {name: manifest[name] for name in CATALOG_KEYS})
+    emit_folder_event(
+        CATALOG_BUILT_EVENT, root, {name: manifest.content()[name] for name in CATALOG_KEYS}
+    )
 
 
 def emit_run_finished(run: Path) -> None:

@@ -197,17 +197,17 @@ def check_training(settings: Train) -> None:
         UserError: The catalog is missing, or it lacks the target or the level.
     """
     manifest = read_manifest(settings.catalog, settings.data.version)
-    if settings.target not in manifest["targets"]:
-        hint = suggestion(settings.target, manifest["targets"], "its targets")
+    if settings.target not in manifest.targets:
+        hint = suggestion(settings.target, manifest.targets, "its targets")
         raise UserError(
             f"target: found {settings.target!r}, which is not a target of {settings.catalog}. "
             f"{hint[0].upper()}{hint[1:]}"
         )
     level = settings.mixture.level
-    if level is not None and level not in manifest["granularities"]:
+    if level is not None and level not in manifest.granularities:
         raise UserError(
             f"mixture.level: found {level}, which is not a level of {settings.catalog}. "
-            f"Its levels are {', '.join(map(str, manifest['granularities']))}."
+            f"Its levels are {', '.join(map(str, manifest.granularities))}."
         )
 
 

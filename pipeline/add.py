@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.errors import UserError
-from data_catalog.format.encoder_identity import Identity
-from data_catalog.format.layout import Layout
-from data_catalog.format.manifest import fingerprint, read_manifest
+from data_catalog.format.files import open_files
+from data_catalog.format.layout import OPTIONAL, Layout
+from data_catalog.format.manifest import AdditionRecord, fingerprint
 from data_catalog.settings import parse
 from pipeline.cluster.stage import assign_part
 from pipeline.config import Addition, Build
@@ -45,12 +45,10 @@ def add(root: Path, addition: Addition, each: Each = one_by_one) -> Path:
         UserError: there is no catalog; its encoder is not at hand; nothing is to be added, or a target of a name that is taken.
     """
     with sole_builder(Layout(root).work):
-        manifest = read_manifest(root)
-        if lost := manifest.get("left_out"):
-            raise UserError(
-                f"{root}: was fetched without {', '.join(lost)}; `clustermix fetch catalog` brings them, then add to it"
-            )
-        standing = Standing(Layout(root, manifest["version"]), manifest)
+        files = open_files(root)
+        for folder in OPTIONAL:
+            files.require(folder)
+        standing, manifest = Standing(files), files.manifest
         config, shards = check(standing, addition)
         inputs = (
             [shard.identity() for shard in shards],
@@ -58,11 +56,11 @@ def add(root: Path, addition: Addition, each: Each = one_by_one) -> Path:
             target_digests(config),
         )
         key = fingerprint("addition", addition.quality, addition.dedup, inputs)
-        if any(earlier["fingerprint"] == key for earlier in manifest["additions"]):
+        if any(earlier.fingerprint == key for earlier in manifest.additions):
             log.warning("%s: this was added before, nothing to do", root)
             return root
         if taken := sorted(
-            {target.name for target in config.all_targets()} & set(manifest["targets"])
+            {target.name for target in config.all_targets()} & set(manifest.targets)
         ):
             raise UserError(
                 f"target {taken[0]}: {root} has a target of this name; give the new one another"
@@ -70,16 +68,15 @@ def add(root: Path, addition: Addition, each: Each = one_by_one) -> Path:
         stages, targets, description = _stages(
             standing, config, shards, each, Layout(root).work / f"add-{key[:12]}"
         )
-        publish_next(
-            standing, config, stages, targets, description, {"fingerprint": key, "config": addition}
-        )
+        record = AdditionRecord(fingerprint=key, config=addition.model_dump(mode="json"))
+        publish_next(standing, config, stages, targets, description, record)
         return root
 
 
 def check(standing: Standing, addition: Addition) -> tuple[Build, list[Shard]]:
     """The catalog's own config with what is to be added, and the pieces of the new documents; see `add` for the errors."""
     root, manifest = standing.layout.root, standing.manifest
-    base = parse(Build, {**manifest["config"], "out": str(root)}, str(root / "catalog.json"))
+    base = parse(Build, {**manifest.config, "out": str(root)}, str(root / "catalog.json"))
     asked = {
         name: getattr(addition, name) for name in ("quality", "dedup", "targets", "targets_below")
     }
@@ -91,7 +88,7 @@ def check(standing: Standing, addition: Addition) -> tuple[Build, list[Shard]]:
             "nothing to add: expected a source, targets or both; name them in the config"
         )
     check_targets(config)
-    here, there = identify(config.embed), Identity.model_validate(manifest["encoder"])
+    here, there = identify(config.embed), manifest.encoder
     if here.comparable != there.comparable:
         raise UserError(
             f"embed.model {config.embed.model}: is now {here.comparable}, {root} was built with {there.comparable}; restore that one"

@@ -16,6 +16,7 @@ from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.distributions import effective_number
 from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import fingerprint, write_json
+from data_catalog.format.target_record import TARGET_RECORD, TargetRecord
 from data_catalog.format.tokens import write_tokens
 from pipeline.cluster.kmeans import nearest_few
 from pipeline.cluster.stage import Tree, assign, load_tree
@@ -214,7 +215,7 @@ def target_part(
             _own(target.name, x[aligned], leaf[aligned], tree, config.distributions),
             out / "distributions.parquet",
         )
-        write_json(out / "target.json", {"name": target.name, "encoder": identity})
+        write_json(out / TARGET_RECORD, TargetRecord(name=target.name, encoder=identity))
         kept = Tally(rows=len(texts), characters=sum(map(len, texts)))
         failed = {
             reason: Tally(rows=n) for reason, n in Counter(quarantine["reason"].to_pylist()).items()

@@ -35,8 +35,8 @@ def begin(config: Train, team: Team, accept: frozenset[str] = frozenset()) -> Ru
     inputs = open_inputs(config)
     identity = {
         "fingerprint": config.fingerprint(),
-        "catalog": inputs.catalog,
-        "tokenizer": inputs.tokenizer,
+        "catalog": inputs.files.manifest.fingerprint,
+        "tokenizer": inputs.files.manifest.tokenizer.sha256,
     }
     history = check_identity(
         config.out,
@@ -99,6 +99,10 @@ def begin(config: Train, team: Team, accept: frozenset[str] = frozenset()) -> Ru
 
 def _engine(model: Model, config: Train, inputs: Inputs, team: Team) -> Engine:
     built = build_model(
-        model, inputs.vocabulary, inputs.end_of_text, config.training.sequence_tokens, config.seed
+        model,
+        inputs.vocabulary,
+        inputs.files.end_of_text,
+        config.training.sequence_tokens,
+        config.seed,
     )
     return build_engine(built, config.training, team)

@@ -193,7 +193,7 @@ class Run:
         """Keep the model as it is, and forget what the optimizer remembers of training."""
         self.evaluate(self.inputs.at_the_end)
         export_model(
-            self.config.out / "pretrained", self.engine.model, self.config.catalog, self.team.leads
+            self.config.out / "pretrained", self.engine.model, self.inputs.files, self.team.leads
         )
         self.optimizer.state.clear()
 
@@ -221,7 +221,7 @@ class Run:
                 zip(self.inputs.basis.names, final_weights(state.mixer).tolist(), strict=True)
             )
             write_json(config.out / "weights.json", weights)
-        export_model(config.out / "model", self.engine.model, config.catalog, self.team.leads)
+        export_model(config.out / "model", self.engine.model, self.inputs.files, self.team.leads)
         self.team.wait()
 
     def drawn(self) -> Int[np.ndarray, " leaves"]:

@@ -13,7 +13,6 @@ from data_catalog.export.run_mixture import last_mixture, train_tokens, trained_
 from data_catalog.export.sampling import Drawn, draw, read_rows
 from data_catalog.export.shards import Format, cut, shuffled, write_shards
 from data_catalog.format import tables
-from data_catalog.format.layout import Layout
 from data_catalog.format.manifest import (
     fingerprint,
     read_manifest,
@@ -131,7 +130,7 @@ def export_documents(
     _check(catalog, selection)
     key = fingerprint(
         "export",
-        catalog.manifest["fingerprint"],
+        catalog.manifest.fingerprint,
         selection.model_copy(update={"weights": None}),
         _log(weights),
     )
@@ -142,8 +141,8 @@ def export_documents(
         raise UserError(f"{out}: another export is there; give another folder, or remove it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is not empty; give a new folder")
-    identity = {
-        "catalog": catalog.manifest["fingerprint"],
+    identity: dict[str, Any] = {
+        "catalog": catalog.manifest.fingerprint,
         "version": catalog.version,
         "selection": selection,
         "fingerprint": key,
@@ -167,10 +166,7 @@ def _check(catalog: Catalog, selection: Selection) -> None:
         )
     if selection.shard_megabytes < 1:
         raise UserError(f"shard_megabytes {selection.shard_megabytes}: expected at least 1")
-    if lost := [part for part in ("documents",) if part in catalog.manifest.get("left_out", ())]:
-        raise UserError(
-            f"{catalog.root}: was fetched without {lost[0]}; `clustermix fetch catalog` brings them"
-        )
+    catalog.files.require("documents")
     if (selection.weights is None) != (selection.tokens is None):
         raise UserError(
             "weights and tokens are given together: a run's folder, and how many tokens to draw by its weights"
@@ -265,22 +261,25 @@ def _by_weights(
 ) -> dict[str, Any]:
     run, tokens = Path(selection.weights or ""), selection.tokens or 0
     versions = [
-        read_manifest(catalog.root, number)["fingerprint"] for number in range(1, catalog.version)
+        read_manifest(catalog.root, number).fingerprint for number in range(1, catalog.version)
     ]
-    if trained_on(run) not in {catalog.manifest["fingerprint"], *versions}:
+    if trained_on(run) not in {catalog.manifest.fingerprint, *versions}:
         raise UserError(
             f"weights {run}: trained on another catalog than {catalog.root}, whose domains are others; name that one's runs"
         )
-    level, weights = last_mixture(run, catalog.root, catalog.levels, catalog.version)
-    layout = Layout(catalog.root, catalog.version)
-    available = train_tokens(catalog.root, catalog.levels, level, catalog.version)
-    drawn = draw(layout, catalog.levels, level, weights, available, tokens, selection.seed)
+    level, weights = last_mixture(run, catalog.files)
+    available = train_tokens(catalog.files, level)
+    drawn = draw(
+        catalog.files.layout, catalog.levels, level, weights, available, tokens, selection.seed
+    )
     columns = list(dict.fromkeys((*selection.columns, "tokens", "id_int")))
     shards = min(
         MOST_SHARDS, max(1, math.ceil(drawn.characters / (selection.shard_megabytes * 10**6)))
     )
     scratch = out / "scratch"
-    dealt = shuffled(read_rows(layout, drawn.rows, columns), shards, selection.seed, scratch)
+    dealt = shuffled(
+        read_rows(catalog.files.layout, drawn.rows, columns), shards, selection.seed, scratch
+    )
     written = _written(dealt, selection, out, drawn.documents, on_documents)
     scratch.rmdir()
     return {**written, "level": level, "shares": _shares(weights, drawn)}

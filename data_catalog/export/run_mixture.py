@@ -13,22 +13,19 @@ from jaxtyping import Float, Int
 from data_catalog.errors import UserError
 from data_catalog.format import tables
 from data_catalog.format.distributions import read_distribution
-from data_catalog.format.layout import Layout, Levels
+from data_catalog.format.files import CatalogFiles
 from data_catalog.query.run_views import FILES
 
 PLAIN = ("natural", "uniform")  # distributions of no kind
 MOST_REPLAYS = 100  # a run that follows one that follows one
 
 
-def last_mixture(
-    run: Path, root: Path, levels: Levels, version: int
-) -> tuple[int, Float[np.ndarray, " domains"]]:
+def last_mixture(run: Path, files: CatalogFiles) -> tuple[int, Float[np.ndarray, " domains"]]:
     """The level of a run's domains, and the share of the tokens that each gave at the end; shares sum to 1.
 
     A domain without training tokens cannot be drawn: the others share its weight, as in training.
 
-    Args:
-        root, version: the catalog's. Which catalog the run was trained on is for the caller to compare: see `trained_on`.
+    The caller compares the catalog with the one that the run was trained on: see `trained_on`.
 
     Raises:
         UserError: it is no run's folder, the run is not finished, or what it mixed is not in the catalog.
@@ -56,15 +53,13 @@ def last_mixture(
         raise UserError(
             f"weights {run}: its log has {len(sampling)} weights for {len(names)} members; expected one of at least 0 for each"
         )
-    available = train_tokens(root, levels, level, version)
+    available = train_tokens(files, level)
     mixed = np.zeros(level)
     for name, weight in zip(names, sampling / sampling.sum(), strict=True):
-        row = np.where(
-            available > 0, _member(run, root, levels, level, version, mixture, name, available), 0.0
-        )
+        row = np.where(available > 0, _member(run, files, level, mixture, name, available), 0.0)
         if weight and row.sum() <= 0:
             raise UserError(
-                f"weights {run}: {name} gives weight only to domains without training documents; is it a run on {root}?"
+                f"weights {run}: {name} gives weight only to domains without training documents; is it a run on {files.root}?"
             )
         mixed += weight * row / max(row.sum(), np.finfo(float).tiny)
     return level, mixed / mixed.sum()
@@ -94,16 +89,14 @@ def read_config(run: Path) -> dict[str, Any]:
     return about
 
 
-def train_tokens(
-    root: Path, levels: Levels, level: int, version: int
-) -> Int[np.ndarray, " domains"]:
+def train_tokens(files: CatalogFiles, level: int) -> Int[np.ndarray, " domains"]:
     """Tokens of each domain's training documents."""
-    found = pq.read_table(Layout(root, version).offsets, columns=["leaf", "split", "tokens"])
+    found = pq.read_table(files.layout.offsets, columns=["leaf", "split", "tokens"])
     train = found.filter(pc.equal(found["split"], "train"))
     tokens = np.zeros(level, np.int64)
     np.add.at(
         tokens,
-        levels.domains(train["leaf"].to_numpy().astype(np.int64), level),
+        files.levels.domains(train["leaf"].to_numpy().astype(np.int64), level),
         train["tokens"].to_numpy(),
     )
     return tokens
@@ -124,10 +117,8 @@ def _mixture(run: Path, about: dict[str, Any]) -> dict[str, Any]:
 
 def _member(
     run: Path,
-    root: Path,
-    levels: Levels,
+    files: CatalogFiles,
     level: int,
-    version: int,
     mixture: dict[str, Any],
     name: str,
     available: Int[np.ndarray, " domains"],
@@ -145,10 +136,8 @@ def _member(
         drawn = np.zeros(level)
         np.add.at(
             drawn,
-            levels.domains(usage["leaf"].to_numpy().astype(np.int64), level),
+            files.levels.domains(usage["leaf"].to_numpy().astype(np.int64), level),
             usage["drawn_sequences"].to_numpy(),
         )
         return drawn
-    return read_distribution(
-        root, levels, name, None if name in PLAIN else str(mixture["kind"]), level, version
-    )
+    return read_distribution(files, name, None if name in PLAIN else str(mixture["kind"]), level)

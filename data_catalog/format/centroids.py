@@ -1,27 +1,27 @@
 """The map: centroids of the tree in two dimensions."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float
 
 from data_catalog.errors import UserError
-from data_catalog.format.layout import CENTROIDS, Layout
+from data_catalog.format.files import CatalogFiles
+from data_catalog.format.layout import CENTROIDS
 from data_catalog.format.manifest import is_inside
 
 
 def read_centroids(
-    root: Path, granularities: Sequence[int]
+    files: CatalogFiles, granularities: Sequence[int]
 ) -> dict[int, Float[np.ndarray, "cells dim"]]:
     """Centroids of these levels only, by granularity: the finest level of a large tree is gigabytes. Zeros: an empty cell.
 
     Raises:
         UserError: the tree cannot be read, lies outside the catalog, or its centroids are not those of these levels.
     """
-    path = Layout(root).tree / CENTROIDS
-    if not is_inside(root, path.relative_to(root).as_posix()):
+    path = files.layout.tree / CENTROIDS
+    if not is_inside(files.root, path.relative_to(files.root).as_posix()):
         raise UserError(f"{path}: lies outside the catalog; do not use this catalog")
     found: dict[int, Float[np.ndarray, "cells dim"]] = {}
     try:

@@ -1,7 +1,6 @@
 """Distributions over domains, and what they mean for the leaves that are sampled."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
@@ -9,7 +8,8 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from data_catalog.errors import UserError
-from data_catalog.format.layout import Layout, Levels
+from data_catalog.format.files import CatalogFiles
+from data_catalog.format.layout import Levels
 from data_catalog.suggest import suggestion
 
 
@@ -22,15 +22,18 @@ class Basis:
 
 
 def read_distribution(
-    root: Path, levels: Levels, name: str, kind: str | None, level: int, version: int | None = None
+    files: CatalogFiles, name: str, kind: str | None, level: int
 ) -> Float[np.ndarray, " domains"]:
-    """One stored distribution at one level; `kind` None for `natural` and `uniform`, which have no other; `version` None: the newest.
+    """Read one stored distribution over the domains of one level.
+
+    Args:
+        kind: "hard" or "distance". None for `natural` and `uniform`, which have one kind.
 
     Raises:
-        UserError: the catalog has no such distribution.
+        UserError: The catalog has no such level or no such distribution.
     """
-    levels.span(level)  # refuses a level the tree lacks
-    table = pq.read_table(Layout(root, version).distributions)
+    files.levels.span(level)  # refuses a level the tree lacks
+    table = pq.read_table(files.layout.distributions)
     wanted = (pc.field("name") == name) & (pc.field("level") == level)
     found = table.filter(wanted if kind is None else wanted & (pc.field("kind") == kind))
     if not found.num_rows:
@@ -38,7 +41,7 @@ def read_distribution(
         known = sorted(set(alike["name"].to_pylist()))
         asked = f"{name} ({kind})" if kind else name
         raise UserError(
-            f"distribution {asked} at level {level}: not in {root}; {suggestion(name, known)}"
+            f"distribution {asked} at level {level}: not in {files.root}; {suggestion(name, known)}"
         )
     weights = np.zeros(level)
     weights[found["domain"].to_numpy()] = found["weight"].to_numpy()

@@ -1,15 +1,16 @@
 """Where things are in a catalog, and the arithmetic of its one tree."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
 from data_catalog.errors import UserError
-from data_catalog.format.manifest import MANIFEST, read_manifest
 
+MANIFEST = "catalog.json"
+OPTIONAL = ("documents", "tokens", "signals", "verdicts")  # folders a fetched copy may lack
+FOLDERS = (*OPTIONAL, "targets", "tree", "tokenizer", "versions")
 CENTROIDS = "centroids.npz"  # in the folder `tree`: an array a level, named by its granularity
 
 
@@ -58,14 +59,12 @@ class Layout:
     """
 
     root: Path
-    version: int | None = (
-        None  # None: the newest, or the first of a catalog that is not finished yet
-    )
+    version: int = 1
 
-    @cached_property
+    @property
     def tables(self) -> Path:
         """The folder of this version's tables."""
-        return self.root / "versions" / f"{self.version or newest(self.root):04d}"
+        return self.root / "versions" / f"{self.version:04d}"
 
     @property
     def manifest(self) -> Path:
@@ -135,8 +134,3 @@ class Layout:
 
     def target(self, name: str) -> Path:
         return self.root / "targets" / name
-
-
-def newest(root: Path) -> int:
-    """The newest version of the catalog at `root`; 1 if none is finished."""
-    return int(read_manifest(root)["version"]) if (root / MANIFEST).is_file() else 1

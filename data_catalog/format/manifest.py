@@ -1,21 +1,30 @@
-"""Fingerprints, atomic writes, and the check that a catalog's files are what its manifest says."""
+"""The manifest of a catalog, fingerprints, atomic writes, and the check of files by checksum."""
 
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, field_validator
 
 from data_catalog.errors import UserError
+from data_catalog.format.encoder_identity import Identity
+from data_catalog.format.layout import FOLDERS, MANIFEST, Levels
+from data_catalog.format.records import Record, parse_record, read_record
 from data_catalog.suggest import suggestion
 
 FORMAT = 2
-MANIFEST = "catalog.json"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # of a target
+REMEDY = (
+    f"This version of clustermix reads catalogs of format {FORMAT}. "
+    "Build, export or fetch the catalog again."
+)
+_PLAIN = re.compile(r"[^\x00-\x1f\x7f\\:]+")
 
 
 def fingerprint(*things: Any) -> str:
@@ -68,90 +77,183 @@ def write_json(path: Path, thing: Any) -> None:
         )
 
 
-def describe_files(root: Path, paths: list[Path]) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of each of `paths`, keyed by their place below `root`."""
+class FileIdentity(Record):
+    """Size and checksum of one file of a catalog."""
+
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class TokenizerIdentity(Record):
+    """The tokenizer that made a catalog's tokens."""
+
+    vocabulary: Annotated[int, Field(gt=0)]
+    """Number of token ids. Every id is smaller."""
+    end_of_text: Annotated[int, Field(ge=0)]
+    """Id of the token that closes each document."""
+    sha256: str
+    """Checksum of `tokenizer.json`."""
+
+
+class AdditionRecord(Record):
+    """One addition of documents or targets to a finished catalog."""
+
+    fingerprint: str
+    config: dict[str, Any]
+
+
+class Manifest(Record):
+    """The contents of `catalog.json`: what one version of a catalog holds and what made it."""
+
+    format: Literal[2]
+    version: Annotated[int, Field(ge=1, le=9999)]
+    fingerprint: Annotated[str, Field(min_length=1)]
+    """Digest of the data: equal catalogs have equal fingerprints."""
+    granularities: tuple[Annotated[int, Field(gt=0)], ...]
+    """Domains per level of the tree, coarse to fine. Each divides the next."""
+    documents: Annotated[int, Field(ge=0)]
+    """Number of stored documents, held-out ones included."""
+    tokens: Annotated[int, Field(ge=0)]
+    """Number of stored tokens, held-out ones included."""
+    encoder: Identity
+    tokenizer: TokenizerIdentity
+    targets: tuple[Annotated[str, Field(pattern=NAME)], ...]
+    files: dict[str, FileIdentity]
+    """Every file but manifests and `catalog.duckdb`, keyed by its path below the catalog."""
+    config: dict[str, Any]
+    """The build's config, as `pipeline.config.Build` reads it."""
+    built_from: str
+    """Digest of the stages' fingerprints in version 1."""
+    parent: str | None
+    """Fingerprint of the version before this one."""
+    additions: tuple[AdditionRecord, ...]
+    warnings: tuple[str, ...]
+    stage_seconds: dict[str, Annotated[float, Field(ge=0)]]
+    """Seconds per stage, summed over its parts."""
+    left_out: tuple[Literal["documents", "tokens", "signals", "verdicts"], ...] = ()
+    """Folders that this copy of the catalog was fetched without."""
+
+    @field_validator("granularities")
+    @classmethod
+    def _nested(cls, granularities: tuple[int, ...]) -> tuple[int, ...]:
+        try:
+            Levels(granularities)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return granularities
+
+    @field_validator("files")
+    @classmethod
+    def _in_own_folders(cls, files: dict[str, FileIdentity]) -> dict[str, FileIdentity]:
+        for name in files:
+            path = PurePosixPath(name)
+            inside = len(path.parts) > 1 and path.parts[0] in FOLDERS and str(path) == name
+            if not inside or ".." in path.parts or not _PLAIN.fullmatch(name):
+                raise ValueError(f"{name!r} lies outside the catalog. Do not use this catalog")
+            if path.name == MANIFEST:
+                raise ValueError(f"{name!r} is a manifest, which cannot list itself")
+        return files
+
+    @property
+    def levels(self) -> Levels:
+        """The levels of the catalog's tree."""
+        return Levels(self.granularities)
+
+    def content(self) -> dict[str, Any]:
+        """Return the manifest as plain JSON values, as `catalog.json` holds them."""
+        return self.model_dump(mode="json", exclude=set() if self.left_out else {"left_out"})
+
+
+def describe_files(root: Path, paths: list[Path]) -> dict[str, FileIdentity]:
+    """Return size and checksum of each of `paths`, keyed by the path below `root`."""
     return {
-        path.relative_to(root).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": sha256_file(path),
-        }
+        path.relative_to(root).as_posix(): FileIdentity(
+            bytes=path.stat().st_size, sha256=sha256_file(path)
+        )
         for path in sorted(paths)
     }
 
 
-def read_manifest(root: Path, version: int | None = None) -> dict[str, Any]:
-    """The manifest of the catalog at `root`: the newest, or that of an earlier version.
+def parse_manifest(text: bytes, place: str) -> Manifest:
+    """Validate the text of a `catalog.json`.
 
     Raises:
-        UserError: there is no finished catalog at `root`, it has no such version, or it was written in another format.
+        UserError: A key is missing, unknown, of another type or out of range, or the catalog has
+            another format. The message names `place` and the key.
+    """
+    return parse_record(Manifest, text, place, REMEDY)
+
+
+def read_manifest(root: Path, version: int | None = None) -> Manifest:
+    """Read the manifest of the catalog at `root`, of its newest version if `version` is None.
+
+    Raises:
+        UserError: There is no finished catalog at `root`, it has no such version, or its manifest
+            is damaged or of another format.
     """
     newest = _read(root / MANIFEST, root)
-    if version is None or version == newest["version"]:
+    if version is None or version == newest.version:
         return newest
-    if not 1 <= version < newest["version"]:
+    if not 1 <= version < newest.version:
         raise UserError(
-            f"{root}: has no version {version}; there are versions 1 to {newest['version']}"
+            f"{root}: version {version} does not exist. "
+            f"The catalog has versions 1 to {newest.version}."
         )
-    return _read(root / "versions" / f"{version:04d}" / MANIFEST, root)
+    return _read(root / version_manifest(version), root)
 
 
-def _read(path: Path, root: Path) -> dict[str, Any]:
+def version_manifest(version: int) -> str:
+    """Return the path of a version's manifest below the catalog."""
+    return f"versions/{version:04d}/{MANIFEST}"
+
+
+def _read(path: Path, root: Path) -> Manifest:
     if not path.is_file():
         raise UserError(
-            f"{root}: no catalog here ({path.relative_to(root)} is missing); {_others(root)}"
+            f"{root}: no catalog here ({path.relative_to(root)} is missing). {_others(root)}"
         )
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); build the catalog again") from error
-    if manifest.get("format") != FORMAT:
-        raise UserError(
-            f"{path}: format {manifest.get('format')!r}, this version of clustermix reads format {FORMAT}; build the catalog again"
-        )
-    return manifest
+    return read_record(Manifest, path, REMEDY)
 
 
 def _others(root: Path) -> str:
-    """What to do where no catalog is: the ones beside it, if there are any."""
+    """Suggest a catalog beside `root`, or a build if there is none."""
     try:
         beside = sorted(
             path.parent.name for path in root.parent.glob(f"*/{MANIFEST}") if path.parent != root
         )
     except OSError:  # a folder that may not be listed
         beside = []
-    return (
-        suggestion(root.name, beside, f"catalogs in {root.parent}")
-        if beside
-        else "build one with `clustermix build CONFIG.toml`"
-    )
+    if beside:
+        return suggestion(root.name, beside, f"catalogs in {root.parent}")
+    return "Build one with `clustermix build CONFIG.toml`."
 
 
 def is_inside(root: Path, name: str) -> bool:
-    """Whether the file `name` of a manifest lies in the catalog, links followed."""
+    """Return whether the file `name` of a manifest lies in the catalog after following links."""
     return (root / name).resolve().is_relative_to(root.resolve())
 
 
 def damaged(
-    root: Path, manifest: Mapping[str, Any], on_progress: Callable[[int, int], None] | None = None
+    root: Path, manifest: Manifest, on_progress: Callable[[int, int], None] | None = None
 ) -> dict[str, str]:
-    """What is wrong with each file that is missing or differs from its manifest; empty if all is well.
+    """Return the fault of each file that is missing or differs from its manifest, keyed by path.
 
     Args:
-        on_progress: called after each file with the bytes looked at, and those of all files.
+        on_progress: Called after each file with the bytes checked and the bytes of all files.
     """
     faults = {}
-    looked, total = 0, sum(file["bytes"] for file in manifest["files"].values())
-    for name, expected in manifest["files"].items():
+    checked, total = 0, sum(file.bytes for file in manifest.files.values())
+    for name, expected in manifest.files.items():
         path = root / name
         if not is_inside(root, name):
             faults[name] = "lies outside the catalog"
         elif not path.is_file():
             faults[name] = "missing"
-        elif path.stat().st_size != expected["bytes"]:
-            faults[name] = f"{path.stat().st_size} bytes, expected {expected['bytes']}"
-        elif sha256_file(path) != expected["sha256"]:
+        elif path.stat().st_size != expected.bytes:
+            faults[name] = f"{path.stat().st_size} bytes, expected {expected.bytes}"
+        elif sha256_file(path) != expected.sha256:
             faults[name] = "checksum differs"
-        looked += expected["bytes"]
+        checked += expected.bytes
         if on_progress:
-            on_progress(looked, total)
+            on_progress(checked, total)
     return faults

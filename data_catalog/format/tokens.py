@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from data_catalog.errors import UserError
 from data_catalog.format import tables
-from data_catalog.format.layout import Layout, Levels
+from data_catalog.format.files import CatalogFiles
 from data_catalog.suggest import suggestion
 
 IGNORED = -100  # label of a padded position: takes no part in the loss
@@ -114,15 +114,14 @@ class TokenStore:
         return extent, number - ends[extent]
 
 
-def open_tokens(
-    root: Path, levels: Levels, split: str, pad: int, version: int | None = None
-) -> TokenStore:
-    """Memory-map the corpus's tokens of one split, `train` or `heldout`, as they were in one version of the catalog; None: the newest.
+def open_tokens(files: CatalogFiles, split: str) -> TokenStore:
+    """Memory-map the tokens of one split of the corpus, `train` or `heldout`.
 
     Raises:
-        UserError: a token file is missing, or the offsets do not fit the files.
+        UserError: A token file is missing, or the offsets do not fit the files.
     """
-    layout = Layout(root, version)
+    files.require("tokens")
+    layout, leaves = files.layout, files.levels.leaves
     table = pq.read_table(layout.offsets, filters=[("split", "=", split)]).sort_by(
         tables.OFFSETS_ORDER
     )
@@ -131,50 +130,50 @@ def open_tokens(
         for name in ("leaf", "top", "part", "first_token", "tokens")
     )
     places, file = np.unique(np.stack([top, part]), axis=1, return_inverse=True)
-    if lost := [
-        path for place in places.T.tolist() if not (path := layout.tokens(*place)).is_file()
-    ]:
+    paths = [layout.tokens(*place) for place in places.T.tolist()]
+    if missing := [path for path in paths if not path.is_file()]:
         raise UserError(
-            f"{lost[0]}: missing; a catalog without tokens cannot be trained on, `clustermix fetch catalog` brings them"
+            f"{missing[0]}: missing. A catalog without its tokens cannot be trained on. "
+            "Run `clustermix verify` to see which files are damaged."
         )
-    files = {
-        number: map_tokens(layout.tokens(*place))[0]
-        for number, place in enumerate(places.T.tolist())
-    }
-    sizes = np.array([len(values) for values in files.values()], np.int64)
-    if len(leaf) and (leaf.max() >= levels.leaves or (first + tokens > sizes[file]).any()):
+    mapped = {number: map_tokens(path)[0] for number, path in enumerate(paths)}
+    sizes = np.array([len(values) for values in mapped.values()], np.int64)
+    if len(leaf) and (leaf.max() >= leaves or (first + tokens > sizes[file]).any()):
         raise UserError(
-            f"{layout.offsets} points past the end of the token files; build the catalog again"
+            f"{layout.offsets}: an extent ends past the end of its token file. "
+            "Build the catalog again."
         )
-    return TokenStore(
-        files, file, first, tokens, pad, np.searchsorted(leaf, np.arange(levels.leaves + 1))
-    )
+    extents = np.searchsorted(leaf, np.arange(leaves + 1))
+    return TokenStore(mapped, file, first, tokens, files.end_of_text, extents)
 
 
-def open_target(root: Path, name: str, split: str, pad: int) -> TokenStore:
-    """A target set's tokens of one split, `align`, `validation` or `test`, each document a leaf of its own.
+def open_target(files: CatalogFiles, name: str, split: str) -> TokenStore:
+    """Memory-map the tokens of one split of a target: `align`, `validation` or `test`.
+
+    Each document is a leaf of its own.
 
     Raises:
-        UserError: the catalog has no such target, or the split is empty.
+        UserError: The catalog has no such target, or the split is empty.
     """
-    folder = Layout(root).target(name)
-    if not (folder / "documents.parquet").is_file() or folder.parent != root / "targets":
-        known = sorted(path.name for path in (root / "targets").glob("*"))
-        raise UserError(f"target {name}: not in {root}; {suggestion(name, known, 'targets there')}")
+    if name not in files.manifest.targets:
+        known = suggestion(name, files.manifest.targets, "targets there")
+        raise UserError(f"target {name}: not in {files.root}; {known}")
+    folder = files.layout.target(name)
+    for path in (folder / "tokens.arrow", folder / "documents.parquet"):
+        if not path.is_file():
+            raise UserError(
+                f"{path}: missing. Run `clustermix verify` to see which files are damaged."
+            )
     values, offsets = map_tokens(folder / "tokens.arrow")
-    chosen = np.flatnonzero(
-        pq.read_table(folder / "documents.parquet", columns=["split"])["split"].to_numpy(
-            zero_copy_only=False
-        )
-        == split
-    )
+    splits = pq.read_table(folder / "documents.parquet", columns=["split"])["split"]
+    chosen = np.flatnonzero(splits.to_numpy(zero_copy_only=False) == split)
     if not len(chosen):
-        raise UserError(f"target {name}: its {split} split is empty; give it more documents")
+        raise UserError(f"target {name}: its {split} split is empty. Give it more documents.")
     starts, ends = offsets[chosen], offsets[chosen + 1]
     return TokenStore(
         {0: values},
         np.zeros(len(chosen), np.int64),
         starts.astype(np.int64),
         (ends - starts).astype(np.int64),
-        pad,
+        files.end_of_text,
     )

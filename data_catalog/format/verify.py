@@ -1,9 +1,9 @@
-"""Check that a catalog is what its manifest says, and that its tables and files agree with each other."""
+"""Check that a catalog is what its manifest says, and that its tables and files agree."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,187 +11,191 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.format import tables
-from data_catalog.format.layout import Layout, Levels
-from data_catalog.format.manifest import damaged, read_manifest
+from data_catalog.format.files import CatalogFiles, open_files
+from data_catalog.format.manifest import damaged
 from data_catalog.format.offsets import extents
 from data_catalog.format.tokens import map_tokens
 from data_catalog.settings import Settings
 
-_SUM = 1e-9  # how far from 1 a distribution may add up
+_SUM = 1e-9  # allowed distance from 1 of a distribution's sum
 
 
 class Report(Settings):
-    """What was looked at, and a sentence for each fault; a catalog without any is sound."""
+    """The result of a check. A catalog without faults is sound."""
 
     version: int
     files: int
+    """Number of files checked."""
     bytes: int
     documents: int
     tokens: int
     distributions: int
-    left_out: tuple[str, ...] = ()  # parts of the catalog that this copy was fetched without
+    """Number of stored distributions, counting each level."""
+    left_out: tuple[str, ...] = ()
+    """Folders that this copy of the catalog was fetched without."""
     faults: tuple[str, ...]
+    """A sentence per fault."""
 
 
 def check(
     root: Path, version: int | None = None, on_progress: Callable[[int, int], None] | None = None
 ) -> Report:
-    """Check one version of the catalog at `root`; None: the newest. Reads every byte; holds the offsets and one file's short columns.
+    """Check one version of the catalog at `root`, its newest if `version` is None.
 
-    Sizes and checksums of all files; of each file of documents, that it is sorted, inside its top-level domain, as long as the
-    offsets say and where they say, and that the token file has the same documents; that domains, accounts and manifest count the
-    same documents and tokens; that each distribution sums to 1; that each target's documents have their tokens.
+    The check reads every byte. It compares sizes and checksums of all files with the manifest.
+    Each file of documents must be sorted by leaf, lie inside its top-level domain and match the
+    offsets and its token file. Domains, accounts and manifest must count the same documents and
+    tokens. Each distribution must sum to 1, and each target's documents must have their tokens.
+    The offsets and the short columns of one file are held in memory.
 
     Args:
-        on_progress: as of `data_catalog.format.manifest.damaged`.
+        on_progress: Called after each file with the bytes checked and the bytes of all files.
 
     Raises:
-        UserError: there is no catalog, or no such version.
+        UserError: There is no catalog, no such version, or its manifest is damaged.
     """
-    manifest = read_manifest(root, version)
-    layout = Layout(root, int(manifest["version"]))
+    files = open_files(root, version)
+    layout, manifest = files.layout, files.manifest
     bad = damaged(root, manifest, on_progress)
     faults = [f"{name}: {fault}" for name, fault in bad.items()]
-    looks: dict[Path, Callable[[], Iterable[str]]] = {
-        layout.offsets: lambda: _stored(layout, manifest, bad),
-        layout.domains: lambda: _domains(layout),
-        layout.accounting: lambda: _accounting(layout, manifest),
-        layout.distributions: lambda: _distributions(layout),
-        **{
-            layout.target(name): lambda name=name: _target(layout, name)  # type: ignore[misc]
-            for name in manifest["targets"]
-        },
+    checks: dict[Path, Callable[[], Iterable[str]]] = {
+        layout.offsets: partial(_check_stored, files, bad),
+        layout.domains: partial(_check_domains, files),
+        layout.accounting: partial(_check_accounting, files),
+        layout.distributions: partial(_check_distributions, files),
+        **{layout.target(name): partial(_check_target, files, name) for name in manifest.targets},
     }
-    for place, look in looks.items():
-        name = place.relative_to(root).as_posix()
+    for path, find_faults in checks.items():
+        name = path.relative_to(root).as_posix()
         if not any(known.startswith(name) for known in bad):
-            faults += _sentences(name, look)
+            faults += _sentences(name, find_faults)
     return Report(
-        version=manifest["version"],
-        files=len(manifest["files"]),
-        bytes=sum(file["bytes"] for file in manifest["files"].values()),
-        documents=manifest["documents"],
-        tokens=manifest["tokens"],
-        distributions=_count(layout),
-        left_out=tuple(manifest.get("left_out", ())),
+        version=manifest.version,
+        files=len(manifest.files),
+        bytes=sum(file.bytes for file in manifest.files.values()),
+        documents=manifest.documents,
+        tokens=manifest.tokens,
+        distributions=_count_distributions(files),
+        left_out=manifest.left_out,
         faults=tuple(faults),
     )
 
 
-def _sentences(name: str, look: Callable[[], Iterable[str]]) -> list[str]:
-    """What `look` finds; damage that it stumbles over is one sentence more."""
-    found: list[str] = []
+def _sentences(name: str, find_faults: Callable[[], Iterable[str]]) -> list[str]:
+    """Return the faults of one file. A file that cannot be read is one fault more."""
+    faults: list[str] = []
     try:
-        found += look()
+        faults += find_faults()
     except (pa.ArrowException, OSError, ValueError, LookupError) as error:
-        found.append(f"{name}: cannot be read ({str(error).splitlines()[0]})")
-    return found
+        faults.append(f"{name}: cannot be read ({str(error).splitlines()[0]})")
+    return faults
 
 
-def _stored(layout: Layout, manifest: Mapping[str, Any], bad: Mapping[str, str]) -> Iterator[str]:
-    """The documents and tokens of every file, against the offsets."""
+def _check_stored(files: CatalogFiles, bad: Mapping[str, str]) -> Iterator[str]:
+    """Compare the documents and tokens of every file with the offsets."""
+    layout, manifest = files.layout, files.manifest
     offsets = pq.read_table(layout.offsets, schema=tables.OFFSETS)
     rows, tokens = (pc.sum(offsets[name]).as_py() or 0 for name in ("rows", "tokens"))
-    if (rows, tokens) != (manifest["documents"], manifest["tokens"]):
-        counted = f"{manifest['documents']} documents, {manifest['tokens']} tokens"
-        yield f"{layout.offsets.relative_to(layout.root)}: reaches {rows} documents, {tokens} tokens; the manifest counts {counted}"
-    levels, left_out = Levels(tuple(manifest["granularities"])), set(manifest.get("left_out", ()))
+    if (rows, tokens) != (manifest.documents, manifest.tokens):
+        yield (
+            f"{_name(files, layout.offsets)}: covers {rows} documents and {tokens} tokens. The "
+            f"manifest counts {manifest.documents} documents and {manifest.tokens} tokens"
+        )
+    left_out = set(manifest.left_out)
     places = (
         offsets.select(["top", "part"])
         .group_by(["top", "part"])
         .aggregate([])
         .sort_by([("top", "ascending"), ("part", "ascending")])
     )
-    reached = set()
+    covered = set()
     for place in places.to_pylist():
         top, part = place["top"], place["part"]
         names = [
-            path.relative_to(layout.root).as_posix()
-            for path in (layout.documents(top, part), layout.tokens(top, part))
+            _name(files, path) for path in (layout.documents(top, part), layout.tokens(top, part))
         ]
-        reached |= set(names)
-        if unknown := [
+        covered |= set(names)
+        unlisted = [
             name
             for name in names
-            if name not in manifest["files"] and name.split("/")[0] not in left_out
-        ]:
-            yield f"{unknown[0]}: in the offsets, but not in the manifest"
+            if name not in manifest.files and name.split("/")[0] not in left_out
+        ]
+        if unlisted:
+            yield f"{unlisted[0]}: is in the offsets, but not in the manifest"
         elif not (bad.keys() & names or left_out & {"documents", "tokens"}):
-            mine = offsets.filter(
-                pc.and_(pc.equal(offsets["top"], top), pc.equal(offsets["part"], part))
-            ).sort_by("first_row")
-            yield from _sentences(names[0], lambda: _file(layout, levels, mine, top, part))  # noqa: B023 - called at once
-    for name in sorted(manifest["files"]):
-        if name.startswith(("documents/", "tokens/")) and name not in reached:
-            yield f"{name}: in the manifest, but no offset reaches it"
+            here = pc.and_(pc.equal(offsets["top"], top), pc.equal(offsets["part"], part))
+            expected = offsets.filter(here).sort_by("first_row")
+            yield from _sentences(names[0], partial(_check_file, files, expected, top, part))
+    for name in sorted(manifest.files):
+        if name.startswith(("documents/", "tokens/")) and name not in covered:
+            yield f"{name}: is in the manifest, but not in the offsets"
 
 
-def _file(layout: Layout, levels: Levels, offsets: pa.Table, top: int, part: int) -> Iterator[str]:
-    path = layout.documents(top, part)
-    name = path.relative_to(layout.root).as_posix()
+def _check_file(files: CatalogFiles, offsets: pa.Table, top: int, part: int) -> Iterator[str]:
+    path, tokens_path = files.layout.documents(top, part), files.layout.tokens(top, part)
+    name = _name(files, path)
     table = pq.read_table(path, columns=["leaf", "split", "tokens"], partitioning=None)
     leaf, tokens = table["leaf"].to_numpy(), table["tokens"].to_numpy()
-    span = levels.span(levels.granularities[0])
-    if len(leaf) and (
-        leaf[0] < top * span or leaf[-1] >= (top + 1) * span or (leaf[1:] < leaf[:-1]).any()
-    ):
-        yield f"{name}: its rows are not sorted by leaf inside top-level domain {top}"
-    elif not extents(
-        leaf, pc.equal(table["split"], "heldout").to_numpy(), tokens, top, part
-    ).equals(offsets.combine_chunks()):
-        yield f"{name}: its leaves, splits or token counts are not where the offsets say"
-    values, starts = map_tokens(layout.tokens(top, part))
+    held_out = pc.equal(table["split"], "heldout").to_numpy()
+    span = files.levels.span(files.levels.granularities[0])
+    inside = not len(leaf) or (top * span <= leaf[0] and leaf[-1] < (top + 1) * span)
+    if not inside or (leaf[1:] < leaf[:-1]).any():
+        yield f"{name}: rows are not sorted by leaf inside top-level domain {top}"
+    elif not extents(leaf, held_out, tokens, top, part).equals(offsets.combine_chunks()):
+        yield f"{name}: leaves, splits or token counts differ from the offsets"
+    values, starts = map_tokens(tokens_path)
     if not np.array_equal(np.diff(starts), tokens) or starts[-1] != len(values):
-        yield f"{layout.tokens(top, part).relative_to(layout.root)}: its documents do not have the lengths that {name} says"
+        yield f"{_name(files, tokens_path)}: document lengths differ from those in {name}"
 
 
-def _domains(layout: Layout) -> Iterator[str]:
-    domains = pq.read_table(layout.domains, columns=["level", "domain", "documents", "tokens"])
-    offsets = pq.read_table(layout.offsets, columns=["leaf", "rows", "tokens"])
-    levels = Levels(tuple(read_manifest(layout.root, layout.version)["granularities"]))
-    for k in levels.granularities:
+def _check_domains(files: CatalogFiles) -> Iterator[str]:
+    name = _name(files, files.layout.domains)
+    columns = ["level", "domain", "documents", "tokens"]
+    domains = pq.read_table(files.layout.domains, columns=columns)
+    offsets = pq.read_table(files.layout.offsets, columns=["leaf", "rows", "tokens"])
+    for k in files.levels.granularities:
         here = domains.filter(pc.equal(domains["level"], k)).sort_by("domain")
         expected = np.zeros((2, k), np.int64)
+        domain_of_row = files.levels.domains(offsets["leaf"].to_numpy(), k)
         for row, column in zip(expected, ("rows", "tokens"), strict=True):
-            np.add.at(
-                row, levels.domains(offsets["leaf"].to_numpy(), k), offsets[column].to_numpy()
-            )
-        found = np.stack([here["documents"].to_numpy(), here["tokens"].to_numpy()])
-        if found.shape != expected.shape:
-            yield f"{layout.domains.relative_to(layout.root)}: level {k} has {found.shape[1]} domains"
-        elif (wrong := np.flatnonzero((found != expected).any(axis=0))).size:
+            np.add.at(row, domain_of_row, offsets[column].to_numpy())
+        stored = np.stack([here["documents"].to_numpy(), here["tokens"].to_numpy()])
+        if stored.shape != expected.shape:
+            yield f"{name}: level {k} has {stored.shape[1]} domains"
+        elif (wrong := np.flatnonzero((stored != expected).any(axis=0))).size:
             at = int(wrong[0])
             yield (
-                f"{layout.domains.relative_to(layout.root)}: level {k}, domain {at}: {found[0, at]} documents, {found[1, at]} tokens; "
-                f"the offsets reach {expected[0, at]} and {expected[1, at]} ({len(wrong)} domains differ)"
+                f"{name}: level {k}, domain {at} has {stored[0, at]} documents and "
+                f"{stored[1, at]} tokens. The offsets count {expected[0, at]} and "
+                f"{expected[1, at]} ({len(wrong)} domains differ)"
             )
 
 
-def _accounting(layout: Layout, manifest: Mapping[str, Any]) -> Iterator[str]:
-    name = layout.accounting.relative_to(layout.root)
+def _check_accounting(files: CatalogFiles) -> Iterator[str]:
+    name = _name(files, files.layout.accounting)
     sums: dict[str, Counter[str]] = {}
-    for row in pq.read_table(layout.accounting).to_pylist():
+    for row in pq.read_table(files.layout.accounting).to_pylist():
         sign = 1 if row["outcome"] == "read" else -1
         stage = sums.setdefault(row["stage"], Counter())
         for unit in ("rows", "characters", "tokens"):
             stage[unit] += sign * row[unit]
-        if (
-            row["stage"] == "shard"
-            and row["outcome"] == "kept"
-            and row["rows"] != manifest["documents"]
-        ):
-            yield f"{name}: {row['rows']} documents stored, the manifest counts {manifest['documents']}"
+        stored = row["stage"] == "shard" and row["outcome"] == "kept"
+        if stored and row["rows"] != files.manifest.documents:
+            yield (
+                f"{name}: {row['rows']} documents are stored. The manifest counts "
+                f"{files.manifest.documents}"
+            )
     for where, left in sums.items():
         if lost := ", ".join(f"{n} {unit}" for unit, n in left.items() if n):
             yield f"{name}: {where} read {lost} more than it kept, dropped and failed"
 
 
-def _distributions(layout: Layout) -> Iterator[str]:
-    table = pq.read_table(layout.distributions, schema=tables.DISTRIBUTIONS)
+def _check_distributions(files: CatalogFiles) -> Iterator[str]:
+    table = pq.read_table(files.layout.distributions, schema=tables.DISTRIBUTIONS)
     groups = table.group_by(["name", "kind", "level"]).aggregate(
         [("weight", "sum"), ("weight", "min"), ("domain", "max"), ("domain", "min")]
     )
-    name = layout.distributions.relative_to(layout.root)
+    name = _name(files, files.layout.distributions)
     for row in groups.to_pylist():
         which = f"{name}: {row['name']} ({row['kind']}, level {row['level']})"
         if abs(row["weight_sum"] - 1) > _SUM:
@@ -200,21 +204,23 @@ def _distributions(layout: Layout) -> Iterator[str]:
             yield f"{which} has a weight that is not positive, or a domain that its level lacks"
 
 
-def _target(layout: Layout, target: str) -> Iterator[str]:
-    folder = layout.target(target)
+def _check_target(files: CatalogFiles, target: str) -> Iterator[str]:
+    folder = files.layout.target(target)
     tokens = pq.read_table(folder / "documents.parquet", columns=["tokens"])["tokens"].to_numpy()
     _, starts = map_tokens(folder / "tokens.arrow")
     if not np.array_equal(np.diff(starts), tokens):
-        yield f"{folder.relative_to(layout.root)}: tokens.arrow does not have the documents of documents.parquet"
+        yield f"{_name(files, folder)}: tokens.arrow and documents.parquet have other documents"
 
 
-def _count(layout: Layout) -> int:
+def _count_distributions(files: CatalogFiles) -> int:
+    columns = ["name", "kind", "level"]
     try:
-        return (
-            pq.read_table(layout.distributions, columns=["name", "kind", "level"])
-            .group_by(["name", "kind", "level"])
-            .aggregate([])
-            .num_rows
-        )
+        table = pq.read_table(files.layout.distributions, columns=columns)
+        return table.group_by(columns).aggregate([]).num_rows
     except (pa.ArrowException, OSError):
-        return 0  # said among the faults
+        return 0  # one of the faults
+
+
+def _name(files: CatalogFiles, path: Path) -> str:
+    """Return a path below the catalog, as the manifest names it."""
+    return path.relative_to(files.root).as_posix()

@@ -123,7 +123,7 @@ class DomainFigures(Figures):
         level = drawable(catalog, level, finest(catalog))
         places, variance = project(
             read_centroids(
-                catalog.root, [k for k in catalog.levels.granularities if k <= finest(catalog)]
+                catalog.files, [k for k in catalog.levels.granularities if k <= finest(catalog)]
             )
         )
         shades = colouring(catalog, [level], colour, kind)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_catalog.errors import UserError
+from data_catalog.format.files import CatalogFiles, open_files
 from data_catalog.format.layout import Layout, Levels
-from data_catalog.format.manifest import is_inside, read_manifest, replacing
+from data_catalog.format.manifest import Manifest, is_inside, read_manifest, replacing
 from data_catalog.format.offsets import Offsets, read_offsets
 from data_catalog.query.notebook import Views, describe
 from data_catalog.query.read_domain import read_domain
@@ -37,17 +38,28 @@ SETTINGS: dict[str, str | bool | int | float | list[str]] = {  # nothing is fetc
 class Catalog:
     """An open, read-only catalog."""
 
-    root: Path
-    manifest: dict[str, Any]
+    files: CatalogFiles
     connection: duckdb.DuckDBPyConnection
 
     @property
+    def root(self) -> Path:
+        """The folder of the catalog, absolute."""
+        return self.files.root
+
+    @property
+    def manifest(self) -> Manifest:
+        """The contents of the version's `catalog.json`."""
+        return self.files.manifest
+
+    @property
     def levels(self) -> Levels:
-        return Levels(tuple(self.manifest["granularities"]))
+        """The levels of the catalog's tree."""
+        return self.files.levels
 
     @property
     def version(self) -> int:
-        return int(self.manifest["version"])
+        """The number of the version, from 1."""
+        return self.files.version
 
     def __repr__(self) -> str:
         levels = ", ".join(f"{k:,}" for k in self.levels.granularities)
@@ -121,20 +133,15 @@ class Catalog:
         Raises:
             UserError: there is no such level, domain or column, or a file is damaged.
         """
-        if lost := without(self.manifest, "documents"):
-            raise UserError(
-                f"{self.root}: was fetched without {lost}; `clustermix fetch catalog` brings them"
-            )
-        return read_domain(
-            Layout(self.root, self.version), self._offsets, self.levels, level, domain, columns
-        )
+        self.files.require("documents")
+        return read_domain(self.files, self._offsets, level, domain, columns)
 
     @cached_property
     def _offsets(self) -> Offsets:
-        return read_offsets(Layout(self.root, self.version).offsets)
+        return read_offsets(self.files.layout.offsets)
 
 
-def _sentence(error: Exception, manifest: Mapping[str, Any]) -> str:
+def _sentence(error: Exception, manifest: Manifest) -> str:
     """DuckDB's words as one sentence, and below it the line that it points at, if it does."""
     text, line, place = str(error).partition("\n\nLINE ")
     if absent := re.search(rf"Table with name ({'|'.join(RUN_VIEWS)}) does not exist", text):
@@ -160,7 +167,8 @@ def open(root: str | Path, version: int | None = None, runs: Sequence[str | Path
 
     root = Path(root).resolve()
     folders = find_runs(runs)
-    manifest = read_manifest(root, version)
+    catalog_files = open_files(root, version)
+    manifest = catalog_files.manifest
     connection = duckdb.connect(config=SETTINGS)
     connection.execute("SET TimeZone = 'UTC'")
     views = view_files(manifest)
@@ -176,8 +184,8 @@ def open(root: str | Path, version: int | None = None, runs: Sequence[str | Path
             raise UserError(
                 f"{root}: {view} cannot be read ({error}); `clustermix verify` tells which files are damaged"
             ) from error
-    _derive(connection, views, manifest)
-    create_views(connection, folders, manifest["fingerprint"])
+    _derive(connection, views, manifest.levels)
+    create_views(connection, folders, manifest.fingerprint)
     # Paths are checked as they are written in the view, where special characters are escaped.
     readable = [
         written
@@ -187,32 +195,32 @@ def open(root: str | Path, version: int | None = None, runs: Sequence[str | Path
     connection.execute("SET allowed_directories = $readable", {"readable": readable})
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
-    return Catalog(root, manifest, connection)
+    return Catalog(catalog_files, connection)
 
 
 def _derive(
-    connection: duckdb.DuckDBPyConnection, views: Mapping[str, object], manifest: Mapping[str, Any]
+    connection: duckdb.DuckDBPyConnection, views: Mapping[str, object], levels: Levels
 ) -> None:
-    for statement in (*derived(views.keys(), Levels(tuple(manifest["granularities"]))), *macros()):
+    for statement in (*derived(views.keys(), levels), *macros()):
         connection.execute(statement)
 
 
-def without(manifest: Mapping[str, Any], view: str) -> str:
+def without(manifest: Manifest, view: str) -> str:
     """The parts of the catalog that a view or macro needs and this copy of it was fetched without, as words; empty if none."""
     over = DERIVED[view].over if view in DERIVED else (view,)
-    return ", ".join(part for part in over if part in manifest.get("left_out", ()))
+    return ", ".join(part for part in over if part in manifest.left_out)
 
 
-def view_files(manifest: Mapping[str, Any]) -> dict[str, list[str]]:
+def view_files(manifest: Manifest) -> dict[str, list[str]]:
     """The files of each view over files, below the catalog: an older version's views must not see newer files."""
     found = {
-        view: sorted(name for name in manifest["files"] if fnmatchcase(name, pattern))
+        view: sorted(name for name in manifest.files if fnmatchcase(name, pattern))
         for view, pattern in FILES.items()
     }
     return {view: names for view, names in found.items() if names}
 
 
-def write_database(root: Path, manifest: Mapping[str, Any]) -> None:
+def write_database(root: Path, manifest: Manifest) -> None:
     """Write `catalog.duckdb` with the views and macros of one version, for the DuckDB shell started in the catalog's folder."""
     import duckdb  # noqa: PLC0415
 
@@ -227,7 +235,7 @@ def write_database(root: Path, manifest: Mapping[str, Any]) -> None:
                 connection.read_parquet(
                     [glob.escape(name) for name in names], hive_partitioning=False
                 ).create_view(view)
-            _derive(connection, views, manifest)
+            _derive(connection, views, manifest.levels)
         finally:
             connection.close()
 
@@ -253,6 +261,6 @@ def rebuild(root: Path) -> dict[str, int]:
             "macros": "SELECT count(*) FROM duckdb_functions() WHERE NOT internal",
         }
         return {
-            "version": int(manifest["version"]),
+            "version": manifest.version,
             **{name: made.execute(query).fetchall()[0][0] for name, query in counted.items()},
         }

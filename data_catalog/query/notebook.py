@@ -53,7 +53,7 @@ def describe(catalog: Catalog) -> str:
         rows = "".join(f"<tr>{_cells(row)}</tr>" for row in catalog.sql(LEVELS).fetchall())
         lines.append(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
     for what, names in (
-        ("targets", [str(name) for name in catalog.manifest.get("targets", [])]),
+        ("targets", list(catalog.manifest.targets)),
         ("views", views),
     ):
         if names:

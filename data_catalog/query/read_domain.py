@@ -9,14 +9,13 @@ import pyarrow.parquet as pq
 
 from data_catalog.errors import UserError
 from data_catalog.format import tables
-from data_catalog.format.layout import Layout, Levels
+from data_catalog.format.files import CatalogFiles
 from data_catalog.format.offsets import Offsets
 
 
 def read_domain(
-    layout: Layout,
+    files: CatalogFiles,
     offsets: Offsets,
-    levels: Levels,
     level: int,
     domain: int,
     columns: Sequence[str] | None = None,
@@ -28,7 +27,7 @@ def read_domain(
     Raises:
         UserError: the tree lacks the level, the level the domain, or documents a column; or a file is damaged.
     """
-    span = levels.span(level)
+    span = files.levels.span(level)
     if not 0 <= domain < level:
         raise UserError(f"domain {domain}: level {level} has domains 0 to {level - 1}")
     names = list(tables.DOCUMENTS.names if columns is None else columns)
@@ -39,7 +38,7 @@ def read_domain(
     schema = pa.schema([tables.DOCUMENTS.field(name) for name in names])
     found = [schema.empty_table()]
     for rows in offsets.find(domain * span, (domain + 1) * span):
-        path = layout.documents(rows.top, rows.part)
+        path = files.layout.documents(rows.top, rows.part)
         try:
             found.append(_read_rows(path, rows.first, rows.count, names).select(names).cast(schema))
         except (pa.ArrowException, OSError, ValueError) as error:

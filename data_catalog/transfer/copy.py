@@ -8,27 +8,23 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from data_catalog.errors import UserError
+from data_catalog.format.layout import MANIFEST, OPTIONAL
 from data_catalog.format.lock import sole_holder
 from data_catalog.format.manifest import (
-    MANIFEST,
+    FileIdentity,
+    Manifest,
     is_inside,
+    parse_manifest,
     read_manifest,
     replacing,
     sha256_file,
+    version_manifest,
     write_json,
 )
 from data_catalog.query.database import write_database
 from data_catalog.transfer.remote import Place, open_place
-from data_catalog.transfer.remote_manifest import (
-    OPTIONAL,
-    File,
-    Shipped,
-    parse_shipped,
-    version_manifest,
-)
 
 UNDER_WAY = "catalog.json.part"  # the manifest of what is being put there: only then are files there of this catalog
 
@@ -87,7 +83,7 @@ def export_catalog(
         there = place.sizes()
         _refuse_others(place, there, manifests)
         if MANIFEST not in there:
-            place.write(UNDER_WAY, newest.text)
+            place.write(UNDER_WAY, _text(newest))
         wanted = {name: file for name, file in files.items() if there.get(name) != file.bytes}
 
         def put(name: str) -> int:
@@ -105,11 +101,11 @@ def export_catalog(
                 f"{url}: {lost[0]} has {there.get(lost[0], 0)} bytes there, expected {files[lost[0]].bytes}; run it again"
             )
         for manifest in manifests:
-            place.write(version_manifest(manifest.version), manifest.text)
+            place.write(version_manifest(manifest.version), _text(manifest))
         if place.folder:
-            _publish(place.folder, json.loads(newest.text))
+            _publish(place.folder, newest)
         else:
-            place.write(MANIFEST, newest.text)  # an object is there whole or not at all
+            place.write(MANIFEST, _text(newest))  # an object is there whole or not at all
         if UNDER_WAY in there:
             place.remove(UNDER_WAY)
     return Copied(
@@ -147,7 +143,7 @@ def fetch_catalog(
         )
     place = open_place(url)
     with place.reaching():
-        manifests = [manifest.checked(url) for manifest in _remote_manifests(place, version)]
+        manifests = _remote_manifests(place, version)
     newest = manifests[-1]
     with (
         sole_holder(root, f"{root}: another process is fetching a catalog into it; wait for it"),
@@ -181,30 +177,31 @@ def fetch_catalog(
 
         _each(get, wanted, len(files), workers, on_file)
     for manifest in manifests:
-        write_json(root / version_manifest(manifest.version), _without(manifest, without))
+        write_json(root / version_manifest(manifest.version), _without(manifest, without).content())
     here = _without(newest, without)
     _publish(root, here)
-    return Copied(str(root), newest.version, len(files), len(wanted), size, tuple(here["left_out"]))
+    return Copied(str(root), newest.version, len(files), len(wanted), size, here.left_out)
 
 
-def _without(manifest: Shipped, without: Collection[str]) -> dict[str, Any]:
-    """The manifest of what is here: its fingerprint stays the whole catalog's."""
-    content: dict[str, Any] = json.loads(manifest.text)
-    parts = {name.split("/")[0] for name in manifest.files}
-    content["files"] = {
-        name: file for name, file in content["files"].items() if name.split("/")[0] not in without
-    }
-    content["left_out"] = sorted(parts & set(without))
-    return content
+def _text(manifest: Manifest) -> bytes:
+    return json.dumps(manifest.content(), indent=2, sort_keys=True).encode()
 
 
-def _is_here(path: Path, file: File) -> bool:
+def _without(manifest: Manifest, without: Collection[str]) -> Manifest:
+    """Return the manifest of a partial copy. Its fingerprint stays that of the whole catalog."""
+    folders = {name.split("/")[0] for name in manifest.files}
+    files = {n: file for n, file in manifest.files.items() if n.split("/")[0] not in without}
+    left_out = tuple(sorted(folders & set(without)))
+    return manifest.model_copy(update={"files": files, "left_out": left_out})
+
+
+def _is_here(path: Path, file: FileIdentity) -> bool:
     return path.is_file() and path.stat().st_size == file.bytes and sha256_file(path) == file.sha256
 
 
 def _each(
     copy: Callable[[str], int],
-    wanted: Mapping[str, File],
+    wanted: Mapping[str, FileIdentity],
     files: int,
     workers: int,
     on_file: OnFile | None,
@@ -227,18 +224,14 @@ def _each(
             raise
 
 
-def _local_manifests(root: Path, version: int | None) -> list[Shipped]:
-    """All up to `version`."""
+def _local_manifests(root: Path, version: int | None) -> list[Manifest]:
+    """Return the manifests of all versions up to `version`, oldest first."""
     newest = read_manifest(root, version)
-    earlier = [read_manifest(root, number) for number in range(1, int(newest["version"]))]
-    return [
-        parse_shipped(json.dumps(manifest, indent=2, sort_keys=True).encode(), str(root))
-        for manifest in (*earlier, newest)
-    ]
+    return [*(read_manifest(root, number) for number in range(1, newest.version)), newest]
 
 
-def _remote_manifests(place: Place, version: int | None) -> list[Shipped]:
-    """All up to `version`."""
+def _remote_manifests(place: Place, version: int | None) -> list[Manifest]:
+    """Return the manifests of all versions up to `version`, oldest first."""
     url, newest = place.url, _read(place, MANIFEST)
     if newest is None:
         raise UserError(
@@ -258,12 +251,12 @@ def _remote_manifests(place: Place, version: int | None) -> list[Shipped]:
     return found
 
 
-def _read(place: Place, name: str) -> Shipped | None:
+def _read(place: Place, name: str) -> Manifest | None:
     text = place.read(name)
-    return None if text is None else parse_shipped(text, place.url)
+    return None if text is None else parse_manifest(text, f"{place.url}/{name}")
 
 
-def _refuse_others(place: Place, there: Collection[str], manifests: list[Shipped]) -> None:
+def _refuse_others(place: Place, there: Collection[str], manifests: list[Manifest]) -> None:
     """A place where something else is, or a newer version of this, is left alone."""
     newest, mine = manifests[-1], {manifest.fingerprint for manifest in manifests}
     found = next((_read(place, name) for name in (MANIFEST, UNDER_WAY) if name in there), None)
@@ -277,10 +270,10 @@ def _refuse_others(place: Place, there: Collection[str], manifests: list[Shipped
         )
 
 
-def _refuse_other_folder(root: Path, url: str, manifests: list[Shipped]) -> None:
+def _refuse_other_folder(root: Path, url: str, manifests: list[Manifest]) -> None:
     if (root / MANIFEST).is_file():
         found = read_manifest(root)
-        if found["fingerprint"] not in {manifest.fingerprint for manifest in manifests}:
+        if found.fingerprint not in {manifest.fingerprint for manifest in manifests}:
             raise UserError(
                 f"{root}: another catalog, or a newer version, is in this folder than at {url}; give another folder"
             )
@@ -288,7 +281,7 @@ def _refuse_other_folder(root: Path, url: str, manifests: list[Shipped]) -> None
         raise UserError(f"{root}: a build is unfinished in this folder; give another folder")
 
 
-def _publish(root: Path, manifest: dict[str, Any]) -> None:
+def _publish(root: Path, manifest: Manifest) -> None:
     import duckdb  # noqa: PLC0415
 
     try:
@@ -297,4 +290,4 @@ def _publish(root: Path, manifest: dict[str, Any]) -> None:
         raise UserError(
             f"{root}: its tables cannot be read ({error}); do not use this catalog"
         ) from error
-    write_json(root / MANIFEST, manifest)
+    write_json(root / MANIFEST, manifest.content())

@@ -144,7 +144,7 @@ def _print_newest_version(root: Path, as_json: bool) -> None:
 
     manifest = read_manifest(root)
     paths: dict[str, Any] = {"catalog": str(root), "page": str(page) if page.is_file() else None}
-    print_json(paths | {name: manifest[name] for name in MANIFEST_KEYS})
+    print_json(paths | {name: manifest.content()[name] for name in MANIFEST_KEYS})
 
 
 @build_commands.command(

@@ -190,7 +190,7 @@ def search_sentences(catalog: data_catalog.Catalog) -> list[str]:
     levels = json.loads((Layout(catalog.root).tree / "tree.json").read_text(encoding="utf-8"))[
         "levels"
     ]
-    beam = str(catalog.manifest["config"]["cluster"]["beam"])
+    beam = str(catalog.manifest.config["cluster"]["beam"])
     sentences = []
     for k in sorted(levels, key=int):
         # A small corpus has no held-out documents.
@@ -211,11 +211,11 @@ def print_build(root: Path) -> None:
     levels = ", ".join(f"{k:,}" for k in catalog.levels.granularities)
     console = Console()
     console.print(
-        f"[bold]{root}[/bold]: {catalog.manifest['documents']:,} documents, "
+        f"[bold]{root}[/bold]: {catalog.manifest.documents:,} documents, "
         f"domains per level: {levels}",
         highlight=False,
     )
-    _print_warnings(console, catalog.manifest["warnings"])
+    _print_warnings(console, catalog.manifest.warnings)
     print_table(
         catalog.sql("""
             SELECT stage, sum(rows) FILTER (outcome = 'read') AS read,

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,8 +10,9 @@ import pyarrow.parquet as pq
 
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally
+from data_catalog.format.files import CatalogFiles
 from data_catalog.format.layout import Layout, Levels
-from data_catalog.format.manifest import fingerprint
+from data_catalog.format.manifest import Manifest, fingerprint
 from pipeline.dedup.exact import Known
 from pipeline.parts import Part, make_part
 from pipeline.publish.link_files import link
@@ -26,12 +26,19 @@ IN_CATALOG = "dedup.catalog"  # the reason of a document whose text is in the ca
 class Standing:
     """One version of a catalog."""
 
-    layout: Layout
-    manifest: dict[str, Any]
+    files: CatalogFiles
+
+    @property
+    def layout(self) -> Layout:
+        return self.files.layout
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.files.manifest
 
     @property
     def levels(self) -> Levels:
-        return Levels(tuple(self.manifest["granularities"]))
+        return self.files.levels
 
     @property
     def tree(self) -> Part:
@@ -76,7 +83,7 @@ class Standing:
 
     def known(self, folder: Path) -> Known:
         """Every text that is in the catalog: its documents' digests, and those of its targets, which are written to `folder`."""
-        names = self.manifest["targets"]
+        names = self.manifest.targets
 
         def make(out: Path) -> Account:
             texts = [
@@ -100,26 +107,24 @@ class Standing:
         )
         files = [self.layout.root / name for name in self.data("documents/")]
         return Known(
-            IN_CATALOG, (*files, part.folder / "digests.parquet"), self.manifest["fingerprint"]
+            IN_CATALOG, (*files, part.folder / "digests.parquet"), self.manifest.fingerprint
         )
 
     def data(self, folder: str) -> list[str]:
         """Names of the manifest's files below a folder."""
-        return sorted(name for name in self.manifest["files"] if name.startswith(folder))
+        return sorted(name for name in self.manifest.files if name.startswith(folder))
 
     def _folder(self, folder: Path) -> Part:
         names = self.data(f"{folder.name}/")
         return Part(
             folder,
-            fingerprint(
-                "standing", [[name, self.manifest["files"][name]["sha256"]] for name in names]
-            ),
+            fingerprint("standing", [[name, self.manifest.files[name].sha256] for name in names]),
             Account(),
             0,
         )
 
     def _sha256(self, path: Path) -> str:
-        return str(self.manifest["files"][path.relative_to(self.layout.root).as_posix()]["sha256"])
+        return self.manifest.files[path.relative_to(self.layout.root).as_posix()].sha256
 
 
 def as_read(root: Path, measured: Sequence[str], folder: Path) -> tuple[list[Part], Part]:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_catalog.format.layout import Layout
+from data_catalog.format.target_record import TARGET_RECORD
 from pipeline.parts import SIDECAR, Part
 from pipeline.quality.stage import SIGNALS
 from pipeline.shard.stage import document_files, token_files
 
-_OF_A_TARGET = ("documents.parquet", "tokens.arrow", "target.json")
+_OF_A_TARGET = ("documents.parquet", "tokens.arrow", TARGET_RECORD)
 
 
 def place_stored(stored: Sequence[Part], layout: Layout) -> Iterator[Path]:

@@ -1,7 +1,6 @@
 """Publish an addition as the next version of its catalog: new files beside the old, tables that speak of both, then the manifest."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,7 +9,7 @@ import pyarrow.parquet as pq
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account, total
 from data_catalog.format.layout import Layout
-from data_catalog.format.manifest import describe_files
+from data_catalog.format.manifest import AdditionRecord, describe_files
 from data_catalog.settings import parse
 from pipeline.config import Build
 from pipeline.dedup.removed import removed_by_source
@@ -28,7 +27,7 @@ def publish_next(
     stages: Mapping[str, Sequence[Part]],
     targets: Sequence[Part],
     description: Part,
-    addition: Mapping[str, Any],
+    addition: AdditionRecord,
 ) -> None:
     """Make the new parts (`stages`, `targets`) and the `description` of all documents the version after `standing`.
 
@@ -37,8 +36,8 @@ def publish_next(
     Raises:
         AccountingError: a document was lost on the way.
     """
-    before, manifest = standing.layout, standing.manifest
-    layout = Layout(before.root, manifest["version"] + 1)
+    before, manifest = standing.files.layout, standing.files.manifest
+    layout = Layout(before.root, manifest.version + 1)
     accounts = {
         stage: total(part.account for part in stages[stage]) for stage in CHAIN if stage in stages
     }
@@ -74,30 +73,28 @@ def publish_next(
         distances=pa.concat_tables(
             [distances, read_parts(targets, "distributions.parquet", tables.DISTRIBUTIONS)]
         ),
-        targets=[*manifest["targets"], *(part.name for part in targets)],
+        targets=[*manifest.targets, *(part.name for part in targets)],
         description=description,
     )
     placed += write_tables(content, standing.levels, layout, config)
-    kept = {
-        name: file for name, file in manifest["files"].items() if not name.startswith("versions/")
-    }
+    kept = {name: file for name, file in manifest.files.items() if not name.startswith("versions/")}
     about = {
-        "warnings": [*manifest["warnings"], *_warnings(standing, targets)],
-        "built_from": manifest["built_from"],
-        "parent": manifest["fingerprint"],
-        "additions": [*manifest["additions"], addition],
+        "warnings": (*manifest.warnings, *_warnings(standing, targets)),
+        "built_from": manifest.built_from,
+        "parent": manifest.fingerprint,
+        "additions": (*manifest.additions, addition),
         "stage_seconds": {
             stage: sum(part.seconds for part in parts)
             for stage, parts in {**stages, "targets": targets}.items()
         },
     }
-    base = parse(Build, manifest["config"], str(before.manifest))
+    base = parse(Build, manifest.config, str(before.manifest))
     commit(
         layout,
         content,
         standing.levels,
         base,
-        manifest["tokenizer"],
+        manifest.tokenizer,
         {**kept, **describe_files(layout.root, placed)},
         about,
     )

@@ -19,6 +19,9 @@ from data_catalog.format.accounts import Account, total
 from data_catalog.format.layout import Layout, Levels
 from data_catalog.format.manifest import (
     FORMAT,
+    FileIdentity,
+    Manifest,
+    TokenizerIdentity,
     describe_files,
     fingerprint,
     read_manifest,
@@ -135,18 +138,18 @@ def publish(built: Built, levels: Levels, config: Build) -> Path:
     )
     placed += write_tables(content, levels, layout, config)
     tree = json.loads((layout.tree / "tree.json").read_text(encoding="utf-8"))
-    tokenizer = {
-        "vocabulary": vocabulary(built.tokenizer),
-        "end_of_text": end_of_text(built.tokenizer.folder),
-        "sha256": sha256_file(layout.tokenizer / "tokenizer.json"),
-    }
-    about = {
-        "warnings": tree["warnings"],
+    tokenizer = TokenizerIdentity(
+        vocabulary=vocabulary(built.tokenizer),
+        end_of_text=end_of_text(built.tokenizer.folder),
+        sha256=sha256_file(layout.tokenizer / "tokenizer.json"),
+    )
+    about: dict[str, Any] = {
+        "warnings": tuple(tree["warnings"]),
         "built_from": built.fingerprint(),
         "parent": None,
-        "additions": [],
+        "additions": (),
+        "stage_seconds": built.seconds(),
     }
-    about["stage_seconds"] = built.seconds()
     commit(layout, content, levels, config, tokenizer, describe_files(layout.root, placed), about)
     return layout.root
 
@@ -170,8 +173,8 @@ def read_parts(parts: Sequence[Part], name: str, schema: pa.Schema) -> pa.Table:
 def _has_grown(root: Path, built_from: str) -> bool:
     """Whether the catalog at `root` is this build with additions; one of another build with additions is not overwritten."""
     try:
-        grown = read_manifest(root)["version"] > 1
-        same = grown and read_manifest(root, 1)["built_from"] == built_from
+        grown = read_manifest(root).version > 1
+        same = grown and read_manifest(root, 1).built_from == built_from
     except UserError:
         return False  # nothing finished there
     if grown and not same:
@@ -216,29 +219,29 @@ def commit(
     content: Tables,
     levels: Levels,
     config: Build,
-    tokenizer: Mapping[str, Any],
-    files: Mapping[str, Any],
+    tokenizer: TokenizerIdentity,
+    files: Mapping[str, FileIdentity],
     about: Mapping[str, Any],
 ) -> None:
     """Write the version's manifest, then make it the catalog's by one rename: until then nobody sees the version."""
-    same = {
+    same: dict[str, Any] = {
         "format": FORMAT,
         "version": layout.version,
         "granularities": levels.granularities,
         "encoder": identify(config.embed),
         "tokenizer": tokenizer,
-        "targets": content.targets,
+        "targets": tuple(content.targets),
         "files": dict(sorted(files.items())),
     }
     documents = content.accounts["shard"].kept
-    manifest = {
+    manifest = Manifest(
         **same,
         **about,
-        "fingerprint": fingerprint(same),
-        "documents": documents.rows,
-        "tokens": documents.tokens,
-        "config": config,
-    }
-    write_json(layout.version_manifest, manifest)
+        fingerprint=fingerprint(same),
+        documents=documents.rows,
+        tokens=documents.tokens,
+        config=config.model_dump(mode="json"),
+    )
+    write_json(layout.version_manifest, manifest.content())
     write_database(layout.root, manifest)
-    write_json(layout.manifest, manifest)
+    write_json(layout.manifest, manifest.content())

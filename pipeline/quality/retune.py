@@ -60,7 +60,7 @@ def choose(
     Raises:
         UserError: no catalog at `root`; a preset or rule is unknown; there is no rule to judge by.
     """
-    own = Quality.model_validate(read_manifest(root)["config"]["quality"])
+    own = Quality.model_validate(read_manifest(root).config["quality"])
     built = resolve(own.preset, own.thresholds)
     asked = resolve(
         preset or own.preset,

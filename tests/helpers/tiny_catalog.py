@@ -14,21 +14,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from data_catalog.format.layout import Layout, Levels
-from data_catalog.format.manifest import FORMAT, fingerprint, sha256_file, write_json
+from data_catalog.format.manifest import fingerprint, sha256_file
 from data_catalog.format.tables import DISTRIBUTIONS, DOMAINS, OFFSETS, TARGET
 from data_catalog.format.tokens import write_tokens
+from tests.helpers.manifests import ENCODER, write_manifest
 
 LEVELS = Levels((2, 8))
 WORDS = 8  # of a leaf's language, the unused first one included
 VOCABULARY = 8 * WORDS
 DOCUMENTS = (40, 24, 30, 16, 12, 20, 0, 1)  # train documents of each leaf
-ENCODER = {
-    "model": "toy",
-    "sha256": "00",
-    "dimension": 8,
-    "max_tokens": 256,
-    "precision": "float32",
-}
 TARGETS = {"spe": 2, "other": 5}
 
 
@@ -69,24 +63,18 @@ def write_tiny_catalog(
     _write_distributions(layout, rows)
     _write_domains(layout, rows)
     end_of_text = _write_tokenizer(layout.tokenizer)
-    write_json(
-        layout.manifest,
-        {
-            "format": FORMAT,
-            "version": 1,
-            "fingerprint": fingerprint("tiny", documents, document_tokens),
-            "granularities": LEVELS.granularities,
-            "targets": list(TARGETS),
-            "encoder": ENCODER,
-            "tokenizer": {
-                "vocabulary": VOCABULARY,
-                "end_of_text": end_of_text,
-                "sha256": sha256_file(layout.tokenizer / "tokenizer.json"),
-            },
-            "files": {},
-        },
+    tokenizer = {
+        "vocabulary": VOCABULARY,
+        "end_of_text": end_of_text,
+        "sha256": sha256_file(layout.tokenizer / "tokenizer.json"),
+    }
+    return write_manifest(
+        root,
+        fingerprint=fingerprint("tiny", documents, document_tokens),
+        granularities=LEVELS.granularities,
+        targets=list(TARGETS),
+        tokenizer=tokenizer,
     )
-    return root
 
 
 def speak(random: np.random.Generator, leaf: int, tokens: int) -> np.ndarray:
@@ -123,7 +111,7 @@ def _write_target(
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=TARGET), folder / "documents.parquet")
     write_tokens(folder / "tokens.arrow", _lists(texts))
-    (folder / "target.json").write_text(json.dumps({"encoder": ENCODER}))
+    (folder / "target.json").write_text(json.dumps({"name": folder.name, "encoder": ENCODER}))
 
 
 def _write_distributions(layout: Layout, offsets: list[dict]) -> None:

@@ -12,7 +12,7 @@ from data_catalog.format.layout import Layout
 from data_catalog.format.manifest import write_json
 from data_catalog.format.tables import TARGET
 from data_catalog.format.tokens import write_tokens
-from tests.helpers.tiny_catalog import ENCODER
+from tests.helpers.manifests import ENCODER
 
 END = "<|endoftext|>"
 ODD = "An essay on no question at all.\nAnswer: none"
@@ -40,6 +40,7 @@ def add_quiz(root: Path, splits: tuple[int, int, int] = (10, 7, 9)) -> Path:
         "vocabulary": tokenizer.get_vocab_size(),
         "end_of_text": tokenizer.token_to_id(END),
     }
+    manifest["targets"] = [*manifest["targets"], "quiz"]
     write_json(layout.manifest, manifest)
     names = [
         name
@@ -75,7 +76,7 @@ def write_target(folder: Path, texts: list[tuple[str, str]], tokenizer: Tokenize
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=TARGET), folder / "documents.parquet")
     write_tokens(folder / "tokens.arrow", pa.array(ids, pa.large_list(pa.uint16())))
-    (folder / "target.json").write_text(json.dumps({"encoder": ENCODER}))
+    (folder / "target.json").write_text(json.dumps({"name": folder.name, "encoder": ENCODER}))
 
 
 def byte_level(texts: list[str], vocabulary: int = 300) -> Tokenizer:

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.format.layout import Layout
-from data_catalog.format.manifest import FORMAT
 from data_catalog.format.tables import DISTRIBUTIONS, DOMAINS, OFFSETS, WEIGHTS
+from tests.helpers.manifests import write_manifest
 
 STAGE_SEQUENCES = 40  # 10 steps of 4 sequences
 
@@ -67,10 +67,7 @@ def write_catalog(
         ],
         DISTRIBUTIONS,
     )
-    (root / "catalog.json").write_text(
-        json.dumps({"format": FORMAT, "version": 1, "fingerprint": "feed"})
-    )
-    return root
+    return write_manifest(root, granularities=[top, leaves], targets=["goal"])
 
 
 def write_run(

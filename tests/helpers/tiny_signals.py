@@ -1,12 +1,12 @@
 """What retuning reads of a catalog: its manifest, the signals of all documents, and the final verdicts on them."""
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.format import tables
+from tests.helpers.manifests import write_manifest
 
 DOCUMENTS = [  # source, characters, sentences, brackets, the reason of the final verdict
     ("big", 100, 5.0, 0.0, None),
@@ -20,12 +20,7 @@ DOCUMENTS = [  # source, characters, sentences, brackets, the reason of the fina
 
 def write_signals(root: Path) -> Path:
     """Two parts, built with preset c4."""
-    manifest = {
-        "format": 2,
-        "version": 1,
-        "config": {"quality": {"preset": "c4", "thresholds": {}}},
-    }
-    (root / "catalog.json").write_text(json.dumps(manifest))
+    write_manifest(root, config={"quality": {"preset": "c4", "thresholds": {}}})
     for name, documents in (("a", DOCUMENTS[:4]), ("b", DOCUMENTS[4:])):
         measured, verdicts = [], []
         for number, (source, characters, sentences, brackets, reason) in enumerate(documents):

@@ -8,6 +8,7 @@ import pytest
 
 import data_catalog
 from data_catalog.errors import UserError
+from data_catalog.format.files import open_files
 from data_catalog.format.layout import Layout
 from data_catalog.format.manifest import read_manifest
 from data_catalog.format.tokens import open_target, open_tokens
@@ -115,9 +116,9 @@ def test_the_earlier_version_is_still_there_and_sound(grown, built):
     old = data_catalog.open(root, version=1)
     assert old.sql("SELECT count(*) FROM documents").fetchall() == [(160,)]
     assert (
-        old.manifest["fingerprint"]
-        == read_manifest(built[0])["fingerprint"]
-        == read_manifest(root)["parent"]
+        old.manifest.fingerprint
+        == read_manifest(built[0]).fingerprint
+        == read_manifest(root).parent
     )
     names = old.domain(2, 0, ["doc_id"])["doc_id"].to_pylist()
     assert names == data_catalog.open(built[0]).domain(2, 0, ["doc_id"])["doc_id"].to_pylist()
@@ -126,7 +127,7 @@ def test_the_earlier_version_is_still_there_and_sound(grown, built):
 def test_earlier_sequences_are_the_first_of_their_leaves(grown):
     root = grown[0]
     levels = data_catalog.open(root).levels
-    old, new = (open_tokens(root, levels, "train", 0, version) for version in (1, 2))
+    old, new = (open_tokens(open_files(root, version), "train") for version in (1, 2))
     sequences = old.sequences(16)
     assert (new.sequences(16) >= sequences).all()
     assert new.sequences(16).sum() > sequences.sum()
@@ -171,15 +172,15 @@ def test_a_target_alone(grown, tmp_path):
     )
     assert check(root).faults == ()
     manifest = read_manifest(root)
-    assert (manifest["version"], manifest["targets"], manifest["documents"]) == (
+    assert (manifest.version, list(manifest.targets), manifest.documents) == (
         3,
         ["space", "music"],
         200,
     )
-    assert manifest["warnings"][-1].startswith(
+    assert manifest.warnings[-1].startswith(
         "target music: 1 of its texts are documents of the corpus too"
     )
-    assert open_target(root, "music", "align", 0).sequences(8).sum() > 0
+    assert open_target(open_files(root), "music", "align").sequences(8).sum() > 0
     kinds = (
         data_catalog.open(root)
         .sql("SELECT DISTINCT name, kind FROM distributions ORDER BY ALL")
@@ -253,7 +254,7 @@ def test_an_addition_that_died_leaves_the_catalog_and_is_taken_up(built, tmp_pat
 
     with pytest.raises(Died):
         add(root, addition_of(tmp_path / "more"), dying)
-    assert read_manifest(root)["version"] == 1
+    assert read_manifest(root).version == 1
     assert check(root).faults == ()
     made = {path: path.stat().st_mtime_ns for path in root.glob("work/add-*/*/*/part.json")}
     add(root, addition_of(tmp_path / "more"))

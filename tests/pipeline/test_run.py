@@ -114,7 +114,7 @@ def test_building_again_does_no_work_again(built):
     earlier = {path: path.stat().st_mtime_ns for path in (built[0] / "work").glob("*/*")}
     build(parse(Build, built[1], "test"), watch)
     assert sorted(made) == sorted(earlier.values())
-    assert read_manifest(built[0])["fingerprint"] == before["fingerprint"]
+    assert read_manifest(built[0]).fingerprint == before.fingerprint
 
 
 @pytest.mark.parametrize("runner", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
@@ -124,9 +124,7 @@ def test_prefect_gives_the_same_catalog(built, tmp_path, prefect_server, runner)
 
     settings = {**built[1], "out": str(tmp_path / "catalog")}
     flow.with_options(task_runner=task_runner(runner, workers=2))(parse(Build, settings, "test"))
-    assert (
-        read_manifest(tmp_path / "catalog")["fingerprint"] == read_manifest(built[0])["fingerprint"]
-    )
+    assert read_manifest(tmp_path / "catalog").fingerprint == read_manifest(built[0]).fingerprint
 
 
 KILLED = """
@@ -163,6 +161,4 @@ def test_a_build_killed_between_parts_ends_with_the_same_catalog(built, tmp_path
         assert done.returncode == -signal.SIGKILL, done.stderr.decode()
         assert not (tmp_path / "catalog" / "catalog.json").exists()
     build(parse(Build, settings, "test"))
-    assert (
-        read_manifest(tmp_path / "catalog")["fingerprint"] == read_manifest(built[0])["fingerprint"]
-    )
+    assert read_manifest(tmp_path / "catalog").fingerprint == read_manifest(built[0]).fingerprint

@@ -1,6 +1,5 @@
 """The catalog page in a real browser: what its addresses open, what hands and keys do, and that hostile text changes nothing."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from tests.helpers.browser import (
     text,
     unnamed,
 )
+from tests.helpers.manifests import change_manifest
 
 pytestmark = needs_browser
 
@@ -294,10 +294,7 @@ def test_thousands_of_domains(chromium: Any, tmp_path: Path) -> None:
 
 def test_one_level_and_no_target(chromium: Any, tmp_path: Path) -> None:
     catalog = write_domains_catalog(tmp_path / "catalog")
-    manifest = json.loads((catalog / "catalog.json").read_text())
-    (catalog / "catalog.json").write_text(
-        json.dumps(manifest | {"granularities": [4], "targets": []})
-    )
+    change_manifest(catalog, granularities=[4], targets=[])
     with opened(chromium, write_catalog_page(catalog, tmp_path / "page.html"), "domain=4/1") as tab:
         assert "in 4 domains; version 1, no targets" in text(tab, "header")
         assert text(tab, "#heatmap-caption").startswith("This catalog has no targets.")

@@ -50,7 +50,7 @@ def killed(child, parts):
 
 
 assert os.waitpid(start(), 0)[1] == 0
-found, parts = [read_manifest(out)["fingerprint"]], len(done())
+found, parts = [read_manifest(out).fingerprint], len(done())
 repeated, killed_at, left = 0, [], []
 shutil.rmtree(out)
 before = {}
@@ -62,7 +62,7 @@ while len(killed_at) < kills:
     before = after
     if alive or len(killed_at) % 3 == 0:  # now it may end
         assert os.waitpid(start(), 0)[1] == 0
-        found.append(read_manifest(out)["fingerprint"])
+        found.append(read_manifest(out).fingerprint)
         left += list(map(str, out.glob("work/*/.*.tmp")))
         shutil.rmtree(out)
         before = {}
@@ -84,7 +84,7 @@ def test_sigkill_at_random_points(built, tmp_path, kills):
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
-    assert set(told["found"]) == {read_manifest(built[0])["fingerprint"]}
+    assert set(told["found"]) == {read_manifest(built[0]).fingerprint}
     assert told["repeated"] == 0  # a finished part is never made again
     assert told["left"] == []
     assert len(told["killed_at"]) >= kills

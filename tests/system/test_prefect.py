@@ -45,7 +45,7 @@ def test_the_catalog_has_its_page_and_is_sound(built, build_run):
     root, _ = build_run
     assert "<html" in (root / "report.html").read_text()
     assert not check(root).faults
-    assert read_manifest(root)["fingerprint"] == read_manifest(built[0])["fingerprint"]
+    assert read_manifest(root).fingerprint == read_manifest(built[0]).fingerprint
 
 
 def test_names_and_tags(build_run):

@@ -135,9 +135,7 @@ def test_a_worker_builds_from_parameters_in_json(deployed, built, tmp_path):
     worker = [*PREFECT, "worker", "start", "--pool", "clustermix", "--run-once"]
     subprocess.run(worker, cwd=tmp_path, env=environment(), capture_output=True, check=True)
     assert client().read_flow_run(run.id).state.name == "Completed"
-    assert (
-        read_manifest(tmp_path / "catalog")["fingerprint"] == read_manifest(built[0])["fingerprint"]
-    )
+    assert read_manifest(tmp_path / "catalog").fingerprint == read_manifest(built[0]).fingerprint
 
 
 @pytest.mark.slow

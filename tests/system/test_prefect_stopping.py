@@ -101,9 +101,7 @@ def test_a_build_that_is_stopped_within_a_part_goes_on(
     assert {
         path: path.stat().st_mtime_ns for path in done
     } == done  # what was finished was not made again
-    assert (
-        read_manifest(tmp_path / "catalog")["fingerprint"] == read_manifest(built[0])["fingerprint"]
-    )
+    assert read_manifest(tmp_path / "catalog").fingerprint == read_manifest(built[0]).fingerprint
 
 
 def trainers(folder):

@@ -11,10 +11,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_catalog import UserError
+from data_catalog.format.files import open_files
 from data_catalog.format.lock import sole_holder
 from data_catalog.format.tables import WEIGHTS
 from data_catalog.format.tokens import open_tokens
-from tests.helpers.tiny_catalog import ENCODER, LEVELS, write_tiny_catalog
+from tests.helpers.tiny_catalog import ENCODER, write_tiny_catalog
 from tests.helpers.tiny_training import records, tiny_config, without_clock, write_config
 from trainer.__main__ import main
 from trainer.begin import begin
@@ -110,7 +111,7 @@ def test_the_model_loads_as_any_other_and_has_the_recorded_loss(
     model = AutoModelForCausalLM.from_pretrained(config.out / "model")
     tokenizer = AutoTokenizer.from_pretrained(config.out / "model")
     assert tokenizer("w3 w4")["input_ids"] == [3, 4]
-    store = open_tokens(catalog, LEVELS, "heldout", 0)
+    store = open_tokens(open_files(catalog), "heldout")
     leaves = np.array([leaf for leaf, n in enumerate(store.sequences(16)) for _ in range(n)])
     rows = np.array([row for n in store.sequences(16) for row in range(n)])
     inputs, labels = store.read(leaves, rows, 16)

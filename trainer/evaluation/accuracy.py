@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.errors import UserError
+from data_catalog.format.files import open_files
 from data_catalog.format.manifest import write_json
 from trainer.evaluation.questions import Question
 from trainer.evaluation.task_files import TaskFile, read_tasks, write_task
@@ -53,9 +54,9 @@ def evaluate_run(
         raise UserError(f"{run}: holds no model; accuracy is measured when a run is finished")
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))["config"]
     marker = config["mixture"].get("answer_after", "\nAnswer:")
+    catalog = Path(config["catalog"])
     written = [
-        write_task(Path(config["catalog"]), target, "test", run / "tasks", marker)
-        for target in targets
+        write_task(open_files(catalog), target, "test", run / "tasks", marker) for target in targets
     ]
     read = read_tasks(run / "tasks", written) + (
         read_tasks(tasks_from, tasks) if tasks_from else []

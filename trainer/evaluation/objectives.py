@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from data_catalog.format.files import CatalogFiles
 from trainer.config import Train
 from trainer.evaluation.completions import Choices, Completions, choose, complete
 from trainer.evaluation.evaluate import HeldOut, moments, part, ratio_and_error
@@ -32,7 +33,7 @@ class Objective(Protocol):
         ...
 
 
-def open_objective(config: Train, align: Pool, end_of_text: int) -> Objective:
+def open_objective(files: CatalogFiles, config: Train, align: Pool) -> Objective:
     """The objective of a run, on `mixture.target_sequences` documents (or questions, with all their choices) a stage.
 
     Args:
@@ -41,22 +42,22 @@ def open_objective(config: Train, align: Pool, end_of_text: int) -> Objective:
     Raises:
         UserError: no document of the target has the form that the objective needs.
     """
-    mixture, length = config.mixture, config.training.sequence_tokens
+    mixture, length = config.mixture, files.sequence_tokens
     if mixture.objective == "text":
         return TextLoss(align, mixture.target_sequences, config.seed)
-    tokenizer, splits = open_tokenizer(config.catalog), ("align", "validation")
+    tokenizer, splits = open_tokenizer(files), ("align", "validation")
     if mixture.objective == "answer":
         pairs = [
-            read_answers(config.catalog, config.target, split, mixture.answer_after)
-            for split in splits
+            read_answers(files, config.target, split, mixture.answer_after) for split in splits
         ]
-        learned, held_out = (complete(tokenizer, found, length, end_of_text) for found in pairs)
+        learned, held_out = (
+            complete(tokenizer, found, length, files.end_of_text) for found in pairs
+        )
         return AnswerLoss(
             learned, held_out, mixture.target_sequences, config.evaluation.sequences, config.seed
         )
     questions = [
-        read_questions(config.catalog, config.target, split, mixture.answer_after)
-        for split in splits
+        read_questions(files, config.target, split, mixture.answer_after) for split in splits
     ]
     asked, kept = (choose(tokenizer, found, length) for found in questions)
     return ChoiceLoss(

@@ -4,13 +4,12 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import pyarrow.parquet as pq
 
 from data_catalog.errors import UserError
-from data_catalog.format.layout import Layout
+from data_catalog.format.files import CatalogFiles
 from data_catalog.format.tokens import open_target
 
 LETTER = re.compile(r"^([A-Z])[.)]\s+", re.MULTILINE)  # "A. " or "A) " where a line begins
@@ -51,20 +50,22 @@ def split_answer(text: str, marker: str) -> tuple[str, str] | None:
     return (head + marker, answer) if found and answer.strip() else None
 
 
-def read_questions(root: Path, target: str, split: str, marker: str) -> list[Question]:
+def read_questions(files: CatalogFiles, target: str, split: str, marker: str) -> list[Question]:
     """The questions of a target's split, in the order of its documents; how many documents are none is logged.
 
     Raises:
         UserError: there is no such target or split, or none of its documents is a question; the form of one is then shown.
     """
     form = repr(f"Question?\nA. one choice\nB. another{marker} B. another")
-    return _read(root, target, split, lambda text: parse_question(text, marker), form)
+    return _read(files, target, split, lambda text: parse_question(text, marker), form)
 
 
-def read_answers(root: Path, target: str, split: str, marker: str) -> list[tuple[str, str]]:
+def read_answers(
+    files: CatalogFiles, target: str, split: str, marker: str
+) -> list[tuple[str, str]]:
     """`split_answer` of each document of a target's split, with the errors of `read_questions`."""
     return _read(
-        root,
+        files,
         target,
         split,
         lambda text: split_answer(text, marker),
@@ -73,11 +74,11 @@ def read_answers(root: Path, target: str, split: str, marker: str) -> list[tuple
 
 
 def _read(
-    root: Path, target: str, split: str, parse: Callable[[str], Found | None], form: str
+    files: CatalogFiles, target: str, split: str, parse: Callable[[str], Found | None], form: str
 ) -> list[Found]:
-    open_target(root, target, split, pad=0)  # refuses a target or a split that is not there
+    open_target(files, target, split)  # refuses a target or a split that is not there
     table = pq.read_table(
-        Layout(root).target(target) / "documents.parquet",
+        files.layout.target(target) / "documents.parquet",
         columns=["text"],
         filters=[("split", "=", split)],
     )

@@ -26,6 +26,7 @@ from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from data_catalog.errors import UserError
+from data_catalog.format.files import CatalogFiles
 from data_catalog.format.manifest import replacing
 from trainer.evaluation.questions import Question, read_questions
 
@@ -57,7 +58,7 @@ class TaskFile:
 
 
 def write_task(
-    catalog: Path, target: str, split: str, folder: Path, marker: str = "\nAnswer:"
+    files: CatalogFiles, target: str, split: str, folder: Path, marker: str = "\nAnswer:"
 ) -> str:
     """Write the questions of a target's split as `folder/TARGET_SPLIT.yaml` and `.jsonl`; return the task's name.
 
@@ -69,7 +70,7 @@ def write_task(
     name = f"{target}_{split}"
     lines = [
         json.dumps({"prompt": q.prompt, "choices": q.completions, "right": q.right})
-        for q in read_questions(catalog, target, split, marker)
+        for q in read_questions(files, target, split, marker)
     ]
     task = {
         "task": name,

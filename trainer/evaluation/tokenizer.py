@@ -1,25 +1,24 @@
 """The catalog's tokenizer, as its documents were encoded, and how much text each of its tokens stands for."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 from tokenizers import Tokenizer
 
 from data_catalog.errors import UserError
-from data_catalog.format.layout import Layout
+from data_catalog.format.files import CatalogFiles
 
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")  # of a tokenizer that falls back to bytes
 
 
-def open_tokenizer(root: Path) -> Tokenizer:
+def open_tokenizer(files: CatalogFiles) -> Tokenizer:
     """The tokenizer of the catalog at `root`. Special tokens that stand in a text are plain characters; none is added.
 
     Raises:
         UserError: the catalog has no tokenizer.
     """
-    file = Layout(root).tokenizer / "tokenizer.json"
+    file = files.layout.tokenizer / "tokenizer.json"
     if not file.is_file():
         raise UserError(f"{file}: not there; build the catalog again")
     tokenizer = Tokenizer.from_file(str(file))

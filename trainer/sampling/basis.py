@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 
 from data_catalog.errors import UserError
 from data_catalog.format.distributions import Basis, read_distribution, to_leaves
-from data_catalog.format.layout import Layout, Levels
+from data_catalog.format.files import CatalogFiles
+from data_catalog.format.layout import Levels
 from trainer.config import Mixture
 from trainer.mixers.fixed import read_weights, temperature_weights
 
@@ -19,18 +20,15 @@ MOST_BYTES = 4 * 1024**3  # of the matrix
 
 
 def build_basis(
-    root: Path,
-    levels: Levels,
+    files: CatalogFiles,
     config: Mixture,
     target: str,
     sequences: Int[np.ndarray, " leaves"],
-    version: int | None = None,
 ) -> Basis:
     """Rows over the leaves: one for a static mixer; one a named distribution, or one a domain with sequences, for a learning one.
 
     Args:
         sequences: that are there to draw, of each leaf.
-        version: of the catalog; None: the newest.
 
     Raises:
         UserError: a distribution or level is not in the catalog, a file of weights does not fit, or there are too many domains to learn a
@@ -38,17 +36,16 @@ def build_basis(
     """
     if config.mixer == "replay":
         config, target = _replayed(config.file or Path())
+    levels = files.levels
     level = config.level or levels.leaves
     levels.span(level)
     if config.learns and config.basis == "domains":
         return _domains(levels, level, sequences)
 
     def read(name: str) -> Float[np.ndarray, " domains"]:
-        return read_distribution(
-            root, levels, name, None if name in PLAIN else config.kind, level, version
-        )
+        return read_distribution(files, name, None if name in PLAIN else config.kind, level)
 
-    every = (*_histograms(root, config.kind, level, version), *PLAIN)
+    every = (*_histograms(files, config.kind, level), *PLAIN)
     rows: dict[str, Float[np.ndarray, " domains"]]
     if config.learns:
         names = config.names or every
@@ -87,8 +84,8 @@ def _replayed(place: Path) -> tuple[Mixture, str]:
     return _replayed(found[0].file) if found[0].mixer == "replay" and found[0].file else found
 
 
-def _histograms(root: Path, kind: str, level: int, version: int | None) -> list[str]:
-    table = pq.read_table(Layout(root, version).distributions)
+def _histograms(files: CatalogFiles, kind: str, level: int) -> list[str]:
+    table = pq.read_table(files.layout.distributions)
     found = table.filter((pc.field("kind") == kind) & (pc.field("level") == level))
     return sorted(set(found["name"].to_pylist()))
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int
 from transformers import PreTrainedModel
 
-from data_catalog.format.layout import Layout
+from data_catalog.format.files import CatalogFiles
 from data_catalog.format.manifest import replacing
 from trainer.state.full_state_dict import model_tensors
 
@@ -35,7 +35,7 @@ def repeats(used: Int[np.ndarray, " leaves"], sequences: Int[np.ndarray, " leave
     return float(used.sum() / np.minimum(used, sequences).sum())
 
 
-def export_model(folder: Path, model: PreTrainedModel, catalog: Path, leads: bool) -> None:
+def export_model(folder: Path, model: PreTrainedModel, files: CatalogFiles, leads: bool) -> None:
     """Write `folder`, with the catalog's tokenizer, for `from_pretrained`. That of a run's `model` means that the run is finished.
 
     All processes call this together, as each may have a shard; the leading one writes.
@@ -43,5 +43,5 @@ def export_model(folder: Path, model: PreTrainedModel, catalog: Path, leads: boo
     tensors = model_tensors(model)
     if leads:
         with replacing(folder) as temporary:
-            shutil.copytree(Layout(catalog).tokenizer, temporary)
+            shutil.copytree(files.layout.tokenizer, temporary)
             model.save_pretrained(temporary, state_dict=tensors)

@@ -79,7 +79,7 @@ def stages_table(catalog: Catalog) -> str:
     """One row a stage, in the order of the books, then those without books by time; rates are of what a stage read."""
     seconds = {
         str(stage): float(value)
-        for stage, value in (catalog.manifest.get("stage_seconds") or {}).items()
+        for stage, value in catalog.manifest.stage_seconds.items()
         if isinstance(value, int | float)
     }
     if not seconds:

@@ -57,9 +57,9 @@ def catalog_page_data(catalog: Catalog) -> dict[str, Any]:
     """
     granularities = catalog.levels.granularities
     shown = [k for k in granularities if k <= MAXIMUM_LEVEL_DOMAINS] or [granularities[0]]
-    places, variance = project(read_centroids(catalog.root, shown))
+    places, variance = project(read_centroids(catalog.files, shown))
     names = NameTable()
-    targets = [str(name) for name in catalog.manifest["targets"]]
+    targets = list(catalog.manifest.targets)
     a_kind = max(
         1,
         min(

@@ -37,8 +37,7 @@ def write_catalog_page(catalog: Path, out: Path, version: int | None = None) -> 
         "title": escape_html(found.root.name),
         "summary": "".join(f"<p>{sentence}</p>" for sentence in _summary(found)),
         "notes": "".join(
-            f"<li>{escape_html(str(warning)[:400])}</li>"
-            for warning in found.manifest.get("warnings") or []
+            f"<li>{escape_html(str(warning)[:400])}</li>" for warning in found.manifest.warnings
         ),
         "levels": levels_table(found),
         "drops": drops_table(found),
@@ -59,10 +58,10 @@ def write_catalog_page(catalog: Path, out: Path, version: int | None = None) -> 
 def _summary(catalog: Catalog) -> list[str]:
     manifest, books = catalog.manifest, totals(catalog)
     levels = " → ".join(f"{k:,}" for k in catalog.levels.granularities)
-    targets = len(manifest["targets"])
-    model = str((manifest.get("encoder") or {}).get("model", "an unknown model"))[:80]
+    targets = len(manifest.targets)
+    model = manifest.encoder.model[:80]
     sentences = [
-        f"<strong>{manifest['documents']:,} documents</strong> of {short_number(manifest['tokens'])} tokens in {levels} domains; "
+        f"<strong>{manifest.documents:,} documents</strong> of {short_number(manifest.tokens)} tokens in {levels} domains; "
         f"version {catalog.version}, {targets or 'no'} target{'' if targets == 1 else 's'}, embedded with {isolated(model)}."
     ]
     if books["read"]:

@@ -35,7 +35,7 @@ def signal_means(
     """
     if (
         "documents" not in view_files(catalog.manifest)
-        or catalog.manifest["documents"] > MAXIMUM_SIGNAL_DOCUMENTS
+        or catalog.manifest.documents > MAXIMUM_SIGNAL_DOCUMENTS
     ):
         return [], {}
     columns = ", ".join(

@@ -1,6 +1,5 @@
 """The domains of the catalog that runs were trained on: sizes, terms and distributions."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from data_catalog.errors import UserError
+from data_catalog.format.files import CatalogFiles, open_files
 from data_catalog.format.layout import Layout, Levels
-from data_catalog.format.manifest import is_inside, read_manifest
+from data_catalog.format.manifest import is_inside
 from flows.pages.run.run_folder import RunFolder
 
 TERMS_PER_DOMAIN = 6  # of a domain, in the page
@@ -89,8 +89,8 @@ def read_domains(root: Path, runs: Sequence[RunFolder]) -> Domains:
         UserError: a file is missing, unreadable or outside the catalog, or the catalog lacks the level.
     """
     try:
-        read_manifest(root)
-        layout = Layout(root, _version(root, runs))
+        files = _open_version(root, runs)
+        layout = files.layout
         domains, offsets, stored = (
             _read(root, path, columns)
             for path, columns in (
@@ -99,7 +99,7 @@ def read_domains(root: Path, runs: Sequence[RunFolder]) -> Domains:
                 (layout.distributions, ["name", "kind", "level", "domain", "weight"]),
             )
         )
-        levels = Levels(tuple(sorted(set(domains["level"].to_pylist()))))
+        levels = files.levels
         asked = [run.level for run in runs if run.level is not None] or [levels.leaves]
         level = min((k for k in asked if k in levels.granularities), default=asked[0])
         levels.span(level)  # refuses a level the tree lacks
@@ -123,21 +123,26 @@ def read_domains(root: Path, runs: Sequence[RunFolder]) -> Domains:
             f"{root}: expected a finished catalog, found {error}; give the folder that `clustermix build` wrote"
         ) from error
     return Domains(
-        level, levels, terms, top_terms, documents, tokens, distributions, _fingerprint(layout)
+        level,
+        levels,
+        terms,
+        top_terms,
+        documents,
+        tokens,
+        distributions,
+        files.manifest.fingerprint,
     )
 
 
-def _version(root: Path, runs: Sequence[RunFolder]) -> int | None:
-    """The catalog's version that a run was trained on, by its fingerprint; None, the newest, if it is not there."""
-    wanted = [run.about.get("catalog") for run in runs]
-    for path in sorted(root.glob("versions/[0-9]*/catalog.json")):
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            if manifest["fingerprint"] in wanted:
-                return int(path.parent.name)
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # the newest version's tables may still be whole
-    return None
+def _open_version(root: Path, runs: Sequence[RunFolder]) -> CatalogFiles:
+    """Open the newest version that one of the runs was trained on, or else the newest version."""
+    newest = open_files(root)
+    fingerprints = {run.about.get("catalog") for run in runs}
+    for number in range(newest.version, 0, -1):
+        files = open_files(root, number)
+        if files.manifest.fingerprint in fingerprints:
+            return files
+    return newest
 
 
 def _read(root: Path, path: Path, columns: list[str]) -> pa.Table:
@@ -172,12 +177,3 @@ def _distributions(
     for name, kind, domain, weight in zip(*columns, strict=True):
         found.setdefault((name, kind), np.zeros(level))[domain] = weight
     return found
-
-
-def _fingerprint(layout: Layout) -> str | None:
-    path = layout.version_manifest if layout.version_manifest.is_file() else layout.manifest
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")).get("fingerprint")
-    except (OSError, ValueError, AttributeError):
-        return None  # the tables are enough for a report
-    return str(found) if found else None

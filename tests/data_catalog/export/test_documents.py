@@ -35,7 +35,7 @@ def run(catalog, tmp_path):
         tmp_path / "run", basis=("0", "1", "2", "3"), level=4, mixture={"basis": "domains"}
     )
     about = json.loads((folder / "config.json").read_text())
-    about["catalog"] = read_manifest(catalog)["fingerprint"]
+    about["catalog"] = read_manifest(catalog).fingerprint
     (folder / "config.json").write_text(json.dumps(about))
     return folder
 

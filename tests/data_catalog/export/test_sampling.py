@@ -6,6 +6,7 @@ import pytest
 from data_catalog.errors import UserError
 from data_catalog.export.run_mixture import last_mixture, train_tokens
 from data_catalog.export.sampling import LAST, ORDER, keyed, share_out, take
+from data_catalog.format.files import open_files
 from data_catalog.format.layout import Levels
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_run import write_run
@@ -86,7 +87,7 @@ LEVELS = Levels((2, 8))
 
 
 def weights_of(folder, catalog):
-    level, weights = last_mixture(folder, catalog, LEVELS, 1)
+    level, weights = last_mixture(folder, open_files(catalog))
     assert weights.sum() == pytest.approx(1)
     return level, weights
 
@@ -103,7 +104,7 @@ def test_a_runs_last_weights_over_domains(catalog, tmp_path):
 
 
 def test_each_mixer_is_understood(catalog, tmp_path):
-    tokens = train_tokens(catalog, LEVELS, 8, 1)
+    tokens = train_tokens(open_files(catalog), 8)
     natural = weights_of(
         write_run(tmp_path / "natural", mixer="natural", basis=("natural",), level=8), catalog
     )[1]
@@ -152,16 +153,16 @@ def test_each_mixer_is_understood(catalog, tmp_path):
 
 def test_a_run_that_is_none_or_under_way_is_a_sentence(catalog, tmp_path):
     with pytest.raises(UserError, match="no run there"):
-        last_mixture(tmp_path, catalog, LEVELS, 1)
+        last_mixture(tmp_path, open_files(catalog))
     with pytest.raises(UserError, match="the run is not finished"):
-        last_mixture(write_run(tmp_path / "going", usage=None), catalog, LEVELS, 1)
+        last_mixture(write_run(tmp_path / "going", usage=None), open_files(catalog))
     with pytest.raises(UserError, match="distribution goal"):
-        last_mixture(write_run(tmp_path / "else", level=8), catalog, LEVELS, 1)
+        last_mixture(write_run(tmp_path / "else", level=8), open_files(catalog))
     ring = write_run(
         tmp_path / "ring", mixer="replay", mixture={"file": str(tmp_path / "ring")}, level=8
     )
     with pytest.raises(UserError, match="and so on without end"):
-        last_mixture(ring, catalog, LEVELS, 1)
+        last_mixture(ring, open_files(catalog))
     (tmp_path / "else" / "weights.parquet").write_bytes(b"no table")
     with pytest.raises(UserError, match="its files cannot be read"):
-        last_mixture(tmp_path / "else", catalog, LEVELS, 1)
+        last_mixture(tmp_path / "else", open_files(catalog))

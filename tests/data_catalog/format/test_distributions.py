@@ -7,6 +7,7 @@ from data_catalog.errors import UserError
 from data_catalog.format import tables
 from data_catalog.format.distributions import effective_number, read_distribution, to_leaves
 from data_catalog.format.layout import Layout, Levels
+from tests.helpers.manifests import tiny_files
 
 LEVELS = Levels((2, 4))
 
@@ -41,14 +42,14 @@ def test_a_stored_distribution_is_read_back(tmp_path):
     place = Layout(tmp_path).distributions
     place.parent.mkdir(parents=True)
     pq.write_table(table, place)
-    assert read_distribution(tmp_path, LEVELS, "law", "hard", 4).tolist() == [0, 0.25, 0, 0.75]
-    assert read_distribution(tmp_path, LEVELS, "natural", None, 4).tolist() == [0, 0, 1, 0]
+    assert read_distribution(tiny_files(tmp_path), "law", "hard", 4).tolist() == [0, 0.25, 0, 0.75]
+    assert read_distribution(tiny_files(tmp_path), "natural", None, 4).tolist() == [0, 0, 1, 0]
     with pytest.raises(
         UserError, match=r"distribution art \(hard\) at level 4: not in .*; there: law"
     ):
-        read_distribution(tmp_path, LEVELS, "art", "hard", 4)
+        read_distribution(tiny_files(tmp_path), "art", "hard", 4)
     with pytest.raises(UserError, match="level 8"):
-        read_distribution(tmp_path, LEVELS, "law", "hard", 8)
+        read_distribution(tiny_files(tmp_path), "law", "hard", 8)
 
 
 def test_effective_number():

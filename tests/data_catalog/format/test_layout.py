@@ -3,7 +3,6 @@ import pytest
 
 from data_catalog.errors import UserError
 from data_catalog.format.layout import Layout, Levels
-from data_catalog.format.manifest import FORMAT, write_json
 
 
 def test_a_domain_is_a_prefix_of_the_leaf():
@@ -33,10 +32,3 @@ def test_tables_are_those_of_a_version(tmp_path):
         Layout(tmp_path, 12).documents(3, 4)
         == tmp_path / "documents" / "top=0003" / "part-0004.parquet"
     )
-
-
-def test_without_a_version_it_is_the_newest(tmp_path):
-    assert Layout(tmp_path).tables.name == "0001"  # nothing finished yet
-    write_json(tmp_path / "catalog.json", {"format": FORMAT, "version": 3})
-    assert Layout(tmp_path).tables.name == "0003"
-    assert Layout(tmp_path, 2).tables.name == "0002"

@@ -5,10 +5,17 @@ import pytest
 
 from data_catalog.errors import UserError
 from data_catalog.format import tables
-from data_catalog.format.layout import Layout, Levels
+from data_catalog.format.layout import Layout
 from data_catalog.format.tokens import TokenStore, open_target, open_tokens, write_tokens
+from tests.helpers.manifests import tiny_files
 
 PAD = 99
+
+
+def files(root, version=1):
+    """The files of a catalog of four leaves and the target `law`, padded with PAD."""
+    tokenizer = {"vocabulary": 100, "end_of_text": PAD, "sha256": "00"}
+    return tiny_files(root, version=version, tokenizer=tokenizer, targets=["law"])
 
 
 @pytest.fixture
@@ -35,7 +42,7 @@ def store(tmp_path):
 
 
 def test_every_token_but_the_first_is_predicted_once(store):
-    tokens = open_tokens(store, Levels((2, 4)), "train", PAD)
+    tokens = open_tokens(files(store), "train")
     assert tokens.sequences(4).tolist() == [2, 0, 0, 1]
     inputs, labels = tokens.read(np.array([0, 0, 3]), np.array([0, 1, 0]), 4)
     assert inputs.tolist() == [[1, 2, 3, 0], [4, 5, PAD, PAD], [6, PAD, PAD, PAD]]
@@ -43,22 +50,22 @@ def test_every_token_but_the_first_is_predicted_once(store):
 
 
 def test_the_splits_do_not_mix(store):
-    tokens = open_tokens(store, Levels((2, 4)), "heldout", PAD)
+    tokens = open_tokens(files(store), "heldout")
     assert tokens.sequences(4).tolist() == [0, 0, 0, 1]
     assert tokens.read(np.array([3]), np.array([0]), 2)[0].tolist() == [[7, PAD]]
 
 
 def test_an_exact_fit_has_no_empty_last_sequence(store):
-    assert open_tokens(store, Levels((2, 4)), "train", PAD).sequences(6).tolist() == [1, 0, 0, 1]
-    assert open_tokens(store, Levels((2, 4)), "train", PAD).sequences(3).tolist() == [2, 0, 0, 1]
+    assert open_tokens(files(store), "train").sequences(6).tolist() == [1, 0, 0, 1]
+    assert open_tokens(files(store), "train").sequences(3).tolist() == [2, 0, 0, 1]
 
 
 def test_offsets_past_the_end_are_refused(store):
     table = pq.read_table(Layout(store).offsets)
     grown = table.set_column(7, "tokens", pa.array([8, 2, 2]))
     pq.write_table(grown, Layout(store).offsets)
-    with pytest.raises(UserError, match="points past the end"):
-        open_tokens(store, Levels((2, 4)), "train", PAD)
+    with pytest.raises(UserError, match=r"offsets\.parquet"):
+        open_tokens(files(store), "train")
 
 
 def test_a_target_is_read_by_split(tmp_path):
@@ -66,17 +73,17 @@ def test_a_target_is_read_by_split(tmp_path):
     folder.mkdir(parents=True)
     write_tokens(folder / "tokens.arrow", pa.array([[1, 0], [2, 3, 0]], pa.large_list(pa.uint16())))
     pq.write_table(pa.table({"split": ["align", "test"]}), folder / "documents.parquet")
-    test = open_target(tmp_path, "law", "test", PAD)
+    test = open_target(files(tmp_path), "law", "test")
     assert test.read(np.array([0]), np.array([0]), 4)[0].tolist() == [[2, 3, PAD, PAD]]
     with pytest.raises(UserError, match="its validation split is empty"):
-        open_target(tmp_path, "law", "validation", PAD)
+        open_target(files(tmp_path), "law", "validation")
     for name, hint in (
         ("art", "targets there: law"),
         ("../law", r"did you mean law\?"),
         ("..", "targets there: law"),
     ):
         with pytest.raises(UserError, match=f"not in .*; {hint}"):
-            open_target(tmp_path, name, "test", PAD)
+            open_target(files(tmp_path), name, "test")
 
 
 # Leaf 0 has two extents, of 7 and 3 tokens, in two files; leaf 1 none; leaf 2 one of a single token and one of 5.
@@ -123,9 +130,7 @@ def test_a_sequence_that_a_leaf_lacks_is_refused(leaf, row):
 
 
 def test_an_added_extent_leaves_earlier_sequences_as_they_were(store):
-    before = open_tokens(store, Levels((2, 4)), "train", PAD).read(
-        np.array([0, 0, 3]), np.array([0, 1, 0]), 4
-    )
+    before = open_tokens(files(store), "train").read(np.array([0, 0, 3]), np.array([0, 1, 0]), 4)
     layout = Layout(store, 2)
     layout.tables.mkdir()
     write_tokens(layout.tokens(0, 1), pa.array([[8, 8, 0]], pa.large_list(pa.uint16())))
@@ -143,13 +148,13 @@ def test_an_added_extent_leaves_earlier_sequences_as_they_were(store):
     pq.write_table(
         pa.concat_tables([added, pq.read_table(Layout(store, 1).offsets)]), layout.offsets
     )
-    grown = open_tokens(store, Levels((2, 4)), "train", PAD, version=2)
+    grown = open_tokens(files(store, 2), "train")
     assert grown.sequences(4).tolist() == [3, 0, 0, 1]
     after = grown.read(np.array([0, 0, 3, 0]), np.array([0, 1, 0, 2]), 4)
     for old, new in zip(before, after, strict=True):
         assert new[:3].tolist() == old.tolist()
     assert after[0][3].tolist() == [8, 8, PAD, PAD]
-    assert open_tokens(store, Levels((2, 4)), "train", PAD, version=1).sequences(4).tolist() == [
+    assert open_tokens(files(store, 1), "train").sequences(4).tolist() == [
         2,
         0,
         0,

@@ -150,7 +150,7 @@ def test_a_quality_signal_is_averaged_over_documents(built):
 
 
 def test_the_map_has_the_centroids_in_their_places(catalog):
-    places, _ = project(read_centroids(catalog.root, [2, 4]))
+    places, _ = project(read_centroids(catalog.files, [2, 4]))
     [trace] = catalog.plot.map(4, "law").data
     assert np.column_stack([trace.x, trace.y]) == pytest.approx(
         places[4][[3, 2, 1, 0]]

@@ -16,7 +16,7 @@ def test_the_largest_of_the_coarsest_level_come_first(catalog):
     assert found["level"].to_pylist() == [2, 2]
     tokens = found["tokens"].to_pylist()
     assert tokens == sorted(tokens, reverse=True)
-    assert sum(found["documents"].to_pylist()) == catalog.manifest["documents"]
+    assert sum(found["documents"].to_pylist()) == catalog.manifest.documents
     assert find_domains(catalog, level=4, limit=3)["level"].to_pylist() == [4, 4, 4]
     assert find_domains(catalog, level=4, limit=None).num_rows == 4
 

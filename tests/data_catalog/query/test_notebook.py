@@ -9,8 +9,8 @@ import sys
 import pytest
 
 import data_catalog
-from data_catalog.format.manifest import read_manifest, write_json
 from tests.data_catalog.plot.test_plot import HOSTILE
+from tests.helpers.manifests import change_manifest, write_manifest
 from tests.helpers.repository import ROOT
 from tests.helpers.tiny_run import write_run
 
@@ -91,26 +91,14 @@ def test_a_catalog_shows_its_levels_targets_and_views(catalog):
 def test_names_of_others_are_escaped(built, tmp_path):
     root = tmp_path / "<img src=x>"
     shutil.copytree(built[0], root, ignore=shutil.ignore_patterns("work"))
-    manifest = read_manifest(root)
-    write_json(root / "catalog.json", {**manifest, "targets": [HOSTILE]})
+    change_manifest(root, warnings=[HOSTILE])
     shown = data_catalog.open(root)._repr_html_()
     assert "<b>&lt;img src=x&gt;</b>" in shown
     assert not any(text in shown for text in ("<a ", "<img", "$", "\u202e"))
 
 
 def test_a_catalog_without_tables_of_domains_shows_what_it_has(tmp_path):
-    write_json(
-        tmp_path / "catalog.json",
-        {
-            "format": 2,
-            "version": 1,
-            "granularities": [2],
-            "fingerprint": "",
-            "targets": [],
-            "files": {},
-        },
-    )
-    catalog = data_catalog.open(tmp_path)
+    catalog = data_catalog.open(write_manifest(tmp_path))
     assert catalog._repr_html_() == f"<div><b>{tmp_path.name}</b>, version 1</div>"
     assert list(catalog.views) == []
 

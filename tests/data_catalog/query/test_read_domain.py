@@ -4,13 +4,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_catalog.errors import UserError
-from data_catalog.format.layout import Levels
 from data_catalog.format.offsets import read_offsets
 from data_catalog.query.read_domain import read_domain
 from pipeline.shard import merge as merging
+from tests.helpers.manifests import tiny_files
 from tests.helpers.stored import document_table, store
-
-LEVELS = Levels((2, 6))
 
 
 @pytest.fixture
@@ -25,11 +23,11 @@ def catalog(tmp_path, monkeypatch):
     layout, offsets = store(table, tmp_path, tops=2, span=3, file_bytes=1500)
     layout.tables.mkdir(parents=True)
     pq.write_table(offsets, layout.offsets)
-    return layout, read_offsets(layout.offsets)
+    return tiny_files(tmp_path, granularities=[2, 6]), read_offsets(layout.offsets)
 
 
 def names(catalog, level, domain):
-    return read_domain(*catalog, LEVELS, level, domain, ["doc_id"])["doc_id"].to_pylist()
+    return read_domain(*catalog, level, domain, ["doc_id"])["doc_id"].to_pylist()
 
 
 def test_a_leaf_is_read_whole_and_alone(catalog):
@@ -60,10 +58,10 @@ def test_a_domain_of_several_files_is_read_from_all(catalog):
 
 
 def test_columns_come_in_the_order_asked_for(catalog):
-    table = read_domain(*catalog, LEVELS, 6, 1, ["text", "leaf"])
+    table = read_domain(*catalog, 6, 1, ["text", "leaf"])
     assert table.to_pylist() == [{"text": "x", "leaf": 1}]
-    assert read_domain(*catalog, LEVELS, 6, 0, ["text", "leaf"]).column_names == ["text", "leaf"]
-    assert len(read_domain(*catalog, LEVELS, 6, 1).column_names) == 14
+    assert read_domain(*catalog, 6, 0, ["text", "leaf"]).column_names == ["text", "leaf"]
+    assert len(read_domain(*catalog, 6, 1).column_names) == 14
 
 
 @pytest.mark.parametrize(
@@ -77,10 +75,10 @@ def test_columns_come_in_the_order_asked_for(catalog):
 )
 def test_what_is_not_there_is_refused(catalog, arguments, message):
     with pytest.raises(UserError, match=message):
-        read_domain(*catalog, LEVELS, *arguments)
+        read_domain(*catalog, *arguments)
 
 
 def test_a_damaged_file_is_a_sentence(catalog):
-    catalog[0].documents(0, 0).write_bytes(b"PAR1 no more")
+    catalog[0].layout.documents(0, 0).write_bytes(b"PAR1 no more")
     with pytest.raises(UserError, match=r"part-0000\.parquet cannot be read .*clustermix verify"):
         names(catalog, 6, 1)

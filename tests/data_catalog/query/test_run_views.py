@@ -79,7 +79,7 @@ def test_a_run_is_one_row(trained, catalog):
         "target_validation_loss": losses["target/validation"],
         "target_test_loss": losses["target/test"],
         "general_loss": losses["general"],
-        "catalog": catalog.manifest["fingerprint"],
+        "catalog": catalog.manifest.fingerprint,
     }
     assert catalog.sql("SELECT config ->> '$.optimizer.learning_rate' FROM runs").fetchall() == [
         ("0.01",)

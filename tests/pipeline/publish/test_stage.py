@@ -17,7 +17,7 @@ def grown(built, tmp_path):
     """The built catalog, moved, with a second version that is like the first."""
     root = tmp_path / "catalog"
     shutil.copytree(built[0], root)
-    manifest = {**read_manifest(root), "version": 2}
+    manifest = {**read_manifest(root).content(), "version": 2}
     write_json(Layout(root, 2).version_manifest, manifest)
     write_json(root / "catalog.json", manifest)
     return root
@@ -27,8 +27,8 @@ def test_the_manifest_is_kept_with_its_version(built):
     layout = Layout(built[0])
     assert layout.manifest.read_bytes() == layout.version_manifest.read_bytes()
     manifest = read_manifest(built[0])
-    assert (manifest["version"], manifest["parent"], manifest["additions"]) == (1, None, [])
-    assert "versions/0001/catalog.json" not in manifest["files"]
+    assert (manifest.version, manifest.parent, manifest.additions) == (1, None, ())
+    assert "versions/0001/catalog.json" not in manifest.files
 
 
 def test_every_file_placed_is_in_the_manifest_and_nothing_else(built):
@@ -40,7 +40,7 @@ def test_every_file_placed_is_in_the_manifest_and_nothing_else(built):
         for name in content
         if name.startswith(("work/", "catalog.")) or name.endswith("catalog.json")
     }
-    assert content - outside == set(read_manifest(built[0])["files"])
+    assert content - outside == set(read_manifest(built[0]).files)
     assert {"tree/tree.json", "tree/centroids.npz", "versions/0001/removed.parquet"} < content
 
 
@@ -57,4 +57,4 @@ def test_building_again_leaves_a_grown_catalog_alone(built, grown):
 def test_another_build_does_not_replace_a_grown_catalog(built, grown):
     with pytest.raises(UserError, match=r"out .*: the catalog there has additions"):
         build(parse(Build, {**built[1], "out": str(grown), "held_out_share": 0.5}, "test"))
-    assert read_manifest(grown)["version"] == 2
+    assert read_manifest(grown).version == 2

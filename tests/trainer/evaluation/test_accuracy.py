@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from data_catalog import UserError
+from data_catalog.format.files import open_files
 from data_catalog.format.tokens import open_target
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_models import tiny_engine
@@ -37,7 +38,7 @@ def model(catalog: Path) -> PreTrainedModel:
     """One whose likelihoods are far from uniform."""
     model = build_model(
         Model(hidden_size=32, layers=2, heads=2),
-        open_tokenizer(catalog).get_vocab_size(),
+        open_tokenizer(open_files(catalog)).get_vocab_size(),
         0,
         LENGTH,
         seed=3,
@@ -69,10 +70,10 @@ def test_the_harness_agrees_with_our_own_likelihoods(
         "mixture": {"objective": "choices"},
     }
     config = tiny_config(catalog, tmp_path, **sections, target="quiz")
-    ours = open_objective(
-        config, Pool(open_target(catalog, "quiz", "align", 0), LENGTH, "align"), 0
-    ).evaluate(tiny_engine(model))[0]
-    name = write_task(catalog, "quiz", "validation", tmp_path)
+    files = open_files(catalog, sequence_tokens=LENGTH)
+    align = Pool(open_target(files, "quiz", "align"), LENGTH, "align")
+    ours = open_objective(files, config, align).evaluate(tiny_engine(model))[0]
+    name = write_task(files, "quiz", "validation", tmp_path)
     theirs = accuracy(run / "model", read_tasks(tmp_path, [name]), device="cpu", batch_sequences=7)[
         "tasks"
     ][name]

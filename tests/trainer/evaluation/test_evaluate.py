@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from data_catalog.format.files import open_files
 from data_catalog.format.layout import Levels
 from data_catalog.format.tokens import TokenStore, open_target, open_tokens
 from tests.helpers.tiny_catalog import LEVELS, write_tiny_catalog
@@ -33,7 +34,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pool(catalog: Path) -> Pool:
-    return Pool(open_tokens(catalog, LEVELS, "heldout", 0), LENGTH, "heldout")
+    return Pool(open_tokens(open_files(catalog), "heldout"), LENGTH, "heldout")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def sequences(leaves: list[int]) -> Pool:
 
 
 def test_loss_error_and_bytes_of_a_set(catalog: Path, pool: Pool, engine: Engine) -> None:
-    target = Pool(open_target(catalog, "spe", "test", 0), LENGTH, "test")
+    target = Pool(open_target(open_files(catalog), "spe", "test"), LENGTH, "test")
     sets = [evaluation_set("general", pool, 9, 0), evaluation_set("target/test", target, 100, 0)]
     found = held_out(engine, sets, np.arange(64) + 5)
     assert [(one.set, one.sequences) for one in found] == [("general", 9), ("target/test", 12)]
@@ -139,8 +140,8 @@ def test_the_sequences_of_all_domains_are_bounded() -> None:
 
 def test_losses_by_domain_add_up(engine: Engine, catalog: Path) -> None:
     lengths, pool = (
-        byte_lengths(open_tokenizer(catalog)),
-        Pool(open_tokens(catalog, LEVELS, "train", 0), LENGTH, "train"),
+        byte_lengths(open_tokenizer(open_files(catalog))),
+        Pool(open_tokens(open_files(catalog), "train"), LENGTH, "train"),
     )
     domains = held_out(engine, domain_sets(pool, LEVELS, most=1000, seed=0), lengths)
     leaves, rows = pool.locate(np.arange(pool.total))

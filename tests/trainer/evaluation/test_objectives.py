@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from data_catalog import UserError
+from data_catalog.format.files import open_files
 from data_catalog.format.tokens import open_target
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_models import tiny_engine
@@ -47,8 +48,10 @@ def of(catalog: Path, objective: str, **mixture: object) -> tuple[Objective, Tra
         evaluation={"sequences": 5},
         target="quiz",
     )
-    align = Pool(open_target(catalog, "quiz", "align", 0), LENGTH, "align")
-    return open_objective(config, align, open_tokenizer(catalog).token_to_id(END)), config
+    files = open_files(catalog, sequence_tokens=LENGTH)
+    align = Pool(open_target(files, "quiz", "align"), LENGTH, "align")
+    assert files.end_of_text == open_tokenizer(files).token_to_id(END)
+    return open_objective(files, config, align), config
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,7 @@ def engine(catalog: Path) -> Engine:
 
 def of_team(catalog: Path, team: Team, parallel: str = "ddp") -> Engine:
     """A model whose likelihoods are far from uniform."""
-    vocabulary = open_tokenizer(catalog).get_vocab_size()
+    vocabulary = open_tokenizer(open_files(catalog)).get_vocab_size()
     model = build_model(Model(hidden_size=32, layers=2, heads=2), vocabulary, 0, LENGTH, seed=3)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -70,7 +73,7 @@ def of_team(catalog: Path, team: Team, parallel: str = "ddp") -> Engine:
 
 def log_likelihood(engine: Engine, catalog: Path, prompt: str, completion: str) -> Tensor:
     """Of the completion given the prompt, from the logits of the whole text."""
-    before, ids = encode(open_tokenizer(catalog), [prompt, prompt + completion])
+    before, ids = encode(open_tokenizer(open_files(catalog)), [prompt, prompt + completion])
     logs = engine.model(torch.tensor([ids[:-1]])).logits.double().log_softmax(-1)[0]
     return logs[torch.arange(len(ids) - 1), torch.tensor(ids[1:])][len(before) - 1 :].sum()
 
@@ -95,7 +98,7 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 def question_loss(engine: Engine, catalog: Path, question: Question) -> Tensor:
     prompt, *whole = encode(
-        open_tokenizer(catalog),
+        open_tokenizer(open_files(catalog)),
         [question.prompt, *(question.prompt + text for text in question.completions)],
     )
     lengths = [len(ids) - len(prompt) for ids in whole]
@@ -110,7 +113,7 @@ def question_loss(engine: Engine, catalog: Path, question: Question) -> Tensor:
 def test_gradient_of_choosing(catalog: Path, engine: Engine) -> None:
     objective, config = of(catalog, "choices")
     assert isinstance(objective, ChoiceLoss)
-    questions = read_questions(catalog, "quiz", "align", "\nAnswer:")
+    questions = read_questions(open_files(catalog), "quiz", "align", "\nAnswer:")
     chosen = walk(config.seed, "target", 4, 4, len(questions))
     engine.clear()
     share = objective.backward(engine, stage=1)
@@ -126,12 +129,12 @@ def test_an_untrained_model_finds_all_choices_alike(catalog: Path) -> None:
     objective, _ = of(catalog, "choices")
     model = build_model(
         Model(hidden_size=32, layers=2, heads=2),
-        open_tokenizer(catalog).get_vocab_size(),
+        open_tokenizer(open_files(catalog)).get_vocab_size(),
         0,
         LENGTH,
         seed=3,
     )
-    questions = read_questions(catalog, "quiz", "validation", "\nAnswer:")
+    questions = read_questions(open_files(catalog), "quiz", "validation", "\nAnswer:")
     found = replace(objective, most=100).evaluate(tiny_engine(model))[0]  # type: ignore[type-var]
     assert found.loss == pytest.approx(
         np.mean([math.log(len(q.completions)) for q in questions]), abs=0.4
@@ -157,10 +160,10 @@ def test_a_step_against_it_makes_the_right_choice_likelier(catalog: Path, engine
 def test_gradient_of_answering(catalog: Path, engine: Engine) -> None:
     objective, config = of(catalog, "answer")
     texts = [
-        *read_questions(catalog, "quiz", "align", "\nAnswer:"),
+        *read_questions(open_files(catalog), "quiz", "align", "\nAnswer:"),
         Question("An essay on no question at all.\nAnswer:", (" none",), 0),
     ]
-    tokenizer = open_tokenizer(catalog)
+    tokenizer = open_tokenizer(open_files(catalog))
     chosen = [texts[i] for i in walk(config.seed, "target", 8, 4, len(texts))]
     engine.clear()
     share = objective.backward(engine, stage=2)
@@ -183,7 +186,7 @@ def test_gradient_of_answering(catalog: Path, engine: Engine) -> None:
 
 def test_gradient_of_text_is_that_of_the_align_split(catalog: Path, engine: Engine) -> None:
     objective, config = of(catalog, "text")
-    pool = Pool(open_target(catalog, "quiz", "align", 0), LENGTH, "align")
+    pool = Pool(open_target(open_files(catalog), "quiz", "align"), LENGTH, "align")
     engine.clear()
     share = objective.backward(engine, stage=2)
     found = gradient(engine)
@@ -195,7 +198,7 @@ def test_gradient_of_text_is_that_of_the_align_split(catalog: Path, engine: Engi
 
 def test_held_out_questions(catalog: Path, engine: Engine) -> None:
     objective, config = of(catalog, "choices")
-    questions = read_questions(catalog, "quiz", "validation", "\nAnswer:")
+    questions = read_questions(open_files(catalog), "quiz", "validation", "\nAnswer:")
     chosen = [questions[i] for i in walk(config.seed, "evaluate", 0, 5, len(questions))]
     found = objective.evaluate(engine)[0]
     with torch.no_grad():
@@ -238,7 +241,8 @@ def measured(catalog: Path, team: Team, parallel: str = "ddp") -> dict[str, Any]
     """What a process finds: losses and errors, and the summed gradient of each objective."""
     engine = of_team(catalog, team, parallel)
     pools = [
-        Pool(open_target(catalog, "quiz", split, 0), LENGTH, split) for split in ("test", "align")
+        Pool(open_target(open_files(catalog), "quiz", split), LENGTH, split)
+        for split in ("test", "align")
     ]
     found: dict[str, Any] = {}
     for name in ("choices", "answer"):
@@ -248,7 +252,7 @@ def measured(catalog: Path, team: Team, parallel: str = "ddp") -> dict[str, Any]
         sets = held_out(
             engine,
             [evaluation_set("", pool, 5, 0) for pool in pools],
-            byte_lengths(open_tokenizer(catalog)),
+            byte_lengths(open_tokenizer(open_files(catalog))),
         )
         losses = [
             number

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from data_catalog import UserError
+from data_catalog.format.files import open_files
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_questions import add_quiz, question
 from trainer.evaluation.questions import (
@@ -65,12 +66,14 @@ def test_documents_that_are_no_questions_are_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     catalog = add_quiz(write_tiny_catalog(tmp_path / "catalog"))
-    found = read_questions(catalog, "quiz", "validation", MARKER)
+    found = read_questions(open_files(catalog), "quiz", "validation", MARKER)
     assert [q.prompt + q.completions[q.right] for q in found] == [
         question(i) for i in range(10, 17)
     ]
     assert "1 of 8 documents of its validation split" in caplog.text
-    assert len(read_answers(catalog, "quiz", "validation", MARKER)) == 8  # it has an answer
+    assert (
+        len(read_answers(open_files(catalog), "quiz", "validation", MARKER)) == 8
+    )  # it has an answer
 
 
 def test_a_target_without_questions_is_refused_with_their_form(tmp_path: Path) -> None:
@@ -79,6 +82,6 @@ def test_a_target_without_questions_is_refused_with_their_form(tmp_path: Path) -
         UserError,
         match=r"none of the 8 documents of its align split has the form 'Question\?\\nA\. one choice",
     ):
-        read_questions(catalog, "spe", "align", MARKER)
+        read_questions(open_files(catalog), "spe", "align", MARKER)
     with pytest.raises(UserError, match="targets there: other, spe"):
-        read_questions(catalog, "quiz", "align", MARKER)
+        read_questions(open_files(catalog), "quiz", "align", MARKER)

@@ -7,6 +7,7 @@ import pytest
 from lm_eval.tasks import TaskManager
 
 from data_catalog import UserError
+from data_catalog.format.files import open_files
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_questions import add_quiz
 from trainer.evaluation.questions import read_questions
@@ -39,9 +40,9 @@ def test_a_written_task_comes_back_as_its_questions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalog = add_quiz(write_tiny_catalog(tmp_path / "catalog"))
-    name = write_task(catalog, "quiz", "test", tmp_path / "tasks")
+    name = write_task(open_files(catalog), "quiz", "test", tmp_path / "tasks")
     assert name == "quiz_test"
-    expected = read_questions(catalog, "quiz", "test", "\nAnswer:")
+    expected = read_questions(open_files(catalog), "quiz", "test", "\nAnswer:")
     assert list(read_tasks(tmp_path / "tasks", [name])[0].questions) == expected
 
     monkeypatch.chdir(tmp_path / "tasks")  # and so does the harness read it

@@ -5,6 +5,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from data_catalog import UserError
+from data_catalog.format.files import open_files
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_questions import END, add_quiz, byte_level
 from trainer.evaluation.tokenizer import byte_lengths, encode, open_tokenizer
@@ -13,7 +14,7 @@ TEXTS = ["naïve café, 東京 🙂\n\tx", "plain words", f"says {END} itself", 
 
 
 def test_bytes_of_a_byte_level_tokenizer_are_those_of_the_text(tmp_path: Path) -> None:
-    tokenizer = open_tokenizer(add_quiz(write_tiny_catalog(tmp_path / "catalog")))
+    tokenizer = open_tokenizer(open_files(add_quiz(write_tiny_catalog(tmp_path / "catalog"))))
     lengths = byte_lengths(tokenizer)
     assert [int(lengths[ids].sum()) for ids in encode(tokenizer, TEXTS)] == [
         len(text.encode()) for text in TEXTS
@@ -52,10 +53,10 @@ def test_bytes_of_a_tokenizer_that_falls_back_to_bytes() -> None:
 
 
 def test_words_count_the_blank_before_them(tmp_path: Path) -> None:
-    tokenizer = open_tokenizer(write_tiny_catalog(tmp_path / "catalog"))
+    tokenizer = open_tokenizer(open_files(write_tiny_catalog(tmp_path / "catalog")))
     np.testing.assert_array_equal(byte_lengths(tokenizer)[[3, 12]], [len(" w3"), len(" w12")])
 
 
 def test_a_catalog_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"tokenizer\.json: not there"):
-        open_tokenizer(tmp_path)
+        open_tokenizer(open_files(tmp_path))

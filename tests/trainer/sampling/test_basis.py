@@ -7,7 +7,8 @@ import pytest
 
 from data_catalog import UserError
 from data_catalog.format.distributions import Basis
-from tests.helpers.tiny_catalog import LEVELS, write_tiny_catalog
+from data_catalog.format.files import open_files
+from tests.helpers.tiny_catalog import write_tiny_catalog
 from trainer.config import Mixture
 from trainer.sampling.basis import build_basis
 
@@ -20,7 +21,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def basis(root: Path, **settings: object) -> Basis:
-    return build_basis(root, LEVELS, Mixture.model_validate(settings), "spe", SEQUENCES)
+    return build_basis(open_files(root), Mixture.model_validate(settings), "spe", SEQUENCES)
 
 
 def test_static_mixers_have_one_row(root: Path) -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from data_catalog import UserError
+from data_catalog.format.files import open_files
 from data_catalog.format.tokens import TokenStore, open_tokens
-from tests.helpers.tiny_catalog import LEVELS, WORDS, write_tiny_catalog
+from tests.helpers.tiny_catalog import WORDS, write_tiny_catalog
 from trainer.sampling.batches import Batch, Pool, stage_batches
 from trainer.sampling.permutation import generator
 from trainer.sampling.plan import StagePlan, draw_stage
@@ -213,7 +214,7 @@ def test_nothing_is_read_past_the_stage() -> None:
 
 def test_the_tiny_catalog_speaks_one_language_a_leaf(tmp_path: Path) -> None:
     pool = Pool(
-        open_tokens(write_tiny_catalog(tmp_path / "catalog"), LEVELS, "train", 0), 16, "tiny"
+        open_tokens(open_files(write_tiny_catalog(tmp_path / "catalog")), "train"), 16, "tiny"
     )
     assert pool.sequences.tolist() == [60, 36, 45, 24, 18, 30, 0, 2]
     batch = pool.read(np.array([5]), np.array([3]))

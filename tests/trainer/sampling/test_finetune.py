@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from data_catalog.format.files import open_files
 from data_catalog.format.tokens import open_target, open_tokens
-from tests.helpers.tiny_catalog import LEVELS, write_tiny_catalog
+from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_models import tiny_engine
 from tests.helpers.tiny_training import tiny_config
 from trainer.config import Train
@@ -37,7 +38,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Train:
 
 @pytest.fixture(scope="module")
 def align(config: Train) -> Pool:
-    return Pool(open_target(config.catalog, "spe", "align", 0), 16, "align")
+    return Pool(open_target(open_files(config.catalog), "spe", "align"), 16, "align")
 
 
 def tune(
@@ -65,8 +66,8 @@ def tune(
 
 def losses(config: Train, weights: dict[str, Tensor]) -> list[float]:
     """On the target's validation split, and on the corpus."""
-    held = Pool(open_target(config.catalog, "spe", "validation", 0), 16, "validation")
-    general = Pool(open_tokens(config.catalog, LEVELS, "heldout", 0), 16, "heldout")
+    held = Pool(open_target(open_files(config.catalog), "spe", "validation"), 16, "validation")
+    general = Pool(open_tokens(open_files(config.catalog), "heldout"), 16, "heldout")
     sets = [
         evaluation_set(name, pool, 100, 0)
         for name, pool in (("target", held), ("general", general))
@@ -75,7 +76,9 @@ def losses(config: Train, weights: dict[str, Tensor]) -> list[float]:
     model.load_state_dict(weights)
     return [
         one.loss
-        for one in held_out(tiny_engine(model), sets, byte_lengths(open_tokenizer(config.catalog)))
+        for one in held_out(
+            tiny_engine(model), sets, byte_lengths(open_tokenizer(open_files(config.catalog)))
+        )
     ]
 
 

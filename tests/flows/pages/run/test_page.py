@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_catalog.errors import UserError
-from data_catalog.format.manifest import FORMAT
 from flows.pages.run import summary_table, write_report
 from flows.pages.shared.markup import escape_html, percent, script_json, short_number
 from tests.flows.pages.run.test_data import add, change
+from tests.helpers.manifests import change_manifest, write_manifest
 from tests.helpers.tiny_run import write_catalog, write_run
 
 TERMS = [["tensor", "layer"], ["socket"], ["plot", "axis"], ["date"]]
@@ -125,9 +125,7 @@ def test_notes_name_what_makes_a_comparison_unfair(tmp_path: Path, catalog: Path
     assert "a: what was drawn of each domain is reckoned from the weights" in text
     assert "different amounts of text (4,000 to 20k tokens)" in text
     assert "different targets" in text
-    (catalog / "catalog.json").write_text(
-        json.dumps({"format": FORMAT, "version": 1, "fingerprint": "dead"})
-    )
+    change_manifest(catalog, fingerprint="dead")
     assert "its fingerprint differs" in words_of(write_report(folders, tmp_path / "r.html"))
 
 
@@ -136,12 +134,8 @@ def test_the_version_that_a_run_drew_from_is_shown(tmp_path: Path, catalog: Path
     write_catalog(tmp_path / "other", [1000, 2000, 2000, 5000], [["newer"]] * 4)
     (tmp_path / "other" / "versions" / "0001").rename(newer)
     for version, fingerprint in ((1, "feed"), (2, "beef")):
-        manifest = json.dumps({"format": FORMAT, "version": version, "fingerprint": fingerprint})
-        for place in (
-            catalog / "catalog.json",
-            catalog / "versions" / f"{version:04d}" / "catalog.json",
-        ):
-            place.write_text(manifest)
+        for folder in (catalog, catalog / "versions" / f"{version:04d}"):
+            write_manifest(folder, version=version, fingerprint=fingerprint)
     folder = write_run(tmp_path / "a")
     text = words_of(write_report([folder], tmp_path / "r.html", catalog))
     assert "tensor, layer" in text

@@ -1,0 +1,65 @@
+"""An open catalog on disk: its manifest and the paths of its files, read once and handed on."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from data_catalog.errors import UserError
+from data_catalog.format.layout import Layout, Levels
+from data_catalog.format.manifest import Manifest, read_manifest
+
+
+@dataclass(frozen=True)
+class CatalogFiles:
+    """One version of a finished catalog.
+
+    Everything that reads a catalog takes this: a function that needs the manifest, the levels of
+    the tree or the place of a file never opens `catalog.json` again.
+    """
+
+    layout: Layout
+    manifest: Manifest
+    sequence_tokens: int = 0
+    """Tokens per training sequence. 0 where documents are not cut into sequences."""
+
+    @property
+    def root(self) -> Path:
+        """The folder of the catalog."""
+        return self.layout.root
+
+    @property
+    def version(self) -> int:
+        """The number of this version, from 1."""
+        return self.manifest.version
+
+    @cached_property
+    def levels(self) -> Levels:
+        """The levels of the catalog's tree."""
+        return self.manifest.levels
+
+    @property
+    def end_of_text(self) -> int:
+        """Id of the token that closes each document. Sequences are padded with it."""
+        return self.manifest.tokenizer.end_of_text
+
+    def require(self, folder: str) -> None:
+        """Check that this copy of the catalog has one of its optional folders.
+
+        Raises:
+            UserError: The catalog was fetched without `folder`.
+        """
+        if folder in self.manifest.left_out:
+            raise UserError(
+                f"{self.root}: this copy was fetched without {folder}. "
+                "Run `clustermix fetch catalog` again without --without."
+            )
+
+
+def open_files(root: Path, version: int | None = None, sequence_tokens: int = 0) -> CatalogFiles:
+    """Open one version of the catalog at `root`, its newest if `version` is None.
+
+    Raises:
+        UserError: There is no finished catalog, it has no such version, or its manifest is damaged.
+    """
+    manifest = read_manifest(root, version)
+    return CatalogFiles(Layout(root, manifest.version), manifest, sequence_tokens)

@@ -1,0 +1,51 @@
+"""Read the small JSON files that describe a catalog, a run or a part: every key is checked."""
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_catalog.errors import UserError
+
+
+class Record(BaseModel):
+    """A JSON file as a frozen, strict model: each key has one type, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+RecordType = TypeVar("RecordType", bound=BaseModel)
+
+
+def parse_record(model: type[RecordType], text: bytes, place: str, remedy: str) -> RecordType:
+    """Validate the text of a JSON file.
+
+    Args:
+        place: The file, as an error message names it.
+        remedy: A sentence that says what to do about a damaged file.
+
+    Raises:
+        UserError: The text is not JSON, or a key is missing, unknown, of another type or out of
+            range. The message names the file and the first such key.
+    """
+    try:
+        return model.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        first, count = error.errors()[0], error.error_count()
+        key = ".".join(str(step) for step in first["loc"]) or "not valid JSON"
+        more = f" ({count - 1} more keys are wrong)" if count > 1 else ""
+        message = first["msg"].removeprefix("Value error, ").rstrip(".")
+        raise UserError(f"{place}: {key}: {message}{more}. {remedy}") from error
+
+
+def read_record(model: type[RecordType], path: Path, remedy: str) -> RecordType:
+    """Read a JSON file; see `parse_record` for the arguments.
+
+    Raises:
+        UserError: The file cannot be read, or `parse_record` refuses it.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). {remedy}") from error
+    return parse_record(model, text, str(path), remedy)
