@@ -137,7 +137,7 @@ def read_domains(root: Path, runs: Sequence[RunFolder]) -> Domains:
 def _open_version(root: Path, runs: Sequence[RunFolder]) -> CatalogFiles:
     """Open the newest version that one of the runs was trained on, or else the newest version."""
     newest = open_files(root)
-    fingerprints = {run.about.get("catalog") for run in runs}
+    fingerprints = [run.about.get("catalog") for run in runs]
     for number in range(newest.version, 0, -1):
         files = open_files(root, number)
         if files.manifest.fingerprint in fingerprints:

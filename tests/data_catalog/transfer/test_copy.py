@@ -22,7 +22,9 @@ from tests.helpers.manifests import change_manifest
 
 @pytest.fixture
 def catalog(built, tmp_path):
-    shutil.copytree(built[0], tmp_path / "catalog", ignore=shutil.ignore_patterns("work"))
+    shutil.copytree(
+        built[0], tmp_path / "catalog", ignore=shutil.ignore_patterns("work", "report.html")
+    )
     return tmp_path / "catalog"
 
 

@@ -83,5 +83,5 @@ def test_a_target_without_questions_is_refused_with_their_form(tmp_path: Path) -
         match=r"none of the 8 documents of its align split has the form 'Question\?\\nA\. one choice",
     ):
         read_questions(open_files(catalog), "spe", "align", MARKER)
-    with pytest.raises(UserError, match="targets there: other, spe"):
+    with pytest.raises(UserError, match="targets there: spe, other"):
         read_questions(open_files(catalog), "quiz", "align", MARKER)

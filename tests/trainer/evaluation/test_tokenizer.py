@@ -6,6 +6,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from data_catalog import UserError
 from data_catalog.format.files import open_files
+from tests.helpers.manifests import tiny_files
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_questions import END, add_quiz, byte_level
 from trainer.evaluation.tokenizer import byte_lengths, encode, open_tokenizer
@@ -59,4 +60,4 @@ def test_words_count_the_blank_before_them(tmp_path: Path) -> None:
 
 def test_a_catalog_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"tokenizer\.json: not there"):
-        open_tokenizer(open_files(tmp_path))
+        open_tokenizer(tiny_files(tmp_path))
