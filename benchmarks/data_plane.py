@@ -27,9 +27,9 @@ from data_catalog.format.tokens import TokenStore, open_tokens, write_tokens
 from tests.helpers.manifests import tiny_files
 from trainer.config import Data, Model, Training
 from trainer.model.model import LanguageLoss, build_model
-from trainer.sampling.batches import Pool, stage_batches
-from trainer.sampling.bounds import Bounds, build_bounds
-from trainer.sampling.plan import StagePlan, draw_stage
+from trainer.sampling.batches import Pool, interval_batches
+from trainer.sampling.bounds import DrawBounds, build_bounds
+from trainer.sampling.plan import IntervalPlan, draw_interval
 
 TOPS, LENGTH, VOCABULARY, BATCH = 64, 512, 32_000, 64
 Pairs = Iterable[tuple[Tensor, Tensor]]
@@ -120,7 +120,7 @@ def plan_times(pool: Pool, draws: int, rounds: int) -> dict[str, float]:
         length=LENGTH,
     )
     loose, tight = bounds(draws=draws), bounds(draws=pool.total * 3 // 4)
-    cases: list[tuple[str, np.ndarray, Bounds | None]] = [
+    cases: list[tuple[str, np.ndarray, DrawBounds | None]] = [
         ("free", pool.sequences / pool.total, None),
         ("bounds that do not bind", pool.sequences / pool.total, loose),
         ("bounds that bind", skewed, tight),
@@ -131,7 +131,7 @@ def plan_times(pool: Pool, draws: int, rounds: int) -> dict[str, float]:
         times = [
             timed(
                 partial(
-                    draw_stage,
+                    draw_interval,
                     stage,
                     weights,
                     pool.sequences,
@@ -151,7 +151,7 @@ def read_rates(pool: Pool, root: Path, arguments: argparse.Namespace) -> dict[st
     """Sequences a second of each reader, the median of rounds taken in turns; a round is one stage, in the system's cache."""
     draws = arguments.steps * BATCH
     weights, used = pool.sequences / pool.total, np.zeros(len(pool.sequences), np.int64)
-    plan = draw_stage(0, weights, pool.sequences, used, draws=draws, seed=0)
+    plan = draw_interval(0, weights, pool.sequences, used, draws=draws, seed=0)
     rows = save_rows(pool, plan, root / "rows")
     readers: dict[str, Callable[[], Pairs]] = {
         f"stage_batches, {count} {'worker' if count == 1 else 'workers'}": partial(
@@ -174,14 +174,16 @@ def read_rates(pool: Pool, root: Path, arguments: argparse.Namespace) -> dict[st
     return {name: draws / median(seconds) for name, seconds in times.items()}
 
 
-def ours(pool: Pool, plan: StagePlan, steps: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for batch in stage_batches(
+def ours(
+    pool: Pool, plan: IntervalPlan, steps: int, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for batch in interval_batches(
         pool, plan, range(steps), batch_sequences=BATCH, rank=0, world=1, workers=workers, ahead=4
     ):
         yield batch.inputs, batch.labels
 
 
-def plain_loop(store: TokenStore, plan: StagePlan) -> Iterator[tuple[Tensor, Tensor]]:
+def plain_loop(store: TokenStore, plan: IntervalPlan) -> Iterator[tuple[Tensor, Tensor]]:
     """What one writes first: read each sequence, make two tensors, stack them."""
     for first in range(0, len(plan.leaves), BATCH):
         chosen = zip(
@@ -204,7 +206,7 @@ def one_sequence(store: TokenStore, leaf: int, row: int) -> tuple[Tensor, Tensor
 
 
 class Sequences(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
-    def __init__(self, store: TokenStore, plan: StagePlan) -> None:
+    def __init__(self, store: TokenStore, plan: IntervalPlan) -> None:
         self.store, self.plan = store, plan
 
     def __len__(self) -> int:
@@ -214,14 +216,14 @@ class Sequences(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         return one_sequence(self.store, int(self.plan.leaves[index]), int(self.plan.rows[index]))
 
 
-def torch_loader(pool: Pool, plan: StagePlan, workers: int) -> Pairs:
+def torch_loader(pool: Pool, plan: IntervalPlan, workers: int) -> Pairs:
     """The plan is its order; the workers are started anew for each stage, as they would have to be."""
     return torch.utils.data.DataLoader(
         Sequences(pool.store, plan), batch_size=BATCH, num_workers=workers
     )
 
 
-def save_rows(pool: Pool, plan: StagePlan, folder: Path) -> Path:
+def save_rows(pool: Pool, plan: IntervalPlan, folder: Path) -> Path:
     """The plan's sequences as rows of a dataset, shuffled on disk, and where each draw's row is."""
     inputs, labels = pool.store.read(plan.leaves, plan.rows, LENGTH)
     place = np.random.Generator(np.random.Philox(key=23)).permutation(len(inputs))

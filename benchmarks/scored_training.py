@@ -15,11 +15,11 @@ from data_catalog.format.manifest import read_manifest
 from trainer.alignment import Alignment, Direction
 from trainer.alignment.direction import target_direction
 from trainer.alignment.measure import (
-    Scored,
+    ScoredSequences,
     SequenceBackend,
     backward_and_score,
     batch_alignment,
-    measure,
+    measure_alignment,
 )
 from trainer.config import Mixture, Train
 from trainer.distributed import Team
@@ -43,7 +43,7 @@ class ScoredTraining:
 
     def step(
         self, backend: SequenceBackend | None = None, direction: Direction | None = None
-    ) -> list[Scored]:
+    ) -> list[ScoredSequences]:
         """A training step; with a backend, its batch is scored on the way."""
         self.engine.clear()
         leaves, batch = self.draw()
@@ -79,9 +79,9 @@ class ScoredTraining:
         config = self.config.model_copy(
             update={"mixture": self.config.mixture.model_copy(update=changed)}
         )
-        return measure(self.engine, direction, config, self.inputs, stage)
+        return measure_alignment(self.engine, direction, config, self.inputs, stage)
 
-    def on_batches(self, scored: list[Scored]) -> Alignment:
+    def on_batches(self, scored: list[ScoredSequences]) -> Alignment:
         return batch_alignment(self.engine.team, self.inputs.basis.matrix, self.density, scored)
 
     def with_basis(self, basis: Basis) -> "ScoredTraining":

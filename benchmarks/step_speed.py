@@ -28,15 +28,15 @@ from transformers import (
 from benchmarks.hardware import headline, today
 from data_catalog.format.tokens import IGNORED
 from tests.helpers.tiny_catalog import write_tiny_catalog
-from trainer.begin import begin
+from trainer.begin import begin_run
 from trainer.config import Train
 from trainer.distributed import Team
 from trainer.model.flops import utilisation
 from trainer.model.model import LanguageLoss, build_model
 from trainer.model.optimizer import build_optimizer
 from trainer.run import Run
-from trainer.sampling.batches import Batch, stage_batches
-from trainer.state.numeric_checks import Drawn
+from trainer.sampling.batches import Batch, interval_batches
+from trainer.state.numeric_checks import BatchOrigin
 
 OURS, BARE, PLAIN, HUGGING_FACE = (
     "clustermix",
@@ -108,7 +108,7 @@ def open_run(arguments: argparse.Namespace, folder: Path, team: Team) -> Run:
         }
     )
     (folder / "run").mkdir()
-    run = begin(config, team)
+    run = begin_run(config, team)
     assert run is not None
     return run
 
@@ -151,7 +151,7 @@ def measure(arguments: argparse.Namespace, run: Run, folder: Path) -> dict[str, 
 
 
 def read(run: Run, steps: int) -> Iterator[Batch]:
-    return stage_batches(
+    return interval_batches(
         run.inputs.corpus,
         run.plan(0),
         range(steps),
@@ -166,7 +166,9 @@ def our_steps(run: Run, steps: int) -> Iterator[bool]:
     plan, size = run.plan(0), run.config.training.batch_sequences
     for step, batch in enumerate(run.waited_for(read(run, steps))):
         whole = plan.batch(step, size, 0, 1)
-        yield run.take_step(batch, Drawn(step * size, plan.leaves[whole], plan.rows[whole]), False)
+        yield run.take_step(
+            batch, BatchOrigin(step * size, plan.leaves[whole], plan.rows[whole]), False
+        )
 
 
 def fresh_model(run: Run) -> PreTrainedModel:

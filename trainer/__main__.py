@@ -12,8 +12,8 @@ from data_catalog.errors import UserError
 from data_catalog.settings import load
 from trainer.config import Train
 
-FAILURE = "clustermix: failed: "  # how a line begins that says what is wrong here, not with the request; a traceback is above it
-STOPPED = 143  # the usual exit code of a process that SIGTERM ended: a checkpoint was written, the run is not finished
+_FAILURE_PREFIX = "clustermix: failed: "  # how a line begins that says what is wrong here, not with the request; a traceback is above it
+_STOPPED_EXIT_CODE = 143  # the usual exit code of a process that SIGTERM ended: a checkpoint was written, the run is not finished
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load(Train, chosen.config, chosen.overrides)
         from trainer.loop import train  # noqa: PLC0415 - a wrong config is refused before torch is imported
 
-        return 0 if train(config, frozenset(chosen.accept)) else STOPPED
+        return 0 if train(config, frozenset(chosen.accept)) else _STOPPED_EXIT_CODE
     except UserError as error:
         if (
             os.environ.get("RANK", "0") == "0"
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except Exception as error:
         traceback.print_exc()
-        sys.stderr.write(f"{FAILURE}{type(error).__name__}: {error}\n")
+        sys.stderr.write(f"{_FAILURE_PREFIX}{type(error).__name__}: {error}\n")
         return 1
 
 

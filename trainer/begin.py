@@ -14,13 +14,12 @@ from trainer.model.engine import Engine, build_engine
 from trainer.model.model import build_model
 from trainer.model.optimizer import build_optimizer
 from trainer.run import Run
-from trainer.speed import Speed
 from trainer.state.checkpoint import CheckpointWriter, State, checkpoints, load_checkpoint
-from trainer.state.metrics import Metrics
+from trainer.state.metrics import Metrics, Speed
 from trainer.state.resume import check_identity
 
 
-def begin(config: Train, team: Team, accept: frozenset[str] = frozenset()) -> Run | None:
+def begin_run(config: Train, team: Team, accept: frozenset[str] = frozenset()) -> Run | None:
     """Open the catalog, build the model, and take up the last checkpoint in `config.out` if there is one.
 
     Args:

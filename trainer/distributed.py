@@ -53,7 +53,7 @@ class Team:
 
 
 @contextmanager
-def team() -> Iterator[Team]:
+def join_team() -> Iterator[Team]:
     """Join the other processes that torchrun started; alone without it. Uses the GPU of the local rank if there is one."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -72,3 +72,12 @@ def team() -> Iterator[Team]:
                 DRAIN_SECONDS
             )  # without Python's lock, which the threads of the last collective need to let go of its tensors
             dist.destroy_process_group()
+
+
+def process_slice(count: int, rank: int, world: int) -> slice:
+    """Return the items of `count` that belong to process `rank` of `world`.
+
+    The slices of all processes, in rank order, cover `range(count)` exactly once. Their sizes differ
+    by at most one.
+    """
+    return slice(rank * count // world, (rank + 1) * count // world)

@@ -19,7 +19,7 @@ from trainer.evaluation.objectives import Objective, open_objective
 from trainer.evaluation.tokenizer import byte_lengths, open_tokenizer
 from trainer.sampling.basis import build_basis
 from trainer.sampling.batches import Pool
-from trainer.sampling.bounds import Bounds, available_sequences, build_bounds
+from trainer.sampling.bounds import DrawBounds, available_sequences, build_bounds
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Inputs:
         """Number of token ids of the catalog's tokenizer."""
         return self.files.manifest.tokenizer.vocabulary
 
-    def bounds(self, config: Train) -> Bounds | None:
+    def bounds(self, config: Train) -> DrawBounds | None:
         """What the run may draw at most; see `build_bounds` for the errors."""
         training = config.training
         return build_bounds(

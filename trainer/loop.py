@@ -8,13 +8,13 @@ from pathlib import Path
 from types import FrameType
 
 from data_catalog.format.lock import sole_holder
-from trainer.begin import begin
+from trainer.begin import begin_run
 from trainer.config import Train
-from trainer.distributed import Team, team
+from trainer.distributed import Team, join_team
 from trainer.run import Run
-from trainer.sampling.batches import stage_batches
+from trainer.sampling.batches import interval_batches
 from trainer.sampling.finetune import finetune_batches, finetune_draws
-from trainer.state.numeric_checks import Drawn
+from trainer.state.numeric_checks import BatchOrigin
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ def train(config: Train, accept: frozenset[str] = frozenset()) -> bool:
     Raises:
         UserError: the config, the catalog and the run folder do not fit each other, or the numbers are no longer finite.
     """
-    with team() as us, asked_to_stop() as signals, alone(config.out, us):
-        run = begin(config, us, accept)
+    with join_team() as us, _stop_requests() as signals, _hold_folder(config.out, us):
+        run = begin_run(config, us, accept)
         if run is None:
             logger.warning("%s: this run is finished already", config.out)
             return True
@@ -64,7 +64,7 @@ def pretrain(run: Run, signals: list[int]) -> bool:
         # 2. The log decides every sequence of the stage. A resumed run draws the same plan and enters it where it stopped.
         plan = run.plan(stage)
         last = min(every, steps - stage * every)
-        batches = stage_batches(
+        batches = interval_batches(
             run.inputs.corpus,
             plan,
             range(done, last),
@@ -75,7 +75,7 @@ def pretrain(run: Run, signals: list[int]) -> bool:
         for batch in run.waited_for(batches):
             step = state.step - stage * every
             whole = plan.batch(step, size, 0, 1)
-            drawn = Drawn(state.step * size, plan.leaves[whole], plan.rows[whole])
+            drawn = BatchOrigin(state.step * size, plan.leaves[whole], plan.rows[whole])
 
             # 3. An ordinary optimizer step: no loss is reweighted. The last one of a stage may be listened to.
             stop = run.take_step(
@@ -100,7 +100,7 @@ def finetune(run: Run, signals: list[int]) -> bool:
         finetune_batches(config, run.inputs.align, state.step - first, run.team)
     ):
         number = (state.step - first) * config.finetune.batch_sequences
-        drawn = Drawn(number, *finetune_draws(config, run.inputs.align, state.step - first))
+        drawn = BatchOrigin(number, *finetune_draws(config, run.inputs.align, state.step - first))
         stop = run.take_step(batch, drawn, bool(signals))
         run.now_and_then(stop)
         if stop:
@@ -108,7 +108,7 @@ def finetune(run: Run, signals: list[int]) -> bool:
     return True
 
 
-def alone(out: Path, us: Team) -> AbstractContextManager[None]:
+def _hold_folder(out: Path, us: Team) -> AbstractContextManager[None]:
     """Hold the run's folder, on the leading process."""
     if not us.leads:
         return nullcontext()
@@ -118,7 +118,7 @@ def alone(out: Path, us: Team) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[list[int]]:
+def _stop_requests() -> Iterator[list[int]]:
     """The SIGTERMs received since: the step under way is finished first."""
     received: list[int] = []
 

@@ -12,18 +12,18 @@ from trainer.alignment.overhead import scoring_share, within_budget
 from trainer.config import ALIGNING, Train, Training
 from trainer.inputs import Inputs, open_inputs
 from trainer.mixers.choose import first_state, make_mixer
-from trainer.model.memory import Memory, memory_need, model_shape
-from trainer.sampling.bounds import Bounds
+from trainer.model.memory import MemoryBytes, memory_need, model_shape
+from trainer.sampling.bounds import DrawBounds
 from trainer.sampling.plan import leaf_weights
 
-MOST_LISTED = 20  # of the domains that would be used up
+MAXIMUM_LISTED_DOMAINS = 20  # of the domains that would be used up
 
 
-class Part(BaseModel):
+class _PreviewPart(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Member(Part):
+class MemberPreview(_PreviewPart):
     """A basis member. Epochs: how often the run draws what this member draws, on average over its draws."""
 
     name: str
@@ -34,13 +34,13 @@ class Member(Part):
     epochs_alone: float  # if it had all the weight
 
 
-class UsedUp(Part):
+class UsedUpDomain(_PreviewPart):
     domain: int
     tokens: int  # that may be drawn of it
     step: int  # at which the initial weights, drawn as they are, would have used it up
 
 
-class Preview(Part):
+class Preview(_PreviewPart):
     catalog: Path
     out: Path
     steps: int
@@ -50,17 +50,17 @@ class Preview(Part):
     empty_domains: int  # without training sequences
     reached_leaves: int
     empty_leaves: int
-    members: tuple[Member, ...]
+    members: tuple[MemberPreview, ...]
     bounded_tokens: int | None  # most that may be drawn, all bounds counted in; None: no bounds
     used_up_domains: int  # that reach their bound before the end, by the initial weights
-    used_up: tuple[UsedUp, ...]  # the first of them
+    used_up: tuple[UsedUpDomain, ...]  # the first of them
     update_every_steps: int
     basis_sequences: int
     target_sequences: int
     updates: int
     scoring_share: float  # what measuring adds to the work of training
     parameters: int | None  # None: a model on the hub is not looked up
-    memory_bytes: Memory | None
+    memory_bytes: MemoryBytes | None
 
 
 def preview(config: Train) -> Preview:
@@ -74,11 +74,11 @@ def preview(config: Train) -> Preview:
     state = first_state(
         make_mixer(config, basis.names, inputs.member_sizes()), basis.names, config.mixture.start
     )
-    return describe(config, inputs, state.sampling, inputs.bounds(config))
+    return describe_run(config, inputs, state.sampling, inputs.bounds(config))
 
 
-def describe(
-    config: Train, inputs: Inputs, weights: Float[np.ndarray, " basis"], bounds: Bounds | None
+def describe_run(
+    config: Train, inputs: Inputs, weights: Float[np.ndarray, " basis"], bounds: DrawBounds | None
 ) -> Preview:
     """The preview of a run whose inputs are open.
 
@@ -107,7 +107,7 @@ def describe(
         reached_leaves=int(reached.sum()),
         empty_leaves=int((sequences == 0).sum()),
         members=tuple(
-            Member(
+            MemberPreview(
                 name=name,
                 weight=weight,
                 tokens=round(float(tokens[row > 0].sum())),
@@ -119,7 +119,7 @@ def describe(
         ),
         bounded_tokens=int(bounds.capacity().sum()) * training.sequence_tokens if bounds else None,
         used_up_domains=len(used_up),
-        used_up=tuple(used_up[:MOST_LISTED]),
+        used_up=tuple(used_up[:MAXIMUM_LISTED_DOMAINS]),
         **cadence._asdict(),
         updates=_updates(config, cadence.update_every_steps),
         scoring_share=scoring_share(
@@ -150,13 +150,13 @@ def _epochs(
 
 
 def _used_up(
-    bounds: Bounds, weights: Float[np.ndarray, " leaves"], training: Training
-) -> list[UsedUp]:
+    bounds: DrawBounds, weights: Float[np.ndarray, " leaves"], training: Training
+) -> list[UsedUpDomain]:
     """The domains that reach their bound before the end, the first one first."""
     after, most = bounds.used_up_after(weights), bounds.capacity()
     order = np.argsort(after, kind="stable")[: int(np.isfinite(after).sum())]
     return [
-        UsedUp(
+        UsedUpDomain(
             domain=domain,
             tokens=int(most[domain]) * training.sequence_tokens,
             step=int(after[domain] // training.batch_sequences),

@@ -12,23 +12,22 @@ from jaxtyping import Int
 from data_catalog.errors import UserError
 from data_catalog.format.manifest import write_json
 from trainer.alignment.measure import SequenceBackend, backward_and_score, batch_alignment
-from trainer.alignment.observe import Measured, direction_of, observe
+from trainer.alignment.observe import MixerMeasurement, direction_of, observe
 from trainer.config import Train
-from trainer.distributed import Team
-from trainer.evaluation.evaluate import EvaluationSet, held_out, part
+from trainer.distributed import Team, process_slice
+from trainer.evaluation.evaluate import EvaluationSet, held_out_losses
 from trainer.inputs import Inputs
 from trainer.mixers import Mixer, Observation
-from trainer.mixers.average import final_weights
+from trainer.mixers.simplex import final_weights
 from trainer.model.engine import Engine
 from trainer.model.optimizer import learning_rate, set_learning_rate
 from trainer.sampling.batches import Batch
-from trainer.sampling.bounds import Bounds
-from trainer.sampling.plan import StagePlan, draw_stage, leaf_weights
-from trainer.speed import Speed
+from trainer.sampling.bounds import DrawBounds
+from trainer.sampling.plan import IntervalPlan, draw_interval, leaf_weights
 from trainer.state.checkpoint import CheckpointWriter, State, write_log
 from trainer.state.export import export_model, repeats, write_usage
-from trainer.state.metrics import Metrics
-from trainer.state.numeric_checks import Drawn, check_finite, check_replicas
+from trainer.state.metrics import Metrics, Speed
+from trainer.state.numeric_checks import BatchOrigin, check_finite, check_replicas
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Run:
     identity: dict[str, str]
     team: Team
     inputs: Inputs
-    bounds: Bounds | None
+    bounds: DrawBounds | None
     engine: Engine
     reference: Engine | None  # whose losses are subtracted, for a mixer that needs them
     optimizer: torch.optim.Optimizer
@@ -71,7 +70,7 @@ class Run:
         if self.bounds:
             self.metrics.write("bounds", step=state.step, stage=stage, moved=self.plan(stage).moved)
 
-    def plan(self, stage: int) -> StagePlan:
+    def plan(self, stage: int) -> IntervalPlan:
         """Draw a stage from the weights that the log has for it."""
         config = self.config
         weights = leaf_weights(
@@ -83,7 +82,7 @@ class Run:
             if self.bounds
             else every * batch
         )
-        return draw_stage(
+        return draw_interval(
             stage,
             weights,
             self.inputs.corpus.sequences,
@@ -102,7 +101,7 @@ class Run:
         )
 
     def take_step(
-        self, batch: Batch, drawn: Drawn, stop: bool, listen: StagePlan | None = None
+        self, batch: Batch, drawn: BatchOrigin, stop: bool, listen: IntervalPlan | None = None
     ) -> bool:
         """One optimizer step on the global batch of which `batch` is this process's part.
 
@@ -157,7 +156,7 @@ class Run:
         """Measure held-out losses."""
         where = {"step": self.state.step, "tokens": self.state.tokens}
         for found in (
-            *held_out(self.engine, sets, self.inputs.byte_lengths),
+            *held_out_losses(self.engine, sets, self.inputs.byte_lengths),
             *self.inputs.objective.evaluate(self.engine),
         ):
             self.metrics.write("eval", **where, **found.record())
@@ -245,7 +244,7 @@ class Run:
         begun = time.perf_counter()
         config, state = self.config, self.state
         if len(state.heard):
-            found, state.heard = Measured.from_flat(state.heard), np.zeros(0)
+            found, state.heard = MixerMeasurement.from_flat(state.heard), np.zeros(0)
         else:
             found = observe(
                 self.mixer.needs,
@@ -283,24 +282,26 @@ class Run:
         return alignment.scores.tolist() if scored else None
 
     def _backward_heard(
-        self, batch: Batch, drawn: Drawn, plan: StagePlan
+        self, batch: Batch, drawn: BatchOrigin, plan: IntervalPlan
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """A backward pass that scores the members on the sequences it is run on; what is heard waits for the next stage."""
         begun = time.perf_counter()
         config, us = self.config, self.team
         direction = direction_of(self.engine, config, self.inputs, plan.stage + 1, self.optimizer)
         self.state.scoring_seconds += time.perf_counter() - begun
-        mine = drawn.leaves[part(len(drawn.leaves), us.rank, us.world)]
+        mine = drawn.leaves[process_slice(len(drawn.leaves), us.rank, us.world)]
         backend: SequenceBackend = (
             "finite_difference" if config.mixture.backend == "finite_difference" else "ghost"
         )
         share, scored = backward_and_score(self.engine, direction, batch, mine, backend)
         alignment = batch_alignment(us, self.inputs.basis.matrix, plan.shares, [scored])
         unknown = np.full_like(alignment.scores, np.nan)
-        self.state.heard = Measured(alignment, unknown, direction.loss, direction.norm).flat()
+        self.state.heard = MixerMeasurement(
+            alignment, unknown, direction.loss, direction.norm
+        ).flat()
         return share, scored.losses
 
-    def _seen(self, found: Measured | None) -> Observation:
+    def _seen(self, found: MixerMeasurement | None) -> Observation:
         state, log = self.state, self.state.log
         unknown = np.full_like(state.mixer.sampling, np.nan)
         tokens = np.sum([row["sampling"] for row in log], axis=0) * (state.tokens / len(log))

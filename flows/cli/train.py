@@ -106,7 +106,7 @@ def replay_command(
 
     This applies what a small model has learned to a larger one.
     """
-    from trainer.replay import replaying
+    from trainer.mixers.replay import replaying
 
     _train(replaying(run, config, out, overrides or ()), processes, accept, dry_run, as_json)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from trainer.alignment import Direction
 from trainer.alignment.direction import norm_of
-from trainer.alignment.finite_difference import STEP
+from trainer.alignment.finite_difference import RELATIVE_STEP
 from trainer.model.engine import Engine
 
 # Error of a float32 loss in units of its last place. Processors sum in different orders: between 0.2 and 0.6 were seen
@@ -20,7 +20,7 @@ TRUNCATION = 1e-3
 def step_length(engine: Engine, direction: Direction) -> float:
     """Return e, the factor of the direction in a central difference of the default step."""
     parameters = {name: p for name, p in engine.parameters().items() if name in direction.tensors}
-    step = STEP[engine.training.precision]
+    step = RELATIVE_STEP[engine.training.precision]
     return step * norm_of(engine, parameters) / norm_of(engine, direction.tensors)
 
 

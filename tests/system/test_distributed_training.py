@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_training import finish, records, start, tiny_config, write_config
 from trainer.inputs import open_inputs
-from trainer.sampling.batches import Batch, stage_batches
-from trainer.sampling.plan import draw_stage, leaf_weights
+from trainer.sampling.batches import Batch, interval_batches
+from trainer.sampling.plan import draw_interval, leaf_weights
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_new_weights_act_on_the_next_batch_of_every_rank(folder: Path) -> None:
     read = {record["step"]: record["batch"] for record in records(folder / "two", "train")}
     for row in pq.read_table(folder / "two" / "weights.parquet").to_pylist():
         stage, steps = row["stage"], range(min(5, 28 - 5 * row["stage"]))
-        plan = draw_stage(
+        plan = draw_interval(
             stage,
             leaf_weights(np.array(row["sampling"]), inputs.basis.matrix),
             inputs.corpus.sequences,
@@ -96,12 +96,12 @@ def test_new_weights_act_on_the_next_batch_of_every_rank(folder: Path) -> None:
         )
         for rank in range(2):
             batches: list[Batch] = list(
-                stage_batches(inputs.corpus, plan, steps, batch_sequences=6, rank=rank, world=2)
+                interval_batches(inputs.corpus, plan, steps, batch_sequences=6, rank=rank, world=2)
             )
             assert [batch.digest() for batch in batches] == [
                 read[5 * stage + step + 1][rank] for step in steps
             ]
-        stale = draw_stage(
+        stale = draw_interval(
             stage,
             leaf_weights(np.full(4, 0.25), inputs.basis.matrix),
             inputs.corpus.sequences,

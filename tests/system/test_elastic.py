@@ -12,8 +12,8 @@ import pytest
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_training import ROOT, records, tiny_config, write_config
 from trainer.inputs import open_inputs
-from trainer.sampling.batches import Batch, stage_batches
-from trainer.sampling.plan import draw_stage, leaf_weights
+from trainer.sampling.batches import Batch, interval_batches
+from trainer.sampling.plan import draw_interval, leaf_weights
 
 STEPS, BATCH, EVERY = 30, 7, 5  # 7 sequences: no part of 2 or 3 processes is like another
 SETTINGS = ("--set", f"training.steps={STEPS}", "--set", f"training.batch_sequences={BATCH}")
@@ -54,11 +54,11 @@ def test_every_process_reads_its_part_of_the_one_stream(folder: Path) -> None:
     read = [record["batch"] for record in records(folder / "elastic", "train")]
     for row in pq.read_table(folder / "one" / "weights.parquet").to_pylist():
         weights = leaf_weights(np.array(row["sampling"]), inputs.basis.matrix)
-        plan = draw_stage(
+        plan = draw_interval(
             row["stage"], weights, inputs.corpus.sequences, used, draws=EVERY * BATCH, seed=0
         )
         used = used + plan.counts(EVERY * BATCH, 8)
-        for batch in stage_batches(
+        for batch in interval_batches(
             inputs.corpus, plan, range(EVERY), batch_sequences=BATCH, rank=0, world=1
         ):
             world = len(read[len(expected)])

@@ -10,7 +10,7 @@ from data_catalog.settings import UserError, load
 from tests.helpers.repository import ROOT
 from trainer.__main__ import main
 from trainer.config import Train
-from trainer.mixers.dga import ETA
+from trainer.mixers.dga import DGA_ETA
 
 LEAST = {"catalog": "c", "out": "o", "target": "t"}
 
@@ -22,7 +22,7 @@ def test_the_config_needs_no_torch() -> None:
 
 def test_defaults_are_the_published_ones() -> None:
     mixture = Train.model_validate(LEAST).mixture
-    assert (ETA[mixture.scores], mixture.ema, mixture.scores, mixture.update_every_steps) == (
+    assert (DGA_ETA[mixture.scores], mixture.ema, mixture.scores, mixture.update_every_steps) == (
         1.5,
         0.1,
         "clipped",

@@ -18,7 +18,7 @@ from data_catalog.format.tokens import open_tokens
 from tests.helpers.tiny_catalog import ENCODER, write_tiny_catalog
 from tests.helpers.tiny_training import records, tiny_config, without_clock, write_config
 from trainer.__main__ import main
-from trainer.begin import begin
+from trainer.begin import begin_run
 from trainer.config import Train
 from trainer.distributed import Team
 from trainer.inputs import open_inputs
@@ -289,7 +289,7 @@ def test_scoring_leaves_no_trace_in_the_training(catalog: Path, tmp_path: Path) 
 def test_begin_takes_up_the_last_checkpoint(catalog: Path, tmp_path: Path, config: Train) -> None:
     copied = shutil.copytree(config.out, tmp_path / "run")
     shutil.rmtree(copied / "model")
-    run = begin(tiny_config(catalog, copied), Team())
+    run = begin_run(tiny_config(catalog, copied), Team())
     assert run is not None
     assert run.state.step == 28
     run.metrics.close()

@@ -9,7 +9,7 @@ from data_catalog.errors import UserError
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_training import tiny_config
 from trainer.loop import train
-from trainer.replay import replaying
+from trainer.mixers.replay import replaying
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ def importance_weights(
     return matrix[:, leaves] / drawn
 
 
-def estimate(
+def estimate_alignment(
     scores: Float[Tensor, " sequences"],
     tokens: Int[Tensor, " sequences"],
     losses: Float[Tensor, " sequences"],

@@ -14,7 +14,7 @@ from trainer.sampling.batches import Batch
 
 # Length of e v, as a share of the parameters' norm. Where these models were measured, after 1, 20 and 300 steps, per-sequence scores err by
 # 5e-4 to 6e-4 in fp32 (at 1e-3 by 4e-3 to 1e-2, the third derivative's) and by 1e-2 to 4e-2 in bfloat16 (at 2e-4 by up to 0.25, rounding).
-STEP = {"float32": 2e-4, "bfloat16": 1e-3}
+RELATIVE_STEP = {"float32": 2e-4, "bfloat16": 1e-3}
 
 
 @torch.no_grad()
@@ -33,7 +33,7 @@ def finite_differences(
     """
     parameters = {name: p for name, p in engine.parameters().items() if name in direction.tensors}
     length = norm_of(engine, direction.tensors)
-    step = STEP[engine.training.precision] if step is None else step
+    step = RELATIVE_STEP[engine.training.precision] if step is None else step
     epsilon = step * norm_of(engine, parameters) / length if length > 0 else 0.0
     with _moved(parameters, direction.tensors) as move:
         move(epsilon)
@@ -46,7 +46,7 @@ def finite_differences(
 
 def halving_error(engine: Engine, direction: Direction, batch: Batch) -> float:
     """How far scores move when e is halved, as a share of the largest: small where the step is neither too long nor lost in rounding."""
-    step = STEP[engine.training.precision]
+    step = RELATIVE_STEP[engine.training.precision]
     whole, half = (
         finite_differences(engine, direction, batch, size)[0] for size in (step, step / 2)
     )

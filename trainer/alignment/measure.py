@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data_catalog.format.tokens import IGNORED
 from trainer.alignment import Alignment, Direction, Members
-from trainer.alignment.estimate import estimate, importance_weights
+from trainer.alignment.estimate import estimate_alignment, importance_weights
 from trainer.alignment.exact import exact_alignment
 from trainer.alignment.finite_difference import finite_differences
 from trainer.alignment.ghost import Ghost
@@ -29,7 +29,7 @@ SequenceBackend = Literal["ghost", "finite_difference"]  # those with a score fo
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredSequences:
     """This process's sequences of one batch. Losses and scores are those of a sequence's sum of nats, not of its mean."""
 
     leaves: Int[np.ndarray, " sequences"]
@@ -41,7 +41,7 @@ class Scored:
     )  # sum of the scores by parameter name; empty where unknown
 
 
-def measure(
+def measure_alignment(
     engine: Engine, direction: Direction, config: Train, inputs: Inputs, stage: int
 ) -> Alignment:
     """Every member's alignment with `direction`, on fresh sequences; leaves no gradient behind.
@@ -75,7 +75,7 @@ def backward_and_score(
     backend: SequenceBackend,
     *,
     shared: bool = True,
-) -> tuple[Float[Tensor, ""], Scored]:
+) -> tuple[Float[Tensor, ""], ScoredSequences]:
     """`engine.backward(batch, shared=shared)`, and its sequences' scores at the parameters as they are.
 
     Args:
@@ -89,7 +89,7 @@ def backward_and_score(
         return engine.backward(batch, shared=shared)[0], scored
     with Ghost(engine, direction) as ghost:
         share, losses = engine.backward(batch, shared=shared)
-    return share, Scored(
+    return share, ScoredSequences(
         leaves, _tokens(batch, losses), losses, ghost.scores[: len(leaves)], ghost.shares
     )
 
@@ -98,7 +98,7 @@ def batch_alignment(
     team: Team,
     matrix: Float[np.ndarray, "basis leaves"],
     density: Float[np.ndarray, " leaves"],
-    scored: Sequence[Scored],
+    scored: Sequence[ScoredSequences],
 ) -> Alignment:
     """The members' alignment from sequences drawn by `density`, a leaf's sequences uniformly: importance weights `p_i(c) / q(c)`.
 
@@ -110,7 +110,7 @@ def batch_alignment(
         torch.cat([getattr(one, name) for one in scored]) for name in ("scores", "tokens", "losses")
     )
     shares = {name: sum(one.shares[name] for one in scored) for name in scored[0].shares}
-    return estimate(scores, tokens, losses, weights, team, shares)
+    return estimate_alignment(scores, tokens, losses, weights, team, shares)
 
 
 def member_losses(engine: Engine, config: Train, inputs: Inputs, stage: int) -> Members:
@@ -118,16 +118,16 @@ def member_losses(engine: Engine, config: Train, inputs: Inputs, stage: int) -> 
     scored = []
     for leaves, batch in pooled_probes(engine, config, inputs, stage):
         losses = engine.losses(batch)
-        scored.append(Scored(leaves, _tokens(batch, losses), losses, losses.double()))
+        scored.append(ScoredSequences(leaves, _tokens(batch, losses), losses, losses.double()))
     matrix = inputs.basis.matrix
     return batch_alignment(engine.team, matrix, matrix.mean(axis=0), scored).losses
 
 
 def _differences(
     engine: Engine, direction: Direction, batch: Batch, leaves: Int[np.ndarray, " sequences"]
-) -> Scored:
+) -> ScoredSequences:
     scores, losses = finite_differences(engine, direction, batch)
-    return Scored(leaves, _tokens(batch, losses), losses, scores)
+    return ScoredSequences(leaves, _tokens(batch, losses), losses, scores)
 
 
 def _tokens(batch: Batch, losses: Tensor) -> Int[Tensor, " sequences"]:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from trainer.alignment import Alignment, Direction, Members
 from trainer.alignment.direction import target_direction
-from trainer.alignment.measure import measure, member_losses
+from trainer.alignment.measure import measure_alignment, member_losses
 from trainer.alignment.probes import members_probe
 from trainer.config import Train
 from trainer.inputs import Inputs
@@ -17,7 +17,7 @@ from trainer.model.engine import Engine
 
 
 @dataclass(frozen=True)
-class Measured:
+class MixerMeasurement:
     """Of every basis member, and of the target. What was not measured is NaN."""
 
     alignment: Alignment
@@ -41,7 +41,7 @@ class Measured:
         )
 
     @classmethod
-    def from_flat(cls, numbers: Float[np.ndarray, " numbers"]) -> "Measured":
+    def from_flat(cls, numbers: Float[np.ndarray, " numbers"]) -> "MixerMeasurement":
         members, target = numbers[:-2].reshape(4, -1), numbers[-2:].tolist()
         return cls(Alignment(*members), np.full_like(members[0], np.nan), *target)
 
@@ -68,7 +68,7 @@ def observe(
     inputs: Inputs,
     stage: int,
     optimizer: torch.optim.Optimizer,
-) -> Measured:
+) -> MixerMeasurement:
     """Measure on fresh sequences, at the parameters as they are.
 
     Args:
@@ -78,8 +78,8 @@ def observe(
     unknown = np.full(len(inputs.basis.names), np.nan)
     if "scores" in needs:
         direction = direction_of(engine, config, inputs, stage, optimizer)
-        alignment = measure(engine, direction, config, inputs, stage)
-        return Measured(alignment, unknown, direction.loss, direction.norm)
+        alignment = measure_alignment(engine, direction, config, inputs, stage)
+        return MixerMeasurement(alignment, unknown, direction.loss, direction.norm)
     losses = member_losses(engine, config, inputs, stage)
     theirs = member_losses(reference, config, inputs, stage) if reference is not None else unknown
-    return Measured(Alignment(unknown, unknown, losses, unknown), theirs, np.nan, np.nan)
+    return MixerMeasurement(Alignment(unknown, unknown, losses, unknown), theirs, np.nan, np.nan)

@@ -8,20 +8,25 @@ from typing import NamedTuple
 
 from trainer.config import ALIGNING, Mixture
 
-STEP = 3.0  # forward passes' worth of work of one sequence in a training step, or of a gradient
-PROBE = {
+TRAINING_STEP_COST = (
+    3.0  # forward passes' worth of work of one sequence in a training step, or of a gradient
+)
+PROBE_COST = {
     "exact": 3.0,
     "ghost": 4.0,
     "finite_difference": 2.0,
 }  # of scoring a fresh sequence: its gradient, and what rides on it
-BATCH = {"ghost": 1.0, "finite_difference": 2.0}  # of scoring one that is trained on anyway
-LOSS = {
+BATCH_SCORING_COST = {
+    "ghost": 1.0,
+    "finite_difference": 2.0,
+}  # of scoring one that is trained on anyway
+LOSS_COST = {
     "odm": 1.0,
     "ado": 1.0,
     "doremi": 2.0,
 }  # of a mixer that looks at losses; DoReMi's reference counted as large as the model
-MOST_STRETCH = 4  # times: how much rarer updates become before they see less
-LEAST_SEQUENCES = 2  # of a member: fewer have no spread
+MAXIMUM_STRETCH = 4  # times: how much rarer updates become before they see less
+MINIMUM_MEMBER_SEQUENCES = 2  # of a member: fewer have no spread
 
 
 class Cadence(NamedTuple):
@@ -47,14 +52,14 @@ def scoring_share(
     every, basis, target = cadence or configured(mixture)
     probed = members * basis
     if mixture.mixer not in ALIGNING:
-        return LOSS[mixture.mixer] * probed / (STEP * batch_sequences * every)
-    direction = STEP * (target if mixture.toward == "target" else probed)
+        return LOSS_COST[mixture.mixer] * probed / (TRAINING_STEP_COST * batch_sequences * every)
+    direction = TRAINING_STEP_COST * (target if mixture.toward == "target" else probed)
     scored = (
-        BATCH[mixture.backend] * batch_sequences
+        BATCH_SCORING_COST[mixture.backend] * batch_sequences
         if mixture.measure_on == "batch"
-        else PROBE[mixture.backend] * probed
+        else PROBE_COST[mixture.backend] * probed
     )
-    return (direction + scored) / (STEP * batch_sequences * every)
+    return (direction + scored) / (TRAINING_STEP_COST * batch_sequences * every)
 
 
 def configured(mixture: Mixture) -> Cadence:
@@ -78,13 +83,15 @@ def within_budget(mixture: Mixture, members: int, batch_sequences: int) -> Caden
         )
         return max(math.ceil(once / budget), cadence.update_every_steps)
 
-    most = MOST_STRETCH * cadence.update_every_steps
+    most = MAXIMUM_STRETCH * cadence.update_every_steps
     every = rarer(cadence)
     if every <= most:
         return cadence._replace(update_every_steps=every)
     cadence = cadence._replace(update_every_steps=most)
     fresh = mixture.measure_on == "probes" or mixture.mixer not in ALIGNING
-    for fewer in range(cadence.basis_sequences - 1, LEAST_SEQUENCES - 1, -1) if fresh else ():
+    for fewer in (
+        range(cadence.basis_sequences - 1, MINIMUM_MEMBER_SEQUENCES - 1, -1) if fresh else ()
+    ):
         cadence = cadence._replace(basis_sequences=fewer)
         if scoring_share(mixture, members, batch_sequences, cadence) <= budget:
             return cadence

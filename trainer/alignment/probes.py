@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from trainer.config import Train
-from trainer.evaluation.evaluate import part
+from trainer.distributed import process_slice
 from trainer.inputs import Inputs
 from trainer.model.engine import Engine
 from trainer.sampling.batches import Batch
@@ -39,7 +39,7 @@ def pooled_probes(
     for first in range(0, len(leaves), size):
         of_batch = slice(first, first + size)
         count = len(leaves[of_batch])
-        mine = part(count, team.rank, team.world)
+        mine = process_slice(count, team.rank, team.world)
         yield leaves[of_batch][mine], inputs.corpus.read(leaves[of_batch], rows[of_batch], mine)
 
 
@@ -52,7 +52,7 @@ def members_probe(engine: Engine, config: Train, inputs: Inputs, stage: int) -> 
         for number, probe in enumerate(probes, start=1):
             batch = probe()
             count = len(batch.inputs)
-            mine = part(count, team.rank, team.world)
+            mine = process_slice(count, team.rank, team.world)
             ours = Batch(batch.inputs[mine], batch.labels[mine], batch.total * len(probes))
             share += float(engine.backward(ours, shared=number == len(probes))[0])
         return share

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from data_catalog.format.tokens import IGNORED, TokenStore
 from trainer.evaluation.questions import Question
-from trainer.evaluation.tokenizer import encode
+from trainer.evaluation.tokenizer import encode_texts
 from trainer.sampling.batches import Batch
 
 WIDTH_STEP = 64  # a batch is cut to a multiple of so many tokens: less padding, and few shapes for a compiled model
@@ -63,7 +63,7 @@ class Choices:
         return self.first[questions][owners] + places, owners, places
 
 
-def complete(
+def tokenize_completions(
     tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], length: int, end_of_text: int | None
 ) -> Completions:
     """Tokens of (prompt, completion) pairs, closed by `end_of_text` if there is one, as sequences of at most `length` labels.
@@ -71,8 +71,8 @@ def complete(
     The two are encoded as one text; the completion's tokens are those beyond as many as the prompt alone has, as lm-evaluation-harness
     counts them. What is too long loses its beginning.
     """
-    prompts = encode(tokenizer, [prompt for prompt, _ in pairs])
-    whole = encode(tokenizer, [prompt + completion for prompt, completion in pairs])
+    prompts = encode_texts(tokenizer, [prompt for prompt, _ in pairs])
+    whole = encode_texts(tokenizer, [prompt + completion for prompt, completion in pairs])
     closing = [] if end_of_text is None else [end_of_text]
     ids = [[*tokens, *closing][-(length + 1) :] for tokens in whole]
     sizes = np.array([len(tokens) for tokens in ids], np.int64)
@@ -93,7 +93,7 @@ def complete(
     return Completions(store, counted, length)
 
 
-def choose(tokenizer: Tokenizer, questions: Sequence[Question], length: int) -> Choices:
+def tokenize_choices(tokenizer: Tokenizer, questions: Sequence[Question], length: int) -> Choices:
     """Tokens of every choice of every question, each after its question's prompt."""
     texts = [
         (question.prompt, completion)
@@ -103,4 +103,6 @@ def choose(tokenizer: Tokenizer, questions: Sequence[Question], length: int) -> 
     counts = [len(question.completions) for question in questions]
     sizes = np.array([len(completion.encode()) for _, completion in texts], np.float64)
     right = np.array([question.right for question in questions], np.int64)
-    return Choices(complete(tokenizer, texts, length, None), np.cumsum([0, *counts]), right, sizes)
+    return Choices(
+        tokenize_completions(tokenizer, texts, length, None), np.cumsum([0, *counts]), right, sizes
+    )

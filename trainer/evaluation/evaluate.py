@@ -11,11 +11,12 @@ from torch import Tensor
 
 from data_catalog.format.layout import Levels
 from data_catalog.format.tokens import IGNORED
+from trainer.distributed import process_slice
 from trainer.model.engine import Engine
 from trainer.sampling.batches import Batch, Pool
-from trainer.sampling.permutation import key, permute
+from trainer.sampling.permutation import permutation_key, permute
 
-LEAST_SEQUENCES = 8  # of a domain: the standard error of fewer says little
+MINIMUM_DOMAIN_SEQUENCES = 8  # of a domain: the standard error of fewer says little
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class EvaluationSet:
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutLoss:
     """What was measured on one set."""
 
     set: str
@@ -65,27 +66,29 @@ def domain_sets(pool: Pool, levels: Levels, most: int, seed: int) -> list[Evalua
     top = levels.granularities[0]
     sizes = pool.sequences.reshape(top, -1).sum(1)
     begins = np.cumsum(sizes) - sizes
-    counts = np.maximum(_evenly(sizes, most), np.minimum(sizes, LEAST_SEQUENCES))
+    counts = np.maximum(_evenly(sizes, most), np.minimum(sizes, MINIMUM_DOMAIN_SEQUENCES))
     sets = []
-    for domain in np.flatnonzero(sizes >= LEAST_SEQUENCES).tolist():
+    for domain in np.flatnonzero(sizes >= MINIMUM_DOMAIN_SEQUENCES).tolist():
         places = np.arange(counts[domain], dtype=np.uint64)
         chosen = permute(
-            places, np.uint64(sizes[domain]), key(seed, "evaluate/domain", domain)
+            places, np.uint64(sizes[domain]), permutation_key(seed, "evaluate/domain", domain)
         ).astype(np.int64)
         sets.append(EvaluationSet(f"domain/{domain}", pool, *pool.locate(begins[domain] + chosen)))
     return sets
 
 
-def held_out(
+def held_out_losses(
     engine: Engine, sets: Sequence[EvaluationSet], byte_lengths: Int[np.ndarray, " vocabulary"]
-) -> list[HeldOut]:
+) -> list[HeldOutLoss]:
     """The mean loss of each set, in one pass over all of them; each process takes its share of the sequences.
 
     Args:
         byte_lengths: of each token; see `trainer.evaluation.tokenizer`.
     """
     owners = np.repeat(np.arange(len(sets)), [len(chosen.leaves) for chosen in sets])
-    batch, owners = _read(sets, owners, part(len(owners), engine.team.rank, engine.team.world))
+    batch, owners = _read(
+        sets, owners, process_slice(len(owners), engine.team.rank, engine.team.world)
+    )
     nats = engine.losses(batch).double().cpu()
     kept = batch.labels != IGNORED
     tokens = kept.sum(1).double()
@@ -100,7 +103,7 @@ def held_out(
     ):
         loss, error = ratio_and_error(*of_set)
         bits = of_set[1] / math.log(2) / text if text else None
-        found.append(HeldOut(chosen.name, loss, error, len(chosen.leaves), bits))
+        found.append(HeldOutLoss(chosen.name, loss, error, len(chosen.leaves), bits))
     return found
 
 
@@ -129,11 +132,6 @@ def ratio_and_error(
         values_values - 2 * ratio * values_sizes + ratio * ratio * sizes_sizes, 0.0
     )  # rounding may take it below zero
     return ratio, math.sqrt(count / (count - 1) * squares) / sizes if count > 1 else math.nan
-
-
-def part(count: int, rank: int, world: int) -> slice:
-    """A process's share of `count` things; the shares of all processes, in order, are the whole."""
-    return slice(rank * count // world, (rank + 1) * count // world)
 
 
 def _read(

@@ -14,8 +14,14 @@ from torch import Tensor
 
 from data_catalog.format.files import CatalogFiles
 from trainer.config import Train
-from trainer.evaluation.completions import Choices, Completions, choose, complete
-from trainer.evaluation.evaluate import HeldOut, moments, part, ratio_and_error
+from trainer.distributed import process_slice
+from trainer.evaluation.completions import (
+    Choices,
+    Completions,
+    tokenize_choices,
+    tokenize_completions,
+)
+from trainer.evaluation.evaluate import HeldOutLoss, moments, ratio_and_error
 from trainer.evaluation.questions import read_answers, read_questions
 from trainer.evaluation.tokenizer import open_tokenizer
 from trainer.model.engine import Engine
@@ -28,7 +34,7 @@ class Objective(Protocol):
         """Add the gradient on the documents of `stage`, summed over the processes, to `.grad`; return this process's share of the loss."""
         ...
 
-    def evaluate(self, engine: Engine) -> list[HeldOut]:
+    def evaluate(self, engine: Engine) -> list[HeldOutLoss]:
         """The same loss on held-out documents of the target; nothing where a set of its text measures that anyway."""
         ...
 
@@ -51,7 +57,7 @@ def open_objective(files: CatalogFiles, config: Train, align: Pool) -> Objective
             read_answers(files, config.target, split, mixture.answer_after) for split in splits
         ]
         learned, held_out = (
-            complete(tokenizer, found, length, files.end_of_text) for found in pairs
+            tokenize_completions(tokenizer, found, length, files.end_of_text) for found in pairs
         )
         return AnswerLoss(
             learned, held_out, mixture.target_sequences, config.evaluation.sequences, config.seed
@@ -59,7 +65,7 @@ def open_objective(files: CatalogFiles, config: Train, align: Pool) -> Objective
     questions = [
         read_questions(files, config.target, split, mixture.answer_after) for split in splits
     ]
-    asked, kept = (choose(tokenizer, found, length) for found in questions)
+    asked, kept = (tokenize_choices(tokenizer, found, length) for found in questions)
     return ChoiceLoss(
         asked, kept, mixture.target_sequences, config.evaluation.sequences, config.seed
     )
@@ -75,10 +81,12 @@ class TextLoss:
 
     def backward(self, engine: Engine, stage: int) -> Tensor:
         leaves, rows = self.align.in_order(self.seed, "target", stage * self.count, self.count)
-        batch = self.align.read(leaves, rows, part(self.count, engine.team.rank, engine.team.world))
+        batch = self.align.read(
+            leaves, rows, process_slice(self.count, engine.team.rank, engine.team.world)
+        )
         return engine.backward(batch)[0]
 
-    def evaluate(self, engine: Engine) -> list[HeldOut]:  # noqa: ARG002 - the set target/validation is this loss
+    def evaluate(self, engine: Engine) -> list[HeldOutLoss]:  # noqa: ARG002 - the set target/validation is this loss
         return []
 
 
@@ -94,18 +102,22 @@ class AnswerLoss:
 
     def backward(self, engine: Engine, stage: int) -> Tensor:
         chosen = walk(self.seed, "target", stage * self.count, self.count, len(self.align))
-        batch = self.align.read(chosen, part(self.count, engine.team.rank, engine.team.world))
+        batch = self.align.read(
+            chosen, process_slice(self.count, engine.team.rank, engine.team.world)
+        )
         return engine.backward(batch)[0]
 
-    def evaluate(self, engine: Engine) -> list[HeldOut]:
+    def evaluate(self, engine: Engine) -> list[HeldOutLoss]:
         chosen = walk(
             self.seed, "evaluate", 0, min(self.most, len(self.validation)), len(self.validation)
         )
-        mine = part(len(chosen), engine.team.rank, engine.team.world)
+        mine = process_slice(len(chosen), engine.team.rank, engine.team.world)
         nats = engine.losses(self.validation.read(chosen, mine)).double().cpu()
         tokens = torch.from_numpy(self.validation.counted[chosen[mine]]).double()
         sums = engine.team.sum(moments(nats, tokens).sum(0).to(engine.team.device))
-        return [HeldOut("target/validation/answer", *ratio_and_error(*sums.tolist()), len(chosen))]
+        return [
+            HeldOutLoss("target/validation/answer", *ratio_and_error(*sums.tolist()), len(chosen))
+        ]
 
 
 @dataclass(frozen=True)
@@ -128,7 +140,7 @@ class ChoiceLoss:
         pass gives these factors, and a second pass weighs the gradient of each choice with its own.
         """
         chosen = walk(self.seed, "target", stage * self.count, self.count, len(self.align))
-        mine = chosen[part(self.count, engine.team.rank, engine.team.world)]
+        mine = chosen[process_slice(self.count, engine.team.rank, engine.team.world)]
         rows, owners, places = self.align.rows(mine)
         batch = self.align.completions.read(rows)
         scales = _scales(self.align.completions.counted[rows], owners, len(mine))
@@ -142,11 +154,11 @@ class ChoiceLoss:
         backward_weighted(engine, batch, errors[owners, places] * scales / self.count)
         return (-logs[right].sum() / self.count).to(engine.team.device)
 
-    def evaluate(self, engine: Engine) -> list[HeldOut]:
+    def evaluate(self, engine: Engine) -> list[HeldOutLoss]:
         """The mean loss of a question, and how often the right choice has the highest log-likelihood, plain and per byte."""
         kept, team = self.validation, engine.team
         chosen = walk(self.seed, "evaluate", 0, min(self.most, len(kept)), len(kept))
-        mine = chosen[part(len(chosen), team.rank, team.world)]
+        mine = chosen[process_slice(len(chosen), team.rank, team.world)]
         rows, owners, places = kept.rows(mine)
         plain = -engine.losses(kept.completions.read(rows)).double().cpu()
         scales = (
@@ -167,7 +179,9 @@ class ChoiceLoss:
             ratio_and_error(*row) for row in team.sum(sums.to(team.device)).tolist()
         )
         return [
-            HeldOut("target/validation/choices", *loss, len(chosen), None, *accuracy, normalised[0])
+            HeldOutLoss(
+                "target/validation/choices", *loss, len(chosen), None, *accuracy, normalised[0]
+            )
         ]
 
 

@@ -30,7 +30,7 @@ from data_catalog.format.files import CatalogFiles
 from data_catalog.format.manifest import replacing
 from trainer.evaluation.questions import Question, read_questions
 
-READ = (
+_SUPPORTED_KEYS = (
     "doc_to_text",
     "doc_to_choice",
     "doc_to_target",
@@ -39,8 +39,8 @@ READ = (
     "dataset_kwargs",
     "target_delimiter",
 )
-FIXED = {"dataset_path": "json", "output_type": "multiple_choice", "num_fewshot": 0}
-IGNORED_KEYS = (
+_REQUIRED_VALUES = {"dataset_path": "json", "output_type": "multiple_choice", "num_fewshot": 0}
+_IGNORED_KEYS = (
     "task",
     "tag",
     "metadata",
@@ -125,21 +125,26 @@ def _load(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(task, dict):
         raise UserError(
-            f"{path}: not a task file; expected the keys {', '.join(('task', *READ[:3]))}"
+            f"{path}: not a task file; expected the keys {', '.join(('task', *_SUPPORTED_KEYS[:3]))}"
         )
     return task
 
 
 def _read(path: Path, task: dict[str, Any]) -> TaskFile:
     for key, value in task.items():
-        if key not in (*READ, *IGNORED_KEYS) and value != FIXED.get(key):
-            known = ", ".join((*READ, *(f"{name}: {fixed}" for name, fixed in FIXED.items())))
+        if key not in (*_SUPPORTED_KEYS, *_IGNORED_KEYS) and value != _REQUIRED_VALUES.get(key):
+            known = ", ".join(
+                (
+                    *_SUPPORTED_KEYS,
+                    *(f"{name}: {fixed}" for name, fixed in _REQUIRED_VALUES.items()),
+                )
+            )
             raise UserError(
                 f"{path}: {key}: {value!r} is not supported; prepare the text in the data, with the keys {known}"
             )
     missing = [
         key
-        for key in (*READ[:3], "dataset_kwargs", "dataset_path", "output_type")
+        for key in (*_SUPPORTED_KEYS[:3], "dataset_kwargs", "dataset_path", "output_type")
         if key not in task
     ]
     if missing:

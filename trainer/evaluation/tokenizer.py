@@ -28,7 +28,7 @@ def open_tokenizer(files: CatalogFiles) -> Tokenizer:
     return tokenizer
 
 
-def encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+def encode_texts(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
     """Token ids of each text, without end-of-text."""
     return [
         encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)

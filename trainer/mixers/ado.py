@@ -12,9 +12,11 @@ from trainer.mixers.scaling_law import fit
 KEPT_CREDIT = 0.9  # gamma_1: of the moving average of what was sampled
 NEW_SHARE = 0.1  # gamma_2: of the newest preference in what is sampled
 CREDIT_POWER = 0.5  # s
-FLOOR = 1e-2  # least preference of a member; half its even share where there are more than 50
-FEWEST = 5  # losses that a law of three parameters is fitted to; before, the weights stay
-MOST_POINTS = 256  # losses kept of each member
+MINIMUM_PREFERENCE = (
+    1e-2  # least preference of a member; half its even share where there are more than 50
+)
+MINIMUM_LOSSES = 5  # losses that a law of three parameters is fitted to; before, the weights stay
+MAXIMUM_LOSSES = 256  # losses kept of each member
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def member_slopes(
     slopes = np.full(losses.shape[1], np.nan)
     for member, curve in enumerate(losses.T):
         known = np.isfinite(curve)
-        if known.sum() >= FEWEST:
+        if known.sum() >= MINIMUM_LOSSES:
             slopes[member] = fit(tokens[known], curve[known]).slope()
     return slopes
 
@@ -82,7 +84,7 @@ def member_slopes(
 def preferred(wanted: Weights, prior: Weights) -> Weights:
     """`wanted` on the simplex, none below the floor; where nothing is wanted, as when no loss falls any more, the prior."""
     share = wanted / wanted.sum() if wanted.sum() > 0 else prior
-    raised = np.maximum(share, min(FLOOR, 0.5 / len(share)))
+    raised = np.maximum(share, min(MINIMUM_PREFERENCE, 0.5 / len(share)))
     preference: Weights = raised / raised.sum()
     return preference
 
@@ -90,6 +92,6 @@ def preferred(wanted: Weights, prior: Weights) -> Weights:
 def _thinned(
     tokens: Float[np.ndarray, " points"], losses: Float[np.ndarray, "points basis"]
 ) -> tuple[Float[np.ndarray, " kept"], Float[np.ndarray, "kept basis"]]:
-    if len(tokens) <= MOST_POINTS:
+    if len(tokens) <= MAXIMUM_LOSSES:
         return tokens, losses
     return tokens[::2].copy(), losses[::2].copy()  # one more than an even number: the newest stays

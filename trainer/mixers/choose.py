@@ -9,12 +9,12 @@ from data_catalog.errors import UserError
 from trainer.config import Train
 from trainer.mixers import Mixer, MixerState, Weights, doge, doremi
 from trainer.mixers.ado import Ado
-from trainer.mixers.dga import ETA, Dga
+from trainer.mixers.dga import DGA_ETA, Dga
 from trainer.mixers.doge import Doge
 from trainer.mixers.doremi import DoReMi
+from trainer.mixers.fixed import Static
 from trainer.mixers.odm import Odm
 from trainer.mixers.replay import read_replay
-from trainer.mixers.static import Static
 from trainer.model.optimizer import learning_rate
 
 
@@ -34,7 +34,7 @@ def make_mixer(config: Train, names: Sequence[str], natural: Weights | None = No
     mixer: Mixer = Static()
     if mixture.mixer == "dga":
         mixer = Dga(
-            eta=mixture.eta or ETA[mixture.scores],
+            eta=mixture.eta or DGA_ETA[mixture.scores],
             ema=mixture.ema,
             scores=mixture.scores,
             most_change=mixture.most_change,
@@ -45,11 +45,11 @@ def make_mixer(config: Train, names: Sequence[str], natural: Weights | None = No
         rate = partial(learning_rate, config.optimizer, steps=training.steps)
         mixer = Doge(
             rate,
-            mu=1.0 / mixture.eta if mixture.eta else doge.MU,
+            mu=1.0 / mixture.eta if mixture.eta else doge.DOGE_MU,
             every_steps=mixture.update_every_steps,
         )
     elif mixture.mixer == "doremi":
-        mixer = DoReMi(eta=mixture.eta or doremi.ETA)
+        mixer = DoReMi(eta=mixture.eta or doremi.DOREMI_ETA)
     elif mixture.mixer == "odm":
         mixer = Odm()
     elif mixture.mixer == "ado":

@@ -11,7 +11,7 @@ from trainer.mixers.simplex import ascend
 
 # Steps that go with each scale of scores. 1.5 is what the authors' later code takes for clipped gradients, whose products lie in [-1, 1]
 # as cosines do; for raw products they recommend 0.1 to 0.5. Standardised scores differ by about 1: the middle of that range again.
-ETA: dict[Scores, float] = {"raw": 0.3, "clipped": 1.5, "cosine": 1.5, "normalised": 0.3}
+DGA_ETA: dict[Scores, float] = {"raw": 0.3, "clipped": 1.5, "cosine": 1.5, "normalised": 0.3}
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer.mixers import MixerState, Observation, uniform_state
-from trainer.mixers.average import averaged
 from trainer.mixers.evidence import filled
-from trainer.mixers.simplex import ascend
+from trainer.mixers.simplex import ascend, averaged
 
-MU = 0.05  # weight of the Bregman divergence: 0.05 is the released code's default, 0.01 its example config's
+DOGE_MU = 0.05  # weight of the Bregman divergence: 0.05 is the released code's default, 0.01 its example config's
 LEAST_SCORE, MOST_SCORE = (
     0.0,
     5.0,
@@ -28,7 +27,7 @@ class Doge:
     """
 
     learning_rate: Callable[[int], float]  # of a step
-    mu: float = MU
+    mu: float = DOGE_MU
     every_steps: int = 1  # between two updates
     needs: frozenset[str] = frozenset({"scores"})
 

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer.mixers import MixerState, Observation, uniform_state
-from trainer.mixers.average import averaged
 from trainer.mixers.evidence import filled
-from trainer.mixers.simplex import ascend
+from trainer.mixers.simplex import ascend, averaged
 
-ETA = 1.0
+DOREMI_ETA = 1.0
 SMOOTHING = 1e-3  # share of even weights in each update
 
 
@@ -22,7 +21,7 @@ class DoReMi:
     same gradient on average. The mean of alpha over the updates is the result.
     """
 
-    eta: float = ETA
+    eta: float = DOREMI_ETA
     smoothing: float = SMOOTHING
     needs: frozenset[str] = frozenset({"losses", "reference_losses"})
 

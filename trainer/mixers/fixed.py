@@ -13,8 +13,19 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Shaped
 
 from data_catalog.errors import UserError
+from trainer.mixers import MixerState, Observation, uniform_state
 
-OFF = 1e-3  # from 1, that the sum of a file's weights may be: they are often rounded where they are written
+WEIGHT_SUM_TOLERANCE = 1e-3  # from 1, that the sum of a file's weights may be: they are often rounded where they are written
+
+
+class Static:
+    needs: frozenset[str] = frozenset()  # no gradient is spent on scores
+
+    def start(self, basis: int) -> MixerState:
+        return uniform_state(basis)
+
+    def propose(self, state: MixerState, seen: Observation) -> MixerState:  # noqa: ARG002 - the protocol's
+        return state
 
 
 @dataclass(frozen=True)
@@ -70,17 +81,17 @@ def read_weights(path: Path, domains: int, names: Sequence[str]) -> FixedWeights
             )
     result = np.zeros(domains if by == "domain" else len(names))
     result[places] = weights
-    if abs(result.sum() - 1.0) > OFF:
+    if abs(result.sum() - 1.0) > WEIGHT_SUM_TOLERANCE:
         raise UserError(
             f"{path}: the weights sum to {result.sum():.6g}, expected 1; divide them by their sum"
         )
     return FixedWeights(by, result / result.sum())
 
 
-Rows = tuple[Literal["domain", "name"], list[Any], list[Any]]
+_WeightColumns = tuple[Literal["domain", "name"], list[Any], list[Any]]
 
 
-def _read_json(path: Path) -> Rows:
+def _read_json(path: Path) -> _WeightColumns:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -96,7 +107,7 @@ def _read_json(path: Path) -> Rows:
     return "name", list(found), list(found.values())
 
 
-def _read_table(path: Path) -> Rows:
+def _read_table(path: Path) -> _WeightColumns:
     try:
         table = pyarrow.csv.read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
     except (OSError, pa.ArrowException) as error:

@@ -9,7 +9,7 @@ from trainer.mixers import MixerState, Observation, uniform_state
 from trainer.mixers.evidence import filled
 from trainer.mixers.simplex import ascend
 
-KEPT = 0.9  # of the moving average of rewards, at each update
+REWARD_DECAY = 0.9  # of the moving average of rewards, at each update
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Odm:
 
     def propose(self, state: MixerState, seen: Observation) -> MixerState:
         members = len(state.sampling)
-        rewards = KEPT * state.memory.get("rewards", np.zeros(members)) + (1.0 - KEPT) * np.exp(
-            filled(seen.losses)
-        )
+        rewards = REWARD_DECAY * state.memory.get("rewards", np.zeros(members)) + (
+            1.0 - REWARD_DECAY
+        ) * np.exp(filled(seen.losses))
         log_alpha = ascend(np.zeros(members), exploration(members, seen.step - 1) * rewards)
         even = exploration(members, seen.step)
         return MixerState(

@@ -1,8 +1,13 @@
 """Steps on the simplex, in logarithms."""
 
-import numpy as np
+from collections.abc import Mapping
 
-from trainer.mixers import Weights
+import numpy as np
+from jaxtyping import Float
+
+from trainer.mixers import MixerState, Weights
+
+MixerMemory = Mapping[str, Float[np.ndarray, "..."]]
 
 
 def log_normalised(logits: Weights) -> Weights:
@@ -35,3 +40,16 @@ def ascend(log_alpha: Weights, gains: Weights, most_change: float | None = None)
         else:
             high = middle
     return log_normalised(log_alpha + low * gains)
+
+
+def averaged(memory: MixerMemory, weights: Weights) -> MixerMemory:
+    """The memory after one more update: `average`, the mean of all updates' weights, and `updates`, how many they are."""
+    updates = memory.get("updates", np.zeros(1)) + 1.0
+    before = memory.get("average", np.zeros_like(weights))
+    return {"average": before + (weights - before) / updates, "updates": updates}
+
+
+def final_weights(state: MixerState) -> Weights:
+    """The weights to train with from now on: their average over the run where the mixer keeps one, else those sampled last."""
+    average: Weights = state.memory.get("average", state.sampling)
+    return average

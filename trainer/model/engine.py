@@ -14,9 +14,14 @@ from transformers import PreTrainedModel
 from data_catalog.format.tokens import IGNORED
 from trainer.config import Training
 from trainer.distributed import Team
-from trainer.layers import decoder_layers, prepare_layers
 from trainer.model.model import LanguageLoss
-from trainer.model.parallel import gradients_summed, replicate, shard
+from trainer.model.parallel import (
+    decoder_layers,
+    gradients_summed,
+    prepare_layers,
+    replicate,
+    shard,
+)
 from trainer.sampling.batches import Batch
 
 MicroBatch = tuple[

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from data_catalog.format.tokens import IGNORED
 
-PIECE_ELEMENTS = {
+LOGITS_PER_PIECE = {
     "cpu": 2**20,
     "cuda": 2**27,
 }  # logits of one piece: about the second-level cache, or half a gigabyte
@@ -93,7 +93,7 @@ class _HeadLoss(torch.autograd.Function):
         along: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         wants = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        rows = max(PIECE_ELEMENTS.get(hidden.device.type, 2**24) // len(weight), 1)
+        rows = max(LOGITS_PER_PIECE.get(hidden.device.type, 2**24) // len(weight), 1)
         narrow = weight.to(dtype)
         along = along.to(dtype) if along is not None else None
         to_hidden = torch.empty_like(hidden) if wants else None

@@ -9,8 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from data_catalog.errors import UserError
 from trainer.config import Model, Training
-from trainer.model.head import PIECE_ELEMENTS
-from trainer.model.model import PRESETS
+from trainer.model.head import LOGITS_PER_PIECE
+from trainer.model.model import MODEL_PRESETS
 
 FLOAT32_BYTES, BFLOAT16_BYTES = 4, 2
 
@@ -24,7 +24,7 @@ class Shape:
     vocabulary: int
 
 
-class Memory(BaseModel):
+class MemoryBytes(BaseModel):
     """Bytes of one process that holds the whole model."""
 
     model_config = ConfigDict(frozen=True)
@@ -48,7 +48,7 @@ def model_shape(config: Model, vocabulary: int) -> Shape | None:
         UserError: there is no config of a causal language model at a path that is here.
     """
     if config.path is None:
-        layers, hidden, _ = PRESETS[config.preset]
+        layers, hidden, _ = MODEL_PRESETS[config.preset]
         layers, hidden = config.layers or layers, config.hidden_size or hidden
         intermediate = -(-hidden * 8 // 3 // 64) * 64
         block = (
@@ -80,7 +80,7 @@ def model_shape(config: Model, vocabulary: int) -> Shape | None:
     )
 
 
-def memory_need(shape: Shape, training: Training, *, aligns: bool, device: str) -> Memory:
+def memory_need(shape: Shape, training: Training, *, aligns: bool, device: str) -> MemoryBytes:
     """What one process needs at its peak, without what libraries and allocators take.
 
     Args:
@@ -88,7 +88,7 @@ def memory_need(shape: Shape, training: Training, *, aligns: bool, device: str) 
         device: cpu or cuda: how many logits are made at a time depends on it.
     """
     state = FLOAT32_BYTES * shape.parameters
-    return Memory(
+    return MemoryBytes(
         weights=state,
         gradients=state,
         optimizer=2 * state,
@@ -114,6 +114,6 @@ def activation_bytes(shape: Shape, training: Training, device: str) -> int:
         shape.layers * boundary + block if training.checkpoint_activations else shape.layers * block
     )
     copies = BFLOAT16_BYTES * shape.parameters if narrow else 0  # of the weights, kept by autocast
-    logits = min(positions * shape.vocabulary, PIECE_ELEMENTS[device])
+    logits = min(positions * shape.vocabulary, LOGITS_PER_PIECE[device])
     head = (shape.vocabulary * shape.hidden + 2 * logits) * FLOAT32_BYTES
     return blocks + 3 * boundary + copies + head

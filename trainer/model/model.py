@@ -21,7 +21,7 @@ from trainer.config import Model
 from trainer.model.head import Losses, head_loss
 
 # layers, hidden size, heads: sizes of the GPT-2 family, tied embeddings
-PRESETS = {
+MODEL_PRESETS = {
     "tiny": (4, 128, 4),
     "125m": (12, 768, 12),
     "350m": (24, 1024, 16),
@@ -54,7 +54,7 @@ def build_model(
 def _from_preset(
     config: Model, vocabulary: int, end_of_text: int, sequence_tokens: int
 ) -> PreTrainedModel:
-    layers, hidden, heads = PRESETS[config.preset]
+    layers, hidden, heads = MODEL_PRESETS[config.preset]
     layers, hidden, heads = (
         config.layers or layers,
         config.hidden_size or hidden,

@@ -12,7 +12,7 @@ FINAL_SHARE = 0.1  # of the peak learning rate, where a cosine ends
 DECAY_SHARE = 0.2  # of the steps, that "wsd" (warm up, stay, decay) spends on its way to zero
 
 
-class Rates(Protocol):
+class ScheduleSettings(Protocol):
     """A phase's learning rates: the settings `optimizer`, or `finetune`."""
 
     @property
@@ -40,7 +40,7 @@ def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.AdamW:
     )
 
 
-def learning_rate(rates: Rates, step: int, steps: int) -> float:
+def learning_rate(rates: ScheduleSettings, step: int, steps: int) -> float:
     """Learning rate of step `step` (from 0) of a phase of `steps`: a linear rise over the warm-up, then the schedule.
 
     cosine: falls to a tenth of the peak (Hoffmann et al. 2022). wsd: stays at the peak and falls linearly to zero over the last fifth

@@ -6,6 +6,7 @@ Both add gradients up instead of averaging them, because a batch's loss is divid
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 
 from trainer.distributed import Team
 
@@ -89,3 +91,28 @@ def gradients_summed(loss: nn.Module, last: bool) -> Iterator[None]:
             yield
     else:
         yield
+
+
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The blocks that a transformer repeats: its largest list of modules."""
+    lists: list[nn.ModuleList] = [
+        module for module in model.modules() if isinstance(module, nn.ModuleList)
+    ]
+    return list(
+        max(lists, key=lambda blocks: sum(p.numel() for p in blocks.parameters()), default=())
+    )
+
+
+def prepare_layers(layers: Iterable[nn.Module], *, compiled: bool, checkpointed: bool) -> None:
+    """Compile each layer's forward pass, or keep nothing of it but its input; in place, so that modules and names stay what they are.
+
+    Layer by layer: one compilation serves all of them, and gradients can travel while the backward pass goes on. transformers' own
+    checkpointing needs training mode, which would turn dropout on.
+    """
+    for layer in layers:
+        if compiled:
+            layer.forward = torch.compile(layer.forward)
+        if checkpointed:  # there is no randomness to repeat
+            layer.forward = partial(
+                checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False
+            )

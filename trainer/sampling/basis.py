@@ -15,8 +15,8 @@ from data_catalog.format.layout import Levels
 from trainer.config import Mixture
 from trainer.mixers.fixed import read_weights, temperature_weights
 
-PLAIN = ("natural", "uniform")  # distributions that need no histogram
-MOST_BYTES = 4 * 1024**3  # of the matrix
+BUILT_IN_DISTRIBUTIONS = ("natural", "uniform")  # distributions that need no histogram
+MAXIMUM_BASIS_BYTES = 4 * 1024**3  # of the matrix
 
 
 def build_basis(
@@ -43,9 +43,11 @@ def build_basis(
         return _domains(levels, level, sequences)
 
     def read(name: str) -> Float[np.ndarray, " domains"]:
-        return read_distribution(files, name, None if name in PLAIN else config.kind, level)
+        return read_distribution(
+            files, name, None if name in BUILT_IN_DISTRIBUTIONS else config.kind, level
+        )
 
-    every = (*_histograms(files, config.kind, level), *PLAIN)
+    every = (*_histograms(files, config.kind, level), *BUILT_IN_DISTRIBUTIONS)
     rows: dict[str, Float[np.ndarray, " domains"]]
     if config.learns:
         names = config.names or every
@@ -92,7 +94,7 @@ def _histograms(files: CatalogFiles, kind: str, level: int) -> list[str]:
 
 def _domains(levels: Levels, level: int, sequences: Int[np.ndarray, " leaves"]) -> Basis:
     reachable = np.flatnonzero(sequences.reshape(level, -1).sum(axis=1))
-    if len(reachable) * levels.leaves * 8 > MOST_BYTES:
+    if len(reachable) * levels.leaves * 8 > MAXIMUM_BASIS_BYTES:
         raise UserError(
             f"mixture.basis = domains at level {level}: {len(reachable)} domains, each of which would need a gradient at every update; "
             'take a coarser level or basis = "distributions"'

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from data_catalog.errors import UserError
 from data_catalog.format.tokens import TokenStore
-from trainer.sampling.permutation import derive, key, permute, walk
-from trainer.sampling.plan import StagePlan
+from trainer.sampling.permutation import derive, permutation_key, permute, walk
+from trainer.sampling.plan import IntervalPlan
 
 
 @dataclass(frozen=True)
@@ -121,16 +121,16 @@ class Pool:
         if not len(scarce):
             return rows
         owners, rows = leaves[scarce], rows.copy()
-        keys = derive(key(self.seed, "available"), owners.astype(np.uint64))
+        keys = derive(permutation_key(self.seed, "available"), owners.astype(np.uint64))
         rows[scarce] = permute(
             rows[scarce].astype(np.uint64), self.stored[owners].astype(np.uint64), keys
         ).astype(np.int64)
         return rows
 
 
-def stage_batches(
+def interval_batches(
     pool: Pool,
-    plan: StagePlan,
+    plan: IntervalPlan,
     steps: range,
     *,
     batch_sequences: int,

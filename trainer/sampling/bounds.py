@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from data_catalog.errors import UserError
 from trainer.config import Data
-from trainer.sampling.permutation import derive, key
+from trainer.sampling.permutation import derive, permutation_key
 
 PACE = 2.0  # most of a stage, in even shares of what is left
 UNBOUNDED = (
@@ -52,15 +52,15 @@ def available_sequences(
         )
     ends = np.cumsum(sequences.reshape(level, -1), axis=1)
     total = np.maximum(ends[:, -1:], 1)
-    offsets = derive(key(seed, "scarce"), np.arange(level, dtype=np.uint64)) % total[:, 0].astype(
-        np.uint64
-    )
+    offsets = derive(permutation_key(seed, "scarce"), np.arange(level, dtype=np.uint64)) % total[
+        :, 0
+    ].astype(np.uint64)
     kept = (ends * np.minimum(total, most) + offsets[:, None].astype(np.int64)) // total
     return np.diff(kept, prepend=0, axis=1).reshape(-1)
 
 
 @dataclass(frozen=True)
-class Bounds:
+class DrawBounds:
     """The most sequences that may still be drawn of each leaf and of each domain, in the `draws` that are still to be made.
 
     A domain's leaves are neighbours, and as many in each domain.
@@ -70,10 +70,10 @@ class Bounds:
     domains: Int[np.ndarray, " domains"]
     draws: int
 
-    def left(self, used: Leaves) -> "Bounds":
+    def left(self, used: Leaves) -> "DrawBounds":
         """What is left after `used` draws of each leaf."""
         domains = self.domains - used.reshape(len(self.domains), -1).sum(axis=1)
-        return Bounds(
+        return DrawBounds(
             np.maximum(self.leaves - used, 0), np.maximum(domains, 0), self.draws - int(used.sum())
         )
 
@@ -157,7 +157,7 @@ def build_bounds(
     level: int,
     length: int,
     draws: int,
-) -> Bounds | None:
+) -> DrawBounds | None:
     """The bounds of a whole run; None without `data.max_epochs` and `data.budgets`.
 
     A domain is drawn at most `max_epochs` times over, a leaf at most that rounded up to a whole number of its sequences.
@@ -174,7 +174,7 @@ def build_bounds(
     """
     if data.max_epochs is None and data.budgets is None:
         return None
-    bounds = Bounds(
+    bounds = DrawBounds(
         np.where(reached & (sequences > 0), UNBOUNDED, 0), np.full(level, UNBOUNDED), draws
     )
     if data.max_epochs is not None:
@@ -185,7 +185,7 @@ def build_bounds(
         domains = np.floor(sequences.reshape(level, -1).sum(axis=1) * epochs + 1e-6).astype(
             np.int64
         )
-        bounds = Bounds(
+        bounds = DrawBounds(
             np.minimum(bounds.leaves, leaves), np.minimum(bounds.domains, domains), draws
         )
     if data.budgets is not None:

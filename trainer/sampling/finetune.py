@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from trainer.config import Train
-from trainer.distributed import Team
-from trainer.evaluation.evaluate import part
+from trainer.distributed import Team, process_slice
 from trainer.sampling.batches import Batch, Pool
 
 
@@ -19,7 +18,7 @@ def finetune_batches(config: Train, align: Pool, first_step: int, team: Team) ->
     for step in range(first_step, config.finetune.steps):
         yield align.read(
             *finetune_draws(config, align, step),
-            part(config.finetune.batch_sequences, team.rank, team.world),
+            process_slice(config.finetune.batch_sequences, team.rank, team.world),
         )
 
 

@@ -13,7 +13,7 @@ ROUNDS = 8
 LEAST_HALF_BITS = 2  # of one half of the network: fewer bits give too few different round functions
 GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: spreads consecutive round numbers
 
-Words = UInt64[np.ndarray, "*shape"]
+_Words = UInt64[np.ndarray, "*shape"]
 
 
 def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:
@@ -23,7 +23,7 @@ def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:
     )
 
 
-def key(seed: int, purpose: str, *index: int) -> np.uint64:
+def permutation_key(seed: int, purpose: str, *index: int) -> np.uint64:
     """A 64-bit permutation key for one purpose."""
     return np.uint64(int.from_bytes(_digest(seed, purpose, index)[:8], "little"))
 
@@ -32,12 +32,12 @@ def _digest(seed: int, purpose: str, index: tuple[int, ...]) -> bytes:
     return hashlib.sha256("/".join((str(seed), purpose, *map(str, index))).encode()).digest()
 
 
-def derive(parent: np.uint64 | Words, index: Words) -> Words:
+def derive(parent: np.uint64 | _Words, index: _Words) -> _Words:
     """A key for each of `index` from a parent key (or one parent each)."""
     return _scramble(_scramble(parent ^ (index * np.uint64(GOLDEN))) + np.uint64(GOLDEN))
 
 
-def permute(index: Words, size: Words | np.uint64, keys: Words | np.uint64) -> Words:
+def permute(index: _Words, size: _Words | np.uint64, keys: _Words | np.uint64) -> _Words:
     """Where the permutation of `0 .. size-1` with key `keys` sends `index`, element by element.
 
     Args:
@@ -71,10 +71,10 @@ def _salts(keys: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, "rounds n"]:
     )
 
 
-def _bit_length(word: Words) -> Words:
+def _bit_length(word: _Words) -> _Words:
     """Bits of the number: the exponent of its upper half, or else of its lower one; all 64 together are too many for a float."""
     upper = word >> np.uint64(32)
-    bits: Words = (
+    bits: _Words = (
         np.frexp(np.where(upper > 0, upper, word).astype(np.float64))[1]
         + np.where(upper > 0, 32, 0)
     ).astype(np.uint64)
@@ -84,11 +84,11 @@ def _bit_length(word: Words) -> Words:
 def walk(seed: int, purpose: str, first: int, count: int, total: int) -> Int[np.ndarray, " count"]:
     """Draws `first .. first + count` of an endless walk over `0 .. total - 1` that visits each once an epoch, in a keyed order."""
     epochs, places = np.divmod(np.arange(first, first + count), total)
-    keys = np.array([key(seed, purpose, int(epoch)) for epoch in epochs], np.uint64)
+    keys = np.array([permutation_key(seed, purpose, int(epoch)) for epoch in epochs], np.uint64)
     return permute(places.astype(np.uint64), np.uint64(total), keys).astype(np.int64)
 
 
-def _feistel(value: Words, half: Words, salts: UInt64[np.ndarray, "rounds n_or_one"]) -> Words:
+def _feistel(value: _Words, half: _Words, salts: UInt64[np.ndarray, "rounds n_or_one"]) -> _Words:
     mask = (np.uint64(1) << half) - np.uint64(1)
     left, right = value >> half, value & mask
     for salt in salts:
@@ -97,9 +97,9 @@ def _feistel(value: Words, half: Words, salts: UInt64[np.ndarray, "rounds n_or_o
     return value
 
 
-def _scramble(word: np.uint64 | Words) -> Words:
+def _scramble(word: np.uint64 | _Words) -> _Words:
     """The finaliser of SplitMix64: every input bit changes every output bit with chance near one half."""
-    mixed: Words = np.array(
+    mixed: _Words = np.array(
         word, np.uint64, ndmin=1
     )  # a copy; and arrays wrap around silently, scalars warn
     mixed ^= mixed >> np.uint64(30)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from trainer.sampling.bounds import Bounds
-from trainer.sampling.permutation import derive, generator, key, permute
+from trainer.sampling.bounds import DrawBounds
+from trainer.sampling.permutation import derive, generator, permutation_key, permute
 
 
 @dataclass(frozen=True)
-class StagePlan:
+class IntervalPlan:
     """Every draw of one stage, in the order of its global sequence numbers."""
 
     stage: int
@@ -53,7 +53,7 @@ def leaf_weights(
     return leaves
 
 
-def stage_counts(
+def interval_counts(
     weights: Float[np.ndarray, " leaves"], draws: int, seed: int, stage: int
 ) -> Int[np.ndarray, " leaves"]:
     """How often each leaf is drawn in a stage: systematic sampling with one random offset u.
@@ -69,7 +69,7 @@ def stage_counts(
     return np.diff(edges, prepend=0)
 
 
-def draw_stage(
+def draw_interval(
     stage: int,
     weights: Float[np.ndarray, " leaves"],
     sequences: Int[np.ndarray, " leaves"],
@@ -77,8 +77,8 @@ def draw_stage(
     *,
     draws: int,
     seed: int,
-    bounds: Bounds | None = None,
-) -> StagePlan:
+    bounds: DrawBounds | None = None,
+) -> IntervalPlan:
     """The plan of one stage.
 
     Args:
@@ -93,7 +93,7 @@ def draw_stage(
     """
     left = bounds.left(used) if bounds else None
     shares = left.project(weights, draws) if left else weights
-    counts = stage_counts(shares, draws, seed, stage)
+    counts = interval_counts(shares, draws, seed, stage)
     if left:
         counts = left.settle(counts, shares)
     moved = (
@@ -103,13 +103,17 @@ def draw_stage(
     )
     if counts[sequences == 0].any():
         raise ValueError("draw_stage: weight on a leaf without sequences")
-    order = permute(np.arange(draws, dtype=np.uint64), np.uint64(draws), key(seed, "order", stage))
+    order = permute(
+        np.arange(draws, dtype=np.uint64), np.uint64(draws), permutation_key(seed, "order", stage)
+    )
     leaves = np.repeat(np.arange(len(counts)), counts)[order.astype(np.int64)]
     uses = used[leaves] + _occurrence(leaves)
     epochs, places = np.divmod(uses, sequences[leaves])
-    keys = derive(derive(key(seed, "leaf"), leaves.astype(np.uint64)), epochs.astype(np.uint64))
+    keys = derive(
+        derive(permutation_key(seed, "leaf"), leaves.astype(np.uint64)), epochs.astype(np.uint64)
+    )
     rows = permute(places.astype(np.uint64), sequences[leaves].astype(np.uint64), keys)
-    return StagePlan(stage, leaves, rows.astype(np.int64), epochs, shares / shares.sum(), moved)
+    return IntervalPlan(stage, leaves, rows.astype(np.int64), epochs, shares / shares.sum(), moved)
 
 
 def _occurrence(leaves: Int[np.ndarray, " draws"]) -> Int[np.ndarray, " draws"]:

@@ -14,13 +14,13 @@ from torch import Tensor
 from data_catalog.errors import UserError
 from data_catalog.format.manifest import write_json
 from trainer.distributed import Team
-from trainer.state.metrics import plain
+from trainer.state.metrics import json_ready
 
-SHOWN = 3  # sequences in a message; the file has all
+LISTED_SEQUENCES = 3  # sequences in a message; the file has all
 
 
 @dataclass(frozen=True)
-class Drawn:
+class BatchOrigin:
     """The sequences of one whole global batch, all processes' parts in order."""
 
     first: int  # global number of the first
@@ -36,7 +36,7 @@ def check_finite(
     loss: float,
     norm: float,
     nats: Float[Tensor, " part"],
-    drawn: Drawn,
+    drawn: BatchOrigin,
 ) -> None:
     """Stop the run if its numbers are no longer finite. Called between backward and the optimizer's step: the weights are still sound.
 
@@ -72,7 +72,7 @@ def check_finite(
         cause = "gradient" if whole and math.isfinite(loss) else "loss"
         write_json(
             out / "fault.json",
-            plain(
+            json_ready(
                 {
                     "step": step,
                     "cause": cause,
@@ -88,10 +88,11 @@ def check_finite(
         which = f"its {len(rows)} sequences are in"
     else:
         shown = ", ".join(
-            f"number {row['number']} (leaf {row['leaf']}, row {row['row']})" for row in rows[:SHOWN]
+            f"number {row['number']} (leaf {row['leaf']}, row {row['row']})"
+            for row in rows[:LISTED_SEQUENCES]
         )
         what = f"the loss is not finite in {len(bad)} of {len(found)} sequences: {shown}"
-        which = "all of them are in" if len(bad) > SHOWN else "also in"
+        which = "all of them are in" if len(bad) > LISTED_SEQUENCES else "also in"
     raise UserError(
         f"step {step}: {what}; {which} {out / 'fault.json'}. The weights were not touched; started again unchanged, the run comes here "
         "again. Lower optimizer.learning_rate (--accept config goes on with it from the last checkpoint), or look at these texts"

@@ -10,9 +10,9 @@ from data_catalog.errors import UserError
 from trainer.state.checkpoint import checkpoints
 
 # What `--accept` takes, and the key of config.json that tells it; the cause before what it brings with it.
-KEYS = {"tokenizer": "tokenizer", "catalog": "catalog", "config": "fingerprint"}
+_IDENTITY_KEYS = {"tokenizer": "tokenizer", "catalog": "catalog", "config": "fingerprint"}
 # A place in the token stream is a stage, a step in it and counters: with another value of these it means another place.
-FIXED = (
+_UNCHANGEABLE_KEYS = (
     "seed",
     "mixture.mixer",
     "mixture.update_every_steps",
@@ -20,7 +20,7 @@ FIXED = (
     "training.batch_sequences",
     "training.sequence_tokens",
 )
-SHOWN = 3  # changed settings in a message
+_LISTED_CHANGES = 3  # changed settings in a message
 
 
 def check_identity(
@@ -49,7 +49,7 @@ def check_identity(
     about = json.loads(path.read_text(encoding="utf-8"))
     history: list[dict[str, Any]] = about.get("history", [])
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    for what, key in KEYS.items():
+    for what, key in _IDENTITY_KEYS.items():
         if key not in identity or about.get(key) == identity[key]:
             continue
         old, new = (
@@ -59,7 +59,7 @@ def check_identity(
         )
         if what not in accept:
             raise UserError(_refusal(out, what, old, new))
-        moved = [name for name in FIXED if what == "config" and name in new]
+        moved = [name for name in _UNCHANGEABLE_KEYS if what == "config" and name in new]
         if moved:
             raise UserError(
                 f"{out}: a run cannot go on with another {moved[0]} (it was {old[moved[0]]}): its place in the data would be lost; "
@@ -83,10 +83,10 @@ def _refusal(out: Path, what: str, old: Any, new: Any) -> str:
         return f"{out}: holds a run with another tokenizer (sha256 {old}, now {new}): its tokens had other meanings; {ways}"
     if what == "catalog":
         return f"{out}: holds a run on another catalog (fingerprint {old}, now {new}): it drew other texts; name that one, {ways}"
-    changes = [f"{name} was {old[name]}, is {new[name]}" for name in new][:SHOWN] or [
+    changes = [f"{name} was {old[name]}, is {new[name]}" for name in new][:_LISTED_CHANGES] or [
         "written by another version of clustermix"
     ]
-    more = f", and {len(new) - SHOWN} more" if len(new) > SHOWN else ""
+    more = f", and {len(new) - _LISTED_CHANGES} more" if len(new) > _LISTED_CHANGES else ""
     return (
         f"{out}: holds a run with another config ({'; '.join(changes)}{more}); put it back, {ways}"
     )

@@ -24,10 +24,10 @@ from trainer.alignment import Alignment, Direction
 from trainer.alignment.direction import dots, gradients, target_direction
 from trainer.alignment.exact import PARTS, exact_alignment
 from trainer.alignment.measure import (
-    Scored,
+    ScoredSequences,
     backward_and_score,
     batch_alignment,
-    measure,
+    measure_alignment,
     member_losses,
 )
 from trainer.alignment.probes import member_probes, members_probe
@@ -198,7 +198,7 @@ def test_the_pooled_sample_estimates_the_same_scores() -> None:
     direction, errors = toward_target(engine), []
     truth = exact_alignment(engine, direction, [lambda i=i: population(i) for i in range(3)], "raw")
     for stage in range(30):
-        found = measure(
+        found = measure_alignment(
             engine,
             direction,
             settings("ghost", "normalised", 24, batch_sequences=72),
@@ -240,14 +240,15 @@ def test_a_training_batch_is_scored_where_it_is_trained_on() -> None:
     assert found.scores[0] == pytest.approx(only[0])  # the first member is leaf 0
     halves = [slice(0, 3), slice(3, 7)]  # of two batches scored with one direction, the same
     parts = [
-        Scored(leaves[h], scored.tokens[h], scored.losses[h], scored.scores[h]) for h in halves
+        ScoredSequences(leaves[h], scored.tokens[h], scored.losses[h], scored.scores[h])
+        for h in halves
     ]
     near(batch_alignment(engine.team, BASIS.matrix, density, parts).scores, found.scores, 1e-12)
 
 
 def test_losses_without_gradients_are_those_of_the_scored_sequences() -> None:
     engine, reference = tiny_engine(tiny_model()), tiny_engine(tiny_model(seed=5))
-    found = measure(engine, toward_target(engine), settings("ghost", "raw"), texts(), 4)
+    found = measure_alignment(engine, toward_target(engine), settings("ghost", "raw"), texts(), 4)
     np.testing.assert_allclose(
         member_losses(engine, settings(), texts(), 4), found.losses, rtol=1e-6
     )
@@ -314,12 +315,14 @@ def measured(team: Team, kind: str = "ddp") -> tuple[dict[str, Alignment], list[
 
     dist.all_reduce = counting
     for scores in ("raw", "clipped"):
-        found[f"exact {scores}"] = measure(engine, direction, settings("exact", scores), inputs, 1)
+        found[f"exact {scores}"] = measure_alignment(
+            engine, direction, settings("exact", scores), inputs, 1
+        )
     dist.all_reduce = reduce
     for backend in BACKENDS:
-        found[backend] = measure(engine, direction, settings(backend, "raw"), inputs, 1)
+        found[backend] = measure_alignment(engine, direction, settings(backend, "raw"), inputs, 1)
     toward = target_direction(engine, members_probe(engine, settings(), inputs, 1))
-    found["toward members"] = measure(engine, toward, settings("exact", "raw"), inputs, 1)
+    found["toward members"] = measure_alignment(engine, toward, settings("exact", "raw"), inputs, 1)
     losses = torch.from_numpy(found["finite_difference"].losses)
     return found, sent, rounding_error(engine, direction, losses)
 

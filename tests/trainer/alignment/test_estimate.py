@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from trainer.alignment import Alignment
-from trainer.alignment.estimate import estimate, importance_weights
+from trainer.alignment.estimate import estimate_alignment, importance_weights
 from trainer.distributed import Team
 
 DOMAINS = np.eye(3)
@@ -17,7 +17,7 @@ def of(
 ) -> Alignment:
     found = torch.as_tensor(scores, dtype=torch.float64)
     nats = found if losses is None else torch.as_tensor(losses, dtype=torch.float32)
-    return estimate(found, torch.as_tensor(tokens), nats, weights, Team())
+    return estimate_alignment(found, torch.as_tensor(tokens), nats, weights, Team())
 
 
 def test_importance_weights_by_hand() -> None:
@@ -121,6 +121,8 @@ def test_errors_of_a_few_probes_of_each_member_are_not_too_small() -> None:
 
 def test_shares_are_means_a_token() -> None:
     scores, tokens = torch.tensor([1.0, 3.0], dtype=torch.float64), torch.tensor([2, 6])
-    found = estimate(scores, tokens, scores, np.ones((1, 2)), Team(), {"head": 5.0, "body": -1.0})
+    found = estimate_alignment(
+        scores, tokens, scores, np.ones((1, 2)), Team(), {"head": 5.0, "body": -1.0}
+    )
     assert found.shares == {"head": 5 / 8, "body": -1 / 8}
     assert sum(found.shares.values()) == pytest.approx(found.scores[0])

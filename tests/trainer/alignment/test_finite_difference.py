@@ -10,7 +10,7 @@ from tests.helpers.rounding import TRUNCATION, rounding_error, step_length
 from tests.helpers.tiny_models import TOKENS, tiny_batch, tiny_engine, tiny_model
 from trainer.alignment import Direction
 from trainer.alignment.direction import dots, gradients, target_direction
-from trainer.alignment.finite_difference import STEP, finite_differences, halving_error
+from trainer.alignment.finite_difference import RELATIVE_STEP, finite_differences, halving_error
 from trainer.config import Training
 from trainer.distributed import Team
 from trainer.model.engine import Engine, build_engine
@@ -88,7 +88,7 @@ def test_without_rounding_the_error_falls_with_the_square_of_the_step() -> None:
     training = Training(precision="float32", sequence_tokens=TOKENS)
     engine = Engine(model, DoubleLoss(model), Team(), training)
     direction, batch = toward_a_target(engine), tiny_batch(7)
-    expected, step = by_autograd(engine, direction, batch), STEP["float32"]
+    expected, step = by_autograd(engine, direction, batch), RELATIVE_STEP["float32"]
     whole, half = (
         finite_differences(engine, direction, batch, size)[0] for size in (step, step / 2)
     )

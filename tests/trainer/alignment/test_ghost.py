@@ -18,7 +18,7 @@ from data_catalog.format.tokens import IGNORED
 from tests.helpers.tiny_models import ARCHITECTURES, TOKENS, tiny_batch, tiny_engine, tiny_model
 from trainer.alignment import Alignment, Direction
 from trainer.alignment.direction import target_direction
-from trainer.alignment.estimate import estimate
+from trainer.alignment.estimate import estimate_alignment
 from trainer.alignment.ghost import Ghost
 from trainer.config import Training
 from trainer.distributed import Team
@@ -297,7 +297,9 @@ def estimated(
     weights: np.ndarray,
     shares: dict[str, float],
 ) -> Alignment:
-    return estimate(scores, (batch.labels != IGNORED).sum(1), losses, weights, team, shares)
+    return estimate_alignment(
+        scores, (batch.labels != IGNORED).sum(1), losses, weights, team, shares
+    )
 
 
 def sharded_like(parameter: Tensor, whole: Tensor) -> Tensor:

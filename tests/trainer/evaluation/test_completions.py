@@ -3,7 +3,7 @@ import torch
 from tokenizers import Tokenizer
 
 from tests.helpers.tiny_questions import END, byte_level, question
-from trainer.evaluation.completions import choose, complete
+from trainer.evaluation.completions import tokenize_choices, tokenize_completions
 from trainer.evaluation.questions import parse_question
 
 PAIRS = [("one two three:", " four five"), ("six:", " seven")]
@@ -17,7 +17,7 @@ def tokens(tokenizer: Tokenizer, text: str) -> list[int]:
 def test_only_the_completion_and_what_closes_it_are_labels() -> None:
     tokenizer = byte_level([a + b for a, b in PAIRS])
     end = tokenizer.token_to_id(END)
-    found = complete(tokenizer, PAIRS, 100, end)
+    found = tokenize_completions(tokenizer, PAIRS, 100, end)
     batch = found.read(np.array([1, 0]))
     for row, (prompt, answer) in zip((1, 0), PAIRS, strict=True):
         whole = [*tokens(tokenizer, prompt + answer), end]
@@ -27,13 +27,13 @@ def test_only_the_completion_and_what_closes_it_are_labels() -> None:
         assert int(torch.nonzero(labels != -100)[0]) == len(tokens(tokenizer, prompt)) - 1
     assert batch.total == int((batch.labels != -100).sum())
     assert batch.inputs.shape == (2, 64)
-    bare = complete(tokenizer, PAIRS, 100, None).read(np.array([0]))
+    bare = tokenize_completions(tokenizer, PAIRS, 100, None).read(np.array([0]))
     assert int((bare.labels != -100).sum()) == len(tokens(tokenizer, " four five"))
 
 
 def test_what_is_too_long_loses_its_beginning() -> None:
     tokenizer = byte_level([])  # a byte a token
-    batch = complete(
+    batch = tokenize_completions(
         tokenizer, [("a long prompt:", " yes"), ("p:", " far too long")], 6, None
     ).read(np.array([0, 1]))
     assert [tokenizer.decode(row[row != -100].tolist()) for row in batch.labels] == [
@@ -45,7 +45,7 @@ def test_what_is_too_long_loses_its_beginning() -> None:
 
 
 def test_a_part_of_a_batch_has_the_divisor_of_the_whole() -> None:
-    found = complete(byte_level([]), PAIRS, 50, None)
+    found = tokenize_completions(byte_level([]), PAIRS, 50, None)
     part = found.read(np.array([0, 1]), slice(1, 2))
     assert (len(part.inputs), part.total) == (1, len(" four five") + len(" seven"))
     assert found.read(np.array([], np.int64)).inputs.shape[0] == 0
@@ -55,7 +55,7 @@ def test_rows_of_questions() -> None:
     questions = [
         q for q in (parse_question(question(i), "\nAnswer:") for i in range(3)) if q is not None
     ]
-    found = choose(byte_level([]), questions, 200)
+    found = tokenize_choices(byte_level([]), questions, 200)
     assert found.first.tolist() == [0, 2, 5, 9]
     rows, owners, places = found.rows(np.array([2, 0]))
     assert rows.tolist() == [5, 6, 7, 8, 0, 1]

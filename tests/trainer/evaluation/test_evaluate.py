@@ -11,12 +11,12 @@ from data_catalog.format.tokens import TokenStore, open_target, open_tokens
 from tests.helpers.tiny_catalog import LEVELS, write_tiny_catalog
 from tests.helpers.tiny_models import tiny_engine
 from trainer.config import Model
+from trainer.distributed import process_slice
 from trainer.evaluation.evaluate import (
     EvaluationSet,
     domain_sets,
     evaluation_set,
-    held_out,
-    part,
+    held_out_losses,
     ratio_and_error,
 )
 from trainer.evaluation.tokenizer import byte_lengths, open_tokenizer
@@ -63,7 +63,7 @@ def sequences(leaves: list[int]) -> Pool:
 def test_loss_error_and_bytes_of_a_set(catalog: Path, pool: Pool, engine: Engine) -> None:
     target = Pool(open_target(open_files(catalog), "spe", "test"), LENGTH, "test")
     sets = [evaluation_set("general", pool, 9, 0), evaluation_set("target/test", target, 100, 0)]
-    found = held_out(engine, sets, np.arange(64) + 5)
+    found = held_out_losses(engine, sets, np.arange(64) + 5)
     assert [(one.set, one.sequences) for one in found] == [("general", 9), ("target/test", 12)]
     for one, chosen in zip(found, sets, strict=True):
         batch = chosen.pool.read(chosen.leaves, chosen.rows)
@@ -143,9 +143,9 @@ def test_losses_by_domain_add_up(engine: Engine, catalog: Path) -> None:
         byte_lengths(open_tokenizer(open_files(catalog))),
         Pool(open_tokens(open_files(catalog), "train"), LENGTH, "train"),
     )
-    domains = held_out(engine, domain_sets(pool, LEVELS, most=1000, seed=0), lengths)
+    domains = held_out_losses(engine, domain_sets(pool, LEVELS, most=1000, seed=0), lengths)
     leaves, rows = pool.locate(np.arange(pool.total))
-    whole = held_out(engine, [EvaluationSet("all", pool, leaves, rows)], lengths)[0]
+    whole = held_out_losses(engine, [EvaluationSet("all", pool, leaves, rows)], lengths)[0]
     tokens = np.bincount(leaves // 4, pool.targets(leaves, rows))
     assert [(one.set, one.sequences) for one in domains] == [("domain/0", 165), ("domain/1", 50)]
     assert sum(
@@ -154,4 +154,8 @@ def test_losses_by_domain_add_up(engine: Engine, catalog: Path) -> None:
 
 
 def test_parts_of_all_processes_are_the_whole() -> None:
-    assert [list(range(7))[part(7, rank, 3)] for rank in range(3)] == [[0, 1], [2, 3], [4, 5, 6]]
+    assert [list(range(7))[process_slice(7, rank, 3)] for rank in range(3)] == [
+        [0, 1],
+        [2, 3],
+        [4, 5, 6],
+    ]

@@ -23,10 +23,10 @@ from tests.helpers.tiny_questions import END, add_quiz
 from tests.helpers.tiny_training import tiny_config
 from trainer.config import Model, Train, Training
 from trainer.distributed import Team
-from trainer.evaluation.evaluate import evaluation_set, held_out
+from trainer.evaluation.evaluate import evaluation_set, held_out_losses
 from trainer.evaluation.objectives import ChoiceLoss, Objective, open_objective, walk
 from trainer.evaluation.questions import Question, read_questions
-from trainer.evaluation.tokenizer import byte_lengths, encode, open_tokenizer
+from trainer.evaluation.tokenizer import byte_lengths, encode_texts, open_tokenizer
 from trainer.model.engine import Engine, build_engine
 from trainer.model.model import build_model
 from trainer.sampling.batches import Pool
@@ -73,7 +73,7 @@ def of_team(catalog: Path, team: Team, parallel: str = "ddp") -> Engine:
 
 def log_likelihood(engine: Engine, catalog: Path, prompt: str, completion: str) -> Tensor:
     """Of the completion given the prompt, from the logits of the whole text."""
-    before, ids = encode(open_tokenizer(open_files(catalog)), [prompt, prompt + completion])
+    before, ids = encode_texts(open_tokenizer(open_files(catalog)), [prompt, prompt + completion])
     logs = engine.model(torch.tensor([ids[:-1]])).logits.double().log_softmax(-1)[0]
     return logs[torch.arange(len(ids) - 1), torch.tensor(ids[1:])][len(before) - 1 :].sum()
 
@@ -97,7 +97,7 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 def question_loss(engine: Engine, catalog: Path, question: Question) -> Tensor:
-    prompt, *whole = encode(
+    prompt, *whole = encode_texts(
         open_tokenizer(open_files(catalog)),
         [question.prompt, *(question.prompt + text for text in question.completions)],
     )
@@ -170,7 +170,7 @@ def test_gradient_of_answering(catalog: Path, engine: Engine) -> None:
     found = gradient(engine)
     nats, tokens = torch.zeros((), dtype=torch.float64), 0
     for question in chosen:
-        before, ids = encode(
+        before, ids = encode_texts(
             tokenizer, [question.prompt, question.prompt + question.completions[question.right]]
         )
         ids = [*ids, tokenizer.token_to_id(END)]
@@ -249,7 +249,7 @@ def measured(catalog: Path, team: Team, parallel: str = "ddp") -> dict[str, Any]
         objective, _ = of(catalog, name, target_sequences=3)
         engine.clear()
         share = float(team.sum(objective.backward(engine, stage=1).clone()))
-        sets = held_out(
+        sets = held_out_losses(
             engine,
             [evaluation_set("", pool, 5, 0) for pool in pools],
             byte_lengths(open_tokenizer(open_files(catalog))),

@@ -10,9 +10,9 @@ from trainer.mixers.dga import Dga
 from trainer.mixers.doge import Doge
 from trainer.mixers.doremi import DoReMi
 from trainer.mixers.evidence import filled, shrunk
+from trainer.mixers.fixed import Static
 from trainer.mixers.odm import Odm
 from trainer.mixers.replay import Replay
-from trainer.mixers.static import Static
 
 NAN = float("nan")
 

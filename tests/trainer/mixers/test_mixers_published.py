@@ -9,15 +9,15 @@ from data_catalog.settings import parse
 from tests.helpers.tiny_observation import seeing
 from trainer.config import Train
 from trainer.mixers import MixerState, uniform_state
-from trainer.mixers.ado import MOST_POINTS, Ado, preferred
-from trainer.mixers.average import final_weights
+from trainer.mixers.ado import MAXIMUM_LOSSES, Ado, preferred
 from trainer.mixers.choose import make_mixer
 from trainer.mixers.dga import Dga
 from trainer.mixers.doge import Doge
 from trainer.mixers.doremi import DoReMi
+from trainer.mixers.fixed import Static
 from trainer.mixers.odm import Odm, exploration
 from trainer.mixers.scaling_law import fit
-from trainer.mixers.static import Static
+from trainer.mixers.simplex import final_weights
 
 
 def test_doge_trace():
@@ -170,8 +170,8 @@ def test_ado_prefers_nobody_below_its_floor_and_the_prior_where_no_loss_falls():
 def test_ado_keeps_a_bounded_history_with_its_newest_loss():
     mixer, state = Ado(), uniform_state(2)
     full = {
-        "tokens": np.arange(1.0, MOST_POINTS + 1),
-        "losses": 2 + np.arange(1.0, MOST_POINTS + 1)[:, None] ** -np.array([0.2, 0.3]),
+        "tokens": np.arange(1.0, MAXIMUM_LOSSES + 1),
+        "losses": 2 + np.arange(1.0, MAXIMUM_LOSSES + 1)[:, None] ** -np.array([0.2, 0.3]),
     }
     state = MixerState(state.log_alpha, state.sampling, full)
     state = mixer.propose(state, seeing(losses=[2.3, 2.1], tokens=[300.0, 300.0]))

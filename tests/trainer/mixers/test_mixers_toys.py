@@ -8,7 +8,7 @@ import pytest
 from tests.helpers.tiny_observation import seeing
 from trainer.mixers import Mixer, MixerState
 from trainer.mixers.dga import Dga
-from trainer.mixers.static import Static
+from trainer.mixers.fixed import Static
 
 SEEDS = range(5)
 NEAR = 0  # the domain that documents like the target's fall into, and that holds only a few

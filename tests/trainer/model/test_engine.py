@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 from tests.helpers.tiny_models import TOKENS, tiny_batch, tiny_model
 from trainer.config import Optimizer, Training
 from trainer.distributed import Team
-from trainer.layers import decoder_layers
 from trainer.model.engine import Engine, build_engine
 from trainer.model.optimizer import build_optimizer
+from trainer.model.parallel import decoder_layers
 from trainer.sampling.batches import Batch
 
 WORLD = 2

@@ -29,7 +29,7 @@ def make(vocabulary: int = 50) -> tuple[Tensor, Tensor, Tensor]:
 def test_losses_and_gradients_equal_the_plain_ones(
     monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
-    monkeypatch.setitem(head.PIECE_ELEMENTS, "cpu", 50 * rows)
+    monkeypatch.setitem(head.LOGITS_PER_PIECE, "cpu", 50 * rows)
     hidden, weight, labels = make()
     expected = torch.autograd.grad(3 * plain(hidden, weight, labels).sum(), (hidden, weight))
     losses = head.head_loss(hidden, weight, labels)
@@ -46,7 +46,7 @@ def test_losses_and_gradients_equal_the_plain_ones(
 def test_slopes_equal_the_product_with_each_sequences_gradient(
     monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
-    monkeypatch.setitem(head.PIECE_ELEMENTS, "cpu", 50 * rows)
+    monkeypatch.setitem(head.LOGITS_PER_PIECE, "cpu", 50 * rows)
     hidden, weight, labels = make()
     along = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
     gradients = [

@@ -9,9 +9,9 @@ from data_catalog import UserError
 from data_catalog.format.files import open_files
 from data_catalog.format.tokens import TokenStore, open_tokens
 from tests.helpers.tiny_catalog import WORDS, write_tiny_catalog
-from trainer.sampling.batches import Batch, Pool, stage_batches
+from trainer.sampling.batches import Batch, Pool, interval_batches
 from trainer.sampling.permutation import generator
-from trainer.sampling.plan import StagePlan, draw_stage
+from trainer.sampling.plan import IntervalPlan, draw_interval
 
 # leaf 0: tokens 10..17 (8), leaf 1: none, leaf 2: 20..22 (3)
 STORE = TokenStore(
@@ -79,11 +79,11 @@ def test_an_empty_pool_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_the_parts_of_all_ranks_are_the_global_batch(world: int) -> None:
-    plan = draw_stage(
+    plan = draw_interval(
         0, np.array([0.5, 0.0, 0.5]), POOL.sequences, np.zeros(3, np.int64), draws=15, seed=0
     )
     ranks = [
-        list(stage_batches(POOL, plan, range(1, 3), batch_sequences=5, rank=rank, world=world))
+        list(interval_batches(POOL, plan, range(1, 3), batch_sequences=5, rank=rank, world=world))
         for rank in range(world)
     ]
     whole = POOL.read(plan.leaves[5:10], plan.rows[5:10])
@@ -95,14 +95,14 @@ def test_the_parts_of_all_ranks_are_the_global_batch(world: int) -> None:
 @pytest.mark.parametrize(("workers", "ahead"), [(1, 1), (1, 7), (3, 1), (3, 4), (8, 50)])
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_the_stream_depends_on_no_thread(workers: int, ahead: int, world: int) -> None:
-    plan = draw_stage(
+    plan = draw_interval(
         0, np.array([0.5, 0.0, 0.5]), POOL.sequences, np.zeros(3, np.int64), draws=60, seed=0
     )
     whole = POOL.read(plan.leaves, plan.rows).inputs.tolist()
     for first in (0, 4):  # from the beginning, and resumed in the middle
         ranks = [
             list(
-                stage_batches(
+                interval_batches(
                     POOL,
                     plan,
                     range(first, 12),
@@ -125,10 +125,10 @@ def test_the_stream_depends_on_no_thread(workers: int, ahead: int, world: int) -
 
 
 def test_a_reader_that_fails_ends_the_stream() -> None:
-    plan = StagePlan(
+    plan = IntervalPlan(
         0, np.array([0, 0, 1, 0]), np.array([0, 1, 0, 2]), np.zeros(4, np.int64), np.ones(3), 0.0
     )
-    batches = stage_batches(
+    batches = interval_batches(
         POOL, plan, range(4), batch_sequences=1, rank=0, world=1, workers=2, ahead=4
     )
     assert [next(batches).inputs.tolist(), next(batches).inputs.tolist()] == [
@@ -147,10 +147,10 @@ def test_no_more_is_read_ahead_than_was_asked_for() -> None:
             read.append(len(leaves))
             return super().read(leaves, rows, part)
 
-    plan = draw_stage(
+    plan = draw_interval(
         0, np.array([0.5, 0.0, 0.5]), POOL.sequences, np.zeros(3, np.int64), draws=60, seed=0
     )
-    batches = stage_batches(
+    batches = interval_batches(
         Counting(STORE, 3, "test"), plan, range(12), batch_sequences=5, rank=0, world=1, ahead=3
     )
     next(batches)
@@ -185,7 +185,7 @@ def test_a_scarce_leaf_shows_the_same_few_sequences_to_whoever_draws() -> None:
     assert {*firsts(SCARCE, leaves, rows)} == kept
     leaves, rows = SCARCE.in_order(0, "walk", 0, 20)
     assert {*firsts(SCARCE, leaves[leaves == 0], rows[leaves == 0])} == kept
-    plan = draw_stage(
+    plan = draw_interval(
         0, np.array([1.0, 0.0]), SCARCE.sequences, np.zeros(2, np.int64), draws=10, seed=0
     )
     drawn = firsts(SCARCE, plan.leaves, plan.rows)
@@ -201,15 +201,15 @@ def test_tokens_count_what_is_available() -> None:
 
 
 def test_nothing_is_read_past_the_stage() -> None:
-    plan = StagePlan(0, np.array([0, 0]), np.array([0, 1]), np.array([0, 0]), np.ones(1), 0.0)
+    plan = IntervalPlan(0, np.array([0, 0]), np.array([0, 1]), np.array([0, 0]), np.ones(1), 0.0)
     assert [
         batch.inputs.tolist()
-        for batch in stage_batches(POOL, plan, range(2), batch_sequences=1, rank=0, world=1)
+        for batch in interval_batches(POOL, plan, range(2), batch_sequences=1, rank=0, world=1)
     ] == [
         [[10, 11, 12]],
         [[13, 14, 15]],
     ]
-    assert list(stage_batches(POOL, plan, range(2, 2), batch_sequences=1, rank=0, world=1)) == []
+    assert list(interval_batches(POOL, plan, range(2, 2), batch_sequences=1, rank=0, world=1)) == []
 
 
 def test_the_tiny_catalog_speaks_one_language_a_leaf(tmp_path: Path) -> None:

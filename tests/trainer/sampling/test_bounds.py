@@ -14,36 +14,36 @@ from data_catalog.errors import UserError
 from trainer.config import Data
 from trainer.sampling.bounds import (
     UNBOUNDED,
-    Bounds,
+    DrawBounds,
     available_sequences,
     build_bounds,
     read_budgets,
 )
-from trainer.sampling.plan import StagePlan, draw_stage
+from trainer.sampling.plan import IntervalPlan, draw_interval
 
 EXTREMES = (0.0, 1e-300, 1e-12, 0.001, 0.5, 1.0)
 
 
-def bounds(leaves: list[int], domains: list[int], draws: int) -> Bounds:
-    return Bounds(np.array(leaves), np.array(domains), draws)
+def bounds(leaves: list[int], domains: list[int], draws: int) -> DrawBounds:
+    return DrawBounds(np.array(leaves), np.array(domains), draws)
 
 
 def run(
-    bound: Bounds, weights: np.ndarray, sequences: np.ndarray, draws: int, seed: int = 0
-) -> list[StagePlan]:
+    bound: DrawBounds, weights: np.ndarray, sequences: np.ndarray, draws: int, seed: int = 0
+) -> list[IntervalPlan]:
     """A whole run of stages of `draws`, the last one shorter."""
-    plans: list[StagePlan] = []
+    plans: list[IntervalPlan] = []
     used = np.zeros(len(sequences), np.int64)
     while used.sum() < bound.draws:
         now = min(draws, bound.draws - int(used.sum()))
         plans.append(
-            draw_stage(len(plans), weights, sequences, used, draws=now, seed=seed, bounds=bound)
+            draw_interval(len(plans), weights, sequences, used, draws=now, seed=seed, bounds=bound)
         )
         used = used + plans[-1].counts(now, len(used))
     return plans
 
 
-def counts(plans: list[StagePlan], leaves: int) -> np.ndarray:
+def counts(plans: list[IntervalPlan], leaves: int) -> np.ndarray:
     return np.array([plan.counts(len(plan.leaves), leaves) for plan in plans])
 
 
@@ -99,7 +99,7 @@ small = st.integers(0, 12)
 
 
 @st.composite
-def situations(draw: st.DrawFn) -> tuple[Bounds, np.ndarray, int]:
+def situations(draw: st.DrawFn) -> tuple[DrawBounds, np.ndarray, int]:
     domains, span = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     leaves = np.array(draw(st.lists(small, min_size=domains * span, max_size=domains * span)))
     caps = np.array(
@@ -110,15 +110,15 @@ def situations(draw: st.DrawFn) -> tuple[Bounds, np.ndarray, int]:
     )
     weights[draw(st.integers(0, len(weights) - 1))] = 1.0
     weights[leaves == 0] = 0.0
-    total = int(Bounds(leaves, caps, 0).capacity().sum())
+    total = int(DrawBounds(leaves, caps, 0).capacity().sum())
     draws = draw(st.integers(1, max(total, 1)))
-    return Bounds(leaves, caps, draws), weights, total
+    return DrawBounds(leaves, caps, draws), weights, total
 
 
 @settings(max_examples=150, deadline=None)
 @given(situations(), st.integers(1, 30), st.integers(0, 5))
 def test_any_run_within_its_bounds_can_be_drawn_to_its_end(
-    found: tuple[Bounds, np.ndarray, int], draws: int, seed: int
+    found: tuple[DrawBounds, np.ndarray, int], draws: int, seed: int
 ) -> None:
     bound, weights, total = found
     if total < bound.draws or not weights.any():
@@ -132,7 +132,7 @@ def test_any_run_within_its_bounds_can_be_drawn_to_its_end(
 @settings(max_examples=100, deadline=None)
 @given(situations())
 def test_the_projection_is_the_nearest_point_in_relative_entropy(
-    found: tuple[Bounds, np.ndarray, int],
+    found: tuple[DrawBounds, np.ndarray, int],
 ) -> None:
     """Moving a little from any drawn leaf to any other that has room in it and in its domain brings it no nearer."""
     bound, weights, total = found
@@ -167,7 +167,7 @@ def test_a_small_domain_hands_its_share_over_bit_by_bit() -> None:
 
 
 def test_what_the_bounds_moved_is_said() -> None:
-    plan = draw_stage(
+    plan = draw_interval(
         0,
         np.array([0.5, 0.5]),
         np.array([2, 50]),
@@ -178,7 +178,7 @@ def test_what_the_bounds_moved_is_said() -> None:
     )
     np.testing.assert_allclose(plan.shares, [0.2, 0.8])
     assert plan.moved == pytest.approx(0.3)
-    free = draw_stage(
+    free = draw_interval(
         0, np.array([0.5, 0.5]), np.array([2, 50]), np.zeros(2, np.int64), draws=10, seed=0
     )
     assert free.moved == 0
@@ -187,8 +187,8 @@ def test_what_the_bounds_moved_is_said() -> None:
 
 def test_bounds_that_do_not_bind_change_nothing() -> None:
     sequences, weights = np.array([7, 9, 20]), np.array([0.2, 0.3, 0.5])
-    free = draw_stage(0, weights, sequences, np.zeros(3, np.int64), draws=30, seed=0)
-    loose = draw_stage(
+    free = draw_interval(0, weights, sequences, np.zeros(3, np.int64), draws=30, seed=0)
+    loose = draw_interval(
         0,
         weights,
         sequences,
@@ -212,7 +212,7 @@ def test_rounding_never_takes_one_too_many() -> None:
 
 def test_a_stage_settles_what_rounding_did(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.sampling.plan.stage_counts", lambda *_: np.array([3, 7]))
-    plan = draw_stage(
+    plan = draw_interval(
         0,
         np.array([0.5, 0.5]),
         np.array([9, 9]),

@@ -14,7 +14,7 @@ from tests.helpers.tiny_models import tiny_engine
 from tests.helpers.tiny_training import tiny_config
 from trainer.config import Train
 from trainer.distributed import Team
-from trainer.evaluation.evaluate import evaluation_set, held_out
+from trainer.evaluation.evaluate import evaluation_set, held_out_losses
 from trainer.evaluation.tokenizer import byte_lengths, open_tokenizer
 from trainer.model.model import build_model
 from trainer.model.optimizer import build_optimizer, learning_rate, set_learning_rate
@@ -76,7 +76,7 @@ def losses(config: Train, weights: dict[str, Tensor]) -> list[float]:
     model.load_state_dict(weights)
     return [
         one.loss
-        for one in held_out(
+        for one in held_out_losses(
             tiny_engine(model), sets, byte_lengths(open_tokenizer(open_files(config.catalog)))
         )
     ]

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from trainer.sampling.permutation import derive, generator, key, permute
+from trainer.sampling.permutation import derive, generator, permutation_key, permute
 
 GOLDEN = [
     1,
@@ -30,7 +30,9 @@ LARGE = [
 
 
 def whole(size: int, name: int = 0) -> list[int]:
-    return permute(np.arange(size, dtype=np.uint64), np.uint64(size), key(0, "test", name)).tolist()
+    return permute(
+        np.arange(size, dtype=np.uint64), np.uint64(size), permutation_key(0, "test", name)
+    ).tolist()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 15, 16, 17, 63, 64, 65, 255, 256, 257, 1000, 5000])
@@ -45,14 +47,14 @@ def test_the_order_never_changes_between_versions() -> None:
 
 def test_elements_of_different_permutations_can_be_mixed_in_one_call() -> None:
     index, size = np.array([0, 2, 4, 0], np.uint64), np.array([3, 5, 5, 1], np.uint64)
-    keys = derive(key(0, "leaf"), np.array([7, 8, 8, 9], np.uint64))
+    keys = derive(permutation_key(0, "leaf"), np.array([7, 8, 8, 9], np.uint64))
     alone = [permute(index[i : i + 1], size[i : i + 1], keys[i : i + 1])[0] for i in range(4)]
     assert permute(index, size, keys).tolist() == alone
     assert alone[3] == 0
 
 
 def test_one_key_for_all_is_the_same_as_that_key_for_each() -> None:
-    index, one = np.arange(300, dtype=np.uint64), key(0, "test", 5)
+    index, one = np.arange(300, dtype=np.uint64), permutation_key(0, "test", 5)
     assert (
         permute(index, np.uint64(300), np.full(300, one)).tolist()
         == permute(index, np.uint64(300), one).tolist()
@@ -64,7 +66,7 @@ def test_one_key_for_all_is_the_same_as_that_key_for_each() -> None:
 def test_the_order_of_large_sizes_never_changes_either() -> None:
     """Sizes on both sides of a power of two, where a count of bits by floats would go wrong."""
     sizes = np.array([2**32, 2**32 + 1, 2**54 - 1, 2**54, 2**60 - 1, 2**60 + 1], np.uint64)
-    assert permute(np.full(6, 7, np.uint64), sizes, key(0, "test")).tolist() == LARGE
+    assert permute(np.full(6, 7, np.uint64), sizes, permutation_key(0, "test")).tolist() == LARGE
 
 
 def test_all_orders_of_three_come_up_about_equally_often() -> None:
@@ -86,14 +88,14 @@ def test_an_image_tells_nothing_of_its_index() -> None:
 
 def test_huge_sizes_cost_nothing() -> None:
     size = np.uint64(2**62 - 57)
-    image = permute(np.arange(1000, dtype=np.uint64), size, key(0, "huge"))
+    image = permute(np.arange(1000, dtype=np.uint64), size, permutation_key(0, "huge"))
     assert len(set(image.tolist())) == 1000
     assert image.max() < size
 
 
 def test_an_index_outside_is_refused() -> None:
     with pytest.raises(ValueError, match="not below its size"):
-        permute(np.array([3], np.uint64), np.uint64(3), key(0, "test"))
+        permute(np.array([3], np.uint64), np.uint64(3), permutation_key(0, "test"))
 
 
 def test_generators_are_keyed_by_all_of_their_name() -> None:

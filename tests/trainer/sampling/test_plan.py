@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.sampling.plan import draw_stage, leaf_weights, stage_counts
+from trainer.sampling.plan import draw_interval, interval_counts, leaf_weights
 
 SEQUENCES = np.array([7, 0, 1, 20])
 WEIGHTS = np.array([0.5, 0.0, 0.1, 0.4])
@@ -14,34 +14,34 @@ WEIGHTS = np.array([0.5, 0.0, 0.1, 0.4])
 def run(stages: int, draws: int = 24, weights: np.ndarray = WEIGHTS, seed: int = 0) -> list:
     plans, used = [], np.zeros(4, np.int64)
     for stage in range(stages):
-        plans.append(draw_stage(stage, weights, SEQUENCES, used, draws=draws, seed=seed))
+        plans.append(draw_interval(stage, weights, SEQUENCES, used, draws=draws, seed=seed))
         used = used + plans[-1].counts(draws, 4)
     return plans
 
 
 def test_counts_sum_exactly_and_are_within_one_of_their_share() -> None:
     for stage in range(200):
-        counts = stage_counts(WEIGHTS, 24, 0, stage)
+        counts = interval_counts(WEIGHTS, 24, 0, stage)
         assert counts.sum() == 24
         assert (np.abs(counts - WEIGHTS * 24) < 1).all()
 
 
 def test_counts_are_unbiased() -> None:
     mean = np.mean(
-        [stage_counts(np.array([0.003, 0.247, 0.75]), 10, 0, stage) for stage in range(4000)],
+        [interval_counts(np.array([0.003, 0.247, 0.75]), 10, 0, stage) for stage in range(4000)],
         axis=0,
     )
     np.testing.assert_allclose(mean, [0.03, 2.47, 7.5], atol=0.03)  # standard error at most 0.008
 
 
 def test_whole_shares_are_met_exactly() -> None:
-    assert stage_counts(np.array([0.25, 0.5, 0.0, 0.25]), 8, 0, 0).tolist() == [2, 4, 0, 2]
+    assert interval_counts(np.array([0.25, 0.5, 0.0, 0.25]), 8, 0, 0).tolist() == [2, 4, 0, 2]
 
 
 def test_a_leaf_without_weight_is_never_drawn_even_at_the_end() -> None:
     weights = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.0]) / 3  # need not sum to 1
     for stage in range(300):
-        counts = stage_counts(weights, 1000, 1, stage)
+        counts = interval_counts(weights, 1000, 1, stage)
         assert counts[[0, 5]].tolist() == [0, 0]
         assert counts.sum() == 1000
 
@@ -49,7 +49,7 @@ def test_a_leaf_without_weight_is_never_drawn_even_at_the_end() -> None:
 def test_many_leaves_and_many_draws_still_sum_exactly() -> None:
     weights = np.random.Generator(np.random.Philox(key=1)).random(262_144) ** 8
     for stage in range(3):
-        assert stage_counts(weights, 25_600, 0, stage).sum() == 25_600
+        assert interval_counts(weights, 25_600, 0, stage).sum() == 25_600
 
 
 def test_each_epoch_of_a_leaf_draws_each_of_its_sequences_once() -> None:
@@ -87,7 +87,7 @@ def test_the_stream_is_a_function_of_seed_and_weights() -> None:
 
 
 def test_new_weights_act_on_the_first_sequence_of_their_stage() -> None:
-    plan = draw_stage(
+    plan = draw_interval(
         3, np.array([0, 0, 0, 1.0]), SEQUENCES, np.array([40, 0, 9, 30]), draws=24, seed=0
     )
     assert set(plan.leaves.tolist()) == {3}
@@ -126,7 +126,7 @@ def test_a_sequence_repeats_only_when_its_leafs_epoch_is_over(
         return
     used, drawn = np.zeros(len(leaves), np.int64), []
     for stage, draws in enumerate(stages):
-        plan = draw_stage(stage, weights, sequences, used, draws=draws, seed=seed)
+        plan = draw_interval(stage, weights, sequences, used, draws=draws, seed=seed)
         drawn += list(
             zip(plan.leaves.tolist(), plan.epochs.tolist(), plan.rows.tolist(), strict=True)
         )

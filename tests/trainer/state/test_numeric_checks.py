@@ -20,13 +20,15 @@ from trainer.loop import train
 from trainer.model.engine import build_engine
 from trainer.sampling.batches import Batch
 from trainer.state.checkpoint import checkpoints
-from trainer.state.numeric_checks import Drawn, check_finite, check_replicas
+from trainer.state.numeric_checks import BatchOrigin, check_finite, check_replicas
 
 NAN, INF = float("nan"), float("inf")
-DRAWN = Drawn(100, np.array([7, 8, 9, 7]), np.array([0, 1, 2, 3]))
+DRAWN = BatchOrigin(100, np.array([7, 8, 9, 7]), np.array([0, 1, 2, 3]))
 
 
-def check(out: Path, nats: list[float], loss: float, norm: float, drawn: Drawn = DRAWN) -> None:
+def check(
+    out: Path, nats: list[float], loss: float, norm: float, drawn: BatchOrigin = DRAWN
+) -> None:
     check_finite(out, Team(), step=5, loss=loss, norm=norm, nats=torch.tensor(nats), drawn=drawn)
 
 
