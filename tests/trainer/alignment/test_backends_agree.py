@@ -1,6 +1,5 @@
 """Every backend gives the scores of the exact one, of autograd and of forward-mode differentiation; so do several processes."""
 
-import multiprocessing
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from data_catalog.format.distributions import Basis
+from tests.helpers.processes import run_in_processes
 from tests.helpers.rounding import TRUNCATION, rounding_error
 from tests.helpers.tiny_models import TOKENS, VOCABULARY, tiny_engine, tiny_model
 from trainer.alignment import Alignment, Direction
@@ -332,10 +332,7 @@ def several(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], list[dict[str, Any]]]:
     folder, world = tmp_path_factory.mktemp("agree"), request.param
-    multiprocessing.set_forkserver_preload([__name__])  # imported once, not once a process
-    torch.multiprocessing.start_processes(
-        in_processes, (world, folder), nprocs=world, start_method="forkserver"
-    )
+    run_in_processes(in_processes, world, world, folder)
     return lambda kind: [torch.load(folder / f"{kind}-{rank}.pt") for rank in range(world)]
 
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from data_catalog.errors import UserError
 from data_catalog.format.tokens import IGNORED
+from tests.helpers.processes import run_in_processes
 from tests.helpers.tiny_models import ARCHITECTURES, TOKENS, tiny_batch, tiny_engine, tiny_model
 from trainer.alignment import Alignment, Direction
 from trainer.alignment.direction import target_direction
@@ -346,7 +347,7 @@ def in_two_processes(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ghost")
-    torch.multiprocessing.spawn(in_two_processes, (folder,), nprocs=WORLD)
+    run_in_processes(in_two_processes, WORLD, folder)
     return folder
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from data_catalog import UserError
 from data_catalog.format.files import open_files
 from data_catalog.format.tokens import open_target
+from tests.helpers.processes import run_in_processes
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_models import tiny_engine
 from tests.helpers.tiny_questions import END, add_quiz
@@ -277,10 +277,7 @@ def in_processes(rank: int, world: int, folder: Path, catalog: Path) -> None:
 
 
 def test_two_processes_give_what_one_gives(catalog: Path, tmp_path: Path) -> None:
-    multiprocessing.set_forkserver_preload([__name__])  # imported once, not once a process
-    torch.multiprocessing.start_processes(
-        in_processes, (2, tmp_path, catalog), nprocs=2, start_method="forkserver"
-    )
+    run_in_processes(in_processes, 2, 2, tmp_path, catalog)
     alone, together = measured(catalog, Team()), torch.load(tmp_path / "found.pt")
     for parallel, name in itertools.product(("ddp", "fsdp2"), ("choices", "answer")):
         torch.testing.assert_close(

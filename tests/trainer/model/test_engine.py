@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from tests.helpers.processes import run_in_processes
 from tests.helpers.tiny_models import TOKENS, tiny_batch, tiny_model
 from trainer.config import Optimizer, Training
 from trainer.distributed import Team
@@ -225,7 +226,7 @@ def measured(kind: str, team: Team) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("engine")
-    torch.multiprocessing.spawn(in_two_processes, (folder,), nprocs=WORLD)
+    run_in_processes(in_two_processes, WORLD, folder)
     return lambda kind: [torch.load(folder / f"{kind}-{rank}.pt") for rank in range(WORLD)]
 
 
@@ -309,4 +310,4 @@ def compiled_in_two_processes(rank: int, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_compiled_layers_sum_the_same_gradient(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(compiled_in_two_processes, (tmp_path,), nprocs=WORLD)
+    run_in_processes(compiled_in_two_processes, WORLD, tmp_path)

@@ -1,11 +1,11 @@
 """Checkpoints hold everything, come whole or not at all, and fit any number of processes."""
 
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,9 +18,14 @@ import trainer.state.checkpoint
 from data_catalog import UserError
 from data_catalog.format.manifest import replacing
 from data_catalog.format.tables import WEIGHTS
-from tests.helpers.tiny_training import ROOT
-from trainer.config import Checkpoint
+from tests.helpers.processes import run_in_process
+from trainer.config import Checkpoint, Model, Optimizer, Training
+from trainer.distributed import team as join
 from trainer.mixers import MixerState
+from trainer.model.engine import build_engine
+from trainer.model.model import build_model
+from trainer.model.optimizer import build_optimizer
+from trainer.sampling.batches import Batch
 from trainer.state.checkpoint import CheckpointWriter, State, checkpoints, load_checkpoint
 
 IDENTITY = {"fingerprint": "a", "catalog": "b", "tokenizer": "c"}
@@ -259,57 +264,48 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
         )
 
 
-# A checkpoint of one plain process is gone on with by two that hold shards, then by three with a copy each, and by three with shards.
-SHARDED = """
-import sys
-from pathlib import Path
-import torch
-from tests.helpers.forked import ended, team
-from tests.trainer.state.test_checkpoint import IDENTITY, INLINE, state_at
-from trainer.state.checkpoint import CheckpointWriter, checkpoints, load_checkpoint
-from trainer.config import Model, Optimizer, Training
-from trainer.sampling.batches import Batch
-from trainer.distributed import team as join
-from trainer.model.engine import build_engine
-from trainer.model.model import build_model
-from trainer.model.optimizer import build_optimizer
-
-tiny = Model(hidden_size=20, layers=2, heads=2)  # 20 rows on three processes: no shard is like another
-tokens = torch.arange(24).reshape(4, 6)
-
-
-def run(out, before, parallel, steps):
-    torch.set_num_threads(1)
-    with join() as us:
-        model = build_model(tiny, 31, 0, 8, seed=us.world)
-        engine = build_engine(model, Training(parallel=parallel), us)
+def continue_run(
+    out: Path, before: Path | None, parallel: Literal["ddp", "fsdp2"], steps: int
+) -> int:
+    """Load the checkpoint of `before`, take some steps with this process's part of the batch, and save."""
+    tokens = torch.arange(24).reshape(4, 6)
+    sizes = Model(hidden_size=20, layers=2, heads=2)  # 20 rows on 3 processes: the shards differ
+    with join() as team:
+        model = build_model(sizes, 31, 0, 8, seed=team.world)
+        engine = build_engine(model, Training(parallel=parallel), team)
         optimizer = build_optimizer(model, Optimizer())
         if before is not None:
             load_checkpoint(checkpoints(before)[-1], state_at(0), model, optimizer)
-        part = slice(us.rank * 4 // us.world, (us.rank + 1) * 4 // us.world)
+        part = slice(team.rank * 4 // team.world, (team.rank + 1) * 4 // team.world)
         batch = Batch(tokens[part], tokens[part], tokens.numel())
         for _ in range(steps):
             engine.clear()
             engine.backward(batch)
             optimizer.step()
         engine.losses(batch)  # an evaluation, after which FSDP2 may have parameters gathered still
-        writer = CheckpointWriter(out, INLINE, us.leads)
+        writer = CheckpointWriter(out, INLINE, team.leads)
         writer.save(state_at(1), model, optimizer, IDENTITY)
     return 0
 
 
-folder = Path(sys.argv[1])
-story = (("a", None, 1, "ddp", 2), ("b", "a", 2, "fsdp2", 0), ("c", "b", 3, "fsdp2", 2), ("d", "c", 3, "ddp", 0), ("e", "a", 1, "ddp", 2))
-for name, before, world, parallel, steps in story:
-    children = team(lambda: run(folder / name, before and folder / before, parallel, steps), world)
-    assert set(ended(children)) == {0}, name
-"""
+def continue_with_other_processes(folder: Path) -> None:
+    """One plain process, then two with shards, three with shards, three with copies; and one again."""
+    from tests.helpers.forked import ended, team
+
+    for name, before, world, parallel, steps in (
+        ("a", None, 1, "ddp", 2),
+        ("b", "a", 2, "fsdp2", 0),
+        ("c", "b", 3, "fsdp2", 2),
+        ("d", "c", 3, "ddp", 0),
+        ("e", "a", 1, "ddp", 2),
+    ):
+        start = folder / before if before else None
+        work = partial(continue_run, folder / name, start, parallel, steps)
+        assert ended(team(work, world)) == [0] * world, name
 
 
 def test_shards_of_two_and_three_processes_go_on_from_one_and_back(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", SHARDED, str(tmp_path)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
+    run_in_process(continue_with_other_processes, tmp_path)
     model = {
         name: load_file(checkpoints(tmp_path / name)[0] / "model.safetensors") for name in "abcde"
     }

@@ -1,19 +1,19 @@
 """Faults are told with the sequences or the ranks that have them, before they reach the weights."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from data_catalog import UserError
+from tests.helpers.processes import run_in_processes
 from tests.helpers.tiny_catalog import write_tiny_catalog
-from tests.helpers.tiny_training import ROOT, tiny_config
+from tests.helpers.tiny_training import tiny_config
 from trainer.config import Training
 from trainer.distributed import Team
 from trainer.loop import train
@@ -123,47 +123,23 @@ def test_a_run_that_diverges_stops_before_its_weights_are_lost(tmp_path: Path) -
     assert 0 <= fault["sequences"][0]["number"] - 6 * fault["step"] < 6
 
 
-PROCESSES = """
-import sys
-from pathlib import Path
-import numpy as np
-import torch
-import torch.distributed as dist
-from data_catalog import UserError
-from tests.helpers.forked import ended, team
-from trainer.distributed import team as join
-from trainer.state.numeric_checks import Drawn, check_finite, check_replicas
-
-out = Path(sys.argv[1])
-
-
-def work():
-    with join() as us:
-        check_replicas("same", us)
-        told = []
-        nats = torch.tensor([[1.0, 2.0], [float("nan")], []][us.rank] if us.rank < 2 else [])
-        for check in (
-            lambda: check_replicas("this" if us.rank != 1 else "that", us),
-            lambda: check_finite(
-                out, us, step=2, loss=float("nan"), norm=1.0, nats=nats, drawn=Drawn(30, np.array([4, 5, 6]), np.array([7, 8, 9]))
-            ),
-        ):
-            try:
-                check()
-            except UserError as error:
-                told.append(str(error))
-        (out / f"{us.rank}").write_text("\\n".join(told))
-    return 0
-
-
-assert ended(team(work, 3)) == [0, 0, 0]
-"""
+def check_in_process(rank: int, folder: Path) -> None:
+    """Write what each check says to a process whose weights differ, then to one with a loss that is not a number."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=3)
+    team = Team(rank, 3)
+    check_replicas("same", team)
+    nats = torch.tensor([[1.0, 2.0], [NAN], []][rank])
+    drawn = Drawn(30, np.array([4, 5, 6]), np.array([7, 8, 9]))
+    with pytest.raises(UserError) as drifted:
+        check_replicas("this" if rank != 1 else "that", team)
+    with pytest.raises(UserError) as lost:
+        check_finite(folder, team, step=2, loss=NAN, norm=1.0, nats=nats, drawn=drawn)
+    (folder / str(rank)).write_text(f"{drifted.value}\n{lost.value}")
+    dist.destroy_process_group()
 
 
 def test_all_processes_learn_of_the_fault_of_one(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", PROCESSES, str(tmp_path)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
+    run_in_processes(check_in_process, 3, tmp_path)
     told = [(tmp_path / str(rank)).read_text() for rank in range(3)]
     assert told[0] == told[1] == told[2]
     drifted, lost = told[0].splitlines()
