@@ -9,22 +9,20 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from data_catalog import described
 from data_catalog.errors import UserError
 from data_catalog.suggest import suggestion
 
 
 class Settings(BaseModel):
-    """A frozen config; subclasses live beside the code they configure."""
+    """A frozen section of a configuration. Subclasses live beside the code that they configure.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    The docstring under a field is its description in JSON schemas, in Prefect's forms and in
+    docs/reference.
+    """
 
-    @classmethod
-    def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        """The comment beside a field is its description: in the JSON schema, in Prefect's forms, in docs/reference."""
-        for name, text in described.of_fields(cls.__module__).get(cls.__name__, {}).items():
-            cls.model_fields[name].description = text
-        cls.model_rebuild(force=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 Config = TypeVar("Config", bound=Settings)

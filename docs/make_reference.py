@@ -103,9 +103,9 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _meaning(field: FieldInfo, inner: list[type[BaseModel]], shown: set[type[BaseModel]]) -> str:
-    said = (field.description or "").replace("None:", "not given:")
+    said = " ".join((field.description or "").split())
     if inner and all(model in shown for model in inner):
-        said += "; its keys are above" if said else "its keys are above"
+        said += " Its keys are above."
     return _escaped(said)
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipeline.config
+import pipeline.source.config
 import trainer.config
 from data_catalog import described
 from data_catalog.format import tables
@@ -24,7 +25,7 @@ FAQ = PAGES["faq"].read_text(encoding="utf-8")
 SCHEMAS = {name: schema for name, schema in vars(tables).items() if isinstance(schema, pa.Schema)}
 MODELS = [
     model
-    for module in (pipeline.config, trainer.config)
+    for module in (pipeline.config, pipeline.source.config, trainer.config)
     for model in vars(module).values()
     if isinstance(model, type)
     and issubclass(model, Settings)
@@ -74,7 +75,7 @@ def test_meanings_reach_the_schema_that_forms_are_made_of() -> None:
     schema = pipeline.config.Build.model_json_schema()
     assert (
         schema["$defs"]["Cluster"]["properties"]["beam"]["description"]
-        == "most parents an assignment follows down the tree"
+        == "Maximum number of branches that an assignment follows down the tree."
     )
 
 

@@ -231,10 +231,10 @@ def test_a_data_set_is_divided_in_three_and_read_as_far_as_asked(tmp_path):
 
 def test_a_target_has_one_origin_and_no_field_without_effect():
     for target, sentence in (
-        ({}, "give one of path"),
-        ({"path": "a", "modules": ["b"]}, "give one of path"),
+        ({}, "one of path.*dataset.*modules"),
+        ({"path": "a", "modules": ["b"]}, "one of path.*dataset.*modules"),
         ({"dataset": {"name": "a"}, "columns": {"text": "b"}}, "as dataset.columns"),
-        ({"path": "a", "max_documents": 3}, "max_documents is for a dataset"),
+        ({"path": "a", "max_documents": 3}, "max_documents.*dataset"),
     ):
         with pytest.raises(ValueError, match=sentence):
             Target(name="space", **target)
