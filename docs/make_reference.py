@@ -14,7 +14,6 @@ import pyarrow as pa
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from data_catalog import described
 from data_catalog.format import tables
 from pipeline.config import Addition, Build
 from pipeline.location import Place
@@ -155,27 +154,13 @@ def _type(annotation: Any) -> str:
 
 
 def column_table(name: str) -> str:
-    """The columns of an Arrow schema of `data_catalog.format.tables`, with the comments beside them."""
-    about, meanings = described.of_tables(tables.__name__)[name]
+    """Return the columns of a table of `data_catalog.format.tables`, with their descriptions."""
+    table = tables.TABLES[name]
     rows = [
-        [
-            f"`{field.name}`",
-            f"`{_arrow(field.type)}`",
-            _escaped(_in_full(meanings[field.name], field.name)),
-        ]
-        for field in getattr(tables, name)
+        [f"`{column.name}`", f"`{_arrow(column.type)}`", _escaped(column.description)]
+        for column in table.columns
     ]
-    return f"{_escaped(about)}\n\n{_table(['column', 'type', 'meaning'], rows)}"
-
-
-def _in_full(meaning: str, column: str) -> str:
-    """What another table says of the same column, in place of `as in OTHER`."""
-    other = re.fullmatch(r"as in ([A-Z]+)", meaning)
-    return (
-        _in_full(described.of_tables(tables.__name__)[other[1]][1][column], column)
-        if other
-        else meaning
-    )
+    return f"{_escaped(table.description)}\n\n{_table(['column', 'type', 'meaning'], rows)}"
 
 
 def _arrow(kind: pa.DataType) -> str:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally
+from data_catalog.format.columns import SIGNALS_TYPE
 from data_catalog.format.manifest import fingerprint
 from pipeline.config import Build, Columns, Dataset, Jsonl, Parquet, PythonDocs, Rpv2, Text
 from pipeline.location import Place
@@ -158,7 +159,7 @@ def source_table(documents: list[Document]) -> pa.Table:
         pa.array([document.language for document in documents], pa.string()),
         pa.array([text_digest(document.text) for document in documents], pa.string()),
         pa.array([document.text for document in documents], pa.large_string()),
-        signals.cast(tables.SIGNALS),
+        signals.cast(SIGNALS_TYPE),
         pa.array([document.shipped_duplicate for document in documents], pa.bool_()),
     ]
     return pa.Table.from_arrays(columns, schema=tables.SOURCE)

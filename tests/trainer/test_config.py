@@ -46,7 +46,7 @@ def test_wrong_settings_are_refused_by_name(override: str, sentence: str) -> Non
 
 
 def test_a_loaded_model_has_its_own_sizes() -> None:
-    with pytest.raises(ValueError, match="hidden_size.*path"):
+    with pytest.raises(ValueError, match=r"hidden_size.*path"):
         Train.model_validate({**LEAST, "model": {"path": "somewhere", "layers": 3}})
 
 

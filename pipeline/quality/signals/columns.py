@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float, Int
 
-from data_catalog.format import tables
+from data_catalog.format.columns import SIGNALS_TYPE
 
 
 def entries(
@@ -44,8 +44,8 @@ def maps(
     values: Float[np.ndarray, " entries"],
     documents: int,
 ) -> pa.MapArray:
-    """The opposite of `entries`: tables.SIGNALS of so many documents; `owner` ascends, NaN becomes null."""
+    """The opposite of `entries`: SIGNALS_TYPE of so many documents; `owner` ascends, NaN becomes null."""
     offsets = pa.array(np.searchsorted(owner, np.arange(documents + 1)), pa.int32())
     return pa.MapArray.from_arrays(
         offsets, keys, pa.array(values, pa.float64(), from_pandas=True)
-    ).cast(tables.SIGNALS)
+    ).cast(SIGNALS_TYPE)

@@ -10,7 +10,7 @@ from pipeline.quality.signals.measure import NAMES, measure
 
 
 def fill(signals: pa.MapArray, texts: pa.Array) -> pa.MapArray:
-    """`signals` (tables.SIGNALS) with the measured ones added to each document that has no `rps_` signal at all.
+    """`signals` (SIGNALS_TYPE) with the measured ones added to each document that has no `rps_` signal at all.
 
     A source that ships some has said all it has to say: what it left out or null stays so. A shipped `ccnet_` value stays too.
     """

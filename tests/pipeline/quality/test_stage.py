@@ -8,6 +8,7 @@ import pytest
 from data_catalog.errors import UserError
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally
+from data_catalog.format.columns import SIGNALS_TYPE
 from pipeline.config import Build
 from pipeline.parts import Part, make_part
 from pipeline.quality.rules import Rule
@@ -23,7 +24,7 @@ RULES = (
 
 def signals(*documents):
     return pa.array(
-        [None if found is None else list(found.items()) for found in documents], tables.SIGNALS
+        [None if found is None else list(found.items()) for found in documents], SIGNALS_TYPE
     )
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally
+from data_catalog.format.columns import SIGNALS_TYPE
 from data_catalog.format.layout import Levels
 from data_catalog.format.tokens import map_tokens
 from pipeline.config import Build
@@ -22,7 +23,7 @@ def judged_part(folder, signals=None):
     def make(out):
         if signals is not None:
             pq.write_table(
-                pa.table({"signals": pa.array(signals, tables.SIGNALS)}), out / "signals.parquet"
+                pa.table({"signals": pa.array(signals, SIGNALS_TYPE)}), out / "signals.parquet"
             )
         return Account()
 

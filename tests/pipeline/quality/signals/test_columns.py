@@ -1,12 +1,12 @@
 import numpy as np
 import pyarrow as pa
 
-from data_catalog.format import tables
+from data_catalog.format.columns import SIGNALS_TYPE
 from pipeline.quality.signals.columns import columns, entries, maps
 
 FOUND = pa.array(
     [[("a", 1.0)], None, [("b", None), ("a", 2.0), ("c", 3.0)], [], [("a", 4.0), ("a", 5.0)]],
-    tables.SIGNALS,
+    SIGNALS_TYPE,
 )
 
 
@@ -26,5 +26,5 @@ def test_a_slice_has_its_own_entries():
 
 def test_maps_give_back_what_entries_took_apart():
     back = maps(*entries(FOUND), len(FOUND))
-    assert back.type == tables.SIGNALS
+    assert back.type == SIGNALS_TYPE
     assert back.to_pylist() == [[] if row is None else row for row in FOUND.to_pylist()]

@@ -1,12 +1,12 @@
 import pyarrow as pa
 
-from data_catalog.format import tables
+from data_catalog.format.columns import SIGNALS_TYPE
 from pipeline.quality.signals.fill import fill, without
 
 
 def signals(*documents):
     return pa.array(
-        [None if found is None else list(found.items()) for found in documents], tables.SIGNALS
+        [None if found is None else list(found.items()) for found in documents], SIGNALS_TYPE
     )
 
 
