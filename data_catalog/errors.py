@@ -1,16 +1,45 @@
-"""Errors that are sentences for the person who made the request."""
+"""Exceptions, and the end of a message about a mistyped name."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+MAXIMUM_LISTED_NAMES = 20
 
 
 class UserError(Exception):
-    """What the user asked for cannot be done. The message says what was found, what was expected and what to do.
+    """A request cannot be carried out. The message states what was found and what to do.
 
-    Commands print it and exit with code 2; it never comes with a traceback.
+    Commands print the message without a traceback and exit with code 2.
     """
 
 
 class TrainingError(Exception):
-    """The trainer's process failed; the message holds what it said last."""
+    """The trainer's process failed. The message contains the last lines of its output."""
 
 
 class AccountingError(Exception):
-    """A stage lost or invented documents: `read != kept + dropped + failed`. A bug, never the user's fault."""
+    """A stage lost or invented documents: `read != kept + dropped + failed`.
+
+    This is always a bug, never a mistake of the user.
+    """
+
+
+def suggestion(name: str, known: Iterable[str], label: str = "there") -> str:
+    """Return a hint for a name that is not among `known`.
+
+    Args:
+        name: The unknown name.
+        known: The valid names.
+        label: Introduction of the list of valid names.
+
+    Returns:
+        `did you mean NAME?` if a valid name is similar, ignoring case. Otherwise the label and up
+        to `MAXIMUM_LISTED_NAMES` valid names.
+    """
+    names = list(known)
+    by_lower = {other.lower(): other for other in names}
+    if close := get_close_matches(name.lower(), by_lower, n=1):
+        return f"did you mean {by_lower[close[0]]}?"
+    excess = len(names) - MAXIMUM_LISTED_NAMES
+    more = f" and {excess:,} more" if excess > 0 else ""
+    return f"{label}: {', '.join(names[:MAXIMUM_LISTED_NAMES]) or 'none'}{more}"

@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from data_catalog.errors import UserError
-from data_catalog.suggest import suggestion
+from data_catalog.errors import UserError, suggestion
 
 
 class Settings(BaseModel):

@@ -17,9 +17,8 @@ from prefect import flow, tags, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
-from data_catalog.errors import TrainingError, UserError
+from data_catalog.errors import TrainingError, UserError, suggestion
 from data_catalog.format.manifest import read_manifest
-from data_catalog.suggest import suggestion
 from flows.artifacts import show_runs, stage_progress
 from flows.events import emit_run_finished, tag_flow_run
 from flows.pages.run import write_report

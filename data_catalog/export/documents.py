@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from data_catalog.errors import UserError
+from data_catalog.errors import UserError, suggestion
 from data_catalog.export.run_mixture import last_mixture, train_tokens, trained_on
 from data_catalog.export.sampling import Drawn, draw, read_rows
 from data_catalog.export.shards import Format, cut, shuffled, write_shards
@@ -22,7 +22,6 @@ from data_catalog.format.manifest import (
 )
 from data_catalog.query.database import Catalog, open
 from data_catalog.settings import Settings
-from data_catalog.suggest import suggestion
 
 EXPORT = "export.json"
 DATA = "data"  # folder of the shards: readers of folders find nothing else in it

@@ -7,10 +7,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
-from data_catalog.errors import UserError
+from data_catalog.errors import UserError, suggestion
 from data_catalog.format.files import CatalogFiles
 from data_catalog.format.layout import Levels
-from data_catalog.suggest import suggestion
 
 
 @dataclass(frozen=True)

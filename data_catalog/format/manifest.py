@@ -12,11 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
-from data_catalog.errors import UserError
+from data_catalog.errors import UserError, suggestion
 from data_catalog.format.encoder_identity import Identity
 from data_catalog.format.layout import FOLDERS, MANIFEST, Levels
 from data_catalog.format.records import Record, parse_record, read_record
-from data_catalog.suggest import suggestion
 
 FORMAT = 2
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # of a target

@@ -9,10 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int
 
-from data_catalog.errors import UserError
+from data_catalog.errors import UserError, suggestion
 from data_catalog.format import tables
 from data_catalog.format.files import CatalogFiles
-from data_catalog.suggest import suggestion
 
 IGNORED = -100  # label of a padded position: takes no part in the loss
 

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from data_catalog.errors import UserError
+from data_catalog.errors import UserError, suggestion
 from data_catalog.plot.look import FILLS, NEUTRAL, RAMP, SOFT, rows, share
-from data_catalog.suggest import suggestion
 from data_catalog.untrusted import escape
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from data_catalog.errors import UserError
+from data_catalog.errors import UserError, suggestion
 from data_catalog.plot.look import (
     FILLS,
     INK,
@@ -20,7 +20,6 @@ from data_catalog.plot.look import (
     rows,
     sentence,
 )
-from data_catalog.suggest import suggestion
 from data_catalog.untrusted import escape
 
 if TYPE_CHECKING:

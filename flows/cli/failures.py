@@ -6,8 +6,7 @@ import traceback
 
 import typer
 
-from data_catalog.errors import TrainingError, UserError
-from data_catalog.suggest import suggestion
+from data_catalog.errors import TrainingError, UserError, suggestion
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130  # exit codes
 OWN_PACKAGES = ("data_catalog", "pipeline", "trainer", "flows")

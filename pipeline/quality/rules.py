@@ -5,9 +5,8 @@ from typing import Literal
 
 import pyarrow as pa
 
-from data_catalog.errors import UserError
+from data_catalog.errors import UserError, suggestion
 from data_catalog.settings import Settings
-from data_catalog.suggest import suggestion
 from pipeline.config import Bounds
 
 

@@ -1,4 +1,4 @@
-from data_catalog.suggest import suggestion
+from data_catalog.errors import suggestion
 
 
 def test_a_name_like_a_known_one_is_suggested_whatever_its_case():
