@@ -36,45 +36,73 @@ class Selection(Settings):
     """Which documents, as `export.json` keeps it."""
 
     level: int | None = None
+    """Level of `domains`."""
     domains: tuple[int, ...] = ()
+    """Domains to export. If empty, all."""
     where: str | None = None
-    weights: str | None = None  # a run's folder
+    """SQL condition over the columns of the view `documents`."""
+    weights: str | None = None
+    """Folder of the run whose weights are used."""
     tokens: int | None = None
+    """Number of tokens to sample by weights."""
     seed: int = 0
+    """Seed of the sample and of its order."""
     split: Literal["train", "heldout", "all"] = "train"
+    """Split to export."""
     columns: tuple[str, ...] = ("doc_id", "text")
+    """Columns of the view `documents`."""
     format: Format = "jsonl"
+    """Format of the shards."""
     shard_megabytes: int = 256
+    """Approximate size of a shard, in megabytes of documents in memory."""
 
 
 class Shard(Settings):
     documents: int
+    """Number of documents."""
     tokens: int
+    """Number of tokens."""
     bytes: int
+    """Size of the file."""
     sha256: str
+    """SHA-256 of the file."""
 
 
 class Share(Settings):
     """What a domain gave to an export by weights."""
 
     domain: int
+    """Number of the domain."""
     weight: float
+    """Requested share of the tokens."""
     tokens: int
-    exhausted: bool  # all its training documents are in the export, and its weight asked for more: the others gave what it lacked
+    """Number of tokens in the export."""
+    exhausted: bool
+    """True if the export contains all training documents of the domain and its weight requested
+    more. Other domains supply the rest."""
 
 
 class Exported(Settings):
     """What an export holds: `export.json` in its folder, written last."""
 
-    catalog: str  # fingerprint
+    catalog: str
+    """Fingerprint of the catalog."""
     version: int
+    """Version of the catalog."""
     selection: Selection
-    fingerprint: str  # of the three above: an export of the same is not made again
+    """Selected documents."""
+    fingerprint: str
+    """Hash of the catalog, version and selection. An export with the same hash is not repeated."""
     documents: int
+    """Number of documents."""
     tokens: int
+    """Number of tokens."""
     shards: dict[str, Shard]
-    level: int | None = None  # of the shares
+    """Files by name."""
+    level: int | None = None
+    """Level of `shares`."""
     shares: tuple[Share, ...] = ()
+    """Contribution per domain, for an export by weights."""
 
 
 def export_documents(

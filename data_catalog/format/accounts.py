@@ -14,8 +14,11 @@ class Tally(Settings):
     """An amount of text."""
 
     rows: int = 0
+    """Number of records."""
     characters: int = 0
-    tokens: int = 0  # known from the sort stage on
+    """Number of characters."""
+    tokens: int = 0
+    """Number of tokens. 0 before the sort stage."""
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -32,9 +35,13 @@ class Account(Settings):
     """
 
     read: Tally = Tally()
+    """Input of the stage."""
     kept: Tally = Tally()
+    """Output of the stage."""
     dropped: dict[str, Tally] = Field(default_factory=dict)
+    """Dropped documents by rule."""
     failed: dict[str, Tally] = Field(default_factory=dict)
+    """Failed records by kind of fault."""
 
     def check(self, where: str) -> Account:
         """Return self.

@@ -12,12 +12,19 @@ class Identity(Settings):
     """Which encoder made some embeddings, and on what."""
 
     model: str
-    sha256: str  # of model.safetensors
+    """Name of the model."""
+    sha256: str
+    """SHA-256 of `model.safetensors`."""
     dimension: int
+    """Length of an embedding."""
     max_tokens: int
-    windows: int = 1  # of a document, at most: their mean; 1: its head
+    """Maximum number of encoder tokens per document, or per window."""
+    windows: int = 1
+    """Maximum number of windows per document. 1 means that only its beginning is embedded."""
     precision: Precision
+    """Precision of the encoder."""
     backend: Backend = "torch"
+    """Library that ran the encoder."""
 
     @property
     def comparable(self) -> dict[str, Any]:

@@ -24,11 +24,15 @@ class Report(Settings):
     """The result of a check. A catalog without faults is sound."""
 
     version: int
+    """Version of the catalog."""
     files: int
     """Number of files checked."""
     bytes: int
+    """Total size of the files."""
     documents: int
+    """Number of documents."""
     tokens: int
+    """Number of tokens."""
     distributions: int
     """Number of stored distributions, counting each level."""
     left_out: tuple[str, ...] = ()

@@ -31,8 +31,11 @@ class Storage(Settings):
     """What storing a part's vectors as float16 changed, measured on every one of them."""
 
     documents: int = 0
-    fp16_error: float = 0  # the largest 1 - cosine of a stored vector to the one computed
-    norm_error: float = 0  # the largest distance of a stored vector's length from 1
+    """Number of vectors."""
+    fp16_error: float = 0
+    """Maximum of 1 - cosine between a stored and a computed vector."""
+    norm_error: float = 0
+    """Maximum distance of a stored vector's norm from 1."""
 
 
 def embed_part(source: Part, verdicts: Part, folder: Path, config: Build) -> Part:

@@ -21,17 +21,25 @@ NAME = "fetch.jsonl"
 class Entry(Settings):
     """The state of one file; the last line about a path is the one that counts."""
 
-    path: str  # below the root; for a refused line of a listing, the listing and the line's number
-    state: Literal[
-        "fetched", "absent", "failed", "refused"
-    ]  # absent: the server does not have it; refused: never asked for
+    path: str
+    """Path below the root. For a refused line of a listing: the listing and the line number."""
+    state: Literal["fetched", "absent", "failed", "refused"]
+    """State of the file. `absent`: the server does not have it. `refused`: it was never
+    requested."""
     url: str | None = None
+    """URL of the file."""
     bytes: int = 0
+    """Size of the file."""
     sha256: str | None = None
+    """SHA-256 of the file."""
     attempts: int = 0
+    """Number of requests."""
     etag: str | None = None
+    """ETag reported by the server."""
     detail: str | None = None
+    """Explanation of the state."""
     at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    """Time of the entry, UTC."""
 
 
 class Record:

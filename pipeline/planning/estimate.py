@@ -33,32 +33,49 @@ class Estimate(Settings):
     """An estimate of a build from nothing, before quality rules and dedup: with these, what follows them is less."""
 
     shards: int
+    """Number of shards."""
     files: int
-    bytes: int  # of these files, as they are stored
+    """Number of files."""
+    bytes: int
+    """Total size of the files, as stored."""
     documents: Range
+    """Number of documents."""
     characters: Range
-    tokens: Range  # of the catalog's tokenizer
-    languages: dict[
-        str, float
-    ]  # share of the documents, as records name them; "" where they do not
-    shards_read: int  # of which the head was read
+    """Number of characters."""
+    tokens: Range
+    """Number of tokens of the catalog's tokenizer."""
+    languages: dict[str, float]
+    """Share of documents per language, as stated by the records. An empty name stands for none."""
+    shards_read: int
+    """Number of shards whose beginning was read."""
     target_documents: int
+    """Number of documents of all targets."""
     target_characters: int
+    """Number of characters of all targets."""
     encoder: Identity
-    encoder_copies: int  # of the model, one a device
+    """Encoder of the embeddings."""
+    encoder_copies: int
+    """Number of copies of the encoder, one per device."""
     encoder_documents_per_second: float
-    stage_seconds: dict[
-        str, float
-    ]  # if stages follow each other on this machine; those that take next to nothing are left out
-    disk_bytes: dict[
-        str, int
-    ]  # by folder of `out`/work; the catalog's files are links to the last of them
-    granularities: tuple[int, ...]  # levels that the documents support
+    """Speed of the encoder."""
+    stage_seconds: dict[str, float]
+    """Seconds per stage if stages run one after another on this machine. Stages of negligible
+    length are omitted."""
+    disk_bytes: dict[str, int]
+    """Disk space per folder of `out`/work. The catalog's files are links to files in the last of
+    them."""
+    granularities: tuple[int, ...]
+    """Levels that the documents support."""
     unsupported: tuple[int, ...]
+    """Levels with too few documents."""
     training_vectors: int
-    tree_memory_bytes: int  # of the vectors and what training computes from them
+    """Number of vectors that the tree is trained on."""
+    tree_memory_bytes: int
+    """Memory of these vectors and of the data that training derives from them."""
     rates: Rates
+    """Measured speed of this machine."""
     warnings: tuple[str, ...]
+    """Warnings about the estimate."""
 
     @property
     def seconds(self) -> float:

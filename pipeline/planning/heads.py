@@ -28,8 +28,11 @@ class Range(Settings):
     """An estimate; the truth is between `low` and `high` in about 19 of 20 cases (two standard errors)."""
 
     low: int
+    """Lower bound."""
     likely: int
+    """Point estimate."""
     high: int
+    """Upper bound."""
 
 
 @dataclass(frozen=True)

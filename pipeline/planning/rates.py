@@ -26,19 +26,28 @@ POINTS = 8_192  # vectors whose nearest of 64 centroids are looked for
 class Rates(Settings):
     """Seconds and bytes for a unit of work, with the whole machine at it."""
 
-    encoder_tokens: float  # that the encoder reads, of a document
-    encode_seconds: float  # for one of these tokens
-    tokens: float  # of the catalog's tokenizer, for a character
-    tokenize_seconds: float  # for a character
-    text_bytes: float  # of a character in compressed Parquet
-    token_bytes: float  # of a token in compressed Parquet
-    token_width: int  # bytes of a token in the store
-    write_seconds: float  # for a character into compressed Parquet
-    signal_seconds: (
-        float  # for computing the quality signals of a character; 0 where the config asks for none
-    )
-    sign_seconds: float  # for the MinHash signature of a character; 0 likewise
-    cosine_seconds: float  # for one product of a vector with a centroid
+    encoder_tokens: float
+    """Encoder tokens per document."""
+    encode_seconds: float
+    """Seconds per encoder token."""
+    tokens: float
+    """Tokens of the catalog's tokenizer per character."""
+    tokenize_seconds: float
+    """Seconds of tokenization per character."""
+    text_bytes: float
+    """Bytes per character in compressed Parquet."""
+    token_bytes: float
+    """Bytes per token in compressed Parquet."""
+    token_width: int
+    """Bytes per token in the token store."""
+    write_seconds: float
+    """Seconds per character for writing compressed Parquet."""
+    signal_seconds: float
+    """Seconds per character for computing quality signals. 0 if the config computes none."""
+    sign_seconds: float
+    """Seconds per character for computing MinHash signatures. 0 if the config computes none."""
+    cosine_seconds: float
+    """Seconds per product of a vector and a centroid."""
 
 
 def measure(texts: Sequence[str], config: Build) -> Rates:

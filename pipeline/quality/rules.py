@@ -14,12 +14,19 @@ class Rule(Settings):
     """Keep a document if `least <= signal <= most`; None is no bound. `null` says what a document without the signal gets."""
 
     id: str
+    """Name of the rule."""
     signal: str
+    """Name of the quality signal."""
     least: float | None = None
+    """Minimum value. None if there is none."""
     most: float | None = None
+    """Maximum value. None if there is none."""
     null: Literal["keep", "drop"] = "keep"
-    because: str = "only a text without words has none, where signals are shipped or computed"  # why null means that
-    threshold: str  # where the numbers come from
+    """Treatment of documents that lack the signal."""
+    because: str = "only a text without words has none, where signals are shipped or computed"
+    """Reason for that treatment."""
+    threshold: str
+    """Publication that the bounds are taken from."""
 
 
 _GOPHER = "Rae et al. 2021, Scaling Language Models (Gopher), table A1 and section A1.1"

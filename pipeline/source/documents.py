@@ -12,29 +12,37 @@ from pipeline.location import Location
 class Input(Settings):
     """One file or folder that a shard is read from, and how to notice that it changed."""
 
-    path: str  # below the shard's root, with forward slashes
+    path: str
+    """Path below the root of the shard, with forward slashes."""
     bytes: int
-    modified_ns: int | None = None  # on this machine
-    version: str | None = (
-        None  # elsewhere: what the store says of its content (ETag, checksum), or the time of its last change
-    )
+    """Size of the file."""
+    modified_ns: int | None = None
+    """Modification time in nanoseconds, for local files."""
+    version: str | None = None
+    """Version reported by a remote store (ETag or checksum), otherwise its modification time."""
 
 
 class Shard(Settings):
     """One piece of the input: becomes one part. Serialisable, so that it can be sent to another process."""
 
-    name: str  # safe as the name of a folder
+    name: str
+    """Name of the shard. Safe as a folder name."""
     kind: Literal["rpv2", "jsonl", "parquet", "dataset", "text", "python-docs"]
+    """Kind of the source."""
     root: Location
-    key: str  # rpv2: SNAPSHOT/SHARD/LANG_BUCKET; jsonl, parquet, text: (first) path below the root; dataset: its name; python-docs: package
+    """Root of the corpus."""
+    key: str
+    """Identifier within the source. rpv2: SNAPSHOT/SHARD/LANG_BUCKET. jsonl, parquet and text: path
+    of the (first) file below the root. dataset: its name. python-docs: the package."""
     inputs: tuple[Input, ...]
-    beside: tuple[
-        Input, ...
-    ] = ()  # rpv2: files that the source stage does not read, but later stages may
-    quota: int | None = None  # python-docs, target data sets: most documents to take
-    piece: tuple[int, int] | None = (
-        None  # parquet: row groups [first, end) of the file; dataset: which of how many shards
-    )
+    """Files that the shard is read from."""
+    beside: tuple[Input, ...] = ()
+    """rpv2: files that later stages may read."""
+    quota: int | None = None
+    """Maximum number of documents, for python-docs and target datasets."""
+    piece: tuple[int, int] | None = None
+    """parquet: row groups [first, end) of the file. dataset: number of this shard and number of all
+    shards."""
 
     def identity(self) -> dict[str, Any]:
         """What the source part's fingerprint is made of.
