@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.helpers.processes import train_in_processes
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_training import finish, records, start, tiny_config, write_config
 from trainer.inputs import open_inputs
@@ -20,7 +21,7 @@ from trainer.sampling.plan import draw_interval, leaf_weights
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("distributed")
     write_tiny_catalog(folder / "catalog")
-    finish(write_config(folder, folder / "catalog", folder / "one"))
+    train_in_processes(write_config(folder, folder / "catalog", folder / "one"))
     finish(write_config(folder, folder / "catalog", folder / "two"), processes=2)
     return folder
 
@@ -42,12 +43,8 @@ def test_two_processes_train_the_same_model(folder: Path) -> None:
 
 def test_processes_with_a_shard_each_train_the_same_model(folder: Path) -> None:
     out = folder / "shards"
-    finish(
-        write_config(folder, folder / "catalog", out),
-        "--set",
-        "training.parallel=fsdp2",
-        processes=2,
-    )
+    config = write_config(folder, folder / "catalog", out)
+    train_in_processes(config, "--set", "training.parallel=fsdp2", world=2)
     for kind, numbers in (
         ("train", ["loss", "gradient_norm"]),
         ("update", ["scores", "target_gradient_norm"]),
@@ -117,12 +114,12 @@ def test_new_weights_act_on_the_next_batch_of_every_rank(folder: Path) -> None:
 def test_a_run_of_one_process_goes_on_with_two(folder: Path) -> None:
     out = folder / "grown"
     config = write_config(folder, folder / "catalog", out)
-    finish(config, "--set", "checkpoint.keep=10")
+    train_in_processes(config, "--set", "checkpoint.keep=10")
     for late in (out / "checkpoints").iterdir():
         if late.name > "0000000008":
             shutil.rmtree(late)
     shutil.rmtree(out / "model")  # now as a run killed in one of its first steps leaves it
-    finish(config, processes=2)
+    train_in_processes(config, world=2)
     steps = records(out, "train")
     assert [len(record["batch"]) for record in steps] == [1] * 8 + [2] * 20
     np.testing.assert_allclose(

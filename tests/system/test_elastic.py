@@ -1,16 +1,17 @@
 """One token stream for any number of processes, also when the number changes where a run is stopped."""
 
 import itertools
-import subprocess
-import sys
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests.helpers.processes import run_in_process
 from tests.helpers.tiny_catalog import write_tiny_catalog
-from tests.helpers.tiny_training import ROOT, records, tiny_config, write_config
+from tests.helpers.tiny_training import records, tiny_config, write_config
 from trainer.inputs import open_inputs
 from trainer.sampling.batches import Batch, interval_batches
 from trainer.sampling.plan import draw_interval, leaf_weights
@@ -18,21 +19,18 @@ from trainer.sampling.plan import draw_interval, leaf_weights
 STEPS, BATCH, EVERY = 30, 7, 5  # 7 sequences: no part of 2 or 3 processes is like another
 SETTINGS = ("--set", f"training.steps={STEPS}", "--set", f"training.batch_sequences={BATCH}")
 
-# The run of one process; then one that goes on with 3 and with 2, each time after a SIGTERM to one of its processes.
-STORY = """
-import os, signal, sys
-from pathlib import Path
-from tests.helpers.forked import ended, start, wait_for_step
 
-folder, arguments = Path(sys.argv[1]), sys.argv[2:]
-assert ended(start(folder / "one.toml", *arguments)) == [0]
-for world, stop_at, told in ((1, 4, 0), (3, 12, 2), (2, None, None)):
-    children = start(folder / "elastic.toml", *arguments, world=world)
-    if stop_at is not None:
-        wait_for_step(children, folder / "elastic", stop_at)
-        os.kill(children[told], signal.SIGTERM)
-    assert set(ended(children)) == {0 if stop_at is None else 143}, world
-"""
+def run_one_and_elastic(folder: Path) -> None:
+    """Run one process to its end; then 1, 3 and 2 processes, each set but the last stopped by a SIGTERM to one."""
+    from tests.helpers.forked import ended, start, wait_for_step
+
+    assert ended(start(folder / "one.toml", *SETTINGS)) == [0]
+    for world, stop_at, stopped in ((1, 4, 0), (3, 12, 2), (2, None, None)):
+        children = start(folder / "elastic.toml", *SETTINGS, world=world)
+        if stop_at is not None:
+            wait_for_step(children, folder / "elastic", stop_at)
+            os.kill(children[stopped], signal.SIGTERM)
+        assert set(ended(children)) == {0 if stop_at is None else 143}, world
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tiny_catalog(folder / "catalog")
     for name in ("one", "elastic"):
         write_config(folder, folder / "catalog", folder / name)
-    words = [sys.executable, "-c", STORY, str(folder), *SETTINGS]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
-    assert done.returncode == 0, done.stderr
+    run_in_process(run_one_and_elastic, folder)
     return folder
 
 

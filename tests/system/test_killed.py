@@ -70,7 +70,7 @@ print(json.dumps({"found": found, "killed_at": killed_at, "repeated": repeated, 
 """
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_sigkill_at_random_points(built, tmp_path, kills):
     settings = {**built[1], "out": str(tmp_path / "catalog")}
     arguments = [
