@@ -30,7 +30,7 @@ LONG_FILES = (
     "flows/test_build_flow.py",
     "flows/cli/test_commands.py",
     "trainer/alignment/test_backends_agree.py",
-    "pipeline/test_sample_corpus.py",
+    "system/test_sample_corpus.py",
     "pipeline/embed/test_encoder.py",
     "system/test_architecture.py",
     "pipeline/cluster/test_grow.py",
@@ -62,6 +62,15 @@ def prefect_server(tmp_path_factory):
         # for the commands that tests start
         patch.setenv("PREFECT_API_URL", PREFECT_API_URL.value())
         yield
+
+
+@pytest.fixture
+def forked_trainer(prefect_server, monkeypatch):
+    """Training flows start a forked trainer, for tests that are not about the trainer's process."""
+    import flows.train
+    from tests.helpers.processes import ForkedTrainer
+
+    monkeypatch.setattr(flows.train, "start_trainer", ForkedTrainer)
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ def test_a_failing_trainer_is_retried_and_its_last_output_is_reported(
     assert attempts.read_text() == "xxx"
 
 
-def test_the_trainer_refuses_a_target_of_another_encoder(tmp_path, prefect_server):
+def test_the_trainer_refuses_a_target_of_another_encoder(tmp_path, forked_trainer):
     catalog = write_tiny_catalog(tmp_path / "catalog")
     described = catalog / "targets" / "spe" / "target.json"
     described.write_text(
@@ -102,7 +102,7 @@ def test_an_experiment_has_a_run_per_variant_and_seed(catalog, tmp_path):
         variant_configs(shared, {"b": ("mixture.mixr=dga",)})
 
 
-def test_an_experiment_compares_its_runs_on_one_page(catalog, tmp_path, prefect_server):
+def test_an_experiment_compares_its_runs_on_one_page(catalog, tmp_path, forked_trainer):
     from flows.experiment import experiment
     from flows.pages.run import summary_table
 
@@ -120,7 +120,7 @@ def test_an_experiment_compares_its_runs_on_one_page(catalog, tmp_path, prefect_
 
 
 @pytest.mark.slow
-def test_an_experiment_can_be_repeated_with_more_variants(catalog, tmp_path, prefect_server):
+def test_an_experiment_can_be_repeated_with_more_variants(catalog, tmp_path, forked_trainer):
     from flows.experiment import experiment
 
     shared = tiny_config(

@@ -1,10 +1,12 @@
 """Work in processes forked from one that has done the slow imports: starting one takes milliseconds."""
 
 import multiprocessing
-from collections.abc import Callable
+import os
+import subprocess
+from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import torch
@@ -30,6 +32,44 @@ def run_in_process(work: Callable[..., None], *arguments: Any) -> None:
 def train_in_processes(config: Path, *arguments: str, world: int = 1) -> None:
     """Run `python -m trainer CONFIG ...`, or what torchrun would start for `world` processes."""
     run_in_process(_train, config, arguments, world)
+
+
+class ForkedTrainer:
+    """The part of `subprocess.Popen` that the training flow uses, for a forked trainer."""
+
+    def __init__(self, arguments: Sequence[str], output: IO[Any]) -> None:
+        _start_server()
+        assert "torch.distributed.run" not in arguments
+        words = list(arguments[arguments.index("trainer") + 1 :])
+        self._process = multiprocessing.get_context("forkserver").Process(
+            target=_run_trainer, args=(words, output.name), daemon=True
+        )
+        self._process.start()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired("trainer", timeout or 0)
+        return self.returncode
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+
+def _run_trainer(words: Sequence[str], output: str) -> None:
+    from trainer.__main__ import main
+
+    descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    raise SystemExit(main(words))
 
 
 def _start_server() -> None:

@@ -1,7 +1,5 @@
 """The whole build: the same catalog from a plain loop, from Prefect, and after being killed between parts."""
 
-import json
-import signal
 import subprocess
 import sys
 
@@ -124,41 +122,4 @@ def test_prefect_gives_the_same_catalog(built, tmp_path, prefect_server, runner)
 
     settings = {**built[1], "out": str(tmp_path / "catalog")}
     flow.with_options(task_runner=task_runner(runner, workers=2))(parse(Build, settings, "test"))
-    assert read_manifest(tmp_path / "catalog").fingerprint == read_manifest(built[0]).fingerprint
-
-
-KILLED = """
-import json, os, signal, sys
-from data_catalog.settings import parse
-from data_catalog.format.verify import check
-from pipeline.config import Build
-from pipeline.run import build
-
-left = int(sys.argv[2])
-
-def dying(stage, function, calls):
-    global left
-    parts = []
-    for arguments in calls:
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        left -= 1
-        parts.append(function(*arguments))
-    return parts
-
-build(parse(Build, json.loads(sys.argv[1]), "test"), dying)
-"""
-
-
-def test_a_build_killed_between_parts_ends_with_the_same_catalog(built, tmp_path):
-    settings = {**built[1], "out": str(tmp_path / "catalog")}
-    for parts in (3, 6, 9):
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED, json.dumps(settings), str(parts)],
-            capture_output=True,
-            check=False,
-        )
-        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-        assert not (tmp_path / "catalog" / "catalog.json").exists()
-    build(parse(Build, settings, "test"))
     assert read_manifest(tmp_path / "catalog").fingerprint == read_manifest(built[0]).fingerprint

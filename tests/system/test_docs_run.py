@@ -23,7 +23,7 @@ PAGES = {
 
 
 @pytest.fixture
-def here(sample_workspace: Path, tmp_path: Path, prefect_server: None) -> Iterator[Path]:
+def here(sample_workspace: Path, tmp_path: Path, forked_trainer: None) -> Iterator[Path]:
     with workspace(sample_workspace, tmp_path / "workspace") as folder:
         yield folder
 

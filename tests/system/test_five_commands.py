@@ -52,7 +52,7 @@ def test_there_are_five() -> None:
 
 
 def test_from_a_folder_of_text_to_a_catalog_page_an_answer_and_a_run_page(
-    folder: Path, prefect_server: None
+    folder: Path, forked_trainer: None
 ) -> None:
     said = {}
     with inside(folder):

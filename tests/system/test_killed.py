@@ -1,91 +1,120 @@
-"""A build killed at random moments: it always ends in the same catalog, and what was done is never done again."""
+"""A build killed at random moments: it always ends in the same catalog, and finished work is never repeated."""
 
 import json
+import os
 import random
-import subprocess
-import sys
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data_catalog.format.manifest import read_manifest
-
-# The children are forked from a process that has the slow imports behind it, and that never starts a thread itself.
-STORY = """
-import json, os, random, shutil, signal, sys, time
-from pathlib import Path
-
-import sentence_transformers
-from data_catalog.format.manifest import read_manifest
 from data_catalog.settings import parse
-from pipeline.config import Build
-from pipeline.run import build
-
-settings, kills, seed = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-out, random = Path(settings["out"]), random.Random(seed)
+from tests.helpers.processes import run_in_process
 
 
-def start():
+def build_in_child(settings: dict[str, Any], parts_left: int | None = None) -> int:
+    """Fork a process that builds; return its id. With `parts_left`, it kills itself after that many parts."""
+    from pipeline.config import Build
+    from pipeline.run import build, one_by_one
+
+    def dying(stage: Any, function: Any, calls: Any) -> Any:
+        nonlocal parts_left
+        parts = []
+        for arguments in calls:
+            if parts_left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            parts_left -= 1
+            parts.append(function(*arguments))
+        return parts
+
     child = os.fork()
     if not child:
-        build(parse(Build, settings, "test"))
+        build(parse(Build, settings, "test"), one_by_one if parts_left is None else dying)
         os._exit(0)
     return child
 
 
-def done():
+def finished_parts(out: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in out.glob("work/*/[!.]*/part.json")}
 
 
-def killed(child, parts):
-    # at a random moment soon after so many parts are done; False if it was done itself
+def kill_after(child: int, out: Path, parts: int, delay: float) -> bool:
+    """Kill a build some seconds after a number of parts are finished. Return False if it ended before."""
     ended = (0, 0)
-    while len(done()) < parts and ended == (0, 0):
+    while len(finished_parts(out)) < parts and ended == (0, 0):
         time.sleep(0.001)
         ended = os.waitpid(child, os.WNOHANG)
-    time.sleep(random.uniform(0, 0.1))
+    time.sleep(delay)
     if ended == (0, 0):
         os.kill(child, signal.SIGKILL)
         ended = os.waitpid(child, 0)
     return bool(ended[1])
 
 
-assert os.waitpid(start(), 0)[1] == 0
-found, parts = [read_manifest(out).fingerprint], len(done())
-repeated, killed_at, left = 0, [], []
-shutil.rmtree(out)
-before = {}
-while len(killed_at) < kills:
-    alive = not killed(start(), random.randint(len(before), parts))
-    after = done()
-    repeated += sum(after.get(path) != made for path, made in before.items())
-    killed_at += [] if alive else [len(after)]
-    before = after
-    if alive or len(killed_at) % 3 == 0:  # now it may end
-        assert os.waitpid(start(), 0)[1] == 0
-        found.append(read_manifest(out).fingerprint)
-        left += list(map(str, out.glob("work/*/.*.tmp")))
-        shutil.rmtree(out)
-        before = {}
-print(json.dumps({"found": found, "killed_at": killed_at, "repeated": repeated, "left": left}))
-"""
+def kill_builds(settings: dict[str, Any], kills: int, seed: int, report: Path) -> None:
+    """Build undisturbed; then kill builds at random moments, letting every third one end."""
+    import sentence_transformers  # noqa: F401 (imported once, before the children are forked)
+
+    out, chance = Path(settings["out"]), random.Random(seed)
+    assert os.waitpid(build_in_child(settings), 0)[1] == 0
+    fingerprints, parts = [read_manifest(out).fingerprint], len(finished_parts(out))
+    repeated, killed_at, left = 0, [], []
+    shutil.rmtree(out)
+    before: dict[str, int] = {}
+    while len(killed_at) < kills:
+        moment = chance.randint(len(before), parts), chance.uniform(0, 0.1)
+        alive = not kill_after(build_in_child(settings), out, *moment)
+        after = finished_parts(out)
+        repeated += sum(after.get(path) != made for path, made in before.items())
+        killed_at += [] if alive else [len(after)]
+        before = after
+        if alive or len(killed_at) % 3 == 0:  # now it may end
+            assert os.waitpid(build_in_child(settings), 0)[1] == 0
+            fingerprints.append(read_manifest(out).fingerprint)
+            left += list(map(str, out.glob("work/*/.*.tmp")))
+            shutil.rmtree(out)
+            before = {}
+    report.write_text(
+        json.dumps(
+            {
+                "fingerprints": fingerprints,
+                "killed_at": killed_at,
+                "repeated": repeated,
+                "left": left,
+            }
+        )
+    )
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_sigkill_at_random_points(built, tmp_path, kills):
     settings = {**built[1], "out": str(tmp_path / "catalog")}
-    arguments = [
-        sys.executable,
-        "-c",
-        STORY,
-        json.dumps(settings),
-        str(kills),
-        str(random.randrange(2**31)),
-    ]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert set(told["found"]) == {read_manifest(built[0]).fingerprint}
-    assert told["repeated"] == 0  # a finished part is never made again
-    assert told["left"] == []
-    assert len(told["killed_at"]) >= kills
-    assert len(set(told["killed_at"])) > kills // 8  # the kills fell on different stages
+    report = tmp_path / "report.json"
+    run_in_process(kill_builds, settings, kills, random.randrange(2**31), report)
+    found = json.loads(report.read_text())
+    assert len(found["fingerprints"]) >= 2
+    assert set(found["fingerprints"]) == {read_manifest(built[0]).fingerprint}
+    assert found["repeated"] == 0  # a finished part is never made again
+    assert found["left"] == []
+    assert len(found["killed_at"]) >= kills
+    assert len(set(found["killed_at"])) > kills // 8  # the kills fell on different stages
+
+
+def kill_between_parts(settings: dict[str, Any]) -> None:
+    import sentence_transformers  # noqa: F401
+
+    for parts in (3, 6, 9):
+        status = os.waitpid(build_in_child(settings, parts), 0)[1]
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+        assert not (Path(settings["out"]) / "catalog.json").exists()
+    assert os.waitpid(build_in_child(settings), 0)[1] == 0
+
+
+def test_a_build_killed_between_parts_ends_with_the_same_catalog(built, tmp_path):
+    settings = {**built[1], "out": str(tmp_path / "catalog")}
+    run_in_process(kill_between_parts, settings)
+    assert read_manifest(tmp_path / "catalog").fingerprint == read_manifest(built[0]).fingerprint

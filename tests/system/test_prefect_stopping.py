@@ -12,6 +12,7 @@ import pytest
 from data_catalog.format.manifest import read_manifest
 from data_catalog.settings import load, parse
 from tests.flows.cli.test_main import toml
+from tests.helpers.processes import train_in_processes
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_training import ROOT, finish, records, without_clock, write_config
 
@@ -159,7 +160,10 @@ def test_a_training_that_is_stopped_saves_a_checkpoint_and_goes_on(
         "evaluation.every_steps=0",
     )
     whole, config = (write_config(tmp_path, catalog, tmp_path / name) for name in ("whole", "run"))
-    finish(whole, *few, processes=processes)
+    if processes == 1:
+        train_in_processes(whole, *few)
+    else:
+        finish(whole, *few, processes=processes)
     process = start(LISTENING, "train", config, *few, "--processes", processes)
     while step(tmp_path / "run") < 3:
         assert process.poll() is None, process.stderr.read()
@@ -195,11 +199,13 @@ time.sleep(600)
         [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     child = Path("/proc") / parent.stdout.readline().strip()
-    while b"tether" not in (child / "cmdline").read_bytes():  # not yet the program that it will be
+    while (
+        b"parent_watch" not in (child / "cmdline").read_bytes()
+    ):  # not yet the program that it will be
         time.sleep(0.01)
     time.sleep(1)
     assert child.exists()
     parent.kill()
     parent.communicate()
-    while child.exists() and b"tether" in (child / "cmdline").read_bytes():
+    while child.exists() and b"parent_watch" in (child / "cmdline").read_bytes():
         time.sleep(0.05)

@@ -78,12 +78,12 @@ def test_small_cells_keep_empty_children(tmp_path):
 @pytest.mark.parametrize("points", [1024, 16])  # all vectors, or a subset, move the centroids
 def test_the_seed_decides_not_the_threads(monkeypatch, tmp_path, points):
     monkeypatch.setattr(module, "POINTS", points)
-    x = vectors(3000)
-    first = grown(x, (4, 16, 64), tmp_path / "a").centroids
-    assert same(first, grown(x, (4, 16, 64), tmp_path / "b", workers=1).centroids)
-    assert same(first, grown(x, (4, 16, 64), tmp_path / "c", workers=3).centroids)
-    assert not same(first, grown(x, (4, 16, 64), tmp_path / "d", seed=1).centroids)
-    assert not same(first, grown(x, (4, 16, 64), tmp_path / "e", seed=-1).centroids)
+    x = vectors(1500)
+    first = grown(x, (4, 16, 32), tmp_path / "a").centroids
+    assert same(first, grown(x, (4, 16, 32), tmp_path / "b", workers=1).centroids)
+    assert same(first, grown(x, (4, 16, 32), tmp_path / "c", workers=3).centroids)
+    assert not same(first, grown(x, (4, 16, 32), tmp_path / "d", seed=1).centroids)
+    assert not same(first, grown(x, (4, 16, 32), tmp_path / "e", seed=-1).centroids)
 
 
 def test_cells_are_grown_from_different_random_numbers(tmp_path):

@@ -40,10 +40,16 @@ def test_every_record_is_read(sources):
     )
 
 
+@pytest.fixture(scope="module")
+def judged(sources, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quality")
+    config = configured(folder)
+    return [judge_part(part, folder / part.name, config) for part in sources]
+
+
 @pytest.mark.parametrize("tiers", [["shipped"], ["digest"], ["shipped", "digest"]])
-def test_the_planted_exact_copies_go_and_nothing_else(sources, tmp_path, tiers):
+def test_the_planted_exact_copies_go_and_nothing_else(sources, judged, tmp_path, tiers):
     config = configured(tmp_path, dedup={"tiers": tiers})
-    judged = [judge_part(part, tmp_path / "quality" / part.name, config) for part in sources]
     account = dedup(sources, judged, (), tmp_path / "dedup", config).account
     assert sum(tally.rows for tally in account.dropped.values()) == 340
 
