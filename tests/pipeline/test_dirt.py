@@ -140,13 +140,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 @pytest.mark.parametrize(
-    "ends", [True, False], ids=["a line of a gigabyte", "a file of a gigabyte without an end"]
+    "ends", [True, False], ids=["a line of 640 MiB", "a file of 640 MiB without an end"]
 )
 def test_a_gzip_bomb_is_read_in_a_quarter_of_a_gigabyte(tmp_path, ends):
     zeros = gzip.compress(bytes(2**20))
     bomb = (
         gzip.compress(line("before"))
-        + zeros * 1_024
+        + zeros * 640
         + (gzip.compress(b"\n" + line("after")) if ends else b"")
     )
     place(tmp_path, "documents", "00", ".json.gz").write_bytes(bomb)

@@ -3,8 +3,8 @@
 import json
 import os
 import random
-import subprocess
-import sys
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
+from tests.helpers import forked
+from tests.helpers.processes import run_in_process
 from tests.helpers.tiny_catalog import write_tiny_catalog
-from tests.helpers.tiny_training import ROOT, finish, records, without_clock, write_config
+from tests.helpers.tiny_training import finish, records, without_clock, write_config
 
 LONG = ("--set", "training.steps=60")
 
-# One run undisturbed, one ended by SIGTERM, then several killed soon after a random step, at a random time, or while a checkpoint is
-# being written, up to four times each; what they leave is moved to `kept`.
-STORY = """
-import json, os, random, shutil, signal, sys, time
-from pathlib import Path
-from tests.helpers.forked import ended, start, steps_logged, wait_for_step
 
-config, out, kept, kills, seed = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
-arguments, random = sys.argv[6:], random.Random(seed)
-begun = time.monotonic()
-assert ended(start(config, *arguments)) == [0]
-whole = time.monotonic() - begun
-out.rename(kept / "undisturbed")
-
-child = start(config, *arguments)
-wait_for_step(child, out, 3)
-os.kill(child[0], signal.SIGTERM)
-terminated = {"code": ended(child)[0], "logged": steps_logged(out), "saved": max(path.name for path in out.glob("checkpoints/*"))}
-assert ended(start(config, *arguments)) == [0]
-out.rename(kept / "terminated")
-
-
-def is_writing(child):
-    # stopped to look again: it could be done with the checkpoint before the kill arrives
+def is_writing(child: int, out: Path) -> bool:
+    """Return whether a checkpoint is being written, with the process stopped if it is."""
     if any(out.glob("checkpoints/.*.*.tmp")):
+        # stopped to look again: the checkpoint could be complete before the kill arrives
         os.kill(child, signal.SIGSTOP)
         os.waitid(os.P_PID, child, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         if any(out.glob("checkpoints/.*.*.tmp")):
@@ -50,37 +32,77 @@ def is_writing(child):
     return False
 
 
-def is_due(child, way, moment):
-    if way == "time":
-        return time.monotonic() >= moment
-    return steps_logged(out) >= moment and (way == "step" or is_writing(child))
+class Disturber:
+    """Runs that are stopped and killed; what they leave is moved into a folder, one after the other."""
+
+    def __init__(self, config: Path, kept: Path, seed: int) -> None:
+        self.config, self.out, self.kept = config, kept / "run", kept
+        self.random = random.Random(seed)
+        self.seconds = 0.0  # of a whole run
+
+    def start(self) -> list[int]:
+        return forked.start(self.config, *LONG)
+
+    def finish(self, name: str) -> None:
+        assert forked.ended(self.start()) == [0]
+        self.out.rename(self.kept / name)
+
+    def terminate(self) -> dict[str, Any]:
+        child = self.start()
+        forked.wait_for_step(child, self.out, 3)
+        os.kill(child[0], signal.SIGTERM)
+        code = forked.ended(child)[0]
+        saved = max(path.name for path in self.out.glob("checkpoints/*"))
+        return {"code": code, "logged": forked.steps_logged(self.out), "saved": saved}
+
+    def is_due(self, child: int, way: str, moment: float) -> bool:
+        if way == "time":
+            return time.monotonic() >= moment
+        reached = forked.steps_logged(self.out) >= moment
+        return reached and (way == "step" or is_writing(child, self.out))
+
+    def kill(self, way: str) -> bool:
+        """Kill a run, and return whether it was killed. It may have come to its end before."""
+        done = forked.steps_logged(self.out)
+        child = self.start()[0]
+        if way == "time":
+            moment = time.monotonic() + self.random.uniform(0, 0.8 * self.seconds)
+        else:
+            moment = self.random.randint(done, done + 20)
+        while not self.is_due(child, way, moment):
+            if os.waitpid(child, os.WNOHANG) != (0, 0):
+                return False
+            time.sleep(0.0002)
+        os.kill(child, signal.SIGKILL)
+        return forked.ended([child]) == [-signal.SIGKILL]
 
 
-def was_killed(way):
-    # False if the run came to its end before
-    done = steps_logged(out)
-    moment = time.monotonic() + random.uniform(0, 0.8 * whole) if way == "time" else random.randint(done, done + 20)
-    child = start(config, *arguments)[0]
-    while not is_due(child, way, moment):
-        if os.waitpid(child, os.WNOHANG) != (0, 0):
-            return False
-        time.sleep(0.0002)
-    os.kill(child, signal.SIGKILL)
-    return ended([child]) == [-signal.SIGKILL]
+def disturb(config: Path, kept: Path, kills: int, seed: int) -> None:
+    """One run undisturbed; one ended by SIGTERM; then several killed, up to four times each.
 
-
-killed, ways = [], ("step", "write", "time")
-while len(killed) < kills:
-    way = ways[len(killed) % len(ways)]
-    alive = not was_killed(way)
-    if not alive:
-        unfinished = len(list(out.glob("checkpoints/.*.*.tmp")))
-        killed.append({"way": way, "logged": steps_logged(out), "unfinished": unfinished})
-    if alive or len(killed) % 4 == 0 or len(killed) == kills:  # now it may end
-        assert alive or ended(start(config, *arguments)) == [0]
-        out.rename(kept / f"killed-{len(killed)}")
-print(json.dumps({"terminated": terminated, "killed": killed}))
-"""
+    They are killed soon after a random step, at a random time, or while a checkpoint is being written.
+    """
+    runs = Disturber(config, kept, seed)
+    begun = time.monotonic()
+    runs.finish("undisturbed")
+    runs.seconds = time.monotonic() - begun
+    terminated = runs.terminate()
+    runs.finish("terminated")
+    killed: list[dict[str, Any]] = []
+    ways = ("step", "write", "time")
+    while len(killed) < kills:
+        way = ways[len(killed) % len(ways)]
+        alive = not runs.kill(way)
+        if not alive:
+            unfinished = len(list(runs.out.glob("checkpoints/.*.*.tmp")))
+            logged = forked.steps_logged(runs.out)
+            killed.append({"way": way, "logged": logged, "unfinished": unfinished})
+        name = f"killed-{len(killed)}"
+        if alive:
+            runs.out.rename(kept / name)
+        elif len(killed) % 4 == 0 or len(killed) == kills:  # now it may end
+            runs.finish(name)
+    (kept / "report.json").write_text(json.dumps({"terminated": terminated, "killed": killed}))
 
 
 @pytest.fixture(scope="module")
@@ -90,26 +112,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tiny_catalog(folder / "catalog")
     finish(write_config(folder, folder / "catalog", folder / "whole"), *LONG)
     return folder
-
-
-def tell(folder: Path, kept: Path, kills: int) -> dict[str, Any]:
-    config, seed = write_config(kept, folder / "catalog", kept / "run"), random.randrange(2**31)
-    words = map(str, [config, kept / "run", kept, kills, seed, *LONG])
-    one_thread = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-    }  # as `whole` had: the last bit of a sum hangs on how it is shared out
-    done = subprocess.run(
-        [sys.executable, "-c", STORY, *words],
-        cwd=ROOT,
-        env=one_thread,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def compare(out: Path, whole: Path) -> None:
@@ -129,7 +131,9 @@ def compare(out: Path, whole: Path) -> None:
 def test_stopped_and_killed_at_random_moments_it_ends_the_same(
     folder: Path, tmp_path: Path, kills: int
 ) -> None:
-    told = tell(folder, tmp_path, kills)
+    config = write_config(tmp_path, folder / "catalog", tmp_path / "run")
+    run_in_process(disturb, config, tmp_path, kills, random.randrange(2**31))
+    told = json.loads((tmp_path / "report.json").read_text())
     stopped = told["terminated"]
     assert stopped["code"] == 143
     assert 3 <= stopped["logged"] < 60

@@ -1,14 +1,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import IterableDataset
+from torch.multiprocessing import ProcessExitedException
 
 from data_catalog.errors import UserError
 from pipeline.config import Columns, Dataset, Parquet
@@ -17,7 +16,7 @@ from pipeline.fetch.dataset import Streamed, fetch_dataset
 from pipeline.fetch.record import open_record
 from pipeline.source import parquet
 from pipeline.source.stream import Stream
-from tests.helpers.repository import ROOT
+from tests.helpers.processes import run_in_process
 
 
 @pytest.fixture
@@ -146,34 +145,32 @@ def test_a_broken_file_says_where_it_stopped(tmp_path):
         fetch_dataset(tmp_path / "out", Dataset(name=str(tmp_path / "set")))
 
 
-PROGRAM = """
-import os, signal, sys
-from pathlib import Path
-from pipeline.config import Dataset
-from pipeline.fetch import dataset
+def fetch_until_killed(folder: Path, name: str, moment: str) -> None:
+    """Kill this process before or after the position behind the second piece is written."""
 
-def killing(function, doomed):
-    def call(*arguments):
-        if doomed(*arguments):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments)
-    return call
+    def killing(function, is_doomed):
+        def call(*arguments):
+            if is_doomed(*arguments):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments)
 
-if sys.argv[3] == "before the position":
-    dataset.write_json = killing(dataset.write_json, lambda path, thing: thing["streamed"]["pieces"] == 2)
-else:
-    dataset.sha256_file = killing(dataset.sha256_file, lambda path: path.name == "part-00001.parquet")
-dataset.fetch_dataset(Path(sys.argv[1]), Dataset(name=sys.argv[2]), rows_per_piece=700)
-"""
+        return call
+
+    if moment == "before the position":
+        module.write_json = killing(
+            module.write_json, lambda path, content: content["streamed"]["pieces"] == 2
+        )
+    else:
+        module.sha256_file = killing(
+            module.sha256_file, lambda path: path.name == "part-00001.parquet"
+        )
+    fetch_dataset(folder, Dataset(name=name), rows_per_piece=700)
 
 
 @pytest.mark.parametrize("moment", ["before the position", "after the position"])
 def test_killed_between_two_writes_it_goes_on_to_the_same_files(source, tmp_path, moment):
-    command = [sys.executable, "-c", PROGRAM, tmp_path / "killed", source.name, moment]
-    process = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False
-    )
-    assert process.returncode == -signal.SIGKILL
+    with pytest.raises(ProcessExitedException, match="SIGKILL"):
+        run_in_process(fetch_until_killed, tmp_path / "killed", source.name, moment)
     assert "part-00001.parquet" in pieces(tmp_path / "killed")
     fetch_dataset(tmp_path / "killed", source, rows_per_piece=700)
     whole = fetch_dataset(tmp_path / "whole", source, rows_per_piece=700)
