@@ -20,7 +20,7 @@ from data_catalog.format.manifest import replacing
 from data_catalog.format.tables import WEIGHTS
 from tests.helpers.processes import run_in_process
 from trainer.config import Checkpoint, Model, Optimizer, Training
-from trainer.distributed import team as join
+from trainer.distributed import join_team
 from trainer.mixers import MixerState
 from trainer.model.engine import build_engine
 from trainer.model.model import build_model
@@ -270,7 +270,7 @@ def continue_run(
     """Load the checkpoint of `before`, take some steps with this process's part of the batch, and save."""
     tokens = torch.arange(24).reshape(4, 6)
     sizes = Model(hidden_size=20, layers=2, heads=2)  # 20 rows on 3 processes: the shards differ
-    with join() as team:
+    with join_team() as team:
         model = build_model(sizes, 31, 0, 8, seed=team.world)
         engine = build_engine(model, Training(parallel=parallel), team)
         optimizer = build_optimizer(model, Optimizer())
