@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_catalog.errors import UserError, suggestion
-from data_catalog.export.run_mixture import last_mixture, train_tokens, trained_on
+from data_catalog.export.run_mixture import last_mixture, train_tokens
 from data_catalog.export.sampling import Drawn, draw, read_rows
 from data_catalog.export.shards import Format, cut, shuffled, write_shards
 from data_catalog.format import tables
@@ -20,6 +20,7 @@ from data_catalog.format.manifest import (
     sha256_file,
     write_json,
 )
+from data_catalog.format.run_record import read_run_record
 from data_catalog.query.database import Catalog, open
 from data_catalog.settings import Settings
 
@@ -290,7 +291,7 @@ def _by_weights(
     versions = [
         read_manifest(catalog.root, number).fingerprint for number in range(1, catalog.version)
     ]
-    if trained_on(run) not in {catalog.manifest.fingerprint, *versions}:
+    if read_run_record(run).catalog not in {catalog.manifest.fingerprint, *versions}:
         raise UserError(
             f"weights {run}: trained on another catalog than {catalog.root}, whose domains are others; name that one's runs"
         )

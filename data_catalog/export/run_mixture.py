@@ -1,8 +1,6 @@
 """What a finished run drew at its end, domain by domain: read from its folder alone."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +12,11 @@ from data_catalog.errors import UserError
 from data_catalog.format import tables
 from data_catalog.format.distributions import read_distribution
 from data_catalog.format.files import CatalogFiles
+from data_catalog.format.run_record import MixtureSettings, RunRecord, read_run_record
 from data_catalog.query.run_views import FILES
 
 PLAIN = ("natural", "uniform")  # distributions of no kind
-MOST_REPLAYS = 100  # a run that follows one that follows one
+MAXIMUM_REPLAYS = 100  # a run that follows one that follows one
 
 
 def last_mixture(run: Path, files: CatalogFiles) -> tuple[int, Float[np.ndarray, " domains"]]:
@@ -25,25 +24,25 @@ def last_mixture(run: Path, files: CatalogFiles) -> tuple[int, Float[np.ndarray,
 
     A domain without training tokens cannot be drawn: the others share its weight, as in training.
 
-    The caller compares the catalog with the one that the run was trained on: see `trained_on`.
+    The caller compares the catalog with the one that the run was trained on: see `RunRecord.catalog`.
 
     Raises:
         UserError: it is no run's folder, the run is not finished, or what it mixed is not in the catalog.
     """
-    about = read_config(run)
+    record = read_run_record(run)
     if not (run / "usage.parquet").is_file():
         raise UserError(
             f"weights {run}: the run is not finished; let it end, so that it has its last weights"
         )
     try:
-        level, names = int(about["level"]), [str(name) for name in about["basis"]]
-        mixture = _mixture(run, about)
+        mixture = _mixture(run, record)
         log = pq.read_table(run / FILES["logs"], schema=tables.WEIGHTS)
         sampling = np.array(log["sampling"][log.num_rows - 1].as_py(), np.float64)
     except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
         raise UserError(
             f"weights {run}: its files cannot be read ({error}); name the folder of a finished run"
         ) from error
+    level, names = record.level, record.basis
     if (
         len(sampling) != len(names)
         or not np.isfinite(sampling).all()
@@ -65,30 +64,6 @@ def last_mixture(run: Path, files: CatalogFiles) -> tuple[int, Float[np.ndarray,
     return level, mixed / mixed.sum()
 
 
-def trained_on(run: Path) -> str:
-    """Fingerprint of the catalog that a run was trained on."""
-    return str(read_config(run).get("catalog"))
-
-
-def read_config(run: Path) -> dict[str, Any]:
-    """A run's config.json.
-
-    Raises:
-        UserError: there is none.
-    """
-    try:
-        about = json.loads((run / FILES["configs"]).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"weights {run}: no run there ({FILES['configs']}: {error}); name what `clustermix train` wrote"
-        ) from error
-    if not isinstance(about, dict):
-        raise UserError(
-            f"weights {run}: {FILES['configs']} is no JSON object; name what `clustermix train` wrote"
-        )
-    return about
-
-
 def train_tokens(files: CatalogFiles, level: int) -> Int[np.ndarray, " domains"]:
     """Tokens of each domain's training documents."""
     found = pq.read_table(files.layout.offsets, columns=["leaf", "split", "tokens"])
@@ -102,16 +77,16 @@ def train_tokens(files: CatalogFiles, level: int) -> Int[np.ndarray, " domains"]
     return tokens
 
 
-def _mixture(run: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """What the members' names mean; a run that follows another one mixes what that one did."""
-    for _ in range(MOST_REPLAYS):
-        mixture: dict[str, Any] = about["config"]["mixture"]
-        if mixture["mixer"] != "replay":
+def _mixture(run: Path, record: RunRecord) -> MixtureSettings:
+    """Return the settings that the members' names refer to. A replayed run mixes what it follows."""
+    for _ in range(MAXIMUM_REPLAYS):
+        mixture = record.config.mixture
+        if mixture.mixer != "replay":
             return mixture
-        followed = Path(mixture["file"])
-        about = read_config(followed if followed.is_dir() else followed.parent)
+        followed = Path(mixture.file or "")
+        record = read_run_record(followed if followed.is_dir() else followed.parent)
     raise UserError(
-        f"weights {run}: it follows a run that follows a run, and so on without end; name another run"
+        f"weights {run}: the run follows a run that follows a run, without end. Name another run."
     )
 
 
@@ -119,19 +94,19 @@ def _member(
     run: Path,
     files: CatalogFiles,
     level: int,
-    mixture: dict[str, Any],
+    mixture: MixtureSettings,
     name: str,
     available: Int[np.ndarray, " domains"],
 ) -> Float[np.ndarray, " domains"]:
     """One row of the run's basis, as `trainer.sampling.basis` makes it."""
-    if mixture["basis"] == "domains" and name.isdecimal() and int(name) < level:
+    if mixture.basis == "domains" and name.isdecimal() and int(name) < level:
         return np.eye(1, level, int(name))[0]
-    if mixture["mixer"] == "temperature":
+    if mixture.mixer == "temperature":
         weights: Float[np.ndarray, " domains"] = (available / available.sum()) ** (
-            1.0 / float(mixture["temperature"])
+            1.0 / mixture.temperature
         )
         return weights
-    if mixture["mixer"] == "static":  # its table may be gone; what it drew, it drew by it
+    if mixture.mixer == "static":  # its table may be gone; what it drew, it drew by it
         usage = pq.read_table(run / "usage.parquet", columns=["leaf", "drawn_sequences"])
         drawn = np.zeros(level)
         np.add.at(
@@ -140,4 +115,4 @@ def _member(
             usage["drawn_sequences"].to_numpy(),
         )
         return drawn
-    return read_distribution(files, name, None if name in PLAIN else str(mixture["kind"]), level)
+    return read_distribution(files, name, None if name in PLAIN else mixture.kind, level)

@@ -6,21 +6,21 @@ A run's folder holds config.json, metrics.jsonl and weights.parquet (tables.WEIG
 from __future__ import annotations
 
 import glob
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data_catalog.errors import UserError
 from data_catalog.format.manifest import is_inside
+from data_catalog.format.run_record import RUN_RECORD, read_run_record
 
 if TYPE_CHECKING:
     import duckdb
 
 logger = logging.getLogger(__name__)
 
-FILES = {"configs": "config.json", "records": "metrics.jsonl", "logs": "weights.parquet"}
+FILES = {"configs": RUN_RECORD, "records": "metrics.jsonl", "logs": "weights.parquet"}
 
 READERS = {
     "configs": "read_text({})",
@@ -153,10 +153,10 @@ def create_views(
         catalog: fingerprint of the catalog that is open. A run on another one is worth a warning: its domains are others.
 
     Raises:
-        UserError: a config.json is not one.
+        UserError: A run's `config.json` is damaged.
     """
     names = labels(folders)
-    trained_on = [_read_config(folder / FILES["configs"]).get("catalog") for folder in folders]
+    trained_on = [read_run_record(folder).catalog for folder in folders]
     if others := [name for name, found in zip(names, trained_on, strict=True) if found != catalog]:
         logger.warning(
             "%s: trained on another catalog, or another version of this one; their domains may not be these",
@@ -188,17 +188,3 @@ def labels(folders: Sequence[Path]) -> list[str]:
         0,
     )
     return ["/".join(folder.parts[-parts:]) for folder in folders]
-
-
-def _read_config(path: Path) -> Mapping[str, Any]:
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: not valid JSON ({error}); the run must be started again"
-        ) from error
-    if not isinstance(about, dict) or not isinstance(about.get("config"), dict):
-        raise UserError(
-            f"{path}: expected an object with the key `config`; this is not a run's folder"
-        )
-    return about

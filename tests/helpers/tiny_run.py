@@ -70,6 +70,43 @@ def write_catalog(
     return write_manifest(root, granularities=[top, leaves], targets=["goal"])
 
 
+def tiny_run_record(
+    mixer: str = "dga",
+    level: int = 4,
+    target: str = "goal",
+    basis: Sequence[str] = ("goal", "natural", "uniform"),
+) -> dict[str, Any]:
+    """Return a valid `config.json` of a run as JSON values."""
+    mixture = {
+        "mixer": mixer,
+        "basis": "distributions",
+        "kind": "hard",
+        "level": level,
+        "temperature": 2.0,
+        "file": None,
+        "answer_after": "\nAnswer:",
+        "update_every_steps": 10,
+    }
+    return {
+        "config": {
+            "catalog": "nowhere",
+            "out": "nowhere",
+            "target": target,
+            "mixture": mixture,
+            "training": {"steps": 50, "batch_sequences": 4, "sequence_tokens": 100},
+        },
+        "basis": list(basis),
+        "level": level,
+        "cadence": {"update_every_steps": 10, "basis_sequences": 8, "target_sequences": 32},
+        "sequences": 320,
+        "world": 1,
+        "history": [],
+        "fingerprint": "f00d",
+        "catalog": "feed",
+        "tokenizer": "00",
+    }
+
+
 def write_run(
     folder: Path,
     *,
@@ -87,24 +124,10 @@ def write_run(
     `losses`: on the target's validation text at steps 0, 10, ...; `usage`: (drawn, sequences) of each leaf, None for a run under way.
     """
     folder.mkdir(parents=True)
-    settings = {
-        "mixer": mixer,
-        "basis": "distributions",
-        "kind": "hard",
-        "level": level,
-        **(mixture or {}),
-    }
-    training = {"batch_sequences": 4, "sequence_tokens": 100}
-    config = {
-        "catalog": str(catalog or "nowhere"),
-        "out": str(folder),
-        "target": target,
-        "mixture": settings,
-        "training": training,
-    }
-    (folder / "config.json").write_text(
-        json.dumps({"config": config, "catalog": "feed", "basis": list(basis), "level": level})
-    )
+    record = tiny_run_record(mixer=mixer, level=level, target=target, basis=basis)
+    record["config"] |= {"catalog": str(catalog or "nowhere"), "out": str(folder)}
+    record["config"]["mixture"] |= mixture or {}
+    (folder / "config.json").write_text(json.dumps(record))
 
     n = len(basis)
     alpha, rows = np.full(n, 1 / n), []

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.errors import UserError
+from data_catalog.format.run_record import read_run_record
 from flows.pages.run.run_folder import RunFolder, Usage, WeightLog, number
 
 logger = logging.getLogger(__name__)
@@ -58,30 +59,19 @@ def _labels(folders: Sequence[Path]) -> list[str]:
 
 
 def _read_run(folder: Path, label: str) -> RunFolder:
-    if not (folder / "config.json").is_file():
-        raise UserError(
-            f"{folder}: no run here (config.json is missing); give the folder that `clustermix train` wrote"
-        )
     damage: list[str] = []
-    about = _read_object(folder / "config.json", damage)
-    if about and not isinstance(about.get("config"), dict):
-        raise UserError(
-            f"{folder}/config.json: expected an object with the key `config`; this is not a run's folder"
-        )
+    record = read_run_record(folder)
     records, unreadable = _read_metrics(folder / "metrics.jsonl", damage)
     if unreadable:
         damage.append(
             f"{unreadable} line{'s' if unreadable > 1 else ''} of metrics.jsonl could not be read and are left out"
         )
     accuracy = _read_object(folder / "accuracy.json", damage).get("tasks")
-    names = about.get("basis")
     run = RunFolder(
         folder,
         label,
-        about,
-        _read_weights(
-            folder / "weights.parquet", len(names) if isinstance(names, list) else 0, damage
-        ),
+        record.model_dump(mode="json"),
+        _read_weights(folder / "weights.parquet", len(record.basis), damage),
         _read_usage(folder / "usage.parquet", damage),
         records,
         {

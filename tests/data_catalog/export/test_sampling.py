@@ -152,7 +152,7 @@ def test_each_mixer_is_understood(catalog, tmp_path):
 
 
 def test_a_run_that_is_none_or_under_way_is_a_sentence(catalog, tmp_path):
-    with pytest.raises(UserError, match="no run there"):
+    with pytest.raises(UserError, match=r"config\.json"):
         last_mixture(tmp_path, open_files(catalog))
     with pytest.raises(UserError, match="the run is not finished"):
         last_mixture(write_run(tmp_path / "going", usage=None), open_files(catalog))
@@ -161,7 +161,7 @@ def test_a_run_that_is_none_or_under_way_is_a_sentence(catalog, tmp_path):
     ring = write_run(
         tmp_path / "ring", mixer="replay", mixture={"file": str(tmp_path / "ring")}, level=8
     )
-    with pytest.raises(UserError, match="and so on without end"):
+    with pytest.raises(UserError, match="ring"):
         last_mixture(ring, open_files(catalog))
     (tmp_path / "else" / "weights.parquet").write_bytes(b"no table")
     with pytest.raises(UserError, match="its files cannot be read"):

@@ -258,12 +258,9 @@ def test_what_is_no_run_is_refused(trained, several, asked, message):
 
 
 def test_a_damaged_config_is_named(trained, several):
-    for text, message in (
-        ("{", "not valid JSON"),
-        ("[]", "expected an object with the key `config`"),
-    ):
+    for text in ("{", "[]"):
         (several / "b/dga/config.json").write_text(text)
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError, match=r"b/dga/config\.json: not valid JSON"):
             data_catalog.open(trained.catalog, runs=[several / "b/dga"])
 
 

@@ -1,0 +1,104 @@
+"""The file in a run's folder that says what is trained there: `config.json`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from data_catalog.errors import UserError
+from data_catalog.format.records import Record, read_record
+
+RUN_RECORD = "config.json"
+REMEDY = "Name the folder of a run that `clustermix train` wrote, or start the run again."
+
+
+class _Section(BaseModel):
+    """The keys of a config's table that other programs read. `trainer.config` has all of them."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+
+class MixtureSettings(_Section):
+    """The table `mixture` of a training's config."""
+
+    mixer: str
+    basis: str
+    kind: str
+    level: Annotated[int, Field(gt=0)] | None
+    temperature: Annotated[float, Field(gt=0)]
+    file: str | None
+    answer_after: str
+    update_every_steps: Annotated[int, Field(gt=0)]
+
+
+class TrainingSettings(_Section):
+    """The table `training` of a training's config."""
+
+    steps: Annotated[int, Field(gt=0)]
+    batch_sequences: Annotated[int, Field(gt=0)]
+    sequence_tokens: Annotated[int, Field(gt=0)]
+
+
+class RunSettings(_Section):
+    """A training's config, as the run was asked for."""
+
+    catalog: str
+    out: str
+    target: str
+    mixture: MixtureSettings
+    training: TrainingSettings
+
+
+class Cadence(Record):
+    """The measurements of a run, after its overhead budget was applied."""
+
+    update_every_steps: Annotated[int, Field(gt=0)]
+    basis_sequences: Annotated[int, Field(gt=0)]
+    target_sequences: Annotated[int, Field(gt=0)]
+
+
+class AcceptedChange(Record):
+    """A change of config, catalog or tokenizer that was accepted when a run was resumed."""
+
+    when: str
+    """Time in UTC, ISO 8601."""
+    step: Annotated[int, Field(ge=0)] | None
+    """Step of the checkpoint that the run was resumed from."""
+    what: str
+    """`config`, `catalog` or `tokenizer`."""
+    old: Any
+    new: Any
+
+
+class RunRecord(Record):
+    """The contents of a run's `config.json`."""
+
+    config: RunSettings
+    basis: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names of the basis members, in the order of the weights."""
+    level: Annotated[int, Field(gt=0)]
+    """Number of domains that weights, limits and budgets are about."""
+    cadence: Cadence
+    sequences: Annotated[int, Field(ge=0)]
+    """Training sequences of the catalog."""
+    world: Annotated[int, Field(gt=0)]
+    """Number of processes."""
+    history: tuple[AcceptedChange, ...]
+    fingerprint: str
+    """Digest of the config."""
+    catalog: str
+    """Fingerprint of the catalog."""
+    tokenizer: str
+    """SHA-256 of the catalog's tokenizer."""
+
+
+def read_run_record(run: Path) -> RunRecord:
+    """Read the `config.json` of a run's folder.
+
+    Raises:
+        UserError: The folder holds no run, or a key of the file is missing, of another type or
+            out of range. The message names the file and the key.
+    """
+    if not (run / RUN_RECORD).is_file():
+        raise UserError(f"{run}: no run here ({RUN_RECORD} is missing). {REMEDY}")
+    return read_record(RunRecord, run / RUN_RECORD, REMEDY)
