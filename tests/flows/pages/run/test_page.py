@@ -148,7 +148,7 @@ def test_changes_faults_and_accuracies_are_told(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a", mixture={"update_every_steps": 10, "overhead_budget": 0.05})
     change(
         folder,
-        cadence={"update_every_steps": 40},
+        cadence={"update_every_steps": 40, "basis_sequences": 8, "target_sequences": 32},
         history=[
             {
                 "when": "2026-11-22T08:00:00+00:00",
