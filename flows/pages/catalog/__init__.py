@@ -1,4 +1,4 @@
-"""The catalog page: one self-contained HTML file to look around in a catalog's domains."""
+"""The catalog page: a self-contained HTML file for browsing the domains of a catalog."""
 
 from flows.pages.catalog.page import write_catalog_page
 

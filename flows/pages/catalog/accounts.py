@@ -1,92 +1,98 @@
-"""The tables below the page's charts, as HTML: levels, what was dropped, and how long each stage took."""
+"""Tables of the catalog page as HTML: levels, dropped documents, and time per stage."""
 
 from data_catalog import Catalog
-from flows.pages.catalog.queries import ask
+from flows.pages.catalog.queries import query_rows
 from flows.pages.shared.markup import escape_html, html_table, isolated, short_number
 from pipeline.describe.health import FLAGS
 
-SOURCES_PER_RULE = 3  # that lost most to a rule
+SOURCES_PER_RULE = 3  # sources with the most dropped documents
 MEASURE_HEADINGS = {
-    "effective_domains": "As spread as so many equal domains",
-    "largest_by_mean": "Largest by the mean",
+    "effective_domains": "Effective number of domains",
+    "largest_by_mean": "Largest domain / mean",
     **{flag: f"Domains {words}" for flag, words in FLAGS.items()},
     "nmi": "NMI with the labels",
-    "purity": "Purity by the labels",
+    "purity": "Purity with the labels",
 }
 
 
 def levels_table(catalog: Catalog) -> str:
-    """One row a level of the tree: the measures of the view `health` that differ from 0 anywhere."""
-    found: dict[int, dict[str, float]] = {k: {} for k in catalog.levels.granularities}
-    for level, measure, value in ask(catalog, "SELECT level, measure, value FROM health"):
-        found.get(level, {})[measure] = value
+    """Return a table with a row per level and the measures of the view `health` that are not 0."""
+    measures_of: dict[int, dict[str, float]] = {k: {} for k in catalog.levels.granularities}
+    for level, measure, value in query_rows(catalog, "SELECT level, measure, value FROM health"):
+        measures_of.get(level, {})[measure] = value
     measures = [
-        name for name in MEASURE_HEADINGS if any(values.get(name) for values in found.values())
+        name
+        for name in MEASURE_HEADINGS
+        if any(values.get(name) for values in measures_of.values())
     ]
     rows = [
         [f"{level:,}", *(short_number(values.get(name)) for name in measures)]
-        for level, values in found.items()
+        for level, values in measures_of.items()
     ]
     return html_table(["Level", *(MEASURE_HEADINGS[name] for name in measures)], rows)
 
 
 def totals(catalog: Catalog) -> dict[str, int]:
-    """Documents read, dropped and failed, over the whole build."""
+    """Return the number of documents that the whole build read, dropped and failed on."""
     read = _read(catalog).get("source", {}).get("rows", 0)
-    query = "SELECT outcome, sum(rows)::BIGINT FROM accounting WHERE outcome IN ('dropped', 'failed') GROUP BY outcome"
-    lost = dict(ask(catalog, query))
+    query = """SELECT outcome, sum(rows)::BIGINT FROM accounting
+        WHERE outcome IN ('dropped', 'failed') GROUP BY outcome"""
+    lost = dict(query_rows(catalog, query))
     return {"read": read, "dropped": lost.get("dropped", 0), "failed": lost.get("failed", 0)}
 
 
 def drops_table(catalog: Catalog) -> str:
-    """One row a rule, dedup tier or kind of failure, the most documents first; shares are of the documents that were read."""
+    """Return a table with a row per rule, dedup tier or kind of failure, most documents first."""
     read = totals(catalog)["read"]
-    losers: dict[str, list[str]] = {}
+    sources: dict[str, list[str]] = {}
     query = f"""SELECT reason, left(source, 60), rows FROM removed
-        QUALIFY row_number() OVER (PARTITION BY reason ORDER BY rows DESC, source) <= {SOURCES_PER_RULE} ORDER BY reason, rows DESC, source"""  # noqa: S608
-    for reason, source, rows in ask(catalog, query):
-        losers.setdefault(reason, []).append(f"{isolated(source or 'no source')} ({rows:,})")
+        QUALIFY row_number() OVER (PARTITION BY reason ORDER BY rows DESC, source)
+            <= {SOURCES_PER_RULE}
+        ORDER BY reason, rows DESC, source"""  # noqa: S608
+    for reason, source, rows in query_rows(catalog, query):
+        sources.setdefault(reason, []).append(f"{isolated(source or 'unknown')} ({rows:,})")
     lines = []
     query = """SELECT stage, outcome, reason, rows, characters FROM accounting
         WHERE outcome IN ('dropped', 'failed') ORDER BY rows DESC, stage, reason"""
-    lost = ask(catalog, query)
-    most = lost[0][3] if lost else 0
+    lost = query_rows(catalog, query)
+    highest = lost[0][3] if lost else 0
     for stage, outcome, reason, rows, characters in lost:
         share = rows / read if read else 0.0
         first = isolated(reason) + (" (failed)" if outcome == "failed" else "")
         amounts = [
             f"{rows:,}",
-            _bar(rows / most if most else 0.0),
+            _bar(rows / highest if highest else 0.0),
             f"{share:.2%}",
             short_number(characters),
         ]
-        lines.append([first, escape_html(stage), *amounts, ", ".join(losers.get(reason, []))])
+        lines.append([first, escape_html(stage), *amounts, ", ".join(sources.get(reason, []))])
     if not lines:
-        return "<p class='caption'>Nothing was dropped.</p>"
+        return "<p class='caption'>No documents were dropped.</p>"
     head = [
         "Rule",
         "Stage",
         "Documents",
         "",
-        "Of what was read",
+        "Share of documents read",
         "Characters",
-        "Sources that lost most",
+        "Sources with the most dropped documents",
     ]
     return html_table(head, lines, text=(1, 3, 6))
 
 
 def stages_table(catalog: Catalog) -> str:
-    """One row a stage, in the order of the books, then those without books by time; rates are of what a stage read."""
+    """Return a table with a row per stage. Rates are per document or character that it read.
+
+    Stages with accounting are in their order. The others follow by time.
+    """
     seconds = {
         str(stage): float(value)
         for stage, value in catalog.manifest.stage_seconds.items()
         if isinstance(value, int | float)
     }
     if not seconds:
-        return (
-            "<p class='caption'>The catalog's manifest does not say how long its stages took.</p>"
-        )
-    amounts, most, total = _read(catalog), max(seconds.values()), sum(seconds.values())
+        return "<p class='caption'>The manifest of this catalog has no times of stages.</p>"
+    amounts, highest, total = _read(catalog), max(seconds.values()), sum(seconds.values())
     order = {stage: i for i, stage in enumerate(amounts)}
     lines = []
     for stage, taken in sorted(
@@ -104,7 +110,7 @@ def stages_table(catalog: Catalog) -> str:
             [
                 escape_html(stage),
                 f"{taken:,.1f}",
-                _bar(taken / most if most else 0),
+                _bar(taken / highest if highest else 0),
                 f"{taken / total if total else 0:.1%}",
                 *rates,
             ]
@@ -114,10 +120,10 @@ def stages_table(catalog: Catalog) -> str:
             "Stage",
             "Seconds",
             "",
-            "Of all",
+            "Share of time",
             "Documents",
-            "Documents a second",
-            "Characters a second",
+            "Documents per second",
+            "Characters per second",
         ],
         lines,
         text=(2,),
@@ -125,15 +131,18 @@ def stages_table(catalog: Catalog) -> str:
 
 
 def _read(catalog: Catalog) -> dict[str, dict[str, int]]:
-    """What each stage read, in the order of the books."""
+    """Return the documents and characters that each stage read, in the order of the stages."""
     query = "SELECT stage, rows, characters FROM accounting WHERE outcome = 'read'"
     return {
         stage: {"rows": rows, "characters": characters}
-        for stage, rows, characters in ask(catalog, query)
+        for stage, rows, characters in query_rows(catalog, query)
     }
 
 
 def _bar(share: float) -> str:
     """Decoration: the number stands beside it. DrawnDomains with attributes, as the page's policy forbids styles in tags."""
     bar = f'<rect width="{100 * min(max(share, 0.0), 1.0):.2f}" height="10"/>'
-    return f'<svg class="share" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">{bar}</svg>'
+    return (
+        '<svg class="share" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+        f"{bar}</svg>"
+    )

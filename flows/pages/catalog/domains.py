@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from data_catalog import Catalog
 from data_catalog.format.centroids import project, read_centroids
-from flows.pages.catalog.queries import ask
+from flows.pages.catalog.queries import query_rows
 from flows.pages.catalog.signals import signal_means
 from flows.pages.shared.numbers import json_numbers
 from pipeline.describe.examples import KINDS, SNIPPET
@@ -100,7 +100,7 @@ def _level(
     a_kind: int,
 ) -> dict[str, Any]:
     """One level's columns, with `a_kind` examples of each kind a domain."""
-    found = ask(
+    found = query_rows(
         catalog,
         f"""SELECT domain, documents, tokens, mean_distance, radius, distance_quantiles[1:5],
                list_transform(terms[1:{TERMS_PER_DOMAIN}], lambda x: left(x, {MAXIMUM_NAME_CHARACTERS})),
@@ -147,7 +147,7 @@ def _weights(
     """By (name, kind), in the order of `place`."""
     found: dict[tuple[str, str], Float[np.ndarray, " domains"]] = {}
     query = f"SELECT name, kind, domain, weight FROM distributions WHERE level = {level}"  # noqa: S608
-    for name, kind, domain, weight in ask(catalog, query):
+    for name, kind, domain, weight in query_rows(catalog, query):
         if domain in place:
             found.setdefault((name, kind), np.zeros(len(place)))[place[domain]] = weight
     return found
@@ -158,7 +158,7 @@ def _dropped(catalog: Catalog, level: int, place: Mapping[int, int]) -> list[flo
 
     A dropped document has no domain, so its source must stand for it.
     """
-    lost = ask(
+    lost = query_rows(
         catalog,
         f"""WITH main AS (
             SELECT domain, s.name AS name, s.share AS share
@@ -178,7 +178,7 @@ def _examples(
     catalog: Catalog, level: int, place: Mapping[int, int], names: NameTable, most: int
 ) -> list[list[list[Any]]]:
     """By domain: [kind's number, distance, source's number, doc_id, snippet], the best of each kind first."""
-    examples = ask(
+    examples = query_rows(
         catalog,
         f"""SELECT domain, kind, distance, left(source, {MAXIMUM_NAME_CHARACTERS}), left(doc_id, {MAXIMUM_ID_CHARACTERS}), left(snippet, {SNIPPET})
         FROM (SELECT * FROM examples WHERE level = {level} AND kind IN {KINDS}

@@ -1,4 +1,4 @@
-"""Assemble the page: words and tables as HTML, everything about domains as JSON for the inlined scripts."""
+"""Assembly of the catalog page: text and tables as HTML, domains as JSON for the scripts."""
 
 from pathlib import Path
 
@@ -25,30 +25,37 @@ CATALOG_SCRIPTS = (
 
 
 def write_catalog_page(catalog: Path, out: Path, version: int | None = None) -> Path:
-    """Write one self-contained HTML file about the catalog, `version` None: the newest; return its path.
+    """Write a self-contained HTML file about a catalog, and return its path.
+
+    Args:
+        catalog: Folder of the catalog.
+        out: File to write.
+        version: Version of the catalog. Default: the newest.
 
     Raises:
-        UserError: there is no finished catalog or no such version, a file of it is damaged, or `out` is a folder.
+        UserError: The catalog or the version does not exist, a file is damaged, or `out` is a folder.
     """
     if out.is_dir():
-        raise UserError(f"{out}: is a folder; give the file to write, e.g. {out / 'catalog.html'}")
-    found = data_catalog.open(catalog, version)
+        raise UserError(
+            f"{out}: is a folder. Give a file to write, for example {out / 'catalog.html'}."
+        )
+    opened = data_catalog.open(catalog, version)
     fields = {
-        "title": escape_html(found.root.name),
-        "summary": "".join(f"<p>{sentence}</p>" for sentence in _summary(found)),
+        "title": escape_html(opened.root.name),
+        "summary": "".join(f"<p>{sentence}</p>" for sentence in _summary(opened)),
         "notes": "".join(
-            f"<li>{escape_html(str(warning)[:400])}</li>" for warning in found.manifest.warnings
+            f"<li>{escape_html(str(warning)[:400])}</li>" for warning in opened.manifest.warnings
         ),
-        "levels": levels_table(found),
-        "drops": drops_table(found),
-        "stages": stages_table(found),
+        "levels": levels_table(opened),
+        "drops": drops_table(opened),
+        "stages": stages_table(opened),
     }
     text = assemble(
         "flows.pages.catalog",
         CATALOG_SCRIPTS,
-        title=f"{found.root.name}: domains",
+        title=f"{opened.root.name}: domains",
         fields=fields,
-        data=catalog_page_data(found),
+        data=catalog_page_data(opened),
     )
     with replacing(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -56,18 +63,20 @@ def write_catalog_page(catalog: Path, out: Path, version: int | None = None) -> 
 
 
 def _summary(catalog: Catalog) -> list[str]:
-    manifest, books = catalog.manifest, totals(catalog)
-    levels = " → ".join(f"{k:,}" for k in catalog.levels.granularities)
+    manifest, counts = catalog.manifest, totals(catalog)
+    levels = ", ".join(f"{k:,}" for k in catalog.levels.granularities)
     targets = len(manifest.targets)
     model = manifest.encoder.model[:80]
     sentences = [
-        f"<strong>{manifest.documents:,} documents</strong> of {short_number(manifest.tokens)} tokens in {levels} domains; "
-        f"version {catalog.version}, {targets or 'no'} target{'' if targets == 1 else 's'}, embedded with {isolated(model)}."
+        f"<strong>{manifest.documents:,} documents</strong> with "
+        f"{short_number(manifest.tokens)} tokens. Domains per level: {levels}. "
+        f"Version {catalog.version}, {targets or 'no'} target{'' if targets == 1 else 's'}. "
+        f"Encoder: {isolated(model)}."
     ]
-    if books["read"]:
-        share = books["dropped"] / books["read"]
+    if counts["read"]:
+        share = counts["dropped"] / counts["read"]
         sentences.append(
-            f"Of the {books['read']:,} documents that were read, {books['dropped']:,} ({share:.1%}) were dropped by a rule or as a copy, "
-            f"and {books['failed']:,} failed."
+            f"Of {counts['read']:,} documents read, {counts['dropped']:,} ({share:.1%}) were dropped by a "
+            f"quality rule or as duplicates, and {counts['failed']:,} failed."
         )
     return sentences

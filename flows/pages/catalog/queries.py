@@ -1,4 +1,4 @@
-"""Ask a catalog's views for rows, with errors that are sentences."""
+"""Queries over the views of a catalog, with readable errors."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from data_catalog import Catalog
 from data_catalog.errors import UserError
 
 
-def ask(catalog: Catalog, query: str) -> list[tuple[Any, ...]]:
-    """The answer to one SELECT.
+def query_rows(catalog: Catalog, query: str) -> list[tuple[Any, ...]]:
+    """Return the rows of a SELECT statement.
 
     Raises:
-        UserError: a view is missing, or a file behind it is damaged: files are read only while the query runs.
+        UserError: A view is missing, or one of its files is damaged.
     """
     try:
         return catalog.sql(query).fetchall()
     except duckdb.Error as error:
         raise UserError(
-            f"{catalog.root}: {error}; `clustermix verify` tells which files are damaged"
+            f"{catalog.root}: {error}. Run `clustermix verify` to find damaged files."
         ) from error

@@ -1,4 +1,4 @@
-"""The report page: one self-contained HTML file about a run, or a comparison of several."""
+"""The run page: a self-contained HTML file about one run, or a comparison of several."""
 
 from flows.pages.run.page import write_report
 from flows.pages.run.summary import summary_table

@@ -1,7 +1,7 @@
 "use strict";
-// Charts as SVG, redrawn for the width they get. Text from data only ever becomes text nodes.
+// Charts as SVG, redrawn when their width changes. Untrusted text only becomes text nodes.
 const charts = (() => {
-  const LABELS_FROM = 520; // pixels of width from which curves and bands carry their names
+  const LABELS_FROM = 520; // width in pixels from which names are next to curves and bands
   const clipIds = { next: 0 };
 
   function svg(parent, tag, attributes, text) {
@@ -12,8 +12,8 @@ const charts = (() => {
     return node;
   }
 
-  function ticks(low, high, most) {
-    const rough = (high - low) / Math.max(most, 1);
+  function ticks(low, high, maximum) {
+    const rough = (high - low) / Math.max(maximum, 1);
     const power = 10 ** Math.floor(Math.log10(rough));
     const step = power * [1, 2, 5, 10].find((m) => m * power >= rough);
     const all = [];
@@ -22,7 +22,7 @@ const charts = (() => {
   }
 
   // Axes, grid and scales. Spec: height, left, right, x, y, log, xTitle, yTitle, yFormat, yTicks, rules, label.
-  // `rules`: places on the x axis where something begins, each with its name.
+  // `rules` are vertical lines: pairs of a position on the x axis and a name.
   function frame(host, spec) {
     const width = Math.max(host.clientWidth, 200);
     const box = { left: spec.left || 50, right: width - (spec.right || 14), top: 26, bottom: spec.height - 42 };
@@ -49,12 +49,12 @@ const charts = (() => {
     return { root, box, X, Y, plot: svg(root, "g", { "clip-path": `url(#${id})` }) };
   }
 
-  // Names beside the right edge, moved apart where they would overlap.
+  // Names next to the right edge, moved apart if they would overlap.
   function names(chart, entries) {
     const gap = 16, placed = entries.filter((e) => e.text).sort((a, b) => a.y - b.y);
     placed.forEach((e, i) => { e.at = Math.max(e.y, i ? placed[i - 1].at + gap : chart.box.top); });
     const over = placed.length ? placed[placed.length - 1].at - chart.box.bottom : 0;
-    for (let i = placed.length - 1, most = chart.box.bottom; over > 0 && i >= 0; i--, most -= gap) placed[i].at = Math.min(placed[i].at, most);
+    for (let i = placed.length - 1, limit = chart.box.bottom; over > 0 && i >= 0; i--, limit -= gap) placed[i].at = Math.min(placed[i].at, limit);
     for (const e of placed) {
       const x = chart.box.right + 7;
       svg(chart.root, "path", { d: `M${chart.box.right} ${e.y}L${x} ${e.at}h7`, stroke: e.color, "stroke-width": 2.5, fill: "none" });
@@ -62,8 +62,8 @@ const charts = (() => {
     }
   }
 
-  // Read-outs under the pointer, a finger, or the arrow keys: `at` holds the x of each stop (the y, if `down`), `read` says what is
-  // there; it is told the pointer's y as well.
+  // Tooltips for the pointer and the arrow keys. `at` has the x of each stop, or its y if `down`. `read(i, y)` returns the tooltip of
+  // stop i, given the y of the pointer.
   function hover(chart, at, read, down) {
     const [across, along, low, high] = down ? ["y", "x", "left", "right"] : ["x", "y", "top", "bottom"];
     const rule = svg(chart.root, "line", { class: "rule", [along + 1]: chart.box[low], [along + 2]: chart.box[high], visibility: "hidden" });

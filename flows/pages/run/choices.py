@@ -1,4 +1,4 @@
-"""What each mixer chose in the end, in words: the members of its basis, and the domains that they lead to."""
+"""The final mixture of each run in words: its basis members, and its largest domains."""
 
 from collections.abc import Sequence
 
@@ -11,66 +11,70 @@ from flows.pages.run.mixture import drawn_domains, is_over_domains, led_by, memb
 from flows.pages.run.run_folder import RunFolder
 from flows.pages.shared.markup import Cell, html_table, isolated, percent, run_swatch
 
-SENTENCE_MEMBERS = 4  # named in a sentence
-TABLE_DOMAINS = 6  # in a table
-MINIMUM_DOMAIN_SHARE = 0.001  # share of a domain that is named
-DOMINANT_WEIGHT = 0.95  # weight of a member beside which the others need no mention
-OPEN_RUNS = 6  # runs whose choice is shown at once; that of the others is folded away
+SENTENCE_MEMBERS = 4  # maximum number of members in a sentence
+TABLE_DOMAINS = 6  # maximum number of rows
+MINIMUM_DOMAIN_SHARE = 0.001  # of a domain in the table
+DOMINANT_WEIGHT = 0.95  # with a larger weight of one member, the others are not mentioned
+OPEN_RUNS = 6  # number of runs that are not collapsed
 
 
 def choices(runs: Sequence[RunFolder], domains: Domains | None) -> str:
-    """The section, as markup: a sentence a run, and the largest domains."""
-    return f'<div class="choices">{"".join(_choice(i, run, domains, opened=i < OPEN_RUNS) for i, run in enumerate(runs))}</div>'
+    """Return the section as HTML: sentences per run, and a table of the largest domains."""
+    sections = [_choice(i, run, domains, opened=i < OPEN_RUNS) for i, run in enumerate(runs)]
+    return f'<div class="choices">{"".join(sections)}</div>'
 
 
 def _choice(place: int, run: RunFolder, domains: Domains | None, opened: bool) -> str:
     words, largest = " ".join(_sentences(run, domains)), _largest(run, domains)
-    summary = f"<summary>{run_swatch(place)}{isolated(run.label)} <span>mixer {isolated(run.mixer)}</span></summary>"
+    name = f"{run_swatch(place)}{isolated(run.label)} <span>mixer {isolated(run.mixer)}</span>"
+    summary = f"<summary>{name}</summary>"
     return f"<details{' open' if opened else ''}>{summary}<p>{words}</p>{largest}</details>"
 
 
 def _sentences(run: RunFolder, domains: Domains | None) -> list[str]:
     if run.weights is None:
-        return ["It has not written any weights yet."]
+        return ["No weights have been written yet."]
     last = run.weights.sampling[-1]
-    found = [_of_members(run, last, domains)]
-    if run.handed_on:
-        found += _handed_on(run, last, domains)
+    sentences = [_of_members(run, last, domains)]
+    if run.average_weights:
+        sentences += _average_weights(run, last, domains)
     share = _mixture(run, domains)
     if domains is not None and share is not None:
         filled = int((domains.documents > 0).sum())
-        found.append(
-            f"Of {filled:,} domains this is spread over {effective_number(share):,.1f} (effective number)."
+        sentences.append(
+            f"The effective number of domains is {effective_number(share):,.1f} of {filled:,}."
         )
         target = domains.distribution(run.target, "hard")
-        corpus = f"{percent(_overlap(share, domains.corpus_share))} with the corpus as it is"
+        corpus = f"{percent(_overlap(share, domains.corpus_share))} with the corpus"
         if target is not None:
-            found.append(
-                f"It shares {percent(_overlap(share, target))} of its weight with the target's own documents, {corpus}."
+            sentences.append(
+                f"The mixture overlaps {percent(_overlap(share, target))} with the documents of "
+                f"the target, and {corpus}."
             )
         else:
-            found.append(f"It shares {corpus}.")
-    return found
+            sentences.append(f"The mixture overlaps {corpus}.")
+    return sentences
 
 
 def _of_members(run: RunFolder, last: Float[np.ndarray, " basis"], domains: Domains | None) -> str:
     if len(last) == 1:
-        return f"It drew from one fixed mixture, {isolated(member_label(run, 0, domains))}."
-    verb = "ended" if run.final else "is now"
+        return f"Fixed mixture: {isolated(member_label(run, 0, domains))}."
+    when = "Final" if run.final else "Current"
     members = _members(run, last, domains)
-    return f"It {verb} with {members} (effective number {effective_number(last):.1f} of {len(last):,} members)."
+    return (
+        f"{when} weights: {members}. The effective number of members is "
+        f"{effective_number(last):.1f} of {len(last):,}."
+    )
 
 
-def _handed_on(
+def _average_weights(
     run: RunFolder, last: Float[np.ndarray, " basis"], domains: Domains | None
 ) -> list[str]:
-    """The weights for a second run, where they are not those drawn last."""
-    weights = np.array([run.handed_on.get(name, 0.0) for name in run.basis])
+    """Return a sentence on the weights in weights.json if they differ from the final ones."""
+    weights = np.array([run.average_weights.get(name, 0.0) for name in run.basis])
     if np.abs(weights - last).max() < 0.005:
         return []
-    return [
-        f"To a second run it hands on its average over the run (weights.json): {_members(run, weights, domains)}."
-    ]
+    return [f"Average weights over the run (weights.json): {_members(run, weights, domains)}."]
 
 
 def _members(run: RunFolder, weights: Float[np.ndarray, " basis"], domains: Domains | None) -> str:
@@ -83,12 +87,15 @@ def _members(run: RunFolder, weights: Float[np.ndarray, " basis"], domains: Doma
 
 
 def _mixture(run: RunFolder, domains: Domains | None) -> Float[np.ndarray, " domains"] | None:
-    """The share of each domain in the mixture that the run sampled last; of a fixed mixture also by what it drew."""
+    """Return the share of each domain in the mixture that the run sampled last.
+
+    For a fixed mixture that the catalog does not describe, return the shares that were sampled.
+    """
     if domains is None or run.weights is None:
         return None
-    found = mixed(run, run.weights.sampling[-1:], domains)
-    if found is not None:
-        return found[0]
+    shares = mixed(run, run.weights.sampling[-1:], domains)
+    if shares is not None:
+        return shares[0]
     known = drawn_domains(run, domains)
     return known.share if known is not None and len(run.basis) == 1 else None
 
@@ -106,15 +113,18 @@ def _largest(run: RunFolder, domains: Domains | None) -> str:
     for d in (-share).argsort(kind="stable")[:TABLE_DOMAINS].tolist():
         if share[d] < MINIMUM_DOMAIN_SHARE:
             break
-        long = 80 * share[d] / share.max()
-        bar = f'<svg class="part" viewBox="0 0 80 9" aria-hidden="true"><rect width="{long:.1f}" height="9"/></svg>{share[d]:.1%}'
+        width = 80 * share[d] / share.max()
+        bar = (
+            '<svg class="part" viewBox="0 0 80 9" aria-hidden="true">'
+            f'<rect width="{width:.1f}" height="9"/></svg>{share[d]:.1%}'
+        )
         terms = isolated(", ".join(domains.terms[d])) if domains.terms[d] else "–"
         times = f"{share[d] / corpus[d]:,.1f}×" if corpus[d] > 0 else "–"
         row: list[str | Cell] = [f"domain {d}", terms, Cell(bar, "bar"), times]
         rows.append([*row, _leaders(run, d, domains)] if _mixes(run) else row)
-    headings = ["Domain", "Terms", "Share", "Times the corpus"]
+    headings = ["Domain", "Terms", "Share", "Relative to corpus"]
     return html_table(
-        [*headings, "Led there by"] if _mixes(run) else headings,
+        [*headings, "Members"] if _mixes(run) else headings,
         rows,
         text=(1, 2, 4),
         style="choice",
@@ -122,7 +132,7 @@ def _largest(run: RunFolder, domains: Domains | None) -> str:
 
 
 def _mixes(run: RunFolder) -> bool:
-    """Whether it is worth saying which members lead to a domain."""
+    """Return whether to list the members that contribute to each domain."""
     return (
         run.weights is not None
         and run.weights.sampling[-1].max() < DOMINANT_WEIGHT
@@ -136,5 +146,5 @@ def _leaders(run: RunFolder, domain: int, domains: Domains) -> str:
     return ", ".join(f"{percent(parts[i])} {isolated(_cut(run.basis[i]))}" for i in top) or "–"
 
 
-def _cut(name: str, most: int = 40) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
+def _cut(name: str, maximum: int = 40) -> str:
+    return name if len(name) <= maximum else name[: maximum - 1] + "…"

@@ -1,4 +1,7 @@
-"""Read runs' folders. A file that is damaged costs what it would have said, and a sentence on the page; it never costs the page."""
+"""Reading of run folders.
+
+A damaged file is left out and described by a sentence on the page. It never prevents the page.
+"""
 
 import json
 import logging
@@ -26,8 +29,8 @@ RUN_FILES = (
     "fault.json",
 )
 
-# Numbers without which a record of metrics.jsonl cannot be used. The loss of an `eval` may be null: that is how a loss which
-# is not finite is written.
+# Numbers that a record of metrics.jsonl must have. The loss of an `eval` may be null, which stands
+# for a loss that is not finite.
 REQUIRED_KEYS = {
     "train": ("step", "tokens", "seconds"),
     "eval": ("step", "tokens"),
@@ -38,19 +41,19 @@ REQUIRED_KEYS = {
 
 
 def read_runs(folders: Sequence[Path]) -> list[RunFolder]:
-    """Read each folder.
+    """Read run folders.
 
     Raises:
-        UserError: no folder was given, or one holds no run.
+        UserError: No folder was given, or a folder contains no run.
     """
     if not folders:
-        raise UserError("no run was given; name at least one run folder, e.g. runs/dga")
+        raise UserError("runs: found none. Expected at least one run folder, for example runs/dga.")
     labels = _labels([folder.absolute() for folder in folders])
     return [_read_run(folder, label) for folder, label in zip(folders, labels, strict=True)]
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """The shortest path endings that tell the folders apart; the same folder twice gets a number."""
+    """Return the shortest distinct path endings. The same folder twice gets numbers."""
     for parts in range(1, max(len(folder.parts) for folder in folders) + 1):
         labels = ["/".join(folder.parts[-parts:]) for folder in folders]
         if len(set(labels)) == len(labels):
@@ -64,7 +67,8 @@ def _read_run(folder: Path, label: str) -> RunFolder:
     records, unreadable = _read_metrics(folder / "metrics.jsonl", damage)
     if unreadable:
         damage.append(
-            f"{unreadable} line{'s' if unreadable > 1 else ''} of metrics.jsonl could not be read and are left out"
+            f"{unreadable} line{'s' if unreadable > 1 else ''} of metrics.jsonl could not be read "
+            f"and {'are' if unreadable > 1 else 'is'} not shown"
         )
     accuracy = _read_object(folder / "accuracy.json", damage).get("tasks")
     run = RunFolder(
@@ -91,26 +95,29 @@ def _read_run(folder: Path, label: str) -> RunFolder:
 
 
 def _read_object(path: Path, damage: list[str]) -> dict[str, Any]:
-    """A JSON object; an empty one if the file is not there, or is none."""
+    """Return the JSON object in a file, or an empty one if the file is missing or damaged."""
     try:
-        found = json.loads(path.read_bytes()) if path.is_file() else {}
+        content = json.loads(path.read_bytes()) if path.is_file() else {}
     except (OSError, ValueError, RecursionError) as error:
-        damage.append(f"{path.name} could not be read ({_short(error)})")
+        damage.append(f"{path.name} could not be read ({_first_line(error)})")
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         damage.append(
-            f"{path.name} could not be read (expected an object, found {type(found).__name__})"
+            f"{path.name} could not be read (expected an object, found {type(content).__name__})"
         )
         return {}
-    return found
+    return content
 
 
 def _read_metrics(path: Path, damage: list[str]) -> tuple[tuple[Mapping[str, Any], ...], int]:
-    """The records, and how many lines are none. A last line without its newline may still be being written: it is not counted."""
+    """Return the records and the number of invalid lines.
+
+    An invalid last line without a newline is not counted, because it may still be being written.
+    """
     try:
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     except OSError as error:
-        damage.append(f"metrics.jsonl could not be read ({_short(error)})")
+        damage.append(f"metrics.jsonl could not be read ({_first_line(error)})")
         return (), 0
     *lines, last = text.split("\n")
     parsed = [_record(line) for line in lines if line.strip()]
@@ -142,7 +149,8 @@ def _read_table(path: Path, columns: list[str], damage: list[str]) -> pa.Table |
         return pq.read_table(path, columns=columns)
     except (pa.ArrowException, OSError) as error:
         damage.append(
-            f"{path.name} could not be read (expected a Parquet file with the columns {', '.join(columns)}; {_short(error)})"
+            f"{path.name} could not be read ({_first_line(error)}). Expected a Parquet file with "
+            f"the columns {', '.join(columns)}"
         )
         return None
 
@@ -157,12 +165,13 @@ def _read_weights(path: Path, basis: int, damage: list[str]) -> WeightLog | None
             np.array(table[name].to_pylist(), np.float64) for name in ("alpha", "sampling")
         )
     except (TypeError, ValueError, OverflowError) as error:
-        damage.append(f"weights.parquet could not be read ({_short(error)})")
+        damage.append(f"weights.parquet could not be read ({_first_line(error)})")
         return None
     if sampling.shape != (len(first), basis) or alpha.shape != sampling.shape:
-        found = " x ".join(map(str, sampling.shape[1:]))
+        width = " x ".join(map(str, sampling.shape[1:]))
         damage.append(
-            f"weights.parquet is of another run: a row has {found} weights, config.json names a basis of {basis}"
+            f"weights.parquet does not match config.json: found {width} weights per row, expected "
+            f"{basis}, the size of the basis"
         )
         return None
     if not (
@@ -172,7 +181,8 @@ def _read_weights(path: Path, basis: int, damage: list[str]) -> WeightLog | None
         and (np.diff(first, prepend=0) >= 0).all()
     ):
         damage.append(
-            "weights.parquet is left out: its weights are not all finite, not all positive, or not in the order of the run"
+            "weights.parquet is not shown: its weights are not finite, negative, or not in the "
+            "order of the run"
         )
         return None
     return WeightLog(first, alpha, sampling)
@@ -185,14 +195,14 @@ def _read_usage(path: Path, damage: list[str]) -> Usage | None:
     try:
         columns = [np.array(table[name].to_pylist(), np.int64) for name in table.column_names]
     except (TypeError, ValueError, OverflowError) as error:
-        damage.append(f"usage.parquet could not be read ({_short(error)})")
+        damage.append(f"usage.parquet could not be read ({_first_line(error)})")
         return None
     if any((column < 0).any() for column in columns):
-        damage.append("usage.parquet is left out: it has negative numbers")
+        damage.append("usage.parquet is not shown: it has negative numbers")
         return None
     return Usage(*columns)
 
 
-def _short(error: Exception) -> str:
-    """The first line of what a library says."""
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error message of a library."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

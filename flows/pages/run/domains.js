@@ -1,11 +1,11 @@
 "use strict";
-// The domains of the catalog: their sizes in the corpus and in what was drawn, how often each was used, and the table of all.
+// Domains of the catalog: shares in the corpus and in the samples, epochs, remaining tokens, and a table.
 const domains = (() => {
-  // Columns of a domain's row; the last three hold a number for each run.
+  // Columns of a row. The last three have a number per run.
   const [NUMBER, TERMS, DOCUMENTS, TOKENS, RANK, CORPUS, TARGET, DRAWN, EPOCHS, UNSEEN] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
-  const MOST = 30, FEW = 4; // rows of the table, and terms in each
+  const TABLE_ROWS = 30, TABLE_TERMS = 4; // maximum number of rows, and of terms per row
 
-  // Powers of ten over positive values, and the place below them where zero stands.
+  // Powers of ten around positive values, and the position for zero below them.
   function decades(values) {
     const low = Math.floor(Math.log10(Math.min(...values))), high = Math.ceil(Math.log10(Math.max(...values)) + 1e-9);
     const step = Math.max(Math.ceil((high - low) / 7), 1), zero = 10 ** (low - step * 0.6);
@@ -14,7 +14,7 @@ const domains = (() => {
     return { zero, top: 10 ** high, ticks };
   }
 
-  const extreme = (values, pick) => values.reduce((a, b) => pick(a, b)); // of more values than a call takes arguments
+  const extreme = (values, pick) => values.reduce((a, b) => pick(a, b)); // works for more values than a call can have arguments
   const range = (values) => [extreme(values, Math.min), extreme(values, Math.max)];
   const shown = (d, runs) => d.runs.map((run, k) => ({ run, k, ...runs[run] })).filter((r) => !r.hidden);
 
@@ -23,7 +23,7 @@ const domains = (() => {
     const shares = rows.flatMap((r) => [r[CORPUS], ...r[DRAWN], r[TARGET] ?? 0]).filter((v) => v > 0);
     if (!shares.length) return charts.paragraph(host, "All domains are empty.");
     const { zero, top, ticks } = decades(range(shares)), last = rows[rows.length - 1][RANK];
-    const chart = charts.frame(host, { height: 340, left: 58, x: [0.5, last + 0.5], y: [zero, top], log: true, yTicks: ticks, yFormat: (v) => base.share(v === zero ? 0 : v), xTitle: "domains, largest in the corpus first", yTitle: "share of the tokens (logarithmic)", label: "Share of each domain in the corpus and in what each run drew" });
+    const chart = charts.frame(host, { height: 340, left: 58, x: [0.5, last + 0.5], y: [zero, top], log: true, yTicks: ticks, yFormat: (v) => base.share(v === zero ? 0 : v), xTitle: "domains, by share in the corpus", yTitle: "share of the tokens (log scale)", label: "Share of each domain in the corpus and in the samples of each run" });
     const place = (v) => chart.Y(v > 0 ? v : zero).toFixed(1), at = rows.map((r) => chart.X(r[RANK]));
     const thick = Math.max(1, ((chart.box.right - chart.box.left) / last) * 0.8), dot = Math.max(3.4, Math.min(8, thick));
     charts.svg(chart.plot, "path", { d: rows.map((r, i) => `M${at[i].toFixed(1)} ${chart.box.bottom}V${place(r[CORPUS])}`).join(""), stroke: "var(--bar)", "stroke-width": thick });
@@ -31,7 +31,7 @@ const domains = (() => {
     for (const { color, label, k } of visible) {
       const path = rows.map((r, i) => `M${at[i].toFixed(1)} ${place(r[DRAWN][k])}h0`).join("");
       charts.svg(chart.plot, "path", { d: path, stroke: color, "stroke-width": dot, "stroke-linecap": "round", opacity: 0.85 });
-      entries.push({ color, text: `drawn by ${label}` });
+      entries.push({ color, text: `sampled by ${label}` });
     }
     if (d.target !== null) {
       const path = rows.map((r, i) => (r[TARGET] > 0 ? `M${(at[i] - dot * 0.8).toFixed(1)} ${place(r[TARGET])}h${(dot * 1.6).toFixed(1)}` : "")).join("");
@@ -48,12 +48,12 @@ const domains = (() => {
     });
   }
 
-  // One number of every domain, sorted for each run by itself: { column, title, yTitle, xTitle, unit, one: where 1 is worth a line }.
+  // One number per domain, sorted separately for each run. Spec: column, title, yTitle, xTitle, unit, none, one (draw a line at 1).
   function ranked(host, d, runs, spec) {
     const visible = shown(d, runs), filled = d.rows.filter((r) => r[TOKENS] > 0), value = (r, k) => r[spec.column][k];
     const positive = filled.flatMap((r) => visible.map(({ k }) => value(r, k))).filter((v) => v > 0);
     charts.heading(host, spec.title);
-    if (!positive.length) return charts.paragraph(host, visible.length ? spec.none : "No run is shown of which it is known what it drew.");
+    if (!positive.length) return charts.paragraph(host, visible.length ? spec.none : "No visible run has known samples.");
     const { zero, top, ticks } = decades(range(spec.one ? [...positive, 1] : positive));
     const chart = charts.frame(host, { height: 260, left: 58, x: [0.5, filled.length + 0.5], y: [zero, top], log: true, yTicks: ticks, yFormat: (v) => base.count(v === zero ? 0 : v), xTitle: spec.xTitle, yTitle: spec.yTitle, label: spec.title });
     if (spec.one) charts.svg(chart.plot, "path", { class: "rule", d: `M${chart.box.left} ${chart.Y(1)}H${chart.box.right}` });
@@ -63,37 +63,37 @@ const domains = (() => {
       charts.svg(chart.plot, "path", { d: d + (filled.length === 1 ? "h0" : ""), fill: "none", stroke: color, "stroke-width": 2.2, "stroke-dasharray": dashes });
     });
     charts.hover(chart, filled.map((_, i) => chart.X(i + 1)), (i) => ({
-      title: `place ${(i + 1).toLocaleString("en")}`,
+      title: `rank ${(i + 1).toLocaleString("en")}`,
       rows: visible.map(({ color, label }, n) => ({ color, name: `${label}: ${sorted[n][i][1][NUMBER]} ${sorted[n][i][1][TERMS]}`, value: `${base.count(sorted[n][i][0])} ${spec.unit}` })),
     }));
   }
 
-  const epochs = (host, d, runs) => ranked(host, d, runs, { column: EPOCHS, title: "Epochs: how often each domain was used", none: "Nothing has been drawn yet.", xTitle: "domains, most used first", yTitle: "epochs (logarithmic)", unit: "epochs", one: true });
-  const unseen = (host, d, runs) => ranked(host, d, runs, { column: UNSEEN, title: "Remaining: tokens of each domain that were never drawn", none: "Every token of every domain has been drawn.", xTitle: "domains, most remaining first", yTitle: "tokens (logarithmic)", unit: "tokens" });
+  const epochs = (host, d, runs) => ranked(host, d, runs, { column: EPOCHS, title: "Epochs per domain", none: "Nothing has been sampled yet.", xTitle: "domains, by epochs", yTitle: "epochs (log scale)", unit: "epochs", one: true });
+  const unseen = (host, d, runs) => ranked(host, d, runs, { column: UNSEEN, title: "Remaining tokens per domain", none: "Every token of every domain has been sampled.", xTitle: "domains, by remaining tokens", yTitle: "tokens (log scale)", unit: "tokens" });
 
-  // Fills the empty `table`; the reader sorts it by its headings, and filters it by `input`.
+  // Fill the empty `table`. Its headings sort it, and `input` filters it.
   function fillTable(table, input, status, d, runs) {
     const columns = [
       { title: "Domain", get: (r) => r[NUMBER], show: String },
-      { title: "Terms", get: (r) => r[TERMS], show: (v) => v.split(", ", FEW).join(", "), text: true },
+      { title: "Terms", get: (r) => r[TERMS], show: (v) => v.split(", ", TABLE_TERMS).join(", "), text: true },
       { title: "Documents", get: (r) => r[DOCUMENTS], show: (v) => v.toLocaleString("en") },
       { title: "Tokens", get: (r) => r[TOKENS], show: (v) => v.toLocaleString("en") },
       { title: "Corpus share", get: (r) => r[CORPUS], show: base.share },
       ...(d.target === null ? [] : [{ title: "Target share", get: (r) => r[TARGET], show: base.share }]),
       ...d.runs.flatMap((run, k) => [
-        { title: "drawn", run, get: (r) => r[DRAWN][k], show: base.share },
+        { title: "sampled", run, get: (r) => r[DRAWN][k], show: base.share },
         { title: "epochs", run, get: (r) => r[EPOCHS][k], show: (v) => (v >= 100 ? base.count(v) : v.toFixed(2)) },
         { title: "remaining", run, get: (r) => r[UNSEEN][k], show: base.count },
       ]),
     ];
-    // First sorted by what the last run drew: a comparison usually names its method after its baselines.
+    // Initially sorted by the samples of the last run, because baselines usually come first.
     const sort = { by: d.runs.length ? columns.length - 3 : 4, down: true };
     const groups = table.createTHead().insertRow(), head = table.tHead.insertRow(), body = table.createTBody();
     groups.insertCell().colSpan = columns.filter((column) => column.run === undefined).length;
     for (const run of d.runs) {
       const cell = Object.assign(groups.appendChild(document.createElement("th")), { colSpan: 3, scope: "colgroup" });
       cell.appendChild(document.createElement("span")).className = `key k${run % 8}`;
-      const label = base.middle(runs[run].label, 30) + (d.expected.includes(run) ? " (expected)" : "");
+      const label = base.middle(runs[run].label, 30) + (d.expected.includes(run) ? " (estimated)" : "");
       cell.appendChild(document.createElement("bdi")).textContent = label;
     }
     columns.forEach((column, c) => {
@@ -112,7 +112,7 @@ const domains = (() => {
         head.cells[c].ariaSort = sort.by === c ? (sort.down ? "descending" : "ascending") : "none";
       });
       body.replaceChildren();
-      for (const r of found.slice(0, MOST)) {
+      for (const r of found.slice(0, TABLE_ROWS)) {
         const line = body.insertRow();
         for (const column of columns) {
           const cell = line.insertCell();
@@ -120,7 +120,7 @@ const domains = (() => {
           cell.appendChild(document.createElement("bdi")).textContent = column.show(column.get(r));
         }
       }
-      status.textContent = `${Math.min(MOST, found.length).toLocaleString("en")} of ${found.length.toLocaleString("en")} shown`;
+      status.textContent = `${Math.min(TABLE_ROWS, found.length).toLocaleString("en")} of ${found.length.toLocaleString("en")} shown`;
     }
     input.addEventListener("input", fill);
     fill();
@@ -129,8 +129,8 @@ const domains = (() => {
   function caption(d) {
     const left = d.filled - d.rows.filter((r) => r[DOCUMENTS] > 0).length;
     return `Level ${d.level.toLocaleString("en")}: ${d.filled.toLocaleString("en")} domains with documents` +
-      `${left ? `; the ${left.toLocaleString("en")} smallest are left out of this page` : ""}. Shares are of tokens; epochs: how often each sequence of a domain was used on average; ` +
-      `remaining: tokens that were there to draw and never were.${d.expected.length ? " Expected: reckoned from the weights of a run that has not finished; bounds are not counted in." : ""}`;
+      `${left ? `, of which the ${left.toLocaleString("en")} smallest are not on this page` : ""}. Shares are shares of tokens. Epochs: average number of times each sequence of a domain was sampled. ` +
+      `Remaining: available tokens that were never sampled.${d.expected.length ? " Estimated: computed from the weights of an unfinished run, without bounds." : ""}`;
   }
 
   return { caption, epochs, fillTable, sizes, unseen };

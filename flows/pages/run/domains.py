@@ -1,4 +1,4 @@
-"""The domains of the catalog that runs were trained on: sizes, terms and distributions."""
+"""Domains of the catalog that runs were trained on: sizes, terms and distributions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,33 +15,34 @@ from data_catalog.format.layout import Layout, Levels
 from data_catalog.format.manifest import is_inside
 from flows.pages.run.run_folder import RunFolder
 
-TERMS_PER_DOMAIN = 6  # of a domain, in the page
+TERMS_PER_DOMAIN = 6
 
 
 @dataclass(frozen=True)
 class Domains:
-    """All domains of one level; arrays are indexed by domain number, and a domain without documents has zeros."""
+    """All domains of one level. Arrays are indexed by domain number and 0 for empty domains."""
 
     level: int
     levels: Levels
     terms: tuple[tuple[str, ...], ...]
-    top_terms: tuple[tuple[str, ...], ...]  # of the top level's domains
+    top_terms: tuple[tuple[str, ...], ...]  # of the domains of the coarsest level
     documents: Int[np.ndarray, " domains"]
-    leaf_tokens: Int[np.ndarray, " leaves"]  # of the training split
+    leaf_tokens: Int[np.ndarray, " leaves"]  # in the training split
     distributions: Mapping[tuple[str, str], Float[np.ndarray, " domains"]]  # by (name, kind)
     fingerprint: str | None  # of the catalog
 
     @property
     def tokens(self) -> Int[np.ndarray, " domains"]:
-        """Of the training split."""
+        """Tokens per domain in the training split."""
         return self.leaf_tokens.reshape(self.level, -1).sum(axis=1)
 
     @property
     def corpus_share(self) -> Float[np.ndarray, " domains"]:
+        """Share of each domain in the tokens of the training split."""
         return self.tokens / max(self.tokens.sum(), 1)
 
     def distribution(self, name: str, kind: str) -> Float[np.ndarray, " domains"] | None:
-        """A stored distribution of this kind, or one that has no kind of its own (natural, uniform)."""
+        """Return a stored distribution, or None. Natural and uniform have no separate kinds."""
         return next(
             (
                 self.distributions[key]
@@ -52,11 +53,11 @@ class Domains:
         )
 
     def name(self, domain: int, terms: int = 3) -> str:
-        """The domain's number and first terms, e.g. `domain 17 (tensor, gradient, layer)`."""
+        """Return the number and first terms, e.g. `domain 17 (tensor, gradient, layer)`."""
         return _named(domain, self.terms[domain][:terms])
 
     def top_name(self, domain: int, terms: int = 3) -> str:
-        """The same of a domain of the top level; its number alone where there is no such domain."""
+        """Return the same for a domain of the coarsest level. Unknown domains have no terms."""
         return _named(
             domain, self.top_terms[domain][:terms] if domain < len(self.top_terms) else ()
         )
@@ -67,26 +68,32 @@ def _named(domain: int, terms: Sequence[str]) -> str:
 
 
 def find_catalog(runs: Sequence[RunFolder]) -> Path | None:
-    """The first catalog that a run's config names and that is there."""
+    """Return the first existing catalog that the config of a run names."""
     for run in runs:
-        named = run.config.get("catalog")
-        if isinstance(named, str) and named and _is_there(Path(named)):
-            return Path(named)
+        value = run.config.get("catalog")
+        if isinstance(value, str) and value and _is_catalog(Path(value)):
+            return Path(value)
     return None
 
 
-def _is_there(root: Path) -> bool:
+def _is_catalog(root: Path) -> bool:
     try:
         return Layout(root).manifest.is_file()
-    except OSError:  # a name that no file can have
+    except OSError:  # not a valid file name
         return False
 
 
 def read_domains(root: Path, runs: Sequence[RunFolder]) -> Domains:
-    """Read the catalog at `root`: the version that the runs drew from, if it is still there, at the coarsest level that any of them mixed.
+    """Read the domains of a catalog at the coarsest level that any of the runs used.
+
+    Reads the version that the runs were trained on if it still exists, else the newest one.
+
+    Args:
+        root: Folder of the catalog.
+        runs: Runs on this catalog.
 
     Raises:
-        UserError: a file is missing, unreadable or outside the catalog, or the catalog lacks the level.
+        UserError: A file is missing, damaged or outside the catalog, or the level is missing.
     """
     try:
         files = _open_version(root, runs)
@@ -102,15 +109,15 @@ def read_domains(root: Path, runs: Sequence[RunFolder]) -> Domains:
         levels = files.levels
         asked = [run.level for run in runs if run.level is not None] or [levels.leaves]
         level = min((k for k in asked if k in levels.granularities), default=asked[0])
-        levels.span(level)  # refuses a level the tree lacks
+        levels.span(level)  # raises if the tree lacks the level
         here = domains.filter(domains["level"].to_numpy() == level)
         documents = np.zeros(level, np.int64)
-        documents[_inside(here["domain"].to_numpy(), level)] = here["documents"].to_numpy()
+        documents[_checked_range(here["domain"].to_numpy(), level)] = here["documents"].to_numpy()
         train = offsets.filter(offsets["split"].to_numpy(zero_copy_only=False) == "train")
         tokens = np.zeros(levels.leaves, np.int64)
         np.add.at(
             tokens,
-            _inside(train["leaf"].to_numpy().astype(np.int64), levels.leaves),
+            _checked_range(train["leaf"].to_numpy().astype(np.int64), levels.leaves),
             train["tokens"].to_numpy(),
         )
         top = levels.granularities[0]
@@ -120,7 +127,8 @@ def read_domains(root: Path, runs: Sequence[RunFolder]) -> Domains:
         distributions = _distributions(stored, level)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{root}: expected a finished catalog, found {error}; give the folder that `clustermix build` wrote"
+            f"{root}: cannot be read ({error}). Give the folder of a finished catalog, or check it "
+            "with `clustermix verify`."
         ) from error
     return Domains(
         level,
@@ -147,21 +155,28 @@ def _open_version(root: Path, runs: Sequence[RunFolder]) -> CatalogFiles:
 
 def _read(root: Path, path: Path, columns: list[str]) -> pa.Table:
     if not is_inside(root, str(path.relative_to(root))):
-        raise UserError(f"{path}: lies outside the catalog; build it again, or give another")
+        raise UserError(
+            f"{path}: is a link to a file outside of the catalog. Build the catalog again, or give "
+            "another one."
+        )
     return pq.read_table(path, columns=columns)
 
 
-def _inside(numbers: Int[np.ndarray, " n"], count: int) -> Int[np.ndarray, " n"]:
-    """The same numbers, if all are those of domains or leaves."""
+def _checked_range(numbers: Int[np.ndarray, " n"], count: int) -> Int[np.ndarray, " n"]:
+    """Return the numbers of domains or leaves after checking their range."""
     if len(numbers) and not 0 <= numbers.min() <= numbers.max() < count:
-        raise ValueError(f"numbers {numbers.min()} to {numbers.max()} of {count} domains")
+        raise ValueError(
+            f"found domain numbers {numbers.min()} to {numbers.max()}, expected 0 to {count - 1}"
+        )
     return numbers
 
 
 def _terms(rows: pa.Table, level: int) -> tuple[tuple[str, ...], ...]:
     terms: list[tuple[str, ...]] = [()] * level
     for domain, words in zip(
-        _inside(rows["domain"].to_numpy(), level).tolist(), rows["terms"].to_pylist(), strict=True
+        _checked_range(rows["domain"].to_numpy(), level).tolist(),
+        rows["terms"].to_pylist(),
+        strict=True,
     ):
         terms[domain] = tuple(map(str, (words or [])[:TERMS_PER_DOMAIN]))
     return tuple(terms)
@@ -172,7 +187,7 @@ def _distributions(
 ) -> dict[tuple[str, str], Float[np.ndarray, " domains"]]:
     found: dict[tuple[str, str], Float[np.ndarray, " domains"]] = {}
     here = stored.filter(stored["level"].to_numpy() == level)
-    _inside(here["domain"].to_numpy(), level)
+    _checked_range(here["domain"].to_numpy(), level)
     columns = (here[name].to_pylist() for name in ("name", "kind", "domain", "weight"))
     for name, kind, domain, weight in zip(*columns, strict=True):
         found.setdefault((name, kind), np.zeros(level))[domain] = weight

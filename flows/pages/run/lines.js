@@ -1,7 +1,7 @@
 "use strict";
-// Curves over training tokens with error bars, and the last value of every set as a row of dots.
+// Curves over training tokens with error bars, and rows of dots for the last value of every set.
 const lines = (() => {
-  const WHISKERS = 60; // points of a curve up to which each has its error bar; above, there is a band
+  const WHISKERS = 60; // maximum number of points with error bars; longer curves have a band
 
   const nearest = (points, x) => points.reduce((best, p) => (Math.abs(p[0] - x) < Math.abs(best[0] - x) ? p : best));
   const decimals = (span) => (span < 0.03 ? 4 : span < 0.3 ? 3 : span < 3 ? 2 : span < 30 ? 1 : 0);
@@ -19,7 +19,7 @@ const lines = (() => {
   }
 
   // Spec: title, yTitle, xTitle, height, format, read, series: [{ name, color, dashes, points: [[x, y or null, error or null]] }],
-  // top, zero, rules, labels (names beside the curves), legend (their names below, where there is no room beside them).
+  // top, zero, rules, labels (names next to the curves), legend (names below the chart if there is no room next to the curves).
   function panel(host, spec) {
     charts.heading(host, spec.title);
     const all = spec.series.flatMap((s) => s.points).filter((p) => p[1] !== null);
@@ -51,7 +51,7 @@ const lines = (() => {
     const entries = ends.map(({ s, p }) => ({ color: s.color, text: base.middle(s.name, wide ? 18 : 60), y: Math.max(chart.Y(p[1]), chart.box.top) }));
     if (wide) charts.names(chart, entries);
     else if (spec.legend) base.legend(host, entries);
-    if (spec.top != null) charts.paragraph(host, `First values, up to ${read(Math.max(...values))}, lie above the panel.`);
+    if (spec.top != null) charts.paragraph(host, `The first values, up to ${read(Math.max(...values))}, are above the panel.`);
     const stops = [...new Set(all.map((p) => p[0]))].sort((a, b) => a - b);
     charts.hover(chart, stops.map(chart.X), (i) => {
       const known = ends.map(({ s }) => ({ s, p: nearest(s.points.filter((p) => p[1] !== null), stops[i]) })).sort((a, b) => b.p[1] - a.p[1]);
@@ -63,7 +63,7 @@ const lines = (() => {
     });
   }
 
-  // Spec: title, xTitle, rows: [{ label, values: [{ name, color, value, error }] }], left_out. Lower is better, highest first.
+  // Spec: title, xTitle, rows: [{ label, values: [{ name, color, value, error }] }], left_out.
   function dots(host, spec) {
     charts.heading(host, spec.title);
     const all = spec.rows.flatMap((r) => r.values);
@@ -72,12 +72,12 @@ const lines = (() => {
     const low = Math.min(...edges), high = Math.max(...edges), room = (high - low || 0.1) * 0.05;
     const each = Math.max(...spec.rows.map((r) => r.values.length)), gap = Math.max(22, Math.min(12 + 5 * each, 48));
     const characters = Math.max(...spec.rows.map((r) => [...r.label].length));
-    const left = Math.min(16 + 7 * characters, Math.max(90, host.clientWidth * 0.42)), most = Math.floor((left - 16) / 7);
+    const left = Math.min(16 + 7 * characters, Math.max(90, host.clientWidth * 0.42)), characterLimit = Math.floor((left - 16) / 7);
     const chart = charts.frame(host, { height: 72 + gap * spec.rows.length, left, x: [low - room, high + room], y: [0, 1], yTicks: [], yFormat: String, xTitle: spec.xTitle, yTitle: "", label: `${spec.title}: last losses` });
     const middles = spec.rows.map((_, i) => chart.box.top + gap * (i + 0.5));
     spec.rows.forEach((row, i) => {
       charts.svg(chart.root, "line", { class: "grid", x1: chart.box.left, x2: chart.box.right, y1: middles[i], y2: middles[i] });
-      charts.svg(chart.root, "text", { class: "label", x: left - 8, y: middles[i] + 4, "text-anchor": "end" }, base.short(row.label, most));
+      charts.svg(chart.root, "text", { class: "label", x: left - 8, y: middles[i] + 4, "text-anchor": "end" }, base.short(row.label, characterLimit));
       row.values.forEach((v, k) => {
         const y = middles[i] + (k - (row.values.length - 1) / 2) * Math.min(6, (gap - 8) / each);
         v.at = [chart.X(v.value), y];
@@ -85,7 +85,7 @@ const lines = (() => {
         charts.svg(chart.plot, "circle", { cx: v.at[0], cy: y, r: 4, fill: v.color });
       });
     });
-    if (spec.left_out) charts.paragraph(host, `${spec.left_out.toLocaleString("en")} further sets with lower losses are in the table below.`);
+    if (spec.left_out) charts.paragraph(host, `${spec.left_out.toLocaleString("en")} more sets with lower losses are in the table below.`);
     const read = (i) => ({
       title: spec.rows[i].label,
       rows: [...spec.rows[i].values].sort((a, b) => b.value - a.value).map((v) => ({ color: v.color, name: v.name, value: v.value.toFixed(3) + (v.error ? ` ± ${v.error.toFixed(3)}` : "") })),

@@ -1,19 +1,19 @@
 "use strict";
-// Load this page again when its server has something new, but not while the reader points at something or writes.
+// Reload the page when its server has new results, but not while the page is in use.
 (() => {
-  const EVERY = 3000; // milliseconds
-  const shown = JSON.parse(document.getElementById("data").textContent).tag, status = document.getElementById("live"), said = status.textContent;
+  const POLL_MILLISECONDS = 3000;
+  const tag = JSON.parse(document.getElementById("data").textContent).tag, status = document.getElementById("live"), message = status.textContent;
   const busy = () => document.hidden || !document.getElementById("tip").hidden || document.activeElement?.tagName === "INPUT" || !getSelection().isCollapsed;
   const say = (words) => { if (status.textContent !== words) status.textContent = words; };
   async function look() {
     if (busy()) return;
     try {
-      const answer = await fetch("data", { headers: { "If-None-Match": shown }, cache: "no-store" });
+      const answer = await fetch("data", { headers: { "If-None-Match": tag }, cache: "no-store" });
       if (answer.status === 200) location.reload();
-      else say(said);
+      else say(message);
     } catch {
-      say("No longer live: the server has ended. This is what it said last.");
+      say("No longer live: the server has stopped. These are the last results.");
     }
   }
-  setInterval(look, EVERY);
+  setInterval(look, POLL_MILLISECONDS);
 })();

@@ -1,4 +1,4 @@
-"""Held-out losses: over time, and of every set at the end."""
+"""Held-out losses: over time, and the last loss of every set."""
 
 import math
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ import numpy as np
 
 from flows.pages.run.domains import Domains
 from flows.pages.run.run_folder import GENERAL, TEST, VALIDATION, Measurement, RunFolder
-from flows.pages.shared.numbers import json_numbers, thinned
+from flows.pages.shared.numbers import json_numbers, thin_points
 
-TRAINING_PHASES = 2  # at whose ends every set is measured
+TRAINING_PHASES = 2  # every held-out set is evaluated at the end of each phase
 SET_GROUPS = ("Target and general text", "Sets of documents", "Top-level domains", "Questions")
-MAXIMUM_LOSS_PANELS = 8  # of losses over time; further ones are in the table of final losses
+MAXIMUM_LOSS_PANELS = 8  # further sets are only in the table of last losses
 
 
 def loss_panels(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
-    """A panel for each target, one for general text, and one for every other set that was measured while training."""
+    """Return a panel per target, for general text, and per other set evaluated repeatedly."""
     targets = list(dict.fromkeys(run.target for run in runs))
     panels = []
     for target in targets:
@@ -36,9 +36,11 @@ def loss_panels(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
 def loss_panel(
     runs: Sequence[RunFolder], chosen: Sequence[int], held_out: str, title: str
 ) -> dict[str, Any]:
-    """One curve a run: [tokens, loss, standard error, bits per byte], or accuracies for a set of questions.
+    """Return one curve per run with points [tokens, loss, standard error, bits per byte].
 
-    `top` is where the panel ends, in nats and in bits, if the first losses are cut off; `boundary` is where fine-tuning began.
+    For a set of questions, the points have accuracies instead of losses. `top` is the upper end of
+    the panel in nats and in bits if the first losses are cut off. `boundary` is the number of
+    tokens at which fine-tuning began.
     """
     curves = {i: runs[i].losses(held_out) for i in chosen}
     questions = any(point.accuracy is not None for curve in curves.values() for point in curve)
@@ -52,7 +54,7 @@ def loss_panel(
             if not questions or p.accuracy is not None
         ]
         if rows:
-            points = thinned(np.array(rows, float))
+            points = thin_points(np.array(rows, float))
             series.append(
                 {
                     "run": i,
@@ -70,7 +72,10 @@ def loss_panel(
 
 
 def _top(curves: Any, unit: str) -> float | None:
-    """The highest value after the first tenth of the tokens: the fall from random weights would flatten all that follows it."""
+    """Return the highest value after the first tenth of the tokens, or None to show all values.
+
+    The initial drop from random weights would flatten the rest of the curve.
+    """
     points = [
         [(p.tokens, getattr(p, unit)) for p in curve if getattr(p, unit) is not None]
         for curve in curves
@@ -85,14 +90,12 @@ def _top(curves: Any, unit: str) -> float | None:
 
 @dataclass(frozen=True)
 class FinalSet:
-    """The last measurement of one held-out set in every run; None where it was not measured."""
+    """Last measurement of one held-out set in every run, None if it was not measured."""
 
-    name: str  # as in the records
+    name: str  # in the records
     label: str
     last: tuple[Measurement | None, ...]
-    before: tuple[
-        Measurement | None, ...
-    ]  # at the end of the training on the corpus, of runs that were fine-tuned after it
+    before: tuple[Measurement | None, ...]  # before fine-tuning, for runs that were fine-tuned
 
     @property
     def group(self) -> str:
@@ -104,7 +107,7 @@ class FinalSet:
 
 
 def final_sets(runs: Sequence[RunFolder], domains: Domains | None) -> list[FinalSet]:
-    """Every set that any run measured: by group, then as the runs wrote them, domains by number."""
+    """Return every set that any run evaluated, by group, in the order of the records."""
     several = len({run.target for run in runs}) > 1
     measured = {name for run in runs for name in run.sets()}
     names = dict.fromkeys(
@@ -156,8 +159,11 @@ def _label(name: str, domains: Domains | None) -> str:
     return f"domain {number}" if domains is None else domains.top_name(number, 4)
 
 
-def final_panels(sets: Sequence[FinalSet], most: int = 40) -> list[dict[str, Any]]:
-    """For each group of two sets or more, the last losses as [run, loss, error, bits] by set, highest first."""
+def final_panels(sets: Sequence[FinalSet], maximum: int = 40) -> list[dict[str, Any]]:
+    """Return a panel per group of sets with the last losses as [run, loss, error, bits].
+
+    The set with the highest mean loss comes first. At most `maximum` sets are shown.
+    """
     panels = []
     for group in dict.fromkeys(s.group for s in sets if s.group != "Questions"):
         inside = sorted((s for s in sets if s.group == group), key=lambda s: -_mean(s))
@@ -170,7 +176,7 @@ def final_panels(sets: Sequence[FinalSet], most: int = 40) -> list[dict[str, Any
                     if m is not None
                 ],
             }
-            for s in inside[:most]
+            for s in inside[:maximum]
         ]
         panels.append({"title": group, "rows": rows, "left_out": len(inside) - len(rows)})
     return panels

@@ -1,4 +1,4 @@
-"""From a run's weights to domains: what a mixture of basis members leads to, and what a run drew of each domain."""
+"""Shares of domains: in a mixture of basis members, and in what a run has sampled."""
 
 from dataclasses import dataclass
 
@@ -12,16 +12,16 @@ from trainer.config import LEARNING
 
 @dataclass(frozen=True)
 class DrawnDomains:
-    """What a run has drawn of every domain."""
+    """Numbers on what a run has sampled from every domain."""
 
-    share: Float[np.ndarray, " domains"]  # of the run's tokens
-    epochs: Float[np.ndarray, " domains"]  # drawn tokens over those that were there to draw
-    unseen: Float[np.ndarray, " domains"]  # tokens that were there to draw and were not
-    expected: bool  # reckoned from the weight log, as the run has not written what it drew
+    share: Float[np.ndarray, " domains"]  # of the sampled tokens
+    epochs: Float[np.ndarray, " domains"]  # sampled tokens divided by available tokens
+    unseen: Float[np.ndarray, " domains"]  # available tokens that were never sampled
+    expected: bool  # estimated from the weight log, because the run is not finished
 
 
 def is_over_domains(run: RunFolder) -> bool:
-    """Whether each member of the run's basis is one domain of the level it mixes at, and its name the domain's number."""
+    """Return whether each basis member is one domain, with the domain number as its name."""
     if not run.basis or not all(
         name.isascii() and name.isdecimal() and len(name) < 10 for name in run.basis
     ):
@@ -32,7 +32,7 @@ def is_over_domains(run: RunFolder) -> bool:
 
 
 def member_label(run: RunFolder, member: int, domains: Domains | None) -> str:
-    """A basis member's name; where it is a domain that the catalog knows, with the domain's first terms."""
+    """Return the name of a basis member, with the first terms if it is a known domain."""
     name = run.basis[member]
     if domains is None or not is_over_domains(run):
         return name
@@ -46,7 +46,7 @@ def member_label(run: RunFolder, member: int, domains: Domains | None) -> str:
 def mixed(
     run: RunFolder, sampling: Float[np.ndarray, "stages basis"], domains: Domains
 ) -> Float[np.ndarray, "stages domains"] | None:
-    """The share of each domain that weights on the run's basis ask for; None where the catalog does not say."""
+    """Return the share of each domain for weights on the basis, or None if it is unknown."""
     if is_over_domains(run):
         level = run.level or 0
         numbers = np.array([int(name) for name in run.basis])
@@ -66,7 +66,7 @@ def mixed(
 
 
 def led_by(run: RunFolder, domain: int, domains: Domains) -> Float[np.ndarray, " basis"]:
-    """Each member's part in the share of one domain that the run sampled last; sums to 1."""
+    """Return the contribution of each basis member to one domain in the last mixture. Sums to 1."""
     if run.weights is None:
         return np.zeros(0)
     kind = str(run.setting("mixture", "kind") or "hard")
@@ -79,7 +79,10 @@ def led_by(run: RunFolder, domain: int, domains: Domains) -> Float[np.ndarray, "
 
 
 def drawn_domains(run: RunFolder, domains: Domains) -> DrawnDomains | None:
-    """What the run has drawn; while it runs, what its weights ask for. None if neither is known, or the catalog is another one."""
+    """Return what the run has sampled, or an estimate from its weights if it is not finished.
+
+    None if neither is known, or if the run used another catalog.
+    """
     length = run.count("training", "sequence_tokens") or 1
     if run.usage is None:
         return _expected(run, domains)
@@ -96,7 +99,7 @@ def drawn_domains(run: RunFolder, domains: Domains) -> DrawnDomains | None:
 
 
 def _expected(run: RunFolder, domains: Domains) -> DrawnDomains | None:
-    """Bounds are not counted in: what they keep from one domain, others give."""
+    """Return the estimate from the weights. Bounds on domains are ignored."""
     steps = run.progress()[0]
     batch, length, most = (
         run.count("training", key) for key in ("batch_sequences", "sequence_tokens", "steps")
@@ -108,7 +111,7 @@ def _expected(run: RunFolder, domains: Domains) -> DrawnDomains | None:
     ends = np.append(run.weights.first_sequence[1:], so_far)
     draws = np.clip(ends, None, so_far) - np.clip(run.weights.first_sequence, None, so_far)
     taken = (draws[:, None] * wanted).sum(axis=0) * length
-    there = _there(run, domains)
+    there = _available(run, domains)
     return DrawnDomains(
         taken / max(taken.sum(), 1.0),
         taken / np.maximum(there, length),
@@ -117,8 +120,8 @@ def _expected(run: RunFolder, domains: Domains) -> DrawnDomains | None:
     )
 
 
-def _there(run: RunFolder, domains: Domains) -> Float[np.ndarray, " domains"]:
-    """Tokens of each domain that are there to draw, the scarce-data setting counted in."""
+def _available(run: RunFolder, domains: Domains) -> Float[np.ndarray, " domains"]:
+    """Return the available tokens per domain, limited by `data.tokens_per_domain`."""
     level = run.level if run.level in domains.levels.granularities else domains.level
     inside = domains.leaf_tokens.reshape(level, -1).sum(axis=1)
     most = run.count("data", "tokens_per_domain")

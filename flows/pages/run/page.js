@@ -1,32 +1,32 @@
 "use strict";
-// What this page shows, and the reader's choices: which runs, which unit.
+// Entry point of the page: draws the charts, and handles the choice of runs and units.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
-  const dashes = (i) => ["", "7 4", "2 4"][Math.floor(i / 8) % 3]; // a ninth run shares its colour with the first, not its dashes
-  const OPEN = 4; // runs whose weights are shown at once
-  const kept = history.state ?? {}; // the reader's choices, which outlive a reload
-  const runs = data.runs.map((run, i) => ({ ...run, color: `var(--s${i % 8})`, dashes: dashes(i), hidden: kept.hidden?.includes(run.label) ?? false }));
-  const state = { bits: kept.bits ?? false };
-  const drawn = []; // one function for each chart: draws it again
+  const dashes = (i) => ["", "7 4", "2 4"][Math.floor(i / 8) % 3]; // run 9 has the colour of run 1 but other dashes
+  const OPEN_RUNS = 4; // number of runs whose weights are not collapsed
+  const saved = history.state ?? {}; // choices, kept across reloads
+  const runs = data.runs.map((run, i) => ({ ...run, color: `var(--s${i % 8})`, dashes: dashes(i), hidden: saved.hidden?.includes(run.label) ?? false }));
+  const state = { bits: saved.bits ?? false };
+  const redraws = []; // a function per chart that redraws it
 
-  // Draw now, and again whenever the width or the reader's choices change. A folded-away place has no width, and waits.
+  // Draw now, and again whenever the width or the choices change. A collapsed element has no width and is drawn later.
   function mount(host, draw) {
     let width = 0;
-    const redraw = (anyway) => {
-      if (!host.clientWidth || (host.clientWidth === width && !anyway)) return;
+    const redraw = (force) => {
+      if (!host.clientWidth || (host.clientWidth === width && !force)) return;
       width = host.clientWidth;
       base.hideTip();
       host.replaceChildren();
       draw(host);
     };
-    drawn.push(() => redraw(true));
+    redraws.push(() => redraw(true));
     redraw(false);
-    // In the next frame: what is drawn may change the height, and with it the scroll bar and the width.
+    // In the next frame, because drawing may add a scroll bar, which changes the width.
     new ResizeObserver(() => requestAnimationFrame(() => redraw(false))).observe(host);
   }
 
-  const redrawAll = () => drawn.forEach((draw) => draw());
+  const redrawAll = () => redraws.forEach((redraw) => redraw());
   const remember = () => history.replaceState({ hidden: runs.filter((run) => run.hidden).map((run) => run.label), bits: state.bits, filter: byId("filter").value }, "");
   function chosen() {
     remember();
@@ -38,17 +38,17 @@
   const styled = (s, points) => ({ name: runs[s.run].label, color: runs[s.run].color, dashes: runs[s.run].dashes, points });
   const several = runs.length > 1;
 
-  // [loss, error, bits] in the unit that the reader chose; null where it is not known.
+  // [value, error] of [loss, error, bits] in the chosen unit. Unknown values are null.
   const inUnit = ([loss, error, bits]) => (!state.bits ? [loss, error] : bits === null ? [null, null] : [bits, error === null ? null : (error * bits) / loss]);
   const unit = () => (state.bits ? "bits per byte" : "nats per token");
 
   function losses(host, panel) {
-    const asked = panel.unit === "accuracy";
-    const series = of(panel.series).map((s) => styled(s, s.points.map(([x, ...y]) => [x, ...(asked ? y : inUnit(y))])));
+    const isAccuracy = panel.unit === "accuracy";
+    const series = of(panel.series).map((s) => styled(s, s.points.map(([x, ...y]) => [x, ...(isAccuracy ? y : inUnit(y))])));
     const begins = [...new Set(of(panel.series).map((s) => s.boundary).filter((b) => b !== null))];
     lines.panel(host, {
       title: panel.title, series, labels: several, rules: begins.map((b, i) => [b, i ? "" : "fine-tuning"]), top: panel.top[state.bits ? 1 : 0],
-      yTitle: asked ? "accuracy" : unit(), ...(asked ? { format: base.share, read: base.share, zero: true } : {}),
+      yTitle: isAccuracy ? "accuracy" : unit(), ...(isAccuracy ? { format: base.share, read: base.share, zero: true } : {}),
     });
   }
 
@@ -73,7 +73,7 @@
     return made;
   }
 
-  // The runs to look at, one button each; and the unit, where there is a choice.
+  // Buttons to show or hide runs, and to choose the unit if bits per byte are known.
   function controls() {
     byId("pick").replaceChildren();
     if (several) for (const run of runs) {
@@ -87,17 +87,17 @@
     if (known) for (const bits of [false, true]) button(byId("units"), bits ? "bits per byte" : "nats per token", state.bits === bits, () => { state.bits = bits; chosen(); });
   }
 
-  // Colours and dashes of the runs that are shown, where curves carry no names.
+  // Colours of the visible runs, for charts without names next to the curves.
   function legend(host) {
     if (several) base.legend(host, runs.filter((run) => !run.hidden).map((run) => ({ color: run.color, text: run.label })));
   }
 
-  // How many domains each run's mixture was spread over, all runs in one picture: what is narrow early may forget the rest.
+  // Effective number of domains of all runs in one chart.
   function compared(host) {
     const known = data.weights.filter((w) => w.effective_domains && !runs[w.index].hidden && w.axis === data.weights[0].axis);
     if (known.length < 2) return;
     const series = known.map((w) => ({ ...styled({ run: w.index }, weights.steps(w, w.effective_domains)) }));
-    lines.panel(host, { title: "Effective domains of every run", height: 260, zero: true, labels: true, xTitle: known[0].axis, yTitle: "equally weighted domains", read: (v) => v.toFixed(1), series });
+    lines.panel(host, { title: "Effective number of domains per run", height: 260, zero: true, labels: true, xTitle: known[0].axis, yTitle: "effective number of domains", read: (v) => v.toFixed(1), series });
   }
 
   controls();
@@ -106,23 +106,23 @@
   for (const panel of data.finals) mount(place("finals"), (host) => finals(host, panel));
   byId("finals-section").hidden = !data.finals.length;
   if (data.weights.length) mount(byId("compared"), compared);
-  else charts.paragraph(byId("weights"), data.unwritten ? "No weights have been written yet." : "Every run here draws from one fixed mixture: there are no weights that change.");
+  else charts.paragraph(byId("weights"), data.unwritten ? "No weights have been written yet." : "All runs use fixed mixtures, so their weights do not change.");
   data.weights.forEach((w, i) => {
     const part = byId("weights").appendChild(document.createElement("details"));
-    part.open = i < OPEN;
+    part.open = i < OPEN_RUNS;
     part.appendChild(document.createElement("summary")).appendChild(document.createElement("bdi")).textContent = w.run;
     weights.draw(part.appendChild(document.createElement("div")), w, mount);
   });
   for (const panel of data.speed) mount(place("speed"), (host) => speed(host, panel));
   if (data.speed.length) mount(byId("speed-legend"), legend);
-  else charts.paragraph(byId("speed"), "No step has been recorded yet.");
+  else charts.paragraph(byId("speed"), "No steps have been recorded yet.");
   byId("domains-section").hidden = !data.domains;
   if (data.domains) {
     byId("domains-caption").textContent = domains.caption(data.domains);
     mount(byId("sizes"), (host) => domains.sizes(host, data.domains, runs));
     mount(byId("epochs"), (host) => domains.epochs(host, data.domains, runs));
     mount(byId("unseen"), (host) => domains.unseen(host, data.domains, runs));
-    byId("filter").value = kept.filter ?? "";
+    byId("filter").value = saved.filter ?? "";
     byId("filter").addEventListener("input", remember);
     domains.fillTable(byId("domains"), byId("filter"), byId("shown"), data.domains, runs);
   }

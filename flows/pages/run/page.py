@@ -1,4 +1,4 @@
-"""Assemble the page: words and tables as HTML, charts as JSON for the inlined scripts."""
+"""Assembly of the run page: text and tables as HTML, charts as JSON for the inlined scripts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,24 +19,31 @@ from flows.pages.run.tables import (
     seeds_table,
 )
 from flows.pages.run.words import notes, summary, title
-from flows.pages.shared.markup import escape_html, isolated
+from flows.pages.shared.markup import as_sentence, escape_html, isolated
 from flows.pages.shared.shell import assemble
 
 _SCRIPTS = ("charts.js", "lines.js", "weights.js", "domains.js", "page.js")
-SEEDS_CAPTION = (
-    "Finished runs that differ in nothing but their seed: mean ± standard error over the seeds."
+SEEDS_CAPTION = "Finished runs that differ only in their seed: mean ± standard error over seeds."
+ACCURACY_CAPTION = (
+    "Share of questions whose correct choice has the highest likelihood, ± standard error."
 )
-ACCURACY_CAPTION = "How often the right one of the choices is the likeliest, ± standard error."
-LIVE_STATUS = '<p class="caption" id="live" role="status">Live: this page loads itself again when a run has written something new.</p>'
+LIVE_STATUS = (
+    '<p class="caption" id="live" role="status">'
+    "Live: this page reloads when a run has new results.</p>"
+)
 
 
 def write_report(runs: Sequence[Path], out: Path, catalog: Path | None = None) -> Path:
-    """Write one self-contained HTML file about a run, finished or not, or a comparison of several; return its path.
+    """Write a self-contained HTML file about one or more runs, and return its path.
 
-    Without `catalog`, the one that the first run's config names is used if it is still there; else the page has no domains.
+    Args:
+        runs: Folders of finished or unfinished runs.
+        out: File to write.
+        catalog: Catalog of the runs. Default: the first catalog that a run's config names and that
+            exists. Without a catalog, the page shows no domains.
 
     Raises:
-        UserError: a folder holds no run, or `catalog` no catalog.
+        UserError: A folder contains no run, or `catalog` is not a catalog.
     """
     text = render(runs, catalog)
     with replacing(out) as temporary:
@@ -45,64 +52,72 @@ def write_report(runs: Sequence[Path], out: Path, catalog: Path | None = None) -
 
 
 def render(runs: Sequence[Path], catalog: Path | None = None, *, live: str | None = None) -> str:
-    """The page's text.
+    """Return the HTML of the page.
 
     Args:
-        live: the ETag of this state of the runs: the page asks its own server for `data`, and loads itself again if that has
-            another. None: the page never asks for anything.
+        runs: Folders of runs.
+        catalog: Catalog of the runs. See `write_report`.
+        live: ETag of the current state of the runs. The page polls its own server and reloads when
+            the ETag changes. None: the page makes no requests.
 
     Raises:
-        UserError: as `write_report`.
+        UserError: A folder contains no run, or `catalog` is not a catalog.
     """
-    found = read_runs(runs)
-    domains, why = _domains(found, catalog)
-    named = title(found)
+    loaded = read_runs(runs)
+    domains, reason = _domains(loaded, catalog)
+    page_title = title(loaded)
     fields = {
-        "title": escape_html(named),
+        "title": escape_html(page_title),
         "live": LIVE_STATUS if live else "",
-        "summary": "".join(f"<p>{sentence}</p>" for sentence in summary(found)),
-        "notes": "".join(f"<li>{note}</li>" for note in notes(found, domains, why)),
-        "runs": runs_table(found),
+        "summary": "".join(f"<p>{sentence}</p>" for sentence in summary(loaded)),
+        "notes": "".join(f"<li>{note}</li>" for note in notes(loaded, domains, reason)),
+        "runs": runs_table(loaded),
         "seeds": _section(
             "seeds",
-            "Over seeds",
-            seeds_table(found),
+            "Means over seeds",
+            seeds_table(loaded),
             SEEDS_CAPTION,
         ),
-        "choices": choices(found, domains),
-        "final_table": final_table(found, domains),
+        "choices": choices(loaded, domains),
+        "final_table": final_table(loaded, domains),
         "accuracy": _section(
             "accuracy",
-            "Accuracy on questions",
-            accuracy_table(found, domains),
+            "Accuracy",
+            accuracy_table(loaded, domains),
             ACCURACY_CAPTION,
         ),
-        "events": _section("events", "Changes and faults", events(found)),
-        "configs": configs(found),
+        "events": _section("events", "Changes and faults", events(loaded)),
+        "configs": configs(loaded),
     }
-    data = run_page_data(found, domains) | ({"tag": live} if live else {})
+    data = run_page_data(loaded, domains) | ({"tag": live} if live else {})
     scripts = (*_SCRIPTS, *(["live.js"] if live else []))
     return assemble(
-        "flows.pages.run", scripts, title=named, fields=fields, data=data, live=live is not None
+        "flows.pages.run",
+        scripts,
+        title=page_title,
+        fields=fields,
+        data=data,
+        live=live is not None,
     )
 
 
 def _domains(runs: Sequence[RunFolder], catalog: Path | None) -> tuple[Domains | None, str]:
-    """The domains; or why there are none, as markup."""
+    """Return the domains, or None and the reason as HTML."""
     root = catalog or find_catalog(runs)
     if root is None:
-        return None, "No catalog was given or found, so nothing is said about domains."
+        return None, "Domains are not shown because no catalog was given or found."
     try:
         return read_domains(root, runs), ""
     except UserError as error:
         if catalog is not None:
             raise
-        return None, f"Nothing is said about domains: {isolated(error)}."
+        return None, f"Domains are not shown. {isolated(as_sentence(error))}"
 
 
 def _section(name: str, heading: str, content: str, caption: str = "") -> str:
-    """A section with its heading; nothing if it would be empty."""
+    """Return a section with its heading, or nothing if it has no content."""
     if not content:
         return ""
-    said = f'<p class="caption">{caption}</p>' if caption else ""
-    return f'<section aria-labelledby="{name}-title"><h2 id="{name}-title">{heading}</h2>{said}{content}</section>'
+    paragraph = f'<p class="caption">{caption}</p>' if caption else ""
+    title = f'<h2 id="{name}-title">{heading}</h2>'
+    return f'<section aria-labelledby="{name}-title">{title}{paragraph}{content}</section>'

@@ -1,4 +1,4 @@
-"""What the page's scripts draw, as plain values that become JSON; the scripts only turn it into pixels."""
+"""Data for the scripts of the page, as plain values that become JSON."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +14,11 @@ from flows.pages.run.speed import speed_panels
 from flows.pages.run.weights import weights_charts
 from flows.pages.shared.numbers import json_numbers
 
-MAXIMUM_TABLE_DOMAINS = 3_000  # in the page; a finer level keeps those with the largest shares
+MAXIMUM_TABLE_DOMAINS = 3_000  # those with the largest shares are kept
 
 
 def run_page_data(runs: Sequence[RunFolder], domains: Domains | None) -> dict[str, Any]:
-    """Everything the scripts need. Numbers are rounded to six significant digits; what is not finite is null."""
+    """Return all data of the page. Numbers have six significant digits, and NaN becomes null."""
     return {
         "runs": [{"label": run.label, "mixer": run.mixer} for run in runs],
         "losses": loss_panels(runs),
@@ -31,10 +31,12 @@ def run_page_data(runs: Sequence[RunFolder], domains: Domains | None) -> dict[st
 
 
 def domain_rows(runs: Sequence[RunFolder], domains: Domains) -> dict[str, Any]:
-    """One row a domain: number, terms, documents, tokens, rank by tokens, corpus share, target share, and three lists.
+    """Return one row per domain.
 
-    The lists are drawn shares, epochs and unseen tokens. They follow `runs`, the indices of those runs of which it is known what
-    they drew; `expected` names those whose draws are reckoned from their weights.
+    A row has the number, terms, documents, tokens, rank by tokens, corpus share and target share,
+    and three lists: sampled shares, epochs, and tokens never sampled. The lists are in the order of
+    `runs`, the indices of the runs with known numbers. `expected` has the indices of the runs whose
+    numbers are estimated from weights.
     """
     shares = {
         i: found for i, run in enumerate(runs) if (found := drawn_domains(run, domains)) is not None
@@ -84,7 +86,7 @@ def domain_rows(runs: Sequence[RunFolder], domains: Domains) -> dict[str, Any]:
 def _target(
     runs: Sequence[RunFolder], domains: Domains
 ) -> tuple[Float[np.ndarray, " domains"] | None, str | None]:
-    """How the target's own documents fall into the domains, if all runs share one target."""
+    """Return the distribution of the target's documents if all runs share one target."""
     names = {run.target for run in runs}
     found = domains.distribution(runs[0].target, "hard") if len(names) == 1 else None
     return found, None if found is None else runs[0].target

@@ -1,4 +1,4 @@
-"""One run's folder as plain values: what its records say, whether it is finished or still being written."""
+"""The content of a run folder as plain values, for finished and unfinished runs."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ VALIDATION, TEST, GENERAL = "target/validation", "target/test", "general"
 
 @dataclass(frozen=True)
 class WeightLog:
-    """A run's weights, one row a stage."""
+    """Weights of a run, one row per stage. A stage lasts from one update to the next."""
 
     first_sequence: Int[np.ndarray, " stages"]
     alpha: Float[np.ndarray, "stages basis"]
@@ -23,87 +23,93 @@ class WeightLog:
 
 @dataclass(frozen=True)
 class Usage:
-    """What was drawn of each leaf, in sequences."""
+    """Number of sampled sequences per leaf."""
 
     leaf: Int[np.ndarray, " leaves"]
     drawn: Int[np.ndarray, " leaves"]
-    sequences: Int[np.ndarray, " leaves"]  # that were there to draw: one epoch of the leaf
+    sequences: Int[np.ndarray, " leaves"]  # available sequences: one epoch of the leaf
 
 
 class Measurement(NamedTuple):
-    """A held-out set at one step. What an older or a text-only record does not say is None."""
+    """Evaluation of a held-out set at one step. Values that the record lacks are None."""
 
     step: int
     tokens: float
-    loss: float  # nats per token; per question, of a set of questions
+    loss: float  # nats per token, or per question for a set of questions
     error: float | None  # standard error of the loss
-    bits: float | None  # per byte of text
+    bits: float | None  # bits per byte of text
     accuracy: float | None  # of questions
     accuracy_error: float | None
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's folder. Whatever could not be read is absent, and `damage` says so."""
+    """The files of a run. Damaged files are left out and described in `damage`."""
 
     folder: Path
-    label: str  # the shortest end of the path that no other run of the comparison shares
+    label: str  # shortest path ending that is distinct among the compared runs
     about: Mapping[str, Any]  # config.json
-    weights: WeightLog | None  # None: not written yet
-    usage: Usage | None  # None: not finished yet
+    weights: WeightLog | None  # None if not written yet
+    usage: Usage | None  # None if the run is not finished
     records: tuple[Mapping[str, Any], ...]  # metrics.jsonl
-    handed_on: Mapping[str, float]  # weights.json; empty: not finished yet
-    accuracy: Mapping[str, Mapping[str, Any]]  # accuracy.json: the results by task
+    average_weights: Mapping[str, float]  # weights.json, empty if the run is not finished
+    accuracy: Mapping[str, Mapping[str, Any]]  # results per task from accuracy.json
     fault: Mapping[str, Any] | None  # fault.json
     damage: tuple[str, ...] = ()  # sentences
 
     @property
     def config(self) -> Mapping[str, Any]:
+        """The resolved config of the run."""
         return object_at(self.about, "config")
 
     def setting(self, section: str, key: str) -> Any:
-        """A value of the config; None where this run's has no such key."""
+        """Return a value of the config, or None."""
         return object_at(self.config, section).get(key)
 
     def count(self, section: str, key: str) -> int | None:
-        """A setting that is a number above zero."""
+        """Return a setting if it is a number of at least 1, else None."""
         found = number(object_at(self.config, section), key)
         return int(found) if found is not None and found >= 1 else None
 
     @property
     def basis(self) -> tuple[str, ...]:
+        """Names of the basis members."""
         names = self.about.get("basis")
         return tuple(map(str, names)) if isinstance(names, list) else ()
 
     @property
     def level(self) -> int | None:
+        """Level of the catalog that the run used."""
         found = number(self.about, "level")
         return int(found) if found is not None else None
 
     @property
     def mixer(self) -> str:
+        """Name of the mixer."""
         return str(self.setting("mixture", "mixer") or "unknown")
 
     @property
     def target(self) -> str:
+        """Name of the target."""
         return str(self.config.get("target", "unknown"))
 
     @property
     def final(self) -> Mapping[str, Any] | None:
-        """The record that closes a finished run."""
+        """The last record of a finished run."""
         return next(
             (record for record in reversed(self.records) if record["kind"] == "final"), None
         )
 
     def of_kind(self, kind: str) -> list[Mapping[str, Any]]:
+        """Return the records of one kind."""
         return [record for record in self.records if record["kind"] == kind]
 
     def sets(self) -> list[str]:
-        """The held-out sets that were measured, in the order of the records."""
+        """Return the held-out sets in the order of their first evaluation."""
         return list(dict.fromkeys(record["set"] for record in self.of_kind("eval")))
 
     def losses(self, held_out: str) -> list[Measurement]:
-        """One held-out set, one measurement a step, by step; losses that are not finite are left out."""
+        """Return the evaluations of a held-out set by step, without losses that are not finite."""
         by_step = {}
         for record in self.of_kind("eval"):
             loss = number(record, "loss")
@@ -118,7 +124,7 @@ class RunFolder:
         return [by_step[step] for step in sorted(by_step)]
 
     def progress(self) -> tuple[Float[np.ndarray, " records"], Float[np.ndarray, " records"]]:
-        """Steps and the training tokens at each, both from 0 on."""
+        """Return steps and the number of training tokens at each step, both starting at 0."""
         known = {
             int(r["step"]): float(r["tokens"])
             for kind in ("train", "eval")
@@ -128,7 +134,7 @@ class RunFolder:
         return np.array(sorted(known), float), np.array([known[step] for step in sorted(known)])
 
     def boundary(self) -> float | None:
-        """The training tokens at which fine-tuning began; None for a run that has not come to a second phase."""
+        """Return the number of tokens at which fine-tuning began, or None."""
         first, second = self.count("training", "steps"), self.count("finetune", "steps")
         steps, tokens = self.progress()
         if first is None or second is None or steps[-1] < first:
@@ -137,25 +143,25 @@ class RunFolder:
 
 
 def object_at(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """The object under `key`; an empty one if there is none."""
+    """Return the object under `key`, or an empty one."""
     found = tree.get(key)
     return found if isinstance(found, Mapping) else {}
 
 
 def number(record: Mapping[str, Any], key: str) -> float | None:
-    """The finite number under `key`; None where there is none."""
+    """Return the finite number under `key`, or None."""
     value = record.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         found = float(value)
-    except OverflowError:  # an integer of JSON may have any length
+    except OverflowError:  # JSON integers have no maximum
         return None
     return found if math.isfinite(found) else None
 
 
 def member_values(record: Mapping[str, Any], key: str, count: int) -> Float[np.ndarray, " basis"]:
-    """The list of numbers under `key`, one a basis member; NaN for what was not measured, all of them if there is no such list."""
+    """Return the list of `count` numbers under `key`, with NaN for missing values."""
     values = record.get(key)
     if not isinstance(values, list) or len(values) != count:
         return np.full(count, np.nan)

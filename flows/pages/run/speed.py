@@ -1,4 +1,4 @@
-"""How a run went: throughput, where the time goes, and the numbers of its optimizer."""
+"""Throughput of a run, its use of time, and numbers of its optimizer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,26 +6,26 @@ from typing import Any
 import numpy as np
 
 from flows.pages.run.run_folder import RunFolder, number
-from flows.pages.shared.numbers import json_numbers, thinned
+from flows.pages.shared.numbers import json_numbers, thin_points
 
-SPEED_PANELS = {  # key of a record -> title, unit, how the scripts write it
-    "tokens_per_second": ("Tokens a second", "tokens a second", "count"),
+SPEED_PANELS = {  # key of a record -> title, unit, number format
+    "tokens_per_second": ("Tokens per second", "tokens per second", "count"),
     "data_share": ("Time spent waiting for data", "share of the time", "share"),
     "scoring_share": ("Time spent measuring", "share of the time", "share"),
-    "mfu": ("Model FLOPs utilisation", "share of the processor's peak", "share"),
-    "loss": ("Training loss, on what is drawn", "nats per token", "number"),
-    "gradient_norm": ("Gradient norm, not clipped", "Euclidean norm", "number"),
-    "moved": ("Draws that bounds moved", "share of the draws", "share"),
+    "mfu": ("Model FLOPs utilisation", "share of peak FLOPs", "share"),
+    "loss": ("Training loss on sampled text", "nats per token", "number"),
+    "gradient_norm": ("Gradient norm before clipping", "Euclidean norm", "number"),
+    "moved": ("Samples redirected by bounds", "share of the samples", "share"),
 }
 
 
 def speed_panels(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
-    """One panel a measure that any run has written; a curve a run: [tokens, value]."""
+    """Return one panel per measure, with a curve per run of points [tokens, value]."""
     curves = [_curves(run) for run in runs]
     panels = []
     for key, (title, unit, style) in SPEED_PANELS.items():
         series = [
-            {"run": i, "points": json_numbers(thinned(np.array(found[key])))}
+            {"run": i, "points": json_numbers(thin_points(np.array(found[key])))}
             for i, found in enumerate(curves)
             if found[key]
         ]
@@ -37,7 +37,10 @@ def speed_panels(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
 
 
 def _curves(run: RunFolder) -> dict[str, list[tuple[float, float]]]:
-    """(tokens, value) by key of SPEED_PANELS. Rates that an older record does not have follow from its sums and those of the one before."""
+    """Return points (tokens, value) by key of `SPEED_PANELS`.
+
+    Rates that older records lack are computed from the sums of consecutive records.
+    """
     found: dict[str, list[tuple[float, float]]] = {key: [] for key in SPEED_PANELS}
     before: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     for record in run.of_kind("train"):

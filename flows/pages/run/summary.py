@@ -1,4 +1,4 @@
-"""The numbers of a comparison: a row a run, and means over runs that differ in nothing but their seed."""
+"""Numbers of a comparison: one row per run, and means over runs that differ only in seed."""
 
 import json
 from collections.abc import Sequence
@@ -11,28 +11,25 @@ import numpy as np
 from flows.pages.run.data import read_runs
 from flows.pages.run.run_folder import GENERAL, TEST, VALIDATION, RunFolder, Usage, number
 
-SEED_GROUP_IGNORED_KEYS = (
-    "seed",
-    "out",
-    "checkpoint",
-)  # parts of a config in which runs of one experiment may differ
+SEED_GROUP_IGNORED_KEYS = ("seed", "out", "checkpoint")  # may differ within a group of seeds
 
 
 def summary_table(runs: Sequence[Path]) -> list[dict[str, Any]]:
-    """One row a run: the numbers of the report's first table, for a terminal or a benchmark.
+    """Return one row per run with the numbers of the first table of the run page.
 
-    Keys: run, mixer, target, finished, steps, tokens, target_validation_loss, target_test_loss, general_loss (nats per
-    token, the last measured), repeats (drawn sequences by distinct ones), seconds, scoring_share, data_share (of the
-    seconds), model_parameters. A value that the run has not written yet is None.
+    Keys: run, mixer, target, finished, steps, tokens, target_validation_loss, target_test_loss,
+    general_loss (last values, in nats per token), repeats (sampled sequences divided by distinct
+    ones), seconds, scoring_share and data_share (of the seconds), model_parameters. Values that the
+    run has not written yet are None.
 
     Raises:
-        UserError: as `read_runs`.
+        UserError: No folder was given, or a folder contains no run.
     """
     return [summarise(run) for run in read_runs(runs)]
 
 
 def summarise(run: RunFolder) -> dict[str, Any]:
-    """The row of one run in `summary_table`."""
+    """Return the row of one run for `summary_table`."""
     last = {**(run.of_kind("train") or [{}])[-1], **(run.final or {})}
     seconds = number(last, "seconds")
 
@@ -63,7 +60,10 @@ def summarise(run: RunFolder) -> dict[str, Any]:
 
 
 def _repeats(usage: Usage | None) -> float | None:
-    """DrawnDomains sequences by distinct drawn ones: a leaf shows each of its sequences once before any a second time."""
+    """Return sampled sequences divided by distinct ones.
+
+    Sequences of a leaf are sampled without replacement until all of them were used.
+    """
     if usage is None or not usage.drawn.sum():
         return None
     return float(usage.drawn.sum() / max(np.minimum(usage.drawn, usage.sequences).sum(), 1))
@@ -71,18 +71,17 @@ def _repeats(usage: Usage | None) -> float | None:
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Finished runs that differ in nothing but their seed; each mean has its standard error over them."""
+    """Finished runs that differ only in seed, with means and their standard errors."""
 
     mixer: str
     target: str
     labels: tuple[str, ...]
-    means: dict[
-        str, tuple[float, float] | None
-    ]  # by key of `summary_table`; None where a run lacks the number
+    # By key of `summary_table`. None if a run lacks the number.
+    means: dict[str, tuple[float, float] | None]
 
 
 def seed_groups(runs: Sequence[RunFolder]) -> list[SeedGroup]:
-    """The groups of two or more such runs, if there are any."""
+    """Return the groups of two or more runs that differ only in seed."""
     groups: dict[str, dict[Any, RunFolder]] = {}
     for run in runs:
         if run.final is not None and run.config:

@@ -1,4 +1,4 @@
-"""The page's tables: the runs, the means over seeds, the last losses, accuracy, and what happened to each run."""
+"""Tables of the run page: runs, means over seeds, last losses, accuracy, and events."""
 
 import json
 from collections.abc import Sequence
@@ -19,21 +19,28 @@ from flows.pages.shared.markup import (
 )
 
 COLUMN_HEADINGS = {
-    "mixer": "Mixer", "target_validation_loss": "Target loss, validation", "target_test_loss": "Target loss, test",
-    "general_loss": "General loss", "tokens": "Tokens", "repeats": "Repeats", "seconds": "Seconds", "rate": "Tokens a second",
-    "data_share": "Waiting", "scoring_share": "Measuring",
-}  # fmt: skip
+    "mixer": "Mixer",
+    "target_validation_loss": "Target loss, validation",
+    "target_test_loss": "Target loss, test",
+    "general_loss": "General loss",
+    "tokens": "Tokens",
+    "repeats": "Repeats",
+    "seconds": "Seconds",
+    "rate": "Tokens per second",
+    "data_share": "Waiting",
+    "scoring_share": "Measuring",
+}
 LOSS_SETS = {
     "target_validation_loss": "target/validation",
     "target_test_loss": "target/test",
     "general_loss": "general",
 }
-MAXIMUM_SET_ROWS = 200  # rows of the table of last losses
-MAXIMUM_NAMED_CHANGES = 6  # settings named of one accepted change
+MAXIMUM_SET_ROWS = 200  # in the table of last losses
+MAXIMUM_NAMED_CHANGES = 6  # settings listed per accepted change
 
 
 def runs_table(runs: Sequence[RunFolder]) -> str:
-    """One row a run; the least loss among runs with the same target is marked."""
+    """Return a table with a row per run. The lowest loss per target is highlighted."""
     rows = [summarise(run) for run in runs]
     lines = []
     for i, (run, row) in enumerate(zip(runs, rows, strict=True)):
@@ -41,14 +48,14 @@ def runs_table(runs: Sequence[RunFolder]) -> str:
         row["rate"] = row["tokens"] / row["seconds"] if row["tokens"] and row["seconds"] else None
         cells: list[str | Cell] = [isolated(row["mixer"])]
         for name in list(COLUMN_HEADINGS)[1:]:
-            least = (
+            lowest = (
                 min((other[name] for other in rivals if other.get(name) is not None), default=None)
                 if name in LOSS_SETS
                 else None
             )
-            best = least is not None and len(rivals) > 1 and row[name] == least
-            shown = _number(name, row[name], run)
-            cells.append(Cell(shown, "best") if best else shown)
+            best = lowest is not None and len(rivals) > 1 and row[name] == lowest
+            content = _number(name, row[name], run)
+            cells.append(Cell(content, "best") if best else content)
         lines.append([f"{run_swatch(i)}{isolated(row['run'])}", *cells])
     return html_table(["Run", *COLUMN_HEADINGS.values()], lines, text=(1,), name="runs")
 
@@ -64,7 +71,7 @@ def _number(name: str, value: float | None, run: RunFolder) -> str:
 
 
 def loss(measurement: Measurement) -> str:
-    """`5.352 ± 0.031`; the standard error where it is known."""
+    """Return a loss with its standard error if known, such as `5.352 ± 0.031`."""
     error = (
         ""
         if measurement.error is None
@@ -74,7 +81,7 @@ def loss(measurement: Measurement) -> str:
 
 
 def seeds_table(runs: Sequence[RunFolder]) -> str:
-    """Means and their standard errors over seeds; empty if no two runs differ in nothing but their seed."""
+    """Return a table of means over seeds with standard errors. Empty without groups of seeds."""
     rows = []
     for group in seed_groups(runs):
         values = [
@@ -94,7 +101,10 @@ def seeds_table(runs: Sequence[RunFolder]) -> str:
 
 
 def final_table(runs: Sequence[RunFolder], domains: Domains | None) -> str:
-    """A row a held-out set, a column a run, and one for what a fine-tuned run had before that."""
+    """Return a table with a row per held-out set and a column per run.
+
+    A fine-tuned run has a second column with the losses before fine-tuning.
+    """
     sets = [s for s in final_sets(runs, domains) if s.group != "Questions"]
     tuned = {i for i in range(len(runs)) if any(s.before[i] for s in sets)}
     headings = ["Held-out set"]
@@ -107,7 +117,7 @@ def final_table(runs: Sequence[RunFolder], domains: Domains | None) -> str:
     if not rows:
         return ""
     left = len(sets) - len(rows)
-    more = f'<p class="caption">{left:,} further sets are in metrics.jsonl.</p>' if left else ""
+    more = f'<p class="caption">{left:,} more sets are in metrics.jsonl.</p>' if left else ""
     return html_table(headings, rows, style="numbers") + more
 
 
@@ -118,14 +128,14 @@ def _values(s: FinalSet, tuned: set[int]) -> list[str]:
             bits = (
                 ""
                 if point is None or point.bits is None
-                else f'<br><span class="error">{point.bits:.3f} bits a byte</span>'
+                else f'<br><span class="error">{point.bits:.3f} bits per byte</span>'
             )
             found.append("–" if point is None else loss(point) + bits)
     return found
 
 
 def accuracy_table(runs: Sequence[RunFolder], domains: Domains | None) -> str:
-    """Accuracies: on the target's questions while training, and by lm-evaluation-harness; empty if none was measured."""
+    """Return a table of accuracies during training and from lm-evaluation-harness, or nothing."""
     rows = []
     for s in final_sets(runs, domains):
         if s.group == "Questions":
@@ -162,7 +172,7 @@ def _accuracy(value: float | None, error: float | None) -> str:
 
 
 def events(runs: Sequence[RunFolder]) -> str:
-    """What happened to each run: changes that were accepted, a cadence that was made to fit, faults. Empty if nothing did."""
+    """Return a list of accepted changes, adjusted settings and faults of the runs, or nothing."""
     items = [
         f"<li>{isolated(run.label)}: {sentence}</li>" for run in runs for sentence in _events(run)
     ]
@@ -181,9 +191,7 @@ def _events(run: RunFolder) -> list[str]:
             f"{escape_html(k)} {escape_html(run.setting('mixture', k))} → {escape_html(v)}"
             for k, v in changed.items()
         )
-        found.append(
-            f"to measure at a cost of at most {percent(budget)}, its cadence was changed: {what}."
-        )
+        found.append(f"settings were adjusted to the overhead budget of {percent(budget)}: {what}.")
     history = run.about.get("history")
     found += (
         [_change(entry) for entry in history if isinstance(entry, dict)]
@@ -211,7 +219,10 @@ def _change(entry: dict[str, Any]) -> str:
     else:
         what = f"{_code(old)} → {_code(new)}"
     when = f" ({escape_html(entry['when'])})" if entry.get("when") else ""
-    return f"{where}{when} it went on with another {isolated(entry.get('what', 'config'))}, which was accepted: {what}."
+    return (
+        f"{where}{when} the run resumed with a changed {isolated(entry.get('what', 'config'))}, "
+        f"as accepted by the user: {what}."
+    )
 
 
 def _fault(run: RunFolder, fault: dict[str, Any] | Any) -> str:
@@ -221,14 +232,18 @@ def _fault(run: RunFolder, fault: dict[str, Any] | Any) -> str:
     )
     leaves = ", ".join(dict.fromkeys(escape_html(row.get("leaf")) for row in rows[:3]))
     which = (
-        f" in {len(rows)} sequence{'s' if len(rows) != 1 else ''} (leaf {leaves}{', …' if len(rows) > 3 else ''})"
+        f" in {len(rows)} sequence{'s' if len(rows) != 1 else ''} "
+        f"(leaf {leaves}{', …' if len(rows) > 3 else ''})"
         if rows
         else ""
     )
     since = step is not None and run.progress()[0][-1] > step
     where = "" if step is None else f"at step {step:,.0f} "
-    after = " It has gone on since." if since else " The weights were not touched."
-    return f"<strong>{where}it stopped: the {isolated(fault.get('cause', 'loss'))} was not finite</strong>{which}; see fault.json.{after}"
+    after = " The run has resumed since." if since else " The weights are unchanged."
+    return (
+        f"<strong>{where}the run stopped because the {isolated(fault.get('cause', 'loss'))} was "
+        f"not finite</strong>{which}. See fault.json.{after}"
+    )
 
 
 def _code(value: Any) -> str:
@@ -237,7 +252,7 @@ def _code(value: Any) -> str:
 
 
 def configs(runs: Sequence[RunFolder]) -> str:
-    """The resolved config of each run, folded away."""
+    """Return the resolved config of each run, collapsed."""
     found = []
     for i, run in enumerate(runs):
         about = {
@@ -245,6 +260,7 @@ def configs(runs: Sequence[RunFolder]) -> str:
         }
         text = json.dumps(about, indent=2, sort_keys=True, ensure_ascii=False)
         found.append(
-            f"<details><summary>{run_swatch(i)}{isolated(run.label)}</summary><pre>{escape_html(text)}</pre></details>"
+            f"<details><summary>{run_swatch(i)}{isolated(run.label)}</summary>"
+            f"<pre>{escape_html(text)}</pre></details>"
         )
     return "".join(found)

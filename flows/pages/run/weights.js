@@ -1,23 +1,23 @@
 "use strict";
-// One run's weights over time: a stack of its largest members, a heat map where there are many, and what they were chosen by.
+// Weights of one run over time: a stacked chart, a heat map of large bases, and scores and losses of the members.
 const weights = (() => {
   const percent = (v) => (v === null ? "–" : base.share(v));
   const color = (w, k) => (w.others && k === w.names.length - 1 ? "var(--rest)" : `var(--f${k})`);
-  const line = (k) => `var(--s${k % 8})`; // a band's colour is too pale for a line
+  const line = (k) => `var(--s${k % 8})`; // colours of bands are too pale for lines
 
   function stack(host, w) {
     const wide = host.clientWidth >= charts.LABELS_FROM, last = w.starts.length - 1, n = w.names.length;
     const text = (k) => `${base.share(+w.sampling[k][last].toFixed(3))} ${w.names[k]}`;
     const ends = [...w.starts.slice(1), w.end], right = wide ? Math.min(340, 40 + 7.2 * Math.max(...w.names.map((_, k) => [...text(k)].length))) : 14;
-    const most = Math.floor((right - 36) / 7.2);
-    const chart = charts.frame(host, { height: 300, right, x: [w.starts[0], w.end], y: [0, 1], yTicks: [0, 0.25, 0.5, 0.75, 1], xTitle: w.axis, yTitle: "share of the tokens drawn", yFormat: base.share, label: `Sampling weights of ${w.run}` });
+    const limit = Math.floor((right - 36) / 7.2);
+    const chart = charts.frame(host, { height: 300, right, x: [w.starts[0], w.end], y: [0, 1], yTicks: [0, 0.25, 0.5, 0.75, 1], xTitle: w.axis, yTitle: "share of the sampled tokens", yFormat: base.share, label: `Sampling weights of ${w.run}` });
     const below = w.starts.map(() => 0), entries = [];
     for (let k = 0; k < n; k++) {
       const top = below.map((b, i) => b + (w.sampling[k][i] ?? 0));
       const up = top.map((v, i) => `${i ? "V" : `M${chart.X(w.starts[0])} `}${chart.Y(v).toFixed(2)}H${chart.X(ends[i]).toFixed(2)}`).join("");
       const down = below.map((_, j) => last - j).map((i) => `V${chart.Y(below[i]).toFixed(2)}H${chart.X(w.starts[i]).toFixed(2)}`).join("");
       charts.svg(chart.plot, "path", { d: `${up}${down}Z`, fill: color(w, k) });
-      entries.push({ color: color(w, k), text: base.short(text(k), wide ? most : 60), y: chart.Y((top[last] + below[last]) / 2) });
+      entries.push({ color: color(w, k), text: base.short(text(k), wide ? limit : 60), y: chart.Y((top[last] + below[last]) / 2) });
       top.forEach((v, i) => { below[i] = v; });
     }
     if (wide) charts.names(chart, entries);
@@ -31,12 +31,12 @@ const weights = (() => {
     }));
   }
 
-  // A step function as a curve: the value holds to the next stage's start.
+  // A step function as a curve: a value is constant until the next stage.
   const steps = (w, values) => values.flatMap((v, i) => [[w.starts[i], v], [w.starts[i + 1] ?? w.end, v]]);
 
   function effective(host, w, values, of) {
-    const title = `Effective ${of}`;
-    lines.panel(host, { title, height: 210, zero: true, xTitle: w.axis, yTitle: `equally weighted ${of.split(" ")[0]}`, read: (v) => v.toFixed(1), series: [{ name: of, color: "var(--ink)", points: steps(w, values) }] });
+    const title = `Effective number of ${of}`;
+    lines.panel(host, { title, height: 210, zero: true, xTitle: w.axis, yTitle: `effective number of ${of.split(" ")[0]}`, read: (v) => v.toFixed(1), series: [{ name: of, color: "var(--ink)", points: steps(w, values) }] });
   }
 
   function measured(host, w, panel) {
@@ -44,19 +44,19 @@ const weights = (() => {
     lines.panel(host, { title: panel.title, height: 280, read: (v) => String(+v.toPrecision(3)), format: (v) => String(+v.toPrecision(2)), yTitle: panel.unit, series });
   }
 
-  // Shares as colours, by their square root: most of them are small.
+  // Colours follow the square root of the share, because most shares are small.
   function scale() {
     const colours = base.ramp();
-    return (share, most) => `rgb(${colours(Math.sqrt(share / most)).join(" ")})`;
+    return (share, maximum) => `rgb(${colours(Math.sqrt(share / maximum)).join(" ")})`;
   }
 
   function heat(host, w) {
     const h = w.heat, row = h.rows.length > 30 ? 13 : 18, paint = scale();
     const characters = Math.max(...h.names.map((name) => [...name].length));
-    const left = Math.min(16 + 6.6 * characters, Math.max(100, host.clientWidth * 0.36)), most = Math.floor((left - 16) / 6.6);
+    const left = Math.min(16 + 6.6 * characters, Math.max(100, host.clientWidth * 0.36)), limit = Math.floor((left - 16) / 6.6);
     const largest = Math.max(...h.rows.flat(), 1e-9);
     charts.heading(host, h.left_out ? `The ${h.rows.length} largest members` : "All members");
-    const chart = charts.frame(host, { height: 70 + row * h.rows.length, left, x: [h.starts[0], h.end], y: [0, 1], yTicks: [], yFormat: String, xTitle: h.axis, yTitle: "", label: `Sampling weights of ${w.run}, a row a member` });
+    const chart = charts.frame(host, { height: 70 + row * h.rows.length, left, x: [h.starts[0], h.end], y: [0, 1], yTicks: [], yFormat: String, xTitle: h.axis, yTitle: "", label: `Sampling weights of ${w.run}, one row per member` });
     const picture = Object.assign(document.createElement("canvas"), { width: Math.round(chart.box.right - chart.box.left), height: h.rows.length });
     const brush = picture.getContext("2d"), ends = [...h.starts.slice(1), h.end];
     h.rows.forEach((shares, y) => shares.forEach((share, i) => {
@@ -66,7 +66,7 @@ const weights = (() => {
     }));
     charts.svg(chart.plot, "image", { href: picture.toDataURL(), x: chart.box.left, y: chart.box.top, width: chart.box.right - chart.box.left, height: chart.box.bottom - chart.box.top, preserveAspectRatio: "none", class: "heat" });
     const tall = (chart.box.bottom - chart.box.top) / h.rows.length;
-    h.names.forEach((name, i) => charts.svg(chart.root, "text", { class: "member", x: left - 8, y: chart.box.top + tall * (i + 0.5) + 4, "text-anchor": "end" }, base.short(name, most)));
+    h.names.forEach((name, i) => charts.svg(chart.root, "text", { class: "member", x: left - 8, y: chart.box.top + tall * (i + 0.5) + 4, "text-anchor": "end" }, base.short(name, limit)));
     base.legend(host, [0, 0.25, 0.5, 0.75, 1].map((t) => ({ color: paint(t * t * largest, largest), text: base.share(t * t * largest) })));
     charts.hover(chart, h.starts.map((s, i) => chart.X((s + ends[i]) / 2)), (i, y) => {
       const under = y === undefined ? -1 : Math.floor((y - chart.box.top) / tall);
@@ -76,7 +76,7 @@ const weights = (() => {
     });
   }
 
-  // Everything of one run, into `host`; `mount` draws now and again whenever the width changes.
+  // Draw all charts of one run into `host`. `mount` also redraws them when the width changes.
   function draw(host, w, mount) {
     const part = (parent, name) => Object.assign(parent.appendChild(document.createElement("div")), { className: name || "" });
     mount(part(host), (place) => stack(place, w));

@@ -1,4 +1,4 @@
-"""Weights over time, and what they were chosen by: the scores or losses of the basis members."""
+"""Weights over time, and the scores and losses of the basis members."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,21 +10,28 @@ from data_catalog.format.distributions import effective_number
 from flows.pages.run.domains import Domains
 from flows.pages.run.mixture import is_over_domains, member_label, mixed
 from flows.pages.run.run_folder import RunFolder, WeightLog, member_values
-from flows.pages.shared.numbers import json_numbers, spread
+from flows.pages.shared.numbers import json_numbers, spread_indices
 from trainer.config import ALIGNING
 
-MAXIMUM_BANDS = 7  # of one stacked chart, besides the sum of the others
-MAXIMUM_HEAT_ROWS = 32  # of a heat map
+MAXIMUM_BANDS = 7  # of a stacked chart, without the sum of the other members
+MAXIMUM_HEAT_ROWS = 32
 MAXIMUM_HEAT_COLUMNS = 160
-SCORE_UNITS = {
-    "clipped": "product of the clipped gradients",
+SCORE_UNITS = {  # by kind of scores
+    "clipped": "dot product of the clipped gradients",
     "cosine": "cosine of the gradients",
-}  # of scores; of the others: a plain product
-NO_ERRORS_CAPTION = "Clipped and cosine scores have no standard errors: the norms of whole gradients enter them. Normalised and raw ones have."
+}
+DEFAULT_SCORE_UNIT = "dot product of the gradients"
+NO_ERRORS_CAPTION = (
+    "Clipped and cosine scores have no standard errors because they depend on the norms of whole "
+    "gradients. Normalised and raw scores have standard errors."
+)
 
 
 def weights_charts(runs: Sequence[RunFolder], domains: Domains | None) -> list[dict[str, Any]]:
-    """One for each run that chooses among several basis members; runs with the same basis are together and share its colours."""
+    """Return a chart per run with several basis members.
+
+    Runs with the same basis are next to each other and use the same colours.
+    """
     groups: dict[tuple[str, ...], list[tuple[int, WeightLog]]] = {}
     for i, run in enumerate(runs):
         if len(run.basis) > 1 and run.weights is not None:
@@ -39,12 +46,12 @@ def weights_charts(runs: Sequence[RunFolder], domains: Domains | None) -> list[d
 def weights_chart(
     run: RunFolder, log: WeightLog, shown: Sequence[int], domains: Domains | None
 ) -> dict[str, Any]:
-    """Sampling weights by stage: the members `shown` as bands, and the sum of the others.
+    """Return the sampling weights per stage: members `shown` as bands, and the sum of the others.
 
-    Weights hold from their stage's first sequence to the next one's, so the chart has steps and no slopes.
+    Weights are constant within a stage, so the chart is a step function.
     """
     rest = np.setdiff1d(np.arange(len(run.basis)), shown)
-    stages = spread(len(log.sampling))
+    stages = spread_indices(len(log.sampling))
     starts, end, axis = _positions(run, log)
 
     def bands(weights: Float[np.ndarray, "stages basis"]) -> list[Any]:
@@ -61,7 +68,7 @@ def weights_chart(
     )
     alike = (
         domains is not None and is_over_domains(run) and run.level == domains.level
-    )  # members are domains: one curve says it all
+    )  # members are domains: a second curve would be the same
     wanted = None if domains is None or alike else mixed(run, log.sampling[stages], domains)
     return {
         "run": run.label,
@@ -86,8 +93,11 @@ def weights_chart(
 
 
 def heat_map(run: RunFolder, log: WeightLog, domains: Domains | None) -> dict[str, Any]:
-    """Sampling weights of the largest members, a row a member, largest last weight first, a column a stage."""
-    stages = spread(len(log.sampling), MAXIMUM_HEAT_COLUMNS)
+    """Return the sampling weights of the largest members.
+
+    There is a row per member, largest last weight first, and a column per stage.
+    """
+    stages = spread_indices(len(log.sampling), MAXIMUM_HEAT_COLUMNS)
     starts, end, axis = _positions(run, log)
     size = np.maximum(log.sampling.max(axis=0), 0)
     kept = np.argsort(-size, kind="stable")[:MAXIMUM_HEAT_ROWS]
@@ -103,11 +113,11 @@ def heat_map(run: RunFolder, log: WeightLog, domains: Domains | None) -> dict[st
 
 
 def measured(run: RunFolder, shown: Sequence[int]) -> list[dict[str, Any]]:
-    """The scores and losses of the members `shown` at every update, with standard errors where they are known."""
+    """Return the scores and losses of the members `shown` at every update, with standard errors."""
     updates = sorted(run.of_kind("update"), key=lambda record: float(record["step"]))
     if not updates:
         return []
-    updates = [updates[i] for i in spread(len(updates))]
+    updates = [updates[i] for i in spread_indices(len(updates))]
     count = len(run.basis)
     steps, tokens = run.progress()
     at = np.interp([float(record["step"]) for record in updates], steps, tokens)
@@ -116,7 +126,7 @@ def measured(run: RunFolder, shown: Sequence[int]) -> list[dict[str, Any]]:
     for key, title in (("scores", "Scores"), ("losses", "Losses of the members")):
         values = np.stack([member_values(record, key, count) for record in updates])
         if not np.isfinite(values).any():
-            continue  # a mixer that does not measure this
+            continue  # not measured by this mixer
         series = [
             [json_numbers(values[:, i]), json_numbers(errors[:, i]) if key == "scores" else None]
             for i in shown
@@ -127,27 +137,33 @@ def measured(run: RunFolder, shown: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def _unit(run: RunFolder) -> str:
-    """What the run's scores are."""
+    """Return the unit of the run's scores."""
     if run.mixer not in ALIGNING:
         return "score"
-    return SCORE_UNITS.get(str(run.setting("mixture", "scores")), "product of the gradients")
+    return SCORE_UNITS.get(str(run.setting("mixture", "scores")), DEFAULT_SCORE_UNIT)
 
 
 def _largest(logs: Sequence[WeightLog]) -> list[int]:
-    """Members with the largest mean or last weight in any run of the group, ordered by the first run's last weight."""
+    """Return the members with the largest mean or last weight in any run of the group.
+
+    They are ordered by the last weight of the first run.
+    """
     size = np.max([np.maximum(log.sampling.mean(axis=0), log.sampling[-1]) for log in logs], axis=0)
     kept = np.argsort(-size, kind="stable")[:MAXIMUM_BANDS]
     return [int(i) for i in sorted(kept, key=lambda i: (-logs[0].sampling[-1][i], i))]
 
 
 def _positions(run: RunFolder, log: WeightLog) -> tuple[Float[np.ndarray, " stages"], float, str]:
-    """Where each stage starts, where the last one ends so far, and the axis's title: tokens, or sequences where tokens are unknown."""
+    """Return the start of each stage, the end of the last one, and the title of the axis.
+
+    Positions are in tokens, or in sequences if the tokens are unknown.
+    """
     first = log.first_sequence.astype(float)
     batch = run.count("training", "batch_sequences")
     steps, tokens = run.progress()
     if not batch or len(steps) < 2:
         return first, float(first[-1] + max(np.diff(first, append=first[-1]).max(), 1)), "sequences"
-    end = run.boundary()  # what is fine-tuned on is not drawn by weights
+    end = run.boundary()  # fine-tuning does not sample by weights
     return (
         np.interp(first / batch, steps, tokens),
         float(tokens[-1] if end is None else end),

@@ -1,4 +1,4 @@
-"""What the page says in sentences: who is best, and what a reader must know before comparing."""
+"""Sentences of the run page: the ranking of the runs, and notes on what limits a comparison."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,14 +13,14 @@ MAXIMUM_TITLE_RUNS = 4  # runs in a title
 
 
 def title(runs: Sequence[RunFolder]) -> str:
-    """Plain text."""
+    """Return the title of the page as plain text."""
     if len(runs) <= MAXIMUM_TITLE_RUNS:
         return " · ".join(run.label for run in runs)
     return f"{len(runs)} runs: {', '.join(run.label for run in runs[:MAXIMUM_TITLE_RUNS])}, …"
 
 
 def summary(runs: Sequence[RunFolder]) -> list[str]:
-    """One sentence a target, as markup."""
+    """Return a sentence per target as HTML."""
     return [
         _ranking(target, [run for run in runs if run.target == target])
         for target in dict.fromkeys(run.target for run in runs)
@@ -28,7 +28,7 @@ def summary(runs: Sequence[RunFolder]) -> list[str]:
 
 
 def _ranking(target: str, runs: Sequence[RunFolder]) -> str:
-    """Who has the lowest loss on one target, by how much, after how many tokens."""
+    """Return a sentence on the run with the lowest loss on a target."""
     rows = [
         {**summarise(run), "test": _last(run, TEST), "validation": _last(run, VALIDATION)}
         for run in runs
@@ -39,20 +39,24 @@ def _ranking(target: str, runs: Sequence[RunFolder]) -> str:
         return f"No held-out loss on the target {isolated(target)} has been measured yet."
     best, *others = known
     words = f"<strong>{isolated(best['run'])}</strong> (mixer {isolated(best['mixer'])}) "
-    where = f"on the {split} text of the target {isolated(target)} after {short_number(best['tokens'])} tokens"
+    where = (
+        f"on {split} text of the target {isolated(target)} after "
+        f"{short_number(best['tokens'])} tokens"
+    )
     loss = f"<strong>{_value(best[split])} nats per token</strong> {where}"
     if not others:
         return f"{words}reaches a loss of {loss}."
     gap = others[0][split].loss - best[split].loss
     if gap < 0.0005:  # not visible in what the page prints
-        return f"{words}and {isolated(others[0]['run'])} have the same lowest loss, {loss}."
-    below = f"{gap:.3f} ({gap / others[0][split].loss:.1%}) below the next, {isolated(others[0]['run'])}"
+        return f"{words}and {isolated(others[0]['run'])} share the lowest loss, {loss}."
+    lower = f"{gap:.3f} ({gap / others[0][split].loss:.1%}) lower than {isolated(others[0]['run'])}"
     last = (
-        f", and {others[-1][split].loss - best[split].loss:.3f} below the last, {isolated(others[-1]['run'])}"
+        f" and {others[-1][split].loss - best[split].loss:.3f} lower than "
+        f"{isolated(others[-1]['run'])}"
         if others[1:]
         else ""
     )
-    return f"{words}has the lowest loss, {loss}: {below}{last}."
+    return f"{words}has the lowest loss, {loss}, {lower}{last}."
 
 
 def _last(run: RunFolder, held_out: str) -> Any:
@@ -67,46 +71,52 @@ def _value(measurement: Any) -> str:
 
 
 def notes(runs: Sequence[RunFolder], domains: Domains | None, no_catalog: str) -> list[str]:
-    """As markup.
+    """Return notes on the comparison as HTML.
 
     Args:
-        no_catalog: why there are no domains, if there are none.
+        runs: The runs.
+        domains: Domains of the catalog, if there are any.
+        no_catalog: The reason if there are no domains.
     """
-    found = [_unfinished(run) for run in runs if run.final is None]
-    found += [
+    sentences = [_unfinished(run) for run in runs if run.final is None]
+    sentences += [
         f"{isolated(run.label)}: {isolated(sentence)}." for run in runs for sentence in run.damage
     ]
     diverged = {
         run.label: sum(number(record, "loss") is None for record in run.of_kind("eval"))
         for run in runs
     }
-    found += [
-        f"{isolated(label)}: {n} held-out losses are not finite and are left out."
+    sentences += [
+        f"{isolated(label)}: {n} held-out losses are not finite and are not shown."
         for label, n in diverged.items()
         if n
     ]
     tokens = [row["tokens"] for row in map(summarise, runs) if row["tokens"]]
     if tokens and max(tokens) > 1.01 * min(tokens):
-        found.append(
-            f"The runs saw different amounts of text ({short_number(min(tokens))} to {short_number(max(tokens))} tokens): compare curves, not ends."
+        sentences.append(
+            f"The runs were trained on different amounts of text ({short_number(min(tokens))} to "
+            f"{short_number(max(tokens))} tokens). Compare the curves instead of the last losses."
         )
     if len({run.target for run in runs}) > 1:
-        found.append(
-            "The runs have different targets: losses of different targets cannot be compared."
+        sentences.append(
+            "The runs have different targets. Losses on different targets are not comparable."
         )
-    found += _of_catalogs(runs, domains, no_catalog)
+    sentences += _of_catalogs(runs, domains, no_catalog)
     if len(runs) > 1 and not seed_groups(runs):
-        found.append(
-            "Each line is one run: how much it would vary with another seed is only known where several seeds are shown."
+        sentences.append(
+            "Each curve is a single run. The variation between seeds is unknown unless several "
+            "seeds are shown."
         )
-    return found
+    return sentences
 
 
 def _unfinished(run: RunFolder) -> str:
     planned = (run.count("training", "steps") or 0) + (run.count("finetune", "steps") or 0)
     done = int(run.progress()[0][-1])
     where = f" (step {done:,} of {planned:,}, {percent(min(done / planned, 1))})" if planned else ""
-    return f"{isolated(run.label)} has not finished{where}: its numbers are the last it wrote."
+    return (
+        f"{isolated(run.label)} is not finished{where}. Its numbers are the latest it has written."
+    )
 
 
 def _of_catalogs(runs: Sequence[RunFolder], domains: Domains | None, no_catalog: str) -> list[str]:
@@ -114,8 +124,9 @@ def _of_catalogs(runs: Sequence[RunFolder], domains: Domains | None, no_catalog:
         run.about.get("catalog") for run in runs if isinstance(run.about.get("catalog"), str)
     }
     if len(catalogs) > 1:
-        found = [
-            "The runs were trained on different catalogs: their held-out texts, tokenizers and domains may differ."
+        sentences = [
+            "The runs were trained on different catalogs. Their held-out texts, tokenizers and "
+            "domains may differ."
         ]
     elif (
         domains is not None
@@ -123,23 +134,26 @@ def _of_catalogs(runs: Sequence[RunFolder], domains: Domains | None, no_catalog:
         and catalogs
         and domains.fingerprint not in catalogs
     ):
-        found = [
-            "The catalog shown here is not the one the runs were trained on: its fingerprint differs."
+        sentences = [
+            "The runs were trained on another catalog than the one shown here. Their fingerprints "
+            "differ."
         ]
     else:
-        found = []
+        sentences = []
     if domains is None:
-        return [*found, no_catalog]
+        return [*sentences, no_catalog]
     for run in runs:
         if run.usage is not None and drawn_domains(run, domains) is None:
-            most, leaves = int(run.usage.leaf.max()), domains.levels.leaves
-            found.append(
-                f"{isolated(run.label)} drew from leaf {most}, this catalog has {leaves} leaves: give the catalog it was trained on."
+            highest, leaves = int(run.usage.leaf.max()), domains.levels.leaves
+            sentences.append(
+                f"{isolated(run.label)} sampled from leaf {highest}, but this catalog has {leaves} "
+                "leaves. Give the catalog it was trained on."
             )
     waiting = [run for run in runs if run.usage is None and drawn_domains(run, domains) is not None]
     if waiting:
         names = ", ".join(isolated(run.label) for run in waiting)
-        found.append(
-            f"{names}: what was drawn of each domain is reckoned from the weights, as it is written at the end of a run."
+        sentences.append(
+            f"{names}: the tokens sampled from each domain are estimated from the weights, because "
+            "exact numbers are only written at the end of a run."
         )
-    return found
+    return sentences

@@ -1,1 +1,1 @@
-"""What the pages share: their shell and policy, style, escaping, numbers for a reader, and read-outs under the pointer."""
+"""Parts shared by the pages: HTML shell, content security policy, style, escaping, tooltips."""

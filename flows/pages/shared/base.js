@@ -1,8 +1,8 @@
 "use strict";
-// What the scripts of every page use: numbers and names for a reader, legends, and the read-out under the pointer or the arrow keys.
-// Text from data only ever becomes text nodes.
+// Functions shared by the scripts of all pages: numbers and names for readers, legends and tooltips. Untrusted text only becomes text
+// nodes.
 const base = (() => {
-  const NAME = 60, TITLE = 140; // characters of a read-out's lines
+  const NAME = 60, TITLE = 140; // maximum characters of a line and of the title of a tooltip
   const tip = document.getElementById("tip");
 
   const count = (n) => {
@@ -10,12 +10,12 @@ const base = (() => {
     return String(+n.toPrecision(3));
   };
   const share = (p) => (p === 0 ? "0%" : p < 1e-6 ? (100 * p).toExponential(0) + "%" : +(100 * p).toPrecision(p < 0.1 ? 2 : 3) + "%");
-  const short = (text, most) => ([...text].length > most ? [...text].slice(0, most - 1).join("") + "…" : text);
+  const short = (text, limit) => ([...text].length > limit ? [...text].slice(0, limit - 1).join("") + "…" : text);
 
-  // A name cut in the middle: those of runs often differ in their ends.
-  const middle = (text, most) => {
-    const letters = [...text], head = Math.ceil((most - 1) / 2);
-    return letters.length > most ? `${letters.slice(0, head).join("")}…${letters.slice(letters.length - (most - 1 - head)).join("")}` : text;
+  // Cut a name in the middle, because names of runs often differ at their ends.
+  const middle = (text, limit) => {
+    const letters = [...text], head = Math.ceil((limit - 1) / 2);
+    return letters.length > limit ? `${letters.slice(0, head).join("")}…${letters.slice(letters.length - (limit - 1 - head)).join("")}` : text;
   };
 
   function legend(host, entries) {
@@ -30,7 +30,7 @@ const base = (() => {
     host.append(list);
   }
 
-  // Rows are { color, name, value }. Gives the same back in words, for a screen reader.
+  // Show a tooltip with rows { color, name, value }, and return its text for a screen reader.
   function showTip(x, y, title, rows) {
     const head = short(title, TITLE), lines = rows.map((row) => ({ color: row.color, name: short(row.name, NAME), value: short(String(row.value), NAME) }));
     tip.replaceChildren();
@@ -49,19 +49,19 @@ const base = (() => {
   }
   const hideTip = () => { tip.hidden = true; };
 
-  // A picture through which the arrow keys walk is a slider to a screen reader: it reads out where the reader is.
-  function walkable(node, label, most) {
-    for (const [name, value] of Object.entries({ role: "slider", tabindex: 0, "aria-label": label, "aria-valuemin": 0, "aria-valuemax": most, "aria-valuenow": 0, "aria-valuetext": "arrow keys walk through it" })) node.setAttribute(name, value);
+  // A chart that is explored with the arrow keys has the role of a slider, so that screen readers announce the position.
+  function walkable(node, label, last) {
+    for (const [name, value] of Object.entries({ role: "slider", tabindex: 0, "aria-label": label, "aria-valuemin": 0, "aria-valuemax": last, "aria-valuenow": 0, "aria-valuetext": "explore with the arrow keys" })) node.setAttribute(name, value);
   }
   function walkedTo(node, i, words) {
     node.setAttribute("aria-valuenow", i);
     node.setAttribute("aria-valuetext", words);
   }
 
-  // How far a key goes among `length` things; undefined for a key that does not walk.
+  // Number of steps that a key moves among `length` items, undefined for other keys.
   const stride = (key, length) => ({ ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1, PageUp: -10, PageDown: 10, Home: -length, End: length })[key];
 
-  // A colour of the current theme; asked for once, as thousands of boxes have it.
+  // A colour of the current theme, cached because thousands of boxes use it.
   const known = new Map();
   function css(name) {
     if (!known.has(name)) known.set(name, getComputedStyle(document.documentElement).getPropertyValue(name).trim());
@@ -69,7 +69,7 @@ const base = (() => {
   }
   const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 
-  // The ramp of the current theme, from little (0) to much (1), as a function to [red, green, blue].
+  // The colour ramp of the current theme: a function from [0, 1] to [red, green, blue].
   function ramp() {
     const stops = [0, 1, 2, 3, 4].map((i) => rgb(css(`--r${i}`)));
     return (p) => {
@@ -78,7 +78,7 @@ const base = (() => {
     };
   }
 
-  // Colours differ between the light and the dark theme and on paper: what is painted with them is painted again.
+  // Repaint when the theme changes or the page is printed.
   function onTheme(paint) {
     for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", () => { known.clear(); paint(); });
   }

@@ -1,4 +1,4 @@
-"""Text and numbers as HTML."""
+"""HTML of text, numbers and tables."""
 
 import html
 import json
@@ -6,27 +6,33 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-# C0 and C1 controls, and lone surrogates (from undecodable file names): none may stand in an HTML file.
+# C0 and C1 control characters, and lone surrogates from undecodable file names.
 _INVALID_IN_HTML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def escape_html(text: Any) -> str:
-    """Text from data, safe in HTML text and attributes."""
+    """Return untrusted text for use in HTML text and attributes."""
     return html.escape(_INVALID_IN_HTML.sub("\ufffd", str(text)))
 
 
 def script_json(value: Any) -> str:
-    """JSON that can stand inside a script element: ASCII only, and no `<` that could close the element."""
+    """Return JSON for a script element: ASCII, without `<`, which could close the element."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
+def as_sentence(text: Any) -> str:
+    """Return text with a full stop unless it ends with a punctuation mark."""
+    sentence = str(text)
+    return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
+
+
 def isolated(text: Any) -> str:
-    """A name from data: isolated, so that its writing direction does not reorder the sentence around it."""
+    """Return an untrusted name whose writing direction does not affect the text around it."""
     return f"<bdi>{escape_html(text)}</bdi>"
 
 
 def short_number(value: float | None, suffix: str = "") -> str:
-    """A number for a reader: 12.3M, 4,096, 0.012; a dash for None."""
+    """Return a number for a reader, such as 12.3M, 4,096 or 0.012, and a dash for None."""
     if value is None:
         return "–"
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):
@@ -38,22 +44,22 @@ def short_number(value: float | None, suffix: str = "") -> str:
 
 
 def percent(share: float) -> str:
-    """A share for a reader: 98%, 0.4%; what rounds to nothing is said to be less than a tenth of a percent."""
+    """Return a share for a reader, such as 98% or 0.4%."""
     if 0 < share < 0.0005:
         return "less than 0.1%"
     return f"{share:.0%}" if share >= 0.1 or share == 0 else f"{share:.1%}"
 
 
 def run_swatch(run: int) -> str:
-    """The square in a run's colour."""
+    """Return a square in the colour of a run."""
     return f'<span class="key k{run % 8}"></span>'
 
 
 class Cell(NamedTuple):
-    """A table's cell that looks unlike its column."""
+    """A table cell whose style differs from its column."""
 
-    content: str  # markup
-    style: str  # class
+    content: str  # HTML
+    style: str  # CSS class
 
 
 def html_table(
@@ -64,29 +70,33 @@ def html_table(
     name: str = "",
     style: str = "",
 ) -> str:
-    """A table that scrolls in its own box where a page is too narrow; headings and cells are markup, a row's first cell its own heading.
+    """Return a table that scrolls horizontally if the page is too narrow.
 
     Args:
-        text: columns that hold words, and are aligned to the left like the first.
-        name: id of the table.
-        style: class of the table.
+        headings: HTML of the column headings.
+        rows: HTML of the cells. The first cell is the heading of its row.
+        text: Columns of text, which are left-aligned like the first column.
+        name: Element id of the table.
+        style: CSS class of the table.
     """
-    kinds = ["text" if i in {0, *text} else "" for i in range(len(headings))]
+    styles = ["text" if i in {0, *text} else "" for i in range(len(headings))]
 
     def line(row: Sequence[str | Cell]) -> str:
         first, *others = (
-            cell if isinstance(cell, Cell) else Cell(cell, kind)
-            for cell, kind in zip(row, kinds, strict=True)
+            cell if isinstance(cell, Cell) else Cell(cell, style)
+            for cell, style in zip(row, styles, strict=True)
         )
-        return f'<tr><th scope="row">{first.content}</th>{"".join(f"<td{_class(kind)}>{content}</td>" for content, kind in others)}</tr>'
+        cells = "".join(f"<td{_class(style)}>{content}</td>" for content, style in others)
+        return f'<tr><th scope="row">{first.content}</th>{cells}</tr>'
 
     head = "".join(
-        f'<th scope="col"{_class(kind)}>{heading}</th>'
-        for heading, kind in zip(headings, kinds, strict=True)
+        f'<th scope="col"{_class(style)}>{heading}</th>'
+        for heading, style in zip(headings, styles, strict=True)
     )
-    named = f' id="{name}"' if name else ""
+    identifier = f' id="{name}"' if name else ""
     body = "".join(map(line, rows))
-    return f'<div class="scroll"><table{named}{_class(style)}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    content = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="scroll"><table{identifier}{_class(style)}>{content}</table></div>'
 
 
 def _class(name: str) -> str:

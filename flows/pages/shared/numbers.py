@@ -1,4 +1,4 @@
-"""Numbers as the page's JSON holds them."""
+"""Numbers for the JSON of a page."""
 
 import math
 from typing import Any
@@ -6,24 +6,25 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-MAXIMUM_CURVE_POINTS = 400  # of one curve
-DIGITS = 6  # significant, of every number in the page
+MAXIMUM_CURVE_POINTS = 400
+SIGNIFICANT_DIGITS = 6  # of every number in a page
 
 
-def json_numbers(value: Any, digits: int = DIGITS) -> Any:
-    """`value` as JSON can hold it: nested lists of numbers of so many significant digits, null for what is not finite."""
+def json_numbers(value: Any, digits: int = SIGNIFICANT_DIGITS) -> Any:
+    """Return nested lists of numbers with `digits` significant digits, None if not finite."""
     if isinstance(value, np.ndarray | list | tuple):
         return [json_numbers(item, digits) for item in value]
     if value is None or not math.isfinite(value):
         return None
-    found = float(f"{value:.{digits}g}") if abs(value) < 1e15 else float(value)
-    return int(found) if found.is_integer() else found
+    rounded = float(f"{value:.{digits}g}") if abs(value) < 1e15 else float(value)
+    return int(rounded) if rounded.is_integer() else rounded
 
 
-def spread(n: int, most: int = MAXIMUM_CURVE_POINTS) -> list[int]:
-    """At most `most` indices over n, with the first and the last."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)).tolist()
+def spread_indices(count: int, maximum: int = MAXIMUM_CURVE_POINTS) -> list[int]:
+    """Return at most `maximum` evenly spaced indices below `count`, with the first and the last."""
+    return np.unique(np.linspace(0, count - 1, min(count, maximum)).round().astype(int)).tolist()
 
 
-def thinned(points: Float[np.ndarray, "points columns"]) -> Float[np.ndarray, "fewer columns"]:
-    return points[spread(len(points))]
+def thin_points(points: Float[np.ndarray, "points columns"]) -> Float[np.ndarray, "fewer columns"]:
+    """Return at most `MAXIMUM_CURVE_POINTS` of the points, evenly spaced."""
+    return points[spread_indices(len(points))]

@@ -1,4 +1,4 @@
-"""Put a page together: one file with its style, its data and its scripts, which is never given the network."""
+"""Assembly of a page: one HTML file with style, data and scripts, and no network access."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any
 from flows.pages.shared.markup import escape_html, script_json
 
 SHARED = "flows.pages.shared"
-PLACE = re.compile(r"\{\{(\w+)\}\}")
+PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
 
 def assemble(
@@ -22,13 +22,17 @@ def assemble(
     data: Any,
     live: bool = False,
 ) -> str:
-    """The page's text: `page.html` of `package` in the shell, with the shared style and script before its own `style.css` and `scripts`.
+    """Return the HTML of a page: `page.html` of `package` inside the shared shell.
+
+    The shared style and script come before the `style.css` and `scripts` of the package.
 
     Args:
-        title: plain text.
-        fields: markup by the name of its place in `page.html`.
-        data: what the scripts read; becomes JSON.
-        live: whether the page may ask the server that it came from.
+        package: Python package with the files of the page.
+        scripts: Names of its scripts, in order.
+        title: Title of the page as plain text.
+        fields: HTML by name of its placeholder in `page.html`.
+        data: Data for the scripts. Converted to JSON.
+        live: Allow requests to the server that the page came from.
     """
     style = asset(SHARED, "style.css") + asset(package, "style.css")
     inlined = [asset(SHARED, "base.js"), *(asset(package, name) for name in scripts)]
@@ -44,16 +48,20 @@ def assemble(
 
 
 def _filled(template: str, fields: Mapping[str, str]) -> str:
-    """One pass over the template: text from data is never searched for places."""
-    return PLACE.sub(lambda match: fields[match[1]], template)
+    """Fill the placeholders in one pass, so that placeholders in the fields have no effect."""
+    return PLACEHOLDER.sub(lambda match: fields[match[1]], template)
 
 
 def asset(package: str, name: str) -> str:
+    """Return the text of a file in a package."""
     return files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def policy(style: str, scripts: Sequence[str], live: bool) -> str:
-    """A content security policy: no network at all, or only the page's own server; and only exactly these scripts and this style."""
+    """Return a content security policy that only allows exactly these scripts and this style.
+
+    It forbids all network access, except to the page's own server if `live`.
+    """
     hashes = [
         f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
         for text in (style, *scripts)
