@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_catalog.errors import UserError, suggestion
 from data_catalog.plot.look import FILLS, NEUTRAL, RAMP, SOFT, rows, share
+from data_catalog.query.dropped import DROPPED_SHARES
 from data_catalog.untrusted import escape
 
 if TYPE_CHECKING:
@@ -19,17 +20,11 @@ PLAIN = RAMP[1]
 CATEGORIES = 7  # sources with a colour of their own
 MARGIN = 0.004  # of the ramp, below its lowest value: for what has no value
 
-# What quality rules and dedup dropped of a domain's main sources, by their shares in it: a dropped document has no domain.
-DROPPED = """
-    WITH main AS (SELECT level, domain, unnest(top_sources) AS s FROM domains),
-    lost AS (SELECT source, sum(share) AS share FROM removed GROUP BY source)
-    SELECT level, domain, sum(s.share * coalesce(lost.share, 0)) / sum(s.share) AS value
-    FROM main LEFT JOIN lost ON lost.source = s.name WHERE s.name IS NOT NULL GROUP BY level, domain"""
 VALUES = {  # a query of (level, domain, value)
     None: "SELECT level, domain, NULL AS value FROM domains",
     "source": "SELECT level, domain, top_sources[1].name AS value FROM domains",
     "distance": "SELECT level, domain, mean_distance AS value FROM domains",
-    "quality": DROPPED,
+    "quality": DROPPED_SHARES,
 }
 WEIGHT = "SELECT level, domain, weight AS value FROM distributions WHERE name = $name AND kind IN ($kind, $name)"
 SIGNAL = """

@@ -204,3 +204,19 @@ def write_run(
         )
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return folder
+
+
+def add_records(folder: Path, *records: dict[str, Any]) -> None:
+    """Append records to metrics.jsonl."""
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
+
+
+def change_config(folder: Path, **about: Any) -> None:
+    """Change config.json. Values under `config` change its sections."""
+    found = json.loads((folder / "config.json").read_text())
+    for section, values in about.pop("config", {}).items():
+        found["config"][section] = (
+            {**found["config"].get(section, {}), **values} if isinstance(values, dict) else values
+        )
+    (folder / "config.json").write_text(json.dumps({**found, **about}))

@@ -1,4 +1,4 @@
-"""The catalog page in a real browser: what its addresses open, what hands and keys do, and that hostile text changes nothing."""
+"""The catalog page in a real browser: addresses, user input, and hostile text."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,6 @@ import pytest
 from data_catalog.format import tables
 from data_catalog.format.layout import Layout
 from flows.pages.catalog import write_catalog_page
-from tests.flows.pages.catalog.test_page import write_domains_catalog
 from tests.helpers.browser import (
     address,
     contrast,
@@ -22,6 +21,7 @@ from tests.helpers.browser import (
     text,
     unnamed,
 )
+from tests.helpers.domains_catalog import write_domains_catalog
 from tests.helpers.manifests import change_manifest
 
 pytestmark = needs_browser
@@ -39,19 +39,19 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_catalog_page(write_domains_catalog(folder / "catalog"), folder / "page.html")
 
 
-def test_an_address_opens_a_domain_and_a_search(chromium: Any, page: Path) -> None:
+def test_a_fragment_opens_a_domain_and_a_search(chromium: Any, page: Path) -> None:
     with opened(chromium, page, "domain=4/1&search=SITE1.org%20plot", width=700) as tab:
         shown = text(tab, "#panel")
         assert shown.startswith(
             "all domains › 2/0 tensor, layer Domain 1 of level 4 socket documents 20 tokens 2,000 (20%)"
         )
         assert "law 100% 25% 5×" in shown
-        assert "site1.org 75% no site named 25%" in shown
+        assert "site1.org 75% unknown 25%" in shown
         assert (
             "Nearest to the centroid an example nearest 0 site0.org · distance 0.500 · doc 1/0"
             in shown
         )
-        assert text(tab, "#found") == "0 domains"  # both words, but no domain has both
+        assert text(tab, "#found") == "0 domains"  # no domain contains both words
         tab.goto(page.as_uri() + "#domain=%3Cimg%3E/9&search=site1")
         assert text(tab, "#found") == "2 domains"
         assert [a.get_attribute("href") for a in tab.locator("#results a").all()] == [
@@ -59,13 +59,13 @@ def test_an_address_opens_a_domain_and_a_search(chromium: Any, page: Path) -> No
             "#domain=4/1",
         ]
         assert (text(tab, ".evidence"), text(tab, ".evidence mark")) == ("site1.org", "site1")
-        assert text(tab, "#panel") == "There is no domain <img>/9 in this page."
+        assert text(tab, "#panel") == "There is no domain <img>/9 on this page."
 
 
 def test_a_domain_shows_its_flags_and_children(chromium: Any, page: Path) -> None:
     with opened(chromium, page, "domain=2/0") as tab:
         assert "Flag tiny: with fewer than 5 documents" in text(tab, "#panel")
-        assert "2 domains of level 4 in it 4/1 socket 20% 4/0 tensor, layer 10%" in text(
+        assert "2 child domains at level 4 4/1 socket 20% 4/0 tensor, layer 10%" in text(
             tab, "#panel"
         )
         tab.locator("#panel a", has_text="4/0").click()
@@ -74,13 +74,13 @@ def test_a_domain_shows_its_flags_and_children(chromium: Any, page: Path) -> Non
         assert text(tab, "#opened") == "Opened 4/0 tensor, layer"
 
 
-def test_the_mouse_points_and_opens(chromium: Any, page: Path) -> None:
-    """Domain 2/1 has 70 of 100 tokens, and lies on the left; of it 4/3 has 40."""
+def test_the_mouse_shows_tooltips_and_opens_domains(chromium: Any, page: Path) -> None:
+    """Domain 2/1 has 70 % of the tokens and is on the left. It contains 4/3 with 40 %."""
     with opened(chromium, page) as tab:
         assert text(tab, "#panel h3") == "All domains"
         box = tab.locator("#treemap canvas").bounding_box()
         tab.mouse.move(box["x"] + 60, box["y"] + 60)
-        assert text(tab, "#tip") == "4/3 documents 40 tokens 4k (40%) main site site3.org"
+        assert text(tab, "#tip") == "4/3 documents 40 tokens 4k (40%) main source site3.org"
         tab.mouse.down()
         tab.mouse.up()
         assert address(tab) == "#domain=4/3"
@@ -95,14 +95,14 @@ def test_the_mouse_points_and_opens(chromium: Any, page: Path) -> None:
         assert text(tab, "#panel h3") == "Domain 1 of level 4"
         tab.locator(
             "#panel .chips a"
-        ).first.click()  # a term is a search, and leaves the domain open
+        ).first.click()  # a term starts a search and keeps the domain open
         assert address(tab) == "#search=socket"
         assert tab.locator("#search").input_value() == "socket"
         assert text(tab, "#found") == "2 domains"
         assert text(tab, "#panel h3") == "Domain 1 of level 4"
 
 
-def test_the_keyboard_reaches_everything(chromium: Any, page: Path) -> None:
+def test_the_page_can_be_used_with_the_keyboard(chromium: Any, page: Path) -> None:
     with opened(chromium, page) as tab:
         assert unnamed(tab) == []
         for place in ("#search", "#level", "#colour", "#treemap canvas", "#map canvas"):
@@ -115,7 +115,7 @@ def test_the_keyboard_reaches_everything(chromium: Any, page: Path) -> None:
         tab.keyboard.press("ArrowRight")
         assert (
             treemap.get_attribute("aria-valuetext")
-            == "4/3; documents: 40; tokens: 4k (40%); main site: site3.org"
+            == "4/3; documents: 40; tokens: 4k (40%); main source: site3.org"
         )
         tab.keyboard.press("End")
         tab.keyboard.press("ArrowLeft")
@@ -158,8 +158,8 @@ IN_ONE_TASK = """() => {
 }"""
 
 
-def test_a_hand_faster_than_the_browsers_events_loses_nothing(chromium: Any, page: Path) -> None:
-    """All keys arrive before the browser can report a single change of the address."""
+def test_fast_input_is_handled_in_order(chromium: Any, page: Path) -> None:
+    """All keys arrive before the browser reports the first change of the address."""
     with opened(chromium, page) as tab:
         steps = [
             ["#domain=4/3", "Domain 3 of level 4"],
@@ -175,16 +175,16 @@ def test_a_hand_faster_than_the_browsers_events_loses_nothing(chromium: Any, pag
         assert [address(tab), text(tab, "#panel h3")] == steps[-1]
 
 
-def test_a_link_clicked_with_a_modifier_key_opens_elsewhere(chromium: Any, page: Path) -> None:
+def test_a_modifier_key_opens_a_link_in_another_tab(chromium: Any, page: Path) -> None:
     with opened(chromium, page) as tab, tab.context.expect_page() as other:
         tab.locator("#panel a", has_text="2/1").click(modifiers=["ControlOrMeta"])
         assert (address(tab), text(tab, "#panel h3")) == ("", "All domains")
     assert other.value.url.endswith("#domain=2/1")
 
 
-def test_level_colour_and_numbers(chromium: Any, page: Path) -> None:
+def test_level_colour_and_table_of_weights(chromium: Any, page: Path) -> None:
     with opened(chromium, page) as tab:
-        assert text(tab, "#legend") == "site3.org site2.org site1.org site0.org other or unnamed"
+        assert text(tab, "#legend") == "site3.org site2.org site1.org site0.org other or unknown"
         before = painted(tab)
         tab.select_option("#colour", label="law")
         assert painted(tab) != before
@@ -194,9 +194,9 @@ def test_level_colour_and_numbers(chromium: Any, page: Path) -> None:
         ) == [
             "Source",
             "Quality",
-            "Weight of a target",
+            "Weight in a target",
         ]
-        tab.locator("summary", has_text="The numbers").click()
+        tab.locator("summary", has_text="Table").click()
         assert text(tab, "#weights tbody tr:nth-child(2)") == "4/1 socket 2,000 100% 20%"
         tab.select_option("#level", label="2 domains")
         assert text(tab, "#weights tbody tr:nth-child(2)") == "2/1 socket 7,000 100% 70%"
@@ -214,17 +214,17 @@ def test_the_quality_of_a_real_build(chromium: Any, built: tuple, tmp_path: Path
     with opened(
         chromium, write_catalog_page(built[0], tmp_path / "page.html"), "domain=2/0"
     ) as tab:
-        tab.select_option("#colour", label="unique words among words")
+        tab.select_option("#colour", label="share of unique words")
         settle(tab)
         assert re.fullmatch(r"0\.\d+ or less( 0\.\d+){3} 0\.\d+ or more", text(tab, "#legend"))
         assert re.search(
-            r"Signal Domain Corpus .*unique words among words 0\.\d+ 0\.\d+", text(tab, "#panel")
+            r"Signal Domain Corpus .*share of unique words 0\.\d+ 0\.\d+", text(tab, "#panel")
         )
         assert unnamed(tab) == []
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (700, "dark"), (360, "light")])
-def test_it_fits_and_can_be_read(chromium: Any, page: Path, width: int, scheme: str) -> None:
+def test_layout_and_contrast(chromium: Any, page: Path, width: int, scheme: str) -> None:
     with opened(chromium, page, "domain=4/1", width=width, color_scheme=scheme) as tab:
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         for ink in ("--ink", "--soft", "--s0"):
@@ -236,20 +236,20 @@ def test_it_fits_and_can_be_read(chromium: Any, page: Path, width: int, scheme: 
         assert not tab.locator(".bar").is_visible()
 
 
-def test_hostile_text_changes_nothing(chromium: Any, tmp_path: Path) -> None:
-    """Not even without the page's policy, which would stop it: the same elements, title and answers as with harmless text."""
+def test_hostile_text_has_no_effect(chromium: Any, tmp_path: Path) -> None:
+    """Even without the content security policy, the page is the same as with harmless text."""
     seen = []
     for name, words in (("hostile", HOSTILE), ("harmless", HARMLESS)):
         target = words[:60].replace("/", "|") + "\"'<b>" * (words is HOSTILE)
         catalog = write_domains_catalog(tmp_path / name / "catalog", text=words, target=target)
         page = write_catalog_page(catalog, tmp_path / name / "page.html")
         with opened(chromium, page, "domain=4/1", bypass_csp=True) as tab:
-            tab.locator("summary", has_text="The numbers").click()
+            tab.locator("summary", has_text="Table").click()
             tab.select_option("#colour", index=3)
             tab.locator("#search").fill("script" if words is HOSTILE else "harm")
             tab.locator("#treemap canvas").focus()
             tab.keyboard.press("ArrowRight")
-            tab.wait_for_timeout(50)  # what an image that is not there would take to fail
+            tab.wait_for_timeout(50)  # enough time for a missing image to fail
             found = elements(tab)
             found.pop("mark")
             seen.append((found, tab.title(), text(tab, "#found")))
@@ -257,7 +257,7 @@ def test_hostile_text_changes_nothing(chromium: Any, tmp_path: Path) -> None:
     assert seen[0] == seen[1]
 
 
-def test_five_megabytes_of_text_are_cut(chromium: Any, tmp_path: Path) -> None:
+def test_long_text_is_cut(chromium: Any, tmp_path: Path) -> None:
     catalog = write_domains_catalog(tmp_path / "catalog")
     folder = Layout(catalog, 1).tables
     huge = "<b>\u202e" + "x" * 5_000_000
@@ -287,15 +287,13 @@ def test_thousands_of_domains(chromium: Any, tmp_path: Path) -> None:
     with opened(chromium, page, "domain=4096/4095&search=4095") as tab:
         assert text(tab, "#panel h3") == "Domain 4095 of level 4,096"
         assert text(tab, "#found") == "1 domain"
-        assert "the 128 of the 4,096 domains with the largest weights" in text(
-            tab, "#heatmap-caption"
-        )
+        assert "the 128 domains with the largest weights, of 4,096" in text(tab, "#heatmap-caption")
 
 
 def test_one_level_and_no_target(chromium: Any, tmp_path: Path) -> None:
     catalog = write_domains_catalog(tmp_path / "catalog")
     change_manifest(catalog, granularities=[4], targets=[])
     with opened(chromium, write_catalog_page(catalog, tmp_path / "page.html"), "domain=4/1") as tab:
-        assert "in 4 domains; version 1, no targets" in text(tab, "header")
+        assert "Domains per level: 4. Version 1, no targets." in text(tab, "header")
         assert text(tab, "#heatmap-caption").startswith("This catalog has no targets.")
         assert text(tab, "#panel").startswith("all domains Domain 1 of level 4")

@@ -1,4 +1,4 @@
-"""What a real browser makes of the report: a run with every record there is, hostile text, and the reader's clicks and keys."""
+"""The run page in a real browser: all kinds of records, hostile text, and user input."""
 
 import re
 from pathlib import Path
@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from flows.pages.run import write_report
-from tests.flows.pages.run.test_data import add, change
 from tests.helpers.browser import contrast, elements, needs_browser, opened, settle, text, unnamed
-from tests.helpers.tiny_run import write_catalog, write_run
+from tests.helpers.tiny_run import add_records, change_config, write_catalog, write_run
 from tests.system.test_catalog_page_browser import HARMLESS, HOSTILE
 
 pytestmark = needs_browser
@@ -18,7 +17,7 @@ TERMS = [["tensor", "layer"], ["socket"], ["plot", "axis"], ["date"]]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A catalog, and a run on it as the trainer itself leaves it: scores with errors, bounds, and fine-tuning."""
+    """A catalog and a real run on it with scores, standard errors, bounds and fine-tuning."""
     import torch
 
     from tests.helpers.tiny_catalog import write_tiny_catalog
@@ -34,16 +33,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         "evaluation": {"every_steps": 7, "sequences": 16},
     }
     threads = torch.get_num_threads()
-    torch.set_num_threads(
-        1
-    )  # a model so small is many times slower on processors that others use too
+    torch.set_num_threads(1)  # faster for a tiny model on a busy machine
     train(tiny_config(catalog, folder / "dga", **changed))
     torch.set_num_threads(threads)
     return catalog, folder / "dga"
 
 
 def shown(tab: Any) -> str:
-    """The page as text, without its scripts and data; no number in it went wrong."""
+    """Return the text of the page after checking that it has no invalid numbers."""
     found = tab.evaluate(
         "[...document.querySelectorAll('main, main svg text')].map((node) => node.textContent).join(' ')"
     )
@@ -55,7 +52,7 @@ def titles(tab: Any) -> list[str]:
     return tab.locator("main h3").all_text_contents()
 
 
-def test_every_record_of_a_real_run_is_drawn(
+def test_all_records_of_a_real_run_have_charts(
     chromium: Any, trained: tuple[Path, Path], tmp_path: Path
 ) -> None:
     catalog, run = trained
@@ -63,18 +60,16 @@ def test_every_record_of_a_real_run_is_drawn(
         assert titles(tab) == [
             *("Target: held-out text", "General: held-out corpus text"),
             *("Target and general text", "Sets of documents", "Top-level domains"),
-            *("Effective members (of 4)", "Effective domains", "Scores", "Losses of the members"),
+            *("Effective number of members (of 4)", "Effective number of domains"),
+            *("Scores", "Losses of the members"),
+            *("Epochs per domain", "Remaining tokens per domain"),
             *(
-                "Epochs: how often each domain was used",
-                "Remaining: tokens of each domain that were never drawn",
-            ),
-            *(
-                "Tokens a second",
+                "Tokens per second",
                 "Time spent waiting for data",
                 "Time spent measuring",
-                "Training loss, on what is drawn",
+                "Training loss on sampled text",
             ),
-            *("Gradient norm, not clipped", "Draws that bounds moved"),
+            *("Gradient norm before clipping", "Samples redirected by bounds"),
         ]
         assert tab.locator(".errors").count() >= 8  # losses, scores, dots
         assert "fine-tuning" in tab.locator("#losses text").all_text_contents()
@@ -82,7 +77,7 @@ def test_every_record_of_a_real_run_is_drawn(
         assert unnamed(tab) == []
 
 
-def test_an_old_static_and_a_begun_run_are_drawn(chromium: Any, tmp_path: Path) -> None:
+def test_fixed_finished_and_new_runs_share_a_page(chromium: Any, tmp_path: Path) -> None:
     catalog = write_catalog(tmp_path / "catalog", [1000, 2000, 2000, 5000], TERMS)
     folders = [
         write_run(tmp_path / "plain", mixer="natural", basis=["natural"]),
@@ -114,7 +109,7 @@ def test_an_old_static_and_a_begun_run_are_drawn(chromium: Any, tmp_path: Path) 
         shown(tab)
 
 
-def test_what_is_not_there_yet_is_said(chromium: Any, tmp_path: Path) -> None:
+def test_missing_records_are_explained(chromium: Any, tmp_path: Path) -> None:
     folder = write_run(tmp_path / "begun", usage=None, losses=())
     for name in ("weights.parquet", "metrics.jsonl"):
         (folder / name).unlink()
@@ -123,28 +118,27 @@ def test_what_is_not_there_yet_is_said(chromium: Any, tmp_path: Path) -> None:
         for sentence in (
             *(
                 "No held-out loss on the target goal has been measured yet.",
-                "It has not written any weights yet.",
                 "Not measured yet.",
             ),
-            *("No weights have been written yet.", "No step has been recorded yet."),
+            *("No weights have been written yet.", "No steps have been recorded yet."),
         ):
             assert sentence in found
         assert tab.locator("svg:visible").count() == 0
     still = write_run(tmp_path / "plain", mixer="natural", basis=["natural"])
     with opened(chromium, write_report([still], tmp_path / "r.html")) as tab:
-        assert "Every run here draws from one fixed mixture" in shown(tab)
+        assert "All runs use fixed mixtures" in shown(tab)
 
 
 def test_many_runs_are_compared(chromium: Any, tmp_path: Path) -> None:
-    """Nine: the ninth has the first one's colour, and other dashes."""
+    """Of nine runs, the last has the colour of the first, but other dashes."""
     catalog = write_catalog(tmp_path / "catalog", [1000, 2000, 2000, 5000], TERMS)
     folders = [
         write_run(tmp_path / f"run-{seed}", losses=(6.0, 3.0, 2.0 + seed / 10)) for seed in range(9)
     ]
     for seed, folder in enumerate(folders):
-        change(folder, config={"seed": seed})
+        change_config(folder, config={"seed": seed})
     with opened(chromium, write_report(folders, tmp_path / "r.html", catalog), width=700) as tab:
-        assert "Effective domains of every run" in titles(tab)
+        assert "Effective number of domains per run" in titles(tab)
         assert (
             tab.locator("#losses > div")
             .first.locator("path[stroke='var(--s0)'][stroke-width='2']")
@@ -158,13 +152,13 @@ def test_many_runs_are_compared(chromium: Any, tmp_path: Path) -> None:
         shown(tab)
 
 
-def test_hostile_text_changes_nothing(chromium: Any, tmp_path: Path) -> None:
-    """Not even without the page's policy: the same elements and the same answers as with harmless text."""
+def test_hostile_text_has_no_effect(chromium: Any, tmp_path: Path) -> None:
+    """Even without the content security policy, the elements are those of harmless text."""
     seen = []
     for kind, words in (
         ("hostile", HOSTILE + "\udfff"),
         ("harmless", HARMLESS),
-    ):  # JSON may hold half a character
+    ):  # JSON may contain half a surrogate pair
         catalog = write_catalog(
             tmp_path / kind / "c", [1000, 0, 2000, 5000], [[words.replace("\udfff", "")]] * 4
         )
@@ -174,11 +168,11 @@ def test_hostile_text_changes_nothing(chromium: Any, tmp_path: Path) -> None:
         folder = write_run(
             tmp_path / kind / name, target=words, basis=[words, *(f"{words}{i}" for i in range(12))]
         )
-        add(
+        add_records(
             folder,
             {"kind": "eval", "step": 50, "tokens": 20_000, "set": words, "loss": 1.0, "error": 0.1},
         )
-        add(
+        add_records(
             folder,
             {
                 "kind": "eval",
@@ -194,24 +188,24 @@ def test_hostile_text_changes_nothing(chromium: Any, tmp_path: Path) -> None:
             tab.locator("#weights svg").first.focus()
             tab.keyboard.press("ArrowLeft")
             tab.locator("#filter").fill("script" if kind == "hostile" else "harm")
-            tab.wait_for_timeout(50)  # what an image that is not there would take to fail
+            tab.wait_for_timeout(50)  # enough time for a missing image to fail
             seen.append((elements(tab), text(tab, "#shown"), tab.locator("h2").all_text_contents()))
             assert tab.title().startswith(name[:20])
     assert seen[0] == seen[1]
 
 
-def test_a_script_that_got_in_after_all_is_refused(chromium: Any, tmp_path: Path) -> None:
+def test_the_policy_blocks_an_injected_script(chromium: Any, tmp_path: Path) -> None:
     page = write_report([write_run(tmp_path / "a")], tmp_path / "r.html")
     page.write_text(
         page.read_text().replace("</body>", "<script>document.title = 'taken'</script></body>")
     )
-    said: list[str] = []
-    with opened(chromium, page, said=said) as tab:
+    messages: list[str] = []
+    with opened(chromium, page, said=messages) as tab:
         assert tab.title() == "a"
-    assert ["Content Security Policy" in line for line in said] == [True]
+    assert ["Content Security Policy" in line for line in messages] == [True]
 
 
-def test_the_reader_chooses_runs_units_and_points(
+def test_runs_units_and_points_can_be_selected(
     chromium: Any, trained: tuple[Path, Path], tmp_path: Path
 ) -> None:
     catalog, run = trained
@@ -225,7 +219,7 @@ def test_the_reader_chooses_runs_units_and_points(
         assert "bits per byte" in tab.locator("#finals svg").first.text_content()
         tab.locator("#filter").fill("7")
         assert text(tab, "#shown") == "1 of 1 shown"
-        tab.reload()  # as a live page does: the choices stay
+        tab.reload()  # as a live page does. The choices are kept
         settle(tab)
         assert (curves.count(), text(tab, "#shown"), tab.locator("#filter").input_value()) == (
             1,
@@ -254,7 +248,7 @@ def test_the_reader_chooses_runs_units_and_points(
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (700, "dark"), (360, "light")])
-def test_it_fits_and_can_be_read(
+def test_layout_and_contrast(
     chromium: Any, trained: tuple[Path, Path], tmp_path: Path, width: int, scheme: str
 ) -> None:
     catalog, run = trained
@@ -273,7 +267,9 @@ def test_it_fits_and_can_be_read(
             )
             >= 4.5
         )
-        assert min(contrast(tab, f"--s{i}", "--paper") for i in range(8)) >= 3  # of lines and marks
+        assert (
+            min(contrast(tab, f"--s{i}", "--paper") for i in range(8)) >= 3
+        )  # for lines and marks
         tab.emulate_media(media="print", color_scheme=scheme)
         assert (
             tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

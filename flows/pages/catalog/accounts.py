@@ -140,7 +140,7 @@ def _read(catalog: Catalog) -> dict[str, dict[str, int]]:
 
 
 def _bar(share: float) -> str:
-    """Decoration: the number stands beside it. DrawnDomains with attributes, as the page's policy forbids styles in tags."""
+    """Return a decorative bar without a style attribute, which the page's policy forbids."""
     bar = f'<rect width="{100 * min(max(share, 0.0), 1.0):.2f}" height="10"/>'
     return (
         '<svg class="share" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'

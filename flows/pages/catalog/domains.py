@@ -1,4 +1,7 @@
-"""What the page knows about every domain, as compact columns for its scripts. All text from the catalog is cut to a length first."""
+"""Data on every domain as compact columns for the scripts of the catalog page.
+
+Text from the catalog is cut to a maximum length.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -8,37 +11,38 @@ from jaxtyping import Float
 
 from data_catalog import Catalog
 from data_catalog.format.centroids import project, read_centroids
+from data_catalog.query.dropped import DROPPED_SHARES
 from flows.pages.catalog.queries import query_rows
 from flows.pages.catalog.signals import signal_means
 from flows.pages.shared.numbers import json_numbers
 from pipeline.describe.examples import KINDS, SNIPPET
 from pipeline.describe.health import FLAGS
 
-MAXIMUM_LEVEL_DOMAINS = 4_096  # of one level; a finer level is left out, and of a coarsest level that has more the largest are kept
-MAXIMUM_EXAMPLES = 16_000  # of all domains; at least one of each kind is kept
+# Levels with more domains are left out. Of a larger coarsest level, the largest domains are kept.
+MAXIMUM_LEVEL_DOMAINS = 4_096
+MAXIMUM_EXAMPLES = 16_000  # in the page, but at least one per domain and kind
 TERMS_PER_DOMAIN, SOURCES_PER_DOMAIN, EXAMPLES_PER_KIND = 8, 5, 3
-MAXIMUM_NAME_CHARACTERS, MAXIMUM_ID_CHARACTERS = (
-    80,
-    200,
-)  # characters of a term, a site, a target; of a doc_id
-DISTRIBUTION_KINDS = ("hard", "distance")  # of a target's distribution
+MAXIMUM_NAME_CHARACTERS = 80  # of a term, source or target
+MAXIMUM_ID_CHARACTERS = 200  # of a doc_id
+DISTRIBUTION_KINDS = ("hard", "distance")  # of targets
 
 
 class NameTable:
-    """Text that many domains share, written once: each is a number in the columns."""
+    """Names that many domains share. Each is stored once, and columns refer to it by number."""
 
     def __init__(self) -> None:
         self.texts: list[str | None] = []
         self._numbers: dict[str | None, int] = {}
 
     def number(self, text: str | None) -> int:
+        """Return the number of a name. New names are added."""
         if text not in self._numbers:
             self._numbers[text] = len(self.texts)
             self.texts.append(text)
         return self._numbers[text]
 
     def shares(self, named: Iterable[Mapping[str, Any]] | None) -> list[Any]:
-        """[number, share, number, share, ...]"""
+        """Return names and shares as [number, share, number, share, ...]."""
         return [
             value
             for row in named or []
@@ -47,27 +51,27 @@ class NameTable:
 
 
 def catalog_page_data(catalog: Catalog) -> dict[str, Any]:
-    """Everything that the scripts need. Numbers have six significant digits; what is not finite is null.
+    """Return all data of the page. Numbers have six significant digits, and NaN becomes null.
 
-    `levels`: coarse to fine, each a dict of columns, one entry a domain. A domain's parent is left to the scripts: it follows
-    from its number.
+    `levels` is ordered from coarse to fine. Each level is a dict of columns with one entry per
+    domain. The parent of a domain is not included because it follows from the number.
 
     Raises:
-        UserError: a table or the tree of the catalog cannot be read.
+        UserError: A table or the tree of the catalog cannot be read.
     """
     granularities = catalog.levels.granularities
     shown = [k for k in granularities if k <= MAXIMUM_LEVEL_DOMAINS] or [granularities[0]]
     places, variance = project(read_centroids(catalog.files, shown))
     names = NameTable()
     targets = list(catalog.manifest.targets)
-    a_kind = max(
+    examples_per_kind = max(
         1,
         min(
             EXAMPLES_PER_KIND,
             MAXIMUM_EXAMPLES // (len(KINDS) * sum(min(k, MAXIMUM_LEVEL_DOMAINS) for k in shown)),
         ),
     )
-    levels = [_level(catalog, k, places[k], targets, names, a_kind) for k in shown]
+    levels = [_level(catalog, k, places[k], targets, names, examples_per_kind) for k in shown]
     signals, means = signal_means(catalog, shown)
     for level in levels:
         level["signals"] = [
@@ -86,9 +90,21 @@ def catalog_page_data(catalog: Catalog) -> dict[str, Any]:
 
 
 def _shown(level: int) -> str:
-    """The rows of `domains` that the page shows of a level, as a subquery."""
+    """Return a subquery for the rows of `domains` that the page shows of a level."""
     return f"""(SELECT * FROM domains WHERE level = {level} AND domain >= 0 AND domain < {level}
-        QUALIFY row_number() OVER (ORDER BY documents DESC, domain) <= {MAXIMUM_LEVEL_DOMAINS})"""  # noqa: S608 (numbers only)
+        QUALIFY row_number() OVER (ORDER BY documents DESC, domain)
+            <= {MAXIMUM_LEVEL_DOMAINS})"""  # noqa: S608 (numbers only)
+
+
+def _cut_texts(column: str, count: int) -> str:
+    """Return SQL for the first texts of a list, each cut to the maximum length."""
+    return f"list_transform({column}[1:{count}], lambda x: left(x, {MAXIMUM_NAME_CHARACTERS}))"
+
+
+def _cut_names(column: str) -> str:
+    """Return SQL for the first (name, share) of a list, each name cut to the maximum length."""
+    item = f"{{name: left(x.name, {MAXIMUM_NAME_CHARACTERS}), share: x.share}}"
+    return f"list_transform({column}[1:{SOURCES_PER_DOMAIN}], lambda x: {item})"
 
 
 def _level(
@@ -97,20 +113,20 @@ def _level(
     places: Float[np.ndarray, "cells 2"],
     targets: Sequence[str],
     names: NameTable,
-    a_kind: int,
+    examples_per_kind: int,
 ) -> dict[str, Any]:
-    """One level's columns, with `a_kind` examples of each kind a domain."""
-    found = query_rows(
+    """Return the columns of a level, with up to `examples_per_kind` examples per domain and kind."""
+    rows = query_rows(
         catalog,
         f"""SELECT domain, documents, tokens, mean_distance, radius, distance_quantiles[1:5],
-               list_transform(terms[1:{TERMS_PER_DOMAIN}], lambda x: left(x, {MAXIMUM_NAME_CHARACTERS})),
-               list_transform(top_sources[1:{SOURCES_PER_DOMAIN}], lambda x: {{name: left(x.name, {MAXIMUM_NAME_CHARACTERS}), share: x.share}}),
-               list_transform(languages[1:{SOURCES_PER_DOMAIN}], lambda x: {{name: left(x.name, {MAXIMUM_NAME_CHARACTERS}), share: x.share}}),
-               list_transform(flags[1:{SOURCES_PER_DOMAIN}], lambda x: left(x, {MAXIMUM_NAME_CHARACTERS}))
+               {_cut_texts("terms", TERMS_PER_DOMAIN)},
+               {_cut_names("top_sources")},
+               {_cut_names("languages")},
+               {_cut_texts("flags", SOURCES_PER_DOMAIN)}
         FROM {_shown(level)} ORDER BY domain""",  # noqa: S608
     )
     columns: tuple[list[Any], ...] = (
-        tuple(map(list, zip(*found, strict=True))) if found else ([],) * 10
+        tuple(map(list, zip(*rows, strict=True))) if rows else ([],) * 10
     )
     domains, documents, tokens, distance, radius, quantiles, terms, sources, languages, flags = (
         columns
@@ -137,14 +153,14 @@ def _level(
             for kind in DISTRIBUTION_KINDS
         },
         "places": json_numbers(places[domains]) if domains else [],
-        "examples": _examples(catalog, level, place, names, a_kind),
+        "examples": _examples(catalog, level, place, names, examples_per_kind),
     }
 
 
 def _weights(
     catalog: Catalog, level: int, place: Mapping[int, int]
 ) -> dict[tuple[str, str], Float[np.ndarray, " domains"]]:
-    """By (name, kind), in the order of `place`."""
+    """Return distributions by (name, kind), in the order of `place`."""
     found: dict[tuple[str, str], Float[np.ndarray, " domains"]] = {}
     query = f"SELECT name, kind, domain, weight FROM distributions WHERE level = {level}"  # noqa: S608
     for name, kind, domain, weight in query_rows(catalog, query):
@@ -154,35 +170,28 @@ def _weights(
 
 
 def _dropped(catalog: Catalog, level: int, place: Mapping[int, int]) -> list[float | None]:
-    """What quality rules and dedup dropped of the domain's main sources, by their shares; None: no source is known.
-
-    A dropped document has no domain, so its source must stand for it.
-    """
-    lost = query_rows(
-        catalog,
-        f"""WITH main AS (
-            SELECT domain, s.name AS name, s.share AS share
-            FROM (SELECT domain, unnest(top_sources) AS s FROM {_shown(level)})),
-        lost AS (SELECT source, sum(share) AS share FROM removed WHERE source IN (SELECT name FROM main) GROUP BY source)
-        SELECT domain, sum(main.share * coalesce(lost.share, 0)) / sum(main.share)
-        FROM main LEFT JOIN lost ON lost.source = main.name WHERE main.name IS NOT NULL GROUP BY domain""",  # noqa: S608
-    )
-    found: list[float | None] = [None] * len(place)
-    for domain, share in lost:
+    """Return the dropped share per domain. None if the domain has no known source."""
+    shares: list[float | None] = [None] * len(place)
+    query = f"SELECT domain, value FROM ({DROPPED_SHARES}) WHERE level = {level}"  # noqa: S608
+    for domain, share in query_rows(catalog, query):
         if domain in place:
-            found[place[domain]] = json_numbers(share)
-    return found
+            shares[place[domain]] = json_numbers(share)
+    return shares
 
 
 def _examples(
-    catalog: Catalog, level: int, place: Mapping[int, int], names: NameTable, most: int
+    catalog: Catalog, level: int, place: Mapping[int, int], names: NameTable, maximum: int
 ) -> list[list[list[Any]]]:
-    """By domain: [kind's number, distance, source's number, doc_id, snippet], the best of each kind first."""
+    """Return the examples per domain, best first.
+
+    An example is [number of the kind, distance, number of the source, doc_id, snippet].
+    """
     examples = query_rows(
         catalog,
-        f"""SELECT domain, kind, distance, left(source, {MAXIMUM_NAME_CHARACTERS}), left(doc_id, {MAXIMUM_ID_CHARACTERS}), left(snippet, {SNIPPET})
+        f"""SELECT domain, kind, distance, left(source, {MAXIMUM_NAME_CHARACTERS}),
+               left(doc_id, {MAXIMUM_ID_CHARACTERS}), left(snippet, {SNIPPET})
         FROM (SELECT * FROM examples WHERE level = {level} AND kind IN {KINDS}
-              QUALIFY row_number() OVER (PARTITION BY domain, kind ORDER BY rank) <= {most})
+              QUALIFY row_number() OVER (PARTITION BY domain, kind ORDER BY rank) <= {maximum})
         WHERE domain IN (SELECT domain FROM {_shown(level)}) ORDER BY domain, rank, kind""",  # noqa: S608
     )
     found: list[list[list[Any]]] = [[] for _ in place]

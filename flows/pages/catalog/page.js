@@ -1,17 +1,33 @@
 "use strict";
-// What is chosen, and who shows it. Addresses within the page: #domain=64/29 opens a domain, #search=word searches, both with &.
+// State of the page and its views. Fragments: #domain=64/29 opens a domain, #search=word searches,
+// and & combines both.
 (() => {
   const byId = (id) => document.getElementById(id);
-  const view = { level: tree.levels[Math.min(1, tree.levels.length - 1)], mode: colour.modes[0], scale: null, selected: null, read };
+  const view = {
+    level: tree.levels[Math.min(1, tree.levels.length - 1)],
+    mode: colour.modes[0],
+    scale: null,
+    selected: null,
+    read,
+  };
   const link = (node) => `#domain=${node.name}`;
   const word = (term) => `#search=${encodeURIComponent(term)}`;
 
   function read(node) {
-    const rows = [{ name: "documents", value: tree.documents(node).toLocaleString("en") }, { name: "tokens", value: `${base.count(tree.tokens(node))} (${base.share(+tree.share(node).toPrecision(3))})` }];
-    return { title: tree.title(node, 6), rows: [...rows, { name: view.mode.name, value: view.mode.text(view.mode.of(node)) }] };
+    const rows = [
+      { name: "documents", value: tree.documents(node).toLocaleString("en") },
+      {
+        name: "tokens",
+        value: `${base.count(tree.tokens(node))} (${base.share(+tree.share(node).toPrecision(3))})`,
+      },
+    ];
+    return {
+      title: tree.title(node, 6),
+      rows: [...rows, { name: view.mode.name, value: view.mode.text(view.mode.of(node)) }],
+    };
   }
 
-  // Another colour: the heat map has its own.
+  // Repaint after a change of the colour mode. The heat map has its own colours.
   function tint() {
     view.scale = colour.scale(view.mode, view.level);
     byId("legend").replaceChildren();
@@ -19,7 +35,7 @@
     for (const one of tinted) one.repaint();
   }
 
-  // Another level or theme.
+  // Repaint after a change of level or theme.
   function paint() {
     colour.load();
     tint();
@@ -28,16 +44,25 @@
     if (byId("numbers").open) heatmap.fill(byId("weights"), view.level, link);
   }
 
-  // Go to an address within the page at once. `hashchange` comes later: keys pressed in between would meet the old page.
+  // Apply a new fragment immediately. The event `hashchange` comes later, and keys pressed in
+  // between would act on the old state.
   function visit(address) {
     if (location.hash !== address) history.pushState(null, "", address);
     route();
   }
 
-  // A plain click on a link within the page, or Enter on it. With a modifier key, the browser opens a tab or a window.
+  // Handle plain clicks on links within the page. With a modifier key, the browser opens a tab or a
+  // window.
   function follow(event) {
     const address = event.target.closest("a")?.getAttribute("href");
-    if (!address?.startsWith("#") || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    if (
+      !address?.startsWith("#") ||
+      event.ctrlKey ||
+      event.metaKey ||
+      event.shiftKey ||
+      event.altKey
+    )
+      return;
     event.preventDefault();
     visit(address);
   }
@@ -45,16 +70,18 @@
   function open(node) {
     visit(link(node));
     const box = byId("panel").getBoundingClientRect();
-    if (box.top > innerHeight * 0.8) byId("panel").scrollIntoView({ block: "start" }); // one column: the panel is below
+    // In a single column the panel is below.
+    if (box.top > innerHeight * 0.8) byId("panel").scrollIntoView({ block: "start" });
   }
 
   function results() {
     search.show(byId("results"), byId("found"), byId("search").value, link);
   }
 
-  // A search alone keeps the open domain: its terms are links to searches.
+  // A search alone keeps the open domain, whose terms are links to searches.
   function route() {
-    const asked = new URLSearchParams(location.hash.slice(1)), wanted = asked.get("domain");
+    const asked = new URLSearchParams(location.hash.slice(1)),
+      wanted = asked.get("domain");
     if (asked.has("search")) {
       byId("search").value = asked.get("search");
       results();
@@ -62,36 +89,70 @@
     if (wanted !== null || !asked.has("search") || !byId("panel").hasChildNodes()) {
       view.selected = wanted === null ? null : tree.find(wanted);
       panel.show(byId("panel"), wanted, link, word);
-      byId("opened").textContent = view.selected ? `Opened ${tree.title(view.selected, 3)}` : ""; // read aloud
+      // For screen readers.
+      byId("opened").textContent = view.selected ? `Opened ${tree.title(view.selected, 3)}` : "";
     }
     for (const one of [...tinted, heat]) one.refresh();
   }
 
   function choices() {
-    for (const level of tree.levels) byId("level").add(new Option(`${level.level.toLocaleString("en")} domains`, String(level.depth), false, level === view.level));
+    for (const level of tree.levels)
+      byId("level").add(
+        new Option(
+          `${level.level.toLocaleString("en")} domains`,
+          String(level.depth),
+          false,
+          level === view.level,
+        ),
+      );
     const groups = new Map();
     colour.modes.forEach((mode, i) => {
-      if (!groups.has(mode.group)) groups.set(mode.group, byId("colour").appendChild(Object.assign(document.createElement("optgroup"), { label: mode.group })));
-      groups.get(mode.group).append(new Option(base.short(mode.name, 60), String(i), false, i === 0));
+      if (!groups.has(mode.group))
+        groups.set(
+          mode.group,
+          byId("colour").appendChild(
+            Object.assign(document.createElement("optgroup"), { label: mode.group }),
+          ),
+        );
+      groups
+        .get(mode.group)
+        .append(new Option(base.short(mode.name, 60), String(i), false, i === 0));
     });
-    byId("level").addEventListener("change", () => { view.level = tree.levels[Number(byId("level").value)]; paint(); });
-    byId("colour").addEventListener("change", () => { view.mode = colour.modes[Number(byId("colour").value)]; tint(); });
+    byId("level").addEventListener("change", () => {
+      view.level = tree.levels[Number(byId("level").value)];
+      paint();
+    });
+    byId("colour").addEventListener("change", () => {
+      view.mode = colour.modes[Number(byId("colour").value)];
+      tint();
+    });
   }
 
   choices();
   view.scale = colour.scale(view.mode, view.level);
-  const tinted = [treemap.mount(byId("treemap"), view, open), scatter.mount(byId("map"), view, open)], heat = heatmap.mount(byId("heatmap"), view, open);
+  const tinted = [
+      treemap.mount(byId("treemap"), view, open),
+      scatter.mount(byId("map"), view, open),
+    ],
+    heat = heatmap.mount(byId("heatmap"), view, open);
   byId("variance").textContent = base.share(+tree.data.variance.toPrecision(2));
   paint();
   search.keys(byId("search"), byId("results"));
   byId("search").addEventListener("input", () => {
-    const words = byId("search").value, domain = view.selected ? `domain=${view.selected.name}&` : "";
-    history.replaceState(null, "", words ? `#${domain}search=${encodeURIComponent(words)}` : `#${domain}`);
+    const words = byId("search").value,
+      domain = view.selected ? `domain=${view.selected.name}&` : "";
+    history.replaceState(
+      null,
+      "",
+      words ? `#${domain}search=${encodeURIComponent(words)}` : `#${domain}`,
+    );
     results();
   });
   document.addEventListener("click", follow);
-  addEventListener("hashchange", route); // back, forward, and an address that the reader writes
-  byId("numbers").addEventListener("toggle", () => { if (byId("numbers").open) heatmap.fill(byId("weights"), view.level, link); });
+  addEventListener("hashchange", route); // back, forward, and addresses that the user types
+  byId("numbers").addEventListener("toggle", () => {
+    if (byId("numbers").open) heatmap.fill(byId("weights"), view.level, link);
+  });
   base.onTheme(paint);
   route();
 })();

@@ -33,7 +33,8 @@ def write_catalog_page(catalog: Path, out: Path, version: int | None = None) -> 
         version: Version of the catalog. Default: the newest.
 
     Raises:
-        UserError: The catalog or the version does not exist, a file is damaged, or `out` is a folder.
+        UserError: The catalog or the version does not exist, a file is damaged, or `out` is a
+            folder.
     """
     if out.is_dir():
         raise UserError(
@@ -76,7 +77,7 @@ def _summary(catalog: Catalog) -> list[str]:
     if counts["read"]:
         share = counts["dropped"] / counts["read"]
         sentences.append(
-            f"Of {counts['read']:,} documents read, {counts['dropped']:,} ({share:.1%}) were dropped by a "
-            f"quality rule or as duplicates, and {counts['failed']:,} failed."
+            f"Of {counts['read']:,} documents read, {counts['dropped']:,} ({share:.1%}) were "
+            f"dropped by a quality rule or as duplicates, and {counts['failed']:,} failed."
         )
     return sentences

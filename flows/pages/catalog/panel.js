@@ -1,7 +1,11 @@
 "use strict";
-// One domain, or all of them: everything the page knows, made when it is opened. Text from the catalog only ever becomes text nodes.
+// Details of one domain, or the list of all domains. Untrusted text only becomes text nodes.
 const panel = (() => {
-  const EXAMPLES = { nearest: "Nearest to the centroid", typical: "At the median distance", boundary: "Farthest from the centroid" };
+  const EXAMPLES = {
+    nearest: "Nearest to the centroid",
+    typical: "At the median distance",
+    boundary: "Farthest from the centroid",
+  };
 
   const add = (host, tag, text, className) => {
     const node = host.appendChild(document.createElement(tag));
@@ -13,10 +17,10 @@ const panel = (() => {
   const number = (n) => (n ?? 0).toLocaleString("en");
   const fixed = (v) => (v === null || v === undefined ? "–" : v.toFixed(3));
 
-  function reference(host, node, link, most) {
+  function reference(host, node, link, count) {
     const a = host.appendChild(document.createElement("a"));
     a.href = link(node);
-    isolated(a, tree.title(node, most));
+    isolated(a, tree.title(node, count));
     return a;
   }
 
@@ -30,35 +34,48 @@ const panel = (() => {
 
   function head(host, names, texts) {
     const row = host.createTHead().insertRow();
-    names.forEach((name, i) => Object.assign(add(row, "th", name, texts.includes(i) ? "text" : undefined), { scope: "col" }));
+    names.forEach((name, i) =>
+      Object.assign(add(row, "th", name, texts.includes(i) ? "text" : undefined), { scope: "col" }),
+    );
     return host.createTBody();
   }
 
   function line(body, cells) {
     const row = body.insertRow();
-    cells.forEach((cell, i) => isolated(Object.assign(row.insertCell(), { className: i ? "" : "text" }), cell));
+    cells.forEach((cell, i) =>
+      isolated(Object.assign(row.insertCell(), { className: i ? "" : "text" }), cell),
+    );
     return row;
   }
 
   function weights(host, node) {
     if (!tree.data.targets.length) return;
-    add(host, "h4", "Weight of every target");
-    const body = head(add(host, "table"), ["Target", "Hard", "By distance", "Hard ÷ corpus"], [0]);
-    const natural = tree.natural(node), hard = (t) => tree.weight(node, t, "hard");
+    add(host, "h4", "Weight per target");
+    const body = head(add(host, "table"), ["Target", "Hard", "By distance", "Hard / corpus"], [0]);
+    const natural = tree.natural(node),
+      hard = (t) => tree.weight(node, t, "hard");
     const order = tree.data.targets.map((_, t) => t).sort((a, b) => hard(b) - hard(a) || a - b);
     for (const t of order) {
       const ratio = natural > 0 ? `${+(hard(t) / natural).toPrecision(2)}×` : "–";
-      line(body, [tree.data.targets[t], base.share(hard(t)), base.share(tree.weight(node, t, "distance")), ratio]);
+      line(body, [
+        tree.data.targets[t],
+        base.share(hard(t)),
+        base.share(tree.weight(node, t, "distance")),
+        ratio,
+      ]);
     }
     line(body, ["corpus (natural)", base.share(natural), "", ""]).className = "soft";
   }
 
   function signals(host, node) {
-    const known = tree.data.signals.map((name, s) => [name, tree.signal(node, s), tree.signalOfAll(node.level, s)]).filter(([, value]) => value !== null);
+    const known = tree.data.signals
+      .map((name, s) => [name, tree.signal(node, s), tree.signalOfAll(node.level, s)])
+      .filter(([, value]) => value !== null);
     if (!known.length) return;
-    add(host, "h4", "Quality signals, means of its documents");
+    add(host, "h4", "Mean quality signals");
     const body = head(add(host, "table"), ["Signal", "Domain", "Corpus"], [0]);
-    for (const [name, ...means] of known) line(body, [name, ...means.map((v) => String(+v.toPrecision(3)))]);
+    for (const [name, ...means] of known)
+      line(body, [name, ...means.map((v) => String(+v.toPrecision(3)))]);
   }
 
   function shares(host, title, rows, unnamed) {
@@ -83,7 +100,7 @@ const panel = (() => {
         const one = add(host, "figure");
         add(one, "blockquote", snippet ?? "").dir = "auto";
         const caption = add(one, "figcaption");
-        isolated(caption, source ?? "no site");
+        isolated(caption, source ?? "unknown source");
         add(caption, "span", ` · distance ${fixed(distance)} · `);
         isolated(caption, id ?? "");
       }
@@ -91,7 +108,8 @@ const panel = (() => {
   }
 
   function relatives(host, node, link) {
-    const parent = tree.parent(node), children = tree.children(node).sort((a, b) => tree.tokens(b) - tree.tokens(a));
+    const parent = tree.parent(node),
+      children = tree.children(node).sort((a, b) => tree.tokens(b) - tree.tokens(a));
     const path = add(host, "p", undefined, "path");
     Object.assign(add(path, "a", "all domains"), { href: "#all" });
     const above = parent ? [tree.parent(parent), parent].filter(Boolean) : [];
@@ -101,9 +119,20 @@ const panel = (() => {
     }
     return () => {
       if (children.length) {
-        add(host, "h4", `${number(children.length)} domains of level ${number(children[0].level.level)} in it`);
+        add(
+          host,
+          "h4",
+          `${number(children.length)} child domains at level ${number(children[0].level.level)}`,
+        );
         listed(host, children, link);
-      } else if (tree.data.finer.length) add(host, "p", `Its domains of level ${tree.data.finer.map(number).join(", ")} are not in this page: ask the view domains.`, "caption");
+      } else if (tree.data.finer.length)
+        add(
+          host,
+          "p",
+          `Child domains at level ${tree.data.finer.map(number).join(", ")} are not on ` +
+            'this page. Query the view "domains" instead.',
+          "caption",
+        );
     };
   }
 
@@ -117,23 +146,39 @@ const panel = (() => {
   }
 
   function one(host, node, link, word) {
-    const { level, i } = node, rest = relatives(host, node, link);
+    const { level, i } = node,
+      rest = relatives(host, node, link);
     isolated(add(host, "h3"), `Domain ${node.number} of level ${number(level.level)}`);
     const chips = add(host, "p", undefined, "chips");
-    for (const term of level.terms[i]) isolated(Object.assign(add(chips, "a"), { href: word(term) }), term);
-    for (const flag of level.flags[i]) add(host, "p", `Flag ${flag}${flag in tree.data.flags ? `: ${tree.data.flags[flag]}` : ""}`, "flag");
+    for (const term of level.terms[i])
+      isolated(Object.assign(add(chips, "a"), { href: word(term) }), term);
+    for (const flag of level.flags[i])
+      add(
+        host,
+        "p",
+        `Flag ${flag}${flag in tree.data.flags ? `: ${tree.data.flags[flag]}` : ""}`,
+        "flag",
+      );
     facts(host, [
       ["documents", number(tree.documents(node))],
       ["tokens", `${number(tree.tokens(node))} (${base.share(+tree.share(node).toPrecision(3))})`],
       ["mean distance", fixed(level.distance[i])],
-      ["distance, 5 to 95 %", level.quantiles[i].length ? level.quantiles[i].map((v) => (v === null ? "–" : v.toFixed(2))).join("  ") : "–"],
+      [
+        "distance, 5th to 95th percentile",
+        level.quantiles[i].length
+          ? level.quantiles[i].map((v) => (v === null ? "–" : v.toFixed(2))).join("  ")
+          : "–",
+      ],
       ["radius", fixed(level.radius[i])],
-      ["dropped of its sites", level.dropped[i] === null ? "–" : base.share(+level.dropped[i].toPrecision(3))],
+      [
+        "dropped share of its sources",
+        level.dropped[i] === null ? "–" : base.share(+level.dropped[i].toPrecision(3)),
+      ],
     ]);
     weights(host, node);
     signals(host, node);
-    shares(host, "Sites", tree.sources(node), "no site named");
-    shares(host, "Languages", tree.languages(node), "no language named");
+    shares(host, "Sources", tree.sources(node), "unknown");
+    shares(host, "Languages", tree.languages(node), "unknown");
     rest();
     examples(host, node);
   }
@@ -141,19 +186,36 @@ const panel = (() => {
   function all(host, link) {
     const top = tree.levels[0];
     add(host, "h3", "All domains");
-    add(host, "p", "Choose a domain in the treemap, on the map, in the search or here.", "caption");
-    facts(host, [["tokens", number(top.sum)], ["levels", tree.levels.map((level) => number(level.level)).join(" → ")]]);
+    add(
+      host,
+      "p",
+      "Select a domain in the treemap, on the map, with the search, or here.",
+      "caption",
+    );
+    facts(host, [
+      ["tokens", number(top.sum)],
+      ["levels", tree.levels.map((level) => number(level.level)).join(" → ")],
+    ]);
     add(host, "h4", `${number(top.nodes.length)} domains of level ${number(top.level)}`);
-    listed(host, [...top.nodes].sort((a, b) => tree.tokens(b) - tree.tokens(a)).slice(0, 300), link);
+    listed(
+      host,
+      [...top.nodes].sort((a, b) => tree.tokens(b) - tree.tokens(a)).slice(0, 300),
+      link,
+    );
   }
 
-  // `wanted`: the name of a domain, or null for all; `link(node)` and `word(term)` give addresses within the page.
+  // `wanted` is the name of a domain, or null for all. `link(node)` and `word(term)` return
+  // fragments of the page's address.
   function show(host, wanted, link, word) {
     const node = wanted === null ? null : tree.find(wanted);
     host.replaceChildren();
     if (node) one(host, node, link, word);
     else if (wanted === null) all(host, link);
-    else isolated(add(host, "p", undefined, "caption"), `There is no domain ${base.short(wanted, 60)} in this page.`);
+    else
+      isolated(
+        add(host, "p", undefined, "caption"),
+        `There is no domain ${base.short(wanted, 60)} on this page.`,
+      );
     host.scrollTop = 0;
   }
 

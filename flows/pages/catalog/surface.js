@@ -1,21 +1,28 @@
 "use strict";
-// A canvas that fits its host and the screen's pixels, says what is under the pointer or the arrow keys, and opens it.
-// Spec: label, height(width), paint(pen, width, height), overlay(pen), find(x, y), order() of the things for the keys,
-// place(thing) in pixels, read(thing) to { title, rows }, open(thing).
+// A canvas of items that can be explored with the pointer or the arrow keys, and opened.
+// Spec: label, height(width), paint(pen, width, height), overlay(pen, item), find(x, y), order() of
+// the items for the keys,
+// place(item) in pixels, read(item) as { title, rows } of the tooltip, open(item).
 const surface = (() => {
   const FONT = "12px system-ui, 'Segoe UI', 'Noto Sans', sans-serif";
 
   function mount(host, spec) {
-    const canvas = host.appendChild(document.createElement("canvas")), still = document.createElement("canvas");
-    base.walkable(canvas, `${spec.label} Enter opens.`, 0);
-    let width = 0, height = 0, now = null, waiting = false;
+    const canvas = host.appendChild(document.createElement("canvas")),
+      still = document.createElement("canvas");
+    base.walkable(canvas, `${spec.label} Press Enter to open a domain.`, 0);
+    let width = 0,
+      height = 0,
+      now = null,
+      waiting = false;
 
-    // What rarely changes is drawn once, on the canvas behind: thousands of domains stay smooth under the pointer.
+    // Items are painted once, on a second canvas, so that the overlay stays fast with thousands of
+    // domains.
     function repaint() {
       width = Math.max(host.clientWidth, 200);
       height = Math.round(spec.height(width));
       const dots = devicePixelRatio || 1;
-      for (const one of [canvas, still]) Object.assign(one, { width: Math.round(width * dots), height: Math.round(height * dots) });
+      for (const one of [canvas, still])
+        Object.assign(one, { width: Math.round(width * dots), height: Math.round(height * dots) });
       canvas.style.height = `${height}px`;
       const pen = still.getContext("2d");
       pen.setTransform(dots, 0, 0, dots, 0, 0);
@@ -30,7 +37,8 @@ const surface = (() => {
       waiting = true;
       requestAnimationFrame(() => {
         waiting = false;
-        const pen = canvas.getContext("2d"), dots = devicePixelRatio || 1;
+        const pen = canvas.getContext("2d"),
+          dots = devicePixelRatio || 1;
         pen.setTransform(1, 0, 0, 1, 0, 0);
         pen.clearRect(0, 0, canvas.width, canvas.height);
         pen.drawImage(still, 0, 0);
@@ -52,27 +60,38 @@ const surface = (() => {
       return spec.find(event.clientX - box.left, event.clientY - box.top);
     };
     const leave = () => point(null);
-    canvas.addEventListener("pointermove", (event) => point(under(event), event.clientX, event.clientY));
+    canvas.addEventListener("pointermove", (event) =>
+      point(under(event), event.clientX, event.clientY),
+    );
     canvas.addEventListener("pointerleave", leave);
     canvas.addEventListener("blur", leave);
-    canvas.addEventListener("click", (event) => { const thing = under(event); if (thing) spec.open(thing); });
+    canvas.addEventListener("click", (event) => {
+      const thing = under(event);
+      if (thing) spec.open(thing);
+    });
     canvas.addEventListener("keydown", (event) => {
-      const things = spec.order(), step = base.stride(event.key, things.length);
+      const things = spec.order(),
+        step = base.stride(event.key, things.length);
       if (event.key === "Enter" && now) spec.open(now);
       if (event.key === "Escape") leave();
       if (!step || !things.length) return;
       event.preventDefault();
       const i = now ? Math.max(0, Math.min(things.length - 1, things.indexOf(now) + step)) : 0;
-      const box = canvas.getBoundingClientRect(), [x, y] = spec.place(things[i]);
+      const box = canvas.getBoundingClientRect(),
+        [x, y] = spec.place(things[i]);
       canvas.setAttribute("aria-valuemax", things.length - 1);
       base.walkedTo(canvas, i, point(things[i], box.left + x, box.top + y));
     });
     repaint();
-    new ResizeObserver(() => requestAnimationFrame(() => { if (Math.max(host.clientWidth, 200) !== width) repaint(); })).observe(host);
+    new ResizeObserver(() =>
+      requestAnimationFrame(() => {
+        if (Math.max(host.clientWidth, 200) !== width) repaint();
+      }),
+    ).observe(host);
     return { refresh, repaint };
   }
 
-  // Measuring is dear, and the same words are drawn again and again.
+  // Measuring text is slow, so widths are cached.
   const widths = { plain: new Map(), bold: new Map() };
   function width(pen, text, bold) {
     const known = bold ? widths.bold : widths.plain;
@@ -80,7 +99,7 @@ const surface = (() => {
     return known.get(text);
   }
 
-  // Text cut to its room; never painted outside it, however wide its glyphs are.
+  // Write text, cut and clipped to the available width.
   function write(pen, text, x, y, room, ink, bold) {
     if (room < 14) return;
     pen.save();
@@ -90,7 +109,13 @@ const surface = (() => {
     pen.fillStyle = ink;
     if (bold) pen.font = `600 ${FONT}`;
     const wide = width(pen, text, bold);
-    pen.fillText(wide > room ? base.short(text, Math.max(2, Math.floor(([...text].length * room) / wide) - 1)) : text, x, y);
+    pen.fillText(
+      wide > room
+        ? base.short(text, Math.max(2, Math.floor(([...text].length * room) / wide) - 1))
+        : text,
+      x,
+      y,
+    );
     pen.restore();
   }
 

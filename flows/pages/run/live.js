@@ -2,9 +2,17 @@
 // Reload the page when its server has new results, but not while the page is in use.
 (() => {
   const POLL_MILLISECONDS = 3000;
-  const tag = JSON.parse(document.getElementById("data").textContent).tag, status = document.getElementById("live"), message = status.textContent;
-  const busy = () => document.hidden || !document.getElementById("tip").hidden || document.activeElement?.tagName === "INPUT" || !getSelection().isCollapsed;
-  const say = (words) => { if (status.textContent !== words) status.textContent = words; };
+  const tag = JSON.parse(document.getElementById("data").textContent).tag,
+    status = document.getElementById("live"),
+    message = status.textContent;
+  const busy = () =>
+    document.hidden ||
+    !document.getElementById("tip").hidden ||
+    document.activeElement?.tagName === "INPUT" ||
+    !getSelection().isCollapsed;
+  const say = (words) => {
+    if (status.textContent !== words) status.textContent = words;
+  };
   async function look() {
     if (busy()) return;
     try {

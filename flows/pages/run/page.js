@@ -3,14 +3,21 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
-  const dashes = (i) => ["", "7 4", "2 4"][Math.floor(i / 8) % 3]; // run 9 has the colour of run 1 but other dashes
+  // Run 9 has the colour of run 1 but other dashes.
+  const dashes = (i) => ["", "7 4", "2 4"][Math.floor(i / 8) % 3];
   const OPEN_RUNS = 4; // number of runs whose weights are not collapsed
   const saved = history.state ?? {}; // choices, kept across reloads
-  const runs = data.runs.map((run, i) => ({ ...run, color: `var(--s${i % 8})`, dashes: dashes(i), hidden: saved.hidden?.includes(run.label) ?? false }));
+  const runs = data.runs.map((run, i) => ({
+    ...run,
+    color: `var(--s${i % 8})`,
+    dashes: dashes(i),
+    hidden: saved.hidden?.includes(run.label) ?? false,
+  }));
   const state = { bits: saved.bits ?? false };
   const redraws = []; // a function per chart that redraws it
 
-  // Draw now, and again whenever the width or the choices change. A collapsed element has no width and is drawn later.
+  // Draw now, and again whenever the width or the choices change. A collapsed element has no width
+  // and is drawn later.
   function mount(host, draw) {
     let width = 0;
     const redraw = (force) => {
@@ -27,7 +34,15 @@
   }
 
   const redrawAll = () => redraws.forEach((redraw) => redraw());
-  const remember = () => history.replaceState({ hidden: runs.filter((run) => run.hidden).map((run) => run.label), bits: state.bits, filter: byId("filter").value }, "");
+  const remember = () =>
+    history.replaceState(
+      {
+        hidden: runs.filter((run) => run.hidden).map((run) => run.label),
+        bits: state.bits,
+        filter: byId("filter").value,
+      },
+      "",
+    );
   function chosen() {
     remember();
     controls();
@@ -35,34 +50,83 @@
   }
   const place = (parent) => byId(parent).appendChild(document.createElement("div"));
   const of = (series) => series.filter((s) => !runs[s.run].hidden);
-  const styled = (s, points) => ({ name: runs[s.run].label, color: runs[s.run].color, dashes: runs[s.run].dashes, points });
+  const styled = (s, points) => ({
+    name: runs[s.run].label,
+    color: runs[s.run].color,
+    dashes: runs[s.run].dashes,
+    points,
+  });
   const several = runs.length > 1;
 
   // [value, error] of [loss, error, bits] in the chosen unit. Unknown values are null.
-  const inUnit = ([loss, error, bits]) => (!state.bits ? [loss, error] : bits === null ? [null, null] : [bits, error === null ? null : (error * bits) / loss]);
+  const inUnit = ([loss, error, bits]) =>
+    !state.bits
+      ? [loss, error]
+      : bits === null
+        ? [null, null]
+        : [bits, error === null ? null : (error * bits) / loss];
   const unit = () => (state.bits ? "bits per byte" : "nats per token");
 
   function losses(host, panel) {
     const isAccuracy = panel.unit === "accuracy";
-    const series = of(panel.series).map((s) => styled(s, s.points.map(([x, ...y]) => [x, ...(isAccuracy ? y : inUnit(y))])));
-    const begins = [...new Set(of(panel.series).map((s) => s.boundary).filter((b) => b !== null))];
+    const series = of(panel.series).map((s) =>
+      styled(
+        s,
+        s.points.map(([x, ...y]) => [x, ...(isAccuracy ? y : inUnit(y))]),
+      ),
+    );
+    const begins = [
+      ...new Set(
+        of(panel.series)
+          .map((s) => s.boundary)
+          .filter((b) => b !== null),
+      ),
+    ];
     lines.panel(host, {
-      title: panel.title, series, labels: several, rules: begins.map((b, i) => [b, i ? "" : "fine-tuning"]), top: panel.top[state.bits ? 1 : 0],
-      yTitle: isAccuracy ? "accuracy" : unit(), ...(isAccuracy ? { format: base.share, read: base.share, zero: true } : {}),
+      title: panel.title,
+      series,
+      labels: several,
+      rules: begins.map((b, i) => [b, i ? "" : "fine-tuning"]),
+      top: panel.top[state.bits ? 1 : 0],
+      yTitle: isAccuracy ? "accuracy" : unit(),
+      ...(isAccuracy ? { format: base.share, read: base.share, zero: true } : {}),
     });
   }
 
   function finals(host, panel) {
     const rows = panel.rows.map((row) => ({
       label: row.label,
-      values: of(row.values.map(([run, ...v]) => ({ run, v: inUnit(v) }))).filter((o) => o.v[0] !== null).map(({ run, v: [value, error] }) => ({ name: runs[run].label, color: runs[run].color, value, error })),
+      values: of(row.values.map(([run, ...v]) => ({ run, v: inUnit(v) })))
+        .filter((o) => o.v[0] !== null)
+        .map(({ run, v: [value, error] }) => ({
+          name: runs[run].label,
+          color: runs[run].color,
+          value,
+          error,
+        })),
     }));
-    lines.dots(host, { title: panel.title, rows: rows.filter((row) => row.values.length), left_out: panel.left_out, xTitle: unit() });
+    lines.dots(host, {
+      title: panel.title,
+      rows: rows.filter((row) => row.values.length),
+      left_out: panel.left_out,
+      xTitle: unit(),
+    });
   }
 
-  const STYLES = { count: { read: base.count, format: base.count }, share: { read: base.share, format: base.share }, number: {} };
+  const STYLES = {
+    count: { read: base.count, format: base.count },
+    share: { read: base.share, format: base.share },
+    number: {},
+  };
   function speed(host, panel) {
-    lines.panel(host, { title: panel.title, height: 210, yTitle: panel.unit, zero: panel.style !== "number", series: of(panel.series).map((s) => styled(s, s.points)), ...STYLES[panel.style] });
+    lines.panel(host, {
+      title: panel.title,
+      height: 210,
+      yTitle: panel.unit,
+      zero: panel.style !== "number",
+      series: of(panel.series).map((s) => styled(s, s.points)),
+      ...STYLES[panel.style],
+    });
   }
 
   function button(parent, text, pressed, press) {
@@ -76,41 +140,84 @@
   // Buttons to show or hide runs, and to choose the unit if bits per byte are known.
   function controls() {
     byId("pick").replaceChildren();
-    if (several) for (const run of runs) {
-      const made = button(byId("pick"), run.label, !run.hidden, () => { run.hidden = !run.hidden; chosen(); });
-      const key = made.insertBefore(document.createElement("span"), made.firstChild);
-      key.className = "key";
-      key.style.background = run.color;
-    }
+    if (several)
+      for (const run of runs) {
+        const made = button(byId("pick"), run.label, !run.hidden, () => {
+          run.hidden = !run.hidden;
+          chosen();
+        });
+        const key = made.insertBefore(document.createElement("span"), made.firstChild);
+        key.className = "key";
+        key.style.background = run.color;
+      }
     byId("units").replaceChildren();
-    const known = data.losses.some((p) => p.unit === "loss" && p.series.some((s) => s.points.some((point) => point[3] !== null)));
-    if (known) for (const bits of [false, true]) button(byId("units"), bits ? "bits per byte" : "nats per token", state.bits === bits, () => { state.bits = bits; chosen(); });
+    const known = data.losses.some(
+      (p) => p.unit === "loss" && p.series.some((s) => s.points.some((point) => point[3] !== null)),
+    );
+    if (known)
+      for (const bits of [false, true])
+        button(
+          byId("units"),
+          bits ? "bits per byte" : "nats per token",
+          state.bits === bits,
+          () => {
+            state.bits = bits;
+            chosen();
+          },
+        );
   }
 
   // Colours of the visible runs, for charts without names next to the curves.
   function legend(host) {
-    if (several) base.legend(host, runs.filter((run) => !run.hidden).map((run) => ({ color: run.color, text: run.label })));
+    if (several)
+      base.legend(
+        host,
+        runs.filter((run) => !run.hidden).map((run) => ({ color: run.color, text: run.label })),
+      );
   }
 
   // Effective number of domains of all runs in one chart.
   function compared(host) {
-    const known = data.weights.filter((w) => w.effective_domains && !runs[w.index].hidden && w.axis === data.weights[0].axis);
+    const known = data.weights.filter(
+      (w) => w.effective_domains && !runs[w.index].hidden && w.axis === data.weights[0].axis,
+    );
     if (known.length < 2) return;
-    const series = known.map((w) => ({ ...styled({ run: w.index }, weights.steps(w, w.effective_domains)) }));
-    lines.panel(host, { title: "Effective number of domains per run", height: 260, zero: true, labels: true, xTitle: known[0].axis, yTitle: "effective number of domains", read: (v) => v.toFixed(1), series });
+    const series = known.map((w) => ({
+      ...styled({ run: w.index }, weights.steps(w, w.effective_domains)),
+    }));
+    lines.panel(host, {
+      title: "Effective number of domains per run",
+      height: 260,
+      zero: true,
+      labels: true,
+      xTitle: known[0].axis,
+      yTitle: "effective number of domains",
+      read: (v) => v.toFixed(1),
+      series,
+    });
   }
 
   controls();
   for (const panel of data.losses) mount(place("losses"), (host) => losses(host, panel));
-  byId("bars").hidden = !data.losses.some((p) => p.series.some((s) => s.points.some((point) => point[2] !== null)));
+  byId("bars").hidden = !data.losses.some((p) =>
+    p.series.some((s) => s.points.some((point) => point[2] !== null)),
+  );
   for (const panel of data.finals) mount(place("finals"), (host) => finals(host, panel));
   byId("finals-section").hidden = !data.finals.length;
   if (data.weights.length) mount(byId("compared"), compared);
-  else charts.paragraph(byId("weights"), data.unwritten ? "No weights have been written yet." : "All runs use fixed mixtures, so their weights do not change.");
+  else
+    charts.paragraph(
+      byId("weights"),
+      data.unwritten
+        ? "No weights have been written yet."
+        : "All runs use fixed mixtures, so their weights do not change.",
+    );
   data.weights.forEach((w, i) => {
     const part = byId("weights").appendChild(document.createElement("details"));
     part.open = i < OPEN_RUNS;
-    part.appendChild(document.createElement("summary")).appendChild(document.createElement("bdi")).textContent = w.run;
+    part
+      .appendChild(document.createElement("summary"))
+      .appendChild(document.createElement("bdi")).textContent = w.run;
     weights.draw(part.appendChild(document.createElement("div")), w, mount);
   });
   for (const panel of data.speed) mount(place("speed"), (host) => speed(host, panel));

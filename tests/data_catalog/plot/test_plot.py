@@ -14,7 +14,7 @@ from data_catalog import UserError
 from data_catalog.format.centroids import project, read_centroids
 from data_catalog.plot.look import line_style, share, short
 from data_catalog.untrusted import escape
-from tests.flows.pages.catalog.test_page import write_domains_catalog
+from tests.helpers.domains_catalog import write_domains_catalog
 from tests.helpers.tiny_run import write_run
 
 pytest.importorskip("plotly", reason="plotly is not installed")

@@ -18,10 +18,9 @@ import pytest
 
 from data_catalog.errors import UserError
 from flows.pages.serve import open_server
-from tests.flows.pages.run.test_data import add
 from tests.helpers.browser import needs_browser, opened, text
 from tests.helpers.repository import ROOT
-from tests.helpers.tiny_run import write_run
+from tests.helpers.tiny_run import add_records, write_run
 
 
 @contextmanager
@@ -62,7 +61,7 @@ def test_the_page_and_its_tag_follow_the_files_of_the_runs(tmp_path: Path) -> No
         assert ask(port, "/data", If_None_Match=tag)[::2] == (304, "")
         assert json.loads(ask(port, "/data")[2]) == {"tag": tag}
         assert ask(port, "/")[1]["ETag"] == tag
-        add(
+        add_records(
             folder,
             {
                 "kind": "eval",
@@ -173,7 +172,7 @@ def test_a_browser_reloads_the_page_after_new_results(chromium: Any, tmp_path: P
         tab.reload()
         assert text(tab, "#live").startswith("Live:")
         for loss in (0.5, 0.125):
-            add(
+            add_records(
                 folder,
                 {
                     "kind": "eval",
@@ -200,7 +199,7 @@ def test_the_page_waits_for_an_active_reader_and_reports_a_stopped_server(
         tab.reload()
         tab.locator("#losses svg").first.focus()
         tab.keyboard.press("ArrowLeft")
-        add(
+        add_records(
             folder,
             {
                 "kind": "eval",

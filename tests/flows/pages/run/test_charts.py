@@ -1,4 +1,4 @@
-"""What the report's charts are drawn from: losses, weights, scores and rates as exact numbers."""
+"""Data of the charts of the run page: losses, weights, scores and rates."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from flows.pages.run.payload import run_page_data
 from flows.pages.run.speed import speed_panels
 from flows.pages.run.weights import weights_charts
 from flows.pages.shared.numbers import json_numbers
-from tests.flows.pages.run.test_data import TERMS, add, change, read
-from tests.helpers.tiny_run import write_catalog, write_run
+from tests.flows.pages.run.test_data import TERMS, read
+from tests.helpers.tiny_run import add_records, change_config, write_catalog, write_run
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def catalog(tmp_path: Path) -> Path:
 # --- losses.py
 
 
-def test_the_loss_panel_cuts_off_the_first_fall(tmp_path: Path) -> None:
+def test_the_loss_panel_cuts_off_the_initial_drop(tmp_path: Path) -> None:
     panel = loss_panels(read_runs([write_run(tmp_path / "a")]))[0]
     points = [[0, 6], [4000, 4], [8000, 3], [12000, 2.5], [16000, 2.25], [20000, 2]]
     assert panel["series"] == [
@@ -38,7 +38,7 @@ def test_the_loss_panel_cuts_off_the_first_fall(tmp_path: Path) -> None:
     ]
 
 
-def test_targets_have_a_panel_each_and_questions_their_accuracy(tmp_path: Path) -> None:
+def test_there_is_a_panel_per_target_and_questions_show_accuracy(tmp_path: Path) -> None:
     folders = [write_run(tmp_path / "a"), write_run(tmp_path / "b", target="other")]
     name = "target/validation/choices"
     for step in (0, 10, 20):
@@ -51,7 +51,7 @@ def test_targets_have_a_panel_each_and_questions_their_accuracy(tmp_path: Path) 
             "error": 0.1,
             "sequences": 9,
         }
-        add(folders[1], {**record, "accuracy": 0.25, "accuracy_error": 0.125})
+        add_records(folders[1], {**record, "accuracy": 0.25, "accuracy_error": 0.125})
     panels = loss_panels(read_runs(folders))
     assert [[p["title"], p["unit"], [s["run"] for s in p["series"]]] for p in panels] == [
         ["Target goal: held-out text", "loss", [0]],
@@ -64,10 +64,10 @@ def test_targets_have_a_panel_each_and_questions_their_accuracy(tmp_path: Path) 
 
 def test_final_losses_before_and_after_fine_tuning(tmp_path: Path, catalog: Path) -> None:
     folder = write_run(tmp_path / "a", losses=(6.0, 4.0, 3.0))
-    change(folder, config={"training": {"steps": 10}, "finetune": {"steps": 10}})
+    change_config(folder, config={"training": {"steps": 10}, "finetune": {"steps": 10}})
     for step, loss in ((10, 5.0), (20, 4.5)):
         for name in ("domain/1", "domain/0", "goal/test"):
-            add(
+            add_records(
                 folder,
                 {
                     "kind": "eval",
@@ -81,8 +81,8 @@ def test_final_losses_before_and_after_fine_tuning(tmp_path: Path, catalog: Path
             )
     run = read(folder)
     assert run.boundary() == 4000
-    change(folder, config={"training": {"steps": 30}})
-    assert read(folder).boundary() is None  # it has not come so far
+    change_config(folder, config={"training": {"steps": 30}})
+    assert read(folder).boundary() is None  # not reached yet
     sets = final_sets([run], read_domains(catalog, [run]))
     assert [(s.label, s.last[0].loss, s.before[0] and s.before[0].loss) for s in sets] == [
         ("target/test", 3.125, None),
@@ -92,7 +92,7 @@ def test_final_losses_before_and_after_fine_tuning(tmp_path: Path, catalog: Path
         ("domain 0 (tensor, layer)", 4.5, 5.0),
         ("domain 1 (plot, axis)", 4.5, 5.0),
     ]
-    panels = final_panels(sets, most=2)
+    panels = final_panels(sets, maximum=2)
     assert [(p["title"], [row["label"] for row in p["rows"]], p["left_out"]) for p in panels] == [
         ("Target and general text", ["general", "target/test"], 1),
         ("Sets of documents", ["goal/test"], 0),
@@ -104,7 +104,7 @@ def test_final_losses_before_and_after_fine_tuning(tmp_path: Path, catalog: Path
 # --- weights.py
 
 
-def test_weights_hold_from_update_to_update(tmp_path: Path) -> None:
+def test_weights_are_constant_between_updates(tmp_path: Path) -> None:
     [chart] = weights_charts(
         [read(write_run(tmp_path / "a", losses=(3.0, 2.0, 1.0), basis=["x", "y"]))], None
     )
@@ -126,13 +126,13 @@ def test_weights_hold_from_update_to_update(tmp_path: Path) -> None:
     assert chart["effective"][0] == 2
 
 
-def test_weights_end_where_fine_tuning_begins(tmp_path: Path) -> None:
+def test_weights_end_at_the_start_of_fine_tuning(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a", losses=(3.0, 2.0, 1.0), basis=["x", "y"])
-    change(folder, config={"training": {"steps": 15}, "finetune": {"steps": 5}})
+    change_config(folder, config={"training": {"steps": 15}, "finetune": {"steps": 5}})
     assert weights_charts([read(folder)], None)[0]["end"] == 6000
 
 
-def test_small_members_of_a_large_basis_are_summed_and_have_a_heat_map(tmp_path: Path) -> None:
+def test_a_large_basis_has_a_sum_of_small_members_and_a_heat_map(tmp_path: Path) -> None:
     [chart] = weights_charts(
         [read(write_run(tmp_path / "a", losses=(3.0,), basis=[f"b{i}" for i in range(40)]))], None
     )
@@ -147,9 +147,9 @@ def test_small_members_of_a_large_basis_are_summed_and_have_a_heat_map(tmp_path:
     )
 
 
-def test_scores_come_with_what_is_known_of_their_errors(tmp_path: Path, catalog: Path) -> None:
+def test_scores_have_standard_errors_if_known(tmp_path: Path, catalog: Path) -> None:
     folder = write_run(tmp_path / "a", losses=(3.0, 2.0, 1.0), basis=["goal", "natural"])
-    add(
+    add_records(
         folder,
         {
             "kind": "update",
@@ -160,13 +160,13 @@ def test_scores_come_with_what_is_known_of_their_errors(tmp_path: Path, catalog:
             "losses": [3.0, 4.0],
         },
     )
-    add(
+    add_records(
         folder, {"kind": "update", "step": 20, "stage": 2, "scores": [0.75, None]}
-    )  # as an older record, and a member without a draw
+    )  # an older record, and a member that was not sampled
     run = read(folder)
     [chart] = weights_charts([run], read_domains(catalog, [run]))
     scores, losses = chart["measured"]
-    assert (scores["unit"], losses["unit"]) == ("product of the gradients", "nats per token")
+    assert (scores["unit"], losses["unit"]) == ("dot product of the gradients", "nats per token")
     assert [panel["tokens"] for panel in (scores, losses)] == [[4000, 8000]] * 2
     assert scores["series"] == [[[0.5, 0.75], [0.125, None]], [[0.25, None], [None, None]]]
     assert losses["series"] == [[[3, None], None], [[4, None], None]]
@@ -179,7 +179,7 @@ def test_scores_come_with_what_is_known_of_their_errors(tmp_path: Path, catalog:
 # --- speed.py, payload.py
 
 
-def test_rates_are_written_or_follow_from_the_sums(tmp_path: Path) -> None:
+def test_rates_are_read_or_computed_from_sums(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a", losses=(6.0, 4.0))
     new = {
         "seconds": 9.0,
@@ -189,19 +189,21 @@ def test_rates_are_written_or_follow_from_the_sums(tmp_path: Path) -> None:
         "data_share": 0.5,
         "scoring_share": 0.25,
     }
-    add(folder, {"kind": "train", "step": 20, "tokens": 8000, "loss": 3.0, **new, "mfu": None})
-    add(folder, {"kind": "bounds", "step": 10, "stage": 1, "moved": 0.125})
+    add_records(
+        folder, {"kind": "train", "step": 20, "tokens": 8000, "loss": 3.0, **new, "mfu": None}
+    )
+    add_records(folder, {"kind": "bounds", "step": 10, "stage": 1, "moved": 0.125})
     panels = {
         panel["title"]: panel["series"][0]["points"] for panel in speed_panels([read(folder)])
     }
-    assert panels["Tokens a second"] == [[4000, 800], [8000, 1]]
+    assert panels["Tokens per second"] == [[4000, 800], [8000, 1]]
     assert panels["Time spent waiting for data"] == [[4000, 0.04], [8000, 0.5]]
     assert panels["Time spent measuring"] == [[4000, 0.2], [8000, 0.25]]
-    assert panels["Draws that bounds moved"] == [[4000, 0.125]]
+    assert panels["Samples redirected by bounds"] == [[4000, 0.125]]
     assert "Model FLOPs utilisation" not in panels
 
 
-def test_domain_rows_hold_every_number_of_the_table(tmp_path: Path, catalog: Path) -> None:
+def test_domain_rows_have_all_columns_of_the_table(tmp_path: Path, catalog: Path) -> None:
     runs = read_runs(
         [write_run(tmp_path / "begun", usage=None, losses=()), write_run(tmp_path / "a")]
     )
@@ -216,5 +218,5 @@ def test_domain_rows_hold_every_number_of_the_table(tmp_path: Path, catalog: Pat
     assert found["rows"][3] == [3, "date", 500, 5000, 1, 0.5, 0, [0.4], [0.5], [8000]]
 
 
-def test_numbers_are_what_json_can_hold() -> None:
+def test_numbers_are_rounded_and_nan_becomes_none() -> None:
     assert json_numbers(np.array([1.0, 0.12345678, np.nan, np.inf])) == [1, 0.123457, None, None]
