@@ -240,8 +240,7 @@ def test_hostile_text_has_no_effect(chromium: Any, tmp_path: Path) -> None:
     """Even without the content security policy, the page is the same as with harmless text."""
     seen = []
     for name, words in (("hostile", HOSTILE), ("harmless", HARMLESS)):
-        target = words[:60].replace("/", "|") + "\"'<b>" * (words is HOSTILE)
-        catalog = write_domains_catalog(tmp_path / name / "catalog", text=words, target=target)
+        catalog = write_domains_catalog(tmp_path / name / "catalog", text=words)
         page = write_catalog_page(catalog, tmp_path / name / "page.html")
         with opened(chromium, page, "domain=4/1", bypass_csp=True) as tab:
             tab.locator("summary", has_text="Table").click()
