@@ -31,9 +31,8 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
         run,
         {"kind": "eval", "step": 50, "tokens": 20_000, "set": HOSTILE, "loss": 1.0, "error": 0.1},
     )
-    change_config(
-        run, history=[{"step": 1, "what": HOSTILE, "old": HOSTILE, "new": {HOSTILE: HOSTILE}}]
-    )
+    accepted = {"what": HOSTILE, "old": HOSTILE, "new": {HOSTILE: HOSTILE}}
+    change_config(run, history=[{"when": HOSTILE, "step": 1, **accepted}])
     (run / "fault.json").write_text(
         json.dumps({"step": 1, "cause": HOSTILE, "sequences": [{"leaf": HOSTILE}]})
     )

@@ -155,8 +155,8 @@ def test_changes_faults_and_accuracies_are_shown(tmp_path: Path) -> None:
         "accepted by the user: seed 0 → &lt;b&gt;." in text
     )
     assert (
-        "before its first checkpoint (2026-11-22T09:00:00+00:00) the run resumed with a changed catalog, as accepted by the "
-        "user: feed → beef." in text
+        "before its first checkpoint (2026-11-22T09:00:00+00:00) the run resumed with a changed "
+        "catalog, as accepted by the user: feed → beef." in text
     )
     assert (
         "at step 20 the run stopped because the loss was not finite in 1 sequence (leaf 3). See "
