@@ -117,7 +117,7 @@ def test_halving_the_step_shows_one_that_is_too_long_and_one_too_short(
     engine = tiny_engine(tiny_model())
     direction, errors = toward_a_target(engine), {}
     for step in (1e-6, 2e-4, 0.2):
-        monkeypatch.setattr("trainer.alignment.finite_difference.STEP", {"float32": step})
+        monkeypatch.setattr("trainer.alignment.finite_difference.RELATIVE_STEP", {"float32": step})
         errors[step] = halving_error(engine, direction, tiny_batch())
     assert errors[2e-4] < 1e-2 < min(errors[1e-6], errors[0.2])
 

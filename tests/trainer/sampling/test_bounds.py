@@ -211,7 +211,7 @@ def test_rounding_never_takes_one_too_many() -> None:
 
 
 def test_a_stage_settles_what_rounding_did(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.sampling.plan.stage_counts", lambda *_: np.array([3, 7]))
+    monkeypatch.setattr("trainer.sampling.plan.interval_counts", lambda *_: np.array([3, 7]))
     plan = draw_interval(
         0,
         np.array([0.5, 0.5]),

@@ -129,7 +129,7 @@ def check_in_process(rank: int, folder: Path) -> None:
     team = Team(rank, 3)
     check_replicas("same", team)
     nats = torch.tensor([[1.0, 2.0], [NAN], []][rank])
-    drawn = Drawn(30, np.array([4, 5, 6]), np.array([7, 8, 9]))
+    drawn = BatchOrigin(30, np.array([4, 5, 6]), np.array([7, 8, 9]))
     with pytest.raises(UserError) as drifted:
         check_replicas("this" if rank != 1 else "that", team)
     with pytest.raises(UserError) as lost:
