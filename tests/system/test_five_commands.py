@@ -1,4 +1,4 @@
-"""The five commands of the quickstart, word for word, in a fresh folder with somebody's own text files."""
+"""The five commands of the quickstart, run unchanged in a new folder of text files."""
 
 import re
 import shlex
@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_there_are_five() -> None:
+def test_the_quickstart_has_five_commands() -> None:
     assert [line.split()[:2] for line in COMMANDS] == [
         ["make", "install"],
         ["clustermix", "build"],
@@ -51,10 +51,8 @@ def test_there_are_five() -> None:
     ]
 
 
-def test_from_a_folder_of_text_to_a_catalog_page_an_answer_and_a_run_page(
-    folder: Path, forked_trainer: None
-) -> None:
-    said = {}
+def test_the_five_commands_build_query_report_and_train(folder: Path, forked_trainer: None) -> None:
+    output = {}
     with inside(folder):
         for line in COMMANDS[1:]:
             _, command, *words = shlex.split(line, comments=True)
@@ -64,16 +62,16 @@ def test_from_a_folder_of_text_to_a_catalog_page_an_answer_and_a_run_page(
                 done.output,
                 "".join(traceback.format_exception(done.exception)),
             )
-            said[command] = done.output
-    assert "bad_utf8 1" in said["build"]
-    assert "not_text 1" in said["build"]
-    assert re.search(r"\bmine +20\b", said["build"])
-    assert any(word in said["query"] for word in SUBJECTS["sailing"])
+            output[command] = done.output
+    assert "bad_utf8 1" in output["build"]
+    assert "not_text 1" in output["build"]
+    assert re.search(r"\bmine +20\b", output["build"])
+    assert any(word in output["query"] for word in SUBJECTS["sailing"])
     page = (folder / "catalog.html").read_text()
     assert {
         subject: any(word in page for word in words) for subject, words in SUBJECTS.items()
     } == {
-        "cooking": False,  # the target's files are not part of the corpus
+        "cooking": False,  # files of the target are not part of the corpus
         "sailing": True,
         "astronomy": True,
         "music": True,

@@ -1,4 +1,4 @@
-"""A build killed at random moments: it always ends in the same catalog, and finished work is never repeated."""
+"""Builds killed at random moments end with the same catalog and never repeat finished work."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.helpers.processes import run_in_process
 
 
 def build_in_child(settings: dict[str, Any], parts_left: int | None = None) -> int:
-    """Fork a process that builds; return its id. With `parts_left`, it kills itself after that many parts."""
+    """Fork a process that builds, and return its id. It kills itself after `parts_left` parts."""
     from pipeline.config import Build
     from pipeline.run import build, one_by_one
 
@@ -43,7 +43,7 @@ def finished_parts(out: Path) -> dict[str, int]:
 
 
 def kill_after(child: int, out: Path, parts: int, delay: float) -> bool:
-    """Kill a build some seconds after a number of parts are finished. Return False if it ended before."""
+    """Kill a build `delay` seconds after `parts` are finished. Return False if it ended before."""
     ended = (0, 0)
     while len(finished_parts(out)) < parts and ended == (0, 0):
         time.sleep(0.001)
@@ -56,7 +56,7 @@ def kill_after(child: int, out: Path, parts: int, delay: float) -> bool:
 
 
 def kill_builds(settings: dict[str, Any], kills: int, seed: int, report: Path) -> None:
-    """Build undisturbed; then kill builds at random moments, letting every third one end."""
+    """Build once without kills, then kill builds at random moments. Every third one may finish."""
     import sentence_transformers  # noqa: F401 (imported once, before the children are forked)
 
     out, chance = Path(settings["out"]), random.Random(seed)
@@ -72,7 +72,7 @@ def kill_builds(settings: dict[str, Any], kills: int, seed: int, report: Path) -
         repeated += sum(after.get(path) != made for path, made in before.items())
         killed_at += [] if alive else [len(after)]
         before = after
-        if alive or len(killed_at) % 3 == 0:  # now it may end
+        if alive or len(killed_at) % 3 == 0:  # this build may finish
             assert os.waitpid(build_in_child(settings), 0)[1] == 0
             fingerprints.append(read_manifest(out).fingerprint)
             left += list(map(str, out.glob("work/*/.*.tmp")))
@@ -91,17 +91,17 @@ def kill_builds(settings: dict[str, Any], kills: int, seed: int, report: Path) -
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_sigkill_at_random_points(built, tmp_path, kills):
+def test_builds_killed_at_random_moments(built, tmp_path, kills):
     settings = {**built[1], "out": str(tmp_path / "catalog")}
     report = tmp_path / "report.json"
     run_in_process(kill_builds, settings, kills, random.randrange(2**31), report)
-    found = json.loads(report.read_text())
-    assert len(found["fingerprints"]) >= 2
-    assert set(found["fingerprints"]) == {read_manifest(built[0]).fingerprint}
-    assert found["repeated"] == 0  # a finished part is never made again
-    assert found["left"] == []
-    assert len(found["killed_at"]) >= kills
-    assert len(set(found["killed_at"])) > kills // 8  # the kills fell on different stages
+    result = json.loads(report.read_text())
+    assert len(result["fingerprints"]) >= 2
+    assert set(result["fingerprints"]) == {read_manifest(built[0]).fingerprint}
+    assert result["repeated"] == 0  # a finished part is never repeated
+    assert result["left"] == []
+    assert len(result["killed_at"]) >= kills
+    assert len(set(result["killed_at"])) > kills // 8  # the kills hit different stages
 
 
 def kill_between_parts(settings: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What Prefect's users see of a build: names, tags, tables, a summary, the page, an event; and limits by tag."""
+"""A build in Prefect: names, tags, artifacts, the event, and concurrency limits."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ from pipeline.parts import Part
 
 @pytest.fixture(scope="module")
 def build_run(built, tmp_path_factory, prefect_server):
-    """A build of the small corpus by the flow, and its run; the catalog's name is a stranger's."""
+    """Build the small corpus with the flow, in a folder with a hostile name. Return folder and run."""
     from flows.build import build
     from pipeline.config import Build
 
@@ -35,29 +35,28 @@ def client():
 def artifacts_of(run):
     from prefect.client.schemas.filters import ArtifactFilter
 
-    found = client().read_artifacts(
+    artifacts = client().read_artifacts(
         artifact_filter=ArtifactFilter.model_validate({"flow_run_id": {"any_": [run.id]}})
     )
-    return {artifact.key: artifact for artifact in found if artifact.key}
+    return {artifact.key: artifact for artifact in artifacts if artifact.key}
 
 
-def test_the_catalog_has_its_page_and_is_sound(built, build_run):
+def test_the_built_catalog_has_a_page_and_no_faults(built, build_run):
     root, _ = build_run
     assert "<html" in (root / "report.html").read_text()
     assert not check(root).faults
     assert read_manifest(root).fingerprint == read_manifest(built[0]).fingerprint
 
 
-def test_names_and_tags(build_run):
+def test_flow_and_task_runs_have_names_and_tags(build_run):
     from prefect.client.schemas.filters import FlowRunFilter
 
     root, run = build_run
     assert run.name == f"build {root}"
     assert run.tags == sorted(["clustermix", "build", root.name])
     tasks, deadline = [], time.monotonic() + 60
-    while (
-        len(tasks) < 18 and time.monotonic() < deadline
-    ):  # the server writes them down after the flow has ended
+    # The server records task runs after the end of the flow.
+    while len(tasks) < 18 and time.monotonic() < deadline:
         tasks = client().read_task_runs(
             flow_run_filter=FlowRunFilter.model_validate({"id": {"any_": [run.id]}})
         )
@@ -74,7 +73,7 @@ def test_names_and_tags(build_run):
     assert set(embed.tags) == {"clustermix", "clustermix-embed", root.name}
 
 
-def test_tables_say_what_the_catalog_says(build_run):
+def test_table_artifacts_match_the_catalog(build_run):
     import json
 
     root, run = build_run
@@ -113,7 +112,7 @@ def test_tables_say_what_the_catalog_says(build_run):
     assert [row["terms"] for row in largest] == [", ".join(found[:6]) for found in terms]
 
 
-def test_a_strangers_name_has_no_effect_in_what_is_shown(build_run):
+def test_a_hostile_name_has_no_effect_in_artifacts(build_run):
     root, run = build_run
     for artifact in artifacts_of(run).values():
         assert "](javascript" not in str(artifact.data) + str(artifact.description)
@@ -123,7 +122,7 @@ def test_a_strangers_name_has_no_effect_in_what_is_shown(build_run):
     assert page.data.count("](") == 1
 
 
-def test_what_is_escaped_means_nothing_in_markdown():
+def test_escaped_text_has_no_markdown():
     assert escape_markdown("gene, cells-2/x") == "gene, cells-2/x"
     assert (
         escape_markdown("[a](b) <c> www.d.e\u202e\x00\nf")
@@ -132,7 +131,7 @@ def test_what_is_escaped_means_nothing_in_markdown():
     assert len(escape_markdown("x" * 5_000_000)) == 200
 
 
-def test_pages_link_to_where_their_folder_is_served(tmp_path, monkeypatch):
+def test_links_use_the_address_of_the_served_folder(tmp_path, monkeypatch):
     from flows import artifacts
 
     links = []
@@ -149,7 +148,7 @@ def test_pages_link_to_where_their_folder_is_served(tmp_path, monkeypatch):
     ]
 
 
-def test_an_event_says_what_was_built(build_run):
+def test_a_build_emits_an_event(build_run):
     root, run = build_run
     found, deadline = [], time.monotonic() + 60
     while not found and time.monotonic() < deadline:
@@ -170,22 +169,22 @@ def test_an_event_says_what_was_built(build_run):
     ]
 
 
-def test_a_limit_on_a_stages_tag_holds(tmp_path, prefect_server):
+def test_a_concurrency_limit_on_the_tag_of_a_stage(tmp_path, prefect_server):
     from prefect import flow
 
     from flows.build import as_tasks
     from flows.runners import task_runner
 
-    at_work, most, lock = 0, 0, threading.Lock()
+    running, maximum, lock = 0, 0, threading.Lock()
 
     def part(folder):
-        nonlocal at_work, most
+        nonlocal running, maximum
         with lock:
-            at_work += 1
-            most = max(most, at_work)
+            running += 1
+            maximum = max(maximum, running)
         time.sleep(0.2)
         with lock:
-            at_work -= 1
+            running -= 1
         return Part(folder, "f", Account(read=Tally(rows=1), kept=Tally(rows=1)), 0.0)
 
     @flow(task_runner=task_runner(workers=2))
@@ -194,15 +193,13 @@ def test_a_limit_on_a_stages_tag_holds(tmp_path, prefect_server):
 
     client().create_concurrency_limit(tag="clustermix-narrow", concurrency_limit=1)
     stage("wide")
-    assert most == 2
-    most = 0
+    assert maximum == 2
+    maximum = 0
     stage("narrow")
-    assert most == 1
+    assert maximum == 1
 
 
-def test_a_server_that_takes_no_artifacts_fails_no_build(
-    built, tmp_path, prefect_server, monkeypatch
-):
+def test_a_failing_server_does_not_fail_a_build(built, tmp_path, prefect_server, monkeypatch):
     from prefect import flow
 
     from flows import artifacts
@@ -221,6 +218,5 @@ def test_a_server_that_takes_no_artifacts_fails_no_build(
         return "shown"
 
     assert show() == "shown"
-    artifacts.show_catalog(
-        built[0], tmp_path / "report.html"
-    )  # nor does a flow's plain function, which no server hears of
+    # Outside of a flow run, nothing is sent to a server.
+    artifacts.show_catalog(built[0], tmp_path / "report.html")

@@ -1,4 +1,4 @@
-"""Forms for every parameter, and the deployments of `prefect.yaml`: registered without questions, run by a real worker."""
+"""Prefect forms of all parameters, and the deployments of `prefect.yaml` run by a real worker."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def client():
 
 @pytest.fixture(scope="module")
 def deployed(prefect_server):
-    """The deployments of `prefect.yaml`, by flow."""
+    """Register the deployments of `prefect.yaml` and return them by name."""
     from prefect.client.schemas.actions import WorkPoolCreate
 
     client().create_work_pool(WorkPoolCreate(name="clustermix", type="process"))
@@ -48,7 +48,7 @@ def environment(**more):
     return {**os.environ, "PREFECT_LOGGING_LEVEL": "INFO", "PYTHONPATH": str(ROOT), **more}
 
 
-def test_every_key_of_a_config_is_in_the_form(deployed):
+def test_the_form_has_every_key_of_a_config(deployed):
     from prefect.utilities.callables import parameter_schema
 
     from flows.build import build
@@ -57,10 +57,7 @@ def test_every_key_of_a_config_is_in_the_form(deployed):
     schema = parameter_schema(build).model_dump()
     assert schema == deployed["build"].parameter_openapi_schema
     assert schema["required"] == ["config"]
-    assert (
-        "Paths are taken from the folder that the flow runs in"
-        in schema["properties"]["config"]["description"]
-    )
+    assert schema["properties"]["config"]["description"]
     assert set(schema["definitions"]["Build"]["properties"]) == set(Build.model_fields)
     assert (
         schema["definitions"]["Build"]["properties"]["source"]["discriminator"]["propertyName"]
@@ -75,15 +72,13 @@ def test_every_key_of_a_config_is_in_the_form(deployed):
         "lucie",
         "none",
     ]
-    for (
-        deployment
-    ) in deployed.values():  # a type that Prefect cannot describe becomes a field without one
+    for deployment in deployed.values():  # a field without a type is one that Prefect cannot show
         for name, field in deployment.parameter_openapi_schema["properties"].items():
             assert {"$ref", "type", "anyOf", "allOf"} & set(field), (deployment.name, name)
             assert field["description"], (deployment.name, name)
 
 
-def test_the_deployments(deployed):
+def test_deployments_have_entry_points_limits_and_valid_parameters(deployed):
     from pipeline.config import Addition, Build
     from trainer.config import Train
 
@@ -108,8 +103,8 @@ def test_the_deployments(deployed):
     )
 
 
-def test_what_does_not_fit_is_refused_before_a_run_is_made(deployed, built):
-    for change, says in (
+def test_invalid_parameters_are_refused_before_a_run_is_created(deployed, built):
+    for change, key in (
         ({"sorce": 1}, "sorce"),
         ({"source": {"kind": "jsonl"}}, "config.source"),
         ({"seed": "x"}, "config.seed"),
@@ -118,7 +113,7 @@ def test_what_does_not_fit_is_refused_before_a_run_is_made(deployed, built):
             client().create_flow_run_from_deployment(
                 deployed["build"].id, parameters={"config": {**built[1], **change}}
             )
-        assert says in refused.value.response.text
+        assert key in refused.value.response.text
     run = client().create_flow_run_from_deployment(
         deployed["build"].id, parameters={"config": built[1]}
     )
@@ -127,7 +122,7 @@ def test_what_does_not_fit_is_refused_before_a_run_is_made(deployed, built):
 
 
 @pytest.mark.slow
-def test_a_worker_builds_from_parameters_in_json(deployed, built, tmp_path):
+def test_a_worker_builds_from_json_parameters(deployed, built, tmp_path):
     config = {**built[1], "out": str(tmp_path / "catalog")}
     run = client().create_flow_run_from_deployment(
         deployed["build"].id, parameters={"config": config}
@@ -139,7 +134,7 @@ def test_a_worker_builds_from_parameters_in_json(deployed, built, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_cancelled_training_saves_a_checkpoint_and_can_be_run_again(
+def test_a_cancelled_training_saves_a_checkpoint_and_can_be_resumed(
     deployed, tmp_path, monkeypatch
 ):
     from prefect.states import Cancelling
@@ -163,7 +158,7 @@ def test_a_cancelled_training_saves_a_checkpoint_and_can_be_run_again(
             )
             wait(lambda: step(tmp_path / "run") > 3)
             client().set_flow_run_state(run.id, Cancelling())
-            assert ended(run) == "Cancelled"
+            assert final_state(run) == "Cancelled"
             wait(lambda: not trainers(tmp_path))
             reached = step(tmp_path / "run")
             assert reached < 300
@@ -171,31 +166,31 @@ def test_a_cancelled_training_saves_a_checkpoint_and_can_be_run_again(
             again = client().create_flow_run_from_deployment(
                 deployed["train"].id, parameters=parameters
             )
-            assert ended(again) == "Completed"
+            assert final_state(again) == "Completed"
         finally:
             worker.send_signal(signal.SIGTERM)
     assert [record["step"] for record in records(tmp_path / "run", "train")] == list(range(1, 301))
     assert (Path(tmp_path) / "run" / "report.html").is_file()
 
 
-def ended(run):
-    """The last state of a flow run."""
-    found = client().read_flow_run(run.id)
-    while not found.state.is_final():
+def final_state(run):
+    """Wait for a flow run to end, and return its final state."""
+    current = client().read_flow_run(run.id)
+    while not current.state.is_final():
         time.sleep(0.2)
-        found = client().read_flow_run(run.id)
-    return found.state.name
+        current = client().read_flow_run(run.id)
+    return current.state.name
 
 
-def wait(happened, seconds=200):
+def wait(condition, seconds=200):
     deadline = time.monotonic() + seconds
-    while not happened():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.2)
 
 
-def test_a_config_with_every_default_written_out_is_the_same():
-    """As a form sends it, and as a catalog's manifest keeps it."""
+def test_a_config_with_all_defaults_written_out_is_the_same():
+    """Forms send all defaults, and the manifest of a catalog contains them."""
     from pipeline.config import Build
 
     source = {"kind": "jsonl", "path": "corpus"}

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a command ends at once, leaves no process behind, and the same call goes on where it stopped."""
+"""Ctrl-C and SIGTERM: a command ends promptly, leaves no processes behind, and can be resumed."""
 
 import os
 import signal
@@ -16,21 +16,21 @@ from tests.helpers.processes import train_in_processes
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_training import ROOT, finish, records, without_clock, write_config
 
-# A build whose second stage would take ten minutes. A job in the background does not hear Ctrl-C unless it says so.
+# A build whose second stage takes ten minutes. Background jobs must opt in to Ctrl-C.
 SLOW_BUILD = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import pipeline.run
 
 def judge_part(*arguments):
-    print("at work", flush=True)
+    print("working", flush=True)
     time.sleep(600)
 
 pipeline.run.judge_part = judge_part
 from flows.cli.main import main
 main()
 """
-LISTENING = """
+WITH_CTRL_C = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from flows.cli.main import main
@@ -39,7 +39,7 @@ main()
 
 
 def start(script, *arguments):
-    """A command that reports to the tests' server, as one that was started in a terminal."""
+    """Start a command that uses the Prefect server of the tests, as from a terminal."""
     from prefect.settings import PREFECT_API_URL
 
     environment = {
@@ -56,12 +56,12 @@ def start(script, *arguments):
 
 
 def stop(process, number):
-    """A terminal sends Ctrl-C to all processes of a command; anything else sends its signal to one."""
+    """Send a signal. As on a terminal, Ctrl-C goes to all processes of the command."""
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
 
 
-def latest(flow):
-    """The state of the newest run of a flow."""
+def latest_state(flow):
+    """Return the state of the newest run of a flow."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowFilter
     from prefect.client.schemas.sorting import FlowRunSort
@@ -77,7 +77,7 @@ def latest(flow):
     ("number", "code"),
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
 )
-def test_a_build_that_is_stopped_within_a_part_goes_on(
+def test_a_build_stopped_within_a_part_can_be_resumed(
     built, tmp_path, prefect_server, number, code
 ):
     from flows.build import build
@@ -87,26 +87,25 @@ def test_a_build_that_is_stopped_within_a_part_goes_on(
     config = tmp_path / "build.toml"
     config.write_text(toml(settings))
     process = start(SLOW_BUILD, "build", config)
-    assert process.stdout.readline() == "at work\n", process.stderr.read()
+    assert process.stdout.readline() == "working\n", process.stderr.read()
     stop(process, number)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == code, said
-    assert "Traceback" not in said
-    assert latest("build") == "Crashed"
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == code, stderr
+    assert "Traceback" not in stderr
+    assert latest_state("build") == "Crashed"
     done = {
         path: path.stat().st_mtime_ns
         for path in (tmp_path / "catalog" / "work").glob("*/*/part.json")
     }
     assert {path.parts[-3] for path in done} == {"source"}
     build(parse(Build, settings, "test"))
-    assert {
-        path: path.stat().st_mtime_ns for path in done
-    } == done  # what was finished was not made again
+    # Finished parts are not repeated.
+    assert {path: path.stat().st_mtime_ns for path in done} == done
     assert read_manifest(tmp_path / "catalog").fingerprint == read_manifest(built[0]).fingerprint
 
 
 def trainers(folder):
-    """Processes whose command line names the folder."""
+    """Return the trainer processes that were started for a folder."""
     found = []
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -124,7 +123,7 @@ def trainers(folder):
 def step(out):
     try:
         return max((record["step"] for record in records(out, "train")), default=0)
-    except (OSError, ValueError):  # not there yet, or a line half written
+    except (OSError, ValueError):  # missing, or the last line is incomplete
         return 0
 
 
@@ -134,15 +133,13 @@ def step(out):
     [
         (signal.SIGINT, 130, 1),
         pytest.param(signal.SIGTERM, 143, 1, marks=pytest.mark.slow),
-        pytest.param(
-            signal.SIGINT, 130, 2, marks=pytest.mark.slow
-        ),  # by torchrun, which would hand Ctrl-C on as it is
-        pytest.param(
-            signal.SIGKILL, -9, 2, marks=pytest.mark.slow
-        ),  # the flow dies without a word, and the trainer notices
+        # torchrun would pass Ctrl-C on unchanged.
+        pytest.param(signal.SIGINT, 130, 2, marks=pytest.mark.slow),
+        # The trainer must notice that the flow was killed.
+        pytest.param(signal.SIGKILL, -9, 2, marks=pytest.mark.slow),
     ],
 )
-def test_a_training_that_is_stopped_saves_a_checkpoint_and_goes_on(
+def test_a_stopped_training_saves_a_checkpoint_and_can_be_resumed(
     tmp_path, prefect_server, monkeypatch, number, code, processes
 ):
     from flows.train import train
@@ -164,19 +161,19 @@ def test_a_training_that_is_stopped_saves_a_checkpoint_and_goes_on(
         train_in_processes(whole, *few)
     else:
         finish(whole, *few, processes=processes)
-    process = start(LISTENING, "train", config, *few, "--processes", processes)
+    process = start(WITH_CTRL_C, "train", config, *few, "--processes", processes)
     while step(tmp_path / "run") < 3:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     stop(process, number)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == code, said
-    assert "Traceback" not in said
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == code, stderr
+    assert "Traceback" not in stderr
     if number == signal.SIGKILL:
         while trainers(tmp_path):
             time.sleep(0.1)
     else:
-        assert latest("train") == "Crashed"
+        assert latest_state("train") == "Crashed"
     assert trainers(tmp_path) == []
     reached = step(tmp_path / "run")
     assert (tmp_path / "run" / "checkpoints" / f"{reached:010d}").is_dir()
@@ -188,10 +185,11 @@ def test_a_training_that_is_stopped_saves_a_checkpoint_and_goes_on(
         )
 
 
-def test_a_tethered_process_ends_with_the_one_that_started_it():
+def test_a_process_ends_with_its_killed_parent():
     script = """
 import subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-m", "flows.parent_watch", "timeit", "-n", "1", "-r", "1", "import time; time.sleep(600)"])
+sleep = ["timeit", "-n", "1", "-r", "1", "import time; time.sleep(600)"]
+child = subprocess.Popen([sys.executable, "-m", "flows.parent_watch", *sleep])
 print(child.pid, flush=True)
 time.sleep(600)
 """
@@ -199,9 +197,7 @@ time.sleep(600)
         [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     child = Path("/proc") / parent.stdout.readline().strip()
-    while (
-        b"parent_watch" not in (child / "cmdline").read_bytes()
-    ):  # not yet the program that it will be
+    while b"parent_watch" not in (child / "cmdline").read_bytes():  # before the child's exec
         time.sleep(0.01)
     time.sleep(1)
     assert child.exists()
