@@ -91,9 +91,8 @@ def as_tasks(
                     note = f"{documents:,} documents, {speed}"
                 advance(len(parts), note)
                 update(done, note)
-    except BaseException:
+    finally:
         stop_flag.set()
-        raise
     get_run_logger().info("%s: %d parts, %s", stage, done, note or "done")
     return [part for future in futures for part in future.result()]
 

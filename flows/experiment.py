@@ -73,6 +73,11 @@ def variant_configs(
 ) -> list[Train]:
     """Return the configs of the runs, ordered by variant and then by seed.
 
+    Args:
+        config: Settings that all runs share.
+        variants: Settings to override per variant.
+        seeds: Seeds for each variant. Default: the seed of the config.
+
     Raises:
         UserError: A variant has invalid settings.
     """

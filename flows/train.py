@@ -192,6 +192,9 @@ def _raise(output: str) -> None:
 def check_training(settings: Train) -> None:
     """Check a config against its catalog before a process is started.
 
+    Args:
+        settings: The config.
+
     Raises:
         UserError: The catalog is missing, or it lacks the target or the level.
     """

@@ -56,6 +56,9 @@ def catalog_page_data(catalog: Catalog) -> dict[str, Any]:
     `levels` is ordered from coarse to fine. Each level is a dict of columns with one entry per
     domain. The parent of a domain is not included because it follows from the number.
 
+    Args:
+        catalog: The catalog.
+
     Raises:
         UserError: A table or the tree of the catalog cannot be read.
     """

@@ -11,6 +11,10 @@ from data_catalog.errors import UserError
 def query_rows(catalog: Catalog, query: str) -> list[tuple[Any, ...]]:
     """Return the rows of a SELECT statement.
 
+    Args:
+        catalog: The catalog.
+        query: The statement, over the views of the catalog.
+
     Raises:
         UserError: A view is missing, or one of its files is damaged.
     """

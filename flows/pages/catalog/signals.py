@@ -32,6 +32,10 @@ def signal_means(
 
     A mean is None if no document of the domain has the signal.
 
+    Args:
+        catalog: The catalog.
+        levels: Levels of the catalog.
+
     Raises:
         UserError: A file of documents is damaged.
     """

@@ -43,6 +43,9 @@ REQUIRED_KEYS = {
 def read_runs(folders: Sequence[Path]) -> list[RunFolder]:
     """Read run folders.
 
+    Args:
+        folders: Folders of finished or unfinished runs.
+
     Raises:
         UserError: No folder was given, or a folder contains no run.
     """

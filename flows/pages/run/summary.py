@@ -22,6 +22,9 @@ def summary_table(runs: Sequence[Path]) -> list[dict[str, Any]]:
     ones), seconds, scoring_share and data_share (of the seconds), model_parameters. Values that the
     run has not written yet are None.
 
+    Args:
+        runs: Folders of runs.
+
     Raises:
         UserError: No folder was given, or a folder contains no run.
     """
