@@ -34,8 +34,8 @@ def test_prefect_profiles_are_read_from_their_default_place(
         assert "PREFECT_PROFILES_PATH" not in os.environ
 
 
-def test_prefect_knows_every_setting_and_keeps_numbers_as_whole_numbers(tmp_path):
-    """Prefect turns some settings into integers where it uses them: a fraction would become another number, or zero."""
+def test_prefect_knows_all_settings_and_does_not_round_them(tmp_path):
+    """Prefect truncates some settings to integers, so that a fraction would become 0."""
     from prefect.settings import Settings
 
     with patch.dict(os.environ, {"HOME": str(tmp_path)}, clear=True):

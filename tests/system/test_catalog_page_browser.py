@@ -27,8 +27,10 @@ from tests.helpers.manifests import change_manifest
 pytestmark = needs_browser
 
 HOSTILE = (
-    "</script><script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\"><svg onload=alert(1)>"
-    "<a href='javascript:alert(2)'>\"'><!-- --!> ]]> {{data}} ${alert(3)} \u202egnp.exe\u202c \u200b\u200d\ufeff \x00\x1b\x85 \u2028\ud7ff"
+    "</script><script>document.title='ran'</script>"
+    "<img src=x onerror=\"document.title='ran'\"><svg onload=alert(1)>"
+    "<a href='javascript:alert(2)'>\"'><!-- --!> ]]> {{data}} ${alert(3)} "
+    "\u202egnp.exe\u202c \u200b\u200d\ufeff \x00\x1b\x85 \u2028\ud7ff"
 )
 HARMLESS = "words of a document that means no harm and is about as long as the other one is"
 
@@ -43,7 +45,8 @@ def test_a_fragment_opens_a_domain_and_a_search(chromium: Any, page: Path) -> No
     with opened(chromium, page, "domain=4/1&search=SITE1.org%20plot", width=700) as tab:
         shown = text(tab, "#panel")
         assert shown.startswith(
-            "all domains › 2/0 tensor, layer Domain 1 of level 4 socket documents 20 tokens 2,000 (20%)"
+            "all domains › 2/0 tensor, layer Domain 1 of level 4 socket "
+            "documents 20 tokens 2,000 (20%)"
         )
         assert "law 100% 25% 5×" in shown
         assert "site1.org 75% unknown 25%" in shown
@@ -140,10 +143,15 @@ def test_the_page_can_be_used_with_the_keyboard(chromium: Any, page: Path) -> No
 
 
 IN_ONE_TASK = """() => {
-    const place = (selector) => document.querySelector(selector), title = () => place("#panel h3").textContent;
+    const place = (selector) => document.querySelector(selector);
+    const title = () => place("#panel h3").textContent;
     const seen = [];
-    const typed = (words) => { place("#search").value = words; place("#search").dispatchEvent(new Event("input")); };
-    const pressed = (node, key) => node.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+    const typed = (words) => {
+        place("#search").value = words;
+        place("#search").dispatchEvent(new Event("input"));
+    };
+    const pressed = (node, key) =>
+        node.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
     pressed(place("#treemap canvas"), "End");
     pressed(place("#treemap canvas"), "Enter");
     seen.push([location.hash, title()]);

@@ -16,7 +16,7 @@ from pipeline.parts import Part
 
 @pytest.fixture(scope="module")
 def build_run(built, tmp_path_factory, prefect_server):
-    """Build the small corpus with the flow, in a folder with a hostile name. Return folder and run."""
+    """Build with the flow in a folder with a hostile name. Return the folder and the flow run."""
     from flows.build import build
     from pipeline.config import Build
 

@@ -42,7 +42,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def shown(tab: Any) -> str:
     """Return the text of the page after checking that it has no invalid numbers."""
     found = tab.evaluate(
-        "[...document.querySelectorAll('main, main svg text')].map((node) => node.textContent).join(' ')"
+        "[...document.querySelectorAll('main, main svg text')]"
+        ".map((node) => node.textContent).join(' ')"
     )
     assert not re.search("NaN|undefined|Infinity|\\bnull\\b", found.split("Resolved configs")[0])
     return found

@@ -118,7 +118,7 @@ def _level(
     names: NameTable,
     examples_per_kind: int,
 ) -> dict[str, Any]:
-    """Return the columns of a level, with up to `examples_per_kind` examples per domain and kind."""
+    """Return the columns of a level, with up to `examples_per_kind` examples per kind."""
     rows = query_rows(
         catalog,
         f"""SELECT domain, documents, tokens, mean_distance, radius, distance_quantiles[1:5],

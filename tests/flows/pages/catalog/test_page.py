@@ -20,7 +20,10 @@ from tests.helpers.domains_catalog import write_domains_catalog
 from tests.helpers.manifests import change_manifest
 from tests.helpers.page_text import data_of, words_of
 
-HOSTILE = "</script><script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\"> \u202egnp.exe\u2028{{data}}<!--"
+HOSTILE = (
+    "</script><script>document.title='ran'</script>"
+    "<img src=x onerror=\"document.title='ran'\"> \u202egnp.exe\u2028{{data}}<!--"
+)
 
 
 @pytest.fixture

@@ -62,7 +62,8 @@ def test_a_damaged_file_is_reported_and_nothing_else_is_lost(
         name == "metrics.jsonl" and b"\n" not in content
     ):  # the last line may still be being written
         assert re.search(
-            rf"damaged: [^.]*{re.escape(name)} (could not|and)|damaged: \d lines? of {name} could not",
+            rf"damaged: [^.]*{re.escape(name)} (could not|and)|"
+            rf"damaged: \d lines? of {name} could not",
             words_of(page),
         )
     assert [row["run"] for row in summary_table([damaged, whole])] == ["damaged", "whole"]

@@ -82,7 +82,8 @@ def test_an_incomplete_last_line_is_ignored_and_invalid_lines_are_counted(
     assert (read(folder).records, read(folder).damage, caplog.records) == (whole, (), [])
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(
-            '\n[1]\n{"kind": "eval", "step": 3}\n{"kind": "train", "step": "x", "tokens": 1, "seconds": 1}\n'
+            '\n[1]\n{"kind": "eval", "step": 3}\n'
+            '{"kind": "train", "step": "x", "tokens": 1, "seconds": 1}\n'
         )
     with caplog.at_level(logging.WARNING):
         assert read(folder).damage == (
