@@ -162,13 +162,15 @@ def main() -> None:
         root = Path(name)
         shards = plan(config())
         sources = [read_shard(shard, root / "source" / shard.name, config()) for shard in shards]
-        judged = [judge_part(part, root / "quality" / part.name, config()) for part in sources]
+        judged = [
+            judge_part(part, root / "quality" / part.name, config().quality) for part in sources
+        ]
         corpus = Corpus(sources, truth)
         everything = np.ones(len(corpus.ids), bool)
 
         def measure(settings: Build, label: str, signatures: Sequence[Part] = ()) -> None:
             part, seconds = timed(
-                lambda: dedup(sources, judged, signatures, root / "dedup" / label, settings)
+                lambda: dedup(sources, judged, signatures, root / "dedup" / label, settings.dedup)
             )
             lines.append(judge(corpus, label, everything, kept_of(sources, part), seconds))
             print(lines[-1], flush=True)
@@ -180,7 +182,7 @@ def main() -> None:
             settings = config("digest", "minhash", similarity=similarity)
             started = perf_counter()
             signatures = [
-                sign_part(shard, part, root / f"sign-{similarity}" / part.name, settings)
+                sign_part(shard, part, root / f"sign-{similarity}" / part.name, settings.dedup)
                 for shard, part in zip(shards, sources, strict=True)
             ]
             signing = signing or perf_counter() - started
@@ -228,7 +230,7 @@ def semantic(work: Path, corpus: Corpus, root: Path, config: Callable[..., Build
         settings = config("semantic", cosine=cosine)
         part, seconds = timed(
             lambda settings=settings: drop_near(
-                near, corpus.sources, unique, root / "final", settings
+                near, corpus.sources, unique, root / "final", settings.dedup
             )
         )
         name = f"semantic {cosine}, of the {before.sum()} that the catalog's other rules kept"

@@ -17,8 +17,6 @@ from benchmarks.hardware import headline, today
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.layout import Levels
-from data_catalog.settings import parse
-from pipeline.config import Build
 from pipeline.describe.domains import describe_domains
 from pipeline.describe.stage import describe_part
 from pipeline.parts import Part, make_part
@@ -46,16 +44,13 @@ def main() -> None:
             for top in range(tops)
         ]
         tree = make_part(work / "tree", "tree", lambda out: save_tree(out, levels))
-        config = parse(
-            Build, {"out": folder, "source": {"kind": "jsonl", "path": "x"}}, "benchmark"
-        )
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         started = perf_counter()
         described = [
             describe_part([part], work / "described" / part.name, levels) for part in stored
         ]
         middle = perf_counter()
-        done = describe_domains(described, stored, tree, work / "domains", config, levels)
+        done = describe_domains(described, stored, tree, work / "domains", None, levels)
         ended = perf_counter()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         sizes = {path.name: path.stat().st_size for path in done.folder.iterdir()}

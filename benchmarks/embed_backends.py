@@ -16,7 +16,7 @@ from benchmarks.hardware import headline, today
 from data_catalog.errors import UserError
 from pipeline.cluster.tree import load_tree
 from pipeline.config import Embed
-from pipeline.embed.encoder import Encoder, load
+from pipeline.embed.encoder import Encoder, load_encoder
 
 EXACT = ("torch", "float32")
 OTHERS = (
@@ -39,7 +39,7 @@ def there() -> dict[tuple[str, str], Encoder]:
     encoders = {}
     for backend, precision in (EXACT, *OTHERS):
         try:
-            encoders[backend, precision] = load(
+            encoders[backend, precision] = load_encoder(
                 Embed.model_validate({"backend": backend, "precision": precision})
             )
         except UserError as error:

@@ -17,8 +17,8 @@ import numpy as np
 from benchmarks.embed_speed import texts
 from benchmarks.hardware import headline, today
 from pipeline.config import Embed
-from pipeline.embed.encoder import load
-from pipeline.embed.identity import locate
+from pipeline.embed.encoder import load_encoder
+from pipeline.embed.identity import locate_model
 
 ROUNDS = 5
 CHUNK_DOCUMENTS = 8_192
@@ -93,8 +93,8 @@ def main() -> None:
     found = texts(arguments.corpus, arguments.documents)
     documents = (found * -(-arguments.documents // len(found)))[: arguments.documents]
     config = Embed(batch_tokens=arguments.batch_tokens)
-    encoder = load(config)
-    shape = json.loads((locate(config.model) / "config.json").read_text(encoding="utf-8"))
+    encoder = load_encoder(config)
+    shape = json.loads((locate_model(config.model) / "config.json").read_text(encoding="utf-8"))
     chunks = [documents[i : i + CHUNK_DOCUMENTS] for i in range(0, len(documents), CHUNK_DOCUMENTS)]
     lengths = np.concatenate([encoder.reader.read(chunk).lengths for chunk in chunks])
     work = operations(shape, lengths)

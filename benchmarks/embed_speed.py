@@ -16,8 +16,8 @@ import numpy as np
 
 from benchmarks.hardware import headline, today
 from pipeline.config import Embed
-from pipeline.embed.encoder import load
-from pipeline.embed.identity import locate
+from pipeline.embed.encoder import load_encoder
+from pipeline.embed.identity import locate_model
 
 ROUNDS = 3
 
@@ -51,9 +51,9 @@ def main() -> None:
     from sentence_transformers import SentenceTransformer
 
     config = Embed(precision=arguments.precision)
-    encoder = load(config)
+    encoder = load_encoder(config)
     library = SentenceTransformer(
-        str(locate(config.model)), device=encoder.models[0].device, local_files_only=True
+        str(locate_model(config.model)), device=encoder.models[0].device, local_files_only=True
     )
     encoder.encode(documents)  # each length's kernels are compiled at its first use
     library.encode(documents[:64])

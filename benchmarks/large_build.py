@@ -20,9 +20,9 @@ from benchmarks.stages import HEADER, row
 from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.manifest import fingerprint, write_json
 from data_catalog.settings import parse
-from pipeline.config import Build
-from pipeline.embed.encoder import identify
-from pipeline.embed.stage import EMBEDDINGS, IDENTITY
+from pipeline.config import Build, Embed
+from pipeline.embed.identity import identify
+from pipeline.embed.stage import EMBEDDINGS_FILE, IDENTITY_FILE
 from pipeline.parts import Part, make_part
 from pipeline.run import build
 from pipeline.verdicts import kept_batches, kept_key
@@ -78,7 +78,7 @@ def vectors(sample: Path) -> np.ndarray:
 def synthetic(base: np.ndarray):  # type: ignore[no-untyped-def]
     """A stage in the place of `pipeline.embed.stage.embed_part`, with the same files."""
 
-    def embed_part(source: Part, verdicts: Part, folder: Path, config: Build) -> Part:
+    def embed_part(source: Part, verdicts: Part, folder: Path, config: Embed) -> Part:
         def make(out: Path) -> Account:
             numbers: list[int] = []
             characters = 0
@@ -89,11 +89,11 @@ def synthetic(base: np.ndarray):  # type: ignore[no-untyped-def]
             noise = random.standard_normal((len(numbers), base.shape[1]), np.float32)
             x = base[np.array(numbers) % len(base)] + NOISE / np.sqrt(base.shape[1]) * noise
             np.save(
-                out / EMBEDDINGS,
+                out / EMBEDDINGS_FILE,
                 (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float16),
                 allow_pickle=False,
             )
-            write_json(out / IDENTITY, identify(config.embed))
+            write_json(out / IDENTITY_FILE, identify(config))
             amount = Tally(rows=len(numbers), characters=characters)
             return Account(read=amount, kept=amount)
 

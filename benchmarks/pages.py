@@ -20,7 +20,7 @@ from flows.pages.catalog.domains import EXAMPLES_PER_KIND, MAXIMUM_EXAMPLES
 from flows.pages.catalog.page import CATALOG_SCRIPTS
 from flows.pages.shared.numbers import json_numbers
 from flows.pages.shared.shell import assemble
-from pipeline.describe.examples import KINDS, SNIPPET
+from pipeline.describe.examples import EXAMPLE_KINDS, SNIPPET_CHARACTERS
 
 TARGETS, SITES, SIGNALS = 9, 300, 6
 MOVES = 200  # of the pointer
@@ -150,7 +150,9 @@ def measure(browser: Any, page: Path, name: str, levels: int) -> list[Any]:
 def synthetic(granularities: list[int]) -> str:
     """A page with everything that a domain can have, and no catalog behind it."""
     random = np.random.Generator(np.random.Philox(key=1))
-    a_kind = max(1, min(EXAMPLES_PER_KIND, MAXIMUM_EXAMPLES // (len(KINDS) * sum(granularities))))
+    a_kind = max(
+        1, min(EXAMPLES_PER_KIND, MAXIMUM_EXAMPLES // (len(EXAMPLE_KINDS) * sum(granularities)))
+    )
     leaves = granularities[-1]
     tokens, places = (
         np.exp(random.normal(12, 1, leaves)).astype(int),
@@ -163,7 +165,7 @@ def synthetic(granularities: list[int]) -> str:
         "targets": [f"target_{i}" for i in range(TARGETS)],
         "names": [f"site{i}.example" for i in range(SITES)],
         "flags": {"tiny": "with fewer than 5 documents"},
-        "kinds": KINDS,
+        "kinds": EXAMPLE_KINDS,
         "variance": 0.14,
     }
     fields = dict.fromkeys(("summary", "notes", "levels", "drops", "stages"), "") | {
@@ -187,13 +189,13 @@ def level(
         return json_numbers(found)
 
     def example(kind: int) -> list[Any]:
-        start = int(random.integers(len(snippet) - SNIPPET))
+        start = int(random.integers(len(snippet) - SNIPPET_CHARACTERS))
         return [
             kind,
             0.5,
             int(random.integers(SITES)),
             f"2023-06/0002/en_head.json.gz/{start}",
-            snippet[start : start + SNIPPET],
+            snippet[start : start + SNIPPET_CHARACTERS],
         ]
 
     return {
@@ -220,7 +222,8 @@ def level(
         "weights": {kind: [weights() for _ in range(TARGETS)] for kind in ("hard", "distance")},
         "places": json_numbers(places.reshape(k, -1, 2).mean(axis=1)),
         "examples": [
-            [example(kind) for kind in range(len(KINDS)) for _ in range(a_kind)] for _ in range(k)
+            [example(kind) for kind in range(len(EXAMPLE_KINDS)) for _ in range(a_kind)]
+            for _ in range(k)
         ],
         "signals": [json_numbers(random.uniform(0, 1, k)) for _ in range(SIGNALS)],
     }

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.hardware import headline, today
 from pipeline.config import Rpv2
-from pipeline.quality.signals.measure import NAMES, measure
+from pipeline.quality.signals.measure import SIGNAL_NAMES, measure_signals
 from pipeline.source import rpv2
 from pipeline.source.documents import Document
 from tests.helpers.plain_signals import plain
@@ -39,11 +39,11 @@ def main() -> None:
     texts = [document.text for document in found]
     sample = texts[:: max(len(texts) // arguments.documents, 1)][: arguments.documents]
 
-    measure(sample[:10])
+    measure_signals(sample[:10])
     ours, plainly = [], []
     for _ in range(ROUNDS):
         started = perf_counter()
-        measure(sample)
+        measure_signals(sample)
         ours.append(len(sample) / (perf_counter() - started))
         started = perf_counter()
         for text in sample:
@@ -51,8 +51,8 @@ def main() -> None:
         plainly.append(len(sample) / (perf_counter() - started))
     ratio = np.median(np.array(ours) / np.array(plainly))
 
-    shipped = np.array([[document.signals[name] for name in NAMES] for document in found])
-    agreeing = np.isclose(measure(texts), shipped, rtol=0, atol=1e-8)
+    shipped = np.array([[document.signals[name] for name in SIGNAL_NAMES] for document in found])
+    agreeing = np.isclose(measure_signals(texts), shipped, rtol=0, atol=1e-8)
     mean = np.mean([len(text) for text in sample])
     lines = [
         "# Quality signals, computed",
@@ -76,7 +76,7 @@ def main() -> None:
         "|---|---|",
         *(
             f"| {name} | {share:.6f} |"
-            for name, share in zip(NAMES, agreeing.mean(axis=0), strict=True)
+            for name, share in zip(SIGNAL_NAMES, agreeing.mean(axis=0), strict=True)
         ),
     ]
     Path(f"benchmarks/results/{today()}-signals.md").write_text(

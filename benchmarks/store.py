@@ -25,9 +25,9 @@ from data_catalog.format import tables
 from data_catalog.format.layout import Layout, Levels
 from data_catalog.format.offsets import read_offsets
 from data_catalog.query.read_domain import read_domain
-from pipeline.publish.link_files import link
-from pipeline.shard.merge import merge
-from pipeline.shard.sorted_runs import IDS, Runs, columns, write_runs
+from pipeline.publish.link_files import link_file
+from pipeline.shard.merge import merge_runs
+from pipeline.shard.sorted_runs import IDS_COLUMN, SortedRuns, run_columns, write_runs
 
 LEVELS = Levels((64, 4096))
 PART_ROWS = 100_000  # of an input file
@@ -39,7 +39,7 @@ SIGNALS = [
     "rps_doc_mean_word_length",
     "rps_doc_frac_unique_words",
 ]
-SCHEMA = pa.schema([*tables.DOCUMENTS, pa.field(IDS, pa.large_list(pa.uint16()))])
+SCHEMA = pa.schema([*tables.DOCUMENTS, pa.field(IDS_COLUMN, pa.large_list(pa.uint16()))])
 SIDES = ("clustermix", "duckdb")
 
 
@@ -130,7 +130,7 @@ def make_rows(folder: Path, part: int, total: int) -> None:
             random.integers(0, 8_192, int(sizes.sum())).astype(np.uint16),
         ),
     }
-    table = pa.table([made[name] for name in columns()], names=columns()).cast(SCHEMA)
+    table = pa.table([made[name] for name in run_columns()], names=run_columns()).cast(SCHEMA)
     pq.write_table(
         table,
         folder / f"{part:04d}.parquet",
@@ -195,18 +195,19 @@ def with_clustermix(folder: Path, arguments: argparse.Namespace) -> None:
     inputs = sorted((folder / "in").iterdir())
     subprocess.run(["rm", "-rf", str(folder / "runs"), str(folder / "shards")], check=True)
 
-    def sort(path: Path) -> Runs:
+    def sort(path: Path) -> SortedRuns:
         out = folder / "runs" / path.stem
         out.mkdir(parents=True)
         write_runs(read_batches(path), out, most)
-        return Runs(out)
+        return SortedRuns(out)
 
     def shard(top: int) -> None:
         out = folder / "shards" / f"{top:04d}"
         out.mkdir(parents=True)
         span = LEVELS.span(LEVELS.granularities[0])
         pq.write_table(
-            merge(runs, top * span, (top + 1) * span, out, most, top)[0], out / "offsets.parquet"
+            merge_runs(runs, top * span, (top + 1) * span, out, most, top)[0],
+            out / "offsets.parquet",
         )
 
     with ThreadPoolExecutor(arguments.threads) as pool:
@@ -242,7 +243,7 @@ def read_back(folder: Path, threads: int) -> dict[str, list[float]]:
     for top, shard in enumerate(sorted((folder / "shards").iterdir())):
         offsets.append(pq.read_table(shard / "offsets.parquet"))
         for file in shard.glob("documents-*.parquet"):
-            link(file, layout.documents(top, int(file.stem[-4:])))
+            link_file(file, layout.documents(top, int(file.stem[-4:])))
     pq.write_table(pa.concat_tables(offsets), layout.offsets)
     found = read_offsets(layout.offsets)
     random = np.random.Generator(np.random.Philox(key=13))

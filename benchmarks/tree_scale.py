@@ -16,13 +16,13 @@ import numpy as np
 
 from benchmarks.hardware import headline, today
 from data_catalog.format.layout import Levels
-from pipeline.cluster.grow import POINTS, grow
-from pipeline.cluster.kmeans import unit
-from pipeline.cluster.measure import measure, with_radius
+from pipeline.cluster.grow import POINTS_PER_CENTROID, grow
+from pipeline.cluster.kmeans import unit_rows
+from pipeline.cluster.measure import measure_tree, with_radius
 from pipeline.cluster.polish import polish
-from pipeline.cluster.sample import draw
-from pipeline.cluster.search import ROWS_DEEP, assign
-from pipeline.cluster.stage import LEARNT, MEASURED, sample_size
+from pipeline.cluster.sample import draw_sample
+from pipeline.cluster.search import MAXIMUM_SEARCH_ROWS, assign_leaves
+from pipeline.cluster.stage import _MARGIN_DOCUMENTS, _MEASURE_DOCUMENTS, sample_size
 from pipeline.config import Cluster
 from pipeline.threads import cores, in_threads
 
@@ -36,18 +36,20 @@ def philox(purpose: int, number: int) -> np.random.Generator:
 
 def make(path: Path, vectors: int, modes: int, workers: int) -> np.ndarray:
     """Modes lie around a few hundred themes, so that there is something to nest: each adds two of many directions to its theme's."""
-    themes = unit(philox(0, 0).standard_normal((300, DIM), np.float32))
+    themes = unit_rows(philox(0, 0).standard_normal((300, DIM), np.float32))
     some = int(modes**0.5) + 1
-    one, other = (unit(philox(0, i).standard_normal((some, DIM), np.float32)) for i in (1, 2))
+    one, other = (unit_rows(philox(0, i).standard_normal((some, DIM), np.float32)) for i in (1, 2))
     x = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(vectors, DIM))
 
     def fill(first: int) -> None:
         random = philox(1, first)
         size = min(CHUNK, vectors - first)
         mode = random.integers(modes, size=size)
-        centre = unit(themes[mode % len(themes)] + unit(one[mode % some] + other[mode // some]))
-        noise = unit(random.standard_normal((size, DIM), np.float32)) * np.float32(SPREAD)
-        x[first : first + size] = unit(centre + noise)
+        centre = unit_rows(
+            themes[mode % len(themes)] + unit_rows(one[mode % some] + other[mode // some])
+        )
+        noise = unit_rows(random.standard_normal((size, DIM), np.float32)) * np.float32(SPREAD)
+        x[first : first + size] = unit_rows(centre + noise)
 
     in_threads(fill, range(0, vectors, CHUNK), workers)
     x.flush()
@@ -84,10 +86,12 @@ def formula(sample: int, levels: Levels, workers: int) -> dict[str, float]:
     """Gigabytes beside what the process holds before it begins (see `pipeline.cluster.grow`)."""
     first, leaves = levels.granularities[0], levels.leaves
     return {
-        "first level": min(sample, POINTS * first) * DIM * 4 / 2**30,
-        "sub-trees": (leaves * DIM * 4 + workers * POINTS * 64 * DIM * 6) / 2**30,
+        "first level": min(sample, POINTS_PER_CENTROID * first) * DIM * 4 / 2**30,
+        "sub-trees": (leaves * DIM * 4 + workers * POINTS_PER_CENTROID * 64 * DIM * 6) / 2**30,
         "polishing": (
-            leaves * DIM * 14 + sample * 28 + workers * ROWS_DEEP * (DIM * 6 + 10 * 64 * 4)
+            leaves * DIM * 14
+            + sample * 28
+            + workers * MAXIMUM_SEARCH_ROWS * (DIM * 6 + 10 * 64 * 4)
         )
         / 2**30,
     }
@@ -114,10 +118,10 @@ def main() -> None:
         scratch = Path(folder)
         x = make(scratch / "vectors.npy", arguments.vectors, arguments.modes, arguments.threads)
         with watched("before", rows):
-            sample, unseen = draw(
+            sample, unseen = draw_sample(
                 [x],
-                min(len(x) - LEARNT - MEASURED, sample_size(levels, config)),
-                LEARNT + MEASURED,
+                min(len(x) - _MARGIN_DOCUMENTS - _MEASURE_DOCUMENTS, sample_size(levels, config)),
+                _MARGIN_DOCUMENTS + _MEASURE_DOCUMENTS,
                 0,
             )
             held_out = unseen.read()
@@ -127,7 +131,7 @@ def main() -> None:
         with watched("polish", rows):
             tree = polish(
                 grown.sample,
-                held_out[:LEARNT],
+                held_out[:_MARGIN_DOCUMENTS],
                 grown.centroids,
                 levels,
                 config,
@@ -136,10 +140,10 @@ def main() -> None:
         with watched("radii", rows):
             tree, counts, _ = with_radius(tree, grown.sample, 0.99, config.workers)
         with watched("assign all", rows):
-            _, distances = assign(x, tree, config.beam, config.workers)
+            _, distances = assign_leaves(x, tree, config.beam, config.workers)
         minutes = (perf_counter() - started) / 60
         with watched("measure", rows):
-            told = measure(tree, counts, held_out[LEARNT:])
+            told = measure_tree(tree, counts, held_out[_MARGIN_DOCUMENTS:])
     expected = ", ".join(
         f"{name} {size:.2f}" for name, size in formula(len(sample), levels, config.workers).items()
     )

@@ -20,12 +20,12 @@ from benchmarks.hardware import headline, today
 from benchmarks.windows import read
 from data_catalog.format.layout import Levels
 from pipeline.cluster.grow import grow
-from pipeline.cluster.kmeans import unit
+from pipeline.cluster.kmeans import unit_rows
 from pipeline.cluster.measure import with_radius
 from pipeline.cluster.polish import polish
-from pipeline.cluster.products import fast
-from pipeline.cluster.sample import draw
-from pipeline.cluster.search import assign, recall
+from pipeline.cluster.products import fast_dtype
+from pipeline.cluster.sample import draw_sample
+from pipeline.cluster.search import assign_leaves, recall
 from pipeline.cluster.tree import Tree
 from pipeline.config import Cluster
 from pipeline.threads import cores
@@ -62,7 +62,7 @@ def flat_assign(x: np.ndarray, centroids: np.ndarray) -> float:
 
 def tree(x: np.ndarray, unseen: np.ndarray, levels: Levels, config: Cluster, seed: int) -> Tree:
     with TemporaryDirectory(dir=".") as scratch:
-        sample, _ = draw([x], len(x), 0, seed)
+        sample, _ = draw_sample([x], len(x), 0, seed)
         grown = grow(sample, levels, config, seed, Path(scratch))
         polished = polish(grown.sample, unseen, grown.centroids, levels, config, Path(scratch))
         return with_radius(polished, grown.sample, 0.99, config.workers)[0]
@@ -92,7 +92,7 @@ def main() -> None:
     ]
     x, held_out = np.ascontiguousarray(x[HELD_OUT:]), x[:HELD_OUT]
     teach, test = held_out[: HELD_OUT * 2 // 5], held_out[HELD_OUT * 2 // 5 :]
-    floats = unit(x)
+    floats = unit_rows(x)
 
     seconds: dict[str, list[float]] = {
         name: [] for name in ("flat train", "tree train", "flat assign", "tree assign")
@@ -113,7 +113,7 @@ def main() -> None:
         inertia["flat"].append(value)
         for beam in (1, 2, 4, 8, 16):
             took, (_, away) = timed(
-                lambda beam=beam, ours=ours: assign(x, ours, beam, arguments.threads)
+                lambda beam=beam, ours=ours: assign_leaves(x, ours, beam, arguments.threads)
             )
             rows.setdefault(beam, []).append(
                 (took, float(away.mean(dtype=np.float64)), recall(test, ours, beam).found)
@@ -135,7 +135,7 @@ def main() -> None:
         f"# The cluster tree {list(levels.granularities)} against flat faiss.Kmeans",
         f"{headline()}",
         f"{len(x):,} windows of the shared corpus x {x.shape[1]}, {config.iterations} iterations, {arguments.threads} threads, products in "
-        f"{str(fast()).removeprefix('torch.')}. Medians; in brackets all rounds.",
+        f"{str(fast_dtype()).removeprefix('torch.')}. Medians; in brackets all rounds.",
         "| | flat | tree | ratio |\n|---|---|---|---|",
         *(
             f"| {job}, seconds | {middle[f'flat {job}']:.2f} ({_all(seconds[f'flat {job}'])}) "

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import Embed
-from pipeline.embed.encoder import load
+from pipeline.embed.encoder import load_encoder
 
 CHARACTERS = 184
 CHUNK = 16_384
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=CACHE)
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
-    encoder = load(Embed(max_tokens=64))
+    encoder = load_encoder(Embed(max_tokens=64))
     texts = windows(arguments.corpus)
     number = 0
     while chunk := list(islice(texts, CHUNK)):

@@ -18,19 +18,21 @@ from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import fingerprint, write_json
 from data_catalog.format.target_record import TARGET_RECORD, TargetRecord
 from data_catalog.format.tokens import write_tokens
-from pipeline.cluster.kmeans import nearest_few
-from pipeline.cluster.stage import Tree, assign, load_tree
+from pipeline.cluster.kmeans import nearest_centroids
+from pipeline.cluster.search import assign_leaves
+from pipeline.cluster.tree import Tree, load_tree
 from pipeline.config import Build, Distributions, Target
-from pipeline.embed.encoder import identify, load
+from pipeline.embed.encoder import load_encoder
+from pipeline.embed.identity import identify
 from pipeline.parts import Part, make_part
-from pipeline.shard.tokenize import encode
+from pipeline.shard.tokenize import encode_texts
 from pipeline.source.targets import read_target
 
 VERSION = 2
-MAIN = 5  # domains of a target that `target_table` names
+MAXIMUM_MAIN_DOMAINS = 5  # domains of a target that `target_table` names
 
 
-def smooth(
+def smoothed_shares(
     counts: Float[np.ndarray, " leaves"],
     corpus: Float[np.ndarray, " leaves"],
     levels: Levels,
@@ -66,7 +68,7 @@ def smooth(
     return found
 
 
-def by_distance(
+def distance_shares(
     x: Float[np.ndarray, "documents dim"],
     centroids: Float[np.ndarray, "domains dim"],
     temperature: float,
@@ -76,7 +78,7 @@ def by_distance(
 
     All vectors have unit length, but for empty domains, whose centroid is zero: they get no weight.
     """
-    near, cosine = nearest_few(x, centroids, nearest)
+    near, cosine = nearest_centroids(x, centroids, nearest)
     logits = -(2 - 2 * cosine.astype(np.float64)) / temperature
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
@@ -85,7 +87,9 @@ def by_distance(
     return weights / weights.sum()
 
 
-def to_table(name: str, kind: str, level: int, weights: Float[np.ndarray, " domains"]) -> pa.Table:
+def distribution_rows(
+    name: str, kind: str, level: int, weights: Float[np.ndarray, " domains"]
+) -> pa.Table:
     domains = np.flatnonzero(weights > 0)
     n = len(domains)
     columns = {
@@ -111,8 +115,8 @@ def corpus_distributions(levels: Levels, train_tokens: Int[np.ndarray, " leaves"
     rows = []
     for k in levels.granularities:
         sizes = train_tokens.reshape(k, -1).sum(axis=1)
-        rows.append(to_table("natural", "natural", k, sizes / sizes.sum()))
-        rows.append(to_table("uniform", "uniform", k, (sizes > 0) / (sizes > 0).sum()))
+        rows.append(distribution_rows("natural", "natural", k, sizes / sizes.sum()))
+        rows.append(distribution_rows("uniform", "uniform", k, (sizes > 0) / (sizes > 0).sum()))
     return pa.concat_tables(rows)
 
 
@@ -132,8 +136,10 @@ def all_distributions(
     for name, documents in targets.items():
         leaves = documents.filter(pc.equal(documents["split"], "align"))["leaf"].to_numpy()
         counts = np.bincount(leaves, minlength=levels.leaves).astype(np.float64)
-        smoothed = smooth(counts, train_tokens.astype(np.float64), levels, config.smoothing)
-        rows += [to_table(name, "hard", k, weights) for k, weights in smoothed.items()]
+        smoothed = smoothed_shares(
+            counts, train_tokens.astype(np.float64), levels, config.smoothing
+        )
+        rows += [distribution_rows(name, "hard", k, weights) for k, weights in smoothed.items()]
         rows.append(
             distances.filter(
                 pc.and_(pc.equal(distances["name"], name), pc.equal(distances["kind"], "distance"))
@@ -177,7 +183,7 @@ def target_table(
                 "effective_domains": [
                     effective_number(table["weight"].to_numpy()) for table in weights.values()
                 ],
-                "main_domains": finest["domain"].to_pylist()[:MAIN],
+                "main_domains": finest["domain"].to_pylist()[:MAXIMUM_MAIN_DOMAINS],
             }
         )
     return pa.Table.from_pylist(rows, tables.TARGETS)
@@ -195,10 +201,10 @@ def target_part(
 
     def make(out: Path) -> Account:
         texts = documents["text"].to_pylist()
-        x = load(config.embed).encode(texts)
+        x = load_encoder(config.embed).encode(texts)
         tree = load_tree(tree_part.folder)
-        leaf, distance = assign(x, tree, config.cluster.beam)
-        ids = encode(texts, tokenizer)
+        leaf, distance = assign_leaves(x, tree, config.cluster.beam)
+        ids = encode_texts(texts, tokenizer)
         table = documents.append_column("leaf", pa.array(leaf)).append_column(
             "distance", pa.array(distance)
         )
@@ -248,15 +254,15 @@ def _own(
 ) -> pa.Table:
     """What the target's documents alone say, the corpus left out: both kinds, without smoothing."""
     counts = np.bincount(leaf, minlength=tree.levels.leaves).astype(np.float64)
-    plain = smooth(counts, np.zeros_like(counts), tree.levels, 0)
-    rows = [to_table(name, "hard", k, weights) for k, weights in plain.items()]
+    plain = smoothed_shares(counts, np.zeros_like(counts), tree.levels, 0)
+    rows = [distribution_rows(name, "hard", k, weights) for k, weights in plain.items()]
     for k in tree.levels.granularities:
         rows.append(
-            to_table(
+            distribution_rows(
                 name,
                 "distance",
                 k,
-                by_distance(x, tree.centroids[k], config.temperature, config.nearest),
+                distance_shares(x, tree.centroids[k], config.temperature, config.nearest),
             )
         )
     return pa.concat_tables(rows)

@@ -1,16 +1,23 @@
 """The story of a build: documents in, catalog out. Read this first.
 
-A stage is a function `stage(inputs..., folder, config) -> Part` that does nothing if its part is there. `each` decides who calls it:
-a plain loop here, Prefect tasks in `flows/build.py`. The catalog is the same.
+A stage is a function `stage(inputs..., folder, config section) -> Part`. It does nothing if its
+part is already there. `each` decides who calls it: a plain loop here, Prefect tasks in
+`flows/build.py`. The catalog is the same.
+
+The order of the stages is in `document_stages` and `store_stages`. `pipeline/add.py` calls the same
+two functions to add documents to a finished catalog.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from data_catalog.format.layout import Layout
-from pipeline.cluster.stage import assign_part, load_tree, train_tree
-from pipeline.config import Build, Target
+from data_catalog.format.layout import Layout, Levels
+from pipeline.cluster.stage import assign_part, train_tree
+from pipeline.cluster.tree import load_tree
+from pipeline.config import Build
+from pipeline.dedup.exact import KnownTexts, target_digests
 from pipeline.dedup.semantic import drop_near, near_part
 from pipeline.dedup.signatures import sign_part
 from pipeline.dedup.stage import dedup
@@ -18,10 +25,11 @@ from pipeline.describe.domains import describe_domains
 from pipeline.describe.health import check_labels
 from pipeline.describe.stage import describe_part
 from pipeline.distribution import target_part
-from pipeline.embed.encoder import identify
+from pipeline.embed.identity import identify
 from pipeline.embed.stage import embed_part
 from pipeline.parts import Part, sole_builder
-from pipeline.publish.stage import Built, publish
+from pipeline.publish.existing_catalog import ExistingCatalog
+from pipeline.publish.stage import Built, final_verdicts, publish
 from pipeline.quality.stage import judge_part
 from pipeline.shard.stage import shard_part, sort_part
 from pipeline.shard.tokenize import make_tokenizer
@@ -31,11 +39,24 @@ from pipeline.source.targets import check_targets
 
 
 class Each(Protocol):
-    """Calls `function` once with each tuple of arguments and returns the results in that order."""
+    """A way to run one stage: call `function` once per argument tuple, results in that order."""
 
     def __call__(
         self, stage: str, function: Callable[..., Part], calls: Sequence[tuple[Any, ...]]
     ) -> list[Part]: ...
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The documents that were read and the tree that holds them.
+
+    `stages` has the parts of source, quality, dedup, embed and assign, and of semantic if
+    `dedup.tiers` names it. It is empty if no documents were read.
+    """
+
+    stages: Mapping[str, Sequence[Part]]
+    tree: Part
+    levels: Levels
 
 
 def one_by_one(
@@ -43,11 +64,16 @@ def one_by_one(
     function: Callable[..., Part],
     calls: Sequence[tuple[Any, ...]],
 ) -> list[Part]:
+    """Run the parts of one stage in a plain loop."""
     return [function(*arguments) for arguments in calls]
 
 
-def check(config: Build) -> list[Shard]:
-    """The pieces of the corpus. Raises UserError for what is wrong with the request, before any work starts."""
+def check_request(config: Build) -> list[Shard]:
+    """Check a build's config before any work starts and return the pieces of its corpus.
+
+    Raises:
+        UserError: the targets, the labels, the encoder or the source cannot be used.
+    """
     check_targets(config)
     check_labels(config.labels)
     identify(config.embed)
@@ -55,90 +81,195 @@ def check(config: Build) -> list[Shard]:
 
 
 def build(config: Build, each: Each = one_by_one) -> Path:
-    """Build the catalog that `config` describes and return its folder; work already done with this config is kept.
+    """Build the catalog that `config` describes and return its folder.
 
-    Raises UserError if the config asks for what the data or this machine cannot give; nothing is half-published.
+    Parts that were already made with this config are kept.
+
+    Raises:
+        UserError: the data or this machine cannot give what the config asks for. Nothing is
+            half-published.
     """
-    shards = check(config)
+    shards = check_request(config)
     work = Layout(config.out).work
     with sole_builder(work):
-        return _build(shards, work, config, each)
+        documents = document_stages(shards, work, config, each)
+        sources, final = documents.stages["source"], final_verdicts(documents.stages)
+        tokenizer_folder = _folder(work, "tokenizer")
+        [tokenizer] = each(
+            "tokenizer",
+            make_tokenizer,
+            [(sources, final, tokenizer_folder, config.tokenizer, config.seed)],
+        )
+        built = store_stages(documents, tokenizer, work, config, each)
+        return publish(built, documents.levels, config)
 
 
-def _build(shards: list[Shard], work: Path, config: Build, each: Each) -> Path:
-    def at(stage: str, part: Part | Shard | Target | None = None) -> Path:
-        return work / stage / (part.name if part else "all")
+def document_stages(
+    shards: Sequence[Shard],
+    work: Path,
+    config: Build,
+    each: Each,
+    existing: ExistingCatalog | None = None,
+) -> Documents:
+    """Read documents, drop those that are bad or copies, and find each one's leaf.
 
+    An `existing` catalog gives its tree, and documents that it already holds are dropped. Without
+    one, a tree is trained.
+    """
     tiers = config.dedup.tiers
 
-    # Documents: read, judged by the quality rules, one copy of each kept.
-    sources = each("source", read_shard, [(shard, at("source", shard), config) for shard in shards])
-    judged = each("quality", judge_part, [(part, at("quality", part), config) for part in sources])
+    # Documents: read them, judge them by the quality rules, keep one copy of each.
+    sources = each(
+        "source", read_shard, [(shard, _folder(work, "source", shard), config) for shard in shards]
+    )
+    judged = each(
+        "quality",
+        judge_part,
+        [(part, _folder(work, "quality", part), config.quality) for part in sources],
+    )
     pairs = zip(shards, sources, strict=True) if "minhash" in tiers else ()
     signed = each(
-        "sign", sign_part, [(shard, part, at("sign", part), config) for shard, part in pairs]
+        "sign",
+        sign_part,
+        [(shard, part, _folder(work, "sign", part), config.dedup) for shard, part in pairs],
     )
-    [unique] = each("dedup", dedup, [(sources, judged, signed, at("dedup"), config)])
+    known: tuple[KnownTexts, ...] = (existing.known(work / "known"),) if existing else ()
+    digests = target_digests(config)
+    [unique] = each(
+        "dedup",
+        dedup,
+        [(sources, judged, signed, _folder(work, "dedup"), config.dedup, digests, known)],
+    )
 
-    # Meaning: one vector a document, one tree over the vectors, one leaf a document; near copies by meaning go.
+    # Meaning: one vector per document, one tree over the vectors, one leaf per document.
     embedded = each(
-        "embed", embed_part, [(part, unique, at("embed", part), config) for part in sources]
+        "embed",
+        embed_part,
+        [(part, unique, _folder(work, "embed", part), config.embed) for part in sources],
     )
-    [tree] = each("tree", train_tree, [(embedded, at("tree"), config)])
+    if existing:
+        tree = existing.tree
+    else:
+        [tree] = each(
+            "tree", train_tree, [(embedded, _folder(work, "tree"), config.cluster, config.seed)]
+        )
     assigned = each(
-        "assign", assign_part, [(part, tree, at("assign", part), config) for part in embedded]
+        "assign",
+        assign_part,
+        [(part, tree, _folder(work, "assign", part), config.cluster) for part in embedded],
     )
     levels = load_tree(tree.folder).levels
-    tops = range(levels.granularities[0])
-    semantic: list[Part] = []
-    if "semantic" in tiers:
-        near = each(
-            "near",
-            near_part,
-            [(top, embedded, assigned, work / "near" / f"{top:04d}", levels) for top in tops],
-        )
-        semantic = each("semantic", drop_near, [(near, sources, unique, at("semantic"), config)])
-    [final] = semantic or [unique]
-
-    # The store: documents and their tokens, written once, in the order of the leaves.
-    [tokenizer] = each("tokenizer", make_tokenizer, [(sources, final, at("tokenizer"), config)])
-    triples = zip(sources, judged, assigned, strict=True)
-    runs = each(
-        "sort",
-        sort_part,
-        [
-            (part, j, unique, final, a, tokenizer, at("sort", part), config)
-            for part, j, a in triples
-        ],
-    )
-    stored = each(
-        "shard",
-        shard_part,
-        [(top, runs, work / "shard" / f"{top:04d}", config, levels) for top in tops],
-    )
-
-    # What the domains are, and where the targets fall.
-    targets = config.all_targets()
-    placed = each(
-        "targets",
-        target_part,
-        [(target, tree, tokenizer, at("targets", target), config) for target in targets],
-    )
-    described = each(
-        "describe", describe_part, [([part], at("describe", part), levels) for part in stored]
-    )
-    [description] = each(
-        "domains", describe_domains, [(described, stored, tree, at("domains"), config, levels)]
-    )
-
     stages = {
         "source": sources,
         "quality": judged,
         "dedup": [unique],
         "embed": embedded,
         "assign": assigned,
-        "sort": runs,
-        "shard": stored,
     }
-    stages |= {"semantic": semantic} if semantic else {}
-    return publish(Built(stages, tree, tokenizer, placed, description), levels, config)
+
+    # Near copies by meaning are searched inside the domains.
+    if "semantic" in tiers:
+        near = each(
+            "near",
+            near_part,
+            [
+                (top, embedded, assigned, _top_folder(work, "near", top), levels)
+                for top in range(levels.granularities[0])
+            ],
+        )
+        stages["semantic"] = each(
+            "semantic",
+            drop_near,
+            [(near, sources, unique, _folder(work, "semantic"), config.dedup)],
+        )
+    return Documents(stages, tree, levels)
+
+
+def store_stages(
+    documents: Documents,
+    tokenizer: Part,
+    work: Path,
+    config: Build,
+    each: Each,
+    existing: ExistingCatalog | None = None,
+) -> Built:
+    """Store the documents by leaf, place the targets and describe the domains.
+
+    With an `existing` catalog the new files are numbered after its files, and the descriptions
+    cover its documents too.
+    """
+    tree, levels, stages = documents.tree, documents.levels, dict(documents.stages)
+    tops = range(levels.granularities[0])
+
+    # The store: documents and their tokens, written once, in the order of the leaves.
+    runs: list[Part] = []
+    if stages:
+        [unique], final = stages["dedup"], final_verdicts(stages)
+        triples = zip(stages["source"], stages["quality"], stages["assign"], strict=True)
+        runs = each(
+            "sort",
+            sort_part,
+            [
+                (
+                    source,
+                    judged,
+                    unique,
+                    final,
+                    assigned,
+                    tokenizer,
+                    _folder(work, "sort", source),
+                    config.store,
+                    config.held_out_share,
+                )
+                for source, judged, assigned in triples
+            ],
+        )
+        stages["sort"] = runs
+    first_numbers = [existing.next_number(top) if existing else 0 for top in tops]
+    stages["shard"] = stored = each(
+        "shard",
+        shard_part,
+        [
+            (top, runs, _top_folder(work, "shard", top), config.store, levels, first_numbers[top])
+            for top in tops
+        ],
+    )
+
+    # The leaves of the targets' documents, and what is in each domain.
+    targets = each(
+        "targets",
+        target_part,
+        [
+            (target, tree, tokenizer, _folder(work, "targets", target), config)
+            for target in config.all_targets()
+        ],
+    )
+    by_top: list[list[Part]] = [
+        [*([existing.stored(top, _top_folder(work, "standing", top))] if existing else []), part]
+        for top, part in zip(tops, stored, strict=True)
+    ]
+    described = each(
+        "describe",
+        describe_part,
+        [(by_top[top], _top_folder(work, "describe", top), levels) for top in tops],
+    )
+    everything = [part for parts in by_top for part in parts]
+    [description] = each(
+        "domains",
+        describe_domains,
+        [(described, everything, tree, _folder(work, "domains"), config.labels, levels)],
+    )
+    return Built(stages, tree, tokenizer, targets, description)
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+def _folder(work: Path, stage: str, piece: _Named | None = None) -> Path:
+    return work / stage / (piece.name if piece else "all")
+
+
+def _top_folder(work: Path, stage: str, top: int) -> Path:
+    return work / stage / f"{top:04d}"

@@ -15,7 +15,7 @@ from data_catalog.format.manifest import fingerprint
 from pipeline.parts import Part
 from pipeline.source.stage import CONTENT
 
-BATCH_ROWS = 4_096
+_BATCH_ROWS = 4_096
 _MASK = b"clustermix.kept"  # key of the file's metadata: which rows are kept, hashed
 
 
@@ -55,11 +55,11 @@ def kept_key(part: Part, verdicts: Part) -> str:
 
 
 def kept_batches(part: Part, verdicts: Part, columns: list[str]) -> Iterator[pa.Table]:
-    """Kept documents of `part`, `BATCH_ROWS` read at a time."""
+    """Kept documents of `part`, `_BATCH_ROWS` read at a time."""
     keep = pc.is_null(read_verdicts(part, verdicts)["reason"])
     start = 0
     with pq.ParquetFile(part.folder / "documents.parquet", pre_buffer=False) as file:
-        for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+        for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
             yield pa.Table.from_batches([batch]).filter(keep.slice(start, len(batch)))
             start += len(batch)
 

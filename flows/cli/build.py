@@ -84,10 +84,10 @@ def build_command(
     """Build a catalog. Work that is already done with the same config is reused."""
     from data_catalog.settings import load
     from pipeline.config import Build
-    from pipeline.run import check
+    from pipeline.run import check_request
 
     settings = load(Build, config, overrides or ())
-    check(settings)  # reports mistakes before Prefect starts
+    check_request(settings)  # reports mistakes before Prefect starts
     from flows.build import build as flow
     from flows.runners import task_runner
 

@@ -17,7 +17,7 @@ from flows.cli.summary import print_build, print_table
 from flows.experiment import experiment
 from flows.pages.run import summary_table
 from pipeline.config import Build
-from pipeline.describe.health import compare
+from pipeline.describe.health import compare_labels
 from trainer.config import Train
 
 MIXERS = ("natural", "importance", "dga")
@@ -67,7 +67,9 @@ def print_agreement(catalog: Path) -> None:
     """Print how well the domains agree with the Python packages that the documents are from."""
     opened = data_catalog.open(catalog)
     documents = opened.sql("SELECT source, leaf FROM documents").to_arrow_table()
-    scores = compare(documents["source"].to_pylist(), documents["leaf"].to_numpy(), opened.levels)
+    scores = compare_labels(
+        documents["source"].to_pylist(), documents["leaf"].to_numpy(), opened.levels
+    )
     text = ", ".join(f"{nmi:.2f} at level {k}" for k, (nmi, _) in scores.items())
     _console.print(
         f"Agreement of domains and packages (normalised mutual information): {text}",

@@ -191,21 +191,21 @@ def search_sentences(catalog: data_catalog.Catalog) -> list[str]:
         "levels"
     ]
     beam = str(catalog.manifest.config["cluster"]["beam"])
-    sentences = []
+    health_sentences = []
     for k in sorted(levels, key=int):
         # A small corpus has no held-out documents.
         if search := levels[k].get("search", {}).get(beam):
-            sentences.append(
+            health_sentences.append(
                 f"search at level {k} (beam {beam}): finds the nearest centroid for "
                 f"{search['found']:.1%} of held-out documents, inertia "
                 f"{levels[k]['inertia']:.4f}, {max(search['excess'], 0):.2%} above exact search"
             )
-    return sentences
+    return health_sentences
 
 
 def print_build(root: Path) -> None:
     """Print the size of a finished catalog, what each stage dropped and why, and its health."""
-    from pipeline.describe.health import sentences
+    from pipeline.describe.health import health_sentences
 
     catalog = data_catalog.open(root)
     levels = ", ".join(f"{k:,}" for k in catalog.levels.granularities)
@@ -232,7 +232,7 @@ def print_build(root: Path) -> None:
     domains = catalog.sql(
         "SELECT level, domain, flags FROM domains ORDER BY level, domain"
     ).to_arrow_table()
-    for sentence in sentences(catalog.sql("FROM health").to_arrow_table(), domains):
+    for sentence in health_sentences(catalog.sql("FROM health").to_arrow_table(), domains):
         console.print(Text(sentence), soft_wrap=True)
     targets = catalog.sql("""
         SELECT name AS target, documents, tokens,

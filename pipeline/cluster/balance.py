@@ -5,9 +5,11 @@ from jaxtyping import Float16, Float32, Int64
 
 from pipeline.config import Cluster
 
-MEMBERS = 1_024  # of a cell that is split: enough to see which way it is longest
-POWER_STEPS = 5
-SAME = 1e-4  # a cell whose farthest row is no farther from its mean is copies of one vector
+_SPLIT_MEMBERS = 1_024  # of a cell that is split: enough to see which way it is longest
+_POWER_STEPS = 5
+_COPY_DISTANCE = (
+    1e-4  # a cell whose farthest row is no farther from its mean is copies of one vector
+)
 
 
 def smallest_allowed(rows: int, cells: int, config: Cluster) -> float:
@@ -54,12 +56,12 @@ def _halves(
 ) -> Float32[np.ndarray, "two dim"] | None:
     """Two centroids to either side of one, as far apart as its rows are long; None if these are copies."""
     members = np.flatnonzero(cells == cell)
-    some = x[members[:: -(-len(members) // MEMBERS)]].astype(np.float64)
+    some = x[members[:: -(-len(members) // _SPLIT_MEMBERS)]].astype(np.float64)
     away = some - some.mean(axis=0)
     direction = away[np.square(away).sum(axis=1).argmax()]
-    if np.linalg.norm(direction) < SAME:
+    if np.linalg.norm(direction) < _COPY_DISTANCE:
         return None
-    for _ in range(POWER_STEPS):
+    for _ in range(_POWER_STEPS):
         direction = np.einsum(
             "nd,n->d", away, np.einsum("nd,d->n", away, direction / np.linalg.norm(direction))
         )

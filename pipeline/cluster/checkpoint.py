@@ -11,7 +11,7 @@ from data_catalog.format.manifest import replacing
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class KmeansCheckpoint:
     """`path` holds the number of iterations done and the centroids they led to."""
 
     path: Path

@@ -9,15 +9,21 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from pipeline.cluster.products import EXACT, device, fast, padded, slack
+from pipeline.cluster.products import (
+    EXACT_DTYPE,
+    fast_dtype,
+    padded_rows,
+    product_device,
+    rounding_slack,
+)
 from pipeline.cluster.tree import Tree
 from pipeline.threads import pieces
 
-DOTS = 256  # exact products at once: both sides stay in the cache
+_EXACT_PRODUCTS = 256  # exact products at once: both sides stay in the cache
 
 
 @dataclass
-class Pairs:
+class FollowedCells:
     """Cells of one level that vectors follow."""
 
     rows: Int64[np.ndarray, " pairs"]
@@ -29,7 +35,7 @@ class Descent:
 
     def __init__(self, tree: Tree, beam: int) -> None:
         self.granularities, self.margins, self.beam = tree.levels.granularities, tree.margins, beam
-        self.where, self.type = device(), fast()
+        self.where, self.type = product_device(), fast_dtype()
         self.tables = {
             k: torch.from_numpy(level).to(self.where, self.type)
             for k, level in tree.centroids.items()
@@ -46,11 +52,11 @@ class Descent:
     ) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
         """Leaf and cosine of each vector. All bounds are scaled by the vectors' lengths, which is cheaper than scaling these."""
         n, dim = x.shape
-        exact = self._room("exact", n, dim, EXACT).copy_(torch.from_numpy(np.array(x)))
+        exact = self._room("exact", n, dim, EXACT_DTYPE).copy_(torch.from_numpy(np.array(x)))
         truth = exact.cpu().numpy()
         lengths = np.sqrt(np.vecdot(truth, truth)).clip(min=np.finfo(np.float32).tiny)
         scale = torch.from_numpy(lengths).to(self.where)
-        rows = self._room("rows", padded(n), dim, self.type)
+        rows = self._room("rows", padded_rows(n), dim, self.type)
         rows[:n] = exact
         first, *deeper = self.granularities
         cosines = torch.mm(
@@ -59,7 +65,7 @@ class Descent:
         if self.any_empty[first]:
             cosines[self.empty[first]] = -torch.inf
         cells, owners = _where(cosines >= self._bound(cosines.amax(dim=0), scale, first))
-        pairs = Pairs(owners, cells)
+        pairs = FollowedCells(owners, cells)
         if deeper:
             pairs = self._capped(pairs, cosines, (cells, owners), n)
         for above, k in pairwise(self.granularities):
@@ -72,7 +78,7 @@ class Descent:
             near = cosines.index_select(0, likely)
             some, child = _where(near >= bound.index_select(0, likely)[:, None])
             pair = likely.cpu().numpy()[some]
-            pairs = Pairs(pairs.rows[pair], pairs.cells[pair] * b + child)
+            pairs = FollowedCells(pairs.rows[pair], pairs.cells[pair] * b + child)
             if k != self.granularities[-1]:
                 pairs = self._capped(pairs, near, (some, child), n)
         return self._nearest(truth, lengths, pairs)
@@ -90,20 +96,20 @@ class Descent:
     ) -> Float[Tensor, " n"]:
         """The least product of a cell to be followed; of a leaf, one that rounding may have kept from being the largest."""
         if k == self.granularities[-1]:
-            return (best.float() - slack(best, lengths, self.tables[k].shape[1], self.type)).to(
-                best.dtype
-            )
+            return (
+                best.float() - rounding_slack(best, lengths, self.tables[k].shape[1], self.type)
+            ).to(best.dtype)
         if self.margins is None:
             return torch.full_like(best, torch.finfo(best.dtype).min)
         return (best.float() - self.margins[self.granularities.index(k)] * lengths).to(best.dtype)
 
     def _capped(
         self,
-        pairs: Pairs,
+        pairs: FollowedCells,
         cosines: Float[Tensor, "a b"],
         places: tuple[np.ndarray, np.ndarray],
         n: int,
-    ) -> Pairs:
+    ) -> FollowedCells:
         """At most `beam` pairs of each vector, its best (their cosines, at `places`, as bfloat16 has them), sorted by cell."""
         rows, cells = pairs.rows, pairs.cells
         many = np.bincount(rows, minlength=n) > self.beam
@@ -130,21 +136,21 @@ class Descent:
             rows = np.concatenate([rows[~crowded], keys >> 47])
             cells = np.concatenate([cells[~crowded], keys & (2**31 - 1)])
         keys = np.sort((cells << 32) | rows)
-        return Pairs(keys & (2**32 - 1), keys >> 32)
+        return FollowedCells(keys & (2**32 - 1), keys >> 32)
 
     def _children(
-        self, rows: Tensor, pairs: Pairs, followers: Int64[Tensor, " pairs"], k: int, b: int
+        self, rows: Tensor, pairs: FollowedCells, followers: Int64[Tensor, " pairs"], k: int, b: int
     ) -> Float[Tensor, "pairs b"]:
         """Products with the children of each pair's cell: one product a cell, which overwrites the padding of the one before."""
         table = self.tables[k].view(-1, b, rows.shape[1]).transpose(1, 2)
         counts = np.bincount(pairs.cells, minlength=len(table))
-        most = padded(int(counts.max()))
+        most = padded_rows(int(counts.max()))
         cosines = self._room(f"cosines{k}", len(followers) + most, b, self.type)
         members = self._room("members", most, rows.shape[1], self.type)
         first = 0
         for cell in np.flatnonzero(counts).tolist():
             n = int(counts[cell])
-            size = padded(n)
+            size = padded_rows(n)
             torch.index_select(rows, 0, followers[first : first + n], out=members[:n])
             torch.mm(members[:size], table[cell], out=cosines[first : first + size])
             first += n
@@ -155,13 +161,16 @@ class Descent:
         return cosines[:first]
 
     def _nearest(
-        self, x: Float32[np.ndarray, "n dim"], lengths: Float32[np.ndarray, " n"], pairs: Pairs
+        self,
+        x: Float32[np.ndarray, "n dim"],
+        lengths: Float32[np.ndarray, " n"],
+        pairs: FollowedCells,
     ) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
         """Of the leaves that rounding leaves in doubt, the nearest; of equal ones, the first."""
         keys = np.sort((pairs.rows << 32) | pairs.cells)
         rows, leaves = keys >> 32, keys & (2**32 - 1)
         true = np.empty(len(rows), np.float32)
-        for part in pieces(len(rows), DOTS):
+        for part in pieces(len(rows), _EXACT_PRODUCTS):
             np.vecdot(x[rows[part]], self.leaves[leaves[part]], out=true[part])
         starts = np.flatnonzero(np.diff(rows, prepend=-1))
         best = np.maximum.reduceat(true, starts)

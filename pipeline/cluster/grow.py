@@ -1,6 +1,6 @@
 """Grow a tree of cells: k-means on a bounded subset, then inside each cell, from a sorted copy of the sample on disk.
 
-Memory, beside the interpreter's, for vectors of `dim` numbers, w workers and a tree of 64-way splits (`POINTS` = 1,024):
+Memory, beside the interpreter's, for vectors of `dim` numbers, w workers and a tree of 64-way splits (`POINTS_PER_CENTROID` = 1,024):
     first level    min(sample, 1,024 k_1) * dim * 4 bytes    (float16, and bfloat16 for the products; more than 131,072: only the first)
     sub-trees      leaves * dim * 4 + w * 1,024 * 64 * dim * 6
     polishing      leaves * dim * 14 + sample * 28 + w * ROWS_DEEP * (dim * 6 + 4 * 64 * 2)     (`pipeline.cluster.search`)
@@ -16,27 +16,29 @@ import numpy as np
 from jaxtyping import Float16, Float32, Int64
 
 from data_catalog.format.layout import Levels
-from pipeline.cluster.checkpoint import Checkpoint, read_arrays, write_arrays
+from pipeline.cluster.checkpoint import KmeansCheckpoint, read_arrays, write_arrays
 from pipeline.cluster.kmeans import spherical_kmeans
-from pipeline.cluster.sample import Rows, partition, philox
+from pipeline.cluster.sample import SampleRows, philox_generator, sort_by_cell
 from pipeline.config import Cluster
 from pipeline.threads import in_threads
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-CELLS = 2  # what randomness is for: second word of a generator's key
-POINTS = 1_024  # vectors a new centroid that a split is trained on, at most; all of them get a cell
+_CELLS = 2  # what randomness is for: second word of a generator's key
+POINTS_PER_CENTROID = (
+    1_024  # vectors a new centroid that a split is trained on, at most; all of them get a cell
+)
 
 Centroids = dict[int, Float32[np.ndarray, "cells dim"]]
 
 
 @dataclass(frozen=True)
-class Grown:
+class GrownTree:
     centroids: Centroids  # by granularity
     sample: Float16[np.ndarray, "n dim"]  # on disk, sorted by the first level's cell
 
 
-def grow(rows: Rows, levels: Levels, config: Cluster, seed: int, scratch: Path) -> Grown:
+def grow(rows: SampleRows, levels: Levels, config: Cluster, seed: int, scratch: Path) -> GrownTree:
     """Each cell of a level split by k-means on its vectors.
 
     A cell with fewer different vectors than it should have children keeps empty ones, with centroids of zeros. `scratch` keeps what
@@ -44,30 +46,33 @@ def grow(rows: Rows, levels: Levels, config: Cluster, seed: int, scratch: Path) 
     """
     scratch.mkdir(parents=True, exist_ok=True)
     top = levels.granularities[0]
-    first = rows.some(POINTS * top, seed)
-    log.info("level %d: k-means on %d vectors", top, len(first))
+    first = rows.some(POINTS_PER_CENTROID * top, seed)
+    logger.info("level %d: k-means on %d vectors", top, len(first))
     done = read_arrays(scratch / "top.npz")
     if done is None:
         cells = spherical_kmeans(
             first.read(),
             top,
             config,
-            philox(seed, CELLS, 0, 0),
+            philox_generator(seed, _CELLS, 0, 0),
             workers=config.workers,
-            checkpoint=Checkpoint(scratch / "iteration.npz"),
+            checkpoint=KmeansCheckpoint(scratch / "iteration.npz"),
         )
         done = {str(top): cells.centroids}
         write_arrays(scratch / "top.npz", done)
     coarse = done[str(top)]
-    sample, ends = partition(rows, coarse, scratch, config.workers)
+    sample, ends = sort_by_cell(rows, coarse, scratch, config.workers)
     centroids: Centroids = {
         k: np.zeros((k, coarse.shape[1]), np.float32) for k in levels.granularities
     }
     centroids[top][:] = coarse
     if len(levels.granularities) == 1:
-        return Grown(centroids, sample)
-    log.info(
-        "sub-trees of %d cells: k-means on at most %d vectors a cell of %d", top, POINTS, len(rows)
+        return GrownTree(centroids, sample)
+    logger.info(
+        "sub-trees of %d cells: k-means on at most %d vectors a cell of %d",
+        top,
+        POINTS_PER_CENTROID,
+        len(rows),
     )
 
     def sub_tree(cell: int) -> None:
@@ -91,7 +96,7 @@ def grow(rows: Rows, levels: Levels, config: Cluster, seed: int, scratch: Path) 
     counts = np.diff(ends, prepend=0)
     largest_first = np.argsort(-counts, kind="stable").tolist()
     in_threads(sub_tree, [cell for cell in largest_first if counts[cell]], config.workers)
-    return Grown(centroids, sample)
+    return GrownTree(centroids, sample)
 
 
 def _split(
@@ -106,7 +111,9 @@ def _split(
     above, k, *_ = granularities
     b = k // above
     x = sample[rows[0] : rows[-1] + 1] if rows[-1] - rows[0] + 1 == len(rows) else sample[rows]
-    split = spherical_kmeans(x, b, config, philox(seed, CELLS, cell, k), most_points=POINTS * b)
+    split = spherical_kmeans(
+        x, b, config, philox_generator(seed, _CELLS, cell, k), most_points=POINTS_PER_CENTROID * b
+    )
     grown: Centroids = {k: split.centroids}
     if len(granularities) == 2:
         return grown

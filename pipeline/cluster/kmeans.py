@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float16, Float32, Int64
 
 from pipeline.cluster.balance import smallest_allowed
-from pipeline.cluster.checkpoint import Checkpoint
+from pipeline.cluster.checkpoint import KmeansCheckpoint
 from pipeline.config import Cluster
 from pipeline.threads import one_thread
 
@@ -22,7 +22,7 @@ class Cells:
     cosine: Float32[np.ndarray, " n"]
 
 
-def unit(x: Float[np.ndarray, "n dim"]) -> Float32[np.ndarray, "n dim"]:
+def unit_rows(x: Float[np.ndarray, "n dim"]) -> Float32[np.ndarray, "n dim"]:
     """`x` in float32, each row scaled to length 1; a row of zeros stays."""
     x = np.ascontiguousarray(x, dtype=np.float32)
     norms = np.sqrt(np.einsum("nd,nd->n", x, x))[:, None]
@@ -39,7 +39,7 @@ def spherical_kmeans(
     *,
     most_points: int | None = None,
     workers: int = 1,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: KmeansCheckpoint | None = None,
 ) -> Cells:
     """k cells of the unit vectors `x`: k-means++ (`pipeline.cluster.kmeans_plus_plus`), then Lloyd's iterations (`pipeline.cluster.lloyd`).
 
@@ -49,7 +49,7 @@ def spherical_kmeans(
 
     The same arguments give the same bytes on one kind of processor, with any number of threads, interrupted or not.
     """
-    from pipeline.cluster.kmeans_plus_plus import choose  # noqa: PLC0415
+    from pipeline.cluster.kmeans_plus_plus import choose_centroids  # noqa: PLC0415
     from pipeline.cluster.lloyd import lloyd  # noqa: PLC0415 - torch
 
     moving = x
@@ -57,20 +57,25 @@ def spherical_kmeans(
         moving = x[np.sort(random.choice(len(x), most_points, replace=False))]
     distinct = _distinct(moving, k)
     if len(distinct) <= k:
-        return settle(
+        return assign_and_merge(
             x,
-            np.concatenate([unit(distinct), np.zeros((k - len(distinct), x.shape[1]), np.float32)]),
+            np.concatenate(
+                [unit_rows(distinct), np.zeros((k - len(distinct), x.shape[1]), np.float32)]
+            ),
             1,
             workers,
         )
-    done, centroids = (checkpoint.read() if checkpoint else None) or (0, choose(moving, k, random))
+    done, centroids = (checkpoint.read() if checkpoint else None) or (
+        0,
+        choose_centroids(moving, k, random),
+    )
     centroids = lloyd(
         moving, centroids, config, workers, done, checkpoint.write if checkpoint else None
     )
-    return settle(x, centroids, smallest_allowed(len(x), k, config), workers)
+    return assign_and_merge(x, centroids, smallest_allowed(len(x), k, config), workers)
 
 
-def settle(
+def assign_and_merge(
     x: Float16[np.ndarray, "n dim"],
     centroids: Float32[np.ndarray, "k dim"],
     least: float,
@@ -93,15 +98,15 @@ def settle(
         )
 
 
-def nearest(
+def nearest_centroid(
     x: Float32[np.ndarray, "n dim"], centroids: Float32[np.ndarray, "k dim"]
 ) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
     """For each unit vector the nearest centroid that is not zero, and its squared distance `2 - 2 cos`."""
-    found, cosine = nearest_few(x, centroids, 1)
-    return found[:, 0], distance(cosine[:, 0])
+    found, cosine = nearest_centroids(x, centroids, 1)
+    return found[:, 0], squared_distance(cosine[:, 0])
 
 
-def nearest_few(
+def nearest_centroids(
     x: Float32[np.ndarray, "n dim"], centroids: Float32[np.ndarray, "k dim"], few: int
 ) -> tuple[Int64[np.ndarray, "n few"], Float32[np.ndarray, "n few"]]:
     """For each unit vector the nearest centroids and their cosines, best first; as many as are not zero if those are fewer.
@@ -121,7 +126,7 @@ def nearest_few(
     return filled[place], cosine
 
 
-def distance(cosine: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
+def squared_distance(cosine: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
     """Squared Euclidean distance of two unit vectors; rounding never makes it negative."""
     squared: Float32[np.ndarray, " n"] = np.maximum(2 - 2 * cosine, 0).astype(np.float32)
     return squared

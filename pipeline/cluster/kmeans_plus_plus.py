@@ -5,27 +5,33 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-SUBSET, LEAST_SUBSET = 32, 2_048  # vectors a centroid that the choice is made from, and at least
-CANDIDATES = 4  # looked at for each centroid: of 64 centroids on 100,000 vectors, 0.6 % less inertia than with one
-STARTS, TRIED = (
+_SUBSET_PER_CENTROID, _MINIMUM_SUBSET = (
+    32,
+    2_048,
+)  # vectors a centroid that the choice is made from, and at least
+_CANDIDATES = 4  # looked at for each centroid: of 64 centroids on 100,000 vectors, 0.6 % less inertia than with one
+_MAXIMUM_STARTS, _MAXIMUM_TRIED_CENTROIDS = (
     8,
     64,
 )  # of few centroids several starts are tried, so many in all: two or four easily settle badly
-TRIAL = 8  # iterations that a start is tried for
-WIDEST = 512  # more centroids are chosen cell by cell of a coarser choice: each further one costs a pass over the subset
+_TRIAL_ITERATIONS = 8  # iterations that a start is tried for
+MAXIMUM_DIRECT_CENTROIDS = 512  # more centroids are chosen cell by cell of a coarser choice: each further one costs a pass over the subset
 
 
-def choose(
+def choose_centroids(
     x: Float[np.ndarray, "n dim"], k: int, random: np.random.Generator
 ) -> Float32[np.ndarray, "k dim"]:
     """`k` rows of `x` (unit length, n >= k), far apart where there are many."""
     subset = np.sort(
-        random.choice(len(x), min(len(x), max(SUBSET * k, LEAST_SUBSET)), replace=False)
+        random.choice(
+            len(x), min(len(x), max(_SUBSET_PER_CENTROID * k, _MINIMUM_SUBSET)), replace=False
+        )
     )
     points = torch.from_numpy(np.asarray(x[subset], dtype=np.float32))
-    if k <= WIDEST:
+    if k <= MAXIMUM_DIRECT_CENTROIDS:
         starts = [
-            points[_plus_plus(points, k, random)] for _ in range(max(min(STARTS, TRIED // k), 1))
+            points[_plus_plus(points, k, random)]
+            for _ in range(max(min(_MAXIMUM_STARTS, _MAXIMUM_TRIED_CENTROIDS // k), 1))
         ]
         return min(
             starts, key=lambda start: _tried(points, start) if len(starts) > 1 else 0.0
@@ -47,7 +53,7 @@ def _plus_plus(points: Float[Tensor, "n dim"], k: int, random: np.random.Generat
     for _ in range(k - 1):
         ends = away.double().cumsum(0).numpy()
         candidates = np.minimum(
-            np.searchsorted(ends, random.random(CANDIDATES) * ends[-1], side="right"),
+            np.searchsorted(ends, random.random(_CANDIDATES) * ends[-1], side="right"),
             len(points) - 1,
         )
         then = torch.minimum(away[None], (1 - points[candidates] @ points.T).clamp_(min=0))
@@ -59,7 +65,7 @@ def _plus_plus(points: Float[Tensor, "n dim"], k: int, random: np.random.Generat
 
 def _tried(points: Float[Tensor, "n dim"], centroids: Float[Tensor, "k dim"]) -> float:
     """What a few of Lloyd's iterations on the subset make of a start: the sum of `1 - cos`."""
-    for _ in range(TRIAL):
+    for _ in range(_TRIAL_ITERATIONS):
         cells = (points @ centroids.T).argmax(dim=1)
         sums = torch.zeros_like(centroids, dtype=torch.float64).index_add_(
             0, cells, points.double()

@@ -8,16 +8,22 @@ from jaxtyping import Float16, Float32, Float64, Int64
 from torch import Tensor
 
 from pipeline.cluster.balance import rebalance
-from pipeline.cluster.products import best_cells, device, fast, padded, rows_at_once
+from pipeline.cluster.products import (
+    best_cells,
+    fast_dtype,
+    padded_rows,
+    product_device,
+    product_rows,
+)
 from pipeline.config import Cluster
 from pipeline.threads import in_threads, pieces
 
-COPIED = (
+MAXIMUM_CONVERTED_ROWS = (
     2**17
 )  # up to so many rows are kept in the product's type as well; more are converted anew in each iteration
-SUMMED = 2_048  # rows added at once, as doubles
+SUMMED_ROWS = 2_048  # rows added at once, as doubles
 
-Save = Callable[[int, Float32[np.ndarray, "k dim"]], None]
+SaveIteration = Callable[[int, Float32[np.ndarray, "k dim"]], None]
 
 
 def lloyd(
@@ -26,7 +32,7 @@ def lloyd(
     config: Cluster,
     workers: int = 1,
     first: int = 0,
-    save: Save | None = None,
+    save: SaveIteration | None = None,
 ) -> Float32[np.ndarray, "k dim"]:
     """Iterations `first` to `config.iterations` from `centroids`, which lower the mean of `2 - 2 cos`; fewer if no row changes its cell.
 
@@ -36,8 +42,16 @@ def lloyd(
 
     `save` is called with the number of iterations done and the centroids after each: begin again with these two.
     """
-    parts, dtype, where = list(pieces(len(x), rows_at_once(len(centroids)))), fast(), device()
-    copies = [_converted(x[part], dtype, where) for part in parts] if len(x) <= COPIED else None
+    parts, dtype, where = (
+        list(pieces(len(x), product_rows(len(centroids)))),
+        fast_dtype(),
+        product_device(),
+    )
+    copies = (
+        [_converted(x[part], dtype, where) for part in parts]
+        if len(x) <= MAXIMUM_CONVERTED_ROWS
+        else None
+    )
     cells = torch.full((len(x),), -1, dtype=torch.int64)
     sums = torch.zeros(centroids.shape, dtype=torch.float64)
     for iteration in range(first, config.iterations):
@@ -63,7 +77,7 @@ def lloyd(
 
 def _converted(x: Float16[np.ndarray, "n dim"], dtype: torch.dtype, where: torch.device) -> Tensor:
     """In the product's type, with rows of zeros up to one of few lengths."""
-    rows = torch.zeros((padded(len(x)), x.shape[1]), dtype=dtype, device=where)
+    rows = torch.zeros((padded_rows(len(x)), x.shape[1]), dtype=dtype, device=where)
     rows[: len(x)] = torch.from_numpy(np.array(x)).to(where, torch.float32)
     return rows
 
@@ -76,7 +90,7 @@ def _move(
 ) -> None:
     """Bring the cells' sums up to date: only rows that changed their cell are read."""
     moved = torch.nonzero(before != after)[:, 0]
-    for part in pieces(len(moved), SUMMED):
+    for part in pieces(len(moved), SUMMED_ROWS):
         which = moved[part]
         rows = torch.from_numpy(x[which.numpy()]).double()
         sums.index_add_(0, after[which], rows)

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float16, Int64
 
-from pipeline.cluster.kmeans import nearest, unit
-from pipeline.cluster.search import assign, out_of_distribution
+from pipeline.cluster.kmeans import nearest_centroid, unit_rows
+from pipeline.cluster.search import assign_leaves, out_of_distribution
 from pipeline.cluster.tree import Tree
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-BEAMS = (1, 2, 4, 8, 16)  # that the search is measured with
-BEAM = 8
+MEASURE_BEAMS = (1, 2, 4, 8, 16)  # that the search is measured with
+MEASURE_BEAM = 8
 
 
 def with_radius(
@@ -25,7 +25,7 @@ def with_radius(
     A radius is the squared distance that the share `within` of the leaf's vectors do not exceed (an order statistic, rounded up); that of
     a leaf which none finds is the quantile of all.
     """
-    leaves, distances = assign(sample, tree, BEAM, workers)
+    leaves, distances = assign_leaves(sample, tree, MEASURE_BEAM, workers)
     order = np.lexsort((distances, leaves))
     counts = np.bincount(leaves, minlength=tree.levels.leaves)
     last = np.cumsum(counts) - counts + np.ceil(within * counts).astype(np.int64) - 1
@@ -35,7 +35,7 @@ def with_radius(
     return replace(tree, radius=radius), counts, float(distances.mean(dtype=np.float64))
 
 
-def measure(
+def measure_tree(
     tree: Tree, counts: Int64[np.ndarray, " leaves"], x: Float16[np.ndarray, "n dim"]
 ) -> dict[str, Any]:
     """By level: sizes of the cells in the sample, of which `counts` tells the leaves', and what search does with the unseen vectors `x`.
@@ -59,24 +59,26 @@ def measure(
         if len(x):
             told[str(k)] |= _searched(tree.to_level(k), x)
     if len(x):
-        told[str(tree.levels.leaves)]["beyond"] = out_of_distribution(*assign(x, tree, BEAM), tree)
+        told[str(tree.levels.leaves)]["beyond"] = out_of_distribution(
+            *assign_leaves(x, tree, MEASURE_BEAM), tree
+        )
     return told
 
 
 def _searched(tree: Tree, x: Float16[np.ndarray, "n dim"]) -> dict[str, Any]:
-    leaf, least = nearest(unit(x), tree.centroids[tree.levels.leaves])
+    leaf, least = nearest_centroid(unit_rows(x), tree.centroids[tree.levels.leaves])
     inertia = float(least.mean(dtype=np.float64))
     search = {}
-    for beam in BEAMS:
-        found, away = assign(x, tree, beam)
+    for beam in MEASURE_BEAMS:
+        found, away = assign_leaves(x, tree, beam)
         excess = float(away.mean(dtype=np.float64)) / inertia - 1 if inertia > 0 else 0.0
         search[str(beam)] = {"found": float((found == leaf).mean()), "excess": excess}
-    log.info(
+    logger.info(
         "level %d: inertia %.4f; with beam %d the search finds the nearest cell for %.2f %%, inertia %+.2f %%",
         tree.levels.leaves,
         inertia,
-        BEAM,
-        100 * search[str(BEAM)]["found"],
-        100 * search[str(BEAM)]["excess"],
+        MEASURE_BEAM,
+        100 * search[str(MEASURE_BEAM)]["found"],
+        100 * search[str(MEASURE_BEAM)]["excess"],
     )
     return {"inertia": inertia, "search": search}

@@ -16,16 +16,16 @@ from data_catalog.format.layout import Levels
 from pipeline.cluster.balance import smallest_allowed
 from pipeline.cluster.checkpoint import read_arrays, write_arrays
 from pipeline.cluster.grow import Centroids
-from pipeline.cluster.search import assign, learn_margins
+from pipeline.cluster.search import assign_leaves, with_margins
 from pipeline.cluster.tree import Tree
 from pipeline.config import Cluster
 from pipeline.threads import in_threads, pieces
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-PASSES = 2
-BEAM = 8  # not the config's: another beam for the documents is no reason to train again
-SUMMED = 2_048  # vectors added at once, as doubles
+POLISH_PASSES = 2
+POLISH_BEAM = 8  # not the config's: another beam for the documents is no reason to train again
+_SUMMED_ROWS = 2_048  # vectors added at once, as doubles
 
 
 def polish(
@@ -36,32 +36,32 @@ def polish(
     config: Cluster,
     scratch: Path,
 ) -> Tree:
-    """The tree of the grown centroids after `PASSES` passes over the sample; a cell that no vector finds becomes empty.
+    """The tree of the grown centroids after `POLISH_PASSES` passes over the sample; a cell that no vector finds becomes empty.
 
     So do leaves with less than `cluster.least_share` of their siblings' mean, after the last pass. Each pass is kept in `scratch`.
     A tree of one level has nothing to polish. The margins are learnt from the `unseen` vectors.
     """
     tree = Tree(levels, grown)
-    for number in range(PASSES if len(levels.granularities) > 1 else 0):
+    for number in range(POLISH_PASSES if len(levels.granularities) > 1 else 0):
         file = scratch / f"polish-{number}.npz"
         arrays = read_arrays(file)
         if arrays is None:
-            leaves, distances = assign(
-                sample, learn_margins(unseen, tree, config.workers), BEAM, config.workers
+            leaves, distances = assign_leaves(
+                sample, with_margins(unseen, tree, config.workers), POLISH_BEAM, config.workers
             )
-            log.info(
+            logger.info(
                 "polishing, pass %d: inertia before it %.4f",
                 number + 1,
                 distances.mean(dtype=np.float64),
             )
-            centroids = means(sample, leaves, levels, config, last=number + 1 == PASSES)
+            centroids = cell_means(sample, leaves, levels, config, last=number + 1 == POLISH_PASSES)
             arrays = {str(k): array for k, array in centroids.items()}
             write_arrays(file, arrays)
         tree = Tree(levels, {int(k): array for k, array in arrays.items()})
-    return learn_margins(unseen, tree, config.workers)
+    return with_margins(unseen, tree, config.workers)
 
 
-def means(
+def cell_means(
     sample: Float16[np.ndarray, "n dim"],
     leaves: UInt32[np.ndarray, " n"],
     levels: Levels,
@@ -78,7 +78,7 @@ def means(
         with one_at_a_time:
             sums.index_add_(0, torch.from_numpy(leaf[part]), rows)
 
-    in_threads(add, pieces(len(sample), SUMMED), config.workers)
+    in_threads(add, pieces(len(sample), _SUMMED_ROWS), config.workers)
     if last and len(levels.granularities) > 1:
         parents, children = levels.granularities[-2], levels.leaves // levels.granularities[-2]
         counts = np.bincount(leaf, minlength=levels.leaves).reshape(parents, children)
@@ -90,7 +90,7 @@ def means(
 def _directions(sums: torch.Tensor, k: int) -> Float32[np.ndarray, "k dim"]:
     grouped = sums.view(k, -1, sums.shape[1])
     found = np.zeros((k, sums.shape[1]), np.float32)
-    for part in pieces(k, SUMMED):
+    for part in pieces(k, _SUMMED_ROWS):
         total = grouped[part].sum(dim=1)
         lengths = total.norm(dim=1, keepdim=True)
         found[part] = torch.where(lengths > 0, total / lengths.clamp(min=1e-300), 0).float().numpy()

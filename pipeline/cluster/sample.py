@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float16, Int64
 
-from pipeline.cluster.kmeans import unit
+from pipeline.cluster.kmeans import unit_rows
 from pipeline.cluster.products import exact_cells
 from pipeline.threads import in_threads
 
-SAMPLING, FIRST_LEVEL = 1, 3  # what randomness is for: second word of a generator's key
-ROWS = 65_536  # read at once
+_SAMPLING, _FIRST_LEVEL = 1, 3  # what randomness is for: second word of a generator's key
+READ_ROWS = 65_536  # read at once
 
 
 @dataclass(frozen=True)
-class Rows:
+class SampleRows:
     """Some rows of several arrays, in order."""
 
     maps: Sequence[Float16[np.ndarray, "documents dim"]]
@@ -27,11 +27,11 @@ class Rows:
         return sum(map(len, self.taken))
 
     def chunks(self) -> Iterator[tuple[slice, int, Int64[np.ndarray, " n"]]]:
-        """Where in the whole, which array, and its rows; at most `ROWS` at a time."""
+        """Where in the whole, which array, and its rows; at most `READ_ROWS` at a time."""
         first = 0
         for i, rows in enumerate(self.taken):
-            for start in range(0, len(rows), ROWS):
-                piece = rows[start : start + ROWS]
+            for start in range(0, len(rows), READ_ROWS):
+                piece = rows[start : start + READ_ROWS]
                 yield slice(first, first + len(piece)), i, piece
                 first += len(piece)
 
@@ -39,17 +39,19 @@ class Rows:
         """All of them, of unit length."""
         found = np.empty((len(self), self.maps[0].shape[1]), np.float16)
         for place, i, rows in self.chunks():
-            found[place] = unit(self.maps[i][rows])
+            found[place] = unit_rows(self.maps[i][rows])
         return found
 
-    def some(self, size: int, seed: int) -> "Rows":
+    def some(self, size: int, seed: int) -> "SampleRows":
         """`size` of them at random, or all if they are fewer."""
         if size >= len(self):
             return self
-        chosen = np.sort(philox(seed, FIRST_LEVEL, 0, 0).choice(len(self), size, replace=False))
+        chosen = np.sort(
+            philox_generator(seed, _FIRST_LEVEL, 0, 0).choice(len(self), size, replace=False)
+        )
         ends = np.cumsum([len(rows) for rows in self.taken])
         parts = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
-        return Rows(
+        return SampleRows(
             self.maps,
             [
                 rows[part - (end - len(rows))]
@@ -58,16 +60,16 @@ class Rows:
         )
 
 
-def philox(seed: int, purpose: int, *number: int) -> np.random.Generator:
+def philox_generator(seed: int, purpose: int, *number: int) -> np.random.Generator:
     """The generator for one purpose, and for one of many things of it (two numbers)."""
     return np.random.Generator(
         np.random.Philox(key=np.array([seed % 2**64, purpose], np.uint64), counter=[0, 0, *number])
     )
 
 
-def draw(
+def draw_sample(
     maps: Sequence[Float16[np.ndarray, "documents dim"]], size: int, held_out: int, seed: int
-) -> tuple[Rows, Rows]:
+) -> tuple[SampleRows, SampleRows]:
     """`size` rows and `held_out` others, both from every part in proportion to its rows, without repetition."""
     ends = np.cumsum([len(x) for x in maps])
     quotas = np.diff(
@@ -76,13 +78,15 @@ def draw(
     held = np.diff(np.cumsum(quotas) * held_out // (size + held_out), prepend=0)
     drawn = []
     for i, (x, quota) in enumerate(zip(maps, quotas.tolist(), strict=True)):
-        rows = philox(seed, SAMPLING, 0, i).choice(len(x), quota, replace=False)
+        rows = philox_generator(seed, _SAMPLING, 0, i).choice(len(x), quota, replace=False)
         drawn.append((np.sort(rows[held[i] :]), np.sort(rows[: held[i]])))
-    return Rows(maps, [rows for rows, _ in drawn]), Rows(maps, [rows for _, rows in drawn])
+    return SampleRows(maps, [rows for rows, _ in drawn]), SampleRows(
+        maps, [rows for _, rows in drawn]
+    )
 
 
-def partition(
-    rows: Rows, centroids: np.ndarray, folder: Path, workers: int
+def sort_by_cell(
+    rows: SampleRows, centroids: np.ndarray, folder: Path, workers: int
 ) -> tuple[Float16[np.ndarray, "n dim"], Int64[np.ndarray, " cells"]]:
     """The vectors sorted by their nearest centroid, in a memory-mapped file of `folder`, and where each cell ends.
 
@@ -94,7 +98,7 @@ def partition(
 
         def find(chunk: tuple[slice, int, np.ndarray]) -> None:
             place, i, taken = chunk
-            cells[place] = exact_cells(unit(rows.maps[i][taken]), centroids)[0]
+            cells[place] = exact_cells(unit_rows(rows.maps[i][taken]), centroids)[0]
 
         in_threads(find, rows.chunks(), workers)
         places = np.empty(len(rows), np.int64)
@@ -107,7 +111,7 @@ def partition(
 
         def write(chunk: tuple[slice, int, np.ndarray]) -> None:
             place, i, taken = chunk
-            found[places[place]] = unit(rows.maps[i][taken])
+            found[places[place]] = unit_rows(rows.maps[i][taken])
 
         in_threads(write, rows.chunks(), workers)
         found.flush()

@@ -6,18 +6,20 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt32
 
 from data_catalog.errors import UserError
-from pipeline.cluster.kmeans import distance, nearest, unit
+from pipeline.cluster.kmeans import nearest_centroid, squared_distance, unit_rows
 from pipeline.cluster.tree import Tree
 from pipeline.threads import in_threads, one_thread, pieces
 
-COSINES = 2**26  # with the first level at once, at most
-SEARCHED, ROWS_DEEP = (
+MAXIMUM_SEARCH_COSINES = 2**26  # with the first level at once, at most
+MINIMUM_SEARCH_ROWS, MAXIMUM_SEARCH_ROWS = (
     16_384,
     65_536,
 )  # vectors searched at once by one thread: the least and the most
-ROWS_A_PARENT = 16  # with many cells more vectors, so that a cell's product has some rows
-MISS = 0.01  # of vectors, the share whose nearest leaf's parents lie outside the margins
-LEAST_LEARNT = 500  # vectors that margins are learnt from
+SEARCH_ROWS_PER_PARENT = 16  # with many cells more vectors, so that a cell's product has some rows
+MARGIN_MISS_SHARE = (
+    0.01  # of vectors, the share whose nearest leaf's parents lie outside the margins
+)
+MINIMUM_MARGIN_VECTORS = 500  # vectors that margins are learnt from
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Recall:
 
 
 @one_thread()
-def assign(
+def assign_leaves(
     x: Float[np.ndarray, "n dim"], tree: Tree, beam: int, workers: int = 1
 ) -> tuple[UInt32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
     """The leaf of each vector, and the squared distance `2 - 2 cos` to its centroid, in float32.
@@ -51,19 +53,23 @@ def assign(
 
     def find(part: slice) -> None:
         leaf, cosine = search(x[part])
-        leaves[part], distances[part] = leaf, distance(cosine)
+        leaves[part], distances[part] = leaf, squared_distance(cosine)
 
     first, *_ = tree.levels.granularities
     parents = tree.levels.granularities[-2] if len(tree.levels.granularities) > 1 else 1
-    rows = min(max(SEARCHED, ROWS_A_PARENT * parents), ROWS_DEEP, max(COSINES // first, 32))
+    rows = min(
+        max(MINIMUM_SEARCH_ROWS, SEARCH_ROWS_PER_PARENT * parents),
+        MAXIMUM_SEARCH_ROWS,
+        max(MAXIMUM_SEARCH_COSINES // first, 32),
+    )
     in_threads(find, pieces(len(x), rows), workers)
     return leaves, distances
 
 
 def recall(x: Float[np.ndarray, "n dim"], tree: Tree, beam: int) -> Recall:
-    """Compare `assign` with the exact search, which looks at every leaf."""
-    leaves, distances = assign(x, tree, beam)
-    exact, least = nearest(unit(x), tree.centroids[tree.levels.leaves])
+    """Compare `assign_leaves` with the exact search, which looks at every leaf."""
+    leaves, distances = assign_leaves(x, tree, beam)
+    exact, least = nearest_centroid(unit_rows(x), tree.centroids[tree.levels.leaves])
     if not len(x):
         return Recall(1.0, 0.0)
     mean = float(least.mean(dtype=np.float64))
@@ -74,25 +80,27 @@ def recall(x: Float[np.ndarray, "n dim"], tree: Tree, beam: int) -> Recall:
 
 
 @one_thread()
-def learn_margins(x: Float[np.ndarray, "n dim"], tree: Tree, workers: int = 1) -> Tree:
+def with_margins(x: Float[np.ndarray, "n dim"], tree: Tree, workers: int = 1) -> Tree:
     """The tree with margins so wide that about `1 - MISS` of vectors like `x` find their nearest leaf, beam allowing.
 
     Each vector's nearest leaf is found among all; a level's margin is a quantile of how far the cosine with the cell above that leaf
     lies below the level's best. Take vectors that the tree was not trained on: the others lie deeper inside their cells, and the margins
-    would be too narrow. With fewer than `LEAST_LEARNT` vectors the tree gets none.
+    would be too narrow. With fewer than `MINIMUM_MARGIN_VECTORS` vectors the tree gets none.
     """
     *upper, leaves = tree.levels.granularities
-    if not upper or len(x) < LEAST_LEARNT:
+    if not upper or len(x) < MINIMUM_MARGIN_VECTORS:
         return replace(tree, margins=None)
     from pipeline.cluster.products import exact_cells  # noqa: PLC0415 - torch
 
-    some = unit(x)
+    some = unit_rows(x)
     leaf, _ = exact_cells(some, tree.centroids[leaves], workers)
     margins = []
     for k in upper:
         _, best = exact_cells(some, tree.centroids[k], workers)
         own = np.vecdot(some, tree.centroids[k][leaf // (leaves // k)])
-        margins.append(float(np.quantile(np.maximum(best - own, 0), 1 - MISS / len(upper))))
+        margins.append(
+            float(np.quantile(np.maximum(best - own, 0), 1 - MARGIN_MISS_SHARE / len(upper)))
+        )
     return replace(tree, margins=tuple(margins))
 
 

@@ -13,42 +13,31 @@ from data_catalog.errors import UserError
 from data_catalog.format.accounts import Account, total
 from data_catalog.format.layout import CENTROIDS, Levels
 from data_catalog.format.manifest import fingerprint, write_json
-from pipeline.cluster.search import Recall, assign, out_of_distribution, recall
-from pipeline.cluster.tree import Tree, load_tree, save_tree
-from pipeline.config import Build, Cluster
+from pipeline.cluster.search import assign_leaves
+from pipeline.cluster.tree import load_tree, save_tree
+from pipeline.config import Cluster
 from pipeline.embed.stage import read_embeddings, read_identity
 from pipeline.parts import Part, make_part
 
-__all__ = [
-    "Recall",
-    "Tree",
-    "assign",
-    "assign_part",
-    "load_tree",
-    "out_of_distribution",
-    "recall",
-    "train_tree",
-]
-
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 VERSION = 2
-DESCRIPTION = "tree.json"
-LEAVES = "leaves.parquet"
-LEAST_SAMPLE, POINTS_A_LEAF = 2_000_000, 64
-LEARNT, MEASURED = (
+TREE_DESCRIPTION = "tree.json"
+LEAVES_FILE = "leaves.parquet"
+MINIMUM_SAMPLE, SAMPLE_PER_LEAF = 2_000_000, 64
+_MARGIN_DOCUMENTS, _MEASURE_DOCUMENTS = (
     8_192,
     12_288,
 )  # held-out documents that the search's margins are learnt from, and others it is measured on, at most
-HELD_OUT_SHARE = 50  # one document in so many is held out, at most
-WITHIN = 0.99  # of a leaf's sample, its radius holds
+_HELD_OUT_DIVISOR = 50  # one document in so many is held out, at most
+_RADIUS_QUANTILE = 0.99  # of a leaf's sample, its radius holds
 
 
-def train_tree(embedded: Sequence[Part], folder: Path, config: Build) -> Part:
+def train_tree(embedded: Sequence[Part], folder: Path, config: Cluster, seed: int) -> Part:
     """Write `centroids.npz` (see `pipeline.cluster.tree.save_tree`) and `tree.json`.
 
     `tree.json` holds the granularities built and requested, warnings, the numbers of vectors in all, sampled and held out, the encoder,
-    the sample's `inertia` (mean squared distance `2 - 2 cos` to the leaves), and by level what `pipeline.cluster.measure.measure` says.
+    the sample's `inertia` (mean squared distance `2 - 2 cos` to the leaves), and by level what `pipeline.cluster.measure.measure_tree` says.
 
     What takes long is kept beside `folder`, in a hidden folder named by the fingerprint, until the part is done: a training that was
     killed goes on from there, to the same bytes. It needs room for the sample: its vectors, two bytes a number.
@@ -57,12 +46,10 @@ def train_tree(embedded: Sequence[Part], folder: Path, config: Build) -> Part:
         UserError: there are no documents, or too few for a level and `cluster.unsupported` is "refuse"; or the parts come from different
             encoders.
     """
-    settings = config.cluster.model_dump(mode="json", exclude={"beam", "workers"})
-    key = fingerprint(
-        "tree", VERSION, settings, config.seed, [part.fingerprint for part in embedded]
-    )
+    settings = config.model_dump(mode="json", exclude={"beam", "workers"})
+    key = fingerprint("tree", VERSION, settings, seed, [part.fingerprint for part in embedded])
     scratch = folder.with_name(f".{folder.name}.{key[:16]}.unfinished")
-    part = make_part(folder, key, lambda out: _train(embedded, out, config, scratch))
+    part = make_part(folder, key, lambda out: _train(embedded, out, config, seed, scratch))
     for left in folder.parent.glob(
         f".{folder.name}.*.unfinished"
     ):  # of other configs too: nobody will come back to them
@@ -70,7 +57,7 @@ def train_tree(embedded: Sequence[Part], folder: Path, config: Build) -> Part:
     return part
 
 
-def assign_part(embedded: Part, tree: Part, folder: Path, config: Build) -> Part:
+def assign_part(embedded: Part, tree: Part, folder: Path, config: Cluster) -> Part:
     """Write `leaves.parquet`: leaf uint32, distance float32 (squared, `2 - 2 cos`), rows as in the part's embeddings.
 
     Raises:
@@ -78,47 +65,49 @@ def assign_part(embedded: Part, tree: Part, folder: Path, config: Build) -> Part
     """
 
     def make(out: Path) -> Account:
-        made_by = json.loads((tree.folder / DESCRIPTION).read_text(encoding="utf-8"))["encoder"]
+        made_by = json.loads((tree.folder / TREE_DESCRIPTION).read_text(encoding="utf-8"))[
+            "encoder"
+        ]
         if made_by != read_identity(embedded).comparable:
             raise UserError(
                 f"{embedded.folder} was not embedded by the encoder of {tree.folder}, {made_by}; embed it with that one"
             )
         [x] = read_embeddings([embedded])
-        leaf, distance = assign(
-            x, load_tree(tree.folder), config.cluster.beam, config.cluster.workers
-        )
+        leaf, distance = assign_leaves(x, load_tree(tree.folder), config.beam, config.workers)
         pq.write_table(
-            pa.table({"leaf": leaf, "distance": distance}), out / LEAVES, compression="zstd"
+            pa.table({"leaf": leaf, "distance": distance}), out / LEAVES_FILE, compression="zstd"
         )
         return Account(read=embedded.account.kept, kept=embedded.account.kept)
 
     return make_part(
         folder,
-        fingerprint("assign", VERSION, embedded.fingerprint, tree.fingerprint, config.cluster.beam),
+        fingerprint("assign", VERSION, embedded.fingerprint, tree.fingerprint, config.beam),
         make,
     )
 
 
-def _train(embedded: Sequence[Part], out: Path, config: Build, scratch: Path) -> Account:
+def _train(
+    embedded: Sequence[Part], out: Path, config: Cluster, seed: int, scratch: Path
+) -> Account:
     from pipeline.cluster.grow import grow  # noqa: PLC0415 - torch
-    from pipeline.cluster.measure import measure, with_radius  # noqa: PLC0415
+    from pipeline.cluster.measure import measure_tree, with_radius  # noqa: PLC0415
     from pipeline.cluster.polish import polish  # noqa: PLC0415
-    from pipeline.cluster.sample import draw  # noqa: PLC0415
+    from pipeline.cluster.sample import draw_sample  # noqa: PLC0415
 
     maps = read_embeddings(embedded)
     documents = sum(len(x) for x in maps)
-    levels, warnings = _supported(documents, config.cluster)
-    held_out = min(LEARNT + MEASURED, documents // HELD_OUT_SHARE)
-    wanted = sample_size(levels, config.cluster)
-    sample, unseen = draw(maps, min(documents - held_out, wanted), held_out, config.seed)
-    if wanted < min(documents, levels.leaves * config.cluster.min_points):
+    levels, warnings = _supported(documents, config)
+    held_out = min(_MARGIN_DOCUMENTS + _MEASURE_DOCUMENTS, documents // _HELD_OUT_DIVISOR)
+    wanted = sample_size(levels, config)
+    sample, unseen = draw_sample(maps, min(documents - held_out, wanted), held_out, seed)
+    if wanted < min(documents, levels.leaves * config.min_points):
         warnings.append(
-            f"{wanted} vectors (cluster.sample) train {levels.leaves} cells: fewer than {config.cluster.min_points} each; "
+            f"{wanted} vectors (cluster.sample) train {levels.leaves} cells: fewer than {config.min_points} each; "
             "a larger sample places them better"
         )
     for warning in warnings:
-        log.warning(warning)
-    log.info(
+        logger.warning(warning)
+    logger.info(
         "tree %s: training on %d of %d vectors, %d held out",
         list(levels.granularities),
         len(sample),
@@ -127,22 +116,22 @@ def _train(embedded: Sequence[Part], out: Path, config: Build, scratch: Path) ->
     )
     x = unseen.read()
     learnt, measured = x[: held_out * 2 // 5], x[held_out * 2 // 5 :]
-    grown = grow(sample, levels, config.cluster, config.seed, scratch)
-    tree = polish(grown.sample, learnt, grown.centroids, levels, config.cluster, scratch)
-    tree, counts, inertia = with_radius(tree, grown.sample, WITHIN, config.cluster.workers)
+    grown = grow(sample, levels, config, seed, scratch)
+    tree = polish(grown.sample, learnt, grown.centroids, levels, config, scratch)
+    tree, counts, inertia = with_radius(tree, grown.sample, _RADIUS_QUANTILE, config.workers)
     save_tree(tree, out / CENTROIDS)
     description = {
         "granularities": levels.granularities,
-        "requested": config.cluster.granularities,
+        "requested": config.granularities,
         "warnings": warnings,
         "documents": documents,
         "sample": len(sample),
         "held_out": held_out,
         "inertia": inertia,
-        "levels": measure(tree, counts, measured),
+        "levels": measure_tree(tree, counts, measured),
         "encoder": read_identity(embedded[0]).comparable,
     }
-    write_json(out / DESCRIPTION, description)
+    write_json(out / TREE_DESCRIPTION, description)
     kept = total(part.account for part in embedded).kept
     return Account(read=kept, kept=kept)
 
@@ -150,11 +139,13 @@ def _train(embedded: Sequence[Part], out: Path, config: Build, scratch: Path) ->
 def sample_size(levels: Levels, config: Cluster) -> int:
     """Vectors that training may see: `cluster.sample`, or 64 a leaf and at least two million."""
     return (
-        max(LEAST_SAMPLE, POINTS_A_LEAF * levels.leaves) if config.sample is None else config.sample
+        max(MINIMUM_SAMPLE, SAMPLE_PER_LEAF * levels.leaves)
+        if config.sample is None
+        else config.sample
     )
 
 
-def supported(documents: int, config: Cluster) -> tuple[int, ...]:
+def supported_levels(documents: int, config: Cluster) -> tuple[int, ...]:
     """The levels that have `min_points` documents a cell. If not even the first has: one of as many cells as have them, at least two."""
     built = tuple(k for k in config.granularities if documents >= k * config.min_points)
     return built or (max(documents // max(config.min_points, 1), 2),)
@@ -172,7 +163,7 @@ def _supported(documents: int, config: Cluster) -> tuple[Levels, list[str]]:
             "work/source/*/quarantine.parquet says what could not be read; take more documents, or a milder quality.preset"
         )
     requested, least = config.granularities, config.min_points
-    built = supported(documents, config)
+    built = supported_levels(documents, config)
     advice = f"{documents} documents support at most {documents // max(least, 1)} cells of {least} documents (cluster.min_points)"
     left_out = [k for k in requested if documents < k * least]
     if not left_out:

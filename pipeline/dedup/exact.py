@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from jaxtyping import UInt8
 
 from pipeline.config import Build
-from pipeline.dedup.places import Alive, Places, place
+from pipeline.dedup.places import Alive, Places, to_places
 from pipeline.parts import Part
 from pipeline.source.documents import text_digest
 from pipeline.source.stage import DOCUMENTS
@@ -34,7 +34,7 @@ WHERE code IS NOT NULL OR ($by_digest AND place > first) ORDER BY place
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownTexts:
     """Texts that are elsewhere already: a document equal to one of them is dropped for this reason."""
 
     reason: str  # e.g. "dedup.catalog"
@@ -52,7 +52,7 @@ def exact_copies(
     connection: duckdb.DuckDBPyConnection,
     sources: Sequence[Part],
     alive: Alive,
-    known: Sequence[pa.Table | Known],
+    known: Sequence[pa.Table | KnownTexts],
     codes: Sequence[int],
     listed: int | None,
     copy: int | None,
@@ -64,7 +64,7 @@ def exact_copies(
     """
     connection.execute("CREATE TABLE known (digest VARCHAR, code UTINYINT)")
     for texts, code in zip(known, codes, strict=True):
-        if isinstance(texts, Known):
+        if isinstance(texts, KnownTexts):
             files = [str(path) for path in texts.digests]
             connection.execute(
                 "INSERT INTO known SELECT digest, ? FROM read_parquet(?)", [code, files]
@@ -89,7 +89,7 @@ def exact_copies(
                 )
                 columns = [
                     batch["digest"].take(pa.array(rows)),
-                    pa.array(place(number, rows + start)),
+                    pa.array(to_places(number, rows + start)),
                     shipped.take(pa.array(rows)),
                 ]
                 _insert(connection, "alive", pa.table(columns, names=["digest", "place", "listed"]))

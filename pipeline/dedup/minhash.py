@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int64
 
-from pipeline.dedup.places import Alive, Places, place
-from pipeline.dedup.signatures import SIGNATURES
+from pipeline.dedup.places import Alive, Places, to_places
+from pipeline.dedup.signatures import SIGNATURES_FILE
 from pipeline.parts import Part
 
 _BATCH_ROWS = 8_192
@@ -39,14 +39,14 @@ def near_copies(
     for number, part in enumerate(signatures):
         mask = alive(number)
         start = 0
-        with pq.ParquetFile(part.folder / SIGNATURES, pre_buffer=False) as file:
+        with pq.ParquetFile(part.folder / SIGNATURES_FILE, pre_buffer=False) as file:
             for batch in file.iter_batches(_BATCH_ROWS):
                 rows = np.flatnonzero(mask[start : start + len(batch)])
                 bands = batch["bands"].take(pa.array(rows))
                 connection.register(
                     "new_rows",
                     pa.table(
-                        [bands, pa.array(place(number, rows + start))], names=["bands", "place"]
+                        [bands, pa.array(to_places(number, rows + start))], names=["bands", "place"]
                     ),
                 )
                 connection.execute(_INSERT)

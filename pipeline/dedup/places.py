@@ -18,28 +18,28 @@ Alive = Callable[
 ]  # part's number -> which of its documents are still kept
 
 
-def place(
+def to_places(
     part: int | Int64[np.ndarray, " documents"], rows: Int64[np.ndarray, " documents"]
 ) -> Places:
     return (part << _ROW_BITS) + rows
 
 
-def parts_of(places: Places) -> Int64[np.ndarray, " documents"]:
+def place_parts(places: Places) -> Int64[np.ndarray, " documents"]:
     return places >> _ROW_BITS
 
 
-def rows_of(places: Places) -> Int64[np.ndarray, " documents"]:
+def place_rows(places: Places) -> Int64[np.ndarray, " documents"]:
     return places & ((1 << _ROW_BITS) - 1)
 
 
-def within(part: int, places: Places) -> slice:
+def places_in_part(part: int, places: Places) -> slice:
     """Which of the ascending places are in a part."""
     low, high = np.searchsorted(places, [part << _ROW_BITS, (part + 1) << _ROW_BITS]).tolist()
     return slice(low, high)
 
 
 @contextmanager
-def scratch(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def scratch_database(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """An empty database in `folder`, which is clean again afterwards."""
     with TemporaryDirectory(dir=folder, prefix="dedup.") as inside:
         settings: dict[str, str | bool | int | float | list[str]] = {

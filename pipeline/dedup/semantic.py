@@ -18,10 +18,10 @@ from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally, total
 from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import fingerprint
-from pipeline.cluster.kmeans import unit
-from pipeline.cluster.stage import LEAVES
-from pipeline.config import Build
-from pipeline.dedup.places import Places, parts_of, place, rows_of, within
+from pipeline.cluster.kmeans import unit_rows
+from pipeline.cluster.stage import LEAVES_FILE
+from pipeline.config import Dedup
+from pipeline.dedup.places import Places, place_parts, place_rows, places_in_part, to_places
 from pipeline.dedup.stage import decide, kept_mask
 from pipeline.embed.stage import read_embeddings
 from pipeline.parts import Part, make_part
@@ -30,20 +30,20 @@ from pipeline.verdicts import read_verdicts, write_verdicts
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-SEMANTIC = "dedup.semantic"
-NEAR = "near.parquet"
-FLOOR = 0.8  # cosines below are not written: the least that `dedup.cosine` may be
-MOST_DOCUMENTS = 50_000  # of a domain compared as one, where a finer level divides it; it costs about 20 MFLOP a document
+_SEMANTIC_REASON = "dedup.semantic"
+NEAR_FILE = "near.parquet"
+MINIMUM_COSINE = 0.8  # cosines below are not written: the least that `dedup.cosine` may be
+MAXIMUM_CELL_DOCUMENTS = 50_000  # of a domain compared as one, where a finer level divides it; it costs about 20 MFLOP a document
 _DECIMALS = 5  # equal vectors have a cosine of 1, not of 0.99999994
-BLOCK = 2_048  # documents compared with as many at once
+BLOCK_DOCUMENTS = 2_048  # documents compared with as many at once
 
 
 def near_part(
     top: int, embedded: Sequence[Part], assigned: Sequence[Part], folder: Path, levels: Levels
 ) -> Part:
-    """Write `near.parquet` (tables.NEAR): the documents of top-level domain `top` with a cosine of `FLOOR` or more to an earlier one.
+    """Write `near.parquet` (tables.NEAR): the documents of top-level domain `top` with a cosine of `MINIMUM_COSINE` or more to an earlier one.
 
-    Earlier is by part, then row, inside the coarsest domain around the document that has at most `MOST_DOCUMENTS` documents, or its leaf:
+    Earlier is by part, then row, inside the coarsest domain around the document that has at most `MAXIMUM_CELL_DOCUMENTS` documents, or its leaf:
     pairs across domains are not seen. Memory: 24 bytes a document of the domain and about 100 MB, whatever its size; a leaf of n documents
     takes n^2 / 2 products.
     """
@@ -53,9 +53,11 @@ def near_part(
 
     def make(out: Path) -> Account:
         places, leaves = _documents(top, assigned, levels)
-        found = [_near(embedded, places[members]) for members in cells(leaves, levels)]
+        found = [_near(embedded, places[members]) for members in comparison_cells(leaves, levels)]
         pq.write_table(
-            pa.concat_tables([tables.NEAR.empty_table(), *found]), out / NEAR, compression="zstd"
+            pa.concat_tables([tables.NEAR.empty_table(), *found]),
+            out / NEAR_FILE,
+            compression="zstd",
         )
         amount = Tally(rows=len(places))
         return Account(read=amount, kept=amount)
@@ -64,31 +66,41 @@ def near_part(
 
 
 def drop_near(
-    near: Sequence[Part], sources: Sequence[Part], unique: Part, folder: Path, config: Build
+    near: Sequence[Part], sources: Sequence[Part], unique: Part, folder: Path, config: Dedup
 ) -> Part:
     """Write `NAME.parquet` (tables.VERDICTS) for each source part: `unique`'s verdicts, and `dedup.semantic` for what is near.
 
     Dropped is every document whose largest cosine to an earlier one is at least `dedup.cosine`.
     """
-    cosine = config.dedup.cosine
-    if cosine < FLOOR:
-        raise ValueError(f"cosines below {FLOOR} are not kept, found dedup.cosine {cosine}")
+    cosine = config.cosine
+    if cosine < MINIMUM_COSINE:
+        raise ValueError(
+            f"cosines below {MINIMUM_COSINE} are not kept, found dedup.cosine {cosine}"
+        )
 
     def make(out: Path) -> Account:
         least = pa.scalar(cosine, pa.float32())
         close = [
             pq.read_table(
-                part.folder / NEAR, columns=["part", "row"], filters=pc.field("cosine") >= least
+                part.folder / NEAR_FILE,
+                columns=["part", "row"],
+                filters=pc.field("cosine") >= least,
             )
             for part in near
         ]
         rows = pa.concat_tables([tables.NEAR.empty_table().select(["part", "row"]), *close])
-        places = np.sort(place(rows["part"].to_numpy().astype(np.int64), rows["row"].to_numpy()))
+        places = np.sort(
+            to_places(rows["part"].to_numpy().astype(np.int64), rows["row"].to_numpy())
+        )
         accounts: list[Account] = []
         for number, source in enumerate(sources):
             verdicts = read_verdicts(source, unique)
-            dropped = np.flatnonzero(kept_mask(verdicts))[rows_of(places[within(number, places)])]
-            table, account = decide(verdicts, dropped, np.zeros(len(dropped), np.uint8), [SEMANTIC])
+            dropped = np.flatnonzero(kept_mask(verdicts))[
+                place_rows(places[places_in_part(number, places)])
+            ]
+            table, account = decide(
+                verdicts, dropped, np.zeros(len(dropped), np.uint8), [_SEMANTIC_REASON]
+            )
             write_verdicts(out / f"{source.name}.parquet", table)
             accounts.append(account)
         return total(accounts)
@@ -100,8 +112,8 @@ def drop_near(
     return make_part(folder, key, make)
 
 
-def cells(
-    leaves: Int64[np.ndarray, " documents"], levels: Levels, most: int = MOST_DOCUMENTS
+def comparison_cells(
+    leaves: Int64[np.ndarray, " documents"], levels: Levels, most: int = MAXIMUM_CELL_DOCUMENTS
 ) -> list[Int64[np.ndarray, " members"]]:
     """Which documents are compared with each other: the coarsest domains of at most `most` documents, or a leaf. Members ascend."""
     finished: list[Int64[np.ndarray, " members"]] = []
@@ -133,33 +145,35 @@ def _documents(
     places: list[Places] = [np.empty(0, np.int64)]
     leaves: list[Int64[np.ndarray, " documents"]] = [np.empty(0, np.int64)]
     for number, part in enumerate(assigned):
-        leaf = pq.read_table(part.folder / LEAVES, columns=["leaf"])["leaf"].to_numpy()
+        leaf = pq.read_table(part.folder / LEAVES_FILE, columns=["leaf"])["leaf"].to_numpy()
         rows = np.flatnonzero(leaf // span == top)
-        places.append(place(number, rows))
+        places.append(to_places(number, rows))
         leaves.append(leaf[rows].astype(np.int64))
     return np.concatenate(places), np.concatenate(leaves)
 
 
 def _near(embedded: Sequence[Part], places: Places) -> pa.Table:
-    """Of ascending places, those with a cosine of `FLOOR` or more to an earlier one, as tables.NEAR."""
-    cosine, nearest = earlier(lambda members: _gather(embedded, places[members]), len(places))
+    """Of ascending places, those with a cosine of `MINIMUM_COSINE` or more to an earlier one, as tables.NEAR."""
+    cosine, nearest = nearest_earlier(
+        lambda members: _gather(embedded, places[members]), len(places)
+    )
     cosine = np.minimum(cosine.round(_DECIMALS), 1)
-    near = cosine >= np.float32(FLOOR)
+    near = cosine >= np.float32(MINIMUM_COSINE)
     here, there = places[near], places[nearest[near]]
     columns = [
-        parts_of(here).astype(np.uint32),
-        rows_of(here),
+        place_parts(here).astype(np.uint32),
+        place_rows(here),
         cosine[near],
-        parts_of(there).astype(np.uint32),
-        rows_of(there),
+        place_parts(there).astype(np.uint32),
+        place_rows(there),
     ]
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=tables.NEAR)
 
 
-def earlier(
+def nearest_earlier(
     vectors: Callable[[slice], Float32[np.ndarray, "members dim"]],
     documents: int,
-    block: int = BLOCK,
+    block: int = BLOCK_DOCUMENTS,
 ) -> tuple[Float32[np.ndarray, " documents"], Int64[np.ndarray, " documents"]]:
     """Each document's largest cosine to an earlier one, and that document, the first of equals; -inf and 0 where there is none.
 
@@ -183,8 +197,8 @@ def earlier(
 
 
 def _gather(embedded: Sequence[Part], places: Places) -> Float32[np.ndarray, "members dim"]:
-    parts = parts_of(places)
+    parts = place_parts(places)
     numbers, starts = np.unique(parts, return_index=True)
-    rows = np.split(rows_of(places), starts[1:])
+    rows = np.split(place_rows(places), starts[1:])
     maps = read_embeddings([embedded[number] for number in numbers.tolist()])
-    return unit(np.concatenate([x[inside] for x, inside in zip(maps, rows, strict=True)]))
+    return unit_rows(np.concatenate([x[inside] for x, inside in zip(maps, rows, strict=True)]))

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account
 from data_catalog.format.manifest import fingerprint
-from pipeline.config import Build
+from pipeline.config import Dedup
 from pipeline.parts import Part, make_part
 from pipeline.quality.signals.words import normalise
 from pipeline.source.documents import Input, Shard
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-SIGNATURES = "signatures.parquet"
+SIGNATURES_FILE = "signatures.parquet"
 BANDS = {
     0.7: (14, 9),
     0.8: (9, 13),
@@ -43,13 +43,13 @@ _CHUNK_SHINGLES = (
 )
 
 
-def sign_part(shard: Shard, source: Part, folder: Path, config: Build) -> Part:
+def sign_part(shard: Shard, source: Part, folder: Path, config: Dedup) -> Part:
     """Write `signatures.parquet` (tables.SIGNATURES), rows as the documents of `source`, in its order.
 
     A document without a shipped signature (no file, an unreadable file, a row that it lacks) has a computed one, equal to what would be
     shipped. Memory: the shipped bands of one file, some 500 bytes a document, or the shingles of one document.
     """
-    similarity = config.dedup.similarity
+    similarity = config.similarity
     shipped = next(
         (file for file in shard.beside if file.path == f"minhash/{shard.key}.minhash.parquet"), None
     )
@@ -59,7 +59,7 @@ def sign_part(shard: Shard, source: Part, folder: Path, config: Build) -> Part:
         bands = _read_shipped(shard, shipped, similarity) if shipped else None
         with (
             pq.ParquetFile(source.folder / DOCUMENTS, pre_buffer=False) as file,
-            pq.ParquetWriter(out / SIGNATURES, tables.SIGNATURES) as writer,
+            pq.ParquetWriter(out / SIGNATURES_FILE, tables.SIGNATURES) as writer,
         ):
             for batch in file.iter_batches(_BATCH_ROWS, columns=["doc_id", "text"]):
                 writer.write_batch(

@@ -12,12 +12,12 @@ from jaxtyping import Bool, UInt8
 
 from data_catalog.format.accounts import Account, Tally, total
 from data_catalog.format.manifest import fingerprint
-from pipeline.config import Build
-from pipeline.dedup.exact import Known, exact_copies, target_digests
+from pipeline.config import Dedup
+from pipeline.dedup.exact import KnownTexts, exact_copies
 from pipeline.dedup.minhash import near_copies
-from pipeline.dedup.places import Places, rows_of, scratch, within
+from pipeline.dedup.places import Places, place_rows, places_in_part, scratch_database
 from pipeline.parts import Part, make_part
-from pipeline.quality.stage import VERDICTS
+from pipeline.quality.stage import VERDICTS_FILE
 from pipeline.source.stage import DOCUMENTS
 from pipeline.verdicts import write_verdicts
 
@@ -34,8 +34,9 @@ def dedup(
     judged: Sequence[Part],
     signatures: Sequence[Part],
     folder: Path,
-    config: Build,
-    known: Sequence[Known] = (),
+    config: Dedup,
+    digests: Sequence[str] = (),
+    known: Sequence[KnownTexts] = (),
 ) -> Part:
     """Write `NAME.parquet` (tables.VERDICTS) for each source part, rows in its order.
 
@@ -51,7 +52,7 @@ def dedup(
     each family stays, and which one does not depend on how the work was split. `signatures` are `sign_part`'s, one a source part; they
     may be left out without the tier minhash. Memory: 1 GB of DuckDB, which then spills to disk, and some bytes a dropped document.
     """
-    tiers = config.dedup.tiers
+    tiers = config.tiers
     names = [part.name for part in sources]
     if len(set(names)) != len(names) or len(judged) != len(sources):
         raise ValueError(
@@ -61,7 +62,6 @@ def dedup(
         raise ValueError(
             f"expected signatures for each of {len(names)} parts, found {len(signatures)}"
         )
-    digests = target_digests(config)
 
     def make(out: Path) -> Account:
         reasons = [TARGET, *(texts.reason for texts in known), SHIPPED, DIGEST, MINHASH]
@@ -81,10 +81,10 @@ def dedup(
         )
         accounts: list[Account] = []
         for number, (source, verdict) in enumerate(zip(sources, judged, strict=True)):
-            here = within(number, places)
+            here = places_in_part(number, places)
             table, account = decide(
-                pq.read_table(verdict.folder / VERDICTS),
-                rows_of(places[here]),
+                pq.read_table(verdict.folder / VERDICTS_FILE),
+                place_rows(places[here]),
                 codes[here],
                 reasons,
             )
@@ -142,7 +142,7 @@ def _copies(
     out: Path,
     tiers: Sequence[str],
     digests: Sequence[str],
-    known: Sequence[Known],
+    known: Sequence[KnownTexts],
     reasons: Sequence[str],
 ) -> tuple[Places, UInt8[np.ndarray, " copies"]]:
     """Places to drop, ascending, and the number of each one's reason."""
@@ -150,12 +150,12 @@ def _copies(
     codes: UInt8[np.ndarray, " copies"] = np.empty(0, np.uint8)
 
     def alive(number: int) -> Bool[np.ndarray, " documents"]:
-        mask = kept_mask(pq.read_table(judged[number].folder / VERDICTS, columns=["reason"]))
-        mask[rows_of(places[within(number, places)])] = False
+        mask = kept_mask(pq.read_table(judged[number].folder / VERDICTS_FILE, columns=["reason"]))
+        mask[place_rows(places[places_in_part(number, places)])] = False
         return mask
 
     shipped, digest, minhash = (reasons.index(reason) for reason in (SHIPPED, DIGEST, MINHASH))
-    with scratch(out) as connection:
+    with scratch_database(out) as connection:
         if digests or known or {"shipped", "digest"} & set(tiers):
             texts = [pa.table({"digest": pa.array(digests, pa.string())}), *known]
             by_list, by_digest = (

@@ -15,15 +15,15 @@ from data_catalog.format.accounts import Account, total
 from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import fingerprint, sha256_file
 from pipeline.cluster.tree import load_tree
-from pipeline.config import Build
+from pipeline.config import Labels
 from pipeline.describe import examples, health, terms
-from pipeline.describe.stage import DOMAINS, document_files
+from pipeline.describe.stage import DOMAINS_FILE, stored_files
 from pipeline.parts import Part, make_part
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 VERSION = 1
-HEALTH = "health.parquet"
+HEALTH_FILE = "health.parquet"
 
 
 def describe_domains(
@@ -31,7 +31,7 @@ def describe_domains(
     stored: Sequence[Part],
     tree: Part,
     folder: Path,
-    config: Build,
+    labels: Labels | None,
     levels: Levels,
 ) -> Part:
     """Put the parts of `describe_part` together: `domains.parquet` (one row a domain, all levels, empty ones too), `examples.parquet`
@@ -39,12 +39,14 @@ def describe_domains(
 
     `stored` holds the same documents, to compare them with `config.labels`, if there are any.
     """
-    labels = health.read_labels(config.labels) if config.labels else None
-    known = (sha256_file(config.labels.path), config.labels.column) if config.labels else None
+    label_table = health.read_labels(labels) if labels else None
+    known = (sha256_file(labels.path), labels.column) if labels else None
     inputs = ([part.fingerprint for part in described], tree.fingerprint, known)
 
     def make(out: Path) -> Account:
-        domains = _all_domains([pq.read_table(part.folder / DOMAINS) for part in described], levels)
+        domains = _all_domains(
+            [pq.read_table(part.folder / DOMAINS_FILE) for part in described], levels
+        )
         domains = domains.append_column(
             "radius",
             pa.array(_radii(domains, load_tree(tree.folder).centroids, levels), from_pandas=True),
@@ -59,18 +61,22 @@ def describe_domains(
         ]
         domains = domains.append_column("terms", pa.array(found, pa.list_(pa.string())))
         domains = domains.append_column(
-            "flags", pa.array(health.flags(domains), pa.list_(pa.string()))
+            "flags", pa.array(health.domain_flags(domains), pa.list_(pa.string()))
         )
         domains = domains.select(tables.DOMAINS.names).cast(tables.DOMAINS)
-        pq.write_table(domains, out / DOMAINS, compression="zstd")
-        with pq.ParquetWriter(out / examples.FILE, tables.EXAMPLES, compression="zstd") as writer:
+        pq.write_table(domains, out / DOMAINS_FILE, compression="zstd")
+        with pq.ParquetWriter(
+            out / examples.EXAMPLES_FILE, tables.EXAMPLES, compression="zstd"
+        ) as writer:
             for part in described:
-                writer.write_table(pq.read_table(part.folder / examples.FILE))
-        agreement = health.agreement(document_files(stored), labels, levels) if labels else {}
-        measured = health.measure(domains, agreement)
-        pq.write_table(measured, out / HEALTH)
-        for sentence in health.sentences(measured, domains):
-            log.info(sentence)
+                writer.write_table(pq.read_table(part.folder / examples.EXAMPLES_FILE))
+        agreement = (
+            health.label_agreement(stored_files(stored), label_table, levels) if label_table else {}
+        )
+        measured = health.health_table(domains, agreement)
+        pq.write_table(measured, out / HEALTH_FILE)
+        for sentence in health.health_sentences(measured, domains):
+            logger.info(sentence)
         kept = total(part.account for part in described).kept
         return Account(read=kept, kept=kept)
 

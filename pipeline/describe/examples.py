@@ -13,12 +13,12 @@ from data_catalog.format import tables
 from data_catalog.format.layout import Levels
 from pipeline.describe import terms
 
-FILE = "examples.parquet"
-KINDS = ("nearest", "typical", "boundary")
-MOST = 5  # examples of a kind
-RESERVOIR = 500  # documents of a leaf that examples are chosen from
-SNIPPET = 200  # characters
-MIX = np.uint64(
+EXAMPLES_FILE = "examples.parquet"
+EXAMPLE_KINDS = ("nearest", "typical", "boundary")
+MAXIMUM_EXAMPLES = 5  # examples of a kind
+RESERVOIR_DOCUMENTS = 500  # documents of a leaf that examples are chosen from
+SNIPPET_CHARACTERS = 200  # characters
+_MIX = np.uint64(
     0xD1B54A32D192ED03
 )  # odd: a bijection. Ids order samples and splits elsewhere, this orders reservoirs
 
@@ -47,11 +47,11 @@ def reservoir(
     The same documents whatever file they are in, so what a catalog shows does not depend on how it was cut. Returns rows
     sorted by leaf, and their ranks: the first j ranks of a leaf are a sample too.
     """
-    return first_of_each(leaf, ids * MIX, most=most)
+    return first_of_each(leaf, ids * _MIX, most=most)
 
 
-def of_leaves(
-    leaf: Int[np.ndarray, " n"], distance: Float[np.ndarray, " n"], most: int = MOST
+def leaf_examples(
+    leaf: Int[np.ndarray, " n"], distance: Float[np.ndarray, " n"], most: int = MAXIMUM_EXAMPLES
 ) -> dict[str, tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]]:
     """Rows and ranks of each kind of example of every leaf: nearest to its centroid, nearest to the leaf's median distance, farthest."""
     by_distance = np.lexsort((distance, leaf))
@@ -65,12 +65,12 @@ def of_leaves(
     }
 
 
-def of_domains(
+def domain_examples(
     leaf: Int[np.ndarray, " n"],
     rank: Int[np.ndarray, " n"],
     sizes: Int[np.ndarray, " leaves"],
     span: int,
-    most: int = MOST,
+    most: int = MAXIMUM_EXAMPLES,
 ) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
     """Examples of coarser domains from those of their leaves: the best one of each of the largest leaves, then the second ones.
 
@@ -80,7 +80,7 @@ def of_domains(
     return first_of_each(leaf // span, rank, -sizes[leaf], leaf, most=most)
 
 
-class Sample:
+class LeafSample:
     """A reservoir of every leaf of some files: rows sorted by leaf. Only the texts that are used are read, once, in file order."""
 
     def __init__(self, files: Sequence[str], levels: Levels) -> None:
@@ -89,10 +89,10 @@ class Sample:
         )
         leaf = table["leaf"].to_numpy().astype(np.int64)
         self._sizes = np.bincount(leaf, minlength=levels.leaves)
-        rows, rank = reservoir(leaf, table["id_int"].to_numpy(), RESERVOIR)
+        rows, rank = reservoir(leaf, table["id_int"].to_numpy(), RESERVOIR_DOCUMENTS)
         self.leaf, self._distance = leaf[rows], table["distance"].to_numpy()[rows]
-        self._kinds = of_leaves(self.leaf, self._distance)
-        self._opened = rank < terms.documents_a_leaf(levels.span(levels.granularities[0]))
+        self._kinds = leaf_examples(self.leaf, self._distance)
+        self._opened = rank < terms.documents_per_leaf(levels.span(levels.granularities[0]))
         used = self._opened.copy()
         for chosen, _ in self._kinds.values():
             used[chosen] = True
@@ -106,7 +106,7 @@ class Sample:
         found = []
         for k in levels.granularities:
             for kind, (rows, rank) in self._kinds.items():
-                of, ranks = of_domains(self.leaf[rows], rank, self._sizes, levels.span(k))
+                of, ranks = domain_examples(self.leaf[rows], rank, self._sizes, levels.span(k))
                 texts = self._texts.take(pa.array(self._place[rows[of]]))
                 columns = {
                     "level": np.full(len(of), k),
@@ -117,7 +117,8 @@ class Sample:
                     "distance": self._distance[rows[of]],
                     "source": texts["source"],
                     "snippet": [
-                        " ".join(text.split())[:SNIPPET] for text in texts["opening"].to_pylist()
+                        " ".join(text.split())[:SNIPPET_CHARACTERS]
+                        for text in texts["opening"].to_pylist()
                     ],
                 }
                 found.append(pa.table(columns).cast(tables.EXAMPLES))
@@ -148,9 +149,9 @@ def _read_rows(files: Sequence[str], rows: Int[np.ndarray, " n"]) -> pa.Table:
                     table = file.read_row_group(group, columns=["doc_id", "source", "text"]).take(
                         pa.array(mine)
                     )
-                    opening = pc.utf8_slice_codeunits(table["text"], 0, terms.CHARACTERS).cast(
-                        pa.string()
-                    )
+                    opening = pc.utf8_slice_codeunits(
+                        table["text"], 0, terms.OPENING_CHARACTERS
+                    ).cast(pa.string())
                     found.append(
                         pa.table([table["doc_id"], table["source"], opening], schema=schema)
                     )

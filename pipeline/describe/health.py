@@ -16,18 +16,18 @@ from data_catalog.format import tables
 from data_catalog.format.layout import Levels
 from pipeline.config import Labels
 
-TINY = 5  # fewer documents
-BOILERPLATE = 0.22  # radius: the documents' mean cosine with their centroid is 0.975 or more, they are nearly one text
-LARGE = 5  # times the mean number of documents of the level's domains, for a catch-all
-WIDE = 0.75  # quantile of the level's radii that a catch-all lies above
-ONE_SOURCE = 0.95  # largest source's share
-MIXED = 0.6  # most of the largest language's share
-JUDGED = 10  # documents that sources and languages are judged from
-SHOWN = 5  # domains that a sentence names
+TINY_DOCUMENTS = 5  # fewer documents
+BOILERPLATE_RADIUS = 0.22  # radius: the documents' mean cosine with their centroid is 0.975 or more, they are nearly one text
+CATCH_ALL_FACTOR = 5  # times the mean number of documents of the level's domains, for a catch-all
+CATCH_ALL_QUANTILE = 0.75  # quantile of the level's radii that a catch-all lies above
+ONE_SOURCE_SHARE = 0.95  # largest source's share
+MIXED_LANGUAGE_SHARE = 0.6  # most of the largest language's share
+MINIMUM_JUDGED_DOCUMENTS = 10  # documents that sources and languages are judged from
+_NAMED_DOMAINS = 5  # domains that a sentence names
 
-FLAGS = {  # and what a sentence calls such a domain
+DOMAIN_FLAGS = {  # and what a sentence calls such a domain
     "empty": "empty",
-    "tiny": f"with fewer than {TINY} documents",
+    "tiny": f"with fewer than {TINY_DOCUMENTS} documents",
     "boilerplate": "of nearly equal texts (boilerplate)",
     "catch_all": "large and wide (catch-all)",
     "one_source": "from one source",
@@ -35,11 +35,11 @@ FLAGS = {  # and what a sentence calls such a domain
 }
 
 
-def flags(domains: pa.Table) -> list[list[str]]:
-    """What looks wrong with each domain, in the order of `FLAGS`; `domains` has tables.DOMAINS without flags.
+def domain_flags(domains: pa.Table) -> list[list[str]]:
+    """What looks wrong with each domain, in the order of `DOMAIN_FLAGS`; `domains` has tables.DOMAINS without flags.
 
     empty: no documents, and no other flag; tiny, boilerplate, catch_all (size and radius), one_source and mixed_languages (of
-    domains with at least `JUDGED` documents, where most documents name a source or language): see the constants.
+    domains with at least `MINIMUM_JUDGED_DOCUMENTS` documents, where most documents name a source or language): see the constants.
     """
     level, documents = domains["level"].to_numpy(), domains["documents"].to_numpy()
     radius = domains["radius"].to_numpy(zero_copy_only=False)
@@ -49,18 +49,18 @@ def flags(domains: pa.Table) -> list[list[str]]:
         if here.any():
             catch_all |= (
                 here
-                & (documents > LARGE * documents[here].mean())
-                & (radius > np.quantile(radius[here], WIDE))
+                & (documents > CATCH_ALL_FACTOR * documents[here].mean())
+                & (radius > np.quantile(radius[here], CATCH_ALL_QUANTILE))
             )
-    judged = documents >= JUDGED
+    judged = documents >= MINIMUM_JUDGED_DOCUMENTS
     source, named = _largest(domains["top_sources"])
     language, speaks = _largest(domains["languages"])
     found = {
-        "tiny": documents < TINY,
-        "boilerplate": (documents > 1) & (radius < BOILERPLATE),
+        "tiny": documents < TINY_DOCUMENTS,
+        "boilerplate": (documents > 1) & (radius < BOILERPLATE_RADIUS),
         "catch_all": catch_all,
-        "one_source": judged & named & (source > ONE_SOURCE),
-        "mixed_languages": judged & speaks & (language <= MIXED),
+        "one_source": judged & named & (source > ONE_SOURCE_SHARE),
+        "mixed_languages": judged & speaks & (language <= MIXED_LANGUAGE_SHARE),
     }
     columns = [np.where(mask, name, "") for name, mask in found.items()]
     return [
@@ -83,9 +83,9 @@ def _largest(
     return share, pc.is_valid(pc.struct_field(first, "name")).to_numpy(zero_copy_only=False)
 
 
-def measure(domains: pa.Table, agreement: Mapping[int, Mapping[str, float]]) -> pa.Table:
+def health_table(domains: pa.Table, label_agreement: Mapping[int, Mapping[str, float]]) -> pa.Table:
     """tables.HEALTH: by level the number of domains, `effective_domains` (exp of the entropy of their sizes), `largest_by_mean`
-    (documents of the largest by the mean over all), the number of domains with each flag, and what `agreement` found."""
+    (documents of the largest by the mean over all), the number of domains with each flag, and what `label_agreement` found."""
     rows = []
     for k in dict.fromkeys(domains["level"].to_pylist()):
         here = domains.filter(pc.equal(domains["level"], k))
@@ -96,14 +96,14 @@ def measure(domains: pa.Table, agreement: Mapping[int, Mapping[str, float]]) -> 
             "domains": float(k),
             "effective_domains": float(np.exp(-(share * np.log(share)).sum())),
             "largest_by_mean": float(documents.max() / max(documents.mean(), 1e-300)),
-            **{flag: float(flagged.count(flag)) for flag in FLAGS},
-            **agreement.get(k, {}),
+            **{flag: float(flagged.count(flag)) for flag in DOMAIN_FLAGS},
+            **label_agreement.get(k, {}),
         }
         rows += [{"level": k, "measure": name, "value": value} for name, value in values.items()]
     return pa.Table.from_pylist(rows, tables.HEALTH)
 
 
-def sentences(measured: pa.Table, domains: pa.Table) -> list[str]:
+def health_sentences(measured: pa.Table, domains: pa.Table) -> list[str]:
     """A line a level, from a catalog's health and domains tables, for people."""
     by_level: dict[int, dict[str, float]] = {}
     for row in measured.to_pylist():
@@ -116,7 +116,7 @@ def sentences(measured: pa.Table, domains: pa.Table) -> list[str]:
 
 def _sentence(level: int, values: Mapping[str, float], domains: pa.Table) -> str:
     text = f"level {level:,}: as spread as {values['effective_domains']:,.1f} equal domains, largest {values['largest_by_mean']:.1f}x the mean"
-    wrong = [_named(flag, domains) for flag in FLAGS if values[flag] or flag == "empty"]
+    wrong = [_named(flag, domains) for flag in DOMAIN_FLAGS if values[flag] or flag == "empty"]
     text = f"{text}; {', '.join(wrong)}"
     if "labelled" in values and not values["labelled"]:
         return f"{text}; no document has a label"
@@ -134,9 +134,11 @@ def _named(flag: str, domains: pa.Table) -> str:
         if flag in found
     ]
     if not flagged:
-        return f"0 {FLAGS[flag]}"
-    numbers = ", ".join(map(str, flagged[:SHOWN])) + (", …" if len(flagged) > SHOWN else "")
-    return f"{len(flagged):,} {FLAGS[flag]} ({numbers})"
+        return f"0 {DOMAIN_FLAGS[flag]}"
+    numbers = ", ".join(map(str, flagged[:_NAMED_DOMAINS])) + (
+        ", …" if len(flagged) > _NAMED_DOMAINS else ""
+    )
+    return f"{len(flagged):,} {DOMAIN_FLAGS[flag]} ({numbers})"
 
 
 def check_labels(labels: Labels | None) -> None:
@@ -186,7 +188,7 @@ def _columns(labels: Labels) -> str:
     return ", ".join(pq.read_schema(labels.path).names)
 
 
-def agreement(
+def label_agreement(
     files: Sequence[str], labels: pa.Table, levels: Levels
 ) -> dict[int, dict[str, float]]:
     """By granularity: `labelled` documents among those stored in `files`, and `nmi` and `purity` of the domains on them."""
@@ -200,7 +202,7 @@ def agreement(
     if not labelled:
         return {k: {"labelled": 0.0} for k in levels.granularities}
     label = counts["label"].combine_chunks().dictionary_encode().indices.to_numpy()
-    found = compare(
+    found = compare_labels(
         label, counts["leaf"].to_numpy().astype(np.int64), levels, counts["n"].to_numpy()
     )
     return {
@@ -209,7 +211,7 @@ def agreement(
     }
 
 
-def compare(
+def compare_labels(
     labels: Sequence[str] | Int[np.ndarray, " n"],
     leaves: Int[np.ndarray, " n"],
     levels: Levels,

@@ -14,22 +14,22 @@ from data_catalog.format.accounts import Account, total
 from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import fingerprint
 from pipeline.describe import examples, terms
-from pipeline.describe.examples import Sample
+from pipeline.describe.examples import LeafSample
 from pipeline.parts import Part, make_part
 
 VERSION = 2
-SHARES = 5  # sites and languages of a domain
-DOMAINS = "domains.parquet"
+MAXIMUM_SHARES = 5  # sites and languages of a domain
+DOMAINS_FILE = "domains.parquet"
 
-STATISTICS = """
+_STATISTICS = """
     SELECT $level::BIGINT AS level, (leaf // $span)::BIGINT AS domain, count(*) AS documents, sum(tokens)::BIGINT AS tokens,
            avg(distance::DOUBLE) AS mean_distance, quantile_cont(distance::DOUBLE, [0.05, 0.25, 0.5, 0.75, 0.95]) AS distance_quantiles
     FROM documents GROUP BY ALL ORDER BY domain"""
-NAMES = """
+_NAMES = """
     CREATE TEMP TABLE names AS
         SELECT leaf, 'source' AS kind, nullif(source, '') AS name, count(*) AS n FROM documents GROUP BY ALL
         UNION ALL SELECT leaf, 'language', nullif(language, ''), count(*) FROM documents GROUP BY ALL"""
-LARGEST = """
+_LARGEST = """
     SELECT list({name: name, share: n / documents} ORDER BY n DESC, name)[1:$most] AS shares
     FROM (SELECT leaf // $span AS domain, name, sum(n) AS n, sum(sum(n)) OVER (PARTITION BY domain) AS documents
           FROM names WHERE kind = $kind GROUP BY domain, name)
@@ -45,12 +45,14 @@ def describe_part(stored: Sequence[Part], folder: Path, levels: Levels) -> Part:
     """
 
     def make(out: Path) -> Account:
-        files = document_files(stored) or [_no_documents(out)]
-        sample = Sample(files, levels)
+        files = stored_files(stored) or [_no_documents(out)]
+        sample = LeafSample(files, levels)
         shown = sample.examples(levels)
-        pq.write_table(shown, out / examples.FILE, compression="zstd")
+        pq.write_table(shown, out / examples.EXAMPLES_FILE, compression="zstd")
         pq.write_table(
-            pa.concat_tables(_statistics(files, shown, levels)), out / DOMAINS, compression="zstd"
+            pa.concat_tables(_statistics(files, shown, levels)),
+            out / DOMAINS_FILE,
+            compression="zstd",
         )
         terms.count_words(sample.openings(), np.unique(sample.leaf), out)
         kept = total(part.account for part in stored).kept
@@ -65,7 +67,7 @@ def describe_part(stored: Sequence[Part], folder: Path, levels: Levels) -> Part:
     )
 
 
-def document_files(parts: Sequence[Part]) -> list[str]:
+def stored_files(parts: Sequence[Part]) -> list[str]:
     """The stored documents of some parts."""
     return [str(file) for part in parts for file in sorted(part.folder.glob("documents*.parquet"))]
 
@@ -83,17 +85,17 @@ def _statistics(files: Sequence[str], shown: pa.Table, levels: Levels) -> Iterat
             "SET threads = 1"
         )  # sums of floats in one order: the same bytes each time. Parts run side by side
         connection.read_parquet(list(files)).create_view("documents")
-        connection.execute(NAMES)
+        connection.execute(_NAMES)
         for k in levels.granularities:
             place = {"span": levels.span(k)}
-            table = connection.sql(STATISTICS, params={**place, "level": k}).to_arrow_table()
+            table = connection.sql(_STATISTICS, params={**place, "level": k}).to_arrow_table()
             for column, kind in (("top_sources", "source"), ("languages", "language")):
                 largest = connection.sql(
-                    LARGEST, params={**place, "kind": kind, "most": SHARES}
+                    _LARGEST, params={**place, "kind": kind, "most": MAXIMUM_SHARES}
                 ).to_arrow_table()
                 table = table.append_column(column, largest["shares"])
             here = shown.filter(pc.equal(shown["level"], k))
-            for kind in examples.KINDS:
+            for kind in examples.EXAMPLE_KINDS:
                 mine = here.filter(pc.equal(here["kind"], kind))
                 starts = np.searchsorted(mine["domain"].to_numpy(), table["domain"].to_numpy())
                 lists = pa.ListArray.from_arrays(

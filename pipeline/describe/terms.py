@@ -10,19 +10,21 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix, load_npz, save_npz
 
-MOST = 10  # terms of a domain
-CHARACTERS = 1_000  # of a document that are read
-DOCUMENTS = (10, 100)  # of a leaf, least and most
-SAMPLE = 40_000  # documents of one top-level domain that the number is chosen by: 40 MB of text
-VOCABULARY = 50_000  # most frequent words of one top-level domain; what is rarer characterises no domain of it
-WORD = r"(?u)\b[^\W\d_]{3,}\b"
-WORDS, COUNTS = "words.parquet", "counts.npz"
+MAXIMUM_TERMS = 10  # terms of a domain
+OPENING_CHARACTERS = 1_000  # of a document that are read
+LEAF_DOCUMENTS = (10, 100)  # of a leaf, least and most
+MAXIMUM_SAMPLE_DOCUMENTS = (
+    40_000  # documents of one top-level domain that the number is chosen by: 40 MB of text
+)
+MAXIMUM_WORDS = 50_000  # most frequent words of one top-level domain; what is rarer characterises no domain of it
+_WORD_PATTERN = r"(?u)\b[^\W\d_]{3,}\b"
+WORDS_FILE, COUNTS_FILE = "words.parquet", "counts.npz"
 
 
-def documents_a_leaf(leaves: int) -> int:
+def documents_per_leaf(leaves: int) -> int:
     """How many documents of each leaf are read where a top-level domain holds so many leaves."""
-    least, most = DOCUMENTS
-    return min(max(SAMPLE // max(leaves, 1), least), most)
+    least, most = LEAF_DOCUMENTS
+    return min(max(MAXIMUM_SAMPLE_DOCUMENTS // max(leaves, 1), least), most)
 
 
 def count_words(texts: Iterable[str], leaves: Int[np.ndarray, " texts"], out: Path) -> None:
@@ -33,7 +35,10 @@ def count_words(texts: Iterable[str], leaves: Int[np.ndarray, " texts"], out: Pa
     from sklearn.feature_extraction.text import CountVectorizer  # noqa: PLC0415 - a second of import
 
     vectorizer = CountVectorizer(
-        stop_words="english", token_pattern=WORD, max_features=VOCABULARY, dtype=np.int64
+        stop_words="english",
+        token_pattern=_WORD_PATTERN,
+        max_features=MAXIMUM_WORDS,
+        dtype=np.int64,
     )
     try:
         counts = vectorizer.fit_transform(texts).tocsr()
@@ -44,13 +49,13 @@ def count_words(texts: Iterable[str], leaves: Int[np.ndarray, " texts"], out: Pa
         "word": pa.array(words, pa.string()),
         "count": np.asarray(counts.sum(axis=0), np.int64).ravel(),
     }
-    pq.write_table(pa.table(table), out / WORDS, compression="zstd")
+    pq.write_table(pa.table(table), out / WORDS_FILE, compression="zstd")
     pq.write_table(pa.table({"leaf": pa.array(leaves, pa.int64())}), out / "leaves.parquet")
-    save_npz(out / COUNTS, counts)
+    save_npz(out / COUNTS_FILE, counts)
 
 
 def best_terms(
-    folders: Sequence[Path], spans: Sequence[int], most: int = MOST
+    folders: Sequence[Path], spans: Sequence[int], most: int = MAXIMUM_TERMS
 ) -> list[dict[int, list[str]]]:
     """For each span (leaves a domain), the terms of every domain that has a word, best first.
 
@@ -58,7 +63,7 @@ def best_terms(
     in all domains, A the mean number of words a domain. `folders` are those that `count_words` filled, one a top-level domain; a
     word that is none of a folder's most frequent counts as absent there.
     """
-    tables = [pq.read_table(folder / WORDS) for folder in folders]
+    tables = [pq.read_table(folder / WORDS_FILE) for folder in folders]
     everywhere = pa.concat_tables(tables).group_by("word").aggregate([("count", "sum")])
     leaves = [pq.read_table(folder / "leaves.parquet")["leaf"].to_numpy() for folder in folders]
     total = pc.sum(everywhere["count_sum"]).as_py() or 0
@@ -70,7 +75,7 @@ def best_terms(
         frequency = (
             everywhere["count_sum"].take(pc.index_in(table["word"], everywhere["word"])).to_numpy()
         )
-        words, by_leaf = table["word"].to_pylist(), load_npz(folder / COUNTS)
+        words, by_leaf = table["word"].to_pylist(), load_npz(folder / COUNTS_FILE)
         for terms, span, mean in zip(found, spans, means, strict=True):
             domains, counts = _group(by_leaf, numbers // span)
             for domain, (scores, ids) in zip(

@@ -13,24 +13,22 @@ from jaxtyping import Float, Float32, Int64
 
 from data_catalog.format.encoder_identity import Identity
 from pipeline.config import Embed
-from pipeline.embed.backends.model import Model, load_models
-from pipeline.embed.identity import identify, locate
-from pipeline.embed.windows import Reader, Windows, make_reader
+from pipeline.embed.backends.model import EncoderModel, load_models
+from pipeline.embed.identity import identify, locate_model
+from pipeline.embed.windows import WindowReader, Windows, make_window_reader
 
-__all__ = ["Encoder", "identify", "load"]
+logger = logging.getLogger(__name__)
 
-log = logging.getLogger(__name__)
-
-PAD_MULTIPLE = 16  # few distinct lengths: the bfloat16 kernels are compiled once a shape
-CHUNK_DOCUMENTS = 8_192  # texts that `encode` gives to one copy of the model at once
-BATCHES_AHEAD = 2  # started on a GPU before the first one's embeddings are waited for
+_PAD_MULTIPLE = 16  # few distinct lengths: the bfloat16 kernels are compiled once a shape
+ENCODE_DOCUMENTS = 8_192  # texts that `encode` gives to one copy of the model at once
+_BATCHES_AHEAD = 2  # started on a GPU before the first one's embeddings are waited for
 _Wait = Callable[[], Float32[np.ndarray, "batch dim"]]
 
 _encoders: dict[Embed, "Encoder"] = {}
 _loading = threading.Lock()
 
 
-def load(config: Embed) -> "Encoder":
+def load_encoder(config: Embed) -> "Encoder":
     """The encoder of this config; the process holds one, and any thread may use it.
 
     Raises:
@@ -38,8 +36,8 @@ def load(config: Embed) -> "Encoder":
     """
     with _loading:
         if config not in _encoders:
-            identity, folder = identify(config), locate(config.model)
-            reader = make_reader(config.model, folder, identity.max_tokens, identity.windows)
+            identity, folder = identify(config), locate_model(config.model)
+            reader = make_window_reader(config.model, folder, identity.max_tokens, identity.windows)
             _encoders[config] = Encoder(
                 identity, reader, load_models(identity, folder, config.batch_tokens)
             )
@@ -51,9 +49,9 @@ class Encoder:
     """A tokenizer and one copy of the model a device. Threads share them: a copy serves one at a time, the tokenizer too."""
 
     identity: Identity
-    reader: Reader
-    models: Sequence[Model]
-    _idle: SimpleQueue[Model] = field(default_factory=SimpleQueue)
+    reader: WindowReader
+    models: Sequence[EncoderModel]
+    _idle: SimpleQueue[EncoderModel] = field(default_factory=SimpleQueue)
 
     def __post_init__(self) -> None:
         for model in self.models:
@@ -69,8 +67,8 @@ class Encoder:
             RuntimeError: the model gave an embedding that is not a finite direction.
         """
         chunks = (
-            texts[first : first + CHUNK_DOCUMENTS]
-            for first in range(0, len(texts), CHUNK_DOCUMENTS)
+            texts[first : first + ENCODE_DOCUMENTS]
+            for first in range(0, len(texts), ENCODE_DOCUMENTS)
         )
         return np.concatenate(
             [np.zeros((0, self.identity.dimension), np.float32), *self.encode_chunks(chunks)]
@@ -114,7 +112,7 @@ class Encoder:
             rows = np.zeros((len(windows.ids), self.identity.dimension), np.float32)
             started: deque[tuple[Int64[np.ndarray, " batch"], _Wait]] = deque()
             for chosen, length in self._batches(windows.lengths, model):
-                if len(started) == BATCHES_AHEAD:
+                if len(started) == _BATCHES_AHEAD:
                     _finish(rows, *started.popleft())
                 started.append(
                     (chosen, self._start(model, [windows.ids[i] for i in chosen], length))
@@ -146,7 +144,7 @@ class Encoder:
         return rows / norms
 
     def _batches(
-        self, lengths: Int64[np.ndarray, " n"], model: Model
+        self, lengths: Int64[np.ndarray, " n"], model: EncoderModel
     ) -> Iterator[tuple[Int64[np.ndarray, " batch"], int]]:
         """Rows of each batch and the length it is padded to; all batches of one length have one size, but the last.
 
@@ -157,20 +155,20 @@ class Encoder:
         while first < len(order):
             needed = int(lengths[order[first]])
             length = max(
-                needed, min(-(-needed // PAD_MULTIPLE) * PAD_MULTIPLE, self.reader.longest), 1
+                needed, min(-(-needed // _PAD_MULTIPLE) * _PAD_MULTIPLE, self.reader.longest), 1
             )
             size = max(model.batch_tokens // length, 1)
             yield order[first : first + size], length
             first += size
 
-    def _start(self, model: Model, rows: list[list[int]], length: int) -> _Wait:
+    def _start(self, model: EncoderModel, rows: list[list[int]], length: int) -> _Wait:
         try:
             return model.start(*self.reader.pad(rows, length))
         except MemoryError:
             if len(rows) == 1:
                 raise
         model.batch_tokens = max(len(rows) * length // 2, length)
-        log.warning(
+        logger.warning(
             "%s: out of memory, batches of %d tokens from here on", model.device, model.batch_tokens
         )
         half = len(rows) // 2

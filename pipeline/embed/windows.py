@@ -12,7 +12,7 @@ from jaxtyping import Int64
 
 from data_catalog.errors import UserError
 
-HEAD_CHARACTERS = 8  # a token: enough of a long text to fill its tokens, nearly always
+HEAD_CHARACTERS_PER_TOKEN = 8  # a token: enough of a long text to fill its tokens, nearly always
 RESERVED_POSITIONS = {
     "camembert": 2,
     "mpnet": 2,
@@ -34,7 +34,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Reader:
+class WindowReader:
     """A fast tokenizer, used by one thread at a time: setting its truncation changes it."""
 
     tokenizer: Any  # transformers.PreTrainedTokenizerFast
@@ -49,7 +49,7 @@ class Reader:
 
         Only the head of a long text is tokenized, cut between words; where that does not fill the windows, the whole.
         """
-        wanted = self.windows * self.max_tokens * HEAD_CHARACTERS
+        wanted = self.windows * self.max_tokens * HEAD_CHARACTERS_PER_TOKEN
         whole = [self.prompt + text for text in texts]
         heads = [text[: _head(text, wanted)] for text in whole]
         with self._lock:
@@ -97,7 +97,7 @@ class Reader:
         return ids, mask
 
 
-def make_reader(model: str, folder: Path, max_tokens: int, windows: int) -> Reader:
+def make_window_reader(model: str, folder: Path, max_tokens: int, windows: int) -> WindowReader:
     """The reader of the model in `folder`.
 
     Raises:
@@ -124,7 +124,7 @@ def make_reader(model: str, folder: Path, max_tokens: int, windows: int) -> Read
         )
     sentence = _read_json(folder / "config_sentence_transformers.json")
     prompt = (sentence.get("prompts") or {}).get(sentence.get("default_prompt_name") or "", "")
-    return Reader(tokenizer, prompt, max_tokens, windows, longest)
+    return WindowReader(tokenizer, prompt, max_tokens, windows, longest)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

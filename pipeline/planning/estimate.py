@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from data_catalog.errors import UserError
 from data_catalog.format.encoder_identity import Identity
 from data_catalog.settings import Settings
-from pipeline.cluster.stage import supported
+from pipeline.cluster.stage import supported_levels
 from pipeline.config import Build, Cluster, Dataset, PythonDocs, Rpv2
-from pipeline.embed.encoder import identify, load
+from pipeline.embed.encoder import load_encoder
+from pipeline.embed.identity import identify
 from pipeline.planning.heads import (
     HEAD_DOCUMENTS,
     Head,
@@ -93,7 +94,7 @@ def estimate(config: Build, on_progress: Callable[[int, int], None] | None = Non
         on_progress: called with the steps done and all of them: a step a head, and one to time this machine.
 
     Raises:
-        UserError: what `pipeline.run.check` refuses; or no text could be read.
+        UserError: what `pipeline.run.check_request` refuses; or no text could be read.
     """
     shards = plan(config)
     chosen = choose(shards)
@@ -126,7 +127,7 @@ def estimate(config: Build, on_progress: Callable[[int, int], None] | None = Non
     reading = _reading_seconds(shards, [shards[i] for i in chosen], heads, config)
     granularities, warnings = _levels(documents, config.cluster)
     vectors = min(documents.likely, config.cluster.sample or documents.likely)
-    copies = len(load(config.embed).models)
+    copies = len(load_encoder(config.embed).models)
     identity = identify(config.embed)
     inputs = {
         (str(shard.root), entry.path): entry.bytes for shard in shards for entry in shard.inputs
@@ -252,7 +253,7 @@ def _stage_seconds(
 def _encoder_tokens(texts: Sequence[str], config: Build) -> float:
     """Of a text, on average over some that lie evenly among them."""
     few = texts[:: max(len(texts) // 512, 1)]
-    return int(load(config.embed).reader.read(few).lengths.sum()) / max(len(few), 1)
+    return int(load_encoder(config.embed).reader.read(few).lengths.sum()) / max(len(few), 1)
 
 
 def _disk(
@@ -272,7 +273,7 @@ def _disk(
 
 def _levels(documents: Range, config: Cluster) -> tuple[tuple[int, ...], list[str]]:
     """The levels that would be built, and sentences about the others."""
-    built, requested = supported(documents.likely, config), config.granularities
+    built, requested = supported_levels(documents.likely, config), config.granularities
     warnings = []
     if missing := next((k for k in requested if documents.likely < k * config.min_points), None):
         then = (

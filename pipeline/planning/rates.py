@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from data_catalog.settings import Settings
 from pipeline.config import Build
 from pipeline.dedup.signatures import sign
-from pipeline.embed.encoder import load
-from pipeline.quality.signals.measure import measure as measure_signals
+from pipeline.embed.encoder import load_encoder
+from pipeline.quality.signals.measure import measure_signals
 from pipeline.shard.tokenize import _load_given, _train
 
 ENCODED = 96  # documents that are embedded to learn the rate
@@ -54,13 +54,13 @@ def measure(texts: Sequence[str], config: Build) -> Rates:
     """Rates on these texts, which are not in any order that matters; takes some seconds, most of them to load the encoder.
 
     Raises:
-        UserError: see `pipeline.embed.encoder.load` and `pipeline.shard.tokenize`.
+        UserError: see `pipeline.embed.encoder.load_encoder` and `pipeline.shard.tokenize`.
     """
     order = np.random.Generator(
         np.random.Philox(key=np.array([config.seed % 2**64, SAMPLING], np.uint64))
     ).permutation(len(texts))
     chosen = [texts[i] for i in order]
-    encoder = load(config.embed)
+    encoder = load_encoder(config.embed)
     read = encoder.reader.read(chosen[:1024])
     encoder.encode(chosen[:WARM_UP])
     encoded = chosen[:ENCODED]

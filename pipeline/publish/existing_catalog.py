@@ -1,9 +1,13 @@
-"""A finished catalog, as the stages of an addition see it: its tree, tokenizer, documents and verdicts as parts. Nothing is copied."""
+"""A finished catalog as the stages of an addition see it.
+
+Its tree, tokenizer, documents and verdicts are presented as parts. Nothing is copied.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -13,17 +17,21 @@ from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.files import CatalogFiles
 from data_catalog.format.layout import Layout, Levels
 from data_catalog.format.manifest import Manifest, fingerprint
-from pipeline.dedup.exact import Known
+from pipeline.dedup.exact import KnownTexts
 from pipeline.parts import Part, make_part
-from pipeline.publish.link_files import link
+from pipeline.publish.link_files import link_file
 from pipeline.source.documents import text_digest
 from pipeline.source.stage import DOCUMENTS
 
-IN_CATALOG = "dedup.catalog"  # the reason of a document whose text is in the catalog already, as a document or in a target
+_IN_CATALOG = "dedup.catalog"  # reason: the text is already a document or in a target
+_COPIES = """
+SELECT count(*) FROM target_texts
+SEMI JOIN read_parquet($files, hive_partitioning = false) USING (digest)
+"""
 
 
 @dataclass(frozen=True)
-class Standing:
+class ExistingCatalog:
     """One version of a catalog."""
 
     files: CatalogFiles
@@ -49,31 +57,30 @@ class Standing:
         return self._folder(self.layout.tokenizer)
 
     def offsets(self) -> pa.Table:
+        """Return the offsets of all documents (tables.OFFSETS)."""
         return pq.read_table(self.layout.offsets, schema=tables.OFFSETS)
 
-    def next_part(self, top: int) -> int:
-        """The first number that no file of this top-level domain has. A file of an addition that never finished is written over."""
-        return (
-            max(
-                (int(Path(name).stem[-4:]) for name in self.data(f"documents/top={top:04d}/")),
-                default=-1,
-            )
-            + 1
-        )
+    def next_number(self, top: int) -> int:
+        """Return the first file number that is free in this top-level domain.
+
+        Files of an addition that never finished are not in the manifest and are overwritten.
+        """
+        names = self.file_names(f"documents/top={top:04d}/")
+        return max((int(Path(name).stem[-4:]) for name in names), default=-1) + 1
 
     def stored(self, top: int, folder: Path) -> Part:
-        """The documents of one top-level domain, as `shard_part` leaves them."""
+        """Return the documents of one top-level domain as a part like those of `shard_part`."""
         offsets = self.offsets()
-        mine = offsets.filter(pc.equal(offsets["top"], top))
-        rows, tokens = (pc.sum(mine[name]).as_py() or 0 for name in ("rows", "tokens"))
+        in_top = offsets.filter(pc.equal(offsets["top"], top))
+        rows, tokens = (pc.sum(in_top[name]).as_py() or 0 for name in ("rows", "tokens"))
         files = {
             number: self.layout.documents(top, number)
-            for number in sorted(set(mine["part"].to_pylist()))
+            for number in sorted(set(in_top["part"].to_pylist()))
         }
 
         def make(out: Path) -> Account:
             for number, file in files.items():
-                link(file, out / f"documents-{number:04d}.parquet")
+                link_file(file, out / f"documents-{number:04d}.parquet")
             amount = Tally(rows=rows, tokens=tokens)
             return Account(read=amount, kept=amount)
 
@@ -81,76 +88,69 @@ class Standing:
             folder, fingerprint("standing", [self._sha256(file) for file in files.values()]), make
         )
 
-    def known(self, folder: Path) -> Known:
-        """Every text that is in the catalog: its documents' digests, and those of its targets, which are written to `folder`."""
-        names = self.manifest.targets
+    def known(self, folder: Path) -> KnownTexts:
+        """Return every text of the catalog: its documents and the documents of its targets.
+
+        The digests of the targets' texts are written to `folder`.
+        """
+        targets = [self.layout.target(name) / DOCUMENTS for name in self.manifest.targets]
 
         def make(out: Path) -> Account:
-            texts = [
-                pq.read_table(self.layout.target(name) / DOCUMENTS, columns=["text"])[
-                    "text"
-                ].to_pylist()
-                for name in names
-            ]
+            texts = [pq.read_table(file, columns=["text"])["text"].to_pylist() for file in targets]
             digests = sorted({text_digest(text) for column in texts for text in column})
-            pq.write_table(
-                pa.table({"digest": pa.array(digests, pa.string())}), out / "digests.parquet"
-            )
+            table = pa.table({"digest": pa.array(digests, pa.string())})
+            pq.write_table(table, out / "digests.parquet")
             return Account()
 
-        part = make_part(
-            folder,
-            fingerprint(
-                "known", [self._sha256(self.layout.target(name) / DOCUMENTS) for name in names]
-            ),
-            make,
-        )
-        files = [self.layout.root / name for name in self.data("documents/")]
-        return Known(
-            IN_CATALOG, (*files, part.folder / "digests.parquet"), self.manifest.fingerprint
+        key = fingerprint("known", [self._sha256(file) for file in targets])
+        part = make_part(folder, key, make)
+        files = [self.layout.root / name for name in self.file_names("documents/")]
+        return KnownTexts(
+            _IN_CATALOG, (*files, part.folder / "digests.parquet"), self.manifest.fingerprint
         )
 
-    def data(self, folder: str) -> list[str]:
-        """Names of the manifest's files below a folder."""
+    def file_names(self, folder: str) -> list[str]:
+        """Return the names of the manifest's files below `folder`, ascending."""
         return sorted(name for name in self.manifest.files if name.startswith(folder))
 
     def _folder(self, folder: Path) -> Part:
-        names = self.data(f"{folder.name}/")
-        return Part(
-            folder,
-            fingerprint("standing", [[name, self.manifest.files[name].sha256] for name in names]),
-            Account(),
-            0,
-        )
+        names = self.file_names(f"{folder.name}/")
+        hashes = [[name, self.manifest.files[name].sha256] for name in names]
+        return Part(folder, fingerprint("standing", hashes), Account(), 0)
 
     def _sha256(self, path: Path) -> str:
         return self.manifest.files[path.relative_to(self.layout.root).as_posix()].sha256
 
 
 def as_read(root: Path, measured: Sequence[str], folder: Path) -> tuple[list[Part], Part]:
-    """Source parts (of their columns, `source` and `id_int` alone) and the verdicts on them, of all documents that a catalog has read.
+    """Return source parts, and the verdicts on them, for all documents a catalog has read.
 
-    `measured`: files of tables.MEASURED below `root`; `folder`: for links to them.
+    The source parts have the columns `source` and `id_int` only.
+
+    Args:
+        root: The catalog.
+        measured: Names below `root` of files of tables.MEASURED.
+        folder: A folder for links to those files.
     """
     parts = [Part(folder / Path(name).stem, name, Account(), 0) for name in measured]
     for part in parts:
-        link(root / part.fingerprint, part.folder / DOCUMENTS)
+        link_file(root / part.fingerprint, part.folder / DOCUMENTS)
     return parts, Part(root / "verdicts", "verdicts", Account(), 0)
 
 
-def copies_in(standing: Standing, targets: Sequence[Part]) -> dict[str, int]:
-    """How many documents of each new target are, word for word, documents of the catalog too."""
-    import duckdb  # noqa: PLC0415
+def copies_in(existing: ExistingCatalog, targets: Sequence[Part]) -> dict[str, int]:
+    """Return the number of each new target's texts that are documents of the catalog too.
 
-    files = [str(standing.layout.root / name) for name in standing.data("documents/")]
-    found = {}
+    Texts are compared word for word. Targets without copies are left out.
+    """
+    files = [str(existing.layout.root / name) for name in existing.file_names("documents/")]
+    copies = {}
     for part in targets:
         texts = pq.read_table(part.folder / DOCUMENTS, columns=["text"])["text"].to_pylist()
         digests = pa.table({"digest": pa.array(sorted(set(map(text_digest, texts))), pa.string())})
         with duckdb.connect() as connection:
-            connection.register("mine", digests)
-            query = "SELECT count(*) FROM mine SEMI JOIN read_parquet($files, hive_partitioning = false) USING (digest)"
-            [(count,)] = connection.sql(query, params={"files": files}).fetchall()
+            connection.register("target_texts", digests)
+            [(count,)] = connection.sql(_COPIES, params={"files": files}).fetchall()
         if count:
-            found[part.name] = count
-    return found
+            copies[part.name] = count
+    return copies

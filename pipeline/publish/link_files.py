@@ -8,7 +8,7 @@ from pathlib import Path
 from data_catalog.format.layout import Layout
 from data_catalog.format.target_record import TARGET_RECORD
 from pipeline.parts import SIDECAR, Part
-from pipeline.quality.stage import SIGNALS
+from pipeline.quality.stage import SIGNALS_FILE
 from pipeline.shard.stage import document_files, token_files
 
 _OF_A_TARGET = ("documents.parquet", "tokens.arrow", TARGET_RECORD)
@@ -18,34 +18,34 @@ def place_stored(stored: Sequence[Part], layout: Layout) -> Iterator[Path]:
     """Documents and tokens; `stored` has one part a top-level domain."""
     for top, part in enumerate(stored):
         for file in document_files(part):
-            yield link(file, layout.documents(top, int(file.stem.rpartition("-")[2])))
+            yield link_file(file, layout.documents(top, int(file.stem.rpartition("-")[2])))
         for file in token_files(part):
-            yield link(file, layout.tokens(top, int(file.stem.rpartition("-")[2])))
+            yield link_file(file, layout.tokens(top, int(file.stem.rpartition("-")[2])))
 
 
 def place_verdicts(stages: Mapping[str, Sequence[Part]], layout: Layout) -> Iterator[Path]:
     """What quality measured of every document read, and what became of it; rows of the two agree, file by file."""
     [final] = stages.get("semantic") or stages["dedup"]
     for part in stages["quality"]:
-        if (part.folder / SIGNALS).is_file():
-            yield link(part.folder / SIGNALS, layout.signals(part.name))
-            yield link(final.folder / f"{part.name}.parquet", layout.verdicts(part.name))
+        if (part.folder / SIGNALS_FILE).is_file():
+            yield link_file(part.folder / SIGNALS_FILE, layout.signals(part.name))
+            yield link_file(final.folder / f"{part.name}.parquet", layout.verdicts(part.name))
 
 
 def place_targets(targets: Sequence[Part], layout: Layout) -> Iterator[Path]:
     for part in targets:
         for name in _OF_A_TARGET:
-            yield link(part.folder / name, layout.target(part.name) / name)
+            yield link_file(part.folder / name, layout.target(part.name) / name)
 
 
 def place_all(part: Part, folder: Path) -> Iterator[Path]:
     """Every file of a part but its sidecar."""
     for file in sorted(part.folder.rglob("*")):
         if file.is_file() and file.name != SIDECAR:
-            yield link(file, folder / file.relative_to(part.folder))
+            yield link_file(file, folder / file.relative_to(part.folder))
 
 
-def link(source: Path, place: Path) -> Path:
+def link_file(source: Path, place: Path) -> Path:
     """A hard link where the file system has them: the work folder then costs no second copy."""
     place.parent.mkdir(parents=True, exist_ok=True)
     place.unlink(missing_ok=True)

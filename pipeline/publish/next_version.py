@@ -1,4 +1,7 @@
-"""Publish an addition as the next version of its catalog: new files beside the old, tables that speak of both, then the manifest."""
+"""Publish an addition as the next version of its catalog.
+
+New files go beside the old ones, new tables cover both, and the manifest is written last.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,102 +14,111 @@ from data_catalog.format.accounts import Account, total
 from data_catalog.format.layout import Layout
 from data_catalog.format.manifest import AdditionRecord, describe_files
 from data_catalog.settings import parse
-from pipeline.config import Build
+from pipeline.config import Build, Distributions
 from pipeline.dedup.removed import removed_by_source
 from pipeline.parts import Part
 from pipeline.publish.accounts import CHAIN, check_chain, check_reachable, read_accounts
-from pipeline.publish.existing_catalog import Standing, as_read, copies_in
+from pipeline.publish.existing_catalog import ExistingCatalog, as_read, copies_in
 from pipeline.publish.link_files import place_stored, place_targets, place_verdicts
-from pipeline.publish.stage import Tables, commit, read_parts, write_tables
-from pipeline.shard.stage import OFFSETS
+from pipeline.publish.stage import Built, VersionTables, commit, read_parts, write_tables
+from pipeline.shard.stage import OFFSETS_FILE
 
 
 def publish_next(
-    standing: Standing,
-    config: Build,
-    stages: Mapping[str, Sequence[Part]],
-    targets: Sequence[Part],
-    description: Part,
+    existing: ExistingCatalog,
+    built: Built,
+    distributions: Distributions,
     addition: AdditionRecord,
 ) -> None:
-    """Make the new parts (`stages`, `targets`) and the `description` of all documents the version after `standing`.
+    """Make the parts of an addition the version after `existing`.
 
-    `stages` are those of pipeline.publish.accounts.CHAIN, or shard alone if no documents were read. `addition` goes into the manifest.
+    Args:
+        existing: The version that the addition was made for.
+        built: The addition's parts. If no documents were read, shard is its only stage. Its
+            description covers the documents of both.
+        distributions: The config of the targets' distributions.
+        addition: The addition's entry in the manifest.
 
     Raises:
         AccountingError: a document was lost on the way.
     """
-    before, manifest = standing.files.layout, standing.files.manifest
+    before, manifest, stages = existing.layout, existing.manifest, built.stages
     layout = Layout(before.root, manifest.version + 1)
-    accounts = {
-        stage: total(part.account for part in stages[stage]) for stage in CHAIN if stage in stages
-    }
-    accounts = join(read_accounts(pq.read_table(before.accounting)), accounts)
+    accounts = join_accounts(read_accounts(pq.read_table(before.accounting)), built.accounts())
     offsets = pa.concat_tables(
-        [standing.offsets(), read_parts(stages["shard"], OFFSETS, tables.OFFSETS)]
+        [existing.offsets(), read_parts(stages["shard"], OFFSETS_FILE, tables.OFFSETS)]
     )
     check_chain(accounts)
     check_reachable(offsets, accounts["shard"])
-    distributions = pq.read_table(before.distributions, schema=tables.DISTRIBUTIONS)
-    distances = distributions.filter(pc.equal(distributions["kind"], "distance"))
-    failed = read_parts(
-        (*stages.get("source", ()), *targets), "quarantine.parquet", tables.QUARANTINE
-    )
-    placed = [*place_stored(stages["shard"], layout), *place_targets(targets, layout)]
-    measured = standing.data("signals/")
+    placed = [*place_stored(stages["shard"], layout), *place_targets(built.targets, layout)]
+    measured = existing.file_names("signals/")
     if "source" in stages:
-        read = list(place_verdicts(stages, layout))
+        verdict_files = list(place_verdicts(stages, layout))
         measured += [
             path.relative_to(layout.root).as_posix()
-            for path in read
+            for path in verdict_files
             if path.parent.name == "signals"
         ]
-        placed += read
-    sources, verdicts = as_read(layout.root, measured, description.folder.parent.with_name("read"))
-    content = Tables(
+        placed += verdict_files
+    read_folder = built.description.folder.parent.with_name("read")
+    sources, verdicts = as_read(layout.root, measured, read_folder)
+    content = VersionTables(
         offsets=offsets,
         accounts=accounts,
         quarantine=pa.concat_tables(
-            [pq.read_table(before.quarantine, schema=tables.QUARANTINE), failed]
+            [
+                pq.read_table(before.quarantine, schema=tables.QUARANTINE),
+                read_parts(
+                    (*stages.get("source", ()), *built.targets),
+                    "quarantine.parquet",
+                    tables.QUARANTINE,
+                ),
+            ]
         ),
         removed=removed_by_source(sources, verdicts),
         distances=pa.concat_tables(
-            [distances, read_parts(targets, "distributions.parquet", tables.DISTRIBUTIONS)]
+            [
+                _distances(before),
+                read_parts(built.targets, "distributions.parquet", tables.DISTRIBUTIONS),
+            ]
         ),
-        targets=[*manifest.targets, *(part.name for part in targets)],
-        description=description,
+        targets=[*manifest.targets, *(part.name for part in built.targets)],
+        description=built.description,
     )
-    placed += write_tables(content, standing.levels, layout, config)
+    placed += write_tables(content, existing.levels, layout, distributions)
     kept = {name: file for name, file in manifest.files.items() if not name.startswith("versions/")}
     about = {
-        "warnings": (*manifest.warnings, *_warnings(standing, targets)),
+        "warnings": (*manifest.warnings, *_warnings(existing, built.targets)),
         "built_from": manifest.built_from,
         "parent": manifest.fingerprint,
         "additions": (*manifest.additions, addition),
         "stage_seconds": {
             stage: sum(part.seconds for part in parts)
-            for stage, parts in {**stages, "targets": targets}.items()
+            for stage, parts in {**stages, "targets": built.targets}.items()
         },
     }
-    base = parse(Build, manifest.config, str(before.manifest))
     commit(
         layout,
         content,
-        standing.levels,
-        base,
+        existing.levels,
+        parse(Build, manifest.config, str(before.manifest)),
         manifest.tokenizer,
         {**kept, **describe_files(layout.root, placed)},
         about,
     )
 
 
-def join(before: Mapping[str, Account], new: Mapping[str, Account]) -> dict[str, Account]:
-    """The accounts of both, stage by stage; a tier that one of them left out passed on what it was given."""
+def join_accounts(before: Mapping[str, Account], new: Mapping[str, Account]) -> dict[str, Account]:
+    """Add the accounts of two builds, stage by stage.
+
+    If only one of them ran a tier, the other is taken to have kept all that it read there.
+    """
     if "source" not in new:
         return dict(before)
 
-    def account(side: Mapping[str, Account], stage: str) -> Account:
-        return side.get(stage, Account(read=side["assign"].kept, kept=side["assign"].kept))
+    def account(accounts: Mapping[str, Account], stage: str) -> Account:
+        assigned = accounts["assign"].kept
+        return accounts.get(stage, Account(read=assigned, kept=assigned))
 
     return {
         stage: total((account(before, stage), account(new, stage)))
@@ -115,8 +127,14 @@ def join(before: Mapping[str, Account], new: Mapping[str, Account]) -> dict[str,
     }
 
 
-def _warnings(standing: Standing, targets: Sequence[Part]) -> list[str]:
+def _distances(layout: Layout) -> pa.Table:
+    distributions = pq.read_table(layout.distributions, schema=tables.DISTRIBUTIONS)
+    return distributions.filter(pc.equal(distributions["kind"], "distance"))
+
+
+def _warnings(existing: ExistingCatalog, targets: Sequence[Part]) -> list[str]:
     return [
-        f"target {name}: {count} of its texts are documents of the corpus too, which was built before the target was known"
-        for name, count in copies_in(standing, targets).items()
+        f"target {name}: {count} of its texts are also documents of the corpus. "
+        "The corpus was built before this target was known."
+        for name, count in copies_in(existing, targets).items()
     ]

@@ -1,4 +1,4 @@
-"""The last stage: put the parts' results in their final places, check that nothing was lost, write the manifest."""
+"""Put the parts' files in their places, check that nothing was lost, and write the manifest."""
 
 import json
 import logging
@@ -29,25 +29,35 @@ from data_catalog.format.manifest import (
     write_json,
 )
 from data_catalog.query.database import write_database
-from pipeline.config import Build
+from pipeline.config import Build, Distributions
 from pipeline.dedup.removed import removed_by_source
 from pipeline.distribution import all_distributions, target_table
-from pipeline.embed.encoder import identify
+from pipeline.embed.identity import identify
 from pipeline.parts import Part
 from pipeline.publish.accounts import CHAIN, accounting_table, check_chain, check_reachable
 from pipeline.publish.link_files import place_all, place_stored, place_targets, place_verdicts
-from pipeline.shard.stage import OFFSETS
-from pipeline.shard.tokenize import end_of_text, vocabulary
+from pipeline.shard.stage import OFFSETS_FILE
+from pipeline.shard.tokenize import end_of_text, vocabulary_size
 
-log = logging.getLogger(__name__)
-FOLDERS = ("documents", "tokens", "targets", "tree", "tokenizer", "signals", "verdicts", "versions")
+logger = logging.getLogger(__name__)
+
+_FOLDERS = (
+    "documents",
+    "tokens",
+    "targets",
+    "tree",
+    "tokenizer",
+    "signals",
+    "verdicts",
+    "versions",
+)
 
 
 @dataclass(frozen=True)
 class Built:
-    """The finished parts of a build, by stage."""
+    """The finished parts of a build or an addition."""
 
-    stages: Mapping[str, Sequence[Part]]  # the stages of CHAIN
+    stages: Mapping[str, Sequence[Part]]  # by stage of `pipeline.publish.accounts.CHAIN`
     tree: Part
     tokenizer: Part
     targets: Sequence[Part]
@@ -61,62 +71,55 @@ class Built:
         }
 
     def fingerprint(self) -> str:
-        lone = {
-            "tree": [self.tree],
-            "tokenizer": [self.tokenizer],
-            "targets": self.targets,
-            "describe": [self.description],
-        }
         return fingerprint(
-            {
-                stage: [part.fingerprint for part in parts]
-                for stage, parts in {**self.stages, **lone}.items()
-            }
+            {stage: [part.fingerprint for part in parts] for stage, parts in self._all().items()}
         )
 
     def seconds(self) -> dict[str, float]:
-        """Summed over parts, waiting for each other included."""
-        lone = {
+        """Return each stage's time in seconds, summed over its parts, waiting included."""
+        return {stage: sum(part.seconds for part in parts) for stage, parts in self._all().items()}
+
+    def _all(self) -> dict[str, Sequence[Part]]:
+        return {
+            **self.stages,
             "tree": [self.tree],
             "tokenizer": [self.tokenizer],
             "targets": self.targets,
             "describe": [self.description],
-        }
-        return {
-            stage: sum(part.seconds for part in parts)
-            for stage, parts in {**self.stages, **lone}.items()
         }
 
 
 @dataclass(frozen=True)
-class Tables:
-    """What a version of a catalog says of all its documents, those of earlier versions included."""
+class VersionTables:
+    """Tables on all documents of a version, including those of earlier versions."""
 
     offsets: pa.Table
     accounts: Mapping[str, Account]
     quarantine: pa.Table
     removed: pa.Table
-    distances: pa.Table  # tables.DISTRIBUTIONS of kind distance, of every target
+    distances: pa.Table  # rows of tables.DISTRIBUTIONS of kind `distance`, for every target
     targets: Sequence[str]
     description: Part
 
 
 def publish(built: Built, levels: Levels, config: Build) -> Path:
-    """Make `config.out` a catalog and return its path; the manifest is written last, so a killed build leaves none.
+    """Make `config.out` a catalog and return its path.
+
+    The manifest is written last, so a killed build leaves none.
 
     Raises:
-        AccountingError: a stage read another amount than the one before it kept.
-        UserError: the catalog there has additions, and this build would lose them.
+        AccountingError: a stage did not read what the stage before it kept.
+        UserError: the catalog there has additions, which this build would lose.
     """
     layout = Layout(config.out, 1)
     accounts = built.accounts()
     check_chain(accounts)
-    offsets = read_parts(built.stages["shard"], OFFSETS, tables.OFFSETS)
+    offsets = read_parts(built.stages["shard"], OFFSETS_FILE, tables.OFFSETS)
     check_reachable(offsets, accounts["shard"])
     if _has_grown(layout.root, built.fingerprint()):
         return layout.root
     layout.manifest.unlink(missing_ok=True)
-    for name in FOLDERS:
+    for name in _FOLDERS:
         shutil.rmtree(layout.root / name, ignore_errors=True)
     placed = [
         *place_stored(built.stages["shard"], layout),
@@ -125,7 +128,7 @@ def publish(built: Built, levels: Levels, config: Build) -> Path:
         *place_all(built.tree, layout.tree),
         *place_all(built.tokenizer, layout.tokenizer),
     ]
-    content = Tables(
+    content = VersionTables(
         offsets=offsets,
         accounts=accounts,
         quarantine=read_parts(
@@ -136,10 +139,10 @@ def publish(built: Built, levels: Levels, config: Build) -> Path:
         targets=[part.name for part in built.targets],
         description=built.description,
     )
-    placed += write_tables(content, levels, layout, config)
+    placed += write_tables(content, levels, layout, config.distributions)
     tree = json.loads((layout.tree / "tree.json").read_text(encoding="utf-8"))
     tokenizer = TokenizerIdentity(
-        vocabulary=vocabulary(built.tokenizer),
+        vocabulary=vocabulary_size(built.tokenizer),
         end_of_text=end_of_text(built.tokenizer.folder),
         sha256=sha256_file(layout.tokenizer / "tokenizer.json"),
     )
@@ -155,13 +158,13 @@ def publish(built: Built, levels: Levels, config: Build) -> Path:
 
 
 def final_verdicts(stages: Mapping[str, Sequence[Part]]) -> Part:
-    """The last word on every document read."""
+    """Return the final verdicts on every document read."""
     [final] = stages.get("semantic") or stages["dedup"]
     return final
 
 
 def read_parts(parts: Sequence[Part], name: str, schema: pa.Schema) -> pa.Table:
-    """One table of the parts' files `name`."""
+    """Return the files `name` of all parts as one table."""
     return pa.concat_tables(
         [
             schema.empty_table(),
@@ -171,23 +174,32 @@ def read_parts(parts: Sequence[Part], name: str, schema: pa.Schema) -> pa.Table:
 
 
 def _has_grown(root: Path, built_from: str) -> bool:
-    """Whether the catalog at `root` is this build with additions; one of another build with additions is not overwritten."""
+    """Return whether the catalog at `root` is this build with additions.
+
+    Raises:
+        UserError: it is another build with additions, which must not be overwritten.
+    """
     try:
         grown = read_manifest(root).version > 1
         same = grown and read_manifest(root, 1).built_from == built_from
     except UserError:
-        return False  # nothing finished there
+        return False  # no finished catalog is there
     if grown and not same:
         raise UserError(
-            f"out {root}: the catalog there has additions, which building it anew would lose; give another `out`, or remove it"
+            f"out {root}: the catalog there has additions, which a new build would lose. "
+            "Set another `out`, or remove the catalog."
         )
     if grown:
-        log.warning("%s: already built with this config, and added to since; nothing to do", root)
+        logger.warning(
+            "%s: already built with this config, and has additions since. Nothing to do.", root
+        )
     return grown
 
 
-def write_tables(content: Tables, levels: Levels, layout: Layout, config: Build) -> list[Path]:
-    """Write a version's tables; returns their paths."""
+def write_tables(
+    content: VersionTables, levels: Levels, layout: Layout, config: Distributions
+) -> list[Path]:
+    """Write a version's tables and return their paths."""
     places = list(place_all(content.description, layout.tables))
     train = content.offsets.filter(pc.equal(content.offsets["split"], "train"))
     tokens = np.zeros(levels.leaves, np.int64)
@@ -196,9 +208,7 @@ def write_tables(content: Tables, levels: Levels, layout: Layout, config: Build)
         name: pq.read_table(layout.target(name) / "documents.parquet", schema=tables.TARGET)
         for name in content.targets
     }
-    distributions = all_distributions(
-        documents, content.distances, tokens, levels, config.distributions
-    )
+    distributions = all_distributions(documents, content.distances, tokens, levels, config)
     written = {
         layout.offsets: content.offsets.sort_by(tables.OFFSETS_ORDER),
         layout.distributions: distributions,
@@ -216,14 +226,17 @@ def write_tables(content: Tables, levels: Levels, layout: Layout, config: Build)
 
 def commit(
     layout: Layout,
-    content: Tables,
+    content: VersionTables,
     levels: Levels,
     config: Build,
     tokenizer: TokenizerIdentity,
     files: Mapping[str, FileIdentity],
     about: Mapping[str, Any],
 ) -> None:
-    """Write the version's manifest, then make it the catalog's by one rename: until then nobody sees the version."""
+    """Write the version's manifest, then make it the catalog's by one rename.
+
+    Nobody sees the version before that rename.
+    """
     same: dict[str, Any] = {
         "format": FORMAT,
         "version": layout.version,

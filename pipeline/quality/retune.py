@@ -13,15 +13,15 @@ from jaxtyping import Bool, Float, Int
 from data_catalog.errors import UserError
 from data_catalog.format.manifest import read_manifest
 from pipeline.config import Bounds, Quality
-from pipeline.quality.rules import PRESETS, Rule, resolve
-from pipeline.quality.signals.columns import columns
+from pipeline.quality.rules import RULE_PRESETS, Rule, resolve
+from pipeline.quality.signals.columns import signal_columns
 from pipeline.quality.stage import failures
 
-FOLDER, VERDICTS = (
+SIGNALS_FOLDER, VERDICTS_FOLDER = (
     "signals",
     "verdicts",
 )  # below a catalog: a file a part, of tables.MEASURED and tables.VERDICTS
-SOURCES = 20  # that a report names, the largest first
+MAXIMUM_REPORT_SOURCES = 20  # that a report names, the largest first
 _BATCH_ROWS = 16_384
 _REGROUP_ROWS = 1_000_000
 
@@ -43,7 +43,7 @@ class Retuned:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredDocuments:
     """Some documents of a catalog as they were read, those that were dropped too."""
 
     source: pa.Array
@@ -52,7 +52,7 @@ class Measured:
     unique: Bool[np.ndarray, " documents"]  # not dropped by dedup
 
 
-def choose(
+def choose_rules(
     root: Path, preset: str | None, thresholds: Mapping[str, Bounds]
 ) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
     """The rules that the catalog was built with, and the asked ones: without a preset the catalog's own, thresholds over its thresholds.
@@ -68,7 +68,7 @@ def choose(
     )
     if not asked:
         raise UserError(
-            f"quality.preset none: no rules to judge {root} by; choose one of {', '.join(name for name in PRESETS if name != 'none')}"
+            f"quality.preset none: no rules to judge {root} by; choose one of {', '.join(name for name in RULE_PRESETS if name != 'none')}"
         )
     return built, asked
 
@@ -89,7 +89,7 @@ def retune(
     thresholds: Mapping[str, Bounds] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Retuned:
-    """Judge every document that was read for the catalog at `root` by other rules; see `choose` for which and for the errors.
+    """Judge every document that was read for the catalog at `root` by other rules; see `choose_rules` for which and for the errors.
 
     Memory: one batch, and a row a source. Documents that dedup dropped stay dropped: which copy it kept depended on the rules of the
     build, so what comes `back` may hold copies that a new build drops.
@@ -97,7 +97,7 @@ def retune(
     Args:
         on_progress: called after each batch with the documents judged, and all there are.
     """
-    built, asked = choose(root, preset, thresholds or {})
+    built, asked = choose_rules(root, preset, thresholds or {})
     failing, only, without = (np.zeros((len(asked), 2), np.int64) for _ in range(3))
     kept = {
         name: np.zeros((3, 2), np.int64) for name in ("read", "built", "asked", "back", "gone")
@@ -109,7 +109,9 @@ def retune(
         for i in range(len(asked)):
             failing[i] += _amount(failed[i], batch)
             only[i] += _amount(failed[i] & (number == 1), batch)
-        for i, value in enumerate(columns(batch.signals, [rule.signal for rule in asked]).values()):
+        for i, value in enumerate(
+            signal_columns(batch.signals, [rule.signal for rule in asked]).values()
+        ):
             without[i] += _amount(np.isnan(value), batch)
         before, after = ~failures(batch.signals, built).any(axis=0), number == 0
         everything = np.ones(len(after), bool)
@@ -138,20 +140,20 @@ def retune(
 
 def read_measured(
     root: Path, on_progress: Callable[[int, int], None] | None = None
-) -> Iterator[Measured]:
+) -> Iterator[MeasuredDocuments]:
     """The signals of every document that was read, and dedup's word on it where the catalog has it.
 
     Raises:
         UserError: the catalog has no signals.
     """
-    files = sorted((root / FOLDER).glob("*.parquet"))
+    files = sorted((root / SIGNALS_FOLDER).glob("*.parquet"))
     if not files:
         raise UserError(
-            f"{root}: no signals in it ({FOLDER}/ is empty or missing); build it again, or fetch it with its signals"
+            f"{root}: no signals in it ({SIGNALS_FOLDER}/ is empty or missing); build it again, or fetch it with its signals"
         )
     done, total = 0, sum(pq.read_metadata(path).num_rows for path in files) if on_progress else 0
     for path in files:
-        verdicts = root / VERDICTS / path.name
+        verdicts = root / VERDICTS_FOLDER / path.name
         reasons = (
             pq.read_table(verdicts, columns=["reason"])["reason"] if verdicts.is_file() else None
         )
@@ -164,7 +166,7 @@ def read_measured(
                 if reasons is not None:
                     copies = pc.starts_with(reasons.slice(start, len(batch)), "dedup.")
                     unique = ~pc.fill_null(copies, False).to_numpy()
-                yield Measured(
+                yield MeasuredDocuments(
                     batch["source"], batch["characters"].to_numpy(), batch["signals"], unique
                 )
                 start += len(batch)
@@ -173,12 +175,14 @@ def read_measured(
                     on_progress(done, total)
 
 
-def _amount(mask: Bool[np.ndarray, " documents"], batch: Measured) -> list[int]:
+def _amount(mask: Bool[np.ndarray, " documents"], batch: MeasuredDocuments) -> list[int]:
     return [int(mask.sum()), int(batch.characters[mask].sum())]
 
 
 def _by_source(
-    batch: Measured, before: Bool[np.ndarray, " documents"], after: Bool[np.ndarray, " documents"]
+    batch: MeasuredDocuments,
+    before: Bool[np.ndarray, " documents"],
+    after: Bool[np.ndarray, " documents"],
 ) -> pa.Table:
     flags = {
         "built": before.astype(np.int64),
@@ -189,12 +193,14 @@ def _by_source(
 
 
 def _regroup(tables: list[pa.Table]) -> pa.Table:
-    columns = ["documents", "characters", "built", "asked"]
+    signal_columns = ["documents", "characters", "built", "asked"]
     grouped = (
-        pa.concat_tables(tables).group_by("source").aggregate([(name, "sum") for name in columns])
+        pa.concat_tables(tables)
+        .group_by("source")
+        .aggregate([(name, "sum") for name in signal_columns])
     )
-    return grouped.select(["source", *(f"{name}_sum" for name in columns)]).rename_columns(
-        ["source", *columns]
+    return grouped.select(["source", *(f"{name}_sum" for name in signal_columns)]).rename_columns(
+        ["source", *signal_columns]
     )
 
 
@@ -237,7 +243,7 @@ def _kept_table(kept: Mapping[str, np.ndarray]) -> pa.Table:
 
 def _sources_table(sources: pa.Table) -> pa.Table:
     largest = sources.sort_by([("characters", "descending"), ("source", "ascending")]).slice(
-        0, SOURCES
+        0, MAXIMUM_REPORT_SOURCES
     )
     documents: Float[np.ndarray, " sources"] = largest["documents"].to_numpy()
     for name in ("built", "asked"):

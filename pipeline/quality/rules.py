@@ -105,7 +105,7 @@ def _repeated(threshold: str) -> tuple[Rule, ...]:
     )
 
 
-C4 = (
+_C4_RULES = (
     Rule(
         id="curly_bracket", signal="rps_doc_curly_bracket", most=0, because=_ALWAYS, threshold=_C4
     ),
@@ -114,7 +114,7 @@ C4 = (
     Rule(id="sentences", signal="rps_doc_num_sentences", least=3, because=_ALWAYS, threshold=_C4),
 )
 
-PRESETS: Mapping[str, tuple[Rule, ...]] = {
+RULE_PRESETS: Mapping[str, tuple[Rule, ...]] = {
     "none": (),
     "gopher": (  # but for its rules on repeated lines and on required words: RedPajama-V2 has no such signals
         *_basic(_GOPHER),
@@ -126,14 +126,14 @@ PRESETS: Mapping[str, tuple[Rule, ...]] = {
         *_repeated(_GOPHER),
     ),
     "together": (*_basic(_CARD), *_top(_CARD, (2,))),
-    "c4": C4,
+    "c4": _C4_RULES,
     "lucie": (
         *_basic(_LUCIE),
         _ellipsis(_LUCIE),
         _alphabetic(0.3, _LUCIE),
         *_top(_LUCIE),
         *_repeated(_LUCIE),
-        *C4,
+        *_C4_RULES,
         Rule(
             id="language",
             signal="ccnet_language_score",
@@ -159,17 +159,17 @@ def resolve(preset: str, thresholds: Mapping[str, Bounds]) -> tuple[Rule, ...]:
     Raises:
         UserError: the preset is unknown, has no rule of a given name, or a least is above its most.
     """
-    if preset not in PRESETS:
+    if preset not in RULE_PRESETS:
         raise UserError(
-            f"quality.preset {preset}: unknown; {suggestion(preset, PRESETS, 'known presets')}"
+            f"quality.preset {preset}: unknown; {suggestion(preset, RULE_PRESETS, 'known presets')}"
         )
-    known = [rule.id for rule in PRESETS[preset]]
+    known = [rule.id for rule in RULE_PRESETS[preset]]
     for name in thresholds:
         if name not in known:
             raise UserError(
                 f"quality.thresholds.{name}: preset {preset} has no such rule; {suggestion(name, known, 'its rules')}"
             )
-    rules = tuple(_replaced(rule, thresholds.get(rule.id)) for rule in PRESETS[preset])
+    rules = tuple(_replaced(rule, thresholds.get(rule.id)) for rule in RULE_PRESETS[preset])
     for rule in rules:
         if rule.least is not None and rule.most is not None and rule.least > rule.most:
             raise UserError(
@@ -203,7 +203,7 @@ _LISTED = pa.schema(
 )
 
 
-def list_rules(rules: Mapping[str, tuple[Rule, ...]] = PRESETS) -> pa.Table:
+def list_rules(rules: Mapping[str, tuple[Rule, ...]] = RULE_PRESETS) -> pa.Table:
     """One row a rule of each preset: its bit in `failed_rules`, signal, bounds, what null means and why, where the numbers come from."""
     rows = [
         {"preset": preset, "bit": bit, "rule": rule.id, **rule.model_dump(exclude={"id"})}

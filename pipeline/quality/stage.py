@@ -12,20 +12,20 @@ from jaxtyping import Bool, Int, UInt64
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.manifest import fingerprint
-from pipeline.config import Build
+from pipeline.config import Quality
 from pipeline.parts import Part, make_part
 from pipeline.quality.rules import Rule, resolve
 from pipeline.quality.signals import measure
-from pipeline.quality.signals.columns import columns
-from pipeline.quality.signals.fill import fill
+from pipeline.quality.signals.columns import signal_columns
+from pipeline.quality.signals.fill import fill_signals
 from pipeline.source.stage import DOCUMENTS
 
 VERSION = 2
-VERDICTS = "verdicts.parquet"
-SIGNALS = "signals.parquet"
+VERDICTS_FILE = "verdicts.parquet"
+SIGNALS_FILE = "signals.parquet"
 
 
-def judge_part(source: Part, folder: Path, config: Build) -> Part:
+def judge_part(source: Part, folder: Path, config: Quality) -> Part:
     """Write `verdicts.parquet` (tables.VERDICTS) and `signals.parquet` (tables.MEASURED), one row a document of `source`, in its order.
 
     The reason is `preset.rule` of the first rule failed, in the order of the preset; null where none is. Signals are the source's own,
@@ -34,8 +34,8 @@ def judge_part(source: Part, folder: Path, config: Build) -> Part:
     Raises:
         UserError: `quality.thresholds` names a rule that the preset lacks, or bounds that nothing can pass.
     """
-    preset = config.quality.preset
-    rules = resolve(preset, config.quality.thresholds)
+    preset = config.preset
+    rules = resolve(preset, config.thresholds)
     reasons = [f"{preset}.{rule.id}" for rule in rules]
 
     def make(out: Path) -> Account:
@@ -43,8 +43,8 @@ def judge_part(source: Part, folder: Path, config: Build) -> Part:
         characters = np.zeros(len(rules) + 1, np.int64)
         with (
             pq.ParquetFile(source.folder / DOCUMENTS, pre_buffer=False) as file,
-            pq.ParquetWriter(out / VERDICTS, tables.VERDICTS, compression="zstd") as verdicts,
-            pq.ParquetWriter(out / SIGNALS, tables.MEASURED, compression="zstd") as measured,
+            pq.ParquetWriter(out / VERDICTS_FILE, tables.VERDICTS, compression="zstd") as verdicts,
+            pq.ParquetWriter(out / SIGNALS_FILE, tables.MEASURED, compression="zstd") as measured,
         ):
             for group in range(file.num_row_groups):
                 batch = _measured(
@@ -79,21 +79,19 @@ def judge_part(source: Part, folder: Path, config: Build) -> Part:
     return make_part(folder, fingerprint(*made_from), make)
 
 
-def read_signals(judged: Part, columns: Sequence[str] | None = None) -> pa.Table:
+def read_signals(judged: Part, signal_columns: Sequence[str] | None = None) -> pa.Table:
     """The signals of every document of a part that `judge_part` judged (tables.MEASURED), rows in the order of its source part."""
-    return pq.read_table(judged.folder / SIGNALS, columns=columns)
+    return pq.read_table(judged.folder / SIGNALS_FILE, columns=signal_columns)
 
 
-def signals_key(source: Part, config: Build) -> str:
+def signals_key(source: Part, config: Quality) -> str:
     """A fingerprint of what `read_signals` gives for this source part: unlike the judged part's, it does not change with the rules."""
-    return fingerprint(
-        "signals", VERSION, config.quality.compute, measure.VERSION, source.fingerprint
-    )
+    return fingerprint("signals", VERSION, config.compute, measure.VERSION, source.fingerprint)
 
 
 def failures(signals: pa.MapArray, rules: Sequence[Rule]) -> Bool[np.ndarray, "rules documents"]:
     """Which rules each document fails. A signal that is absent, null or not a number fails the rules whose `null` is `drop`."""
-    values = columns(signals, sorted({rule.signal for rule in rules}))
+    values = signal_columns(signals, sorted({rule.signal for rule in rules}))
     failed = np.zeros((len(rules), len(signals)), dtype=bool)
     for row, rule in enumerate(rules):
         failed[row] = fails(values[rule.signal], rule)
@@ -122,10 +120,10 @@ def _bounds(rule: Rule) -> list[object]:
     return [rule.id, rule.signal, rule.least, rule.most, rule.null]
 
 
-def _measured(group: pa.Table, config: Build) -> pa.RecordBatch:
+def _measured(group: pa.Table, config: Quality) -> pa.RecordBatch:
     text, signals = group["text"].combine_chunks(), group["signals"].combine_chunks()
-    if config.quality.compute == "missing":
-        signals = fill(signals, text)
+    if config.compute == "missing":
+        signals = fill_signals(signals, text)
     lengths = pc.utf8_length(text).cast(pa.int64())
     numbers, source = group["id_int"].combine_chunks(), group["source"].combine_chunks()
     return pa.RecordBatch.from_arrays([numbers, source, lengths, signals], schema=tables.MEASURED)

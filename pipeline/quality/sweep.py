@@ -8,12 +8,12 @@ import pyarrow as pa
 
 from data_catalog.errors import UserError
 from pipeline.config import Bounds
-from pipeline.quality.retune import choose, read_measured
+from pipeline.quality.retune import choose_rules, read_measured
 from pipeline.quality.rules import Rule
-from pipeline.quality.signals.columns import columns
+from pipeline.quality.signals.columns import signal_columns
 from pipeline.quality.stage import fails, failures
 
-QUANTILES = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1)
+SWEEP_QUANTILES = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1)
 
 
 def sweep(
@@ -21,7 +21,7 @@ def sweep(
     rule: str,
     preset: str | None = None,
     thresholds: Mapping[str, Bounds] | None = None,
-    quantiles: Sequence[float] = QUANTILES,
+    quantiles: Sequence[float] = SWEEP_QUANTILES,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> pa.Table:
     """What each bound on one rule's signal would keep, the other rules as they are: to choose a threshold by.
@@ -36,14 +36,14 @@ def sweep(
     Raises:
         UserError: see `choose`; or no document has the signal.
     """
-    _, asked = choose(root, preset, thresholds or {})
+    _, asked = choose_rules(root, preset, thresholds or {})
     mine = next(
         (known for known in asked if known.id == rule), Rule(id=rule, signal=rule, threshold="none")
     )
     others = [known for known in asked if known.id != rule]
     values, sizes, passes = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, bool)]
     for batch in read_measured(root, on_progress):
-        values.append(columns(batch.signals, [mine.signal])[mine.signal])
+        values.append(signal_columns(batch.signals, [mine.signal])[mine.signal])
         sizes.append(batch.characters)
         passes.append(~failures(batch.signals, others).any(axis=0) & batch.unique)
     value, size, left = np.concatenate(values), np.concatenate(sizes), np.concatenate(passes)

@@ -14,12 +14,23 @@ from data_catalog.format import tables
 from data_catalog.format.accounts import Tally
 from data_catalog.format.offsets import extents
 from data_catalog.format.tokens import write_tokens
-from pipeline.shard.sorted_runs import IDS, Runs, measure, sorted_order, take_ranges
+from pipeline.shard.sorted_runs import (
+    IDS_COLUMN,
+    SortedRuns,
+    sorted_order,
+    take_ranges,
+    tally_documents,
+)
 
-GROUP_ROWS = 2_048  # fewest of a row group, which ends with a leaf: one domain is read without its neighbours
-MOST_GROUP_ROWS = 16_384  # a leaf with more has several groups
-REPEATED = ["source", "language", "split", "signals.key_value.key"]  # columns worth a dictionary
-ORDERED = [
+MINIMUM_GROUP_ROWS = 2_048  # fewest of a row group, which ends with a leaf: one domain is read without its neighbours
+MAXIMUM_GROUP_ROWS = 16_384  # a leaf with more has several groups
+_DICTIONARY_COLUMNS = [
+    "source",
+    "language",
+    "split",
+    "signals.key_value.key",
+]  # columns worth a dictionary
+_STATISTICS_COLUMNS = [
     "id_int",
     "characters",
     "tokens",
@@ -29,7 +40,7 @@ ORDERED = [
 
 
 @dataclass(frozen=True)
-class Range:
+class LeafRange:
     """What becomes one file: the leaves `first <= leaf < last`; of a leaf too large for one file, the share `number` of `shares`."""
 
     first: int
@@ -40,31 +51,37 @@ class Range:
 
 def plan_files(
     leaves: Int[np.ndarray, " n"], sizes: Int[np.ndarray, " n"], most: int
-) -> list[Range]:
+) -> list[LeafRange]:
     """Cut ascending `leaves` with `sizes` bytes each into ranges of at most `most` bytes, as few as a walk in order gives.
 
     A larger leaf is cut by the hash of its documents' ids into shares of about `most`.
     """
-    ranges: list[Range] = []
+    ranges: list[LeafRange] = []
     first, size = -1, 0
     for leaf, amount in zip(leaves.tolist(), sizes.tolist(), strict=True):
         if first >= 0 and size + amount > most:
-            ranges.append(Range(first, leaf))
+            ranges.append(LeafRange(first, leaf))
             first = -1
         if amount > most:
             shares = -(-amount // most)
-            ranges += [Range(leaf, leaf + 1, number, shares) for number in range(shares)]
+            ranges += [LeafRange(leaf, leaf + 1, number, shares) for number in range(shares)]
         elif first < 0:
             first, size = leaf, amount
         else:
             size += amount
     if first >= 0:
-        ranges.append(Range(first, int(leaves[-1]) + 1))
+        ranges.append(LeafRange(first, int(leaves[-1]) + 1))
     return ranges
 
 
-def merge(
-    runs: Sequence[Runs], first: int, last: int, out: Path, file_bytes: int, top: int, part: int = 0
+def merge_runs(
+    runs: Sequence[SortedRuns],
+    first: int,
+    last: int,
+    out: Path,
+    file_bytes: int,
+    top: int,
+    part: int = 0,
 ) -> tuple[pa.Table, Tally]:
     """Write the leaves `first <= leaf < last` of all runs as `documents-PPPP.parquet` and `tokens-PPPP.arrow`, numbered from `part`.
 
@@ -80,13 +97,13 @@ def merge(
     for wanted in plan_files(filled + first, sizes[filled], file_bytes):
         table = _gather(runs, wanted)
         if table.num_rows:
-            written += measure(table)
+            written += tally_documents(table)
             offsets.append(_write_files(table, out, top, part))
             part += 1
     return pa.concat_tables(offsets), written
 
 
-def _gather(runs: Sequence[Runs], wanted: Range) -> pa.Table:
+def _gather(runs: Sequence[SortedRuns], wanted: LeafRange) -> pa.Table:
     """The range's rows of every run, run after run."""
     slices = [table for run in runs for table in run.read(wanted.first, wanted.last)]
     if wanted.shares > 1:
@@ -102,7 +119,7 @@ def _write_files(table: pa.Table, out: Path, top: int, part: int) -> pa.Table:
     order = sorted_order(table)
     leaf, tokens = table["leaf"].to_numpy()[order], table["tokens"].to_numpy()[order]
     held_out = pc.equal(table["split"], "heldout").to_numpy()[order]
-    [ids] = take_ranges(table.select([IDS]), order, [len(order)])
+    [ids] = take_ranges(table.select([IDS_COLUMN]), order, [len(order)])
     write_tokens(out / f"tokens-{part:04d}.arrow", ids.column(0))
     del ids
     documents = table.select(tables.DOCUMENTS.names)
@@ -111,13 +128,13 @@ def _write_files(table: pa.Table, out: Path, top: int, part: int) -> pa.Table:
         out / f"documents-{part:04d}.parquet",
         tables.DOCUMENTS,
         compression="zstd",
-        use_dictionary=REPEATED,
-        write_statistics=ORDERED,
+        use_dictionary=_DICTIONARY_COLUMNS,
+        write_statistics=_STATISTICS_COLUMNS,
     ) as writer:
         for batch in take_ranges(documents, order, group_ends(leaf)):
             writer.write_table(
                 pa.Table.from_batches([batch]).cast(tables.DOCUMENTS),
-                row_group_size=MOST_GROUP_ROWS,
+                row_group_size=MAXIMUM_GROUP_ROWS,
             )
     return extents(leaf, held_out, tokens, top, part)
 
@@ -126,7 +143,7 @@ def group_ends(leaf: Int[np.ndarray, " documents"]) -> list[int]:
     """Where row groups end: where the (sorted) leaf changes and GROUP_ROWS are reached, or at MOST_GROUP_ROWS."""
     ends, start = [], 0
     for end in [*(np.flatnonzero(np.diff(leaf)) + 1).tolist(), len(leaf)]:
-        if end - start >= GROUP_ROWS or end == len(leaf):
-            ends += [*range(start + MOST_GROUP_ROWS, end, MOST_GROUP_ROWS), end]
+        if end - start >= MINIMUM_GROUP_ROWS or end == len(leaf):
+            ends += [*range(start + MAXIMUM_GROUP_ROWS, end, MAXIMUM_GROUP_ROWS), end]
             start = end
     return ends

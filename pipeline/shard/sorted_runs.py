@@ -14,9 +14,9 @@ from jaxtyping import Int, UInt32
 from data_catalog.format import tables
 from data_catalog.format.accounts import Tally
 
-BATCH_ROWS = 4_096  # of a record batch of a run
-INDEX = "index.parquet"  # one row a run and leaf: run, leaf, first_row, rows, bytes
-IDS = "ids"  # the column of token ids, beside those of tables.DOCUMENTS
+RUN_BATCH_ROWS = 4_096  # of a record batch of a run
+INDEX_FILE = "index.parquet"  # one row a run and leaf: run, leaf, first_row, rows, bytes
+IDS_COLUMN = "ids"  # the column of token ids, beside those of tables.DOCUMENTS
 _ROW_BYTES, _SIGNAL_BYTES = (
     200,
     40,
@@ -24,7 +24,7 @@ _ROW_BYTES, _SIGNAL_BYTES = (
 
 
 @dataclass(frozen=True)
-class Runs:
+class SortedRuns:
     """The runs that one call of `write_runs` left in a folder."""
 
     folder: Path
@@ -32,7 +32,7 @@ class Runs:
     @cached_property
     def index(self) -> dict[str, Int[np.ndarray, " entries"]]:
         """Columns of INDEX, by run, then by leaf."""
-        table = pq.read_table(self.folder / INDEX)
+        table = pq.read_table(self.folder / INDEX_FILE)
         return {name: table[name].to_numpy().astype(np.int64) for name in table.column_names}
 
     def read(self, first: int, last: int) -> Iterator[pa.Table]:
@@ -66,17 +66,17 @@ def write_runs(documents: Iterable[pa.Table], folder: Path, run_bytes: int) -> T
         if size >= run_bytes:
             index.append(_write_run(waiting, folder, len(index)))
             size = 0
-        written += measure(table)
+        written += tally_documents(table)
     if waiting:
         index.append(_write_run(waiting, folder, len(index)))
     empty = pa.schema(
         [(name, pa.int64()) for name in ("run", "leaf", "first_row", "rows", "bytes")]
     ).empty_table()
-    pq.write_table(pa.concat_tables([empty, *index]), folder / INDEX, compression="zstd")
+    pq.write_table(pa.concat_tables([empty, *index]), folder / INDEX_FILE, compression="zstd")
     return written
 
 
-def measure(table: pa.Table) -> Tally:
+def tally_documents(table: pa.Table) -> Tally:
     """Rows, characters and tokens of a table of documents."""
     characters, tokens = (pc.sum(table[name]).as_py() or 0 for name in ("characters", "tokens"))
     return Tally(rows=table.num_rows, characters=characters, tokens=tokens)
@@ -85,7 +85,7 @@ def measure(table: pa.Table) -> Tally:
 def row_bytes(table: pa.Table) -> Int[np.ndarray, " documents"]:
     """What each document takes in memory: its text and token ids to the byte, the other columns about."""
     text = pc.binary_length(table["text"]).to_numpy().astype(np.int64)
-    width = table.schema.field(IDS).type.value_type.bit_width // 8
+    width = table.schema.field(IDS_COLUMN).type.value_type.bit_width // 8
     signals = pc.fill_null(pc.list_value_length(pc.cast(table["signals"], _PAIRS)), 0).to_numpy()
     return (
         text
@@ -120,12 +120,12 @@ def take_ranges(
     table: pa.Table, order: Int[np.ndarray, " documents"], ends: Sequence[int]
 ) -> Iterator[pa.RecordBatch]:
     """Rows `order[:ends[0]]`, `order[ends[0]:ends[1]]`, ...; columns are made contiguous once: `take` on chunks does it every time."""
-    names, columns = table.column_names, []
+    names, run_columns = table.column_names, []
     while table.num_columns:  # one column at a time, letting go of its chunks
         column = table.column(0).combine_chunks()
-        columns.append(column.chunk(0) if isinstance(column, pa.ChunkedArray) else column)
+        run_columns.append(column.chunk(0) if isinstance(column, pa.ChunkedArray) else column)
         table = table.remove_column(0)
-    whole = pa.RecordBatch.from_arrays(columns, names)
+    whole = pa.RecordBatch.from_arrays(run_columns, names)
     start = 0
     for end in ends:
         yield whole.take(pa.array(order[start:end]))
@@ -141,7 +141,7 @@ def _write_run(waiting: list[pa.Table], folder: Path, number: int) -> pa.Table:
     starts = np.flatnonzero(np.r_[True, leaf[1:] != leaf[:-1]])
     sizes = np.add.reduceat(row_bytes(table)[order], starts)
     schema, rows = table.schema, table.num_rows
-    ends = [*range(BATCH_ROWS, rows, BATCH_ROWS), rows]
+    ends = [*range(RUN_BATCH_ROWS, rows, RUN_BATCH_ROWS), rows]
     batches = take_ranges(table, order, ends)
     del table
     with (
@@ -161,24 +161,24 @@ def _index(
     rows: Int[np.ndarray, " n"],
     sizes: Int[np.ndarray, " n"],
 ) -> pa.Table:
-    columns = {
+    run_columns = {
         "run": np.full(len(leaf), run),
         "leaf": leaf,
         "first_row": first_row,
         "rows": rows,
         "bytes": sizes,
     }
-    return pa.table({name: column.astype(np.int64) for name, column in columns.items()})
+    return pa.table({name: column.astype(np.int64) for name, column in run_columns.items()})
 
 
 def _slice(path: Path, start: int, rows: int) -> pa.Table:
     with pa.memory_map(str(path)) as source:
         file = pa.ipc.open_file(source)
-        first, last = start // BATCH_ROWS, (start + rows - 1) // BATCH_ROWS
+        first, last = start // RUN_BATCH_ROWS, (start + rows - 1) // RUN_BATCH_ROWS
         batches = [file.get_batch(number) for number in range(first, last + 1)]
-    return pa.Table.from_batches(batches).slice(start - first * BATCH_ROWS, rows)
+    return pa.Table.from_batches(batches).slice(start - first * RUN_BATCH_ROWS, rows)
 
 
-def columns() -> list[str]:
+def run_columns() -> list[str]:
     """Names of a run's columns, in their order."""
-    return [*tables.DOCUMENTS.names, IDS]
+    return [*tables.DOCUMENTS.names, IDS_COLUMN]

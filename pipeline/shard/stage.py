@@ -12,16 +12,16 @@ from data_catalog.format import tables
 from data_catalog.format.accounts import Account
 from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import fingerprint
-from pipeline.config import Build
+from pipeline.config import Store
 from pipeline.parts import Part, make_part
-from pipeline.shard.merge import merge
-from pipeline.shard.sorted_runs import Runs, columns, write_runs
-from pipeline.shard.tokenize import encode
+from pipeline.shard.merge import merge_runs
+from pipeline.shard.sorted_runs import SortedRuns, run_columns, write_runs
+from pipeline.shard.tokenize import encode_texts
 from pipeline.source.stage import DOCUMENTS
 from pipeline.verdicts import kept_key, read_verdicts
 
 VERSION = 2
-OFFSETS = "offsets.parquet"
+OFFSETS_FILE = "offsets.parquet"
 _SIGNALS = "signals.parquet"  # of a quality part: shipped and computed ones
 _READ_ROWS = 1_024  # tokenized at once: an encoding takes about 100 bytes a token
 _MEGABYTE = 2**20
@@ -35,7 +35,8 @@ def sort_part(
     assigned: Part,
     tokenizer: Part,
     folder: Path,
-    config: Build,
+    config: Store,
+    held_out_share: float,
 ) -> Part:
     """Tokenize the documents of one part that `final` keeps and write them as runs sorted by leaf.
 
@@ -44,8 +45,8 @@ def sort_part(
     """
 
     def make(out: Path) -> Account:
-        documents = _documents(source, judged, unique, final, assigned, tokenizer, config)
-        written = write_runs(documents, out, config.store.file_megabytes * _MEGABYTE)
+        documents = _documents(source, judged, unique, final, assigned, tokenizer, held_out_share)
+        written = write_runs(documents, out, config.file_megabytes * _MEGABYTE)
         return Account(read=written, kept=written)
 
     kept = [kept_key(source, unique), kept_key(source, final)]
@@ -56,24 +57,22 @@ def sort_part(
         assigned.fingerprint,
         tokenizer.fingerprint,
     ]
-    return make_part(
-        folder, fingerprint("sort", VERSION, inputs, config.held_out_share, config.store), make
-    )
+    return make_part(folder, fingerprint("sort", VERSION, inputs, held_out_share, config), make)
 
 
 def shard_part(
-    top: int, runs: Sequence[Part], folder: Path, config: Build, levels: Levels, first_part: int = 0
+    top: int, runs: Sequence[Part], folder: Path, config: Store, levels: Levels, first_part: int = 0
 ) -> Part:
     """Merge one top-level domain's leaves of every run into `documents-PPPP.parquet`, `tokens-PPPP.arrow` and `offsets.parquet`.
 
-    Files are numbered from `first_part`. A domain without documents has none. See `pipeline.shard.merge.merge` for memory.
+    Files are numbered from `first_part`. A domain without documents has none. See `pipeline.shard.merge.merge_runs` for memory.
     """
     span = levels.span(levels.granularities[0])
 
     def make(out: Path) -> Account:
-        most = config.store.file_megabytes * _MEGABYTE
-        offsets, written = merge(
-            [Runs(run.folder) for run in runs],
+        most = config.file_megabytes * _MEGABYTE
+        offsets, written = merge_runs(
+            [SortedRuns(run.folder) for run in runs],
             top * span,
             (top + 1) * span,
             out,
@@ -81,11 +80,13 @@ def shard_part(
             top,
             first_part,
         )
-        pq.write_table(offsets.sort_by(tables.OFFSETS_ORDER), out / OFFSETS, compression="zstd")
+        pq.write_table(
+            offsets.sort_by(tables.OFFSETS_ORDER), out / OFFSETS_FILE, compression="zstd"
+        )
         return Account(read=written, kept=written)
 
     key = fingerprint(
-        "shard", VERSION, top, span, first_part, config.store, [run.fingerprint for run in runs]
+        "shard", VERSION, top, span, first_part, config, [run.fingerprint for run in runs]
     )
     return make_part(folder, key, make)
 
@@ -100,7 +101,7 @@ def token_files(stored: Part) -> list[Path]:
     return sorted(stored.folder.glob("tokens-*.arrow"))
 
 
-def split(ids: pa.ChunkedArray, held_out: float, most: str, few: str) -> pa.Array:
+def assign_splits(ids: pa.ChunkedArray, held_out: float, most: str, few: str) -> pa.Array:
     """`few` for a share `held_out` of the documents, by hash of the id: the same for every build."""
     mixed = ids.to_numpy() * np.uint64(
         0x9E3779B97F4A7C15
@@ -117,7 +118,7 @@ def _documents(
     final: Part,
     assigned: Part,
     tokenizer: Part,
-    config: Build,
+    held_out_share: float,
 ) -> Iterator[pa.Table]:
     """The documents that `final` keeps, with their tokens, `_READ_ROWS` of the source at a time."""
     verdicts = read_verdicts(source, unique)
@@ -134,7 +135,7 @@ def _documents(
         if not len(rows):
             continue
         here = batch.take(pa.array(rows - start))
-        ids = encode(here["text"].to_pylist(), tokenizer)
+        ids = encode_texts(here["text"].to_pylist(), tokenizer)
         made = {
             **{name: here[name] for name in here.column_names},
             **{
@@ -142,10 +143,10 @@ def _documents(
             },
             **{name: leaves[name].take(pa.array(leaf_row[rows])) for name in ("leaf", "distance")},
             "tokens": pc.cast(pc.list_value_length(ids), pa.int64()),
-            "split": split(here["id_int"], config.held_out_share, "train", "heldout"),
+            "split": assign_splits(here["id_int"], held_out_share, "train", "heldout"),
             "ids": ids,
         }
-        yield pa.table([made[name] for name in columns()], names=columns())
+        yield pa.table([made[name] for name in run_columns()], names=run_columns())
 
 
 def _source_batches(source: Part, judged: Part) -> Iterator[tuple[int, pa.Table]]:

@@ -14,26 +14,28 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from data_catalog.errors import UserError
 from data_catalog.format.accounts import Account
 from data_catalog.format.manifest import fingerprint, sha256_file
-from pipeline.config import Build, Tokenizer
+from pipeline.config import Tokenizer
 from pipeline.parts import Part, make_part
 from pipeline.verdicts import kept_batches
 
 VERSION = 1
 END_OF_TEXT = "<|endoftext|>"
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
-def make_tokenizer(sources: list[Part], verdicts: Part, folder: Path, config: Build) -> Part:
-    """Write a Hugging Face tokenizer folder: trained on kept text, or copied from `config.tokenizer.path`.
+def make_tokenizer(
+    sources: Sequence[Part], verdicts: Part, folder: Path, config: Tokenizer, seed: int
+) -> Part:
+    """Write a Hugging Face tokenizer folder: trained on kept text, or copied from `config.path`.
 
     Raises:
         UserError: the given tokenizer cannot be loaded, is not a fast one, or has no end-of-text token.
     """
-    given = config.tokenizer.path
+    given = config.path
     inputs = (
         _identity(given)
         if given
-        else (verdicts.fingerprint, [part.fingerprint for part in sources], config.seed)
+        else (verdicts.fingerprint, [part.fingerprint for part in sources], seed)
     )
 
     def make(out: Path) -> Account:
@@ -42,16 +44,14 @@ def make_tokenizer(sources: list[Part], verdicts: Part, folder: Path, config: Bu
         if given:
             tokenizer = _load_given(given)
         else:
-            trained = _train(
-                _sample(sources, verdicts, config.tokenizer), config.tokenizer.vocabulary
-            )
+            trained = _train(_sample(sources, verdicts, config), config.vocabulary)
             tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
                 tokenizer_object=trained, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT
             )
         tokenizer.save_pretrained(out)
         return Account()
 
-    return make_part(folder, fingerprint("tokenizer", VERSION, config.tokenizer, inputs), make)
+    return make_part(folder, fingerprint("tokenizer", VERSION, config, inputs), make)
 
 
 def _identity(given: str) -> str:
@@ -75,10 +75,10 @@ def _load_given(given: str):  # type: ignore[no-untyped-def]
     return tokenizer
 
 
-def _sample(sources: list[Part], verdicts: Part, config: Tokenizer) -> Iterator[str]:
+def _sample(sources: Sequence[Part], verdicts: Part, config: Tokenizer) -> Iterator[str]:
     """About `sample_characters` of kept text, chosen by document id: the same for any order of work."""
     share = min(1.0, config.sample_characters / max(verdicts.account.kept.characters, 1))
-    log.info("tokenizer: training on %.0f %% of the kept text", 100 * share)
+    logger.info("tokenizer: training on %.0f %% of the kept text", 100 * share)
     limit = min(int(share * 2**64), 2**64 - 1)
     for part in sources:
         for batch in kept_batches(part, verdicts, ["id_int", "text"]):
@@ -86,12 +86,12 @@ def _sample(sources: list[Part], verdicts: Part, config: Tokenizer) -> Iterator[
             yield from chosen["text"].to_pylist()
 
 
-def _train(texts: Iterator[str], vocabulary: int) -> FastTokenizer:
+def _train(texts: Iterator[str], vocabulary_size: int) -> FastTokenizer:
     tokenizer = FastTokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
+        vocab_size=vocabulary_size,
         special_tokens=[END_OF_TEXT],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
@@ -118,7 +118,7 @@ def end_of_text(folder: Path) -> int:
     return int(AutoTokenizer.from_pretrained(folder).eos_token_id)
 
 
-def encode(texts: Sequence[str], tokenizer: Part) -> pa.LargeListArray:
+def encode_texts(texts: Sequence[str], tokenizer: Part) -> pa.LargeListArray:
     """Token ids of each text, closed by end-of-text; no other special token is added."""
     fast, eos = load_tokenizer(tokenizer.folder / "tokenizer.json")
     kind = np.uint16 if fast.get_vocab_size() <= 2**16 else np.uint32
@@ -131,6 +131,6 @@ def encode(texts: Sequence[str], tokenizer: Part) -> pa.LargeListArray:
     return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
 
 
-def vocabulary(tokenizer: Part) -> int:
+def vocabulary_size(tokenizer: Part) -> int:
     fast, _ = load_tokenizer(tokenizer.folder / "tokenizer.json")
     return int(fast.get_vocab_size())

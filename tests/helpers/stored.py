@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from data_catalog.format import tables
 from data_catalog.format.layout import Layout
-from pipeline.shard.merge import merge
-from pipeline.shard.sorted_runs import Runs, write_runs
+from pipeline.shard.merge import merge_runs
+from pipeline.shard.sorted_runs import SortedRuns, write_runs
 
 
 def document_table(
@@ -60,7 +60,9 @@ def store(
         out = folder / f"shard-{top}"
         out.mkdir()
         offsets.append(
-            merge([Runs(folder / "run")], top * span, (top + 1) * span, out, file_bytes, top)[0]
+            merge_runs(
+                [SortedRuns(folder / "run")], top * span, (top + 1) * span, out, file_bytes, top
+            )[0]
         )
         for file in sorted(out.iterdir()):
             number = int(file.stem[-4:])

@@ -152,7 +152,7 @@ def test_adding_the_same_again_does_nothing_and_says_so(grown, caplog):
     before = states(root)
     add(root, addition_of(root.parent / "more"))
     assert states(root) == before
-    assert "this was added before, nothing to do" in caplog.text
+    assert f"{root}: this addition is already in the catalog" in caplog.text
 
 
 def copy(grown, folder):
@@ -177,9 +177,7 @@ def test_a_target_alone(grown, tmp_path):
         ["space", "music"],
         200,
     )
-    assert manifest.warnings[-1].startswith(
-        "target music: 1 of its texts are documents of the corpus too"
-    )
+    assert manifest.warnings[-1].startswith("target music: 1 of its texts")
     assert open_target(open_files(root), "music", "align").sequences(8).sum() > 0
     kinds = (
         data_catalog.open(root)
@@ -218,10 +216,10 @@ def test_tiers_that_the_catalog_was_built_without(built, tmp_path):
 
 def test_what_cannot_be_added_is_refused(grown, tmp_path):
     root = grown[0]
-    with pytest.raises(UserError, match="nothing to add"):
+    with pytest.raises(UserError, match="source, targets: nothing to add"):
         add(root, Addition())
     other = {"name": "space", "path": str(root.parent / "more")}
-    with pytest.raises(UserError, match=r"target space: .* has a target of this name"):
+    with pytest.raises(UserError, match="target space:"):
         add(root, parse(Addition, {"targets": [other]}, "test"))
     with pytest.raises(UserError, match="test: cluster: unknown key"):
         parse(Addition, {"cluster": {"granularities": [8]}}, "test")
@@ -235,7 +233,7 @@ def test_another_encoder_is_refused(grown, tmp_path):
         manifest = json.loads(path.read_text())
         manifest["encoder"]["sha256"] = "00"
         path.write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match=r"embed\.model .* was built with .*'00'"):
+    with pytest.raises(UserError, match=r"embed\.model .*'00'"):
         add(root, addition_of(grown[0].parent / "more"))
 
 

@@ -116,8 +116,8 @@ def test_every_kind_of_dirt_is_counted_by_name_and_nothing_else_is_lost(config, 
 
 def test_the_same_document_twice_is_read_twice_and_kept_once(config, tmp_path):
     part = read_shard(plan(config)[0], tmp_path / "source" / "00", config)
-    judged = judge_part(part, tmp_path / "quality" / "00", config)
-    unique = dedup([part], [judged], (), tmp_path / "dedup", config)
+    judged = judge_part(part, tmp_path / "quality" / "00", config.quality)
+    unique = dedup([part], [judged], (), tmp_path / "dedup", config.dedup)
     assert unique.account.dropped == {"dedup.digest": Tally(rows=1, characters=5)}
     assert unique.account.kept == Tally(rows=2, characters=9)
 

@@ -7,11 +7,11 @@ from data_catalog.format.layout import Levels
 from pipeline.config import Distributions
 from pipeline.distribution import (
     all_distributions,
-    by_distance,
     corpus_distributions,
-    smooth,
+    distance_shares,
+    distribution_rows,
+    smoothed_shares,
     target_table,
-    to_table,
 )
 
 LEVELS = Levels((2, 4))
@@ -19,13 +19,13 @@ TOKENS = np.array([10.0, 30, 40, 0])
 
 
 def test_without_smoothing_the_hard_form_is_a_histogram():
-    found = smooth(np.array([3.0, 0, 1, 0]), TOKENS, LEVELS, 0)
+    found = smoothed_shares(np.array([3.0, 0, 1, 0]), TOKENS, LEVELS, 0)
     assert found[2].tolist() == [0.75, 0.25]
     assert found[4].tolist() == [0.75, 0, 0.25, 0]
 
 
 def test_smoothing_adds_documents_that_fall_as_the_corpus_does_inside_the_parent():
-    found = smooth(np.array([3.0, 0, 1, 0]), TOKENS, LEVELS, 4)
+    found = smoothed_shares(np.array([3.0, 0, 1, 0]), TOKENS, LEVELS, 4)
     # Top: (3 + 4/2) / 8 and (1 + 4/2) / 8. Below domain 0: (3 + 4/4) / 7 and (0 + 4 * 3/4) / 7; below 1, the corpus has leaf 2 only.
     assert found[2] == pytest.approx([5 / 8, 3 / 8])
     assert found[4] == pytest.approx([5 / 8 * 4 / 7, 5 / 8 * 3 / 7, 3 / 8, 0])
@@ -37,7 +37,7 @@ def test_levels_add_up_whatever_the_smoothing():
         np.array([5.0, 0, 7, 1, 9, 4, 0, 0]),
     )  # the corpus lacks domain 3 of 4
     for s in (0, 0.5, 100):
-        found = smooth(counts, tokens, Levels((2, 4, 8)), s)
+        found = smoothed_shares(counts, tokens, Levels((2, 4, 8)), s)
         assert found[2].sum() == pytest.approx(1)
         assert found[4].reshape(2, 2).sum(axis=1) == pytest.approx(found[2])
         assert found[8].reshape(4, 2).sum(axis=1) == pytest.approx(found[4])
@@ -45,7 +45,9 @@ def test_levels_add_up_whatever_the_smoothing():
 
 
 def test_much_smoothing_gives_the_natural_distribution():
-    assert smooth(np.array([1.0, 0, 0, 0]), TOKENS, LEVELS, 1e12)[4] == pytest.approx(TOKENS / 80)
+    assert smoothed_shares(np.array([1.0, 0, 0, 0]), TOKENS, LEVELS, 1e12)[4] == pytest.approx(
+        TOKENS / 80
+    )
 
 
 def test_the_distance_form_is_a_softmax_over_squared_distances():
@@ -53,7 +55,7 @@ def test_the_distance_form_is_a_softmax_over_squared_distances():
     centroids = np.array(
         [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], np.float32
     )  # at squared distances 0, 2 and 4
-    weights = by_distance(x, centroids, temperature=2.0, nearest=16)
+    weights = distance_shares(x, centroids, temperature=2.0, nearest=16)
     e = np.exp(-1)
     assert weights == pytest.approx(np.array([1, e, e * e]) / (1 + e + e * e))
 
@@ -61,8 +63,8 @@ def test_the_distance_form_is_a_softmax_over_squared_distances():
 def test_the_distance_form_looks_at_the_nearest_and_never_at_empty_domains():
     x = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
     centroids = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], np.float32)
-    assert by_distance(x, centroids, temperature=0.05, nearest=1).tolist() == [0, 0.5, 0.5]
-    assert by_distance(x, centroids, temperature=0.05, nearest=16)[0] == 0
+    assert distance_shares(x, centroids, temperature=0.05, nearest=1).tolist() == [0, 0.5, 0.5]
+    assert distance_shares(x, centroids, temperature=0.05, nearest=16)[0] == 0
 
 
 def test_natural_follows_tokens_and_uniform_skips_empty_domains():
@@ -84,7 +86,7 @@ def test_natural_follows_tokens_and_uniform_skips_empty_domains():
 
 
 def test_only_positive_weights_are_stored():
-    assert to_table("law", "hard", 4, np.array([0, 1.0, 0, 0])).to_pylist() == [
+    assert distribution_rows("law", "hard", 4, np.array([0, 1.0, 0, 0])).to_pylist() == [
         {"name": "law", "kind": "hard", "level": 4, "domain": 1, "weight": 1.0}
     ]
 
@@ -109,7 +111,10 @@ LAW = documents(
 
 def test_a_catalog_has_natural_uniform_and_both_kinds_of_each_target():
     distances = pa.concat_tables(
-        [to_table("law", "distance", 4, np.eye(4)[2]), to_table("law", "hard", 4, np.eye(4)[3])]
+        [
+            distribution_rows("law", "distance", 4, np.eye(4)[2]),
+            distribution_rows("law", "hard", 4, np.eye(4)[3]),
+        ]
     )
     found = all_distributions(
         {"law": LAW}, distances, np.array([10, 30, 40, 0]), LEVELS, Distributions(smoothing=3)

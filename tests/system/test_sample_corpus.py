@@ -44,13 +44,13 @@ def test_every_record_is_read(sources):
 def judged(sources, tmp_path_factory):
     folder = tmp_path_factory.mktemp("quality")
     config = configured(folder)
-    return [judge_part(part, folder / part.name, config) for part in sources]
+    return [judge_part(part, folder / part.name, config.quality) for part in sources]
 
 
 @pytest.mark.parametrize("tiers", [["shipped"], ["digest"], ["shipped", "digest"]])
 def test_the_planted_exact_copies_go_and_nothing_else(sources, judged, tmp_path, tiers):
     config = configured(tmp_path, dedup={"tiers": tiers})
-    account = dedup(sources, judged, (), tmp_path / "dedup", config).account
+    account = dedup(sources, judged, (), tmp_path / "dedup", config.dedup).account
     assert sum(tally.rows for tally in account.dropped.values()) == 340
 
 
@@ -62,5 +62,7 @@ def test_the_presets_keep_what_they_kept(sources, tmp_path):
         ("lucie", 19_420),
     ):
         config = configured(tmp_path, quality={"preset": preset})
-        judged = [judge_part(part, tmp_path / preset / part.name, config) for part in sources]
+        judged = [
+            judge_part(part, tmp_path / preset / part.name, config.quality) for part in sources
+        ]
         assert total(part.account for part in judged).kept.rows == kept

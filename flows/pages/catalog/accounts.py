@@ -3,13 +3,13 @@
 from data_catalog import Catalog
 from flows.pages.catalog.queries import query_rows
 from flows.pages.shared.markup import escape_html, html_table, isolated, short_number
-from pipeline.describe.health import FLAGS
+from pipeline.describe.health import DOMAIN_FLAGS
 
 SOURCES_PER_RULE = 3  # sources with the most dropped documents
 MEASURE_HEADINGS = {
     "effective_domains": "Effective number of domains",
     "largest_by_mean": "Largest domain / mean",
-    **{flag: f"Domains {words}" for flag, words in FLAGS.items()},
+    **{flag: f"Domains {words}" for flag, words in DOMAIN_FLAGS.items()},
     "nmi": "NMI with the labels",
     "purity": "Purity with the labels",
 }

@@ -15,8 +15,8 @@ from data_catalog.query.dropped import DROPPED_SHARES
 from flows.pages.catalog.queries import query_rows
 from flows.pages.catalog.signals import signal_means
 from flows.pages.shared.numbers import json_numbers
-from pipeline.describe.examples import KINDS, SNIPPET
-from pipeline.describe.health import FLAGS
+from pipeline.describe.examples import EXAMPLE_KINDS, SNIPPET_CHARACTERS
+from pipeline.describe.health import DOMAIN_FLAGS
 
 # Levels with more domains are left out. Of a larger coarsest level, the largest domains are kept.
 MAXIMUM_LEVEL_DOMAINS = 4_096
@@ -71,7 +71,8 @@ def catalog_page_data(catalog: Catalog) -> dict[str, Any]:
         1,
         min(
             EXAMPLES_PER_KIND,
-            MAXIMUM_EXAMPLES // (len(KINDS) * sum(min(k, MAXIMUM_LEVEL_DOMAINS) for k in shown)),
+            MAXIMUM_EXAMPLES
+            // (len(EXAMPLE_KINDS) * sum(min(k, MAXIMUM_LEVEL_DOMAINS) for k in shown)),
         ),
     )
     levels = [_level(catalog, k, places[k], targets, names, examples_per_kind) for k in shown]
@@ -86,8 +87,8 @@ def catalog_page_data(catalog: Catalog) -> dict[str, Any]:
         "finer": [k for k in granularities if k not in shown],
         "targets": [name[:MAXIMUM_NAME_CHARACTERS] for name in targets],
         "names": names.texts,
-        "flags": FLAGS,
-        "kinds": KINDS,
+        "flags": DOMAIN_FLAGS,
+        "kinds": EXAMPLE_KINDS,
         "variance": json_numbers(variance),
     }
 
@@ -192,8 +193,8 @@ def _examples(
     examples = query_rows(
         catalog,
         f"""SELECT domain, kind, distance, left(source, {MAXIMUM_NAME_CHARACTERS}),
-               left(doc_id, {MAXIMUM_ID_CHARACTERS}), left(snippet, {SNIPPET})
-        FROM (SELECT * FROM examples WHERE level = {level} AND kind IN {KINDS}
+               left(doc_id, {MAXIMUM_ID_CHARACTERS}), left(snippet, {SNIPPET_CHARACTERS})
+        FROM (SELECT * FROM examples WHERE level = {level} AND kind IN {EXAMPLE_KINDS}
               QUALIFY row_number() OVER (PARTITION BY domain, kind ORDER BY rank) <= {maximum})
         WHERE domain IN (SELECT domain FROM {_shown(level)}) ORDER BY domain, rank, kind""",  # noqa: S608
     )
@@ -201,6 +202,12 @@ def _examples(
     for domain, kind, distance, source, doc_id, snippet in examples:
         if domain in place:
             found[place[domain]].append(
-                [KINDS.index(kind), json_numbers(distance), names.number(source), doc_id, snippet]
+                [
+                    EXAMPLE_KINDS.index(kind),
+                    json_numbers(distance),
+                    names.number(source),
+                    doc_id,
+                    snippet,
+                ]
             )
     return found

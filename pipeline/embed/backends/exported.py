@@ -12,19 +12,19 @@ from data_catalog.errors import UserError
 from data_catalog.format.encoder_identity import Identity
 from data_catalog.format.manifest import fingerprint, replacing
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 VERSION = 1
-OPSET = 18
+ONNX_OPSET = 18
 _exporting = threading.Lock()  # the tracer is not for two threads
 
 
-def cache_folder() -> Path:
+def model_cache_folder() -> Path:
     """Where exported models are kept: `clustermix` in $XDG_CACHE_HOME, or in ~/.cache. Safe to delete."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clustermix"
 
 
-def exported(identity: Identity, folder: Path) -> Path:
+def export_onnx(identity: Identity, folder: Path) -> Path:
     """The ONNX file of the model in `folder`, in float32 or int8: `ids`, `mask` int64 [batch, length] to `embeddings` [batch, dim].
 
     Raises:
@@ -35,9 +35,15 @@ def exported(identity: Identity, folder: Path) -> Path:
         for path in folder.rglob("config.json")
     )
     key = fingerprint(
-        "onnx", VERSION, OPSET, identity.sha256, layers, version("torch"), version("transformers")
+        "onnx",
+        VERSION,
+        ONNX_OPSET,
+        identity.sha256,
+        layers,
+        version("torch"),
+        version("transformers"),
     )[:20]
-    plain = cache_folder() / "onnx" / key / "model.onnx"
+    plain = model_cache_folder() / "onnx" / key / "model.onnx"
     with _exporting:
         if not plain.is_file():
             _export(identity, folder, plain)
@@ -52,7 +58,7 @@ def exported(identity: Identity, folder: Path) -> Path:
 def _export(identity: Identity, folder: Path, place: Path) -> None:
     import torch  # noqa: PLC0415
 
-    from pipeline.embed.backends.with_torch import embed, load_sentence_transformer  # noqa: PLC0415
+    from pipeline.embed.backends.with_torch import embed_tokens, load_sentence_transformer  # noqa: PLC0415
 
     class Whole(torch.nn.Module):
         def __init__(self, model: Any) -> None:
@@ -60,9 +66,9 @@ def _export(identity: Identity, folder: Path, place: Path) -> None:
             self.model = model
 
         def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            return embed(self.model, ids, mask)
+            return embed_tokens(self.model, ids, mask)
 
-    log.info("encoder %s: exporting to %s", identity.model, place)
+    logger.info("encoder %s: exporting to %s", identity.model, place)
     model = load_sentence_transformer(identity, folder, "cpu")
     example = torch.ones(2, 16, dtype=torch.int64)
     batch = {0: "batch", 1: "length"}
@@ -76,7 +82,7 @@ def _export(identity: Identity, folder: Path, place: Path) -> None:
                 (example, example.clone()),
                 str(temporary),
                 dynamo=False,
-                opset_version=OPSET,
+                opset_version=ONNX_OPSET,
                 input_names=["ids", "mask"],
                 output_names=["embeddings"],
                 dynamic_axes={"ids": batch, "mask": batch, "embeddings": {0: "batch"}},

@@ -11,7 +11,7 @@ from data_catalog.format.encoder_identity import Identity
 from pipeline.embed.identity import has_cuda
 
 
-class Model(Protocol):
+class EncoderModel(Protocol):
     """One copy of the model on one device, used by one thread at a time."""
 
     device: str
@@ -28,7 +28,7 @@ class Model(Protocol):
         ...
 
 
-def devices() -> list[str]:
+def torch_devices() -> list[str]:
     """Where torch runs copies of the model: every GPU that it sees, or the processor."""
     if not has_cuda():
         return ["cpu"]
@@ -37,7 +37,9 @@ def devices() -> list[str]:
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
 
 
-def load_models(identity: Identity, folder: Path, batch_tokens: int | None) -> Sequence[Model]:
+def load_models(
+    identity: Identity, folder: Path, batch_tokens: int | None
+) -> Sequence[EncoderModel]:
     """Copies of the model in `folder`, in the identity's backend and precision, one a device; the first is ready to use.
 
     `batch_tokens` is the most a batch holds; None: what was measured to suit the device.
@@ -49,7 +51,9 @@ def load_models(identity: Identity, folder: Path, batch_tokens: int | None) -> S
         case "torch":
             from pipeline.embed.backends.with_torch import load_torch  # noqa: PLC0415
 
-            return [load_torch(identity, folder, device, batch_tokens) for device in devices()]
+            return [
+                load_torch(identity, folder, device, batch_tokens) for device in torch_devices()
+            ]
         case "onnx":
             from pipeline.embed.backends.with_onnx import load_onnx  # noqa: PLC0415
 

@@ -10,9 +10,9 @@ import onnxruntime
 from jaxtyping import Float32, Int64
 
 from data_catalog.format.encoder_identity import Identity
-from pipeline.embed.backends.exported import exported
+from pipeline.embed.backends.exported import export_onnx
 
-BATCH_TOKENS = 2_048
+_BATCH_TOKENS = 2_048
 
 
 class OnnxModel:
@@ -39,6 +39,6 @@ def load_onnx(identity: Identity, folder: Path, batch_tokens: int | None) -> Onn
         "session.intra_op.allow_spinning", "0"
     )  # its waiting threads would keep others from the cores
     session = onnxruntime.InferenceSession(
-        exported(identity, folder), options, providers=["CPUExecutionProvider"]
+        export_onnx(identity, folder), options, providers=["CPUExecutionProvider"]
     )
-    return OnnxModel(session, batch_tokens or BATCH_TOKENS)
+    return OnnxModel(session, batch_tokens or _BATCH_TOKENS)

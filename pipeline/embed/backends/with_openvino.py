@@ -10,10 +10,10 @@ import openvino
 from jaxtyping import Float32, Int64
 
 from data_catalog.format.encoder_identity import Identity
-from pipeline.embed.backends.exported import exported
+from pipeline.embed.backends.exported import export_onnx
 
-BATCH_TOKENS = 2_048
-PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+_BATCH_TOKENS = 2_048
+_PRECISION_HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
 class OpenvinoModel:
@@ -36,9 +36,9 @@ def load_openvino(identity: Identity, folder: Path, batch_tokens: int | None) ->
     """The exported model; see `pipeline.embed.backends.model.load_models`."""
     hints = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": PRECISIONS[identity.precision],
+        "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[identity.precision],
     }
     if threads := os.environ.get("OMP_NUM_THREADS"):
         hints["INFERENCE_NUM_THREADS"] = threads
-    compiled = openvino.Core().compile_model(exported(identity, folder), "CPU", hints)
-    return OpenvinoModel(compiled, batch_tokens or BATCH_TOKENS)
+    compiled = openvino.Core().compile_model(export_onnx(identity, folder), "CPU", hints)
+    return OpenvinoModel(compiled, batch_tokens or _BATCH_TOKENS)

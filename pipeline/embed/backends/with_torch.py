@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int64
 from data_catalog.errors import UserError
 from data_catalog.format.encoder_identity import Identity
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 CPU_BATCH_TOKENS = 4_096  # larger batches fall out of the processor's cache
 GPU_BATCH_TOKENS = 65_536  # smaller ones leave a GPU waiting for its next kernel
@@ -27,7 +27,7 @@ def load_torch(
         model.transformers_model.to(
             torch.bfloat16
         )  # the layers after it (pooling, normalising) stay in float32
-    log.info(
+    logger.info(
         "encoder %s: torch on %s in %s, %d threads",
         identity.model,
         device,
@@ -65,7 +65,7 @@ def load_sentence_transformer(identity: Identity, folder: Path, device: str) -> 
     return model
 
 
-def embed(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def embed_tokens(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The model's layers in turn, pooling in float32: sentence embeddings, float32 [batch, dim]."""
     features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "modality": "text"}
     if "token_type_ids" in model.tokenizer.model_input_names:
@@ -91,7 +91,7 @@ class TorchModel:
     ) -> Callable[[], Float32[np.ndarray, "batch dim"]]:
         with torch.inference_mode():
             if self.device == "cpu":
-                array: Float32[np.ndarray, "batch dim"] = embed(
+                array: Float32[np.ndarray, "batch dim"] = embed_tokens(
                     self.model, torch.from_numpy(ids), torch.from_numpy(mask)
                 ).numpy()
                 return lambda: array
@@ -105,7 +105,7 @@ class TorchModel:
                 there = [
                     tensor.pin_memory().to(self.device, non_blocking=True) for tensor in (ids, mask)
                 ]
-                embeddings = embed(self.model, *there).to(
+                embeddings = embed_tokens(self.model, *there).to(
                     "cpu", non_blocking=True
                 )  # into pinned memory
             except torch.OutOfMemoryError as error:

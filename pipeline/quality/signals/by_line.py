@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt32
 
-from pipeline.quality.signals.characters import DECIMALS, UPPER, Characters, between, share
-from pipeline.quality.signals.raw_words import Runs
-from pipeline.quality.signals.words import Words
+from pipeline.quality.signals.characters import DECIMALS, UPPER, Characters, ratio, sums_between
+from pipeline.quality.signals.raw_words import RawWords
+from pipeline.quality.signals.words import NormalisedWords
 
 _TERMINAL = np.array(
     [ord(mark) for mark in ".!?”"], np.uint32
@@ -29,22 +29,22 @@ class _Lines:
     def mean(self, scores: np.ndarray) -> Float[np.ndarray, " documents"]:
         """Of scores rounded as published ones are; NaN where there is no line."""
         owner = np.repeat(np.arange(len(self.counts)), self.counts)
-        return share(
+        return ratio(
             np.bincount(owner, np.round(scores.astype(np.float64), DECIMALS), len(self.counts)),
             self.counts,
         )
 
 
 def line_signals(
-    characters: Characters, runs: Runs, words: Words
+    characters: Characters, runs: RawWords, words: NormalisedWords
 ) -> dict[str, Float[np.ndarray, " documents"]]:
     """Means over lines of: marks at the end, bullets at the start, words, `javascript` among them, numerals, capitals."""
     lines = _find_lines(characters)
     first_word = np.concatenate((np.zeros(1, np.int64), words.line_ends))[:-1]
-    digits = between(words.digits, first_word, words.line_ends)
+    digits = sums_between(words.digits, first_word, words.line_ends)
     spaces = np.maximum(words.line_ends - first_word - 1, 0)
-    normalised = between(words.lengths, first_word, words.line_ends) + spaces
-    uppercase = between((characters.kinds & UPPER) != 0, lines.starts, lines.ends)
+    normalised = sums_between(words.lengths, first_word, words.line_ends) + spaces
+    uppercase = sums_between((characters.kinds & UPPER) != 0, lines.starts, lines.ends)
     head, last, dots = _edges(characters, runs, lines)
     return {
         "ccnet_length": (characters.ends - characters.starts).astype(np.float64),
@@ -53,8 +53,8 @@ def line_signals(
             lines.mean(dots | (last == ord("…"))), DECIMALS
         ),
         "rps_lines_ending_with_terminal_punctution_mark": lines.mean(np.isin(last, _TERMINAL)),
-        "rps_lines_javascript_counts": share(words.occurrences("javascript"), lines.counts),
-        "rps_lines_num_words": share(words.last - words.first, lines.counts),
+        "rps_lines_javascript_counts": ratio(words.occurrences("javascript"), lines.counts),
+        "rps_lines_num_words": ratio(words.last - words.first, lines.counts),
         "rps_lines_numerical_chars_fraction": lines.mean(digits / np.maximum(normalised, 1)),
         "rps_lines_start_with_bulletpoint": lines.mean(np.isin(head, _BULLETS)),
         "rps_lines_uppercase_letter_fraction": lines.mean(uppercase / lines.sizes),
@@ -73,7 +73,7 @@ def _find_lines(characters: Characters) -> _Lines:
 
 
 def _edges(
-    characters: Characters, runs: Runs, lines: _Lines
+    characters: Characters, runs: RawWords, lines: _Lines
 ) -> tuple[UInt32[np.ndarray, " lines"], UInt32[np.ndarray, " lines"], Bool[np.ndarray, " lines"]]:
     """Each line's first and last character that is no space, 0 where there is none, and whether it ends in three dots."""
     codes = np.concatenate(

@@ -63,7 +63,7 @@ def _table() -> UInt8[np.ndarray, " planes"]:
     return table
 
 
-def between(
+def sums_between(
     values: np.ndarray, low: Int[np.ndarray, " n"], high: Int[np.ndarray, " n"]
 ) -> Int[np.ndarray, " n"]:
     """The sum of `values[low[i]:high[i]]` for each i."""
@@ -71,6 +71,6 @@ def between(
     return sums[high] - sums[low]
 
 
-def share(part: np.ndarray, whole: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+def ratio(part: np.ndarray, whole: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """`part / whole`, NaN where the whole is 0."""
     return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole != 0)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from data_catalog.format.columns import SIGNALS_TYPE
 
 
-def entries(
+def signal_entries(
     signals: pa.MapArray,
 ) -> tuple[Int[np.ndarray, " entries"], pa.StringArray, Float[np.ndarray, " entries"]]:
     """The document, name and value (NaN for null) of every entry, in order."""
@@ -24,11 +24,11 @@ def entries(
     )
 
 
-def columns(
+def signal_columns(
     signals: pa.MapArray, names: Sequence[str]
 ) -> dict[str, Float[np.ndarray, " documents"]]:
     """Each named signal of every document, NaN where it is absent or null; the last one counts if a name is there twice."""
-    owner, keys, values = entries(signals)
+    owner, keys, values = signal_entries(signals)
     code = pc.fill_null(pc.index_in(keys, value_set=pa.array(names, pa.string())), -1).to_numpy(
         zero_copy_only=False
     )
@@ -38,13 +38,13 @@ def columns(
     return dict(zip(names, table, strict=True))
 
 
-def maps(
+def signal_maps(
     owner: Int[np.ndarray, " entries"],
     keys: pa.StringArray,
     values: Float[np.ndarray, " entries"],
     documents: int,
 ) -> pa.MapArray:
-    """The opposite of `entries`: SIGNALS_TYPE of so many documents; `owner` ascends, NaN becomes null."""
+    """The opposite of `signal_entries`: SIGNALS_TYPE of so many documents; `owner` ascends, NaN becomes null."""
     offsets = pa.array(np.searchsorted(owner, np.arange(documents + 1)), pa.int32())
     return pa.MapArray.from_arrays(
         offsets, keys, pa.array(values, pa.float64(), from_pandas=True)

@@ -8,13 +8,13 @@ from jaxtyping import Float, Int
 from pipeline.quality.signals.by_line import line_signals
 from pipeline.quality.signals.characters import DECIMALS, read_characters
 from pipeline.quality.signals.ngrams import repetition_signals
-from pipeline.quality.signals.raw_words import find_runs, raw_word_signals
+from pipeline.quality.signals.raw_words import find_raw_words, raw_word_signals
 from pipeline.quality.signals.words import normalise, read_words, word_signals
 
 VERSION = 1  # of the definitions: raise it when a value changes
 _CHUNK = 500_000  # characters worked on at once, or one document: some 100 bytes each
 
-NAMES = (
+SIGNAL_NAMES = (
     "ccnet_length",
     "ccnet_nlines",
     "rps_doc_curly_bracket",
@@ -39,14 +39,14 @@ NAMES = (
 )
 
 
-def measure(texts: Sequence[str]) -> Float[np.ndarray, "documents signals"]:
+def measure_signals(texts: Sequence[str]) -> Float[np.ndarray, "documents signals"]:
     """The signals NAMES of each text, scores rounded to 8 decimals as published ones are; a line-level one is the mean over the lines.
 
     NaN where there is nothing to take a share of, as in a text without words. Not among them: what needs a word list (stop words,
     bad words, blocked sites) or a model (perplexity, language score, importance).
     """
     parts = [_measure(texts[low:high]) for low, high in _chunks(texts)]
-    return np.concatenate([np.empty((0, len(NAMES))), *parts])
+    return np.concatenate([np.empty((0, len(SIGNAL_NAMES))), *parts])
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -63,7 +63,7 @@ def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
 def _measure(texts: Sequence[str]) -> Float[np.ndarray, "documents signals"]:
     normal = [normalise(text) for text in texts]
     characters = read_characters(texts)
-    runs = find_runs(characters)
+    runs = find_raw_words(characters)
     words = read_words(texts, normal)
     lengths = characters.ends - characters.starts
     scores = {
@@ -77,7 +77,7 @@ def _measure(texts: Sequence[str]) -> Float[np.ndarray, "documents signals"]:
         **{name: np.round(score, DECIMALS) for name, score in scores.items()},
         **line_signals(characters, runs, words),
     }
-    return np.column_stack([signals[name] for name in NAMES])
+    return np.column_stack([signals[name] for name in SIGNAL_NAMES])
 
 
 def _count(texts: Sequence[str], *found: str) -> Int[np.ndarray, " documents"]:

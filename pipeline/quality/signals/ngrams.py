@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from pipeline.quality.signals.words import Words
+from pipeline.quality.signals.words import NormalisedWords
 
-TOP = (2, 3, 4)
-DUPLICATED = (5, 6, 7, 8, 9, 10)
+_TOP_SIZES = (2, 3, 4)
+_DUPLICATED_SIZES = (5, 6, 7, 8, 9, 10)
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class _Repeated:
     counts: Int[np.ndarray, " groups"]
 
 
-def repetition_signals(words: Words) -> dict[str, Float[np.ndarray, " documents"]]:
+def repetition_signals(words: NormalisedWords) -> dict[str, Float[np.ndarray, " documents"]]:
     """`frac_chars_top_Ngram`: N-gram with the highest count (of equals the first to occur), its length times its count, over all;
     0 if none occurs twice. It can exceed 1, as occurrences can overlap. `frac_chars_dupe_Ngrams`: characters of the words that are
     part of an N-gram that occurs more than once, first occurrence included, over all.
@@ -31,11 +31,11 @@ def repetition_signals(words: Words) -> dict[str, Float[np.ndarray, " documents"
     sums = np.concatenate((np.zeros(1, np.int64), np.cumsum(words.lengths)))
     repeated = _keep(np.arange(len(words.ids)), words.ids, words.counts)
     signals = {}
-    for n in range(2, max(DUPLICATED) + 1):
+    for n in range(2, max(_DUPLICATED_SIZES) + 1):
         repeated = _longer(repeated)
-        if n in TOP:
+        if n in _TOP_SIZES:
             characters, name = _top(repeated, n, words, sums), f"rps_doc_frac_chars_top_{n}gram"
-        elif n in DUPLICATED:
+        elif n in _DUPLICATED_SIZES:
             characters, name = _covered(repeated, n, words), f"rps_doc_frac_chars_dupe_{n}grams"
         signals[name] = characters / np.maximum(total, 1)
     return signals
@@ -57,7 +57,7 @@ def _longer(shorter: _Repeated) -> _Repeated:
 
 
 def _top(
-    repeated: _Repeated, n: int, words: Words, sums: Int[np.ndarray, " words_plus_one"]
+    repeated: _Repeated, n: int, words: NormalisedWords, sums: Int[np.ndarray, " words_plus_one"]
 ) -> Int[np.ndarray, " documents"]:
     """Length of each document's most frequent n-gram, times its count."""
     count = repeated.counts[repeated.groups]
@@ -74,7 +74,9 @@ def _top(
     return characters
 
 
-def _covered(repeated: _Repeated, n: int, words: Words) -> Float[np.ndarray, " documents"]:
+def _covered(
+    repeated: _Repeated, n: int, words: NormalisedWords
+) -> Float[np.ndarray, " documents"]:
     """Characters of the words that a repeated n-gram covers."""
     covered = np.zeros(len(words.ids), bool)
     covered[(repeated.places[:, None] + np.arange(n)).ravel()] = True

@@ -13,13 +13,13 @@ from pipeline.quality.signals.characters import (
     UPPER,
     WORD,
     Characters,
-    between,
-    share,
+    ratio,
+    sums_between,
 )
 
 
 @dataclass(frozen=True)
-class Runs:
+class RawWords:
     """The raw words of a batch, in order: where each begins and ends, and the kinds of its characters together."""
 
     starts: Int[np.ndarray, " runs"]
@@ -29,14 +29,14 @@ class Runs:
     last: Int[np.ndarray, " documents"]
 
 
-def find_runs(characters: Characters) -> Runs:
+def find_raw_words(characters: Characters) -> RawWords:
     classes = characters.kinds & (WORD | SPACE)
     starts = np.concatenate(([0], np.flatnonzero(classes[1:] != classes[:-1]) + 1))
     ends = np.append(starts[1:], len(classes))
     solid = (classes[starts] & SPACE) == 0
     kinds = np.bitwise_or.reduceat(characters.kinds, starts)[solid]
     starts, ends = starts[solid], ends[solid]
-    return Runs(
+    return RawWords(
         starts,
         ends,
         kinds,
@@ -46,24 +46,24 @@ def find_runs(characters: Characters) -> Runs:
 
 
 def raw_word_signals(
-    runs: Runs, symbols: Int[np.ndarray, " documents"]
+    runs: RawWords, symbols: Int[np.ndarray, " documents"]
 ) -> dict[str, Float[np.ndarray, " documents"]]:
     """Signals of the raw words; `symbols` is how many `#`, `...` and `…` each document has."""
 
     def count(which: Bool[np.ndarray, " runs"]) -> Int[np.ndarray, " documents"]:
-        return between(which, runs.first, runs.last)
+        return sums_between(which, runs.first, runs.last)
 
     total = runs.last - runs.first
     capitals = (runs.kinds & (UPPER | LOWER)) == UPPER
     return {
-        "rps_doc_frac_no_alph_words": 1 - share(count((runs.kinds & LATIN) != 0), total),
-        "rps_doc_frac_all_caps_words": share(count(capitals), total),
-        "rps_doc_symbol_to_word_ratio": share(symbols, total),
+        "rps_doc_frac_no_alph_words": 1 - ratio(count((runs.kinds & LATIN) != 0), total),
+        "rps_doc_frac_all_caps_words": ratio(count(capitals), total),
+        "rps_doc_symbol_to_word_ratio": ratio(symbols, total),
         "rps_doc_num_sentences": _sentences(runs).astype(np.float64),
     }
 
 
-def _sentences(runs: Runs) -> Int[np.ndarray, " documents"]:
+def _sentences(runs: RawWords) -> Int[np.ndarray, " documents"]:
     """How often `\\b[^.!?]+[.!?]*` matches: once a stretch between `.`, `!` and `?` that has a word in it.
 
     So those are the words that are the first of their document, or the first since one of the marks.

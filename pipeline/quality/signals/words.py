@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float, Int
 
-from pipeline.quality.signals.characters import NUMERIC, between, kinds_of, share
+from pipeline.quality.signals.characters import NUMERIC, kinds_of, ratio, sums_between
 
 _PUNCTUATION = string.punctuation.encode()
 
 
 @dataclass(frozen=True)
-class Words:
+class NormalisedWords:
     """The normalised words of a batch, in order."""
 
     ids: Int[
@@ -36,7 +36,7 @@ class Words:
     def text_lengths(self) -> Int[np.ndarray, " documents"]:
         """Code points of each normalised document, its words joined by single spaces."""
         total = self.last - self.first
-        return between(self.lengths, self.first, self.last) + np.maximum(total - 1, 0)
+        return sums_between(self.lengths, self.first, self.last) + np.maximum(total - 1, 0)
 
     def occurrences(self, word: str) -> Int[np.ndarray, " documents"]:
         """How often each document has this word."""
@@ -56,7 +56,7 @@ def normalise(text: str) -> str:
     return bare if bare.isascii() else unicodedata.normalize("NFD", bare)
 
 
-def read_words(texts: Sequence[str], normal: Sequence[str]) -> Words:
+def read_words(texts: Sequence[str], normal: Sequence[str]) -> NormalisedWords:
     """The words of at least one text; `normal` has the same texts normalised."""
     words: list[str] = []
     line_ends: list[int] = []
@@ -74,18 +74,18 @@ def read_words(texts: Sequence[str], normal: Sequence[str]) -> Words:
 
 def _index(
     words: list[str], line_ends: Int[np.ndarray, " lines"], last: Int[np.ndarray, " documents"]
-) -> Words:
+) -> NormalisedWords:
     encoded = pa.array(words, pa.string()).dictionary_encode()
     known = encoded.dictionary
     places = encoded.indices.to_numpy().astype(np.int64)
     ends = np.cumsum(pc.utf8_length(known).to_numpy().astype(np.int64))
     starts = np.concatenate((np.zeros(1, np.int64), ends[:-1]))[: len(ends)]
     kinds = kinds_of(np.frombuffer("".join(known.to_pylist()).encode("utf-32-le"), np.uint32))
-    digits = between((kinds & NUMERIC) != 0, starts, ends)
+    digits = sums_between((kinds & NUMERIC) != 0, starts, ends)
     first = np.concatenate(([0], last[:-1]))
     owner = np.repeat(np.arange(len(last)), last - first)
     _, ids, counts = np.unique(owner * len(known) + places, return_inverse=True, return_counts=True)
-    return Words(
+    return NormalisedWords(
         ids,
         counts,
         (ends - starts)[places],
@@ -99,7 +99,7 @@ def _index(
     )
 
 
-def word_signals(words: Words) -> dict[str, Float[np.ndarray, " documents"]]:
+def word_signals(words: NormalisedWords) -> dict[str, Float[np.ndarray, " documents"]]:
     """Signals of how many words there are, how long and how varied; entropy in nats."""
     total = words.last - words.first
     owner = np.zeros(len(words.counts), np.int64)
@@ -107,7 +107,9 @@ def word_signals(words: Words) -> dict[str, Float[np.ndarray, " documents"]]:
     weighted = np.bincount(owner, words.counts * np.log(words.counts), len(total))
     return {
         "rps_doc_word_count": total.astype(np.float64),
-        "rps_doc_mean_word_length": share(between(words.lengths, words.first, words.last), total),
-        "rps_doc_frac_unique_words": share(np.bincount(owner, minlength=len(total)), total),
-        "rps_doc_unigram_entropy": np.log(np.maximum(total, 1)) - share(weighted, total),
+        "rps_doc_mean_word_length": ratio(
+            sums_between(words.lengths, words.first, words.last), total
+        ),
+        "rps_doc_frac_unique_words": ratio(np.bincount(owner, minlength=len(total)), total),
+        "rps_doc_unigram_entropy": np.log(np.maximum(total, 1)) - ratio(weighted, total),
     }

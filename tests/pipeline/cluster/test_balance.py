@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.cluster.balance import rebalance, smallest_allowed
-from pipeline.cluster.kmeans import spherical_kmeans, unit
+from pipeline.cluster.kmeans import spherical_kmeans, unit_rows
 from pipeline.cluster.products import exact_cells
 from pipeline.config import Cluster
 
@@ -65,7 +65,7 @@ def test_a_large_cell_is_not_split_at_the_cost_of_one_nearly_as_large():
 def test_kmeans_keeps_the_bounds():
     """One dense group and a few strays: free cells settle on the strays, bounded ones do not."""
     random = np.random.Generator(np.random.Philox(key=1))
-    x = unit(
+    x = unit_rows(
         np.concatenate([np.eye(8)[0] + 0.1 * random.normal(size=(2000, 8)), np.eye(8)[1:]])
     ).astype(np.float16)
 

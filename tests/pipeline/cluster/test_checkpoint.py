@@ -1,10 +1,10 @@
 import numpy as np
 
-from pipeline.cluster.checkpoint import Checkpoint, read_arrays
+from pipeline.cluster.checkpoint import KmeansCheckpoint, read_arrays
 
 
 def test_a_checkpoint_is_read_as_written_and_replaced(tmp_path):
-    checkpoint = Checkpoint(tmp_path / "c.npz")
+    checkpoint = KmeansCheckpoint(tmp_path / "c.npz")
     assert checkpoint.read() is None
     for done in (1, 2):
         checkpoint.write(done, np.full((2, 3), done, np.float32))
@@ -15,5 +15,5 @@ def test_a_checkpoint_is_read_as_written_and_replaced(tmp_path):
 
 def test_a_broken_one_is_none(tmp_path):
     (tmp_path / "c.npz").write_bytes(b"PK\x03\x04 cut short")
-    assert Checkpoint(tmp_path / "c.npz").read() is None
+    assert KmeansCheckpoint(tmp_path / "c.npz").read() is None
     assert read_arrays(tmp_path / "c.npz") is None

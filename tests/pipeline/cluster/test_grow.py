@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from data_catalog.format.layout import Levels
-from pipeline.cluster import grow as module
+from pipeline.cluster import grow as growing
 from pipeline.cluster.grow import grow
-from pipeline.cluster.kmeans import unit
+from pipeline.cluster.kmeans import unit_rows
 from pipeline.cluster.products import exact_cells
-from pipeline.cluster.sample import draw
+from pipeline.cluster.sample import draw_sample
 from pipeline.config import Cluster
 
 DIMENSION = 8
@@ -18,14 +18,14 @@ DIMENSION = 8
 def vectors(n: int) -> np.ndarray:
     """Around the eight axes, one group an axis."""
     random = np.random.Generator(np.random.Philox(key=2))
-    return unit(
+    return unit_rows(
         np.eye(DIMENSION)[np.arange(n) % DIMENSION] + 0.1 * random.normal(size=(n, DIMENSION))
     ).astype(np.float16)
 
 
 def grown(x, granularities, scratch, seed=0, **cluster):
     return grow(
-        draw([x], len(x), 0, 0)[0],
+        draw_sample([x], len(x), 0, 0)[0],
         Levels(granularities),
         Cluster(iterations=10, **cluster),
         seed,
@@ -48,7 +48,8 @@ def test_children_are_split_from_their_parents_points(tmp_path):
         cell = exact_cells(inside, children)[0]
         for child in range(2):
             assert (
-                children[child] @ unit(inside[cell == child].mean(axis=0, keepdims=True))[0] > 0.99
+                children[child] @ unit_rows(inside[cell == child].mean(axis=0, keepdims=True))[0]
+                > 0.99
             )
     assert (
         2 - 2 * exact_cells(x, found.centroids[8])[1]
@@ -77,7 +78,7 @@ def test_small_cells_keep_empty_children(tmp_path):
 
 @pytest.mark.parametrize("points", [1024, 16])  # all vectors, or a subset, move the centroids
 def test_the_seed_decides_not_the_threads(monkeypatch, tmp_path, points):
-    monkeypatch.setattr(module, "POINTS", points)
+    monkeypatch.setattr("pipeline.cluster.grow.POINTS_PER_CENTROID", points)
     x = vectors(1500)
     first = grown(x, (4, 16, 32), tmp_path / "a").centroids
     assert same(first, grown(x, (4, 16, 32), tmp_path / "b", workers=1).centroids)
@@ -89,7 +90,7 @@ def test_the_seed_decides_not_the_threads(monkeypatch, tmp_path, points):
 def test_cells_are_grown_from_different_random_numbers(tmp_path):
     """Two cells with the same vectors but for a turn of the axes do not get the same starts."""
     random = np.random.Generator(np.random.Philox(key=2))
-    half = unit(np.eye(4)[0] + 0.3 * random.normal(size=(500, 4)))
+    half = unit_rows(np.eye(4)[0] + 0.3 * random.normal(size=(500, 4)))
     x = np.concatenate([np.pad(half, ((0, 0), (0, 4))), np.pad(half, ((0, 0), (4, 0)))]).astype(
         np.float16
     )
@@ -106,7 +107,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(monkeypatch, tmp_path, when
     class Killed(BaseException):
         pass
 
-    scratch, write = tmp_path / "killed", module.write_arrays
+    scratch, write = tmp_path / "killed", growing.write_arrays
 
     def dying(path, arrays):
         write(path, arrays)
@@ -116,16 +117,20 @@ def test_a_killed_training_goes_on_to_the_same_bytes(monkeypatch, tmp_path, when
     if when == "iteration.npz":
         monkeypatch.setattr("pipeline.cluster.checkpoint.write_arrays", dying)
     elif when == "ends.npy":
-        monkeypatch.setattr(module, "_split", lambda *_: (_ for _ in ()).throw(Killed))
-    monkeypatch.setattr(module, "write_arrays", dying)
+        monkeypatch.setattr(
+            "pipeline.cluster.grow._split", lambda *_: (_ for _ in ()).throw(Killed)
+        )
+    monkeypatch.setattr("pipeline.cluster.grow.write_arrays", dying)
     with pytest.raises(Killed):
         grown(x, (4, 16), scratch, workers=1)
     assert (scratch / when).exists()
     monkeypatch.undo()
     kept = {path.name for path in scratch.iterdir()}
     splits = []
-    split = module._split
-    monkeypatch.setattr(module, "_split", lambda *given: splits.append(given[2]) or split(*given))
+    split = growing._split
+    monkeypatch.setattr(
+        "pipeline.cluster.grow._split", lambda *given: splits.append(given[2]) or split(*given)
+    )
     assert same(whole, grown(x, (4, 16), scratch, workers=2).centroids)
     assert len(splits) == 4 - sum(name.startswith("sub-tree") for name in kept)
     shutil.rmtree(scratch)

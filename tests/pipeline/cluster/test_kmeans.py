@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.cluster import kmeans
-from pipeline.cluster.kmeans import nearest, nearest_few, settle, unit
+from pipeline.cluster.kmeans import assign_and_merge, nearest_centroid, nearest_centroids, unit_rows
 from pipeline.config import Cluster
 
 
@@ -10,7 +10,7 @@ def blobs(centres: int, each: int, dim: int = 16, spread: float = 0.02):
     """Unit vectors around `centres` of the axes, and which axis each is near."""
     random = np.random.Generator(np.random.Philox(key=5))
     label = np.repeat(np.arange(centres), each)
-    return unit(np.eye(dim)[label] + spread * random.normal(size=(len(label), dim))), label
+    return unit_rows(np.eye(dim)[label] + spread * random.normal(size=(len(label), dim))), label
 
 
 def spherical_kmeans(x, k, iterations, seed, **cluster):
@@ -21,7 +21,7 @@ def spherical_kmeans(x, k, iterations, seed, **cluster):
 
 
 def test_unit_scales_rows_and_leaves_zeros():
-    found = unit(np.array([[3, 4], [0, 0]], np.float16))
+    found = unit_rows(np.array([[3, 4], [0, 0]], np.float16))
     assert found.dtype == np.float32
     assert found == pytest.approx(np.array([[0.6, 0.8], [0, 0]]))
 
@@ -29,12 +29,12 @@ def test_unit_scales_rows_and_leaves_zeros():
 def test_separate_groups_are_found_and_centroids_are_their_directions():
     x, label = blobs(8, 50)
     centroids = spherical_kmeans(x, 8, 20, 0)
-    cell, distance = nearest(x, centroids)
+    cell, distance = nearest_centroid(x, centroids)
     pairs = set(zip(label.tolist(), cell.tolist(), strict=True))
     assert len(pairs) == 8
     for group, found in pairs:
         assert centroids[found] == pytest.approx(
-            unit(x[label == group].mean(axis=0, keepdims=True))[0], abs=1e-3
+            unit_rows(x[label == group].mean(axis=0, keepdims=True))[0], abs=1e-3
         )
     assert distance == pytest.approx(2 - 2 * (x * centroids[cell]).sum(axis=1), abs=1e-5)
     assert distance.max() < 0.1
@@ -45,14 +45,14 @@ def test_all_points_are_used_however_many_a_centroid():
     x = np.zeros((2000, 2), np.float32)
     x[:, 0] = 1
     x[[700, 1700]] = [0, 1]
-    x[:600] = unit(np.stack([np.ones(600), np.linspace(-0.01, 0.01, 600)], axis=1))
+    x[:600] = unit_rows(np.stack([np.ones(600), np.linspace(-0.01, 0.01, 600)], axis=1))
     centroids = spherical_kmeans(x, 2, 10, 0)
-    assert sorted(np.bincount(nearest(x, centroids)[0]).tolist()) == [2, 1998]
+    assert sorted(np.bincount(nearest_centroid(x, centroids)[0]).tolist()) == [2, 1998]
 
 
 @pytest.mark.parametrize("k", [3, 700])  # both ways to start
 def test_the_same_seed_gives_the_same_bytes_and_another_another(k):
-    x = unit(np.random.Generator(np.random.Philox(key=5)).normal(size=(2000, 8)))
+    x = unit_rows(np.random.Generator(np.random.Philox(key=5)).normal(size=(2000, 8)))
     assert spherical_kmeans(x, k, 5, 1).tobytes() == spherical_kmeans(x, k, 5, 1).tobytes()
     assert spherical_kmeans(x, k, 5, 1).tobytes() != spherical_kmeans(x, k, 5, 2).tobytes()
 
@@ -73,24 +73,26 @@ def test_copies_leave_cells_empty():
     x = np.repeat(np.eye(3, dtype=np.float32), 100, axis=0)
     found = spherical_kmeans(x, 4, 10, 0)
     assert found.any(axis=1).sum() == 3
-    assert np.bincount(nearest(x, found)[0], minlength=4).tolist() == [100, 100, 100, 0]
+    assert np.bincount(nearest_centroid(x, found)[0], minlength=4).tolist() == [100, 100, 100, 0]
 
 
 def test_cells_that_no_point_is_nearest_to_are_empty():
     """Copies but for rounding: every point differs from the others, yet cosines cannot tell 20 groups apart."""
     noise = 1e-6 * np.random.Generator(np.random.Philox(key=1)).normal(size=(900, 3))
-    found = spherical_kmeans(unit(np.eye(3)[np.arange(900) % 3] + noise), 20, 5, 0)
+    found = spherical_kmeans(unit_rows(np.eye(3)[np.arange(900) % 3] + noise), 20, 5, 0)
     assert found.any(axis=1).sum() == 3
 
 
 def test_every_filled_cell_has_a_point():
     x = np.repeat(
-        unit(np.random.Generator(np.random.Philox(key=5)).normal(size=(40, 4))), 20, axis=0
+        unit_rows(np.random.Generator(np.random.Philox(key=5)).normal(size=(40, 4))), 20, axis=0
     )
     for k in (30, 39, 40, 41):
         found = spherical_kmeans(x, k, 10, 0)
         assert np.linalg.norm(found, axis=1)[found.any(axis=1)] == pytest.approx(1, abs=1e-6)
-        assert np.array_equal(np.bincount(nearest(x, found)[0], minlength=k) > 0, found.any(axis=1))
+        assert np.array_equal(
+            np.bincount(nearest_centroid(x, found)[0], minlength=k) > 0, found.any(axis=1)
+        )
 
 
 def test_no_points_give_only_empty_cells():
@@ -100,24 +102,24 @@ def test_no_points_give_only_empty_cells():
 def test_empty_cells_are_never_nearest():
     centroids = np.array([[0, 0], [0, -1], [0, 0], [-1, 0]], np.float32)
     x = np.array([[1, 0], [0.6, -0.8]], np.float32)
-    index, squared = nearest(x, centroids)
+    index, squared = nearest_centroid(x, centroids)
     assert (index.tolist(), squared.tolist()) == ([1, 1], pytest.approx([2, 0.4]))
-    few, cosine = nearest_few(x, centroids, 5)
+    few, cosine = nearest_centroids(x, centroids, 5)
     assert few.tolist() == [[1, 3], [1, 3]]
     assert cosine == pytest.approx(np.array([[0, -1], [0.8, -0.6]]))
 
 
 def test_only_empty_cells_are_an_error():
     with pytest.raises(ValueError, match="no nearest one"):
-        nearest(np.eye(2, dtype=np.float32), np.zeros((3, 2), np.float32))
+        nearest_centroid(np.eye(2, dtype=np.float32), np.zeros((3, 2), np.float32))
 
 
 def test_a_vector_on_its_centroid_has_distance_zero_not_less():
-    x = unit(np.random.Generator(np.random.Philox(key=5)).normal(size=(200, 384)))
-    squared = nearest(x, x)[1]
+    x = unit_rows(np.random.Generator(np.random.Philox(key=5)).normal(size=(200, 384)))
+    squared = nearest_centroid(x, x)[1]
     assert squared.min() >= 0
     assert squared.max() < 1e-5
-    assert kmeans.distance(np.array([1 + 1e-6], np.float32)).tolist() == [0]
+    assert kmeans.squared_distance(np.array([1 + 1e-6], np.float32)).tolist() == [0]
 
 
 def test_settling_merges_small_cells_smallest_first():
@@ -126,10 +128,10 @@ def test_settling_merges_small_cells_smallest_first():
     centroids = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     at = np.deg2rad([0, 1, 2, 3, 4, 13, 20, 21, 88, 89, 90, 91])
     x = np.stack([np.cos(at), np.sin(at)], axis=1).astype(np.float16)
-    free = settle(x, centroids, 1)
+    free = assign_and_merge(x, centroids, 1)
     assert np.bincount(free.cell, minlength=5).tolist() == [5, 1, 2, 4, 0]
     assert free.centroids.any(axis=1).tolist() == [True, True, True, True, False]
-    found = settle(x, centroids, 3)
+    found = assign_and_merge(x, centroids, 3)
     assert np.bincount(found.cell, minlength=5).tolist() == [5, 0, 3, 4, 0]
     assert found.centroids.any(axis=1).tolist() == [True, False, True, True, False]
     assert found.cosine[5] == pytest.approx(np.cos(np.deg2rad(7)), abs=1e-3)

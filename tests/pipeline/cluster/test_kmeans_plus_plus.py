@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.cluster import kmeans_plus_plus as start
-from pipeline.cluster.kmeans import unit
-from pipeline.cluster.kmeans_plus_plus import _quotas, choose
+from pipeline.cluster import kmeans_plus_plus
+from pipeline.cluster.kmeans import unit_rows
+from pipeline.cluster.kmeans_plus_plus import _quotas, choose_centroids
 
 
 def random(key: int = 0) -> np.random.Generator:
@@ -13,22 +13,28 @@ def random(key: int = 0) -> np.random.Generator:
 
 def test_groups_far_apart_are_all_chosen_from():
     label = np.repeat(np.arange(16), [400, *[10] * 15])
-    x = unit(np.eye(16)[label] + 0.01 * random().normal(size=(len(label), 16)))
+    x = unit_rows(np.eye(16)[label] + 0.01 * random().normal(size=(len(label), 16)))
     for key in range(5):
-        assert sorted(choose(x, 16, random(key)).argmax(axis=1).tolist()) == list(range(16))
+        assert sorted(choose_centroids(x, 16, random(key)).argmax(axis=1).tolist()) == list(
+            range(16)
+        )
 
 
 def test_few_centroids_are_tried_from_several_starts(monkeypatch):
     """Two pairs of groups: a start may leave one without a centroid of its own."""
     at = np.deg2rad(np.array([0, 40, 180, 220]))
     groups = np.stack([np.cos(at), np.sin(at), np.zeros(4), np.zeros(4)], axis=1)
-    x = unit(groups[np.arange(400) % 4] + 0.3 * random(1).normal(size=(400, 4))).astype(np.float32)
+    x = unit_rows(groups[np.arange(400) % 4] + 0.3 * random(1).normal(size=(400, 4))).astype(
+        np.float32
+    )
 
     def inertia(key: int) -> float:
-        return start._tried(torch.from_numpy(x), torch.from_numpy(choose(x, 4, random(key))))
+        return kmeans_plus_plus._tried(
+            torch.from_numpy(x), torch.from_numpy(choose_centroids(x, 4, random(key)))
+        )
 
     several = [inertia(key) for key in range(20)]
-    monkeypatch.setattr(start, "STARTS", 1)
+    monkeypatch.setattr("pipeline.cluster.kmeans_plus_plus._MAXIMUM_STARTS", 1)
     one = [inertia(key) for key in range(20)]
     assert max(several) < max(one)
     assert np.mean(several) < np.mean(one)
@@ -36,20 +42,22 @@ def test_few_centroids_are_tried_from_several_starts(monkeypatch):
 
 @pytest.mark.parametrize("widest", [512, 4])
 def test_the_start_is_different_rows_of_x_and_the_same_for_a_seed(monkeypatch, widest):
-    monkeypatch.setattr(start, "WIDEST", widest)
-    x = unit(random(1).normal(size=(300, 8))).astype(np.float16)
-    chosen = choose(x, 40, random(2))
+    monkeypatch.setattr("pipeline.cluster.kmeans_plus_plus.MAXIMUM_DIRECT_CENTROIDS", widest)
+    x = unit_rows(random(1).normal(size=(300, 8))).astype(np.float16)
+    chosen = choose_centroids(x, 40, random(2))
     rows = {row.tobytes() for row in x.astype(np.float32)}
     assert len({row.tobytes() for row in chosen} & rows) == 40
     assert (
-        chosen.tobytes() == choose(x, 40, random(2)).tobytes() != choose(x, 40, random(3)).tobytes()
+        chosen.tobytes()
+        == choose_centroids(x, 40, random(2)).tobytes()
+        != choose_centroids(x, 40, random(3)).tobytes()
     )
 
 
 def test_as_many_centroids_as_rows_are_all_rows(monkeypatch):
-    monkeypatch.setattr(start, "WIDEST", 4)
+    monkeypatch.setattr("pipeline.cluster.kmeans_plus_plus.MAXIMUM_DIRECT_CENTROIDS", 4)
     x = np.eye(9, dtype=np.float32)
-    assert sorted(choose(x, 9, random()).argmax(axis=1).tolist()) == list(range(9))
+    assert sorted(choose_centroids(x, 9, random()).argmax(axis=1).tolist()) == list(range(9))
 
 
 def test_quotas_follow_the_counts_and_never_exceed_them():

@@ -2,14 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.cluster import lloyd as module
-from pipeline.cluster.kmeans import unit
+from pipeline.cluster.kmeans import unit_rows
 from pipeline.cluster.lloyd import lloyd
 from pipeline.config import Cluster
 
 
 def random(n: int, dim: int, key: int) -> np.ndarray:
-    return unit(np.random.Generator(np.random.Philox(key=key)).normal(size=(n, dim)))
+    return unit_rows(np.random.Generator(np.random.Philox(key=key)).normal(size=(n, dim)))
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def by_hand(x, centroids, iterations):
 
 
 def test_iterations_are_lloyds(monkeypatch, x):
-    monkeypatch.setattr(module, "fast", lambda: torch.float32)
+    monkeypatch.setattr("pipeline.cluster.lloyd.fast_dtype", lambda: torch.float32)
     start = random(8, 16, 2)
     for iterations in (1, 2, 5):
         assert lloyd(x, start, Cluster(iterations=iterations)) == pytest.approx(
@@ -51,10 +50,10 @@ def test_threads_pieces_and_interruptions_do_not_change_a_bit(monkeypatch, x, wo
     saved = {}
     whole = lloyd(x, start, config, save=saved.__setitem__)
     assert list(saved) == list(range(1, 13))
-    monkeypatch.setattr(module, "rows_at_once", lambda _: 256)
-    monkeypatch.setattr(module, "SUMMED", 100)
+    monkeypatch.setattr("pipeline.cluster.lloyd.product_rows", lambda _: 256)
+    monkeypatch.setattr("pipeline.cluster.lloyd.SUMMED_ROWS", 100)
     assert lloyd(x, start, config, workers).tobytes() == whole.tobytes()
-    monkeypatch.setattr(module, "COPIED", 0)
+    monkeypatch.setattr("pipeline.cluster.lloyd.MAXIMUM_CONVERTED_ROWS", 0)
     for done in (1, 6, 11, 12):
         assert lloyd(x, saved[done], config, workers, done).tobytes() == whole.tobytes()
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from data_catalog.format.layout import Levels
-from pipeline.cluster.measure import measure, with_radius
+from pipeline.cluster.measure import measure_tree, with_radius
 from pipeline.cluster.tree import Tree
 
 
@@ -37,7 +37,7 @@ def test_radii_hold_a_share_of_each_leafs_sample(tree):
 
 def test_a_level_is_told_with_its_cells_and_its_search(tree):
     known, *_ = with_radius(tree, angles(10, 12, -10, -11, 50, 40), 0.99, 1)
-    told = measure(known, np.array([2, 2, 2, 0]), angles(28, 10))
+    told = measure_tree(known, np.array([2, 2, 2, 0]), angles(28, 10))
     assert told["2"]["empty"] == 0
     assert told["2"]["sizes"] == {"smallest": 2, "median": 3.0, "largest": 4}
     assert told["4"]["empty"] == 1
@@ -48,7 +48,7 @@ def test_a_level_is_told_with_its_cells_and_its_search(tree):
 
 
 def test_what_a_narrow_search_misses_is_told(tree):
-    told = measure(
+    told = measure_tree(
         with_radius(tree, angles(10, -10, 50), 0.99, 1)[0],
         np.array([1, 1, 1, 0]),
         angles(29, 31.0, 10),
@@ -62,7 +62,7 @@ def test_what_a_narrow_search_misses_is_told(tree):
         None,
         np.ones(4, np.float32),
     )
-    missed = measure(wide, np.array([1, 1, 1, 1]), angles(40, 9))["4"]["search"]["1"]
+    missed = measure_tree(wide, np.array([1, 1, 1, 1]), angles(40, 9))["4"]["search"]["1"]
     assert missed["found"] == 0.5
     assert missed["excess"] == pytest.approx(
         (squared(30) + squared(1)) / (squared(10) + squared(1)) - 1, rel=1e-3
@@ -70,5 +70,5 @@ def test_what_a_narrow_search_misses_is_told(tree):
 
 
 def test_without_unseen_vectors_only_sizes_are_told(tree):
-    told = measure(tree, np.array([1, 2, 3, 0]), angles()[:0])
+    told = measure_tree(tree, np.array([1, 2, 3, 0]), angles()[:0])
     assert told["4"] == {"empty": 1, "sizes": {"smallest": 1, "median": 2.0, "largest": 3}}

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.cluster import products as module
-from pipeline.cluster.kmeans import nearest, unit
-from pipeline.cluster.products import best_cells, exact_cells, padded, slack
+from pipeline.cluster import products
+from pipeline.cluster.kmeans import nearest_centroid, unit_rows
+from pipeline.cluster.products import best_cells, exact_cells, padded_rows, rounding_slack
 
 
 def random(n: int, dim: int, key: int = 1) -> np.ndarray:
-    return unit(np.random.Generator(np.random.Philox(key=key)).normal(size=(n, dim)))
+    return unit_rows(np.random.Generator(np.random.Philox(key=key)).normal(size=(n, dim)))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -17,22 +17,22 @@ def test_the_nearest_cell_is_that_of_the_exact_search_and_empty_ones_are_not_it(
     x, centroids = random(n, 16), random(9, 16, 2)
     centroids[[0, 5]] = 0
     cell, cosine = exact_cells(x, centroids, workers)
-    expected, distance = nearest(x, centroids)
+    expected, distance = nearest_centroid(x, centroids)
     assert cell.tolist() == expected.tolist()
     assert 2 - 2 * cosine == pytest.approx(distance, abs=1e-5)
 
 
 def test_many_centroids_take_few_rows_at_once(monkeypatch):
-    assert [module.rows_at_once(k) for k in (1, 4096, 8192, 2**20, 2**22)] == [
+    assert [products.product_rows(k) for k in (1, 4096, 8192, 2**20, 2**22)] == [
         8192,
         8192,
         4096,
         32,
         32,
     ]
-    monkeypatch.setattr(module, "rows_at_once", lambda _: 7)
+    monkeypatch.setattr("pipeline.cluster.products.product_rows", lambda _: 7)
     x, centroids = random(100, 16), random(9, 16, 2)
-    assert exact_cells(x, centroids)[0].tolist() == nearest(x, centroids)[0].tolist()
+    assert exact_cells(x, centroids)[0].tolist() == nearest_centroid(x, centroids)[0].tolist()
 
 
 def test_of_equal_cells_the_first_is_best():
@@ -43,10 +43,10 @@ def test_of_equal_cells_the_first_is_best():
 
 
 def test_there_are_few_lengths_and_little_is_wasted():
-    lengths = {padded(n) for n in range(1, 8193)}
+    lengths = {padded_rows(n) for n in range(1, 8193)}
     assert len(lengths) < 60
-    assert all(n <= padded(n) <= n + max(n / 8, 31) for n in range(1, 8193))
-    assert padded(8192) == 8192
+    assert all(n <= padded_rows(n) <= n + max(n / 8, 31) for n in range(1, 8193))
+    assert padded_rows(8192) == 8192
 
 
 @pytest.mark.parametrize("dim", [8, 64, 384])
@@ -58,7 +58,7 @@ def test_rounding_stays_within_the_slack(dim, dtype):
     rounded = (torch.from_numpy(x).to(dtype) @ torch.from_numpy(centroids).to(dtype).T).float()
     best = rounded.amax(dim=1)
     below = best - rounded[torch.arange(2000), torch.from_numpy(truth.argmax(axis=1))]
-    allowed = slack(best, torch.full((2000,), 3.0), dim, dtype)
+    allowed = rounding_slack(best, torch.full((2000,), 3.0), dim, dtype)
     assert (below <= allowed).all()
     assert allowed.max() < (0.05 if dtype == torch.bfloat16 else 1e-5)
 
@@ -67,4 +67,4 @@ def test_rounding_stays_within_the_slack(dim, dtype):
 def test_a_gpu_finds_the_same_cells():
     x, centroids = random(10_000, 384), random(64, 384, 2)
     cell, _ = exact_cells(x, centroids)
-    assert (cell == nearest(x, centroids)[0]).mean() > 0.999
+    assert (cell == nearest_centroid(x, centroids)[0]).mean() > 0.999

@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 
-from pipeline.cluster import sample as module
-from pipeline.cluster.kmeans import unit
+from pipeline.cluster.kmeans import unit_rows
 from pipeline.cluster.products import exact_cells
-from pipeline.cluster.sample import draw, partition
+from pipeline.cluster.sample import draw_sample, sort_by_cell
 
 
 @pytest.fixture
@@ -19,7 +18,7 @@ def places(rows) -> set[tuple[int, int]]:
 
 
 def test_sample_and_held_out_are_apart_and_in_proportion(maps):
-    sample, held = draw(maps, 301, 30, 0)
+    sample, held = draw_sample(maps, 301, 30, 0)
     assert [len(rows) for rows in sample.taken] == [201, 0, 100]
     assert [len(rows) for rows in held.taken] == [19, 0, 11]
     assert (len(places(sample)), len(places(held)), len(places(sample) | places(held))) == (
@@ -27,28 +26,28 @@ def test_sample_and_held_out_are_apart_and_in_proportion(maps):
         30,
         331,
     )
-    again, other = draw(maps, 301, 30, 0)[0], draw(maps, 301, 30, 1)[0]
+    again, other = draw_sample(maps, 301, 30, 0)[0], draw_sample(maps, 301, 30, 1)[0]
     assert places(again) == places(sample) != places(other)
 
 
 def test_all_can_be_drawn(maps):
-    sample, held = draw(maps, 590, 10, 0)
+    sample, held = draw_sample(maps, 590, 10, 0)
     assert len(places(sample) | places(held)) == 600
-    assert len(draw(maps, 600, 0, 0)[1]) == 0
+    assert len(draw_sample(maps, 600, 0, 0)[1]) == 0
 
 
 @pytest.mark.parametrize("rows", [7, 1000])
 def test_vectors_are_read_in_order_and_of_unit_length(monkeypatch, maps, rows):
-    monkeypatch.setattr(module, "ROWS", rows)
-    sample, _ = draw(maps, 300, 0, 0)
+    monkeypatch.setattr("pipeline.cluster.sample.READ_ROWS", rows)
+    sample, _ = draw_sample(maps, 300, 0, 0)
     expected = np.concatenate(
-        [unit(x[taken]) for x, taken in zip(maps, sample.taken, strict=True)]
+        [unit_rows(x[taken]) for x, taken in zip(maps, sample.taken, strict=True)]
     ).astype(np.float16)
     assert sample.read().tobytes() == expected.tobytes()
 
 
 def test_some_are_a_subset_without_repetition(maps):
-    sample, _ = draw(maps, 300, 0, 0)
+    sample, _ = draw_sample(maps, 300, 0, 0)
     some = sample.some(100, 0)
     assert len(places(some)) == len(some) == 100
     assert places(some) < places(sample)
@@ -58,23 +57,23 @@ def test_some_are_a_subset_without_repetition(maps):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_partition_is_the_sample_sorted_by_cell(monkeypatch, tmp_path, maps, workers):
-    monkeypatch.setattr(module, "ROWS", 64)
-    sample, _ = draw(maps, 300, 0, 0)
+    monkeypatch.setattr("pipeline.cluster.sample.READ_ROWS", 64)
+    sample, _ = draw_sample(maps, 300, 0, 0)
     centroids = np.eye(6, dtype=np.float32)
     centroids[2] = 0
-    found, ends = partition(sample, centroids, tmp_path, workers)
+    found, ends = sort_by_cell(sample, centroids, tmp_path, workers)
     x = sample.read()
     cells = exact_cells(x, centroids)[0]
     assert found.tobytes() == x[np.argsort(cells, kind="stable")].tobytes()
     assert ends.tolist() == np.cumsum(np.bincount(cells, minlength=6)).tolist()
     stamp = (tmp_path / "sample.npy").stat().st_mtime_ns
-    assert partition(sample, centroids, tmp_path, workers)[0].tobytes() == found.tobytes()
+    assert sort_by_cell(sample, centroids, tmp_path, workers)[0].tobytes() == found.tobytes()
     assert (tmp_path / "sample.npy").stat().st_mtime_ns == stamp
 
 
 def test_a_partition_that_was_cut_short_is_made_again(tmp_path, maps):
-    sample, _ = draw(maps, 300, 0, 0)
-    whole = partition(sample, np.eye(6, dtype=np.float32), tmp_path, 1)[0].tobytes()
+    sample, _ = draw_sample(maps, 300, 0, 0)
+    whole = sort_by_cell(sample, np.eye(6, dtype=np.float32), tmp_path, 1)[0].tobytes()
     (tmp_path / "ends.npy").unlink()
     (tmp_path / "sample.npy").write_bytes(b"half of it")
-    assert partition(sample, np.eye(6, dtype=np.float32), tmp_path, 1)[0].tobytes() == whole
+    assert sort_by_cell(sample, np.eye(6, dtype=np.float32), tmp_path, 1)[0].tobytes() == whole

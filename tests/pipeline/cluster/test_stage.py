@@ -10,11 +10,11 @@ from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.encoder_identity import Identity
 from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import write_json
-from pipeline.cluster import search
-from pipeline.cluster.kmeans import nearest, unit
-from pipeline.cluster.stage import assign_part, load_tree, sample_size, train_tree
-from pipeline.config import Build, Cluster
-from pipeline.embed.stage import IDENTITY, read_identity
+from pipeline.cluster.kmeans import nearest_centroid, unit_rows
+from pipeline.cluster.stage import assign_part, sample_size, train_tree
+from pipeline.cluster.tree import load_tree
+from pipeline.config import Cluster
+from pipeline.embed.stage import IDENTITY_FILE, read_identity
 from pipeline.parts import Part, make_part
 
 DIMENSION = 8
@@ -23,7 +23,7 @@ DIMENSION = 8
 def vectors(n: int, seed: int = 1) -> np.ndarray:
     """Around the eight axes, one group an axis."""
     random = np.random.Generator(np.random.Philox(key=seed))
-    return unit(
+    return unit_rows(
         np.eye(DIMENSION)[np.arange(n) % DIMENSION] + 0.1 * random.normal(size=(n, DIMENSION))
     )
 
@@ -32,7 +32,7 @@ def embedded(folder, x, sha256="s") -> Part:
     def make(out):
         np.save(out / "embeddings.npy", x.astype(np.float16))
         write_json(
-            out / IDENTITY,
+            out / IDENTITY_FILE,
             Identity(
                 model="m", sha256=sha256, dimension=DIMENSION, max_tokens=8, precision="float32"
             ),
@@ -52,15 +52,12 @@ def parts(tmp_path):
     ]
 
 
-def build(tmp_path, seed=0, **cluster):
-    settings = {"granularities": (4, 16), "min_points": 10, "iterations": 8, **cluster}
-    return Build(
-        out=tmp_path, source={"kind": "jsonl", "path": tmp_path}, seed=seed, cluster=settings
-    )
+def cluster(**settings):
+    return Cluster(**{"granularities": (4, 16), "min_points": 10, "iterations": 8, **settings})
 
 
 def test_a_trained_tree_is_nested_and_says_what_it_is(tmp_path, parts):
-    part = train_tree(parts, tmp_path / "tree", build(tmp_path))
+    part = train_tree(parts, tmp_path / "tree", cluster(), 0)
     tree = load_tree(part.folder)
     assert tree.levels == Levels((4, 16))
     told = json.loads((part.folder / "tree.json").read_text())
@@ -89,31 +86,28 @@ def test_a_trained_tree_is_nested_and_says_what_it_is(tmp_path, parts):
 
 
 def test_the_same_input_gives_the_same_bytes_and_another_seed_others(tmp_path, parts):
-    def files(name, config):
-        folder = train_tree(parts, tmp_path / name, config).folder
+    def files(name, seed=0):
+        folder = train_tree(parts, tmp_path / name, cluster(sample=300), seed).folder
         return [(folder / file).read_bytes() for file in ("centroids.npz", "tree.json")]
 
-    sampled = {"sample": 300}
-    first = files("one", build(tmp_path, **sampled))
-    assert files("two", build(tmp_path, **sampled)) == first
-    assert files("three", build(tmp_path, seed=1, **sampled))[0] != first[0]
-    assert files("four", build(tmp_path, seed=-1, **sampled))[0] != first[0]
+    first = files("one")
+    assert files("two") == first
+    assert files("three", seed=1)[0] != first[0]
+    assert files("four", seed=-1)[0] != first[0]
 
 
 def test_neither_beam_nor_threads_train_the_tree_anew(tmp_path, parts):
     prints = [
-        train_tree(parts, tmp_path / "tree", build(tmp_path, **how)).fingerprint
+        train_tree(parts, tmp_path / "tree", cluster(**how), 0).fingerprint
         for how in ({"beam": 1}, {"beam": 2}, {"workers": 3})
     ]
     assert prints[0] == prints[1] == prints[2]
-    assert (
-        train_tree(parts, tmp_path / "tree", build(tmp_path, iterations=9)).fingerprint != prints[0]
-    )
+    assert train_tree(parts, tmp_path / "tree", cluster(iterations=9), 0).fingerprint != prints[0]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_killed_training_goes_on_and_leaves_nothing_behind(monkeypatch, tmp_path, parts, workers):
-    whole = train_tree(parts, tmp_path / "whole", build(tmp_path))
+    whole = train_tree(parts, tmp_path / "whole", cluster(), 0)
 
     class Killed(BaseException):
         pass
@@ -124,7 +118,7 @@ def test_a_killed_training_goes_on_and_leaves_nothing_behind(monkeypatch, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.cluster.measure.with_radius", killed)
         with pytest.raises(Killed):
-            train_tree(parts, tmp_path / "tree", build(tmp_path))
+            train_tree(parts, tmp_path / "tree", cluster(), 0)
     [left] = tmp_path.glob(".tree.*")
     assert {"top.npz", "sample.npy", "sub-tree-00003.npz", "polish-1.npz"} <= {
         path.name for path in left.iterdir()
@@ -136,7 +130,7 @@ def test_a_killed_training_goes_on_and_leaves_nothing_behind(monkeypatch, tmp_pa
             "pipeline.cluster.kmeans.spherical_kmeans", killed
         )  # nothing is trained again
         patch.setattr("pipeline.cluster.grow.spherical_kmeans", killed)
-        again = train_tree(parts, tmp_path / "tree", build(tmp_path, workers=workers))
+        again = train_tree(parts, tmp_path / "tree", cluster(workers=workers), 0)
     for file in ("centroids.npz", "tree.json"):
         assert (again.folder / file).read_bytes() == (whole.folder / file).read_bytes()
     assert not list(tmp_path.glob(".tree.*"))
@@ -144,9 +138,9 @@ def test_a_killed_training_goes_on_and_leaves_nothing_behind(monkeypatch, tmp_pa
 
 
 def test_enough_held_out_documents_give_margins_that_find_nearly_all(monkeypatch, tmp_path):
-    monkeypatch.setattr(search, "LEAST_LEARNT", 20)
+    monkeypatch.setattr("pipeline.cluster.search.MINIMUM_MARGIN_VECTORS", 20)
     part = train_tree(
-        [embedded(tmp_path / "embed" / "a", vectors(4000))], tmp_path / "tree", build(tmp_path)
+        [embedded(tmp_path / "embed" / "a", vectors(4000))], tmp_path / "tree", cluster(), 0
     )
     tree = load_tree(part.folder)
     assert len(tree.margins) == 1
@@ -156,7 +150,7 @@ def test_enough_held_out_documents_give_margins_that_find_nearly_all(monkeypatch
 
 
 def test_levels_without_enough_documents_are_left_out_aloud(tmp_path, parts, caplog):
-    part = train_tree(parts, tmp_path / "tree", build(tmp_path, granularities=(4, 60, 120, 240)))
+    part = train_tree(parts, tmp_path / "tree", cluster(granularities=(4, 60, 120, 240)), 0)
     assert load_tree(part.folder).levels == Levels((4, 60))
     told = json.loads((part.folder / "tree.json").read_text())
     sentence = "600 documents support at most 60 cells of 10 documents (cluster.min_points): the tree ends at 60, without [120, 240]"
@@ -173,12 +167,12 @@ def test_levels_without_enough_documents_are_refused_if_asked(tmp_path, parts):
         UserError, match=r"600 documents support at most 60 cells .* leave out \[120\]"
     ):
         train_tree(
-            parts, tmp_path / "tree", build(tmp_path, granularities=(4, 120), unsupported="refuse")
+            parts, tmp_path / "tree", cluster(granularities=(4, 120), unsupported="refuse"), 0
         )
 
 
 def test_a_first_level_without_enough_documents_has_fewer_cells(tmp_path, parts):
-    part = train_tree(parts, tmp_path / "tree", build(tmp_path, granularities=(64, 128)))
+    part = train_tree(parts, tmp_path / "tree", cluster(granularities=(64, 128)), 0)
     assert load_tree(part.folder).levels == Levels((60,))
     [sentence] = json.loads((part.folder / "tree.json").read_text())["warnings"]
     assert sentence.endswith(
@@ -189,23 +183,21 @@ def test_a_first_level_without_enough_documents_has_fewer_cells(tmp_path, parts)
         match=r"granularities \[64, 128\]: 600 documents support at most 60 cells.* leave out \[64, 128\]",
     ):
         train_tree(
-            parts,
-            tmp_path / "refused",
-            build(tmp_path, granularities=(64, 128), unsupported="refuse"),
+            parts, tmp_path / "refused", cluster(granularities=(64, 128), unsupported="refuse"), 0
         )
 
 
 def test_one_document_makes_a_tree_and_none_is_refused(tmp_path):
     lone = embedded(tmp_path / "embed" / "lone", vectors(1))
-    assert load_tree(
-        train_tree([lone], tmp_path / "tree", build(tmp_path)).folder
-    ).levels == Levels((2,))
+    assert load_tree(train_tree([lone], tmp_path / "tree", cluster(), 0).folder).levels == Levels(
+        (2,)
+    )
     with pytest.raises(UserError, match="no document is left to build domains from"):
-        train_tree([], tmp_path / "none", build(tmp_path))
+        train_tree([], tmp_path / "none", cluster(), 0)
 
 
 def test_a_small_sample_is_told(tmp_path, parts, caplog):
-    part = train_tree(parts, tmp_path / "tree", build(tmp_path, sample=100))
+    part = train_tree(parts, tmp_path / "tree", cluster(sample=100), 0)
     told = json.loads((part.folder / "tree.json").read_text())
     assert told["sample"] == 100
     assert told["warnings"] == [
@@ -221,8 +213,8 @@ def test_the_sample_grows_with_the_leaves():
 
 
 def test_leaves_are_written_in_the_order_of_the_documents(tmp_path, parts):
-    config = build(tmp_path, beam=4)
-    tree = train_tree(parts, tmp_path / "tree", config)
+    config = cluster(beam=4)
+    tree = train_tree(parts, tmp_path / "tree", config, 0)
     centroids = load_tree(tree.folder).centroids[16]
     for part in parts:
         assigned = assign_part(part, tree, tmp_path / "assign" / part.name, config)
@@ -230,16 +222,18 @@ def test_leaves_are_written_in_the_order_of_the_documents(tmp_path, parts):
         assert table.schema.remove_metadata() == pa.schema(
             [("leaf", pa.uint32()), ("distance", pa.float32())]
         )
-        exact, distance = nearest(unit(np.load(part.folder / "embeddings.npy")), centroids)
+        exact, distance = nearest_centroid(
+            unit_rows(np.load(part.folder / "embeddings.npy")), centroids
+        )
         assert table["leaf"].to_pylist() == exact.tolist()
         assert table["distance"].to_numpy() == pytest.approx(distance, abs=1e-5)
         assert assigned.account == Account(read=part.account.kept, kept=part.account.kept)
 
 
 def test_vectors_of_another_encoder_are_refused(tmp_path, parts):
-    tree = train_tree(parts, tmp_path / "tree", build(tmp_path))
+    tree = train_tree(parts, tmp_path / "tree", cluster(), 0)
     other = embedded(tmp_path / "embed" / "other", vectors(10), sha256="t")
     with pytest.raises(UserError, match="was not embedded by the encoder of"):
-        assign_part(other, tree, tmp_path / "assign" / "other", build(tmp_path))
+        assign_part(other, tree, tmp_path / "assign" / "other", cluster())
     with pytest.raises(UserError, match="two encoders"):
-        train_tree([*parts, other], tmp_path / "tree2", build(tmp_path))
+        train_tree([*parts, other], tmp_path / "tree2", cluster(), 0)

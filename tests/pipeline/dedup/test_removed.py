@@ -3,14 +3,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_catalog.format import tables
-from pipeline.dedup import removed
 from pipeline.dedup.removed import removed_by_source
 from tests.helpers.parts import source_part, verdicts_part
 
 
 @pytest.mark.parametrize("merge_rows", [0, 1_000_000])
 def test_rows_characters_and_share_of_each_source(tmp_path, monkeypatch, merge_rows):
-    monkeypatch.setattr(removed, "_MERGE_ROWS", merge_rows)
+    monkeypatch.setattr("pipeline.dedup.removed._MERGE_ROWS", merge_rows)
     sources = [
         source_part(tmp_path / "a", ["x", "yy", "zzz"], "site"),
         source_part(tmp_path / "b", ["x", "yyyy"], "site"),

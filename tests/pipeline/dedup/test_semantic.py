@@ -8,9 +8,8 @@ from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.encoder_identity import Identity
 from data_catalog.format.layout import Levels
-from pipeline.config import Build
-from pipeline.dedup import semantic
-from pipeline.dedup.semantic import cells, drop_near, earlier, near_part
+from pipeline.config import Dedup
+from pipeline.dedup.semantic import comparison_cells, drop_near, near_part, nearest_earlier
 from pipeline.parts import make_part
 from pipeline.verdicts import read_verdicts
 from tests.helpers.parts import assigned_part, source_part, verdicts_part
@@ -61,11 +60,7 @@ def made(tmp_path):
 
 
 def config(cosine):
-    return Build(
-        out="out",
-        source={"kind": "jsonl", "path": "x"},
-        dedup={"tiers": ["semantic"], "cosine": cosine},
-    )
+    return Dedup(tiers=["semantic"], cosine=cosine)
 
 
 def test_near_names_the_nearest_earlier_document_of_the_domain(made):
@@ -90,7 +85,10 @@ def test_near_names_the_nearest_earlier_document_of_the_domain(made):
 
 def test_only_documents_of_one_cell_are_compared(tmp_path, made, monkeypatch):
     _, _, embedded, assigned, _ = made
-    monkeypatch.setattr(semantic, "cells", lambda leaves, levels: cells(leaves, levels, 2))
+    monkeypatch.setattr(
+        "pipeline.dedup.semantic.comparison_cells",
+        lambda leaves, levels: comparison_cells(leaves, levels, 2),
+    )
     part = near_part(1, embedded, assigned, tmp_path / "small" / "1", LEVELS)
     assert pq.read_table(part.folder / "near.parquet", columns=["part", "row"]).to_pylist() == [
         {"part": 1, "row": 2}
@@ -191,7 +189,7 @@ def test_blocks_of_any_size_find_the_same(block):
     x = generator.standard_normal((20, 3)).astype(np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     x[13] = x[4]
-    cosine, nearest = earlier(lambda members: x[members], 20, block)
+    cosine, nearest = nearest_earlier(lambda members: x[members], 20, block)
     assert (cosine[0], nearest[0], nearest[13]) == (-np.inf, 0, 4)
     for i in range(1, 20):
         products = x[:i] @ x[i]
@@ -212,5 +210,7 @@ def test_blocks_of_any_size_find_the_same(block):
 )
 def test_cells_are_the_coarsest_domains_that_are_small_enough(most, expected):
     leaves = np.array([0, 1, 2, 3, 0, 2])
-    assert sorted(members.tolist() for members in cells(leaves, LEVELS, most)) == expected
-    assert cells(leaves[:0], LEVELS, most) == []
+    assert (
+        sorted(members.tolist() for members in comparison_cells(leaves, LEVELS, most)) == expected
+    )
+    assert comparison_cells(leaves[:0], LEVELS, most) == []

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_catalog.format import tables
-from pipeline.config import Build
+from pipeline.config import Build, Dedup
 from pipeline.dedup.signatures import BANDS, shingles, sign, sign_part
 from pipeline.source.documents import Input, Shard
 from pipeline.source.stage import plan, read_shard
@@ -17,12 +17,8 @@ FUNCTIONS_SHA256 = "6a5665743fa1884640a8eb3543348255a90b4dbd55b093f39e3d61ac90ea
 WORDS = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 
 
-def config(folder, similarity=0.7, **source):
-    return Build(
-        out=folder,
-        source={"kind": "jsonl", "path": folder, **source},
-        dedup={"tiers": ["minhash"], "similarity": similarity},
-    )
+def config(similarity=0.7):
+    return Dedup(tiers=["minhash"], similarity=similarity)
 
 
 def test_shingles_are_thirteen_normalised_words():
@@ -71,7 +67,7 @@ def test_sign_part_follows_the_rows_of_the_source(tmp_path):
     source = source_part(
         tmp_path / "source" / "a", ["short", WORDS, WORDS.upper(), WORDS.replace("one", "zero")]
     )
-    part = sign_part(shard(tmp_path), source, tmp_path / "sign" / "a", config(tmp_path))
+    part = sign_part(shard(tmp_path), source, tmp_path / "sign" / "a", config())
     table = pq.read_table(part.folder / "signatures.parquet")
     assert table.schema.equals(tables.SIGNATURES)
     none, first, upper, other = table["bands"].to_pylist()
@@ -86,18 +82,11 @@ def test_only_the_similarity_and_the_source_make_new_signatures(tmp_path):
         source_part(tmp_path / "source" / "a", [WORDS]),
         source_part(tmp_path / "source" / "b", [WORDS]),
     )
-    first = sign_part(shard(tmp_path), source, tmp_path / "1", config(tmp_path)).fingerprint
-    elsewhere = Build(
-        out=tmp_path / "x",
-        source={"kind": "jsonl", "path": tmp_path},
-        dedup={"tiers": ["shipped"], "cosine": 0.9},
-    )
+    first = sign_part(shard(tmp_path), source, tmp_path / "1", config()).fingerprint
+    elsewhere = Dedup(tiers=["shipped"], cosine=0.9)
     assert sign_part(shard(tmp_path), source, tmp_path / "2", elsewhere).fingerprint == first
-    assert (
-        sign_part(shard(tmp_path), source, tmp_path / "3", config(tmp_path, 0.8)).fingerprint
-        != first
-    )
-    assert sign_part(shard(tmp_path), other, tmp_path / "4", config(tmp_path)).fingerprint != first
+    assert sign_part(shard(tmp_path), source, tmp_path / "3", config(0.8)).fingerprint != first
+    assert sign_part(shard(tmp_path), other, tmp_path / "4", config()).fingerprint != first
 
 
 def shard(root, *files):
@@ -132,7 +121,7 @@ def test_shipped_bands_are_taken_and_the_missing_computed(tmp_path):
     file = shipped(
         tmp_path, 0.7, {2: bands, 0: None, 3: bands[::-1]}
     )  # in another order, and one is not there
-    part = sign_part(shard(tmp_path, file), source, tmp_path / "sign" / "a", config(tmp_path))
+    part = sign_part(shard(tmp_path, file), source, tmp_path / "sign" / "a", config())
     found = pq.read_table(part.folder / "signatures.parquet")["bands"].to_pylist()
     assert found == [None, next(sign([WORDS], 0.7)), bands, bands[::-1]]
 
@@ -140,16 +129,14 @@ def test_shipped_bands_are_taken_and_the_missing_computed(tmp_path):
 def test_a_shipped_file_with_every_row(tmp_path):
     source = source_part(tmp_path / "source" / "a", ["short", WORDS])
     file = shipped(tmp_path, 1.0, {1: [b"x" * 512], 0: None})
-    part = sign_part(shard(tmp_path, file), source, tmp_path / "sign" / "a", config(tmp_path, 1.0))
+    part = sign_part(shard(tmp_path, file), source, tmp_path / "sign" / "a", config(1.0))
     assert pq.read_table(part.folder / "signatures.parquet")["bands"].to_pylist() == [
         None,
         [b"x" * 512],
     ]
     assert (
         part.fingerprint
-        != sign_part(
-            shard(tmp_path), source, tmp_path / "none" / "a", config(tmp_path, 1.0)
-        ).fingerprint
+        != sign_part(shard(tmp_path), source, tmp_path / "none" / "a", config(1.0)).fingerprint
     )
 
 
@@ -160,7 +147,7 @@ def test_bands_of_another_shape_are_not_taken(tmp_path, caplog, bands):
         shard(tmp_path, shipped(tmp_path, 0.7, {0: bands})),
         source,
         tmp_path / "sign" / "a",
-        config(tmp_path),
+        config(),
     )
     assert pq.read_table(part.folder / "signatures.parquet")["bands"].to_pylist() == list(
         sign([WORDS], 0.7)
@@ -176,7 +163,7 @@ def test_a_broken_file_is_not_taken(tmp_path, caplog, content):
     source = source_part(tmp_path / "source" / "a", [WORDS])
     file = shipped(tmp_path, 0.7, {})
     (tmp_path / file.path).write_bytes(content)
-    part = sign_part(shard(tmp_path, file), source, tmp_path / "sign" / "a", config(tmp_path))
+    part = sign_part(shard(tmp_path, file), source, tmp_path / "sign" / "a", config())
     assert pq.read_table(part.folder / "signatures.parquet")["bands"].to_pylist() == list(
         sign([WORDS], 0.7)
     )
@@ -189,7 +176,7 @@ def test_another_similarity_than_the_shipped_one_is_computed(tmp_path, caplog):
         shard(tmp_path, shipped(tmp_path, 0.7, {0: None})),
         source,
         tmp_path / "sign" / "a",
-        config(tmp_path, 0.9),
+        config(0.9),
     )
     assert pq.read_table(part.folder / "signatures.parquet")["bands"].to_pylist() == list(
         sign([WORDS], 0.9)
@@ -201,7 +188,7 @@ def test_another_similarity_than_the_shipped_one_is_computed(tmp_path, caplog):
 )
 def test_computed_bands_equal_the_shipped_ones(tmp_path):
     """For every document of a hundred, short ones among them, at every similarity."""
-    settings = config(tmp_path, kind="rpv2", path=CORPUS, max_shards=1)
+    settings = Build(out=tmp_path, source={"kind": "rpv2", "path": CORPUS, "max_shards": 1})
     [first] = plan(settings)
     with pq.ParquetFile(
         read_shard(first, tmp_path / "source" / "a", settings).folder / "documents.parquet"

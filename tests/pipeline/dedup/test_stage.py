@@ -9,7 +9,7 @@ import pytest
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally
 from pipeline.config import Build
-from pipeline.dedup.exact import Known, target_digests
+from pipeline.dedup.exact import KnownTexts, target_digests
 from pipeline.dedup.minhash import later_members
 from pipeline.dedup.stage import dedup
 from pipeline.parts import Part, make_part
@@ -65,7 +65,7 @@ def run(
     tiers: tuple[str, ...],
     *made: tuple[Part, Part],
     signatures: tuple[Part, ...] = (),
-    known: tuple[Known, ...] = (),
+    known: tuple[KnownTexts, ...] = (),
     **settings,
 ) -> tuple[Part, dict[str, list[str | None]]]:
     config = Build.model_validate(
@@ -78,7 +78,13 @@ def run(
     )
     sources, judged = [source for source, _ in made], [verdict for _, verdict in made]
     part = dedup(
-        sources, judged, signatures, root / "dedup" / "-".join(("by", *tiers)), config, known
+        sources,
+        judged,
+        signatures,
+        root / "dedup" / "-".join(("by", *tiers)),
+        config.dedup,
+        target_digests(config),
+        known,
     )
     files = sorted(part.folder.glob("*.parquet"))
     assert all(pq.read_table(file).schema.equals(tables.VERDICTS) for file in files)
@@ -245,7 +251,8 @@ def test_texts_that_are_elsewhere_go_and_a_target_counts_first(tmp_path, two):
     )
     targets = [target(tmp_path, "t", "cccc")]
     known, other = (
-        Known("dedup.catalog", (tmp_path / "catalog.parquet",), content) for content in ("1", "2")
+        KnownTexts("dedup.catalog", (tmp_path / "catalog.parquet",), content)
+        for content in ("1", "2")
     )
     part, reasons = run(tmp_path, ("digest",), *two, known=(known,), targets=targets)
     assert reasons == {

@@ -8,8 +8,7 @@ import pytest
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account
 from data_catalog.format.layout import Levels
-from data_catalog.settings import parse
-from pipeline.config import Build
+from pipeline.config import Labels
 from pipeline.describe.domains import describe_domains
 from pipeline.describe.stage import describe_part
 from pipeline.parts import make_part
@@ -30,12 +29,6 @@ def tree_part(folder):
     return make_part(folder, "tree", make)
 
 
-def settings(folder, **more):
-    return parse(
-        Build, {"out": str(folder), "source": {"kind": "jsonl", "path": "x"}, **more}, "test"
-    )
-
-
 @pytest.fixture
 def stored(tmp_path):
     return [shard(tmp_path / "0", SEA), shard(tmp_path / "1", BREAD)]
@@ -53,7 +46,7 @@ def whole(described, stored, tmp_path):
         stored,
         tree_part(tmp_path / "tree"),
         tmp_path / "domains",
-        settings(tmp_path),
+        None,
         LEVELS,
     )
 
@@ -126,10 +119,10 @@ def test_all_examples_are_there(whole):
 
 def test_labels_are_compared_with_the_domains(described, stored, tmp_path, caplog):
     (tmp_path / "labels.csv").write_text("doc_id,subject\n0/0,sea\n0/1,sea\n1/0,food\n")
-    config = settings(tmp_path, labels={"path": str(tmp_path / "labels.csv"), "column": "subject"})
+    labels = Labels(path=tmp_path / "labels.csv", column="subject")
     caplog.set_level(logging.INFO)
     part = describe_domains(
-        described, stored, tree_part(tmp_path / "tree"), tmp_path / "labelled", config, LEVELS
+        described, stored, tree_part(tmp_path / "tree"), tmp_path / "labelled", labels, LEVELS
     )
     health = pq.read_table(part.folder / "health.parquet").to_pylist()
     assert {row["measure"]: row["value"] for row in health if row["level"] == 2} == {
@@ -151,6 +144,6 @@ def test_labels_are_compared_with_the_domains(described, stored, tmp_path, caplo
     assert "level 2: as spread as 2.0 equal domains" in caplog.text
     (tmp_path / "labels.csv").write_text("doc_id,subject\n0/0,sky\n")
     changed = describe_domains(
-        described, stored, tree_part(tmp_path / "tree"), tmp_path / "labelled", config, LEVELS
+        described, stored, tree_part(tmp_path / "tree"), tmp_path / "labelled", labels, LEVELS
     )
     assert changed.fingerprint != part.fingerprint

@@ -4,7 +4,14 @@ import pyarrow.parquet as pq
 
 from data_catalog.format import tables
 from data_catalog.format.layout import Levels
-from pipeline.describe.examples import MIX, Sample, first_of_each, of_domains, of_leaves, reservoir
+from pipeline.describe.examples import (
+    _MIX,
+    LeafSample,
+    domain_examples,
+    first_of_each,
+    leaf_examples,
+    reservoir,
+)
 
 
 def documents(path, rows, groups=2):
@@ -39,7 +46,7 @@ def test_a_reservoir_is_the_same_whatever_the_order_and_not_the_head():
     assert (
         ids[rows].tolist()
         == ids[::-1][backwards].tolist()
-        == sorted(ids.tolist(), key=lambda i: int(i) * int(MIX) % 2**64)[:10]
+        == sorted(ids.tolist(), key=lambda i: int(i) * int(_MIX) % 2**64)[:10]
     )
     assert rank.tolist() == list(range(10))
     assert max(rows) > 50
@@ -47,7 +54,9 @@ def test_a_reservoir_is_the_same_whatever_the_order_and_not_the_head():
 
 def test_nearest_typical_and_boundary_documents_of_a_leaf():
     leaf, distance = np.array([3, 3, 3, 3, 3, 5]), np.array([0.5, 0.1, 0.9, 0.4, 0.2, 0.7])
-    found = {kind: rows.tolist() for kind, (rows, _) in of_leaves(leaf, distance, most=2).items()}
+    found = {
+        kind: rows.tolist() for kind, (rows, _) in leaf_examples(leaf, distance, most=2).items()
+    }
     assert found == {
         "nearest": [1, 4, 5],
         "typical": [3, 0, 5],
@@ -57,7 +66,7 @@ def test_nearest_typical_and_boundary_documents_of_a_leaf():
 
 def test_a_coarse_domain_shows_its_largest_leaves_first_and_each_leaf_once_before_any_twice():
     leaf, rank = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 0])
-    rows, ranks = of_domains(leaf, rank, sizes=np.array([2, 9, 1, 0]), span=2, most=3)
+    rows, ranks = domain_examples(leaf, rank, sizes=np.array([2, 9, 1, 0]), span=2, most=3)
     assert (rows.tolist(), ranks.tolist()) == ([2, 0, 3, 4], [0, 1, 2, 0])
 
 
@@ -66,7 +75,7 @@ def test_the_table_of_examples(tmp_path):
         tmp_path / "a.parquet", [(0, 0.2, "one\n  two"), (0, 0.1, "x" * 900), (1, 0.3, "three")]
     )
     second = documents(tmp_path / "b.parquet", [(3, 0.4, "four")])
-    sample = Sample([first, second], Levels((2, 4)))
+    sample = LeafSample([first, second], Levels((2, 4)))
     rows = sample.examples(Levels((2, 4))).to_pylist()
     near = [
         (r["level"], r["domain"], r["rank"], r["doc_id"], r["snippet"])
@@ -94,7 +103,7 @@ def test_the_table_of_examples(tmp_path):
 
 
 def test_the_openings_are_one_text_a_leaf(tmp_path):
-    sample = Sample(
+    sample = LeafSample(
         [
             documents(
                 tmp_path / "a.parquet", [(0, 0.2, "one"), (2, 0.1, "y" * 2_000), (0, 0.3, "two")], 1
@@ -108,6 +117,6 @@ def test_the_openings_are_one_text_a_leaf(tmp_path):
 
 
 def test_no_documents_give_no_examples(tmp_path):
-    sample = Sample([documents(tmp_path / "a.parquet", [])], Levels((2, 4)))
+    sample = LeafSample([documents(tmp_path / "a.parquet", [])], Levels((2, 4)))
     assert sample.examples(Levels((2, 4))).num_rows == 0
     assert list(sample.openings()) == []

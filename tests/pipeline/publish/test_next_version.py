@@ -1,5 +1,5 @@
 from data_catalog.format.accounts import Account, Tally
-from pipeline.publish.next_version import join
+from pipeline.publish.next_version import join_accounts
 
 
 def passing(rows: int) -> Account:
@@ -15,7 +15,7 @@ def test_accounts_are_added_stage_by_stage():
         "assign": passing(2),
         "sort": passing(2),
     }
-    assert join(before, new) == {
+    assert join_accounts(before, new) == {
         "source": Account(
             read=Tally(rows=8), kept=Tally(rows=7), failed={"no_text": Tally(rows=1)}
         ),
@@ -33,10 +33,14 @@ def test_a_tier_that_one_side_left_out_passed_its_documents_on():
     expected = Account(
         read=Tally(rows=6), kept=Tally(rows=5), dropped={"dedup.semantic": Tally(rows=1)}
     )
-    assert join(plain, tiered)["semantic"] == join(tiered, plain)["semantic"] == expected
-    assert list(join(plain, tiered)) == ["source", "assign", "semantic", "sort"]
+    assert (
+        join_accounts(plain, tiered)["semantic"]
+        == join_accounts(tiered, plain)["semantic"]
+        == expected
+    )
+    assert list(join_accounts(plain, tiered)) == ["source", "assign", "semantic", "sort"]
 
 
 def test_targets_alone_change_no_account():
     before = {"source": passing(5), "shard": passing(4)}
-    assert join(before, {"shard": Account()}) == before
+    assert join_accounts(before, {"shard": Account()}) == before

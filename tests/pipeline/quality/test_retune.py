@@ -4,8 +4,7 @@ import pytest
 
 from data_catalog.errors import UserError
 from pipeline.config import Bounds
-from pipeline.quality import retune as module
-from pipeline.quality.retune import choose, retune
+from pipeline.quality.retune import choose_rules, retune
 from tests.helpers.tiny_signals import write_signals
 
 
@@ -80,16 +79,16 @@ def test_another_preset_forgets_the_catalogs_thresholds(catalog):
     manifest = json.loads((catalog / "catalog.json").read_text())
     manifest["config"]["quality"]["thresholds"] = {"sentences": {"least": 1, "most": None}}
     (catalog / "catalog.json").write_text(json.dumps(manifest))
-    sentences = [rules[3] for rules in choose(catalog, None, {"sentences": Bounds(most=9)})]
+    sentences = [rules[3] for rules in choose_rules(catalog, None, {"sentences": Bounds(most=9)})]
     assert [(rule.least, rule.most) for rule in sentences] == [(1, None), (1, 9)]
-    assert choose(catalog, "c4", {})[1][3].least == 3
-    assert len(choose(catalog, "gopher", {})[1]) == 15
+    assert choose_rules(catalog, "c4", {})[1][3].least == 3
+    assert len(choose_rules(catalog, "gopher", {})[1]) == 15
 
 
 def test_batches_make_no_difference(catalog, monkeypatch):
     whole = retune(catalog, thresholds={"sentences": Bounds(least=2)})
-    monkeypatch.setattr(module, "_BATCH_ROWS", 1)
-    monkeypatch.setattr(module, "_REGROUP_ROWS", 1)
+    monkeypatch.setattr("pipeline.quality.retune._BATCH_ROWS", 1)
+    monkeypatch.setattr("pipeline.quality.retune._REGROUP_ROWS", 1)
     assert retune(catalog, thresholds={"sentences": Bounds(least=2)}) == whole
 
 

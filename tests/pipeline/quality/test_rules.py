@@ -3,19 +3,19 @@ import pytest
 from data_catalog.errors import UserError
 from data_catalog.settings import parse
 from pipeline.config import Bounds, Quality
-from pipeline.quality.rules import PRESETS, list_rules, resolve
-from pipeline.quality.signals.measure import NAMES
+from pipeline.quality.rules import RULE_PRESETS, list_rules, resolve
+from pipeline.quality.signals.measure import SIGNAL_NAMES
 
 
 def test_presets_have_the_rules_that_people_use():
-    assert {name: len(rules) for name, rules in PRESETS.items()} == {
+    assert {name: len(rules) for name, rules in RULE_PRESETS.items()} == {
         "none": 0,
         "gopher": 15,
         "together": 5,
         "c4": 4,
         "lucie": 21,
     }
-    bounds = {rule.id: (rule.signal, rule.least, rule.most) for rule in PRESETS["gopher"]}
+    bounds = {rule.id: (rule.signal, rule.least, rule.most) for rule in RULE_PRESETS["gopher"]}
     assert bounds["words"] == ("rps_doc_word_count", 50, 100_000)
     assert bounds["bullets"] == ("rps_lines_start_with_bulletpoint", None, 0.9)
     assert bounds["alphabetic"] == ("rps_doc_frac_no_alph_words", None, 0.2)
@@ -23,9 +23,9 @@ def test_presets_have_the_rules_that_people_use():
     assert bounds["dupe_10grams"] == ("rps_doc_frac_chars_dupe_10grams", None, 0.1)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", RULE_PRESETS)
 def test_each_rule_has_a_name_of_its_own_a_bound_and_the_source_of_it(name):
-    rules = PRESETS[name]
+    rules = RULE_PRESETS[name]
     assert len({rule.id for rule in rules}) == len(rules) <= 64  # bits of the mask
     assert all(
         rule.threshold and (rule.least is not None or rule.most is not None) for rule in rules
@@ -37,7 +37,7 @@ def test_a_threshold_replaces_what_it_gives_and_keeps_the_order():
         "gopher",
         {"words": Bounds(least=5), "alphabetic": Bounds(most=0.3), "bullets": Bounds(null="drop")},
     )
-    assert [rule.id for rule in rules] == [rule.id for rule in PRESETS["gopher"]]
+    assert [rule.id for rule in rules] == [rule.id for rule in RULE_PRESETS["gopher"]]
     found = {rule.id: (rule.least, rule.most, rule.null) for rule in rules}
     assert found["words"] == (5, 100_000, "keep")
     assert found["alphabetic"] == (None, 0.3, "keep")
@@ -45,7 +45,7 @@ def test_a_threshold_replaces_what_it_gives_and_keeps_the_order():
     changed = "quality.thresholds of this build"
     assert [rule.id for rule in rules if rule.threshold == changed] == ["words", "alphabetic"]
     assert [rule.id for rule in rules if rule.because == changed] == ["bullets"]
-    assert PRESETS["gopher"][0].least == 50
+    assert RULE_PRESETS["gopher"][0].least == 50
 
 
 def test_bounds_that_say_nothing_are_refused():
@@ -54,15 +54,15 @@ def test_bounds_that_say_nothing_are_refused():
 
 
 def test_every_preset_keeps_what_has_no_signal_and_says_why():
-    rules = [rule for preset in PRESETS.values() for rule in preset]
+    rules = [rule for preset in RULE_PRESETS.values() for rule in preset]
     assert {rule.null for rule in rules} == {"keep"}
     assert all(len(rule.because) > 20 for rule in rules)
     assert "list of words" in next(rule for rule in rules if rule.id == "bad_words").because
 
 
 def test_every_signal_of_a_rule_is_measured_or_says_what_it_needs():
-    rules = [rule for preset in PRESETS.values() for rule in preset]
-    assert {rule.id for rule in rules if rule.signal not in NAMES} == {
+    rules = [rule for preset in RULE_PRESETS.values() for rule in preset]
+    assert {rule.id for rule in rules if rule.signal not in SIGNAL_NAMES} == {
         "bad_words",
         "language",
         "perplexity",

@@ -9,7 +9,7 @@ from data_catalog.errors import UserError
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.columns import SIGNALS_TYPE
-from pipeline.config import Build
+from pipeline.config import Quality
 from pipeline.parts import Part, make_part
 from pipeline.quality.rules import Rule
 from pipeline.quality.stage import bitmask, failures, judge_part, read_signals, signals_key
@@ -36,10 +36,8 @@ def source(folder: Path, documents: list[Document]) -> Part:
     return make_part(folder, f"source {documents}", make)
 
 
-def build(**quality):
-    return Build.model_validate(
-        {"out": "out", "source": {"kind": "jsonl", "path": "x"}, "quality": quality}
-    )
+def quality(**settings):
+    return Quality.model_validate(settings)
 
 
 def test_bounds_are_inclusive_and_what_is_not_there_passes():
@@ -90,7 +88,7 @@ def test_verdicts_name_the_first_rule_and_mark_all(tmp_path):
     part = judge_part(
         source(tmp_path / "source", documents),
         tmp_path / "quality",
-        build(preset="c4", compute="never"),
+        quality(preset="c4", compute="never"),
     )
     table = pq.read_table(part.folder / "verdicts.parquet")
     assert table.schema.equals(tables.VERDICTS)
@@ -112,20 +110,20 @@ def test_verdicts_name_the_first_rule_and_mark_all(tmp_path):
 
 def test_a_threshold_changes_the_verdict_and_the_fingerprint(tmp_path):
     part = source(tmp_path / "source", [Document("a", "x", signals={"rps_doc_num_sentences": 1.0})])
-    strict = judge_part(part, tmp_path / "quality", build(preset="c4"))
+    strict = judge_part(part, tmp_path / "quality", quality(preset="c4"))
     lenient = judge_part(
-        part, tmp_path / "quality", build(preset="c4", thresholds={"sentences": {"least": 1}})
+        part, tmp_path / "quality", quality(preset="c4", thresholds={"sentences": {"least": 1}})
     )
     assert (strict.account.kept.rows, lenient.account.kept.rows) == (0, 1)
     assert (
         judge_part(
-            part, tmp_path / "quality", build(preset="c4", thresholds={"sentences": {"least": 1}})
+            part, tmp_path / "quality", quality(preset="c4", thresholds={"sentences": {"least": 1}})
         )
         == lenient
     )
     with pytest.raises(UserError, match="did you mean sentences"):
         judge_part(
-            part, tmp_path / "quality", build(preset="c4", thresholds={"sentence": {"least": 1}})
+            part, tmp_path / "quality", quality(preset="c4", thresholds={"sentence": {"least": 1}})
         )
 
 
@@ -136,7 +134,7 @@ def test_signals_of_every_document_are_kept_beside_the_verdicts(tmp_path):
         Document("c", "One. Two. Three."),
     ]
     part = judge_part(
-        source(tmp_path / "source", documents), tmp_path / "quality", build(preset="c4")
+        source(tmp_path / "source", documents), tmp_path / "quality", quality(preset="c4")
     )
     table = read_signals(part)
     assert table.schema.equals(tables.MEASURED)
@@ -167,10 +165,10 @@ def test_signals_of_every_document_are_kept_beside_the_verdicts(tmp_path):
 
 def test_the_key_of_signals_follows_what_is_computed_and_not_the_rules(tmp_path):
     part = source(tmp_path / "source", [Document("a", "x")])
-    key = signals_key(part, build())
-    assert key == signals_key(part, build(preset="gopher", thresholds={"words": {"least": 9}}))
-    assert key != signals_key(part, build(compute="never"))
-    assert key != signals_key(source(tmp_path / "other", [Document("a", "y")]), build())
+    key = signals_key(part, quality())
+    assert key == signals_key(part, quality(preset="gopher", thresholds={"words": {"least": 9}}))
+    assert key != signals_key(part, quality(compute="never"))
+    assert key != signals_key(source(tmp_path / "other", [Document("a", "y")]), quality())
 
 
 def test_null_can_be_made_to_drop(tmp_path):
@@ -178,7 +176,7 @@ def test_null_can_be_made_to_drop(tmp_path):
     judged = judge_part(
         part,
         tmp_path / "quality",
-        build(preset="lucie", compute="never", thresholds={"language": {"null": "drop"}}),
+        quality(preset="lucie", compute="never", thresholds={"language": {"null": "drop"}}),
     )
     assert judged.account.dropped == {"lucie.language": Tally(rows=1, characters=1)}
 
@@ -187,7 +185,7 @@ def test_null_can_be_made_to_drop(tmp_path):
 def test_documents_without_signals_and_empty_parts_are_kept_by_every_preset_if_nothing_is_computed(
     tmp_path, preset
 ):
-    config = build(preset=preset, compute="never")
+    config = quality(preset=preset, compute="never")
     one = judge_part(source(tmp_path / "one", [Document("a", "x")]), tmp_path / "q1", config)
     none = judge_part(source(tmp_path / "none", []), tmp_path / "q0", config)
     assert [part.account.kept.rows for part in (one, none)] == [1, 0]

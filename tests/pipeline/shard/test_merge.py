@@ -7,9 +7,8 @@ import pytest
 
 from data_catalog.format.accounts import Tally
 from data_catalog.format.tokens import map_tokens
-from pipeline.shard import merge as merging
-from pipeline.shard.merge import Range, group_ends, merge, plan_files
-from pipeline.shard.sorted_runs import Runs, row_bytes, write_runs
+from pipeline.shard.merge import LeafRange, group_ends, merge_runs, plan_files
+from pipeline.shard.sorted_runs import SortedRuns, row_bytes, write_runs
 from tests.helpers.stored import document_table
 
 HALF = 2**63
@@ -17,20 +16,20 @@ HALF = 2**63
 
 def test_files_hold_as_many_leaves_as_fit():
     assert plan_files(np.array([0, 1, 3, 7, 8]), np.array([40, 60, 10, 90, 5]), 100) == [
-        Range(0, 3),
-        Range(3, 8),
-        Range(8, 9),
+        LeafRange(0, 3),
+        LeafRange(3, 8),
+        LeafRange(8, 9),
     ]
     assert plan_files(np.array([], np.int64), np.array([], np.int64), 100) == []
 
 
 def test_a_leaf_that_does_not_fit_is_cut_into_shares():
     assert plan_files(np.array([0, 1, 2]), np.array([10, 250, 20]), 100) == [
-        Range(0, 1),
-        Range(1, 2, 0, 3),
-        Range(1, 2, 1, 3),
-        Range(1, 2, 2, 3),
-        Range(2, 3),
+        LeafRange(0, 1),
+        LeafRange(1, 2, 0, 3),
+        LeafRange(1, 2, 1, 3),
+        LeafRange(1, 2, 2, 3),
+        LeafRange(2, 3),
     ]
 
 
@@ -39,7 +38,7 @@ def runs_of(folder, *tables):
     for number, table in enumerate(tables):
         (folder / f"runs-{number}").mkdir()
         write_runs([table], folder / f"runs-{number}", 2**30)
-        found.append(Runs(folder / f"runs-{number}"))
+        found.append(SortedRuns(folder / f"runs-{number}"))
     return found
 
 
@@ -61,7 +60,7 @@ def runs(tmp_path):
 
 def test_runs_become_one_sorted_file_with_its_tokens_and_offsets(tmp_path, runs):
     (tmp_path / "out").mkdir()
-    offsets, written = merge(runs, 4, 6, tmp_path / "out", 2**30, top=2, part=3)
+    offsets, written = merge_runs(runs, 4, 6, tmp_path / "out", 2**30, top=2, part=3)
     documents = pq.read_table(tmp_path / "out" / "documents-0003.parquet")
     assert documents["doc_id"].to_pylist() == ["d", "b", "f", "a", "e"]
     values, starts = map_tokens(tmp_path / "out" / "tokens-0003.arrow")
@@ -81,7 +80,7 @@ def test_a_large_leaf_has_an_extent_of_each_split_in_every_file(tmp_path):
         leaf=[0] * 4, number=numbers, held_out=[False, True, False, True], doc_id=list("abcd")
     )
     (tmp_path / "out").mkdir()
-    offsets, written = merge(
+    offsets, written = merge_runs(
         runs_of(tmp_path, table), 0, 1, tmp_path / "out", int(row_bytes(table).sum()) - 1, top=0
     )
     assert [
@@ -105,7 +104,9 @@ def test_a_large_leaf_has_an_extent_of_each_split_in_every_file(tmp_path):
 def test_a_share_without_documents_is_no_file(tmp_path):
     table = document_table(leaf=[0] * 4, number=[HALF + i for i in range(4)])
     (tmp_path / "out").mkdir()
-    merge(runs_of(tmp_path, table), 0, 1, tmp_path / "out", int(row_bytes(table).sum()) - 1, top=0)
+    merge_runs(
+        runs_of(tmp_path, table), 0, 1, tmp_path / "out", int(row_bytes(table).sum()) - 1, top=0
+    )
     assert [path.name for path in (tmp_path / "out").glob("*.parquet")] == [
         "documents-0000.parquet"
     ]
@@ -113,22 +114,22 @@ def test_a_share_without_documents_is_no_file(tmp_path):
 
 def test_nothing_to_merge_is_no_file(tmp_path, runs):
     (tmp_path / "out").mkdir()
-    offsets, written = merge(runs, 20, 30, tmp_path / "out", 2**30, top=5)
+    offsets, written = merge_runs(runs, 20, 30, tmp_path / "out", 2**30, top=5)
     assert (offsets.num_rows, written, list((tmp_path / "out").iterdir())) == (0, Tally(), [])
 
 
 def test_row_groups_end_with_a_leaf_and_are_not_too_long(monkeypatch):
-    monkeypatch.setattr(merging, "GROUP_ROWS", 3)
-    monkeypatch.setattr(merging, "MOST_GROUP_ROWS", 4)
+    monkeypatch.setattr("pipeline.shard.merge.MINIMUM_GROUP_ROWS", 3)
+    monkeypatch.setattr("pipeline.shard.merge.MAXIMUM_GROUP_ROWS", 4)
     assert group_ends(np.array([0, 0, 1, 1, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4])) == [4, 8, 12, 14, 15]
     assert group_ends(np.array([7])) == [1]
 
 
 def test_row_groups_of_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(merging, "GROUP_ROWS", 2)
+    monkeypatch.setattr("pipeline.shard.merge.MINIMUM_GROUP_ROWS", 2)
     table = document_table(leaf=[0, 1, 1, 2, 2, 2])
     (tmp_path / "out").mkdir()
-    merge(runs_of(tmp_path, table), 0, 3, tmp_path / "out", 2**30, top=0)
+    merge_runs(runs_of(tmp_path, table), 0, 3, tmp_path / "out", 2**30, top=0)
     metadata = pq.read_metadata(tmp_path / "out" / "documents-0000.parquet")
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [3, 3]
 
@@ -143,9 +144,9 @@ def test_the_result_does_not_depend_on_how_runs_were_cut(tmp_path):
     whole = runs_of(tmp_path, table)
     (tmp_path / "cut").mkdir()
     write_runs([table.slice(i, 50) for i in range(0, n, 50)], tmp_path / "cut", 1)
-    for name, runs in (("a", whole), ("b", [Runs(tmp_path / "cut")])):
+    for name, runs in (("a", whole), ("b", [SortedRuns(tmp_path / "cut")])):
         (tmp_path / name).mkdir()
-        merge(runs, 0, 6, tmp_path / name, 30_000, top=0)
+        merge_runs(runs, 0, 6, tmp_path / name, 30_000, top=0)
     files = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in "ab"]
     assert files[0] == files[1]
     assert len(files[0]) > 4
@@ -159,7 +160,7 @@ def test_the_numbers_of_a_leaf_stay_in_order_over_its_files(tmp_path):
         leaf=[0] * 300, number=random.integers(0, 2**64, 300, np.uint64).tolist()
     )
     (tmp_path / "out").mkdir()
-    merge(runs_of(tmp_path, table), 0, 1, tmp_path / "out", 20_000, top=0)
+    merge_runs(runs_of(tmp_path, table), 0, 1, tmp_path / "out", 20_000, top=0)
     files = sorted((tmp_path / "out").glob("*.parquet"))
     numbers = pa.concat_tables([pq.read_table(file) for file in files])["id_int"].to_pylist()
     assert len(files) == 4

@@ -6,10 +6,10 @@ import pytest
 
 from data_catalog.format.accounts import Tally
 from pipeline.shard.sorted_runs import (
-    BATCH_ROWS,
-    Runs,
-    columns,
+    RUN_BATCH_ROWS,
+    SortedRuns,
     row_bytes,
+    run_columns,
     sorted_order,
     write_runs,
 )
@@ -43,7 +43,7 @@ def test_leaf_ranges_are_read_back_from_every_run(tmp_path):
         [first, document_table(leaf=[]), second], tmp_path, run_bytes=int(row_bytes(first).sum())
     )
     assert written == Tally(rows=5, characters=5, tokens=10)
-    runs = Runs(tmp_path)
+    runs = SortedRuns(tmp_path)
     assert sorted(path.name for path in tmp_path.glob("*.arrow")) == [
         "run-0000.arrow",
         "run-0001.arrow",
@@ -51,25 +51,25 @@ def test_leaf_ranges_are_read_back_from_every_run(tmp_path):
     assert rows(runs.read(0, 4)) == [(0, "b"), (2, "c"), (3, "a"), (2, "d"), (3, "e")]
     assert rows(runs.read(2, 3)) == [(2, "c"), (2, "d")]
     assert rows(runs.read(1, 2)) == []
-    assert next(runs.read(2, 3)).schema.names == columns()
+    assert next(runs.read(2, 3)).schema.names == run_columns()
 
 
 def test_a_range_may_lie_across_record_batches(tmp_path):
-    n = 2 * BATCH_ROWS + 10
+    n = 2 * RUN_BATCH_ROWS + 10
     write_runs(
-        [document_table(leaf=(np.arange(n) // BATCH_ROWS).tolist(), number=list(range(n)))],
+        [document_table(leaf=(np.arange(n) // RUN_BATCH_ROWS).tolist(), number=list(range(n)))],
         tmp_path,
         2**30,
     )
-    [middle] = Runs(tmp_path).read(1, 2)
-    assert middle["id_int"].to_pylist() == list(range(BATCH_ROWS, 2 * BATCH_ROWS))
-    [rest] = Runs(tmp_path).read(1, 3)
-    assert (rest.num_rows, rest["id_int"][-1].as_py()) == (BATCH_ROWS + 10, n - 1)
+    [middle] = SortedRuns(tmp_path).read(1, 2)
+    assert middle["id_int"].to_pylist() == list(range(RUN_BATCH_ROWS, 2 * RUN_BATCH_ROWS))
+    [rest] = SortedRuns(tmp_path).read(1, 3)
+    assert (rest.num_rows, rest["id_int"][-1].as_py()) == (RUN_BATCH_ROWS + 10, n - 1)
 
 
 def test_no_documents_are_no_run(tmp_path):
     assert write_runs([], tmp_path, 1) == Tally()
-    assert rows(Runs(tmp_path).read(0, 100)) == []
+    assert rows(SortedRuns(tmp_path).read(0, 100)) == []
 
 
 def test_a_row_takes_its_text_tokens_and_signals():
@@ -108,5 +108,5 @@ def test_the_width_of_the_tokens_is_kept(tmp_path, kind):
     table = document_table(leaf=[0])
     ids = table["ids"].cast(pa.large_list(kind))
     write_runs([table.set_column(table.schema.get_field_index("ids"), "ids", ids)], tmp_path, 1)
-    [back] = Runs(tmp_path).read(0, 1)
+    [back] = SortedRuns(tmp_path).read(0, 1)
     assert back.schema.field("ids").type == pa.large_list(kind)

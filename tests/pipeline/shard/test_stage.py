@@ -8,9 +8,9 @@ from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.columns import SIGNALS_TYPE
 from data_catalog.format.layout import Levels
 from data_catalog.format.tokens import map_tokens
-from pipeline.config import Build
+from pipeline.config import Store, Tokenizer
 from pipeline.parts import make_part
-from pipeline.shard.stage import document_files, shard_part, sort_part, split, token_files
+from pipeline.shard.stage import assign_splits, document_files, shard_part, sort_part, token_files
 from pipeline.shard.tokenize import load_tokenizer, make_tokenizer
 from tests.helpers.parts import assigned_part, source_part, verdicts_part
 
@@ -30,37 +30,30 @@ def judged_part(folder, signals=None):
     return make_part(folder, f"judged {signals}", make)
 
 
-def config_of(folder, **settings):
-    return Build(
-        out=folder,
-        source={"kind": "jsonl", "path": folder},
-        tokenizer={"vocabulary": 270},
-        held_out_share=0,
-        **settings,
-    )
-
-
 @pytest.fixture
 def shards(tmp_path):
     """Part a: "one" leaf 3, "two" dropped, "three" leaf 0; part b: "four" leaf 3, "five" leaf 1."""
-    config = config_of(tmp_path)
     sources = [
         source_part(tmp_path / "source" / "a", ["one", "two", "three"]),
         source_part(tmp_path / "source" / "b", ["four", "five"]),
     ]
     verdicts = verdicts_part(tmp_path / "dedup", sources, {"a": [1]})
-    tokenizer = make_tokenizer(sources, verdicts, tmp_path / "tokenizer", config)
+    tokenizer = make_tokenizer(
+        sources, verdicts, tmp_path / "tokenizer", Tokenizer(vocabulary=270), 0
+    )
     assigned = [
         assigned_part(tmp_path / "assign" / "a", [3, 0]),
         assigned_part(tmp_path / "assign" / "b", [3, 1]),
     ]
     judged = judged_part(tmp_path / "quality")
     runs = [
-        sort_part(s, judged, verdicts, verdicts, a, tokenizer, tmp_path / "sort" / s.name, config)
+        sort_part(
+            s, judged, verdicts, verdicts, a, tokenizer, tmp_path / "sort" / s.name, Store(), 0
+        )
         for s, a in zip(sources, assigned, strict=True)
     ]
     return [
-        shard_part(top, runs, tmp_path / "shard" / str(top), config, LEVELS) for top in (0, 1)
+        shard_part(top, runs, tmp_path / "shard" / str(top), Store(), LEVELS) for top in (0, 1)
     ], tokenizer
 
 
@@ -103,7 +96,7 @@ def test_the_accounts_count_kept_documents_and_their_tokens(shards):
 def test_a_top_level_domain_without_documents_is_a_valid_shard(tmp_path, shards):
     wide = Levels((4, 8))  # leaves 0, 1 and 3 lie in domains 0 and 1
     run = shard_inputs(tmp_path, shards[1], ["x"], [3])
-    part = shard_part(2, [run], tmp_path / "shard" / "2", config_of(tmp_path), wide)
+    part = shard_part(2, [run], tmp_path / "shard" / "2", Store(), wide)
     assert part.account == Account()
     assert document_files(part) == token_files(part) == []
     assert pq.read_table(part.folder / "offsets.parquet", schema=tables.OFFSETS).num_rows == 0
@@ -126,12 +119,13 @@ def shard_inputs(
         assigned,
         tokenizer,
         folder / "sort" / name,
-        config_of(folder, **settings),
+        Store(**settings),
+        0,
     )
 
 
 def documents_of(run, folder):
-    part = shard_part(0, [run], folder, config_of(folder), Levels((2, 8)))
+    part = shard_part(0, [run], folder, Store(), Levels((2, 8)))
     return pa.concat_tables(map(pq.read_table, document_files(part))).to_pylist()
 
 
@@ -170,7 +164,7 @@ def test_another_threshold_that_drops_the_same_documents_sorts_nothing_again(tmp
     again = shard_inputs(tmp_path, shards[1], ["p", "q"], [0, 1], dropped_later=[1])
     other = shard_inputs(tmp_path, shards[1], ["p", "q"], [0, 1], dropped_later=[0])
     larger = shard_inputs(
-        tmp_path, shards[1], ["p", "q"], [0, 1], dropped_later=[0], store={"file_megabytes": 9}
+        tmp_path, shards[1], ["p", "q"], [0, 1], dropped_later=[0], file_megabytes=9
     )
     assert first.fingerprint == again.fingerprint
     assert len({first.fingerprint, other.fingerprint, larger.fingerprint}) == 3
@@ -180,9 +174,11 @@ def test_the_split_is_a_share_of_the_ids_and_the_same_every_time():
     ids = pa.chunked_array(
         [np.random.Generator(np.random.Philox(key=1)).integers(0, 2**64, 20_000, np.uint64)]
     )
-    few = np.asarray(split(ids, 0.1, "train", "heldout")) == "heldout"
+    few = np.asarray(assign_splits(ids, 0.1, "train", "heldout")) == "heldout"
     assert 0.09 < few.mean() < 0.11
-    assert (np.asarray(split(ids, 0.1, "train", "heldout")) == "heldout").tolist() == few.tolist()
-    assert not (np.asarray(split(ids, 0.0, "train", "heldout")) == "heldout").any()
-    wider = np.asarray(split(ids, 0.2, "train", "heldout")) == "heldout"
+    assert (
+        np.asarray(assign_splits(ids, 0.1, "train", "heldout")) == "heldout"
+    ).tolist() == few.tolist()
+    assert not (np.asarray(assign_splits(ids, 0.0, "train", "heldout")) == "heldout").any()
+    wider = np.asarray(assign_splits(ids, 0.2, "train", "heldout")) == "heldout"
     assert (wider | ~few).all()  # growing the share keeps what was held out

@@ -3,14 +3,14 @@ import pytest
 
 from pipeline.quality.signals.by_line import line_signals
 from pipeline.quality.signals.characters import read_characters
-from pipeline.quality.signals.raw_words import find_runs
+from pipeline.quality.signals.raw_words import find_raw_words
 from pipeline.quality.signals.words import normalise, read_words
 
 
 def signals(*texts):
     characters = read_characters(texts)
     words = read_words(texts, [normalise(text) for text in texts])
-    found = line_signals(characters, find_runs(characters), words)
+    found = line_signals(characters, find_raw_words(characters), words)
     return {name.split("_", maxsplit=2)[-1]: values.tolist() for name, values in found.items()}
 
 

@@ -8,10 +8,10 @@ from pipeline.quality.signals.characters import (
     SPACE,
     UPPER,
     WORD,
-    between,
     kinds_of,
+    ratio,
     read_characters,
-    share,
+    sums_between,
 )
 
 
@@ -49,5 +49,5 @@ def test_texts_are_joined_by_newlines():
 
 def test_sums_between_and_shares():
     low, high = np.array([0, 1, 3]), np.array([3, 1, 4])
-    assert between(np.array([True, False, True, True]), low, high).tolist() == [2, 0, 1]
-    np.testing.assert_array_equal(share(np.array([1, 0]), np.array([4, 0])), [0.25, np.nan])
+    assert sums_between(np.array([True, False, True, True]), low, high).tolist() == [2, 0, 1]
+    np.testing.assert_array_equal(ratio(np.array([1, 0]), np.array([4, 0])), [0.25, np.nan])
