@@ -29,10 +29,6 @@ def loaded_by(statement: str) -> set[str]:
         ("import trainer.config", {"torch", "prefect", "pipeline"}),
         ("import trainer.loop", {"prefect", "pipeline", "faiss", "sklearn", "datasets", "duckdb"}),
         ("import pipeline.config", {"torch", "faiss", "prefect", "trainer"}),
-        (
-            "import flows.cli.main",
-            {"torch", "prefect", "faiss", "transformers", "sentence_transformers"},
-        ),
     ],
 )
 def test_importing_does_not_load(statement, absent):

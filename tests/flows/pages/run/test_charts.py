@@ -38,6 +38,12 @@ def test_the_loss_panel_cuts_off_the_initial_drop(tmp_path: Path) -> None:
     ]
 
 
+def test_the_initial_drop_is_the_first_tenth_of_the_tokens(tmp_path: Path) -> None:
+    losses = (6.0, 5.0, 4.0, *np.linspace(3.0, 2.0, 18))  # a tenth of the tokens ends at the third
+    panel = loss_panels(read_runs([write_run(tmp_path / "a", losses=losses)]))[0]
+    assert panel["top"] == [pytest.approx(4.1), None]
+
+
 def test_there_is_a_panel_per_target_and_questions_show_accuracy(tmp_path: Path) -> None:
     folders = [write_run(tmp_path / "a"), write_run(tmp_path / "b", target="other")]
     name = "target/validation/choices"
