@@ -17,7 +17,8 @@ from trainer.model.engine import Engine, build_engine
 from trainer.model.head import Losses
 from trainer.sampling.batches import Batch
 
-# The two losses of a difference differ by `sqrt(2)` noises, over 2 e: 0.7 noises over e, and three times that at most.
+# Two losses differ by the square root of two times the noise of one, and are divided by 2 e: 0.7 times the noise over e.
+# Over forty sequences, with several models and processors, it was 0.5 to 0.9 times.
 NOISES = 2
 
 
@@ -58,7 +59,7 @@ def test_scores_are_each_sequences_slope(architecture: str) -> None:
 def test_in_bfloat16_scores_err_by_the_noise_of_the_losses(architecture: str) -> None:
     """The noise is measured where the scores are taken: processors sum bfloat16 products in different ways."""
     exact = tiny_engine(tiny_model(architecture))
-    direction, batch = toward_a_target(exact), tiny_batch(7)
+    direction, batch = toward_a_target(exact), tiny_batch(40)
     engine = tiny_engine(exact.model, micro=3, precision="bfloat16")
     scores, losses = finite_differences(engine, direction, batch)
     expected = by_autograd(exact, direction, batch)
