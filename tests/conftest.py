@@ -2,6 +2,12 @@ import os
 
 import pytest
 
+# Nothing of the caller's terminal, proxies or Prefect profile may decide what a test sees.
+TERMINAL = {"COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"}
+for _name in list(os.environ):
+    if _name in TERMINAL or _name.startswith("PREFECT_") or _name.lower().endswith("_proxy"):
+        del os.environ[_name]
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # before the libraries that read it are imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

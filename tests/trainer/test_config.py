@@ -67,8 +67,9 @@ def test_the_fingerprint_covers_what_changes_the_numbers_only() -> None:
 
 
 def test_a_mistake_is_a_sentence_and_exit_code_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # the run's folder is relative
     assert main([str(tmp_path / "missing.toml")]) == 2
     assert "missing.toml: cannot be read" in capsys.readouterr().err
     overrides = [
