@@ -1,12 +1,7 @@
 import os
 
 import pytest
-
-# Nothing of the caller's terminal, proxies or Prefect profile may decide what a test sees.
-TERMINAL = {"COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"}
-for _name in list(os.environ):
-    if _name in TERMINAL or _name.startswith("PREFECT_") or _name.lower().endswith("_proxy"):
-        del os.environ[_name]
+from hypothesis import HealthCheck, settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before the libraries that read it are imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,6 +15,10 @@ from tests.helpers.tiny_corpus import write_corpus
 end_quietly()
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# A slow machine is no failure of a property.
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
 
 # Files of more than about ten seconds. They start first, so that no worker ends with a long one.
 LONG_FILES = (

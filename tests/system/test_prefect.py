@@ -2,6 +2,7 @@
 
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -176,13 +177,14 @@ def test_a_concurrency_limit_on_the_tag_of_a_stage(tmp_path, prefect_server):
     from flows.runners import task_runner
 
     running, maximum, lock = 0, 0, threading.Lock()
+    work = threading.Barrier(2, timeout=60).wait  # ends when both parts are running
 
     def part(folder):
         nonlocal running, maximum
         with lock:
             running += 1
             maximum = max(maximum, running)
-        time.sleep(0.2)
+        work()
         with lock:
             running -= 1
         return Part(folder, "f", Account(read=Tally(rows=1), kept=Tally(rows=1)), 0.0)
@@ -194,7 +196,7 @@ def test_a_concurrency_limit_on_the_tag_of_a_stage(tmp_path, prefect_server):
     client().create_concurrency_limit(tag="clustermix-narrow", concurrency_limit=1)
     stage("wide")
     assert maximum == 2
-    maximum = 0
+    maximum, work = 0, partial(time.sleep, 0.2)
     stage("narrow")
     assert maximum == 1
 

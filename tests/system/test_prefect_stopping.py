@@ -185,6 +185,10 @@ def test_a_stopped_training_saves_a_checkpoint_and_can_be_resumed(
         )
 
 
+def threads(process):
+    return list((process / "task").iterdir())
+
+
 def test_a_process_ends_with_its_killed_parent():
     script = """
 import subprocess, sys, time
@@ -197,9 +201,9 @@ time.sleep(600)
         [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     child = Path("/proc") / parent.stdout.readline().strip()
-    while b"parent_watch" not in (child / "cmdline").read_bytes():  # before the child's exec
+    # The child becomes the program first; then one of its threads watches the parent.
+    while b"parent_watch" not in (child / "cmdline").read_bytes() or len(threads(child)) < 2:
         time.sleep(0.01)
-    time.sleep(1)
     assert child.exists()
     parent.kill()
     parent.communicate()

@@ -97,7 +97,7 @@ def disturb(config: Path, kept: Path, kills: int, seed: int) -> None:
             unfinished = len(list(runs.out.glob("checkpoints/.*.*.tmp")))
             logged = forked.steps_logged(runs.out)
             killed.append({"way": way, "logged": logged, "unfinished": unfinished})
-        name = f"killed-{len(killed)}"
+        name = f"killed-{len(list(kept.glob('killed-*')))}"  # several can end between two kills
         if alive:
             runs.out.rename(kept / name)
         elif len(killed) % 4 == 0 or len(killed) == kills:  # now it may end

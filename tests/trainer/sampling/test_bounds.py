@@ -115,7 +115,7 @@ def situations(draw: st.DrawFn) -> tuple[DrawBounds, np.ndarray, int]:
     return DrawBounds(leaves, caps, draws), weights, total
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(situations(), st.integers(1, 30), st.integers(0, 5))
 def test_any_run_within_its_bounds_can_be_drawn_to_its_end(
     found: tuple[DrawBounds, np.ndarray, int], draws: int, seed: int
@@ -129,7 +129,7 @@ def test_any_run_within_its_bounds_can_be_drawn_to_its_end(
     assert (drawn.sum(axis=0).reshape(len(bound.domains), -1).sum(axis=1) <= bound.domains).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(situations())
 def test_the_projection_is_the_nearest_point_in_relative_entropy(
     found: tuple[DrawBounds, np.ndarray, int],
@@ -307,7 +307,7 @@ def test_a_scarce_domain_keeps_its_leaves_in_proportion() -> None:
     assert found.tolist() == [8, 0, 4, 4, 3, 0, 0, 0]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 30), min_size=8, max_size=8), st.integers(4, 400), st.integers(0, 3))
 def test_every_domain_keeps_what_it_may_to_the_sequence(
     sequences: list[int], tokens: int, seed: int

@@ -104,7 +104,7 @@ def test_leaf_weights_are_the_mixture_of_the_rows() -> None:
     assert leaf_weights(np.array([0.25, 0.75]), matrix).tolist() == [0.125, 0.3125, 0.5625]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(
