@@ -20,7 +20,7 @@ install: $(STAMP)  ## install everything into .venv
 demo: $(STAMP)  ## build a catalog from this machine's own documentation, train three times, write a report (minutes)
 	$(BIN)/clustermix demo
 
-unit: $(STAMP)  ## the fast tests: no browser, no Prefect, no documentation (about a minute)
+unit: $(STAMP)  ## the fast tests: no processes, browser, Prefect or documentation (a minute)
 	$(PYTEST) -m "not slow and not system"
 
 test: $(STAMP)  ## the tests (minutes; WORKERS=4 runs them in four processes)

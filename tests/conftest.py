@@ -20,25 +20,32 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
 
-# Files of more than about ten seconds. They start first, so that no worker ends with a long one.
+# Files of more than about five seconds. They start first, so that no worker ends with a long one.
 LONG_FILES = (
     "system/test_docs_run.py",
     "system/test_prefect_stopping.py",
-    "system/test_killed.py",
+    "system/test_prefect_server.py",
     "system/test_distributed_training.py",
-    "pipeline/test_run.py",
-    "system/test_five_commands.py",
-    "flows/test_train_flow.py",
     "system/test_resume.py",
+    "system/test_sample_corpus.py",
+    "system/test_killed.py",
     "system/test_prefect.py",
-    "trainer/test_modes.py",
+    "flows/test_train_flow.py",
     "flows/test_build_flow.py",
     "flows/cli/test_commands.py",
-    "trainer/alignment/test_backends_agree.py",
-    "system/test_sample_corpus.py",
+    "system/test_five_commands.py",
+    "system/test_prefect_deployments.py",
+    "system/test_catalog_page_browser.py",
+    "system/test_report_browser.py",
     "pipeline/embed/test_encoder.py",
-    "system/test_architecture.py",
-    "pipeline/cluster/test_grow.py",
+    "pipeline/embed/test_backends.py",
+    "trainer/alignment/test_backends_agree.py",
+    "trainer/mixers/test_mixers_toys.py",
+    "pipeline/test_run.py",
+    "pipeline/test_dirt.py",
+    "data_catalog/transfer/test_copy.py",
+    "pipeline/source/test_python_docs.py",
+    "trainer/test_modes.py",
 )
 SYSTEM_FIXTURES = {"prefect_server", "chromium", "sample_workspace"}
 

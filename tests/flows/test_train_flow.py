@@ -139,6 +139,7 @@ def test_an_experiment_can_be_repeated_with_more_variants(catalog, tmp_path, for
     assert "uniform-1" in page
 
 
+@pytest.mark.system
 def test_prefect_settings_of_the_user_take_precedence(tmp_path):
     """A recording server receives the user's API key. The other settings are our defaults."""
     import os

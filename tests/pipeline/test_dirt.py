@@ -139,6 +139,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     "ends", [True, False], ids=["a line of 640 MiB", "a file of 640 MiB without an end"]
 )

@@ -89,6 +89,7 @@ def test_distributions_sum_to_one(built):
     assert all(total == pytest.approx(1) for *_, total in sums)
 
 
+@pytest.mark.system
 def test_the_files_are_as_recorded_and_the_views_work_in_the_shell(built):
     assert check(built[0]).faults == ()
     code = "import duckdb; print(duckdb.connect('catalog.duckdb', read_only=True).sql('SELECT count(*) FROM documents').fetchall())"

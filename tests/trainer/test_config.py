@@ -15,6 +15,7 @@ from trainer.mixers.dga import DGA_ETA
 LEAST = {"catalog": "c", "out": "o", "target": "t"}
 
 
+@pytest.mark.system
 def test_the_config_needs_no_torch() -> None:
     code = "import sys, trainer.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

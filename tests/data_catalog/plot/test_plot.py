@@ -392,6 +392,7 @@ def test_figures_are_not_sent_to_anyone(catalog):
     assert catalog.plot.drops().layout.modebar.remove == ("sendChartToCloud",)
 
 
+@pytest.mark.system
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_hostile_text_is_shown_letter_by_letter(hostile, tmp_path):
     page = tmp_path / "map.html"

@@ -59,6 +59,7 @@ def test_the_example_runs_as_a_notebook(built, runs, monkeypatch):
     assert [heading for heading in headings if heading not in shown] == []
 
 
+@pytest.mark.system
 def test_the_example_runs_as_a_script_and_says_what_is_wrong(tmp_path):
     pytest.importorskip("marimo", reason="marimo is not installed")
     environment = {

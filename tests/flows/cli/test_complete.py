@@ -51,10 +51,12 @@ def after_tab(folder, words):
     return done.stdout.split()
 
 
+@pytest.mark.system
 def test_commands_are_completed(folder):
     assert after_tab(folder, "clustermix re") == ["rebuild", "replay", "report"]
 
 
+@pytest.mark.system
 def test_names_from_the_catalog_on_the_command_line_are_completed(folder):
     assert after_tab(folder, "clustermix domains catalogs/sm") == ["catalogs/small"]
     assert after_tab(folder, "clustermix domains catalogs/small --target ") == [
@@ -66,6 +68,7 @@ def test_names_from_the_catalog_on_the_command_line_are_completed(folder):
     assert after_tab(folder, "clustermix eval runs/one --target w") == ["web"]
 
 
+@pytest.mark.system
 def test_settings_and_their_values_are_completed(folder):
     assert after_tab(folder, "clustermix train x.toml --set mixture.mixer=d") == [
         "mixture.mixer=dga",
@@ -94,6 +97,7 @@ def test_missing_folders_give_no_error(tmp_path, monkeypatch):
     assert complete.distributions(line) == ["natural", "uniform"]
 
 
+@pytest.mark.system
 def test_the_completion_script_for_bash():
     asked = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     done = subprocess.run(

@@ -200,6 +200,7 @@ def test_control_characters_of_a_file_name_are_not_printed(tmp_path):
     assert "\x1b" not in done.stderr
 
 
+@pytest.mark.system
 def test_ctrl_c_prints_one_line(tmp_path):
     waits = tmp_path / "config.toml"
     os.mkfifo(waits)
@@ -223,6 +224,7 @@ def test_the_version():
     assert clustermix("--version").stdout == "clustermix 0.1.0\n"
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("words", "absent"),
     [

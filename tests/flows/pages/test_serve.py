@@ -139,6 +139,7 @@ def test_a_missing_run_or_a_used_port_is_refused_at_once(tmp_path: Path) -> None
         open_server([folder], 70_000)
 
 
+@pytest.mark.system
 def test_ctrl_c_stops_the_server_without_a_traceback(tmp_path: Path) -> None:
     code = (
         "import signal, sys; from flows.cli.main import main;"

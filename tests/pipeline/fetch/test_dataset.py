@@ -167,6 +167,7 @@ def fetch_until_killed(folder: Path, name: str, moment: str) -> None:
     fetch_dataset(folder, Dataset(name=name), rows_per_piece=700)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("moment", ["before the position", "after the position"])
 def test_killed_between_two_writes_it_goes_on_to_the_same_files(source, tmp_path, moment):
     with pytest.raises(ProcessExitedException, match="SIGKILL"):

@@ -275,6 +275,7 @@ fetch_rpv2(Path(sys.argv[2]), snapshots=("2023-06",), languages=("en",), base_ur
 """
 
 
+@pytest.mark.system
 def test_killed_in_the_middle_it_goes_on_and_gives_the_same_tree(server, tmp_path):
     path = f"documents/{TAGS[2]}.json.gz"
     server.files[path] = gz(

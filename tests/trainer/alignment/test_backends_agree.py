@@ -336,6 +336,7 @@ def several(
     return lambda kind: [torch.load(folder / f"{kind}-{rank}.pt") for rank in range(world)]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 def test_several_processes_measure_what_one_does(
     several: Callable[[str], list[dict[str, Any]]], kind: str
@@ -361,5 +362,6 @@ def test_several_processes_measure_what_one_does(
         )  # one sum each; sharded, also how many micro-batches the others have
 
 
+@pytest.mark.system
 def test_shards_and_copies_count_once(several: Callable[[str], list[Any]]) -> None:
     assert several("norms") == [[55.0, 55.0, 110.0]] * len(several("norms"))

@@ -351,6 +351,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 def test_two_processes_score_their_own_sequences(two: Path, kind: str, architecture: str) -> None:

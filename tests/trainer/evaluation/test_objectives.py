@@ -276,6 +276,7 @@ def in_processes(rank: int, world: int, folder: Path, catalog: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.system
 def test_two_processes_give_what_one_gives(catalog: Path, tmp_path: Path) -> None:
     run_in_processes(in_processes, 2, 2, tmp_path, catalog)
     alone, together = measured(catalog, Team()), torch.load(tmp_path / "found.pt")

@@ -233,6 +233,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[dict[s
 kinds = pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 
 
+@pytest.mark.system
 @kinds
 def test_two_processes_sum_the_same_gradient(
     two: Callable[[str], list[dict[str, Any]]], kind: str
@@ -245,6 +246,7 @@ def test_two_processes_sum_the_same_gradient(
     torch.testing.assert_close(torch.cat([found["micro.nats"] for found in two(kind)]), nats)
 
 
+@pytest.mark.system
 @kinds
 def test_a_process_without_a_sequence_keeps_pace(
     two: Callable[[str], list[dict[str, Any]]], kind: str
@@ -257,6 +259,7 @@ def test_a_process_without_a_sequence_keeps_pace(
     torch.testing.assert_close(second["single.nats"], nats)
 
 
+@pytest.mark.system
 @kinds
 def test_local_gradients_do_not_disturb_summed_ones(
     two: Callable[[str], list[dict[str, Any]]], kind: str
@@ -271,6 +274,7 @@ def test_local_gradients_do_not_disturb_summed_ones(
         assert_same(found["clipped"], {name: g * (0.5 / norm) for name, g in expected.items()})
 
 
+@pytest.mark.system
 @kinds
 def test_two_processes_take_the_same_steps(
     two: Callable[[str], list[dict[str, Any]]], kind: str
@@ -308,6 +312,7 @@ def compiled_in_two_processes(rank: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.system
 @pytest.mark.slow
 def test_compiled_layers_sum_the_same_gradient(tmp_path: Path) -> None:
     run_in_processes(compiled_in_two_processes, WORLD, tmp_path)

@@ -304,6 +304,7 @@ def continue_with_other_processes(folder: Path) -> None:
         assert ended(team(work, world)) == [0] * world, name
 
 
+@pytest.mark.system
 def test_shards_of_two_and_three_processes_go_on_from_one_and_back(tmp_path: Path) -> None:
     run_in_process(continue_with_other_processes, tmp_path)
     model = {

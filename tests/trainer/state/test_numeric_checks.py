@@ -138,6 +138,7 @@ def check_in_process(rank: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.system
 def test_all_processes_learn_of_the_fault_of_one(tmp_path: Path) -> None:
     run_in_processes(check_in_process, 3, tmp_path)
     told = [(tmp_path / str(rank)).read_text() for rank in range(3)]
