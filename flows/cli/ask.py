@@ -112,7 +112,8 @@ def query_command(
 ) -> None:
     """Query a catalog, and the runs trained on it, with SQL.
 
-    docs/sql.md documents every view and macro. The statement SHOW TABLES lists the views.
+    docs/sql.md documents every view and macro. The statement SHOW TABLES lists
+    the views.
     """
     import data_catalog
 

@@ -42,8 +42,8 @@ def export_catalog_command(
 ) -> None:
     """Copy a catalog with its earlier versions to an object store or a folder.
 
-    Files that are already at the destination are skipped. After an interruption, the same command
-    resumes. The file catalog.json is written last.
+    Files that are already at the destination are skipped. After an interruption,
+    the same command resumes. The file catalog.json is written last.
     """
     from data_catalog.transfer.copy import export_catalog
     from flows.progress import transfer_progress
@@ -120,9 +120,9 @@ def export_documents_command(
 ) -> None:
     """Write documents for other trainers.
 
-    Select documents by domain, by an SQL condition, or by the weights that a run has learned.
-    Documents sampled by weight are in random order, and none occurs twice. If a domain is
-    exhausted, the other domains replace its missing share.
+    Select documents by domain, by an SQL condition, or by the weights that a run
+    has learned. Documents sampled by weight are in random order, and none occurs
+    twice. If a domain is exhausted, the other domains replace its missing share.
     """
     from data_catalog.export.documents import export_documents
     from flows.progress import transfer_progress

@@ -53,8 +53,8 @@ def fetch_catalog_command(
 ) -> None:
     """Download a catalog from an object store or a folder, and check every file.
 
-    Training does not need the parts documents, signals and verdicts. To get them later, repeat the
-    command without --without.
+    Training does not need the parts documents, signals and verdicts. To get them
+    later, repeat the command without --without.
     """
     from data_catalog.transfer.copy import fetch_catalog
     from flows.progress import transfer_progress
