@@ -13,7 +13,7 @@ from data_catalog.format import tables
 from data_catalog.format.distributions import read_distribution
 from data_catalog.format.files import CatalogFiles
 from data_catalog.format.run_record import MixtureSettings, RunRecord, read_run_record
-from data_catalog.query.run_views import FILES
+from data_catalog.query.run_views import RUN_VIEW_FILES
 
 PLAIN = ("natural", "uniform")  # distributions of no kind
 MAXIMUM_REPLAYS = 100  # a run that follows one that follows one
@@ -36,7 +36,7 @@ def last_mixture(run: Path, files: CatalogFiles) -> tuple[int, Float[np.ndarray,
         )
     try:
         mixture = _mixture(run, record)
-        log = pq.read_table(run / FILES["logs"], schema=tables.WEIGHTS)
+        log = pq.read_table(run / RUN_VIEW_FILES["logs"], schema=tables.WEIGHTS)
         sampling = np.array(log["sampling"][log.num_rows - 1].as_py(), np.float64)
     except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
         raise UserError(

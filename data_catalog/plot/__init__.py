@@ -1,4 +1,7 @@
-"""Figures of an open catalog and of the runs it was opened with: `data_catalog.open(ROOT).plot`. They need the extra `notebook`."""
+"""Figures of an open catalog and of its runs: `data_catalog.open(ROOT).plot`.
+
+They need the extra `notebook`.
+"""
 
 from data_catalog.plot.domains import DomainFigures
 from data_catalog.plot.runs import RunFigures
@@ -8,4 +11,8 @@ __all__ = ["Plots"]
 
 
 class Plots(DomainFigures, TargetFigures, RunFigures):
-    """Every function returns a plotly figure, which a notebook shows; `.write_html("figure.html")` keeps it."""
+    """All figures.
+
+    Every method returns a plotly figure. Notebooks display it, and `.write_html("figure.html")`
+    saves it.
+    """

@@ -8,64 +8,67 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_catalog.format.centroids import project, read_centroids
-from data_catalog.plot.colour import MARGIN, PLAIN, Colouring, colouring
+from data_catalog.plot.colour import DEFAULT_FILL, NO_VALUE, Colouring, read_colouring
 from data_catalog.plot.look import (
     INK,
     NEUTRAL,
     PAPER,
     Figures,
-    drawable,
-    finest,
+    domain_label,
+    drawable_level,
+    empty_figure,
+    finest_drawable,
     finish,
+    format_count,
     graph_objects,
     line_style,
-    named,
-    rows,
-    sentence,
-    short,
+    query_rows,
 )
 from data_catalog.untrusted import escape
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-HOVER = "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]}<extra></extra>"
-NAMES, REACH = (
-    24,
-    (0.16, 0.05),
-)  # names on the map at most; the part of its width and height that one takes
-AREA, LINE_HEIGHT = 600_000, 17  # of a treemap about 1,100 pixels wide, in pixels
-MOST_POINTS = 400  # of one curve of sizes
+_HOVER = "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]}<extra></extra>"
+_MAXIMUM_LABELS = 24  # on the map
+_LABEL_SIZE = (0.16, 0.05)  # shares of the map's width and height
+_TREEMAP_PIXELS = 600_000  # area of a treemap about 1,100 pixels wide
+_LINE_PIXELS = 17
+_MAXIMUM_POINTS = 400  # of one curve of sizes
 
 
 class DomainFigures(Figures):
-    """What the domains are and how large."""
+    """Figures of the domains and their sizes."""
 
     def treemap(
         self, level: int | None = None, colour: str | None = None, kind: str = "hard"
     ) -> go.Figure:
-        """Two levels as nested boxes: the coarsest and, inside, `level` (None: the finest up to 4,096). Areas are tokens.
+        """Draw two levels as nested boxes, with the number of tokens as their area.
 
-        Data: `SELECT level, domain, documents, tokens, terms FROM domains WHERE level IN (16, 64)`, with
-        `SELECT level, domain, weight FROM distributions WHERE name = 'NAME' AND kind = 'hard'` for the colour of a weight.
+        Data: `SELECT level, domain, documents, tokens, terms FROM domains WHERE level IN (16, 64)`.
+        For the colour of a weight, also `SELECT level, domain, weight FROM distributions WHERE
+        name = 'NAME' AND kind = 'hard'`.
 
         Args:
-            colour: a target, `natural` or `uniform`: the domain's weight in that distribution. `quality`: share of the documents
-                of its main sources that rules and dedup dropped. `distance`: mean distance of its documents to the centroid of
-                their leaf. A quality signal, such as `rps_doc_word_count`: its mean over the domain's documents, all of which are
-                read. `source`: where most of its documents come from. None: all alike.
-            kind: of a target's distribution, `hard` or `distance`.
+            level: Level of the inner boxes. The outer ones are the coarsest level. None means the
+                finest level of up to 4,096 domains.
+            colour: Colour of the domains. A target, `natural` or `uniform`: the weight in that
+                distribution. `quality`: share of the documents of the domain's main sources that
+                rules and dedup dropped. `distance`: mean distance of the documents to their leaf's
+                centroid. A quality signal, such as `rps_doc_word_count`: its mean, which needs
+                reading all documents. `source`: the most frequent source. None: one colour.
+            kind: Kind of a target's distribution, `hard` or `distance`.
 
         Raises:
-            UserError: there is no such level, or no such colour.
+            UserError: There is no such level, colour or kind.
         """
-        catalog = self.catalog
-        top = catalog.levels.granularities[0]
-        level = drawable(catalog, level, finest(catalog))
-        shades = colouring(catalog, sorted({top, level}), colour, kind)
+        levels = self.files.levels
+        top = levels.granularities[0]
+        level = drawable_level(levels, level, finest_drawable(levels))
+        shades = read_colouring(self.catalog, levels, sorted({top, level}), colour, kind)
         title = f"{level:,} domains by tokens"
         if not any(row["tokens"] for row in shades.rows):
-            return sentence("No domain has any tokens.", title)
+            return empty_figure("No domain has any tokens.", title)
         boxes = [row for row in shades.rows if row["tokens"]]
         inner = [row["level"] == level for row in boxes]
         fills, scale = _colours(shades, level, boxes, inner)
@@ -79,15 +82,15 @@ class DomainFigures(Figures):
                     for row in boxes
                 ),
             ],
-            labels=[escape(catalog.root.name), *texts],
-            # A box that holds others is as large as these are together.
+            labels=[escape(self.files.root.name), *texts],
+            # A box with inner boxes has the size of these together.
             values=[
                 0,
                 *(row["tokens"] if own else 0 for row, own in zip(boxes, inner, strict=True)),
             ],
             branchvalues="remainder",
             customdata=[["all domains", "", ""], *(_about(row, shades) for row in boxes)],
-            hovertemplate=HOVER,
+            hovertemplate=_HOVER,
             texttemplate="%{label}",
             marker={
                 "colors": fills,
@@ -111,30 +114,35 @@ class DomainFigures(Figures):
     def map(
         self, level: int | None = None, colour: str | None = None, kind: str = "hard"
     ) -> go.Figure:
-        """Centroids in two dimensions, the two principal axes of the finest level's. Circles' areas are tokens; colours as in `treemap`.
+        """Draw the centroids on the two principal axes of the finest level's centroids.
 
-        Data: `SELECT domain, documents, tokens, terms FROM domains WHERE level = 64`, and the centroids, which SQL does not see:
-        `data_catalog.format.centroids.read_centroids`.
+        The areas of the circles are numbers of tokens.
+
+        Data: `SELECT domain, documents, tokens, terms FROM domains WHERE level = 64`. The centroids
+        are not available in SQL, see `data_catalog.format.centroids.read_centroids`.
+
+        Args:
+            level: Level of the domains. None means the finest level of up to 4,096 domains.
+            colour: Colour of the domains, as in `treemap`.
+            kind: Kind of a target's distribution, `hard` or `distance`.
 
         Raises:
-            UserError: there is no such level, no such colour, or the centroids cannot be read.
+            UserError: There is no such level, colour or kind, or the centroids cannot be read.
         """
-        catalog = self.catalog
-        level = drawable(catalog, level, finest(catalog))
-        places, variance = project(
-            read_centroids(
-                catalog.files, [k for k in catalog.levels.granularities if k <= finest(catalog)]
-            )
-        )
-        shades = colouring(catalog, [level], colour, kind)
-        # Small circles lie on large ones.
+        levels = self.files.levels
+        finest = finest_drawable(levels)
+        level = drawable_level(levels, level, finest)
+        granularities = [k for k in levels.granularities if k <= finest]
+        places, variance = project(read_centroids(self.files, granularities))
+        shades = read_colouring(self.catalog, levels, [level], colour, kind)
+        # Small circles are drawn above large ones.
         circles = sorted(
             (row for row in shades.rows if np.isfinite(places[level][row["domain"]]).all()),
             key=lambda row: -(row["tokens"] or 0),
         )
         title = f"Centroids of {level:,} domains"
         if not circles:
-            return sentence("No domain has a centroid.", title)
+            return empty_figure("No domain has a centroid.", title)
         at = places[level][[row["domain"] for row in circles]]
         fills, scale = _colours(shades, level, circles, [True] * len(circles))
         largest, widest = (
@@ -149,7 +157,7 @@ class DomainFigures(Figures):
             textposition="bottom center",
             textfont={"size": 12, "color": INK, "shadow": "auto"},
             customdata=[_about(row, shades) for row in circles],
-            hovertemplate=HOVER,
+            hovertemplate=_HOVER,
             marker={
                 **{
                     "size": [
@@ -161,7 +169,7 @@ class DomainFigures(Figures):
             },
             cliponaxis=False,
         )
-        note = f"area: tokens · the two axes hold {variance:.0%} of the centroids' variance"
+        note = f"area: tokens · the axes explain {variance:.0%} of the variance of the centroids"
         figure = finish(
             graph_objects().Figure(trace),
             title,
@@ -173,49 +181,54 @@ class DomainFigures(Figures):
         return figure.update_yaxes(title_text="second principal axis", showticklabels=False)
 
     def domain_sizes(self, level: int | None = None) -> go.Figure:
-        """Tokens of each domain, the largest first: a curve a level, or that of one level.
+        """Draw the number of tokens per domain, largest first, as one curve per level.
 
         Data: `SELECT level, domain, tokens, terms FROM domains ORDER BY level, tokens DESC`.
 
+        Args:
+            level: Level to draw. None means all.
+
         Raises:
-            UserError: there is no such level.
+            UserError: There is no such level.
         """
-        catalog = self.catalog
-        levels = catalog.levels.granularities if level is None else (level,)
+        levels = self.files.levels.granularities if level is None else (level,)
         for k in levels:
-            catalog.levels.span(k)
+            self.files.levels.span(k)
         query = """
             SELECT level, domain, documents, tokens, terms[1:8] AS terms,
                    row_number() OVER (PARTITION BY level ORDER BY tokens DESC, domain) AS rank
-            FROM domains WHERE list_contains($levels, level) AND tokens > 0 ORDER BY level, rank"""
-        found = rows(catalog, query, levels=list(levels))
+            FROM domains WHERE list_contains($levels, level) AND tokens > 0
+            ORDER BY level, rank"""
+        rows = query_rows(self.catalog, query, levels=list(levels))
         figure = graph_objects().Figure()
         for number, k in enumerate(levels):
-            curve = [row for row in found if row["level"] == k]
+            curve = [row for row in rows if row["level"] == k]
             curve = [curve[i] for i in _spread(len(curve))]
             figure.add_scatter(
                 x=[row["rank"] for row in curve],
                 y=[row["tokens"] for row in curve],
                 customdata=[_about(row) for row in curve],
-                hovertemplate=HOVER,
+                hovertemplate=_HOVER,
                 name=f"level {k:,}",
                 mode="lines+markers",
                 **line_style(number),
             )
         figure.update_traces(marker_size=4)
-        figure.update_xaxes(title_text="rank of the domain, 1 the largest", type="log", dtick=1)
+        figure.update_xaxes(title_text="rank of the domain by size", type="log", dtick=1)
         figure.update_yaxes(
             title_text="tokens", type="log", dtick=1, exponentformat="SI", minexponent=2
         )
-        return finish(
-            figure, "Sizes of the domains", "both axes are logarithmic; empty domains are left out"
-        )
+        return finish(figure, "Sizes of the domains", "logarithmic axes, without empty domains")
 
 
 def _colours(
     shades: Colouring, level: int, boxes: list[Mapping[str, Any]], inner: list[bool]
 ) -> tuple[list[Any], dict[str, Any]]:
-    """A colour for the whole and one each row, neutral for what is not `inner`; and what plotly's marker needs beside them."""
+    """Return the colours and further properties of plotly's marker.
+
+    The first colour is that of the whole. The others belong to the boxes. Boxes that are not
+    `inner` have no colour of their own.
+    """
     if shades.categories:
         fills = shades.fills(level)
         return [
@@ -226,64 +239,63 @@ def _colours(
             ),
         ], {}
     if not shades.title:
-        return [PAPER, *(PLAIN if own else PAPER for own in inner)], {}
+        return [PAPER, *(DEFAULT_FILL if own else PAPER for own in inner)], {}
     place = shades.places(level)
     return [
-        -MARGIN,
-        *(place(row["value"]) if own else -MARGIN for row, own in zip(boxes, inner, strict=True)),
+        NO_VALUE,
+        *(place(row["value"]) if own else NO_VALUE for row, own in zip(boxes, inner, strict=True)),
     ], shades.scale(level)
 
 
 def _texts(boxes: list[Mapping[str, Any]], inner: list[bool]) -> list[str]:
-    """As many words as have room in a box when all are shown: below each other, or in one line above the boxes in it."""
+    """Return the label of each box, with as many terms as fit.
+
+    The terms of an inner box are below each other. Those of an outer box are on one line above
+    the boxes inside.
+    """
     total = sum(row["tokens"] for row, own in zip(boxes, inner, strict=True) if own)
-    found = []
+    labels = []
     for row, own in zip(boxes, inner, strict=True):
-        side = (AREA * row["tokens"] / total) ** 0.5  # pixels, if it were a square
+        side = (_TREEMAP_PIXELS * row["tokens"] / total) ** 0.5  # in pixels, of a square
         words = [escape(term, 24) for term in row["terms"] or []]
-        if own and side < 2 * LINE_HEIGHT:
-            found.append(
-                " "
-            )  # thousands of texts that do not fit would take the browser seconds to find out
+        number = f"<b>{row['domain']}</b>"
+        if own and side < 2 * _LINE_PIXELS:
+            labels.append(" ")  # the browser would need seconds to test thousands of long labels
         elif own:
-            found.append(
-                "<br>".join(
-                    [
-                        f"<b>{row['domain']}</b>",
-                        *words[: min(max(int(side / LINE_HEIGHT) - 2, 0), 4)],
-                    ]
-                )
-            )
+            fitting = max(int(side / _LINE_PIXELS) - 2, 0)
+            labels.append("<br>".join([number, *words[: min(fitting, 4)]]))
         else:
-            fitting = int(side / 55)  # a word and its comma
-            found.append(f"<b>{row['domain']}</b> {', '.join(words[: min(fitting, 4)])}")
-    return found
+            fitting = int(side / 55)  # pixels of a word and its comma
+            labels.append(f"{number} {', '.join(words[: min(fitting, 4)])}")
+    return labels
 
 
 def _about(row: Mapping[str, Any], shades: Colouring | None = None) -> list[str]:
-    """What is written beside the pointer: the domain, its terms, its size and value."""
+    """Return the lines of a tooltip: the domain, its terms, and its size and value."""
     terms = ", ".join(escape(term, 30) for term in row["terms"] or []) or "no terms"
-    lines = [f"{row['documents'] or 0:,} documents, {short(row['tokens'] or 0)} tokens"]
+    lines = [f"{row['documents'] or 0:,} documents, {format_count(row['tokens'] or 0)} tokens"]
     if shades and shades.title:
         lines.append(f"{shades.title}: {shades.write(row['value'])}")
     return [f"{row['level']:,}/{row['domain']}", terms, "<br>".join(lines)]
 
 
 def _names(circles: list[Mapping[str, Any]], at: np.ndarray) -> list[str]:
-    """The largest circles' numbers and terms, as far as they do not write over each other; empty for the others."""
+    """Return labels for the largest circles whose labels do not overlap, empty for the others."""
     span = np.maximum(np.ptp(at, axis=0), 1e-12)
     taken: list[np.ndarray] = []
     texts = [""] * len(circles)
     for i, row in enumerate(circles):
         place = at[i] / span
-        if len(taken) < NAMES and not any((np.abs(place - other) < REACH).all() for other in taken):
+        if len(taken) < _MAXIMUM_LABELS and not any(
+            (np.abs(place - other) < _LABEL_SIZE).all() for other in taken
+        ):
             taken.append(place)
-            texts[i] = named(row["domain"], row["terms"], 2)
+            texts[i] = domain_label(row["domain"], row["terms"], 2)
     return texts
 
 
 def _spread(n: int) -> list[int]:
-    """At most about MOST_POINTS places of n, closer to each other at the beginning."""
-    if n <= MOST_POINTS:
+    """Return at most about `_MAXIMUM_POINTS` of n positions, denser at the beginning."""
+    if n <= _MAXIMUM_POINTS:
         return list(range(n))
-    return np.unique(np.geomspace(1, n, MOST_POINTS).round().astype(int) - 1).tolist()
+    return np.unique(np.geomspace(1, n, _MAXIMUM_POINTS).round().astype(int) - 1).tolist()

@@ -1,4 +1,7 @@
-"""What all figures share: plotly itself, colours that colour-blind readers tell apart, and how numbers and text are written."""
+"""Colours, layout and formatting shared by all figures.
+
+Colour-blind readers can distinguish the colours.
+"""
 
 from __future__ import annotations
 
@@ -7,36 +10,35 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from data_catalog.errors import UserError
+from data_catalog.format.files import CatalogFiles
+from data_catalog.format.layout import Levels
+from data_catalog.queryable import Queryable
 from data_catalog.untrusted import escape
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from data_catalog.query.database import Catalog
-
 INK, SOFT, LINE, PAPER, NEUTRAL = "#1c2024", "#5a626b", "#dfe3e8", "#ffffff", "#dde2e8"
 LINES = ("#0072b2", "#d55e00", "#00805c", "#b0508f", "#8f6b00", "#2c93c7", "#7a4b2a", "#4d4d4d")
 FILLS = ("#3a8fc4", "#e69f4c", "#3fae8c", "#d597bd", "#ecd95a", "#9ad0ef", "#b98a67", "#c3c8ce")
-RAMP = ("#edf2f6", "#b5d3e7", "#65a6d1", "#2a72ae", "#0a3868")  # from little to much
-DASHES = (
-    "solid",
-    "dash",
-    "dot",
-    "dashdot",
-)  # with LINES, 32 lines that differ; markers differ as well
+RAMP = ("#edf2f6", "#b5d3e7", "#65a6d1", "#2a72ae", "#0a3868")  # from small to large values
+DASHES = ("solid", "dash", "dot", "dashdot")  # 32 different lines together with LINES
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "star")
-MOST_DOMAINS = 4_096  # of one level in a figure that draws each
+MAXIMUM_DRAWN_DOMAINS = 4_096
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of one open catalog."""
+    """Figures of one open catalog."""
 
-    catalog: Catalog
+    catalog: Queryable
+    """Answers the SQL queries."""
+    files: CatalogFiles
+    """Files of the same catalog."""
 
 
 def graph_objects() -> Any:
-    """plotly's, which is slow to import and not everywhere.
+    """Import and return `plotly.graph_objects`, which is slow to import and optional.
 
     Raises:
         UserError: plotly is not installed.
@@ -45,18 +47,18 @@ def graph_objects() -> Any:
         import plotly.graph_objects as go  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UserError(
-            f"plots need plotly ({error}); pip install 'clustermix[notebook]'"
+            f"plot: plotly is not installed ({error}). Run pip install 'clustermix[notebook]'."
         ) from error
     return go
 
 
-def rows(catalog: Catalog, query: str, **parameters: Any) -> list[dict[str, Any]]:
-    """The answer to one SELECT, a dict a row. A parameter NAME stands as $NAME in the query."""
+def query_rows(catalog: Queryable, query: str, **parameters: Any) -> list[dict[str, Any]]:
+    """Return the result of one SELECT, one dict per row. `parameters` are the values of $NAME."""
     return catalog.table(query, parameters).to_pylist()
 
 
 def finish(figure: go.Figure, title: str, note: str = "", height: int = 480) -> go.Figure:
-    """The figure with its title, the `note` below it, and the common look; both are markup."""
+    """Add the title, the `note` below it and the common layout. Both texts are markup."""
     below = f"<br><span style='font-size:13px;color:{SOFT}'>{note}</span>" if note else ""
     figure.update_layout(
         template="none",
@@ -83,9 +85,7 @@ def finish(figure: go.Figure, title: str, note: str = "", height: int = 480) -> 
             "font": {"color": INK, "size": 13},
         },
         legend={"itemwidth": 42},
-        modebar={
-            "remove": ["sendChartToCloud"]
-        },  # what is in a catalog is not for a stranger's server
+        modebar={"remove": ["sendChartToCloud"]},  # data must not be sent to another server
     )
     figure.update_xaxes(
         gridcolor=LINE,
@@ -104,8 +104,8 @@ def finish(figure: go.Figure, title: str, note: str = "", height: int = 480) -> 
     return figure
 
 
-def sentence(text: str, title: str) -> go.Figure:
-    """A figure that says why there is nothing to draw."""
+def empty_figure(text: str, title: str) -> go.Figure:
+    """Return a figure without data. `text` explains why there is none."""
     figure = graph_objects().Figure()
     figure.add_annotation(
         text=text,
@@ -122,19 +122,19 @@ def sentence(text: str, title: str) -> go.Figure:
     return finish(figure, title, height=180)
 
 
-def named(domain: int, terms: Iterable[str] | None, most: int = 4) -> str:
-    """A domain's number and first terms, as markup."""
-    words = ", ".join(escape(term, 30) for term in list(terms or [])[:most])
+def domain_label(domain: int | str, terms: Iterable[str] | None, count: int = 4) -> str:
+    """Return a domain's number and its first `count` terms, as markup."""
+    words = ", ".join(escape(term, 30) for term in list(terms or [])[:count])
     return f"{domain} {words}" if words else str(domain)
 
 
-def share(value: float) -> str:
-    """0.1234 as 12.3%, 0.5 as 50%, 0.001234 as 0.12%."""
+def format_share(value: float) -> str:
+    """Format a share in percent: 0.1234 as 12.3%, 0.5 as 50%, 0.001234 as 0.12%."""
     return f"{100 * value:.3g}%" if value >= 0.0995 else f"{100 * value:.2g}%"
 
 
-def short(value: float) -> str:
-    """12,300,000 as 12.3M."""
+def format_count(value: float) -> str:
+    """Format a large number with a suffix: 12,300,000 as 12.3M."""
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if letter == 'k' else size):.3g}{letter}"
@@ -142,7 +142,10 @@ def short(value: float) -> str:
 
 
 def line_style(number: int) -> dict[str, Any]:
-    """Line and marker of the trace `number`: no two of the first 32 alike, and the first 8 differ twice over."""
+    """Return the line and marker of trace `number`.
+
+    The first 32 traces are all different. The first 8 differ in both colour and marker.
+    """
     colour = LINES[number % len(LINES)]
     dash = DASHES[number // len(LINES) % len(DASHES)]
     return {
@@ -151,23 +154,24 @@ def line_style(number: int) -> dict[str, Any]:
     }
 
 
-def drawable(catalog: Catalog, level: int | None, default: int) -> int:
-    """`level`, or the default if it is None.
+def drawable_level(levels: Levels, level: int | None, default: int) -> int:
+    """Return `level`, or `default` if it is None.
 
     Raises:
-        UserError: the catalog has no such level, or it has too many domains to be drawn one by one.
+        UserError: The catalog has no such level, or it has too many domains for a figure.
     """
     level = default if level is None else level
-    catalog.levels.span(level)
-    if level > MOST_DOMAINS:
-        shown = [k for k in catalog.levels.granularities if k <= MOST_DOMAINS]
+    levels.span(level)
+    if level > MAXIMUM_DRAWN_DOMAINS:
+        drawable = [k for k in levels.granularities if k <= MAXIMUM_DRAWN_DOMAINS]
         raise UserError(
-            f"level {level}: a figure draws at most {MOST_DOMAINS:,} domains; take one of the levels {shown}, or ask in SQL"
+            f"level {level}: too many domains. Figures show at most {MAXIMUM_DRAWN_DOMAINS:,}. "
+            f"Use one of the levels {drawable}, or query the level with SQL."
         )
     return level
 
 
-def finest(catalog: Catalog) -> int:
-    """The finest level that can be drawn domain by domain."""
-    granularities = catalog.levels.granularities
-    return max((k for k in granularities if k <= MOST_DOMAINS), default=granularities[0])
+def finest_drawable(levels: Levels) -> int:
+    """Return the finest level that a figure can show. It is the coarsest if all are too large."""
+    drawable = (k for k in levels.granularities if k <= MAXIMUM_DRAWN_DOMAINS)
+    return max(drawable, default=levels.granularities[0])

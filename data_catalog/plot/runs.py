@@ -1,4 +1,4 @@
-"""Figures of the runs that a catalog was opened with: losses, weights and scores."""
+"""Figures of training runs: losses, weights and scores."""
 
 from __future__ import annotations
 
@@ -10,95 +10,70 @@ from data_catalog.plot.look import (
     FILLS,
     INK,
     LINES,
-    MOST_DOMAINS,
     NEUTRAL,
     Figures,
+    domain_label,
+    empty_figure,
+    finest_drawable,
     finish,
     graph_objects,
     line_style,
-    named,
-    rows,
-    sentence,
+    query_rows,
 )
+from data_catalog.plot.run_queries import MIXTURE_QUERY, SCORES_QUERY
+from data_catalog.queryable import view_names
 from data_catalog.untrusted import escape
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-TITLES = {
+_TITLES = {
     "target/validation": "Target: validation split",
     "target/test": "Target: test split",
     "general": "General: held-out corpus text",
 }
-MOST_MEMBERS = 11  # of a basis with weights of their own; the others are one
-DRAWN, LISTED = 6, 24  # members whose scores are drawn at first; that can be chosen in the legend
-
-MIXTURE = """
-    WITH chosen AS (SELECT * FROM runs WHERE run = $run),
-    log AS (
-        SELECT stage, first_sequence * sequence_tokens AS tokens, member, sampling,
-               avg(sampling) OVER (PARTITION BY member) AS mean, basis, level
-        FROM weights JOIN chosen USING (run)),
-    named AS (
-        SELECT log.*, dense_rank() OVER (ORDER BY mean DESC, member) AS rank, terms[1:3] AS terms
-        FROM log LEFT JOIN domains AS d ON basis = 'domains' AND d.level = log.level AND d.domain = TRY_CAST(member AS BIGINT)),
-    mixed AS (
-        SELECT stage, sum(w.sampling * p.weight) AS weight
-        FROM weights AS w JOIN chosen AS r USING (run) JOIN distributions AS p
-        ON p.name = w.member AND p.level = least(r.level, $most) AND p.kind IN (r.config ->> '$.mixture.kind', w.member)
-        WHERE r.basis <> 'domains' GROUP BY stage, p.domain),
-    spread AS (  -- what not all members are known of is not known
-        SELECT stage, CASE WHEN abs(sum(weight) - 1) < 0.01 THEN exp(-sum(weight * ln(weight))) END AS effective_domains
-        FROM mixed WHERE weight > 0 GROUP BY stage),
-    members AS (
-        SELECT stage, count(*) AS members, exp(-sum(sampling * ln(sampling)) FILTER (sampling > 0)) AS effective_members
-        FROM log GROUP BY stage)
-    SELECT stage, tokens, CASE WHEN rank <= $members THEN member END AS member, any_value(terms) FILTER (rank <= $members) AS terms,
-           sum(sampling) AS weight, min(rank) AS place, any_value(members) AS members, any_value(effective_members) AS effective_members,
-           any_value(CASE WHEN basis = 'domains' THEN effective_members ELSE effective_domains END) AS effective_domains
-    FROM named JOIN members USING (stage) LEFT JOIN spread USING (stage)
-    GROUP BY stage, tokens, CASE WHEN rank <= $members THEN member END ORDER BY place, stage"""
+_MAXIMUM_MEMBERS = 11  # with a band of their own; the others share one
+_SHOWN_MEMBERS, _LISTED_MEMBERS = 6, 24  # visible at first, and listed in the legend
 
 
 class RunFigures(Figures):
-    """What runs on the catalog did: open it with `runs=[...]`."""
+    """Figures of the runs that a catalog was opened with, as `runs=[...]`."""
 
     def losses(self, held_out: Sequence[str] = ("target/validation", "general")) -> go.Figure:
-        """Held-out losses while training, a line a run and a panel a set, with standard errors over sequences.
+        """Draw held-out losses during training: a line per run, a panel per document set.
 
-        The axis leaves out what is above the losses after a tenth of the run: the fall from random weights would flatten the rest.
+        Error bars are standard errors over sequences. The axis ends at the largest loss after a
+        tenth of the run, because the initial losses would flatten the rest.
 
         Data: `SELECT run, held_out, tokens, loss, error FROM metrics WHERE kind = 'eval'`.
 
+        Args:
+            held_out: Names of the document sets, as in the column `held_out`.
+
         Raises:
-            UserError: the catalog was opened without runs, or none has measured these sets.
+            UserError: The catalog was opened without runs, or no run has evaluated these sets.
         """
         query = """
             SELECT run, held_out, tokens, loss, error FROM metrics
-            WHERE kind = 'eval' AND loss IS NOT NULL AND list_contains($sets, held_out) ORDER BY run, held_out, tokens"""
+            WHERE kind = 'eval' AND loss IS NOT NULL AND list_contains($sets, held_out)
+            ORDER BY run, held_out, tokens"""
         sets = [held_out] if isinstance(held_out, str) else list(held_out)
-        found = rows(self.catalog, query, sets=sets)
-        if not found:
-            known = [
-                row["held_out"]
-                for row in rows(
-                    self.catalog,
-                    "SELECT DISTINCT held_out FROM metrics WHERE kind = 'eval' ORDER BY 1",
-                )
-            ]
-            raise UserError(
-                f"sets {', '.join(sets)}: no run has measured them; {suggestion(sets[0] if sets else '', known, 'measured are')}"
-            )
+        rows = query_rows(self.catalog, query, sets=sets)
+        if not rows:
+            query = "SELECT DISTINCT held_out FROM metrics WHERE kind = 'eval' ORDER BY 1"
+            known = [row["held_out"] for row in query_rows(self.catalog, query)]
+            hint = suggestion(sets[0] if sets else "", known, "evaluated sets")
+            raise UserError(f"held_out {', '.join(sets)}: not evaluated by any run; {hint}")
         import plotly.subplots  # noqa: PLC0415
 
-        sets = [name for name in sets if any(row["held_out"] == name for row in found)]
-        runs = list(dict.fromkeys(row["run"] for row in found))
-        titles = [TITLES.get(name, escape(name)) for name in sets]
+        sets = [name for name in sets if any(row["held_out"] == name for row in rows)]
+        runs = list(dict.fromkeys(row["run"] for row in rows))
+        titles = [_TITLES.get(name, escape(name)) for name in sets]
         figure = plotly.subplots.make_subplots(
             cols=len(sets), subplot_titles=titles, horizontal_spacing=0.09
         )
         for column, name in enumerate(sets, 1):
-            panel = [row for row in found if row["held_out"] == name]
+            panel = [row for row in rows if row["held_out"] == name]
             for number, run in enumerate(runs):
                 curve = [row for row in panel if row["run"] == run]
                 figure.add_scatter(
@@ -111,48 +86,53 @@ class RunFigures(Figures):
                     col=column,
                     **line_style(number),
                 )
-            figure.update_yaxes(range=_visible(panel), row=1, col=column)
+            figure.update_yaxes(range=_visible_range(panel), row=1, col=column)
         finish(figure, "Held-out losses", "± standard error over sequences", height=560)
         figure.update_layout(
             legend={"orientation": "h", "y": -0.22, "yanchor": "top"},
             margin={"t": 100, "b": 60 + 22 * -(-len(runs) // 3)},
         )
         figure.update_xaxes(title_text="training tokens", rangemode="tozero")
-        return figure.update_yaxes(title_text="loss, nats a token", col=1)
+        return figure.update_yaxes(title_text="loss, nats per token", col=1)
 
     def weights(self, run: str | None = None) -> go.Figure:
-        """What a run draws over time: the shares of its basis members, stacked, and below how many equal members or domains that is.
+        """Draw the mixture of a run over time, and its effective number of members and domains.
 
-        Members beyond the eleven with most weight are drawn as one. The effective number is the exponential of the entropy; that of
-        domains is of the run's level, or of 4,096.
+        Members beyond the eleven largest are drawn as one. The effective number is the exponential
+        of the entropy. For domains, it refers to the run's level, or to the finest level of up to
+        4,096 domains.
 
-        Data: `SELECT stage, first_sequence, member, sampling FROM weights WHERE run = 'NAME'`, mixed with `distributions` as on the
-        page about SQL.
+        Data: `SELECT interval, first_sequence, member, sampling FROM weights WHERE run = 'NAME'`,
+        mixed with `distributions` as in docs/sql.md.
+
+        Args:
+            run: Name of the run. May be omitted if there is only one.
 
         Raises:
-            UserError: there is no such run, or there are several and none is named.
+            UserError: There is no such run, or there are several and none is named.
         """
-        about = self._chosen(run)
-        most = max(
-            k
-            for k in self.catalog.levels.granularities
-            if k <= MOST_DOMAINS or k == self.catalog.levels.granularities[0]
+        chosen = self._choose_run(run)
+        rows = query_rows(
+            self.catalog,
+            MIXTURE_QUERY,
+            run=chosen["run"],
+            finest=finest_drawable(self.files.levels),
+            members=_MAXIMUM_MEMBERS,
         )
-        found = rows(self.catalog, MIXTURE, run=about["run"], most=most, members=MOST_MEMBERS)
-        title = f"Weights of {escape(about['run'], 60)}"
-        if not found:
-            return sentence("The run has not written any weights yet.", title)
+        title = f"Weights of {escape(chosen['run'], 60)}"
+        if not rows:
+            return empty_figure("The run has not written any weights yet.", title)
         import plotly.subplots  # noqa: PLC0415
 
         figure = plotly.subplots.make_subplots(
             rows=2, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.06
         )
-        last = about["tokens"] or 0
-        for number, member in enumerate(dict.fromkeys(row["member"] for row in found)):
-            curve = [row for row in found if row["member"] == member]
-            others = curve[0]["members"] - MOST_MEMBERS
+        last = chosen["tokens"] or 0
+        for number, member in enumerate(dict.fromkeys(row["member"] for row in rows)):
+            curve = [row for row in rows if row["member"] == member]
+            others = curve[0]["members"] - _MAXIMUM_MEMBERS
             hatched = number >= len(FILLS) and member is not None
-            name = f"{others:,} others" if member is None else _member(curve[0])
+            name = f"{others:,} others" if member is None else _member_label(curve[0])
             figure.add_scatter(
                 **_steps(curve, "weight", last),
                 name=name,
@@ -170,27 +150,27 @@ class RunFigures(Figures):
                 row=1,
                 col=1,
             )
-        stages = [row for row in found if row["place"] == 1]
+        intervals = [row for row in rows if row["place"] == 1]
         for number, column in enumerate(("effective_domains", "effective_members")):
-            if any(row[column] is not None for row in stages):
+            if any(row[column] is not None for row in intervals):
                 line = {
                     "color": LINES[number],
                     "dash": "solid" if number == 0 else "dash",
                     "shape": "hv",
                     "width": 2,
                 }
-                kept = {
+                style = {
                     "name": column.replace("_", " "),
                     "mode": "lines",
                     "line": line,
                     "hovertemplate": "%{y:.1f}",
                     "legend": "legend2",
                 }
-                figure.add_scatter(**_steps(stages, column, last), **kept, row=2, col=1)
+                figure.add_scatter(**_steps(intervals, column, last), **style, row=2, col=1)
         finish(
             figure,
             title,
-            f"{escape(about['mixer'])} toward {escape(about['target'])}: share of the tokens drawn",
+            f"{_goal(chosen)}: share of sampled tokens",
             height=640,
         )
         figure.update_layout(
@@ -203,116 +183,112 @@ class RunFigures(Figures):
         return figure.update_xaxes(title_text="training tokens", row=2)
 
     def scores(self, run: str | None = None) -> go.Figure:
-        """What a mixer that learns has measured of its members, with standard errors: alignments, or losses where it has no scores.
+        """Draw the alignments that a mixer has measured, or the losses if it has no alignments.
 
-        The six members with the highest mean are drawn; further ones can be chosen in the legend.
+        The six members with the highest mean are visible at first. Others can be selected in the
+        legend.
 
-        Data: `SELECT step, member, score, error, loss FROM scores WHERE run = 'NAME' ORDER BY step`.
+        Data: `SELECT step, member, score, error, loss FROM scores WHERE run = 'NAME'
+        ORDER BY step`.
+
+        Args:
+            run: Name of the run. May be omitted if there is only one.
 
         Raises:
-            UserError: there is no such run, or there are several and none is named.
+            UserError: There is no such run, or there are several and none is named.
         """
-        about = self._chosen(run)
-        query = """
-            WITH all_scores AS (SELECT *, bool_or(score IS NOT NULL) OVER () AS scored FROM scores WHERE run = $run),
-            found AS (
-                SELECT step, member, scored, CASE WHEN scored THEN score ELSE loss END AS value, CASE WHEN scored THEN error END AS error,
-                       avg(value) OVER (PARTITION BY member) AS mean
-                FROM all_scores WHERE value IS NOT NULL)
-            SELECT found.*, d.terms[1:3] AS terms, dense_rank() OVER (ORDER BY mean DESC, member) AS place
-            FROM found LEFT JOIN domains AS d ON $basis = 'domains' AND d.level = $level AND d.domain = TRY_CAST(member AS BIGINT)
-            QUALIFY place <= $most ORDER BY place, step"""
-        named_run = {
-            "run": about["run"],
-            "basis": about["basis"],
-            "level": about["level"],
-            "most": LISTED,
-        }
-        found = (
-            rows(self.catalog, query, **named_run) if "scores" in set(self.catalog.views) else []
+        chosen = self._choose_run(run)
+        parameters = {key: chosen[key] for key in ("run", "basis", "level")}
+        rows = (
+            query_rows(self.catalog, SCORES_QUERY, **parameters, limit=_LISTED_MEMBERS)
+            if "scores" in view_names(self.catalog)
+            else []
         )
-        title = f"Scores of {escape(about['run'], 60)}"
-        if not found:
-            return sentence(f"The mixer {escape(about['mixer'])} has measured nothing.", title)
+        title = f"Scores of {escape(chosen['run'], 60)}"
+        if not rows:
+            text = f"The mixer {escape(chosen['mixer'])} has no measurements."
+            return empty_figure(text, title)
         figure = graph_objects().Figure()
-        for number, member in enumerate(dict.fromkeys(row["member"] for row in found)):
-            curve = [row for row in found if row["member"] == member]
+        for number, member in enumerate(dict.fromkeys(row["member"] for row in rows)):
+            curve = [row for row in rows if row["member"] == member]
             shown = {
-                "visible": True if number < DRAWN else "legendonly",
+                "visible": True if number < _SHOWN_MEMBERS else "legendonly",
                 "hovertemplate": "%{y:.3g} ± %{customdata} after %{x:,} steps",
             }
             figure.add_scatter(
                 **_curve(curve, "step", "value"),
-                name=_member(curve[0]),
+                name=_member_label(curve[0]),
                 **shown,
                 **line_style(number),
             )
-        scored = found[0]["scored"]
+        scored = rows[0]["scored"]
         errors = (
             "± standard error over sequences"
-            if any(row["error"] is not None for row in found)
-            else "its standard errors are not known"
+            if any(row["error"] is not None for row in rows)
+            else "standard errors are unknown"
         )
         finish(
             figure,
             title,
-            f"{escape(about['mixer'])} toward {escape(about['target'])}: {errors}",
+            f"{_goal(chosen)}: {errors}",
             height=520,
         )
-        figure.update_xaxes(title_text="steps done")
+        figure.update_xaxes(title_text="steps")
         return figure.update_yaxes(
-            title_text="alignment with the target" if scored else "loss, nats a token"
+            title_text="alignment with the target" if scored else "loss, nats per token"
         )
 
-    def _chosen(self, run: str | None) -> Mapping[str, Any]:
-        """The row of `runs` of the named run, or of the only one.
+    def _choose_run(self, run: str | None) -> Mapping[str, Any]:
+        """Return the row of `runs` of the named run, or of the only one.
 
         Raises:
-            UserError: there is no such run, or there are several and none is named, or the catalog was opened without runs.
+            UserError: There is no such run, there are several and none is named, or the catalog was
+                opened without runs.
         """
-        found = {
-            row["run"]: row
-            for row in rows(
-                self.catalog,
-                "SELECT run, mixer, target, basis, level, tokens FROM runs ORDER BY run",
-            )
-        }
-        if run is None and len(found) == 1:
-            return next(iter(found.values()))
+        query = "SELECT run, mixer, target, basis, level, tokens FROM runs ORDER BY run"
+        runs = {row["run"]: row for row in query_rows(self.catalog, query)}
+        if run is None and len(runs) == 1:
+            return next(iter(runs.values()))
         if run is None:
-            raise UserError(f"run: there are {len(found)}; name one of {', '.join(found)}")
-        if run not in found:
+            raise UserError(f"run: missing. The catalog has {len(runs)} runs: {', '.join(runs)}.")
+        if run not in runs:
             raise UserError(
-                f"run {run!r}: not among those that the catalog was opened with; {suggestion(run, found)}"
+                f"run {run!r}: the catalog was opened without it; {suggestion(run, runs)}"
             )
-        return found[run]
+        return runs[run]
 
 
-def _member(row: Mapping[str, Any]) -> str:
-    """A basis member's name; of a domain, its number and terms."""
-    return named(row["member"], row["terms"], 3) if row["terms"] else escape(row["member"], 40)
+def _goal(run: Mapping[str, Any]) -> str:
+    return f"{escape(run['mixer'])} for the target {escape(run['target'])}"
+
+
+def _member_label(row: Mapping[str, Any]) -> str:
+    """Return the name of a basis member. For a domain, it consists of its number and terms."""
+    if row["terms"]:
+        return domain_label(row["member"], row["terms"], 3)
+    return escape(row["member"], 40)
 
 
 def _curve(curve: Sequence[Mapping[str, Any]], x: str, y: str) -> dict[str, Any]:
-    """A line with its standard errors."""
+    """Return the properties of a line with its standard errors."""
     errors = [row["error"] for row in curve]
     bars = (
         {"error_y": {"array": [error or 0 for error in errors], "thickness": 1, "width": 2}}
         if any(errors)
         else {}
     )
-    said = ["not known" if error is None else f"{error:.2g}" for error in errors]
+    texts = ["unknown" if error is None else f"{error:.2g}" for error in errors]
     return {
         "x": [row[x] for row in curve],
         "y": [row[y] for row in curve],
-        "customdata": said,
+        "customdata": texts,
         "mode": "lines+markers",
         **bars,
     }
 
 
 def _steps(curve: Sequence[Mapping[str, Any]], column: str, last: int) -> dict[str, list[Any]]:
-    """Values that hold from the tokens of their stage to those of the next; the last one to the end of the run."""
+    """Return a step function: each value holds until the next interval or the end of the run."""
     end = max(last, curve[-1]["tokens"])
     return {
         "x": [*(row["tokens"] for row in curve), end],
@@ -320,8 +296,12 @@ def _steps(curve: Sequence[Mapping[str, Any]], column: str, last: int) -> dict[s
     }
 
 
-def _visible(panel: Sequence[Mapping[str, Any]]) -> list[float] | None:
-    """From the lowest loss to the highest after a tenth of the tokens, with room for error bars; None: everything."""
+def _visible_range(panel: Sequence[Mapping[str, Any]]) -> list[float] | None:
+    """Return the range of the losses after a tenth of the tokens, including error bars.
+
+    Returns:
+        None if there are no such losses. The axis then shows everything.
+    """
     late = [
         row
         for row in panel

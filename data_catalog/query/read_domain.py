@@ -1,4 +1,4 @@
-"""Documents of one domain, read from the few row groups that hold them."""
+"""Read the documents of one domain from the row groups that contain them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,32 +20,43 @@ def read_domain(
     domain: int,
     columns: Sequence[str] | None = None,
 ) -> pa.Table:
-    """The documents of one domain (`columns` of tables.DOCUMENTS; None: all), by leaf, train before heldout.
+    """Return the documents of one domain, sorted by leaf, then train before heldout.
 
-    Opens only the files that hold some, reads only their row groups: a group ends with a leaf.
+    Only the files and row groups that contain the domain are read. Row groups end where a leaf
+    ends.
+
+    Args:
+        files: The catalog.
+        offsets: Its offsets.
+        level: Granularity of the domain's level.
+        domain: Number of the domain.
+        columns: Columns of `tables.DOCUMENTS`. None means all.
 
     Raises:
-        UserError: the tree lacks the level, the level the domain, or documents a column; or a file is damaged.
+        UserError: The level, domain or a column does not exist, or a file is damaged.
     """
     span = files.levels.span(level)
     if not 0 <= domain < level:
-        raise UserError(f"domain {domain}: level {level} has domains 0 to {level - 1}")
+        raise UserError(f"domain {domain}: not in level {level}. Expected 0 to {level - 1}.")
     names = list(tables.DOCUMENTS.names if columns is None else columns)
     if unknown := sorted(set(names) - set(tables.DOCUMENTS.names)):
         raise UserError(
-            f"columns {', '.join(unknown)}: documents have {', '.join(tables.DOCUMENTS.names)}"
+            f"columns {', '.join(unknown)}: unknown. The columns of documents are "
+            f"{', '.join(tables.DOCUMENTS.names)}."
         )
     schema = pa.schema([tables.DOCUMENTS.field(name) for name in names])
-    found = [schema.empty_table()]
+    pieces = [schema.empty_table()]
     for rows in offsets.find(domain * span, (domain + 1) * span):
         path = files.layout.documents(rows.top, rows.part)
         try:
-            found.append(_read_rows(path, rows.first, rows.count, names).select(names).cast(schema))
+            piece = _read_rows(path, rows.first, rows.count, names)
+            pieces.append(piece.select(names).cast(schema))
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(
-                f"{path} cannot be read ({error}); `clustermix verify` tells which files are damaged"
+                f"{path}: cannot be read ({error}). "
+                "Run `clustermix verify` to see which files are damaged."
             ) from error
-    return pa.concat_tables(found)
+    return pa.concat_tables(pieces)
 
 
 def _read_rows(path: Path, first: int, count: int, columns: list[str]) -> pa.Table:

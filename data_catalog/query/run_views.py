@@ -1,6 +1,11 @@
-"""Views of run folders, in SQL: over those that are named when a catalog is opened, and as table macros over any folder.
+"""SQL views of training runs.
 
-A run's folder holds config.json, metrics.jsonl and weights.parquet (tables.WEIGHTS); `docs/training.md` says what is in them.
+The views cover the run folders that a catalog is opened with. Table macros offer the same columns
+for any folder. A run folder contains config.json, metrics.jsonl and weights.parquet
+(`tables.WEIGHTS`). See docs/sql.md for the columns.
+
+An interval is the part of a training between two updates of the weights. In the files its key is
+`stage`. The views still have a column `stage`, equal to `interval`, which is deprecated.
 """
 
 from __future__ import annotations
@@ -20,79 +25,107 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FILES = {"configs": RUN_RECORD, "records": "metrics.jsonl", "logs": "weights.parquet"}
+RUN_VIEW_FILES = {"configs": RUN_RECORD, "records": "metrics.jsonl", "logs": "weights.parquet"}
 
-READERS = {
+_READERS = {
     "configs": "read_text({})",
     "records": "read_ndjson_objects({}, filename = true, ignore_errors = true)",
     "logs": "read_parquet({}, filename = true)",
 }
-# What the views are made of: a table a file, of all runs. {run} makes a run's name of a file's.
-TABLES = {
-    "configs": "SELECT {run} AS run, parse_dirpath(filename) AS place, TRY_CAST(content AS JSON) AS about FROM {read}",
-    # A line that is still being written is no JSON, and is left out.
-    "records": "SELECT {run} AS run, json AS record FROM {read} WHERE json ->> '$.kind' IS NOT NULL",
+# Each table reads one kind of file of all runs. {run} is replaced by an expression that computes a
+# run's name from a file's name.
+_TABLES = {
+    "configs": """
+        SELECT {run} AS run, parse_dirpath(filename) AS place, TRY_CAST(content AS JSON) AS about
+        FROM {read}""",
+    # An incomplete last line is not valid JSON. It is skipped.
+    "records": """
+        SELECT {run} AS run, json AS record FROM {read} WHERE json ->> '$.kind' IS NOT NULL""",
     "logs": "SELECT {run} AS run, * FROM {read}",
 }
-VIEWS = {  # view -> the tables that it reads, and its SELECT
+# Each view with the tables that it reads and its SELECT.
+RUN_VIEWS = {
     "runs": (
         ("configs", "records"),
         """
-        SELECT run, place AS folder, about ->> '$.config.target' AS target, about ->> '$.config.mixture.mixer' AS mixer,
-               about ->> '$.config.mixture.basis' AS basis, TRY_CAST(about -> '$.level' AS BIGINT) AS level,
-               TRY_CAST(about -> '$.basis' AS VARCHAR[]) AS members, TRY_CAST(about -> '$.config.seed' AS BIGINT) AS seed,
+        SELECT run, place AS folder, about ->> '$.config.target' AS target,
+               about ->> '$.config.mixture.mixer' AS mixer,
+               about ->> '$.config.mixture.basis' AS basis,
+               TRY_CAST(about -> '$.level' AS BIGINT) AS level,
+               TRY_CAST(about -> '$.basis' AS VARCHAR[]) AS members,
+               TRY_CAST(about -> '$.config.seed' AS BIGINT) AS seed,
                TRY_CAST(about -> '$.config.training.steps' AS BIGINT) AS planned_steps,
                TRY_CAST(about -> '$.config.training.batch_sequences' AS BIGINT) AS batch_sequences,
                TRY_CAST(about -> '$.config.training.sequence_tokens' AS BIGINT) AS sequence_tokens,
-               coalesce(finished, false) AS finished, step, TRY_CAST(total -> '$.tokens' AS BIGINT) AS tokens,
+               coalesce(finished, false) AS finished, step,
+               TRY_CAST(total -> '$.tokens' AS BIGINT) AS tokens,
                target_validation_loss, target_test_loss, general_loss,
-               TRY_CAST(total -> '$.seconds' AS DOUBLE) AS seconds, TRY_CAST(total -> '$.scoring_seconds' AS DOUBLE) AS scoring_seconds,
-               TRY_CAST(total -> '$.data_seconds' AS DOUBLE) AS data_seconds, TRY_CAST(total -> '$.repeats' AS DOUBLE) AS repeats,
+               TRY_CAST(total -> '$.seconds' AS DOUBLE) AS seconds,
+               TRY_CAST(total -> '$.scoring_seconds' AS DOUBLE) AS scoring_seconds,
+               TRY_CAST(total -> '$.data_seconds' AS DOUBLE) AS data_seconds,
+               TRY_CAST(total -> '$.repeats' AS DOUBLE) AS repeats,
                TRY_CAST(total -> '$.model_parameters' AS BIGINT) AS model_parameters,
                about ->> '$.catalog' AS catalog, about -> '$.config' AS config
         FROM configs LEFT JOIN (
             SELECT run, bool_or(kind = 'final') AS finished, max(step) AS step,
-                   arg_max(loss, step) FILTER (kind = 'eval' AND held_out = 'target/validation') AS target_validation_loss,
-                   arg_max(loss, step) FILTER (kind = 'eval' AND held_out = 'target/test') AS target_test_loss,
-                   arg_max(loss, step) FILTER (kind = 'eval' AND held_out = 'general') AS general_loss,
-                   arg_max(record, (step, kind = 'final')) FILTER (kind IN ('train', 'final')) AS total
-            FROM (SELECT run, record ->> '$.kind' AS kind, record ->> '$.set' AS held_out,
-                         TRY_CAST(coalesce(record -> '$.step', record -> '$.steps') AS BIGINT) AS step,
-                         TRY_CAST(record -> '$.loss' AS DOUBLE) AS loss, record
-                  FROM records)
+                   arg_max(loss, step) FILTER (kind = 'eval' AND held_out = 'target/validation')
+                       AS target_validation_loss,
+                   arg_max(loss, step) FILTER (kind = 'eval' AND held_out = 'target/test')
+                       AS target_test_loss,
+                   arg_max(loss, step) FILTER (kind = 'eval' AND held_out = 'general')
+                       AS general_loss,
+                   arg_max(record, (step, kind = 'final')) FILTER (kind IN ('train', 'final'))
+                       AS total
+            FROM (
+                SELECT run, record ->> '$.kind' AS kind, record ->> '$.set' AS held_out,
+                       TRY_CAST(coalesce(record -> '$.step', record -> '$.steps') AS BIGINT)
+                           AS step,
+                       TRY_CAST(record -> '$.loss' AS DOUBLE) AS loss, record
+                FROM records)
             GROUP BY run) USING (run)
         ORDER BY run""",
     ),
     "metrics": (
         ("records",),
         """
-        SELECT run, record ->> '$.kind' AS kind, TRY_CAST(coalesce(record -> '$.step', record -> '$.steps') AS BIGINT) AS step,
-               TRY_CAST(record -> '$.stage' AS BIGINT) AS stage, TRY_CAST(record -> '$.tokens' AS BIGINT) AS tokens,
+        SELECT run, record ->> '$.kind' AS kind,
+               TRY_CAST(coalesce(record -> '$.step', record -> '$.steps') AS BIGINT) AS step,
+               TRY_CAST(record -> '$.stage' AS BIGINT) AS interval,
+               TRY_CAST(record -> '$.tokens' AS BIGINT) AS tokens,
                record ->> '$.set' AS held_out, TRY_CAST(record -> '$.loss' AS DOUBLE) AS loss,
-               TRY_CAST(record -> '$.error' AS DOUBLE) AS error, TRY_CAST(record -> '$.bits_per_byte' AS DOUBLE) AS bits_per_byte,
-               TRY_CAST(record -> '$.accuracy' AS DOUBLE) AS accuracy, TRY_CAST(record -> '$.lr' AS DOUBLE) AS learning_rate,
-               TRY_CAST(record -> '$.gradient_norm' AS DOUBLE) AS gradient_norm, TRY_CAST(record -> '$.seconds' AS DOUBLE) AS seconds,
-               TRY_CAST(record -> '$.tokens_per_second' AS DOUBLE) AS tokens_per_second, record
+               TRY_CAST(record -> '$.error' AS DOUBLE) AS error,
+               TRY_CAST(record -> '$.bits_per_byte' AS DOUBLE) AS bits_per_byte,
+               TRY_CAST(record -> '$.accuracy' AS DOUBLE) AS accuracy,
+               TRY_CAST(record -> '$.lr' AS DOUBLE) AS learning_rate,
+               TRY_CAST(record -> '$.gradient_norm' AS DOUBLE) AS gradient_norm,
+               TRY_CAST(record -> '$.seconds' AS DOUBLE) AS seconds,
+               TRY_CAST(record -> '$.tokens_per_second' AS DOUBLE) AS tokens_per_second, record,
+               TRY_CAST(record -> '$.stage' AS BIGINT) AS stage
         FROM records""",
     ),
     "weights": (
         ("configs", "logs"),
         """
-        SELECT run, stage, first_sequence, unnest(TRY_CAST(about -> '$.basis' AS VARCHAR[])) AS member,
-               unnest(alpha) AS alpha, unnest(sampling) AS sampling, unnest(scores) AS score
+        SELECT run, stage AS interval, first_sequence,
+               unnest(TRY_CAST(about -> '$.basis' AS VARCHAR[])) AS member,
+               unnest(alpha) AS alpha, unnest(sampling) AS sampling, unnest(scores) AS score, stage
         FROM logs JOIN configs USING (run)""",
     ),
     "scores": (
         ("configs", "records"),
         """
-        SELECT run, TRY_CAST(record -> '$.stage' AS BIGINT) AS stage, TRY_CAST(record -> '$.step' AS BIGINT) AS step,
-               unnest(TRY_CAST(about -> '$.basis' AS VARCHAR[])) AS member, unnest(TRY_CAST(record -> '$.scores' AS DOUBLE[])) AS score,
-               unnest(TRY_CAST(record -> '$.errors' AS DOUBLE[])) AS error, unnest(TRY_CAST(record -> '$.losses' AS DOUBLE[])) AS loss,
-               unnest(TRY_CAST(record -> '$.effective' AS DOUBLE[])) AS effective
+        SELECT run, TRY_CAST(record -> '$.stage' AS BIGINT) AS interval,
+               TRY_CAST(record -> '$.step' AS BIGINT) AS step,
+               unnest(TRY_CAST(about -> '$.basis' AS VARCHAR[])) AS member,
+               unnest(TRY_CAST(record -> '$.scores' AS DOUBLE[])) AS score,
+               unnest(TRY_CAST(record -> '$.errors' AS DOUBLE[])) AS error,
+               unnest(TRY_CAST(record -> '$.losses' AS DOUBLE[])) AS loss,
+               unnest(TRY_CAST(record -> '$.effective' AS DOUBLE[])) AS effective,
+               TRY_CAST(record -> '$.stage' AS BIGINT) AS stage
         FROM records JOIN configs USING (run) WHERE record ->> '$.kind' = 'update'""",
     ),
 }
-MACROS = {
+_MACROS = {
     "run_summary": "runs",
     "run_metrics": "metrics",
     "run_weights": "weights",
@@ -101,84 +134,99 @@ MACROS = {
 
 
 def _select(view: str, run: str, files: Mapping[str, str]) -> str:
-    """A view's SELECT; `run` and the `files` of each table are SQL."""
-    needed, select = VIEWS[view]
+    """Return the SELECT of a view. `run` and the `files` of each table are SQL expressions."""
+    needed, select = RUN_VIEWS[view]
     tables = [
-        f"{table} AS ({TABLES[table].format(run=run, read=READERS[table].format(files[table]))})"
+        f"{table} AS ({_TABLES[table].format(run=run, read=_READERS[table].format(files[table]))})"
         for table in needed
     ]
     return f"WITH {', '.join(tables)} {select}"
 
 
-def macros() -> Iterator[str]:
-    """The statements that make the table macros over a `folder`, of which a glob may name several; a run is called by its path."""
-    files = {table: f"rtrim(folder, '/') || '/{name}'" for table, name in FILES.items()}
-    for macro, view in MACROS.items():
-        yield f"CREATE MACRO {macro}(folder) AS TABLE {_select(view, 'parse_dirpath(filename)', files)}"
+def run_macros() -> Iterator[str]:
+    """Yield the statements that create the table macros.
+
+    Each macro takes a `folder`, which may be a glob pattern. Runs are named by their path.
+    """
+    files = {table: f"rtrim(folder, '/') || '/{name}'" for table, name in RUN_VIEW_FILES.items()}
+    for macro, view in _MACROS.items():
+        select = _select(view, "parse_dirpath(filename)", files)
+        yield f"CREATE MACRO {macro}(folder) AS TABLE {select}"
 
 
-def find_runs(patterns: Sequence[str | Path]) -> list[Path]:
-    """The run folders that paths and globs name, absolute, each once; what a glob matches beside runs is left out.
+def find_run_folders(patterns: Sequence[str | Path]) -> list[Path]:
+    """Return the absolute run folders that match paths or glob patterns, without duplicates.
+
+    Matches of a glob pattern that are not run folders are ignored.
 
     Raises:
-        UserError: a path is no run's folder, a glob matches none, or a run's files are links to elsewhere.
+        UserError: A path or pattern matches no run folder, or a file of a run is a link to a place
+            outside its folder.
     """
-    found: dict[Path, None] = {}
+    folders: dict[Path, None] = {}
     for pattern in map(str, patterns):
-        here = (
+        matches = (
             [Path(pattern)]
             if Path(pattern).exists()
             else [Path(path) for path in sorted(glob.glob(pattern))]
         )
-        runs = [path.resolve() for path in here if (path / FILES["configs"]).is_file()]
+        runs = [path.resolve() for path in matches if (path / RUN_VIEW_FILES["configs"]).is_file()]
         if not runs:
             raise UserError(
-                f"runs {pattern}: no run there (a run's folder has {FILES['configs']}); name what `clustermix train` wrote"
+                f"runs {pattern}: no run folder found. A run folder contains "
+                f"{RUN_VIEW_FILES['configs']}. Give the folder that `clustermix train` wrote."
             )
-        found |= dict.fromkeys(runs)
-    for folder in found:
-        if outside := [name for name in FILES.values() if not is_inside(folder, name)]:
+        folders |= dict.fromkeys(runs)
+    for folder in folders:
+        if outside := [name for name in RUN_VIEW_FILES.values() if not is_inside(folder, name)]:
             raise UserError(
-                f"{folder}: {outside[0]} is a link to outside the run's folder; put the file itself there"
+                f"{folder}: {outside[0]} is a link to a file outside the run folder. "
+                "Replace the link with the file."
             )
-    return list(found)
+    return list(folders)
 
 
-def create_views(
+def create_run_views(
     connection: duckdb.DuckDBPyConnection, folders: Sequence[Path], catalog: str
 ) -> None:
-    """Make the views over the runs in `folders`, as `find_runs` gives them; without weights yet, there is no view of them.
+    """Create the views of the runs in `folders`.
+
+    A view is omitted if none of the runs has its files yet. Runs on another catalog cause a
+    warning, because their domains differ.
 
     Args:
-        catalog: fingerprint of the catalog that is open. A run on another one is worth a warning: its domains are others.
+        connection: Connection of the open catalog.
+        folders: Run folders, as returned by `find_run_folders`.
+        catalog: Fingerprint of the open catalog.
 
     Raises:
         UserError: A run's `config.json` is damaged.
     """
-    names = labels(folders)
-    trained_on = [read_run_record(folder).catalog for folder in folders]
-    if others := [name for name, found in zip(names, trained_on, strict=True) if found != catalog]:
+    names = run_labels(folders)
+    catalogs = [read_run_record(folder).catalog for folder in folders]
+    if others := [name for name, found in zip(names, catalogs, strict=True) if found != catalog]:
         logger.warning(
-            "%s: trained on another catalog, or another version of this one; their domains may not be these",
+            "%s: trained on another catalog or another version of it. Their domains may differ.",
             ", ".join(others),
         )
-    # Variables, as paths must not get into SQL; they are escaped, as the readers take them for globs.
-    places = {
+    # Paths are passed as variables, never as SQL. They are escaped, because readers expand globs.
+    paths = {
         name: [glob.escape(str(folder / file)) for folder in folders if (folder / file).is_file()]
-        for name, file in FILES.items()
+        for name, file in RUN_VIEW_FILES.items()
     }
-    variables = {**places, "folders": [str(folder) for folder in folders], "labels": names}
+    variables = {**paths, "folders": [str(folder) for folder in folders], "labels": names}
     for name, value in variables.items():
         connection.execute(f"SET VARIABLE run_{name} = $value::VARCHAR[]", {"value": value})
-    files = {table: f"getvariable('run_{table}')" for table in FILES}
-    run = "getvariable('run_labels')[list_position(getvariable('run_folders'), parse_dirpath(filename))]"
-    for view, (needed, _) in VIEWS.items():
-        if all(places[table] for table in needed):
+    files = {table: f"getvariable('run_{table}')" for table in RUN_VIEW_FILES}
+    position = "list_position(getvariable('run_folders'), parse_dirpath(filename))"
+    run = f"getvariable('run_labels')[{position}]"
+    for view, (needed, _) in RUN_VIEWS.items():
+        if all(paths[table] for table in needed):
             connection.execute(f"CREATE VIEW {view} AS {_select(view, run, files)}")
 
 
-def labels(folders: Sequence[Path]) -> list[str]:
-    """The shortest path endings that tell different folders apart."""
+def run_labels(folders: Sequence[Path]) -> list[str]:
+    """Return the shortest path endings that are different for all folders."""
     parts = next(
         (
             n

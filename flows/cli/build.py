@@ -187,9 +187,9 @@ def rebuild_command(catalog: CatalogArgument, as_json: JsonOption = False) -> No
     Use it after an update of clustermix, or if the file was deleted.
     """
     from data_catalog.format.layout import Layout
-    from data_catalog.query.database import rebuild
+    from data_catalog.query.database import rebuild_database
 
-    counts = rebuild(catalog)
+    counts = rebuild_database(catalog)
     database = Layout(catalog).database
     if as_json:
         print_json({"catalog": str(catalog), "database": str(database), **counts})

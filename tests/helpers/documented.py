@@ -29,7 +29,7 @@ from typer.testing import CliRunner
 
 import data_catalog
 from data_catalog.errors import UserError
-from data_catalog.query.run_views import VIEWS
+from data_catalog.query.run_views import RUN_VIEWS
 from data_catalog.settings import parse
 from flows.cli.main import app
 from tests.helpers.tiny_workspace import inside
@@ -40,7 +40,7 @@ COMMENT = re.compile(
 )
 SHELL = {"|", ">", ">>", "<", "&&", "||", ";", "&"}
 OF_RUNS = re.compile(
-    rf"\b(FROM|JOIN)\s+({'|'.join(VIEWS)})\b", re.IGNORECASE
+    rf"\b(FROM|JOIN)\s+({'|'.join(RUN_VIEWS)})\b", re.IGNORECASE
 )  # views of named runs, which the shell does not have
 OF_FOLDERS = re.compile(r"\brun_\w+\('")  # macros over any folder, which Python does not let read
 PARTS: dict[str, tuple[str, dict[str, Any]]] = {

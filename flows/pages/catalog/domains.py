@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from data_catalog import Catalog
+from data_catalog.dropped_shares import DROPPED_SHARES
 from data_catalog.format.centroids import project, read_centroids
-from data_catalog.query.dropped import DROPPED_SHARES
 from flows.pages.catalog.queries import query_rows
 from flows.pages.catalog.signals import signal_means
 from flows.pages.shared.numbers import json_numbers

@@ -89,15 +89,15 @@ def test_one_domain_closely(catalog):
 def test_what_is_not_there_is_said(catalog):
     with pytest.raises(UserError, match=r"target spcae: not in .*; did you mean space\?"):
         find_domains(catalog, target="spcae")
-    with pytest.raises(UserError, match="level 3: this catalog has levels"):
+    with pytest.raises(UserError, match=r"level 3: .*levels"):
         find_domains(catalog, level=3)
-    with pytest.raises(UserError, match="expected a word"):
+    with pytest.raises(UserError, match="search: "):
         find_domains(catalog, search=" ")
-    with pytest.raises(UserError, match="domain 2: level 2 has domains 0 to 1"):
+    with pytest.raises(UserError, match=r"domain 2: .*level 2.* 0 to 1"):
         describe_domain(catalog, 2, 2)
 
 
 def test_names_are_values_not_sql(catalog):
-    with pytest.raises(UserError, match="not in"):
+    with pytest.raises(UserError, match="target space"):
         find_domains(catalog, target="space' OR 1 = 1 --")
     assert find_domains(catalog, search="'); DROP VIEW domains; --").num_rows == 0

@@ -32,12 +32,12 @@ def test_answers_are_arrow_tables_too(catalog):
     ("query", "message"),
     [
         ("SELEC 1", "syntax error"),
-        ("SELECT * FROM nothing", "nothing does not exist"),
-        ("SELECT 1; SELECT 2", "expected one SELECT, found SELECT, SELECT"),
-        ("COPY (SELECT 1) TO 'x.csv'", "expected one SELECT, found COPY; a catalog is read-only"),
+        ("SELECT * FROM nothing", "query: .*nothing"),
+        ("SELECT 1; SELECT 2", "query: found SELECT, SELECT"),
+        ("COPY (SELECT 1) TO 'x.csv'", "query: found COPY"),
         ("SELECT * FROM read_text('/etc/hostname')", "disabled by configuration"),
         ("SELECT * FROM read_text('../source')", "disabled by configuration"),
-        ("SET threads = 1", "expected one SELECT, found SET"),
+        ("SET threads = 1", "query: found SET"),
     ],
 )
 def test_what_is_not_a_query_on_this_catalog_is_refused(catalog, query, message):
@@ -97,7 +97,7 @@ def test_domain_docs_and_domain_find_the_same(catalog):
 
 
 def test_a_macro_s_error_is_the_user_s(catalog):
-    with pytest.raises(UserError, match="level 3: this catalog has levels 2, 4"):
+    with pytest.raises(UserError, match=r"level 3: .* 2, 4"):
         catalog.table("FROM domain_docs(3, 0)")
     assert catalog.table("SELECT doc_id FROM domain_docs(2, 0)").equals(
         catalog.domain(2, 0, ["doc_id"])
@@ -108,7 +108,7 @@ def test_a_missing_file_is_named(built, tmp_path):
     shutil.copytree(
         built[0], tmp_path / "catalog", ignore=shutil.ignore_patterns("domains.parquet")
     )
-    with pytest.raises(UserError, match=r"domains cannot be read .*domains\.parquet"):
+    with pytest.raises(UserError, match=r"domains .*domains\.parquet"):
         data_catalog.open(tmp_path / "catalog")
 
 

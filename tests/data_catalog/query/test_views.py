@@ -7,7 +7,7 @@ import pytest
 
 from data_catalog.format.layout import Levels
 from data_catalog.format.tables import DISTRIBUTIONS, DOCUMENTS, DOMAINS, VERDICTS
-from data_catalog.query.views import derived
+from data_catalog.query.views import derived_statements
 
 LEVELS = Levels((2, 4))
 WEIGHTS = [
@@ -65,7 +65,7 @@ def query():
             )
             connection.execute(f"CREATE TABLE {name} AS FROM made")
             connection.unregister("made")
-        for statement in derived(found.keys(), LEVELS):
+        for statement in derived_statements(found.keys(), LEVELS):
             connection.execute(statement)
         yield lambda sql: connection.sql(sql).fetchall()
 
@@ -134,7 +134,7 @@ def test_one_pair_is_the_same_as_among_all(query):
     "call", ["overlap('law', 'lore')", "overlap('lore', 'law')", "nearest_domains('lore')"]
 )
 def test_an_unknown_distribution_is_an_error(query, call):
-    with pytest.raises(duckdb.Error, match="no distribution lore; SELECT"):
+    with pytest.raises(duckdb.Error, match=r"distribution lore: .*SELECT"):
         query(f"FROM {call}")
 
 
@@ -178,11 +178,11 @@ def test_a_domain_s_documents_are_those_of_its_leaves(query):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("3, 0", "level 3: this catalog has levels 2, 4"),
-        ("0, 0", "level 0: this catalog has levels 2, 4"),
-        ("1000, 0", "level 1000: this catalog has levels 2, 4"),
-        ("2, -1", "domain -1: level 2 has domains 0 to 1"),
-        ("4, 4", "domain 4: level 4 has domains 0 to 3"),
+        ("3, 0", "level 3: .* 2, 4"),
+        ("0, 0", "level 0: .* 2, 4"),
+        ("1000, 0", "level 1000: .* 2, 4"),
+        ("2, -1", "domain -1: .* 0 to 1"),
+        ("4, 4", "domain 4: .* 0 to 3"),
     ],
 )
 def test_a_domain_that_is_not_there_is_an_error_not_an_empty_one(query, arguments, message):
@@ -203,5 +203,8 @@ def test_what_each_rule_would_drop_and_did(query):
 
 
 def test_what_lacks_its_tables_is_left_out():
-    made = [statement.split()[2].split("(")[0] for statement in derived({"distributions"}, LEVELS)]
+    made = [
+        statement.split()[2].split("(")[0]
+        for statement in derived_statements({"distributions"}, LEVELS)
+    ]
     assert made == ["distribution_statistics", "distribution_overlaps", "overlap"]
