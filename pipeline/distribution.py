@@ -110,7 +110,8 @@ def corpus_distributions(levels: Levels, train_tokens: Int[np.ndarray, " leaves"
     """
     if not train_tokens.any():
         raise UserError(
-            "held_out_share: every document falls into the held-out split, none is left to train on; take 0, or more documents"
+            "held_out_share: all documents fall into the held-out split and none is left to train "
+            "on. Set 0, or use more documents."
         )
     rows = []
     for k in levels.granularities:

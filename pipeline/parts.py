@@ -58,7 +58,8 @@ def sole_builder(work: Path) -> Iterator[None]:
         UserError: another build is at work in the folder.
     """
     with sole_holder(
-        work, f"{work.parent}: another build is at work here; wait for it, or set another `out`"
+        work,
+        f"{work.parent}: another build is running here. Wait for it to end, or set another `out`.",
     ):
         for begun in work.glob("*/.*.tmp"):
             shutil.rmtree(begun, ignore_errors=True)

@@ -116,7 +116,7 @@ def nearest_centroids(
     """
     filled = np.flatnonzero(centroids.any(axis=1))
     if not len(filled):
-        raise ValueError("all centroids are rows of zeros: there is no nearest one")
+        raise ValueError("centroids: all rows are zero. Expected at least one that is not.")
     few = min(few, len(filled))
     if not len(x):
         return np.zeros((0, few), np.int64), np.zeros((0, few), np.float32)

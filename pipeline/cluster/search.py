@@ -44,7 +44,8 @@ def assign_leaves(
     """
     if x.shape[1] != tree.dimension:
         raise UserError(
-            f"vectors of {x.shape[1]} dimensions, but a tree of {tree.dimension}: embed with the encoder the tree was made with"
+            f"tree: it has {tree.dimension} dimensions, but the vectors have {x.shape[1]}. "
+            "Embed with the encoder of the tree."
         )
     from pipeline.cluster.descend import Descent  # noqa: PLC0415 - torch
 
@@ -117,6 +118,6 @@ def out_of_distribution(
     """
     if tree.radius is None:
         raise UserError(
-            "this tree does not hold its leaves' radii: build the catalog's cluster stage again"
+            "tree: it has no radii of its leaves. Build the catalog's cluster stage again."
         )
     return float((distances > tree.radius[leaves]).mean()) if len(leaves) else 0.0

@@ -70,7 +70,8 @@ def assign_part(embedded: Part, tree: Part, folder: Path, config: Cluster) -> Pa
         ]
         if made_by != read_identity(embedded).comparable:
             raise UserError(
-                f"{embedded.folder} was not embedded by the encoder of {tree.folder}, {made_by}; embed it with that one"
+                f"{embedded.folder}: it was not embedded by the encoder of {tree.folder}, {made_by}. "
+                "Embed it with that encoder."
             )
         [x] = read_embeddings([embedded])
         leaf, distance = assign_leaves(x, load_tree(tree.folder), config.beam, config.workers)
@@ -102,8 +103,8 @@ def _train(
     sample, unseen = draw_sample(maps, min(documents - held_out, wanted), held_out, seed)
     if wanted < min(documents, levels.leaves * config.min_points):
         warnings.append(
-            f"{wanted} vectors (cluster.sample) train {levels.leaves} cells: fewer than {config.min_points} each; "
-            "a larger sample places them better"
+            f"cluster.sample: {wanted} vectors train {levels.leaves} cells, which is fewer than "
+            f"{config.min_points} each. A larger sample gives better centroids."
         )
     for warning in warnings:
         logger.warning(warning)
@@ -159,21 +160,26 @@ def _supported(documents: int, config: Cluster) -> tuple[Levels, list[str]]:
     """
     if not documents:
         raise UserError(
-            "cluster: no document is left to build domains from: all were unreadable, dropped by a rule or copies; "
-            "work/source/*/quarantine.parquet says what could not be read; take more documents, or a milder quality.preset"
+            "cluster: no documents are left to build domains from. All were unreadable, copies or "
+            "dropped by a rule. work/source/*/quarantine.parquet lists what could not be read. "
+            "Use more documents or a milder quality.preset."
         )
     requested, least = config.granularities, config.min_points
     built = supported_levels(documents, config)
-    advice = f"{documents} documents support at most {documents // max(least, 1)} cells of {least} documents (cluster.min_points)"
+    advice = (
+        f"{documents} documents support at most {documents // max(least, 1)} cells of {least} "
+        "documents (cluster.min_points)"
+    )
     left_out = [k for k in requested if documents < k * least]
     if not left_out:
         return Levels(built), []
     if config.unsupported == "refuse":
         raise UserError(
-            f'cluster.granularities {list(requested)}: {advice}; leave out {left_out}, or set cluster.unsupported = "cap"'
+            f"cluster.granularities {list(requested)}: {advice}. "
+            f'Leave out {left_out}, or set cluster.unsupported = "cap".'
         )
     if len(left_out) < len(requested):
-        end = f"the tree ends at {built[-1]}, without {left_out}"
+        end = f"The tree ends at level {built[-1]}, without {left_out}."
     else:
-        end = f"the tree has {built[0]}, instead of {list(requested)}"
-    return Levels(built), [f"{advice}: {end}"]
+        end = f"The tree has one level of {built[0]}, instead of {list(requested)}."
+    return Levels(built), [f"{advice}. {end}"]

@@ -42,12 +42,14 @@ class Tree:
             level = self.centroids.get(k)
             if level is None or level.ndim != 2 or len(level) != k:
                 raise UserError(
-                    f"tree: level {k} has centroids of shape {None if level is None else level.shape}, expected [{k}, dim]"
+                    f"tree: level {k} has centroids of shape {None if level is None else level.shape}. "
+                    f"Expected ({k}, dim). Train the tree again."
                 )
             filled = self.filled[k]
             if not np.array_equal(filled.reshape(len(above), -1).any(axis=1), above):
                 raise UserError(
-                    f"tree: at level {k} a filled cell has only empty children, or an empty one has filled children; train it again"
+                    f"tree: a filled cell above level {k} has only empty children, or an empty cell "
+                    "has filled children. Train the tree again."
                 )
             above = filled
 
@@ -75,7 +77,8 @@ def load_tree(path: Path) -> Tree:
             radius = arrays["radius"] if "radius" in arrays.files else None
     except (OSError, ValueError, BadZipFile) as error:
         raise UserError(
-            f"{file}: no centroids can be read here ({error}); build the catalog, or its cluster stage, again"
+            f"{file}: the centroids cannot be read ({error}). "
+            "Build the catalog or its cluster stage again."
         ) from error
     return Tree(Levels(tuple(sorted(centroids))), centroids, margins, radius)
 

@@ -75,7 +75,7 @@ def drop_near(
     cosine = config.cosine
     if cosine < MINIMUM_COSINE:
         raise ValueError(
-            f"cosines below {MINIMUM_COSINE} are not kept, found dedup.cosine {cosine}"
+            f"dedup.cosine: {cosine}. Expected at least {MINIMUM_COSINE}, the smallest kept."
         )
 
     def make(out: Path) -> Account:

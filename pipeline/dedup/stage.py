@@ -56,18 +56,21 @@ def dedup(
     names = [part.name for part in sources]
     if len(set(names)) != len(names) or len(judged) != len(sources):
         raise ValueError(
-            f"expected one verdict for each of {len(names)} parts with names of their own, found {len(judged)}"
+            f"dedup: {len(judged)} parts of verdicts for the source parts {names}. "
+            "Expected one each, and unique names."
         )
     if "minhash" in tiers and len(signatures) != len(sources):
         raise ValueError(
-            f"expected signatures for each of {len(names)} parts, found {len(signatures)}"
+            f"dedup: {len(signatures)} parts of signatures for {len(names)} source parts. "
+            "Expected one each."
         )
 
     def make(out: Path) -> Account:
         reasons = [TARGET, *(texts.reason for texts in known), SHIPPED, DIGEST, MINHASH]
         if "shipped" in tiers and not any(_lists(source) for source in sources):
             logger.warning(
-                "dedup.tiers names shipped, but the corpus has no duplicates file: this tier drops nothing; use digest"
+                "dedup.tiers: shipped drops nothing, because the corpus has no duplicates file. "
+                "Use digest."
             )
         places, codes = _copies(
             sources,

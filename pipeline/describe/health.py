@@ -166,12 +166,14 @@ def read_labels(labels: Labels) -> pa.Table:
             missing = [name for name in wanted if name not in pq.read_schema(labels.path).names]
             if missing:
                 raise UserError(
-                    f"labels.path {labels.path}: has no column {missing[0]}; its columns: {_columns(labels)}"
+                    f"labels.path {labels.path}: no column {missing[0]}. "
+                    f"It has the columns {_columns(labels)}."
                 )
             table = pq.read_table(labels.path, columns=wanted)
     except (ArrowException, OSError) as error:
         raise UserError(
-            f"labels.path {labels.path}: cannot be read ({error}); give a Parquet or .csv file with doc_id and {labels.column}"
+            f"labels.path {labels.path}: cannot be read ({error}). "
+            f"Give a Parquet or .csv file with the columns doc_id and {labels.column}."
         ) from error
     table = pa.table(
         [column.cast(pa.string()) for column in table.select(wanted).columns], ["doc_id", "label"]
@@ -179,7 +181,8 @@ def read_labels(labels: Labels) -> pa.Table:
     different = pc.count_distinct(table["doc_id"]).as_py()
     if different != table.num_rows:
         raise UserError(
-            f"labels.path {labels.path}: {table.num_rows} rows on {different} documents; give each document one label"
+            f"labels.path {labels.path}: {table.num_rows} rows for {different} documents. "
+            "Give each document one label."
         )
     return table
 

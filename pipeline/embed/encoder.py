@@ -138,8 +138,8 @@ class Encoder:
         faulty = np.unique(documents[~(np.isfinite(norms) & (norms > 1e-6))[:, 0]])
         if len(faulty):
             raise RuntimeError(
-                f"{self.identity.model}: no usable embedding of {len(faulty)} of {len(np.unique(documents))} texts, "
-                f"the first is number {faulty[0]}"
+                f"{self.identity.model}: embeddings of {len(faulty)} of {len(np.unique(documents))} "
+                f"texts are zero or not finite. The first is number {faulty[0]}."
             )
         return rows / norms
 
@@ -169,7 +169,9 @@ class Encoder:
                 raise
         model.batch_tokens = max(len(rows) * length // 2, length)
         logger.warning(
-            "%s: out of memory, batches of %d tokens from here on", model.device, model.batch_tokens
+            "%s: out of memory. Batches have %d tokens from now on.",
+            model.device,
+            model.batch_tokens,
         )
         half = len(rows) // 2
         first, second = (

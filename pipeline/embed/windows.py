@@ -112,7 +112,8 @@ def make_window_reader(model: str, folder: Path, max_tokens: int, windows: int) 
         )
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(
-            f"embed.model {model}: not a transformer with a fast tokenizer; choose another, e.g. all-MiniLM-L6-v2"
+            f"embed.model {model}: not a transformer with a fast tokenizer. "
+            "Choose another model, such as all-MiniLM-L6-v2."
         )
     settings = _read_json(folder / "config.json")
     longest = int(settings.get("max_position_embeddings", max_tokens)) - RESERVED_POSITIONS.get(
@@ -120,7 +121,8 @@ def make_window_reader(model: str, folder: Path, max_tokens: int, windows: int) 
     )
     if max_tokens > longest:
         raise UserError(
-            f"embed.max_tokens {max_tokens}: {model} reads at most {longest}; set a smaller one"
+            f"embed.max_tokens {max_tokens}: {model} reads at most {longest} tokens. "
+            "Set a smaller number."
         )
     sentence = _read_json(folder / "config_sentence_transformers.json")
     prompt = (sentence.get("prompts") or {}).get(sentence.get("default_prompt_name") or "", "")

@@ -34,7 +34,7 @@ def check_chain(accounts: Mapping[str, Account]) -> None:
         if before not in COUNTED:
             read = read.model_copy(update={"tokens": kept.tokens})
         if kept != read:
-            raise AccountingError(f"{before} kept {kept} but {after} read {read}")
+            raise AccountingError(f"{before} kept {kept} but {after} read {read}.")
 
 
 def check_reachable(offsets: pa.Table, stored: Account) -> None:
@@ -46,7 +46,7 @@ def check_reachable(offsets: pa.Table, stored: Account) -> None:
     rows, tokens = (pc.sum(offsets[name]).as_py() or 0 for name in ("rows", "tokens"))
     if (rows, tokens) != (stored.kept.rows, stored.kept.tokens):
         raise AccountingError(
-            f"shard kept {stored.kept} but offsets reach rows={rows} tokens={tokens}"
+            f"shard kept {stored.kept} but offsets reach rows={rows} tokens={tokens}."
         )
 
 

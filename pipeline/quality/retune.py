@@ -68,7 +68,8 @@ def choose_rules(
     )
     if not asked:
         raise UserError(
-            f"quality.preset none: no rules to judge {root} by; choose one of {', '.join(name for name in RULE_PRESETS if name != 'none')}"
+            f"quality.preset none: {root} was built without rules. Choose a preset: "
+            f"{', '.join(name for name in RULE_PRESETS if name != 'none')}."
         )
     return built, asked
 
@@ -149,7 +150,8 @@ def read_measured(
     files = sorted((root / SIGNALS_FOLDER).glob("*.parquet"))
     if not files:
         raise UserError(
-            f"{root}: no signals in it ({SIGNALS_FOLDER}/ is empty or missing); build it again, or fetch it with its signals"
+            f"{root}: {SIGNALS_FOLDER}/ is empty or missing. "
+            "Build the catalog again, or fetch it with its signals."
         )
     done, total = 0, sum(pq.read_metadata(path).num_rows for path in files) if on_progress else 0
     for path in files:

@@ -161,7 +161,7 @@ def resolve(preset: str, thresholds: Mapping[str, Bounds]) -> tuple[Rule, ...]:
     """
     if preset not in RULE_PRESETS:
         raise UserError(
-            f"quality.preset {preset}: unknown; {suggestion(preset, RULE_PRESETS, 'known presets')}"
+            f"quality.preset {preset}: unknown preset; {suggestion(preset, RULE_PRESETS, 'known presets')}"
         )
     known = [rule.id for rule in RULE_PRESETS[preset]]
     for name in thresholds:
@@ -173,7 +173,8 @@ def resolve(preset: str, thresholds: Mapping[str, Bounds]) -> tuple[Rule, ...]:
     for rule in rules:
         if rule.least is not None and rule.most is not None and rule.least > rule.most:
             raise UserError(
-                f"quality.thresholds.{rule.id}: least {rule.least:g} is above most {rule.most:g}; no document can pass, give both bounds"
+                f"quality.thresholds.{rule.id}: least {rule.least:g} is greater than most {rule.most:g}. "
+                "No document could pass. Set both bounds."
             )
     return rules
 

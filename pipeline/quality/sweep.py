@@ -55,7 +55,8 @@ def sweep(
     if not len(found):
         known = ", ".join(known.id for known in asked)
         raise UserError(
-            f"sweep {rule}: no document of {root} has the signal {mine.signal}; give a rule ({known}) or a signal's name"
+            f"sweep {rule}: no document of {root} has the signal {mine.signal}. "
+            f"Give the name of a rule ({known}) or of a signal."
         )
     rows = []
     for bound in found.tolist():

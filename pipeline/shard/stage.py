@@ -127,7 +127,8 @@ def _documents(
     leaves = pq.read_table(assigned.folder / "leaves.parquet", columns=["leaf", "distance"])
     if leaves.num_rows != placed.sum():
         raise ValueError(
-            f"{assigned.folder}: {leaves.num_rows} leaves for {placed.sum()} documents that {unique.folder} keeps"
+            f"{assigned.folder}: {leaves.num_rows} leaves. Expected {placed.sum()}, the documents "
+            f"that {unique.folder} keeps."
         )
     leaf_row = np.cumsum(placed) - 1  # of each document that is placed
     for start, batch in _source_batches(source, judged):

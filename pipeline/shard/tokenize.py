@@ -66,11 +66,13 @@ def _load_given(given: str):  # type: ignore[no-untyped-def]
         tokenizer = AutoTokenizer.from_pretrained(given, use_fast=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"tokenizer.path {given}: not a tokenizer folder or hub name ({str(error).splitlines()[0]})"
+            f"tokenizer.path {given}: not a tokenizer ({str(error).splitlines()[0]}). "
+            "Give a folder with tokenizer.json or a name on the Hugging Face hub."
         ) from error
     if tokenizer.eos_token is None or not tokenizer.is_fast:
         raise UserError(
-            f"tokenizer.path {given}: a fast tokenizer with an end-of-text token is needed"
+            f"tokenizer.path {given}: not a fast tokenizer with an end-of-text token. "
+            "Give another tokenizer."
         )
     return tokenizer
 

@@ -50,7 +50,7 @@ def test_one_build_at_a_time_clears_what_a_killed_one_began(tmp_path):
         assert not begun.exists()
         assert read_part(tmp_path / "work" / "embed" / "b") is not None
         with (
-            pytest.raises(UserError, match="another build is at work"),
+            pytest.raises(UserError, match="out`"),
             sole_builder(tmp_path / "work"),
         ):
             pass

@@ -89,7 +89,8 @@ def _export(identity: Identity, folder: Path, place: Path) -> None:
             )
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
             raise UserError(
-                f'embed.backend {identity.backend}: {identity.model} cannot be exported ({str(error).splitlines()[0]}); set "torch"'
+                f"embed.backend {identity.backend}: {identity.model} cannot be exported "
+                f'({str(error).splitlines()[0]}). Set embed.backend = "torch".'
             ) from error
 
 

@@ -56,11 +56,13 @@ def load_sentence_transformer(identity: Identity, folder: Path, device: str) -> 
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     if model.transformers_model is None:
         raise UserError(
-            f"embed.model {identity.model}: not a transformer; choose another, e.g. all-MiniLM-L6-v2"
+            f"embed.model {identity.model}: not a transformer. "
+            "Choose another model, such as all-MiniLM-L6-v2."
         )
     if (dimension := model.get_embedding_dimension()) != identity.dimension:
         raise UserError(
-            f"embed.model {identity.model}: its config files say {identity.dimension} dimensions, the model gives {dimension}"
+            f"embed.model {identity.model}: its config files give {identity.dimension} dimensions, "
+            f"but its embeddings have {dimension}. Restore the model's files."
         )
     return model
 

@@ -157,7 +157,7 @@ def test_no_vectors_have_no_leaves(compass):
 
 
 def test_vectors_of_another_length_are_refused(compass):
-    with pytest.raises(UserError, match="vectors of 3 dimensions, but a tree of 2"):
+    with pytest.raises(UserError, match=r"tree: .*2 dimensions, .*3"):
         assign_leaves(np.ones((1, 3), np.float32), compass, 1)
 
 
@@ -169,5 +169,5 @@ def test_out_of_distribution_counts_what_lies_beyond_its_leafs_radius(compass):
     known = replace(compass, radius=np.array([0.05, 0.2, 0, 0, 0.2, 0, 0, 0], np.float32))
     assert out_of_distribution(leaves, distances, known) == 0.5
     assert out_of_distribution(leaves[:0], distances[:0], known) == 0
-    with pytest.raises(UserError, match="does not hold its leaves' radii"):
+    with pytest.raises(UserError, match=r"tree: .*radii"):
         out_of_distribution(leaves, distances, compass)

@@ -170,7 +170,7 @@ def test_the_other_columns_and_the_order_stay_and_nothing_else_is_left_behind(tm
 
 def test_shipped_without_any_list_warns(tmp_path, caplog):
     run(tmp_path, ("shipped",), parts(tmp_path, "a", ("x", None, None)))
-    assert "this tier drops nothing; use digest" in caplog.text
+    assert "dedup.tiers: shipped" in caplog.text
 
 
 @pytest.mark.parametrize("tiers", [("digest",), ("shipped", "digest")])
@@ -183,7 +183,7 @@ def test_empty_parts(tmp_path, tiers):
 
 
 def test_parts_that_do_not_match_are_refused(tmp_path, two):
-    with pytest.raises(ValueError, match="expected one verdict for each of 2 parts"):
+    with pytest.raises(ValueError, match=r"dedup: .*verdicts"):
         run(tmp_path, ("digest",), two[0], two[0])
 
 
@@ -288,7 +288,7 @@ def test_signatures_count_only_with_their_tier(tmp_path, two):
     with_them, reasons = run(tmp_path, ("digest",), *two, signatures=(a, b))
     assert "dedup.minhash" not in reasons["a"] + reasons["b"]
     assert run(tmp_path, ("digest", "semantic"), *two)[0].fingerprint == with_them.fingerprint
-    with pytest.raises(ValueError, match="expected signatures for each of 2 parts, found 1"):
+    with pytest.raises(ValueError, match="dedup: 1 parts of signatures for 2"):
         run(tmp_path, ("minhash",), *two, signatures=(a,))
 
 

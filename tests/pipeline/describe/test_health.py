@@ -157,10 +157,10 @@ def test_labels_are_read_from_csv_and_parquet(tmp_path, name):
     ("name", "column", "message"),
     [
         ("none.parquet", "topic", "cannot be read"),
-        ("labels.parquet", "subject", "has no column subject; its columns: doc_id, topic"),
+        ("labels.parquet", "subject", "labels.path .*no column subject.*doc_id, topic"),
         ("labels.csv", "subject", "cannot be read .*subject"),
         ("text.parquet", "topic", "cannot be read"),
-        ("twice.csv", "topic", "2 rows on 1 documents; give each document one label"),
+        ("twice.csv", "topic", "labels.path .*2 rows for 1 documents"),
     ],
 )
 def test_unusable_labels_are_refused(tmp_path, name, column, message):

@@ -213,7 +213,7 @@ def test_too_large_a_batch_is_halved_and_later_ones_are_smaller(caplog):
     assert [round(float(row[0] / row[1] * 2028)) for row in found] == [3, 4, 5, 3, 3, 3] * 2
     assert model.shapes == [(2, 16)] * 6
     assert model.batch_tokens == 32
-    assert "cpu: out of memory, batches of 64 tokens from here on" in caplog.text
+    assert "cpu: out of memory. Batches have 64 tokens" in caplog.text
 
 
 def test_a_single_row_without_memory_is_an_error():
@@ -226,14 +226,10 @@ def test_an_embedding_that_is_not_finite_is_an_error():
         def start(self, ids, mask):
             return lambda: np.where(ids[:, :2] == 2048, np.nan, 1).astype(np.float32)
 
-    with pytest.raises(
-        RuntimeError, match="no usable embedding of 1 of 3 texts, the first is number 1"
-    ):
+    with pytest.raises(RuntimeError, match=r"embeddings of 1 of 3 texts .*number 1\."):
         counting(Broken()).encode(["one", "two", "three"])
 
 
 def test_more_tokens_than_the_model_reads_are_refused():
-    with pytest.raises(
-        UserError, match=r"embed\.max_tokens 513: all-MiniLM-L6-v2 reads at most 512"
-    ):
+    with pytest.raises(UserError, match=r"embed\.max_tokens 513: .* 512"):
         load_encoder(Embed(max_tokens=513))

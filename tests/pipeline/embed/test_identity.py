@@ -108,7 +108,7 @@ def test_the_precision_is_the_fastest_that_backend_and_processor_have(
 )
 def test_a_precision_that_the_backend_has_not_is_refused(model, installed, backend, precision):
     with pytest.raises(
-        UserError, match=rf"embed\.precision {precision}: embed\.backend {backend} has float32"
+        UserError, match=rf"embed\.precision {precision}: .*embed\.backend {backend}\..*float32"
     ):
         identify(Embed(model=str(model), backend=backend, precision=precision))
 
@@ -118,7 +118,7 @@ def test_a_backend_that_is_not_installed_is_refused(model, monkeypatch):
         "pipeline.embed.identity.BACKEND_PACKAGES",
         {"torch": (), "onnx": ("no_such_package",), "openvino": ()},
     )
-    expected = r'embed\.backend onnx: no_such_package not installed; `pip install "clustermix\[onnx\]"`, or take torch'
+    expected = r'embed\.backend onnx: no_such_package .*"clustermix\[onnx\]"'
     with pytest.raises(UserError, match=expected):
         identify(Embed(model=str(model), backend="onnx"))
 
@@ -154,7 +154,7 @@ def test_the_dimension_is_read_from_the_last_module_that_states_one(model, setti
 
 
 def test_other_weights_than_the_expected_are_refused(model):
-    with pytest.raises(UserError, match=f"sha256 {sha256(b'weights').hexdigest()}, expected 00ff;"):
+    with pytest.raises(UserError, match=f"sha256 {sha256(b'weights').hexdigest()}.*00ff"):
         identify(Embed(model=str(model), sha256="00ff"))
     assert (
         identify(Embed(model=str(model), sha256=sha256(b"weights").hexdigest().upper())).dimension
@@ -165,13 +165,13 @@ def test_other_weights_than_the_expected_are_refused(model):
 def test_changed_minilm_weights_are_refused(model, monkeypatch):
     monkeypatch.chdir(model.parent)
     model.rename("all-MiniLM-L6-v2")
-    with pytest.raises(UserError, match=f"expected {MINILM_SHA256}"):
+    with pytest.raises(UserError, match=f"embed.model .*{MINILM_SHA256}"):
         identify(Embed())
 
 
 def test_a_folder_without_safetensors_is_refused(model):
     (model / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"has no model\.safetensors"):
+    with pytest.raises(UserError, match=r"embed\.model .*model\.safetensors"):
         identify(Embed(model=str(model)))
 
 
@@ -197,14 +197,10 @@ def test_other_names_are_taken_from_the_hub(hub, model):
 
 
 def test_a_hub_out_of_reach_is_said_in_a_sentence(hub):
-    with pytest.raises(
-        UserError, match=r"hub cannot be reached for who/unknown; give a local folder"
-    ):
+    with pytest.raises(UserError, match=r"embed\.model who/unknown: .*cannot be reached"):
         identify(Embed(model="who/unknown"))
 
 
 def test_an_impossible_name_is_said_in_a_sentence():
-    with pytest.raises(
-        UserError, match="neither a folder here nor a model on the Hugging Face hub"
-    ):
+    with pytest.raises(UserError, match=r"embed\.model no/such name!: .*Hugging Face hub \("):
         identify(Embed(model="no/such name!"))

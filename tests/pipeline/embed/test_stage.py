@@ -111,7 +111,7 @@ def test_the_error_is_the_largest_of_all_rows():
 
 
 def test_vectors_that_float16_cannot_hold_are_an_error():
-    with pytest.raises(RuntimeError, match="1 embeddings are not finite as float16"):
+    with pytest.raises(RuntimeError, match=r"1 embeddings .*float16"):
         _compare(
             np.array([[1, 0], [0, 1]], np.float32), np.array([[np.inf, 0], [0, 1]], np.float16)
         )
@@ -128,7 +128,7 @@ def test_a_part_without_kept_documents_has_no_rows(tmp_path):
 def test_verdicts_on_other_documents_are_refused(tmp_path, inputs):
     _, verdicts = inputs
     other = source_part(tmp_path / "other" / "a", ["only one"])
-    with pytest.raises(UserError, match="has 5 verdicts for the 1 documents"):
+    with pytest.raises(UserError, match=r"a\.parquet: 5 verdicts for the 1 "):
         embed_part(other, verdicts, tmp_path / "embed" / "a", config())
     assert not (tmp_path / "embed" / "a").exists()
 
@@ -136,5 +136,5 @@ def test_verdicts_on_other_documents_are_refused(tmp_path, inputs):
 def test_parts_of_two_encoders_are_refused(tmp_path, inputs):
     a = embed_part(*inputs, tmp_path / "embed" / "a", config())
     b = embed_part(*inputs, tmp_path / "embed" / "b", config(max_tokens=16))
-    with pytest.raises(UserError, match="vectors of two encoders cannot be compared"):
+    with pytest.raises(UserError, match=r"/a was embedded by .*/b by "):
         read_embeddings([a, b])

@@ -84,9 +84,7 @@ def test_the_models_default_prompt_is_read_with_every_text(tmp_path):
 
 
 def test_more_tokens_than_the_model_reads_are_refused():
-    with pytest.raises(
-        UserError, match=r"embed\.max_tokens 513: all-MiniLM-L6-v2 reads at most 512"
-    ):
+    with pytest.raises(UserError, match=r"embed\.max_tokens 513: .* 512"):
         reader(513)
 
 
@@ -100,7 +98,5 @@ def test_two_positions_of_roberta_are_reserved(tmp_path):
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
-    with pytest.raises(
-        UserError, match=r"embed\.model folder: not a transformer with a fast tokenizer"
-    ):
+    with pytest.raises(UserError, match=r"embed\.model folder: .*fast tokenizer"):
         make_window_reader("folder", tmp_path, 8, 1)

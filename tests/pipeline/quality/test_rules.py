@@ -104,18 +104,22 @@ def test_rules_are_listed_with_their_bits():
         (
             "gopher",
             {"word": Bounds(least=1)},
-            "quality.thresholds.word: preset gopher has no such rule; did you mean words?",
+            "quality.thresholds.word: .*words",
         ),
-        ("none", {"words": Bounds(least=1)}, "its rules: none"),
-        ("c4", {"sentences": Bounds(least=3, most=2)}, "least 3 is above most 2"),
+        ("none", {"words": Bounds(least=1)}, "quality.thresholds.words: preset none"),
+        (
+            "c4",
+            {"sentences": Bounds(least=3, most=2)},
+            "quality.thresholds.sentences: least 3 .*most 2",
+        ),
         (
             "gopher",
             {"words": Bounds(most=20)},
-            "quality.thresholds.words: least 50 is above most 20; no document can pass, give both bounds",
+            "quality.thresholds.words: least 50 .*most 20",
         ),
-        ("best", {}, "quality.preset best: unknown"),
+        ("best", {}, "quality.preset best:"),
     ],
 )
 def test_mistakes_are_refused(preset, thresholds, sentence):
-    with pytest.raises(UserError, match=sentence.replace("?", r"\?")):
+    with pytest.raises(UserError, match=sentence.replace("s.w", r"s\.w")):
         resolve(preset, thresholds)

@@ -121,7 +121,7 @@ def test_a_threshold_changes_the_verdict_and_the_fingerprint(tmp_path):
         )
         == lenient
     )
-    with pytest.raises(UserError, match="did you mean sentences"):
+    with pytest.raises(UserError, match=r"quality\.thresholds\..*sentences"):
         judge_part(
             part, tmp_path / "quality", quality(preset="c4", thresholds={"sentence": {"least": 1}})
         )
