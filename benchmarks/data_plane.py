@@ -154,7 +154,7 @@ def read_rates(pool: Pool, root: Path, arguments: argparse.Namespace) -> dict[st
     plan = draw_interval(0, weights, pool.sequences, used, draws=draws, seed=0)
     rows = save_rows(pool, plan, root / "rows")
     readers: dict[str, Callable[[], Pairs]] = {
-        f"stage_batches, {count} {'worker' if count == 1 else 'workers'}": partial(
+        f"interval_batches, {count} {'worker' if count == 1 else 'workers'}": partial(
             ours, pool, plan, arguments.steps, count
         )
         for count in (1, arguments.threads)
@@ -300,7 +300,7 @@ def report(
     ]
     first = next(iter(reading.values()))
     reads = [
-        "| | sequences/s | tokens/s | times the trainer | stage_batches is |",
+        "| | sequences/s | tokens/s | times the trainer | interval_batches is |",
         "|---|---|---|---|---|",
     ]
     reads += [

@@ -28,14 +28,14 @@ from transformers import (
 from benchmarks.hardware import headline, today
 from data_catalog.format.tokens import IGNORED
 from tests.helpers.tiny_catalog import write_tiny_catalog
-from trainer.begin import begin_run
 from trainer.config import Train
 from trainer.distributed import Team
 from trainer.model.flops import utilisation
 from trainer.model.model import LanguageLoss, build_model
 from trainer.model.optimizer import build_optimizer
-from trainer.run import Run
+from trainer.run import Run, begin_run
 from trainer.sampling.batches import Batch, interval_batches
+from trainer.state.metrics import timed_batches
 from trainer.state.numeric_checks import BatchOrigin
 
 OURS, BARE, PLAIN, HUGGING_FACE = (
@@ -116,7 +116,7 @@ def open_run(arguments: argparse.Namespace, folder: Path, team: Team) -> Run:
 def measure(arguments: argparse.Namespace, run: Run, folder: Path) -> dict[str, list[float]]:
     """Seconds of every timed step, by side. `Trainer` leads: the others' steps happen in its callback, off its clock."""
     steps, device = arguments.rounds + arguments.untimed, run.team.device
-    run.begin_stage(0)
+    run.begin_interval(0)
     batches = list(read(run, steps))
     ours = our_steps(run, steps)
     sides: dict[str, Callable[[], object]] = {
@@ -164,7 +164,7 @@ def read(run: Run, steps: int) -> Iterator[Batch]:
 def our_steps(run: Run, steps: int) -> Iterator[bool]:
     """The body of `loop.pretrain`, a step at a time."""
     plan, size = run.plan(0), run.config.training.batch_sequences
-    for step, batch in enumerate(run.waited_for(read(run, steps))):
+    for step, batch in enumerate(timed_batches(run.state, read(run, steps))):
         whole = plan.batch(step, size, 0, 1)
         yield run.take_step(
             batch, BatchOrigin(step * size, plan.leaves[whole], plan.rows[whole]), False

@@ -1,4 +1,7 @@
-"""The processes of a run: who this one is, and small sums over all of them. Gradients are summed by `parallel.py`."""
+"""The processes of a run: this process's place among them, and small collectives over all of them.
+
+Gradients are summed by `trainer.model.parallel`.
+"""
 
 import os
 import time
@@ -16,68 +19,72 @@ DRAIN_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Team:
-    """This process among `world` of them."""
+    """This process among the `world` processes of a run."""
 
     rank: int = 0
     world: int = 1
     device: torch.device = CPU
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
+        """Whether this process writes the run's files."""
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Add up `tensor` over all processes, in place."""
+        """Sum `tensor` over all processes, in place, and return it."""
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def most(self, number: int) -> int:
-        """The largest of all processes' numbers; no GPU waits for it."""
+    def maximum(self, number: int) -> int:
+        """Return the maximum of `number` over all processes, without waiting for a GPU."""
         if self.world == 1:
             return number
-        found = torch.tensor(number)
-        dist.all_reduce(found, dist.ReduceOp.MAX)
-        return int(found)
+        result = torch.tensor(number)
+        dist.all_reduce(result, dist.ReduceOp.MAX)
+        return int(result)
 
     def gather(self, text: str) -> list[str]:
-        """What every process says, in the order of the ranks."""
+        """Return the `text` of every process, in rank order."""
         texts: list[str] = [text] * self.world
         if self.world > 1:
             dist.all_gather_object(texts, text)
         return texts
 
     def wait(self) -> None:
+        """Wait until all processes get here."""
         if self.world > 1:
             dist.barrier()
 
 
 @contextmanager
 def join_team() -> Iterator[Team]:
-    """Join the other processes that torchrun started; alone without it. Uses the GPU of the local rank if there is one."""
+    """Join the processes that torchrun started, or run as a single process without it.
+
+    Uses the GPU of the local rank if there is one.
+    """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    device = torch.device("cuda", local) if torch.cuda.is_available() else CPU
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local_rank) if torch.cuda.is_available() else CPU
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if (
-        world > 1
-    ):  # tensors on the CPU travel too: counts that no GPU need wait for, and checkpoints
+    if world > 1:
+        # CPU tensors are communicated too: checkpoints, and counts that must not wait for a GPU.
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Team(rank, world, device)
     finally:
         if world > 1:
-            time.sleep(
-                DRAIN_SECONDS
-            )  # without Python's lock, which the threads of the last collective need to let go of its tensors
+            # Sleeping releases Python's lock, which the threads of the last collective need in
+            # order to release its tensors.
+            time.sleep(DRAIN_SECONDS)
             dist.destroy_process_group()
 
 
 def process_slice(count: int, rank: int, world: int) -> slice:
     """Return the items of `count` that belong to process `rank` of `world`.
 
-    The slices of all processes, in rank order, cover `range(count)` exactly once. Their sizes differ
-    by at most one.
+    The slices of all processes, in rank order, cover `range(count)` exactly once. Their sizes
+    differ by at most one.
     """
     return slice(rank * count // world, (rank + 1) * count // world)

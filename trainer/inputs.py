@@ -1,4 +1,4 @@
-"""What a run reads: the catalog's sequences, the target's, and the basis."""
+"""Inputs of a run: the sequences of the corpus and of the target, and the basis."""
 
 from dataclasses import dataclass
 
@@ -24,15 +24,23 @@ from trainer.sampling.bounds import DrawBounds, available_sequences, build_bound
 
 @dataclass(frozen=True)
 class Inputs:
+    """Everything that a run reads from its catalog."""
+
     files: CatalogFiles
-    level: int  # how many domains: the granularity that weights, limits and budgets are about
-    corpus: Pool  # train split
-    align: Pool  # the target's documents that gradients are taken on
+    level: int
+    """Number of domains: the granularity of weights, limits and budgets."""
+    corpus: Pool
+    """Train split of the corpus."""
+    align: Pool
+    """Align split of the target, on whose documents gradients are taken."""
     objective: Objective
-    during: tuple[EvaluationSet, ...]
-    at_the_end: tuple[EvaluationSet, ...]
+    validation_sets: tuple[EvaluationSet, ...]
+    """Sets that are evaluated during the run."""
+    final_sets: tuple[EvaluationSet, ...]
+    """Sets that are evaluated at the end of the run."""
     basis: Basis
-    byte_lengths: Int[np.ndarray, " vocabulary"]  # of each token's text
+    byte_lengths: Int[np.ndarray, " vocabulary"]
+    """UTF-8 bytes per token."""
 
     @property
     def vocabulary(self) -> int:
@@ -40,7 +48,7 @@ class Inputs:
         return self.files.manifest.tokenizer.vocabulary
 
     def bounds(self, config: Train) -> DrawBounds | None:
-        """What the run may draw at most; see `build_bounds` for the errors."""
+        """Return the limits on the run's draws; for errors see `build_bounds`."""
         training = config.training
         return build_bounds(
             config.data,
@@ -52,34 +60,34 @@ class Inputs:
         )
 
     def member_sizes(self) -> Float[np.ndarray, " basis"]:
-        """The tokens that each basis member can draw, as shares of their sum."""
+        """Return the number of tokens that each basis member can draw, as shares of their sum."""
         sizes: Float[np.ndarray, " basis"] = (self.basis.matrix > 0) @ self.corpus.tokens()
         return sizes / sizes.sum()
 
 
 def open_inputs(config: Train) -> Inputs:
-    """Open the catalog of a run.
+    """Open the inputs of a run.
 
     Raises:
-        UserError: the catalog, the target or a distribution is missing or does not fit.
+        UserError: The catalog, the target or a distribution is missing or does not fit.
     """
     files = open_files(config.catalog, config.data.version, config.training.sequence_tokens)
     level = config.mixture.level or files.levels.leaves
-    files.levels.span(level)  # refuses a level that the tree lacks
+    files.levels.span(level)  # raises UserError for a level that the tree lacks
     name = f"target {config.target}: its align split"
     align = Pool(open_target(files, config.target, "align"), files.sequence_tokens, name)
     _check_encoder(files, config.target)
     corpus = _corpus(files, config, level)
     basis = build_basis(files, config.mixture, config.target, corpus.sequences)
-    during, at_the_end = held_out_sets(files, config, basis.names)
+    validation_sets, final_sets = held_out_sets(files, config, basis.names)
     return Inputs(
         files=files,
         level=level,
         corpus=corpus,
         align=align,
         objective=open_objective(files, config, align),
-        during=during,
-        at_the_end=at_the_end,
+        validation_sets=validation_sets,
+        final_sets=final_sets,
         basis=basis,
         byte_lengths=byte_lengths(open_tokenizer(files)),
     )
@@ -87,18 +95,18 @@ def open_inputs(config: Train) -> Inputs:
 
 def _corpus(files: CatalogFiles, config: Train, level: int) -> Pool:
     """Open the train split, with each domain cut to `data.tokens_per_domain`."""
-    length, most = files.sequence_tokens, config.data.tokens_per_domain
+    length, domain_tokens = files.sequence_tokens, config.data.tokens_per_domain
     store = open_tokens(files, "train")
     available = (
-        available_sequences(store.sequences(length), level, most, length, config.seed)
-        if most
+        available_sequences(store.sequences(length), level, domain_tokens, length, config.seed)
+        if domain_tokens
         else None
     )
     return Pool(store, length, f"{files.root}: its train split", available, config.seed)
 
 
 def _check_encoder(files: CatalogFiles, target: str) -> None:
-    """Refuse a target that was embedded by another encoder: its clusters would not correspond."""
+    """Check that the target was embedded by the catalog's encoder."""
     record = read_record(TargetRecord, files.layout.target(target) / TARGET_RECORD, REMEDY)
     expected = files.manifest.encoder.comparable
     if record.encoder.comparable != expected:

@@ -1,4 +1,13 @@
-"""The story of a run: draw sequences with the current weights, train on them, measure what helps the target, change the weights."""
+"""The story of a run: draw sequences, train on them, measure what helps the target, adapt.
+
+Start reading here. A run alternates between two things:
+
+1. It trains for an interval of `mixture.update_every_steps` steps. During an interval the mixture
+   weights are fixed, so the interval's sequences can be planned in advance.
+2. Between two intervals it measures what the mixer needs, and the mixer chooses new weights.
+
+The verbs (`begin_interval`, `take_step`, `after_step`, ...) are methods of `trainer.run.Run`.
+"""
 
 import logging
 import signal
@@ -8,118 +17,133 @@ from pathlib import Path
 from types import FrameType
 
 from data_catalog.format.lock import sole_holder
-from trainer.begin import begin_run
 from trainer.config import Train
 from trainer.distributed import Team, join_team
-from trainer.run import Run
+from trainer.run import Run, begin_run
 from trainer.sampling.batches import interval_batches
 from trainer.sampling.finetune import finetune_batches, finetune_draws
+from trainer.state.metrics import timed_batches
 from trainer.state.numeric_checks import BatchOrigin
 
 logger = logging.getLogger(__name__)
 
 
 def train(config: Train, accept: frozenset[str] = frozenset()) -> bool:
-    """Run `config` to its end, from its last checkpoint if `config.out` holds one.
+    """Train as `config` says, from the last checkpoint in `config.out` if there is one.
 
     Args:
-        accept: what may have changed since the run was begun: any of "config", "catalog", "tokenizer".
+        config: the config of the run.
+        accept: the declared changes since the run was started: any of "config", "catalog" and
+            "tokenizer".
 
     Returns:
-        Whether it came to its end: False if SIGTERM stopped it, after a checkpoint.
+        True if the run is finished; False if SIGTERM stopped it, after a checkpoint.
 
     Raises:
-        UserError: the config, the catalog and the run folder do not fit each other, or the numbers are no longer finite.
+        UserError: The config, the catalog and the run folder do not fit each other, or the loss or
+            gradient is no longer finite.
     """
-    with join_team() as us, _stop_requests() as signals, _hold_folder(config.out, us):
-        run = begin_run(config, us, accept)
+    with join_team() as team, _stop_requests() as stops, _hold_folder(config.out, team):
+        run = begin_run(config, team, accept)
         if run is None:
-            logger.warning("%s: this run is finished already", config.out)
+            logger.warning("%s: this run is already finished.", config.out)
             return True
         with closing(run.writer), closing(run.metrics):
             if run.state.step == 0 and config.evaluation.every_steps:
-                run.evaluate(run.inputs.during)
-            if not (pretrain(run, signals) and finetune(run, signals)):
+                run.evaluate(run.inputs.validation_sets)
+            if not (pretrain(run, stops) and finetune(run, stops)):
                 return False
             run.writer.close()
-            run.evaluate(run.inputs.at_the_end)
+            run.evaluate(run.inputs.final_sets)
             run.finish()
             return True
 
 
-def pretrain(run: Run, signals: list[int]) -> bool:
-    """Train on the corpus with weights that change; return whether that is done."""
-    config, state, us = run.config, run.state, run.team
-    steps, size, every = (
-        config.training.steps,
-        config.training.batch_sequences,
-        config.mixture.update_every_steps,
-    )
-    while state.step < steps:
-        # 1. A stage begins: new weights, from what is measured at this very point, are put into the log.
-        stage, done = divmod(state.step, every)
-        if done == 0:
-            run.begin_stage(stage)
+def pretrain(run: Run, stops: list[int]) -> bool:
+    """Train on the corpus with a mixture that adapts; return whether this phase is complete.
 
-        # 2. The log decides every sequence of the stage. A resumed run draws the same plan and enters it where it stopped.
-        plan = run.plan(stage)
-        last = min(every, steps - stage * every)
+    Args:
+        run: the open run.
+        stops: signals received so far; not empty once this process was asked to stop.
+    """
+    config, state, team = run.config, run.state, run.team
+    batch_sequences = config.training.batch_sequences
+    interval_steps = config.mixture.update_every_steps
+    while state.step < config.training.steps:
+        # 1. At the start of an interval the mixer chooses new weights, and they are logged.
+        interval, steps_done = divmod(state.step, interval_steps)
+        first_step = interval * interval_steps
+        if steps_done == 0:
+            run.begin_interval(interval)
+
+        # 2. The log determines every sequence of the interval. A resumed run draws the same plan
+        #    again and continues where it stopped.
+        plan = run.plan(interval)
         batches = interval_batches(
             run.inputs.corpus,
             plan,
-            range(done, last),
-            batch_sequences=size,
-            rank=us.rank,
-            world=us.world,
+            range(steps_done, min(interval_steps, config.training.steps - first_step)),
+            batch_sequences=batch_sequences,
+            rank=team.rank,
+            world=team.world,
         )
-        for batch in run.waited_for(batches):
-            step = state.step - stage * every
-            whole = plan.batch(step, size, 0, 1)
-            drawn = BatchOrigin(state.step * size, plan.leaves[whole], plan.rows[whole])
-
-            # 3. An ordinary optimizer step: no loss is reweighted. The last one of a stage may be listened to.
-            stop = run.take_step(
-                batch, drawn, bool(signals), plan if step + 1 == every and run.listens() else None
+        for batch in timed_batches(state, batches):
+            step = state.step - first_step
+            global_batch = plan.batch(step, batch_sequences, 0, 1)
+            origin = BatchOrigin(
+                state.step * batch_sequences, plan.leaves[global_batch], plan.rows[global_batch]
             )
-            if step + 1 == every:
-                state.used = state.used + plan.counts(every * size, len(state.used))
 
-            # 4. What happens every so many steps.
-            run.now_and_then(stop)
+            # 3. Take an ordinary optimizer step. No loss is reweighted. The basis members can be
+            #    scored on the last batch of an interval.
+            last = step + 1 == interval_steps
+            measured_plan = plan if last and run.measures_next_batch() else None
+            stop = run.take_step(batch, origin, bool(stops), measured_plan)
+            if last:
+                state.used = state.used + plan.counts(len(plan.leaves), len(state.used))
+
+            # 4. Evaluate and checkpoint if due.
+            run.after_step(stop)
             if stop:
                 return False
     return True
 
 
-def finetune(run: Run, signals: list[int]) -> bool:
-    """Train on the target's align split alone, if that is asked for; return whether that is done."""
-    config, state, first = run.config, run.state, run.config.training.steps
-    if config.finetune.steps and state.step == first:
+def finetune(run: Run, stops: list[int]) -> bool:
+    """Train on the target's align split alone, if configured; return whether this is complete.
+
+    Args:
+        run: the open run, after pretraining.
+        stops: signals received so far; not empty once this process was asked to stop.
+    """
+    config, state, align = run.config, run.state, run.inputs.align
+    first_step = config.training.steps
+    if config.finetune.steps and state.step == first_step:
         run.begin_finetuning()
-    for batch in run.waited_for(
-        finetune_batches(config, run.inputs.align, state.step - first, run.team)
-    ):
-        number = (state.step - first) * config.finetune.batch_sequences
-        drawn = BatchOrigin(number, *finetune_draws(config, run.inputs.align, state.step - first))
-        stop = run.take_step(batch, drawn, bool(signals))
-        run.now_and_then(stop)
+    batches = finetune_batches(config, align, state.step - first_step, run.team)
+    for batch in timed_batches(state, batches):
+        step = state.step - first_step
+        leaves, rows = finetune_draws(config, align, step)
+        origin = BatchOrigin(step * config.finetune.batch_sequences, leaves, rows)
+        stop = run.take_step(batch, origin, bool(stops))
+        run.after_step(stop)
         if stop:
             return False
     return True
 
 
-def _hold_folder(out: Path, us: Team) -> AbstractContextManager[None]:
-    """Hold the run's folder, on the leading process."""
-    if not us.leads:
+def _hold_folder(out: Path, team: Team) -> AbstractContextManager[None]:
+    """Lock the run's folder on the leading process."""
+    if not team.is_leader:
         return nullcontext()
     return sole_holder(
-        out, f"{out}: another process trains in this folder; wait for it, or choose another out"
+        out, f"{out}: Another process is training in this folder. Wait for it, or change out."
     )
 
 
 @contextmanager
 def _stop_requests() -> Iterator[list[int]]:
-    """The SIGTERMs received since: the step under way is finished first."""
+    """Collect SIGTERM signals in a list instead of ending, so that the current step completes."""
     received: list[int] = []
 
     def receive(number: int, _: FrameType | None) -> None:

@@ -1,5 +1,7 @@
-"""What a run would draw, need and cost: everything that can be said before a model is built."""
+"""Preview of a run: its draws, memory and costs, computed without building a model."""
 
+import math
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,78 +15,104 @@ from trainer.config import ALIGNING, Train, Training
 from trainer.inputs import Inputs, open_inputs
 from trainer.mixers.choose import first_state, make_mixer
 from trainer.model.memory import MemoryBytes, memory_need, model_shape
+from trainer.model.optimizer import learning_rate_at
 from trainer.sampling.bounds import DrawBounds
 from trainer.sampling.plan import leaf_weights
 
-MAXIMUM_LISTED_DOMAINS = 20  # of the domains that would be used up
+MAXIMUM_LISTED_DOMAINS = 20
 
 
 class _PreviewPart(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
 class MemberPreview(_PreviewPart):
-    """A basis member. Epochs: how often the run draws what this member draws, on average over its draws."""
+    """A basis member at the initial weights.
+
+    Epochs say how often the run draws the sequences of the member, averaged over its draws.
+    """
 
     name: str
-    weight: float  # at the start
-    tokens: int  # there to draw of the leaves that it reaches
-    drawn_tokens: int  # by its initial weight
-    epochs: float  # with the initial weights of all members
-    epochs_alone: float  # if it had all the weight
+    weight: float
+    """Initial weight."""
+    tokens: int
+    """Available tokens in the leaves that the member reaches."""
+    drawn_tokens: int
+    """Tokens drawn by its initial weight."""
+    epochs: float
+    """Epochs at the initial weights of all members."""
+    epochs_alone: float
+    """Epochs if the member had all the weight."""
 
 
 class UsedUpDomain(_PreviewPart):
+    """A domain that the initial weights would use up before the end of the run."""
+
     domain: int
-    tokens: int  # that may be drawn of it
-    step: int  # at which the initial weights, drawn as they are, would have used it up
+    tokens: int
+    """Maximum number of tokens that can be drawn from it."""
+    step: int
+    """Step at which it would be used up if the bounds did not slow it down."""
 
 
 class Preview(_PreviewPart):
+    """Description of a run before it starts."""
+
     catalog: Path
     out: Path
     steps: int
-    tokens: int  # of the run, if no sequence is padded
+    tokens: int
+    """Tokens of the run if no sequence is padded."""
     level: int
-    reached_domains: int  # that any member draws from
-    empty_domains: int  # without training sequences
+    """Number of domains."""
+    reached_domains: int
+    """Domains that at least one member draws from."""
+    empty_domains: int
+    """Domains without training sequences."""
     reached_leaves: int
     empty_leaves: int
     members: tuple[MemberPreview, ...]
-    bounded_tokens: int | None  # most that may be drawn, all bounds counted in; None: no bounds
-    used_up_domains: int  # that reach their bound before the end, by the initial weights
-    used_up: tuple[UsedUpDomain, ...]  # the first of them
+    bounded_tokens: int | None
+    """Maximum number of tokens that can be drawn within all bounds. None: no bounds."""
+    used_up_domains: int
+    """Number of domains that the initial weights would use up before the end."""
+    used_up: tuple[UsedUpDomain, ...]
+    """The first of them."""
     update_every_steps: int
     basis_sequences: int
     target_sequences: int
     updates: int
-    scoring_share: float  # what measuring adds to the work of training
-    parameters: int | None  # None: a model on the hub is not looked up
+    """Number of weight updates."""
+    scoring_share: float
+    """Work of measuring for the mixer, as a share of the training work."""
+    parameters: int | None
+    """Number of model parameters. None: a model on the hub is not looked up."""
     memory_bytes: MemoryBytes | None
 
 
 def preview(config: Train) -> Preview:
-    """Open what a run reads, and describe it.
+    """Open the inputs of a run and describe it.
 
     Raises:
-        UserError: the run cannot be done: as `open_inputs`, and where its bounds leave less than it draws.
+        UserError: The inputs cannot be opened, or the bounds leave less than the run draws.
     """
     inputs = open_inputs(config)
-    basis = inputs.basis
-    state = first_state(
-        make_mixer(config, basis.names, inputs.member_sizes()), basis.names, config.mixture.start
-    )
+    names, rates = inputs.basis.names, partial(learning_rate_at, config)
+    mixer = make_mixer(config, names, rates, inputs.member_sizes())
+    state = first_state(mixer, names, config.mixture.start)
     return describe_run(config, inputs, state.sampling, inputs.bounds(config))
 
 
 def describe_run(
     config: Train, inputs: Inputs, weights: Float[np.ndarray, " basis"], bounds: DrawBounds | None
 ) -> Preview:
-    """The preview of a run whose inputs are open.
+    """Return the preview of a run whose inputs are open.
 
     Args:
-        weights: of the members at the start.
-        bounds: of the whole run.
+        config: the config of the run.
+        inputs: its inputs.
+        weights: initial weights of the basis members.
+        bounds: bounds of the whole run.
     """
     training, basis, sequences = config.training, inputs.basis, inputs.corpus.sequences
     level, draws = inputs.level, training.steps * training.batch_sequences
@@ -144,7 +172,7 @@ def _epochs(
     sequences: Int[np.ndarray, " leaves"],
     draws: int,
 ) -> float:
-    """Epochs of each leaf if `drawn` are the run's shares, averaged over what `row` draws."""
+    """Return the epochs of the leaves at the shares `drawn`, averaged over the draws of `row`."""
     epochs = drawn / drawn.sum() * draws / np.maximum(sequences, 1)
     return float((row * epochs).sum() / row.sum())
 
@@ -152,23 +180,23 @@ def _epochs(
 def _used_up(
     bounds: DrawBounds, weights: Float[np.ndarray, " leaves"], training: Training
 ) -> list[UsedUpDomain]:
-    """The domains that reach their bound before the end, the first one first."""
-    after, most = bounds.used_up_after(weights), bounds.capacity()
+    """Return the domains that reach their bound before the end, in order of time."""
+    after, capacity = bounds.used_up_after(weights), bounds.capacity()
     order = np.argsort(after, kind="stable")[: int(np.isfinite(after).sum())]
     return [
         UsedUpDomain(
             domain=domain,
-            tokens=int(most[domain]) * training.sequence_tokens,
+            tokens=int(capacity[domain]) * training.sequence_tokens,
             step=int(after[domain] // training.batch_sequences),
         )
         for domain in order.tolist()
     ]
 
 
-def _updates(config: Train, every: int) -> int:
-    """Boundaries of stages after the first, and after the warm-up, at which a mixer that learns is asked."""
-    first, last = (
-        max(1, -(-config.mixture.warmup_steps // every)),
-        (config.training.steps - 1) // every,
-    )
-    return max(last - first + 1, 0) if config.mixture.learns else 0
+def _updates(config: Train, interval_steps: int) -> int:
+    """Return the number of weight updates: between intervals, after the mixer's warmup."""
+    if not config.mixture.learns:
+        return 0
+    first = max(1, math.ceil(config.mixture.warmup_steps / interval_steps))
+    last = (config.training.steps - 1) // interval_steps
+    return max(last - first + 1, 0)

@@ -1,326 +1,354 @@
-"""One run and its verbs: begin a stage, plan it, take a step, measure, save, finish. `loop.py` says when each happens."""
+"""One training run and its verbs: begin an interval, take a step, evaluate, save, finish.
+
+`loop.py` says when each of them happens. An interval is a piece of `mixture.update_every_steps`
+steps during which the mixture weights are fixed; run files call it a stage.
+"""
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Int
 
-from data_catalog.errors import UserError
 from data_catalog.format.manifest import write_json
-from trainer.alignment.measure import SequenceBackend, backward_and_score, batch_alignment
-from trainer.alignment.observe import MixerMeasurement, direction_of, observe
-from trainer.config import Train
-from trainer.distributed import Team, process_slice
+from trainer.alignment.observe import MixerMeasurement, backward_and_measure, observe
+from trainer.alignment.overhead import within_budget
+from trainer.config import Model, Train
+from trainer.distributed import Team
 from trainer.evaluation.evaluate import EvaluationSet, held_out_losses
-from trainer.inputs import Inputs
+from trainer.inputs import Inputs, open_inputs
 from trainer.mixers import Mixer, Observation
+from trainer.mixers.choose import first_state, make_mixer
 from trainer.mixers.simplex import final_weights
-from trainer.model.engine import Engine
-from trainer.model.optimizer import learning_rate, set_learning_rate
+from trainer.model.engine import Engine, open_engine
+from trainer.model.optimizer import build_optimizer, learning_rate_at, set_learning_rate
 from trainer.sampling.batches import Batch
 from trainer.sampling.bounds import DrawBounds
 from trainer.sampling.plan import IntervalPlan, draw_interval, leaf_weights
-from trainer.state.checkpoint import CheckpointWriter, State, write_log
+from trainer.state.checkpoint import (
+    CheckpointWriter,
+    State,
+    checkpoints,
+    load_checkpoint,
+    write_log,
+)
 from trainer.state.export import export_model, repeats, write_usage
 from trainer.state.metrics import Metrics, Speed
 from trainer.state.numeric_checks import BatchOrigin, check_finite, check_replicas
+from trainer.state.resume import check_identity
 
 
 @dataclass(frozen=True)
 class Run:
-    config: Train  # with the cadence of updates that its overhead budget allows
+    """Everything that an open run consists of."""
+
+    config: Train
+    """The config, with the measurement cadence that `mixture.overhead_budget` allows."""
     identity: dict[str, str]
+    """Fingerprints of the config, the catalog and the tokenizer."""
     team: Team
     inputs: Inputs
     bounds: DrawBounds | None
     engine: Engine
-    reference: Engine | None  # whose losses are subtracted, for a mixer that needs them
+    reference: Engine | None
+    """Reference model, for a mixer that needs its losses."""
     optimizer: torch.optim.Optimizer
     mixer: Mixer
     state: State
     metrics: Metrics
     writer: CheckpointWriter
     speed: Speed
-    started: float  # on the clock of time.perf_counter, less the seconds of earlier segments
 
-    def begin_stage(self, stage: int) -> None:
-        """Let the mixer choose the weights of a stage that begins now, and add them to the log."""
+    def begin_interval(self, interval: int) -> None:
+        """Let the mixer choose the weights of the interval that begins now, and log them."""
         config, state = self.config, self.state
         if self.team.world > 1 and not self.engine.sharded:
             check_replicas(self.engine.digest(), self.team)
         scores = None
-        if stage > 0 and not self.mixer.needs:
-            state.mixer = self.mixer.propose(state.mixer, self._seen(None))
-        elif stage > 0 and state.step >= config.mixture.warmup_steps:
-            scores = self._update(stage)
-        row = {
-            "stage": stage,
-            "first_sequence": state.step * config.training.batch_sequences,
-            "alpha": state.mixer.alpha.tolist(),
-            "sampling": state.mixer.sampling.tolist(),
-            "scores": scores,
-        }
-        state.log.append(row)
-        if self.team.leads:
+        if interval > 0 and not self.mixer.needs:
+            state.mixer = self.mixer.propose(state.mixer, self._observation())
+        elif interval > 0 and state.step >= config.mixture.warmup_steps:
+            scores = self._update_weights(interval)
+        first = state.step * config.training.batch_sequences
+        alpha, sampling = state.mixer.alpha.tolist(), state.mixer.sampling.tolist()
+        row = {"stage": interval, "first_sequence": first, "alpha": alpha, "sampling": sampling}
+        state.log.append({**row, "scores": scores})
+        if self.team.is_leader:
             write_log(config.out / "weights.parquet", state.log)
         if self.bounds:
-            self.metrics.write("bounds", step=state.step, stage=stage, moved=self.plan(stage).moved)
+            moved = self.plan(interval).moved
+            self.metrics.write("bounds", step=state.step, stage=interval, moved=moved)
 
-    def plan(self, stage: int) -> IntervalPlan:
-        """Draw a stage from the weights that the log has for it."""
-        config = self.config
-        weights = leaf_weights(
-            np.array(self.state.log[stage]["sampling"]), self.inputs.basis.matrix
-        )
-        every, batch = config.mixture.update_every_steps, config.training.batch_sequences
-        draws = (
-            min(every, config.training.steps - stage * every) * batch
-            if self.bounds
-            else every * batch
-        )
+    def plan(self, interval: int) -> IntervalPlan:
+        """Return the sequences of an interval, as the weight log determines them."""
+        config, log = self.config, self.state.log
+        weights = leaf_weights(np.array(log[interval]["sampling"]), self.inputs.basis.matrix)
+        steps = config.mixture.update_every_steps
+        if self.bounds:  # bounds are exact for the steps that the run really takes
+            steps = min(steps, config.training.steps - interval * steps)
         return draw_interval(
-            stage,
+            interval,
             weights,
             self.inputs.corpus.sequences,
             self.state.used,
-            draws=draws,
+            draws=steps * config.training.batch_sequences,
             seed=config.seed,
             bounds=self.bounds,
         )
 
-    def listens(self) -> bool:
-        """Whether the members are scored on the batch of the step that comes now, if it is a stage's last: an update follows it."""
-        mixture, after = self.config.mixture, self.state.step + 1
-        return (
-            mixture.measure_on == "batch"
-            and mixture.warmup_steps <= after < self.config.training.steps
-        )
+    def measures_next_batch(self) -> bool:
+        """Return whether the last step of an interval also scores the members on its batch."""
+        mixture, steps_after = self.config.mixture, self.state.step + 1
+        updates = mixture.warmup_steps <= steps_after < self.config.training.steps
+        return mixture.measure_on == "batch" and updates
 
     def take_step(
-        self, batch: Batch, drawn: BatchOrigin, stop: bool, listen: IntervalPlan | None = None
+        self,
+        batch: Batch,
+        origin: BatchOrigin,
+        stop: bool,
+        measured_plan: IntervalPlan | None = None,
     ) -> bool:
-        """One optimizer step on the global batch of which `batch` is this process's part.
+        """Take one optimizer step on a global batch.
 
         Args:
-            drawn: where the global batch is from.
-            listen: the plan of the stage whose last step this is, if its members are scored on this very batch.
+            batch: this process's slice of the global batch.
+            origin: origin of every sequence of the global batch.
+            stop: whether this process was asked to stop.
+            measured_plan: plan of the interval that this step ends, if the basis members are scored
+                on its batch; None otherwise.
 
         Returns:
-            Whether any process was asked to stop: all learn it at the same step.
+            Whether any process was asked to stop. All processes get the same answer.
 
         Raises:
-            UserError: the loss or the gradient is not finite. The weights are not touched.
+            UserError: The loss or the gradient is not finite. The weights are unchanged.
         """
-        config, state, us = self.config, self.state, self.team
-        if state.step < config.training.steps:
-            rate = learning_rate(config.optimizer, state.step, config.training.steps)
-        else:
-            rate = learning_rate(
-                config.finetune, state.step - config.training.steps, config.finetune.steps
-            )
+        config, state, team = self.config, self.state, self.team
+        rate = learning_rate_at(config, state.step)
         set_learning_rate(self.optimizer, rate)
-        if listen is None:
+        if measured_plan is None:
             self.engine.clear()
             share, nats = self.engine.backward(batch)
         else:
-            share, nats = self._backward_heard(batch, drawn, listen)
+            measurement, share, nats, seconds = backward_and_measure(
+                self.engine,
+                config,
+                self.inputs,
+                measured_plan,
+                batch,
+                origin.leaves,
+                self.optimizer,
+            )
+            state.pending_measurement = measurement.flat()
+            state.scoring_seconds += seconds
         norm = self.engine.clip(config.optimizer.clip)
-        sums: list[float] = us.sum(torch.stack([share, share.new_tensor(float(stop))])).tolist()
+        sums: list[float] = team.sum(torch.stack([share, share.new_tensor(float(stop))])).tolist()
         loss, stops = sums
-        check_finite(config.out, us, step=state.step, loss=loss, norm=norm, nats=nats, drawn=drawn)
+        check_finite(
+            config.out, team, step=state.step, loss=loss, norm=norm, nats=nats, origin=origin
+        )
         self.optimizer.step()
         state.step += 1
         state.tokens += batch.total
         if state.step % config.training.log_every_steps == 0:
-            digests = (
-                {"batch": us.gather(batch.digest())} if config.training.log_every_steps == 1 else {}
-            )
-            state.seconds = self.seconds()
-            self.metrics.write(
-                "train",
-                step=state.step,
-                loss=loss,
-                lr=rate,
-                tokens=state.tokens,
-                gradient_norm=norm,
-                **self.speed.since_last(state),
-                **digests,
-            )
+            self._log_step(batch, loss, rate, norm)
         return stops > 0
 
     def evaluate(self, sets: tuple[EvaluationSet, ...]) -> None:
-        """Measure held-out losses."""
-        where = {"step": self.state.step, "tokens": self.state.tokens}
-        for found in (
-            *held_out_losses(self.engine, sets, self.inputs.byte_lengths),
-            *self.inputs.objective.evaluate(self.engine),
-        ):
-            self.metrics.write("eval", **where, **found.record())
+        """Measure the held-out losses of `sets` and of the target objective, and log them."""
+        results = held_out_losses(self.engine, sets, self.inputs.byte_lengths)
+        results += self.inputs.objective.evaluate(self.engine)
+        for result in results:
+            where = {"step": self.state.step, "tokens": self.state.tokens}
+            self.metrics.write("eval", **where, **result.record())
 
-    def now_and_then(self, stop: bool) -> None:
-        """After a step: a measurement or a checkpoint, where one is due. A run that is told to stop saves one too, if it saves any."""
-        step, last = self.state.step, self.state.step == self.config.steps
-        evaluate, keep = self.config.evaluation.every_steps, self.config.checkpoint.every_steps
-        if (
-            evaluate
-            and step % evaluate == 0
-            and step not in (self.config.training.steps, self.config.steps)
-        ):
-            self.evaluate(self.inputs.during)
-        if keep and (step % keep == 0 or step == self.config.training.steps or last or stop):
+    def after_step(self, stop: bool) -> None:
+        """Evaluate and checkpoint if due.
+
+        Also checkpoint when asked to stop, unless checkpointing is disabled.
+        """
+        config, step = self.config, self.state.step
+        phase_ends = (config.training.steps, config.steps)
+        evaluate, save = config.evaluation.every_steps, config.checkpoint.every_steps
+        if evaluate and step % evaluate == 0 and step not in phase_ends:
+            self.evaluate(self.inputs.validation_sets)
+        if save and (step % save == 0 or step in phase_ends or stop):
             self.save()
 
-    def waited_for(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches; the time until each is there is counted."""
-        while True:
-            begun = time.perf_counter()
-            batch = next(batches, None)
-            self.state.data_seconds += time.perf_counter() - begun
-            if batch is None:
-                return
-            yield batch
-
     def save(self) -> None:
-        self.state.seconds, self.state.metrics_bytes = self.seconds(), self.metrics.size_bytes()
+        """Write a checkpoint."""
+        self.state.seconds, self.state.metrics_bytes = (
+            self.speed.seconds(),
+            self.metrics.size_bytes(),
+        )
         self.writer.save(self.state, self.engine.model, self.optimizer, self.identity)
 
     def begin_finetuning(self) -> None:
-        """Keep the model as it is, and forget what the optimizer remembers of training."""
-        self.evaluate(self.inputs.at_the_end)
-        export_model(
-            self.config.out / "pretrained", self.engine.model, self.inputs.files, self.team.leads
-        )
+        """Evaluate and export the pretrained model, and reset the optimizer's state."""
+        self.evaluate(self.inputs.final_sets)
+        self._export("pretrained")
         self.optimizer.state.clear()
 
     def finish(self) -> None:
-        """Write the totals and the model; the model comes last, and says that the run is finished."""
-        config, state, sequences, used = (
-            self.config,
-            self.state,
-            self.inputs.corpus.sequences,
-            self.drawn(),
-        )
+        """Write the totals and then the model, whose folder marks the run as finished."""
+        config, state, sequences = self.config, self.state, self.inputs.corpus.sequences
+        used = self.draws_so_far()
         self.metrics.write(
             "final",
             steps=state.step,
             tokens=state.tokens,
-            seconds=self.seconds(),
+            seconds=self.speed.seconds(),
             scoring_seconds=state.scoring_seconds,
             data_seconds=state.data_seconds,
             repeats=repeats(used, sequences),
             model_parameters=sum(p.numel() for p in self.engine.model.parameters()),
         )
-        if self.team.leads:
+        if self.team.is_leader:
             write_usage(config.out / "usage.parquet", used, sequences)
-            weights = dict(
-                zip(self.inputs.basis.names, final_weights(state.mixer).tolist(), strict=True)
-            )
-            write_json(config.out / "weights.json", weights)
-        export_model(config.out / "model", self.engine.model, self.inputs.files, self.team.leads)
+            weights = zip(self.inputs.basis.names, final_weights(state.mixer).tolist(), strict=True)
+            write_json(config.out / "weights.json", dict(weights))
+        self._export("model")
         self.team.wait()
 
-    def drawn(self) -> Int[np.ndarray, " leaves"]:
-        """Draws of each leaf so far, those of an unfinished stage included."""
-        stage, done = divmod(
-            min(self.state.step, self.config.training.steps), self.config.mixture.update_every_steps
-        )
-        if not done:
-            return self.state.used
-        partial = self.plan(stage).counts(
-            done * self.config.training.batch_sequences, len(self.state.used)
-        )
-        total: Int[np.ndarray, " leaves"] = self.state.used + partial
-        return total
+    def draws_so_far(self) -> Int[np.ndarray, " leaves"]:
+        """Return the number of draws per leaf, including those of an unfinished interval."""
+        config, used = self.config, self.state.used
+        step = min(self.state.step, config.training.steps)
+        interval, steps_done = divmod(step, config.mixture.update_every_steps)
+        if not steps_done:
+            return used
+        draws = steps_done * config.training.batch_sequences
+        return used + self.plan(interval).counts(draws, len(used))
 
-    def seconds(self) -> float:
-        return time.perf_counter() - self.started
-
-    def _update(self, stage: int) -> list[float] | None:
-        """Measure what the mixer needs, unless the last step was listened to, and let it change the weights; return the scores."""
+    def _update_weights(self, interval: int) -> list[float] | None:
+        """Measure what the mixer needs, let it change the weights, and return the scores."""
         begun = time.perf_counter()
         config, state = self.config, self.state
-        if len(state.heard):
-            found, state.heard = MixerMeasurement.from_flat(state.heard), np.zeros(0)
+        if len(state.pending_measurement):  # taken on the last training batch
+            measurement = MixerMeasurement.from_flat(state.pending_measurement)
+            state.pending_measurement = np.zeros(0)
         else:
-            found = observe(
+            measurement = observe(
                 self.mixer.needs,
                 self.engine,
                 self.reference,
                 config,
                 self.inputs,
-                stage,
+                interval,
                 self.optimizer,
             )
-        alignment, scored = found.alignment, "scores" in self.mixer.needs
-        needed = alignment.scores if scored else alignment.losses
-        if np.isinf(needed).any() or np.isnan(needed).all():
-            raise UserError(
-                f"step {state.step}: what was measured of the basis members is not finite; lower optimizer.learning_rate"
-            )
-        state.mixer = self.mixer.propose(state.mixer, self._seen(found))
+        measurement.require_finite(self.mixer.needs, state.step)
+        state.mixer = self.mixer.propose(state.mixer, self._observation(measurement))
         seconds = time.perf_counter() - begun
         state.scoring_seconds += seconds
-        members = {
-            name: getattr(alignment, name) for name in ("scores", "errors", "losses", "effective")
-        }
-        weights = {"alpha": state.mixer.alpha, "sampling": state.mixer.sampling}
-        target = {"target_loss": found.target_loss, "target_gradient_norm": found.target_norm}
         self.metrics.write(
             "update",
             step=state.step,
-            stage=stage,
-            **members,
-            **weights,
-            **target,
-            shares=_largest(alignment.shares),
+            stage=interval,
+            alpha=state.mixer.alpha,
+            sampling=state.mixer.sampling,
             seconds=seconds,
+            **measurement.record(),
         )
-        return alignment.scores.tolist() if scored else None
+        return measurement.alignment.scores.tolist() if "scores" in self.mixer.needs else None
 
-    def _backward_heard(
-        self, batch: Batch, drawn: BatchOrigin, plan: IntervalPlan
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A backward pass that scores the members on the sequences it is run on; what is heard waits for the next stage."""
-        begun = time.perf_counter()
-        config, us = self.config, self.team
-        direction = direction_of(self.engine, config, self.inputs, plan.stage + 1, self.optimizer)
-        self.state.scoring_seconds += time.perf_counter() - begun
-        mine = drawn.leaves[process_slice(len(drawn.leaves), us.rank, us.world)]
-        backend: SequenceBackend = (
-            "finite_difference" if config.mixture.backend == "finite_difference" else "ghost"
-        )
-        share, scored = backward_and_score(self.engine, direction, batch, mine, backend)
-        alignment = batch_alignment(us, self.inputs.basis.matrix, plan.shares, [scored])
-        unknown = np.full_like(alignment.scores, np.nan)
-        self.state.heard = MixerMeasurement(
-            alignment, unknown, direction.loss, direction.norm
-        ).flat()
-        return share, scored.losses
+    def _export(self, name: str) -> None:
+        folder, model = self.config.out / name, self.engine.model
+        export_model(folder, model, self.inputs.files, self.team.is_leader)
 
-    def _seen(self, found: MixerMeasurement | None) -> Observation:
+    def _observation(self, measurement: MixerMeasurement | None = None) -> Observation:
+        """Return what the mixer gets to see: the progress of the run, and `measurement` if any."""
         state, log = self.state, self.state.log
-        unknown = np.full_like(state.mixer.sampling, np.nan)
         tokens = np.sum([row["sampling"] for row in log], axis=0) * (state.tokens / len(log))
-        if found is None:
-            return Observation(
-                state.step, self.config.training.steps, tokens, unknown, unknown, unknown, unknown
-            )
-        of_members = found.alignment
-        return Observation(
-            state.step,
-            self.config.training.steps,
-            tokens,
-            of_members.scores,
-            of_members.errors,
-            of_members.losses,
-            found.reference_losses,
+        measurement = measurement or MixerMeasurement.unknown(len(tokens))
+        return measurement.observation(state.step, self.config.training.steps, tokens)
+
+    def _log_step(self, batch: Batch, loss: float, rate: float, norm: float) -> None:
+        """Write a `train` record; with a record per step also a digest of every process's batch."""
+        state = self.state
+        state.seconds = self.speed.seconds()
+        digests = {}
+        if self.config.training.log_every_steps == 1:
+            digests["batch"] = self.team.gather(batch.digest())
+        self.metrics.write(
+            "train",
+            step=state.step,
+            loss=loss,
+            lr=rate,
+            tokens=state.tokens,
+            gradient_norm=norm,
+            **self.speed.since_last(state),
+            **digests,
         )
 
 
-def _largest(shares: Any, most: int = 10) -> dict[str, float]:
-    """The tensors that carry most of a score."""
-    return dict(sorted(shares.items(), key=lambda item: -abs(item[1]))[:most])
+def begin_run(config: Train, team: Team, accept: frozenset[str] = frozenset()) -> Run | None:
+    """Open the inputs, build the model, and load the last checkpoint in `config.out` if any.
+
+    Args:
+        config: the config.
+        team: the processes of the run.
+        accept: the declared changes since the run was started: any of "config", "catalog" and
+            "tokenizer".
+
+    Returns:
+        The open run, or None if the run is already finished.
+
+    Raises:
+        UserError: The config, the catalog and the run folder do not fit each other.
+    """
+    inputs = open_inputs(config)
+    manifest = inputs.files.manifest
+    identity = {
+        "fingerprint": config.fingerprint(),
+        "catalog": manifest.fingerprint,
+        "tokenizer": manifest.tokenizer.sha256,
+    }
+    settings = config.model_dump(mode="json", exclude={"catalog", "out", "checkpoint"})
+    history = check_identity(config.out, identity, settings, accept)
+    if (config.out / "model").is_dir():
+        return None
+    requested, training, basis = config, config.training, inputs.basis
+    cadence = within_budget(config.mixture, len(basis.names), training.batch_sequences)
+    mixture = config.mixture.model_copy(update=cadence._asdict())
+    config = config.model_copy(update={"mixture": mixture})
+    bounds = inputs.bounds(config)
+    engine = open_engine(config.model, config, inputs.files, team)
+    optimizer = build_optimizer(engine.model, config.optimizer)
+    rates = partial(learning_rate_at, config)
+    mixer = make_mixer(config, basis.names, rates, inputs.member_sizes())
+    reference = None
+    if "reference_losses" in mixer.needs:
+        model = Model(path=str(mixture.reference))
+        reference = open_engine(model, config, inputs.files, team)
+    weights = first_state(mixer, basis.names, mixture.start)
+    state = State(weights, np.zeros_like(inputs.corpus.sequences))
+    saved = checkpoints(config.out)
+    if saved:
+        state = load_checkpoint(saved[-1], state, engine.model, optimizer)
+    team.wait()  # every process has read the folder before the leader writes to it
+    if team.is_leader:
+        about = {"basis": basis.names, "level": inputs.level, "cadence": cadence._asdict()}
+        counts = {"sequences": inputs.corpus.total, "world": team.world}
+        record = {"config": requested, **about, **counts, "history": history, **identity}
+        write_json(config.out / "config.json", record)
+    speed = Speed(engine.model, training.sequence_tokens, team.device, team.world)
+    speed.begin(state)
+    return Run(
+        config=config,
+        identity=identity,
+        team=team,
+        inputs=inputs,
+        bounds=bounds,
+        engine=engine,
+        reference=reference,
+        optimizer=optimizer,
+        mixer=mixer,
+        state=state,
+        metrics=Metrics(config.out / "metrics.jsonl", state.metrics_bytes, team.is_leader),
+        writer=CheckpointWriter(config.out, config.checkpoint, team.is_leader),
+        speed=speed,
+    )

@@ -128,7 +128,7 @@ def test_temperature_and_start(catalog: Path, tmp_path: Path) -> None:
         0.125,
         0.125,
     ]
-    with pytest.raises(UserError, match=r"mixture\.start art: not in the basis"):
+    with pytest.raises(UserError, match=r"mixture\.start art: "):
         run(catalog, tmp_path / "x", {"start": "art"})
 
 

@@ -80,7 +80,7 @@ def test_a_budget_of_overhead_shows_in_the_cadence(catalog: Path) -> None:
 
 
 def test_a_plan_that_cannot_be_done_is_refused(catalog: Path) -> None:
-    with pytest.raises(UserError, match=r"leave 1,712 tokens .* draws 2,688"):
+    with pytest.raises(UserError, match=r"data\.max_epochs .*1,712 tokens .* 2,688"):
         preview(
             tiny_config(
                 catalog, catalog / "out", mixture={"mixer": "natural"}, data={"max_epochs": 0.5}

@@ -1,62 +1,141 @@
-"""What is measured for a mixer, each thing only where the mixer needs it."""
+"""The measurements of a mixer. Only what the mixer needs is measured."""
 
+import time
 from collections.abc import Set
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from torch import Tensor
 
+from data_catalog.errors import UserError
 from trainer.alignment import Alignment, Direction, Members
 from trainer.alignment.direction import target_direction
-from trainer.alignment.measure import measure_alignment, member_losses
+from trainer.alignment.measure import (
+    SequenceBackend,
+    backward_and_score,
+    batch_alignment,
+    measure_alignment,
+    member_losses,
+)
 from trainer.alignment.probes import members_probe
 from trainer.config import Train
+from trainer.distributed import process_slice
 from trainer.inputs import Inputs
+from trainer.mixers import Observation
 from trainer.model.engine import Engine
+from trainer.sampling.batches import Batch
+from trainer.sampling.plan import IntervalPlan
+
+LOGGED_SHARES = 10  # maximum number of parameters whose share of a score is logged
 
 
 @dataclass(frozen=True)
 class MixerMeasurement:
-    """Of every basis member, and of the target. What was not measured is NaN."""
+    """Measurements of every basis member and of the target. What was not measured is NaN."""
 
     alignment: Alignment
-    reference_losses: (
-        Members  # of the sequences that `alignment.losses` are of, by the reference model
-    )
-    target_loss: float  # the target objective
-    target_norm: float  # of its gradient
+    reference_losses: Members
+    """Losses of the reference model on the sequences of `alignment.losses`."""
+    target_loss: float
+    """Loss of the target objective."""
+    target_norm: float
+    """Norm of its gradient."""
+
+    @classmethod
+    def unknown(cls, members: int) -> "MixerMeasurement":
+        """Return a measurement of nothing."""
+        nan = np.full(members, np.nan)
+        return cls(Alignment(nan, nan, nan, nan), nan, np.nan, np.nan)
 
     def flat(self) -> Float[np.ndarray, " numbers"]:
-        """As numbers that a checkpoint can keep; the breakdown by tensor is left out."""
-        found = self.alignment
+        """Return the measurement as an array for a checkpoint, without the shares by parameter."""
+        members = self.alignment
         return np.concatenate(
             [
-                found.scores,
-                found.errors,
-                found.losses,
-                found.effective,
+                members.scores,
+                members.errors,
+                members.losses,
+                members.effective,
                 [self.target_loss, self.target_norm],
             ]
         )
 
     @classmethod
     def from_flat(cls, numbers: Float[np.ndarray, " numbers"]) -> "MixerMeasurement":
+        """Return the measurement that `flat` wrote."""
         members, target = numbers[:-2].reshape(4, -1), numbers[-2:].tolist()
         return cls(Alignment(*members), np.full_like(members[0], np.nan), *target)
 
+    def require_finite(self, needs: Set[str], step: int) -> None:
+        """Check the scores, or the losses if the mixer needs no scores.
+
+        Args:
+            needs: what the mixer needs.
+            step: number of steps taken.
+
+        Raises:
+            UserError: A value is infinite, or all of them are unknown.
+        """
+        values = self.alignment.scores if "scores" in needs else self.alignment.losses
+        if np.isinf(values).any() or np.isnan(values).all():
+            raise UserError(
+                f"step {step}: The measurements of the basis members are not finite. "
+                "Lower optimizer.learning_rate."
+            )
+
+    def record(self) -> dict[str, Any]:
+        """Return the measurement as values for metrics.jsonl."""
+        members = self.alignment
+        shares = sorted(members.shares.items(), key=lambda item: -abs(item[1]))
+        return {
+            "scores": members.scores,
+            "errors": members.errors,
+            "losses": members.losses,
+            "effective": members.effective,
+            "target_loss": self.target_loss,
+            "target_gradient_norm": self.target_norm,
+            "shares": dict(shares[:LOGGED_SHARES]),
+        }
+
+    def observation(self, step: int, steps: int, tokens: Members) -> Observation:
+        """Return what a mixer gets to see; for the arguments see `Observation`."""
+        members = self.alignment
+        return Observation(
+            step,
+            steps,
+            tokens,
+            members.scores,
+            members.errors,
+            members.losses,
+            self.reference_losses,
+        )
+
 
 def direction_of(
-    engine: Engine, config: Train, inputs: Inputs, stage: int, optimizer: torch.optim.Optimizer
+    engine: Engine, config: Train, inputs: Inputs, interval: int, optimizer: torch.optim.Optimizer
 ) -> Direction:
-    """The gradient that the members' are compared with: of the target objective, or of all members together."""
+    """Return the gradient that the members' gradients are compared with.
+
+    It is the gradient of the target objective, or with `mixture.toward = "members"` that of all
+    members together.
+
+    Args:
+        engine: the model.
+        config: the config of the run.
+        inputs: the open inputs.
+        interval: number of the interval that the measurement is for; it selects the sequences.
+        optimizer: the run's optimizer, used if `mixture.preconditioned`.
+    """
     preconditioner = optimizer if config.mixture.preconditioned else None
     if config.mixture.mixer == "doge" and config.mixture.toward == "members":
         return target_direction(
-            engine, members_probe(engine, config, inputs, stage), preconditioner
+            engine, members_probe(engine, config, inputs, interval), preconditioner
         )
     return target_direction(
-        engine, lambda: inputs.objective.backward(engine, stage), preconditioner
+        engine, lambda: inputs.objective.backward(engine, interval), preconditioner
     )
 
 
@@ -66,20 +145,67 @@ def observe(
     reference: Engine | None,
     config: Train,
     inputs: Inputs,
-    stage: int,
+    interval: int,
     optimizer: torch.optim.Optimizer,
 ) -> MixerMeasurement:
-    """Measure on fresh sequences, at the parameters as they are.
+    """Measure the basis members on fresh sequences, at the current parameters.
 
     Args:
-        needs: of the mixer: any of "scores", "losses", "reference_losses".
-        reference: the engine of the reference model, for a mixer that needs its losses.
+        needs: what the mixer needs: any of "scores", "losses" and "reference_losses".
+        engine: the model.
+        reference: the reference model, for a mixer that needs its losses.
+        config: the config of the run.
+        inputs: the open inputs.
+        interval: number of the interval that begins; it selects the sequences.
+        optimizer: the run's optimizer, used if `mixture.preconditioned`.
     """
     unknown = np.full(len(inputs.basis.names), np.nan)
     if "scores" in needs:
-        direction = direction_of(engine, config, inputs, stage, optimizer)
-        alignment = measure_alignment(engine, direction, config, inputs, stage)
+        direction = direction_of(engine, config, inputs, interval, optimizer)
+        alignment = measure_alignment(engine, direction, config, inputs, interval)
         return MixerMeasurement(alignment, unknown, direction.loss, direction.norm)
-    losses = member_losses(engine, config, inputs, stage)
-    theirs = member_losses(reference, config, inputs, stage) if reference is not None else unknown
-    return MixerMeasurement(Alignment(unknown, unknown, losses, unknown), theirs, np.nan, np.nan)
+    losses = member_losses(engine, config, inputs, interval)
+    reference_losses = (
+        member_losses(reference, config, inputs, interval) if reference is not None else unknown
+    )
+    alignment = Alignment(unknown, unknown, losses, unknown)
+    return MixerMeasurement(alignment, reference_losses, np.nan, np.nan)
+
+
+def backward_and_measure(
+    engine: Engine,
+    config: Train,
+    inputs: Inputs,
+    plan: IntervalPlan,
+    batch: Batch,
+    leaves: Int[np.ndarray, " sequences"],
+    optimizer: torch.optim.Optimizer,
+) -> tuple[MixerMeasurement, Float[Tensor, ""], Float[Tensor, " own"], float]:
+    """Run the backward pass of a training batch and score the basis members on its sequences.
+
+    Args:
+        engine: the model.
+        config: the config of the run.
+        inputs: the open inputs.
+        plan: plan of the interval that this batch ends.
+        batch: this process's slice of the global batch.
+        leaves: leaf of every sequence of the global batch.
+        optimizer: the run's optimizer, used if `mixture.preconditioned`.
+
+    Returns:
+        The measurement for the next interval; this process's share of the mean loss and its
+        sequences' sums of nats, as `Engine.backward` returns them; and the seconds that the
+        target's gradient took.
+    """
+    begun = time.perf_counter()
+    direction = direction_of(engine, config, inputs, plan.interval + 1, optimizer)
+    seconds = time.perf_counter() - begun
+    team = engine.team
+    own_leaves = leaves[process_slice(len(leaves), team.rank, team.world)]
+    differences = config.mixture.backend == "finite_difference"
+    backend: SequenceBackend = "finite_difference" if differences else "ghost"
+    share, scored = backward_and_score(engine, direction, batch, own_leaves, backend)
+    alignment = batch_alignment(team, inputs.basis.matrix, plan.shares, [scored])
+    unknown = np.full_like(alignment.scores, np.nan)
+    measurement = MixerMeasurement(alignment, unknown, direction.loss, direction.norm)
+    return measurement, share, scored.losses, seconds

@@ -1,34 +1,39 @@
-"""Which mixer a config names."""
+"""The mixer that a config names, and its state before the first interval."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from data_catalog.errors import UserError
 from trainer.config import Train
-from trainer.mixers import Mixer, MixerState, Weights, doge, doremi
+from trainer.mixers import Mixer, MixerState, Weights
 from trainer.mixers.ado import Ado
 from trainer.mixers.dga import DGA_ETA, Dga
-from trainer.mixers.doge import Doge
-from trainer.mixers.doremi import DoReMi
+from trainer.mixers.doge import DOGE_MU, Doge
+from trainer.mixers.doremi import DOREMI_ETA, DoReMi
 from trainer.mixers.fixed import Static
 from trainer.mixers.odm import Odm
 from trainer.mixers.replay import read_replay
-from trainer.model.optimizer import learning_rate
 
 
-def make_mixer(config: Train, names: Sequence[str], natural: Weights | None = None) -> Mixer:
-    """The mixer of `config.mixture`, with its published step where `eta` is None.
+def make_mixer(
+    config: Train,
+    names: Sequence[str],
+    learning_rate: Callable[[int], float],
+    sizes: Weights | None = None,
+) -> Mixer:
+    """Return the mixer of `config.mixture`, with its published step size unless `eta` is set.
 
-    `eta` is 1 / mu for "doge"; "odm" and "ado" have no step.
+    For "doge", `eta` is 1 / mu. "odm" and "ado" have no step size.
 
     Args:
-        names: of the basis that it mixes.
-        natural: the members' own sizes, summing to 1: the prior of "ado"; None: even.
+        config: the config of the run.
+        names: names of the basis members.
+        learning_rate: function from a step to its learning rate.
+        sizes: share of the tokens of each basis member, the prior of "ado". None: equal shares.
 
     Raises:
-        UserError: the log of "replay" does not fit.
+        UserError: The run that "replay" follows is missing or does not fit.
     """
     mixture, training = config.mixture, config.training
     mixer: Mixer = Static()
@@ -42,36 +47,39 @@ def make_mixer(config: Train, names: Sequence[str], natural: Weights | None = No
             error_aware=mixture.error_aware,
         )
     elif mixture.mixer == "doge":
-        rate = partial(learning_rate, config.optimizer, steps=training.steps)
-        mixer = Doge(
-            rate,
-            mu=1.0 / mixture.eta if mixture.eta else doge.DOGE_MU,
-            every_steps=mixture.update_every_steps,
-        )
+        mu = 1.0 / mixture.eta if mixture.eta else DOGE_MU
+        mixer = Doge(learning_rate, mu=mu, every_steps=mixture.update_every_steps)
     elif mixture.mixer == "doremi":
-        mixer = DoReMi(eta=mixture.eta or doremi.DOREMI_ETA)
+        mixer = DoReMi(eta=mixture.eta or DOREMI_ETA)
     elif mixture.mixer == "odm":
         mixer = Odm()
     elif mixture.mixer == "ado":
-        mixer = Ado(natural)
-    elif mixture.mixer == "replay" and mixture.file is not None:  # the config asks for the file
-        mixer = read_replay(
-            mixture.file, names, training.batch_sequences * training.sequence_tokens
-        )
+        mixer = Ado(sizes)
+    elif mixture.mixer == "replay" and mixture.file is not None:  # required by the config
+        step_tokens = training.batch_sequences * training.sequence_tokens
+        mixer = read_replay(mixture.file, names, step_tokens)
     return mixer
 
 
 def first_state(mixer: Mixer, names: Sequence[str], start: str | None) -> MixerState:
-    """The state before the first stage; with `start`, half of the weight on that member and the rest shared evenly.
+    """Return the state before the first interval.
+
+    Args:
+        mixer: the mixer.
+        names: names of the basis members.
+        start: member that gets half of the weight, while the rest is shared evenly. None: the
+            mixer's own initial weights.
 
     Raises:
-        UserError: the basis has no such member.
+        UserError: The basis has no member `start`.
     """
     state = mixer.start(len(names))
     if start is None:
         return state
     if start not in names:
-        raise UserError(f"mixture.start {start}: not in the basis, which has {', '.join(names)}")
+        raise UserError(
+            f"mixture.start {start}: Not a member of the basis. Members: {', '.join(names)}."
+        )
     weights = np.full(len(names), 0.5 / len(names))
     weights[list(names).index(start)] += 0.5
     return MixerState(np.log(weights), weights, state.memory)

@@ -1,4 +1,4 @@
-"""Forward and backward passes of one model, in micro-batches, on however many processes."""
+"""Forward and backward passes of a model, in micro-batches, on any number of processes."""
 
 import hashlib
 from collections.abc import Iterator
@@ -11,10 +11,11 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from data_catalog.format.files import CatalogFiles
 from data_catalog.format.tokens import IGNORED
-from trainer.config import Training
+from trainer.config import Model, Train, Training
 from trainer.distributed import Team
-from trainer.model.model import LanguageLoss
+from trainer.model.model import LanguageLoss, build_model
 from trainer.model.parallel import (
     decoder_layers,
     gradients_summed,
@@ -24,38 +25,46 @@ from trainer.model.parallel import (
 )
 from trainer.sampling.batches import Batch
 
-MicroBatch = tuple[
-    Int[Tensor, "sequences tokens"], Int[Tensor, "sequences tokens"]
-]  # inputs and labels
-BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of an element
+MicroBatch = tuple[Int[Tensor, "sequences tokens"], Int[Tensor, "sequences tokens"]]
+"""Inputs and labels."""
+INTEGER_TYPES = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Integer type by the number of bytes of an element."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """`model` is the plain model, whose parameters are the truth, sharded or not; `loss` is what is called: it and its loss, wrapped."""
+    """A model that is ready for training."""
 
     model: PreTrainedModel
-    loss: nn.Module  # (inputs, labels) -> Losses
+    """The plain model. Its parameters may be sharded."""
+    loss: nn.Module
+    """The model with its loss, wrapped for several processes: `(inputs, labels) -> Losses`."""
     team: Team
     training: Training
 
     @property
     def sharded(self) -> bool:
-        """Whether each process holds a shard of every parameter and gradient (DTensors), so that all must run every pass together."""
+        """Whether each process holds a shard of every parameter and gradient (DTensors).
+
+        If so, all processes must run every pass together.
+        """
         return isinstance(self.loss, FSDPModule)
 
     def backward(
         self, batch: Batch, *, shared: bool = True
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " sequences"]]:
-        """Add the gradient of the global batch's mean loss to `.grad`; `batch` is this process's part of it, on any device.
+        """Add the gradient of the global batch's mean loss to `.grad`.
 
         Args:
-            shared: whether `.grad` then holds the sum over all processes, of what it held before too: so clear it first; or the share
-                of this process alone, which takes no word from the others. A sharded engine always sums: there, all processes call
-                this together, and those without a sequence with an empty batch.
+            batch: this process's slice of the global batch, on any device.
+            shared: whether to sum `.grad` over all processes, including what it held before, so
+                that it must be cleared first. If False, only this process's share is added, without
+                communication. A sharded engine always sums: all processes call this together,
+                those without sequences with an empty batch.
 
         Returns:
-            This process's share of the mean loss in nats per token, fp64; and each of its sequences' sum of nats, fp32.
+            This process's share of the mean loss in nats per token, fp64; and the sum of nats of
+            each of its sequences, fp32.
         """
         total, sums = torch.zeros((), dtype=torch.float64, device=self.team.device), []
         for inputs, labels in self.micro_batches(batch, shared=shared):
@@ -63,12 +72,15 @@ class Engine:
             (losses.total / batch.total).backward()
             total += losses.sequences.double().sum() / batch.total
             sums.append(losses.sequences)
-        return total, self._of(batch, sums)
+        return total, self._own_sequences(batch, sums)
 
     @torch.no_grad()
     def losses(self, batch: Batch) -> Float[Tensor, " sequences"]:
-        """Each sequence's sum of nats, fp32. All processes of a sharded engine call this together."""
-        return self._of(
+        """Return the sum of nats of each sequence, fp32.
+
+        All processes of a sharded engine call this together.
+        """
+        return self._own_sequences(
             batch,
             [
                 self.loss(inputs, labels).sequences
@@ -77,10 +89,12 @@ class Engine:
         )
 
     def micro_batches(self, batch: Batch, *, shared: bool) -> Iterator[MicroBatch]:
-        """The batch in parts, on the device, for a loop that runs one forward and one backward pass on each.
+        """Yield the batch in micro-batches on the device.
 
-        Gradients are summed over the processes in the backward pass of the last part, if `shared` (see `backward`). Where another
-        process has more parts than this one, parts of one wholly masked sequence come at the end: a collective waits for everyone.
+        The caller runs one forward and one backward pass on each. If `shared`, gradients are summed
+        over the processes in the backward pass of the last one (see `backward`). If another process
+        has more micro-batches, fully masked ones of a single sequence follow, because collectives
+        need all processes.
         """
         batch, size = batch.to(self.team.device), self.training.micro_batch_sequences
         parts = (
@@ -88,9 +102,11 @@ class Engine:
             if len(batch.inputs)
             else []
         )
-        wanted = self.team.most(len(parts)) if self.sharded else int(shared and self.team.world > 1)
-        nothing = batch.inputs.new_zeros(1, batch.inputs.shape[1])
-        parts += [(nothing, torch.full_like(nothing, IGNORED))] * (wanted - len(parts))
+        wanted = (
+            self.team.maximum(len(parts)) if self.sharded else int(shared and self.team.world > 1)
+        )
+        padding = batch.inputs.new_zeros(1, batch.inputs.shape[1])
+        parts += [(padding, torch.full_like(padding, IGNORED))] * (wanted - len(parts))
         for number, part in enumerate(parts, start=1):
             with gradients_summed(
                 self.loss, last=number == len(parts) and (shared or self.sharded)
@@ -98,38 +114,45 @@ class Engine:
                 yield part
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The trainable ones by name, tied ones once."""
+        """Return the trainable parameters by name, tied ones once."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def clear(self) -> None:
+        """Remove all gradients."""
         for parameter in self.model.parameters():
             parameter.grad = None
 
-    def clip(self, most: float) -> float:
-        """Scale the gradient down to norm `most` if it is longer; return the norm it had."""
+    def clip(self, maximum_norm: float) -> float:
+        """Scale the gradient to norm `maximum_norm` if it is longer; return its norm before."""
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if isinstance(norm, DTensor):
-            norm = norm.full_tensor()  # every process only knows its own shards'
-        nn.utils.clip_grads_with_norm_(parameters, most, norm)
+            norm = norm.full_tensor()  # over the shards of all processes
+        nn.utils.clip_grads_with_norm_(parameters, maximum_norm, norm)
         return float(norm)
 
     @torch.no_grad()
     def digest(self) -> str:
-        """A hash of the weights, the same on all processes if they agree; all call it together. Reads every parameter once.
+        """Return a hash of the weights. All processes call this together.
 
-        The bits of each tensor's elements are summed as integers: the order of a sum does not matter to them, nor how it is sharded.
+        The bits of each tensor's elements are summed as integers, so that the result depends
+        neither on the order of the sum nor on the sharding.
         """
-        locals_ = [p.to_local() if isinstance(p, DTensor) else p for p in self.model.parameters()]
+        local_tensors = [
+            p.to_local() if isinstance(p, DTensor) else p for p in self.model.parameters()
+        ]
         sums = torch.stack(
-            [p.contiguous().view(BITS[p.element_size()]).sum(dtype=torch.int64) for p in locals_]
+            [
+                p.contiguous().view(INTEGER_TYPES[p.element_size()]).sum(dtype=torch.int64)
+                for p in local_tensors
+            ]
         )
         if self.sharded:
             self.team.sum(sums)
         return hashlib.sha256(sums.cpu().numpy().tobytes()).hexdigest()[:16]
 
-    def _of(self, batch: Batch, sums: list[Tensor]) -> Float[Tensor, " sequences"]:
-        """The batch's own sequences; what was added for the sake of other processes is at the end."""
+    def _own_sequences(self, batch: Batch, sums: list[Tensor]) -> Float[Tensor, " sequences"]:
+        """Return the values of the batch's own sequences, without the padding at the end."""
         return (
             torch.cat(sums)[: len(batch.inputs)]
             if sums
@@ -138,16 +161,34 @@ class Engine:
 
 
 def build_engine(model: PreTrainedModel, training: Training, team: Team) -> Engine:
-    """Put `model` on the team's device and wrap it as `training` says, in place.
+    """Move `model` to the team's device and wrap it as `training` says, in place.
 
-    An optimizer is built after this: sharding changes the parameters. With one process `training.parallel` does not matter.
+    Build the optimizer after this, because sharding changes the parameters. With one process
+    `training.parallel` has no effect.
     """
     model.to(team.device)  # type: ignore[arg-type]
     layers = decoder_layers(model)
     prepare_layers(layers, compiled=training.compile, checkpointed=training.checkpoint_activations)
     loss: nn.Module = LanguageLoss(model, training.precision)
     if team.world > 1 and training.parallel == "fsdp2":
-        shard(loss, layers, training.precision, team)  # in place
+        shard(loss, layers, training.precision, team)
     elif team.world > 1:
         loss = replicate(loss, team)
     return Engine(model, loss, team, training)
+
+
+def open_engine(model: Model, config: Train, files: CatalogFiles, team: Team) -> Engine:
+    """Build `model` for the tokens of a catalog and prepare it for training.
+
+    Args:
+        model: the model's settings: those of `config`, or of another model such as a reference.
+        config: the config of the run.
+        files: the open catalog.
+        team: the processes of the run.
+
+    Raises:
+        UserError: The model cannot be built; see `build_model`.
+    """
+    vocabulary, length = files.manifest.tokenizer.vocabulary, config.training.sequence_tokens
+    built = build_model(model, vocabulary, files.end_of_text, length, config.seed)
+    return build_engine(built, config.training, team)

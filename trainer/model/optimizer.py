@@ -6,27 +6,33 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from trainer.config import Optimizer, Schedule
+from trainer.config import Optimizer, Schedule, Train
 
-FINAL_SHARE = 0.1  # of the peak learning rate, where a cosine ends
-DECAY_SHARE = 0.2  # of the steps, that "wsd" (warm up, stay, decay) spends on its way to zero
+FINAL_SHARE = 0.1  # of the peak learning rate, at the end of a cosine schedule
+DECAY_SHARE = 0.2  # of the steps, in the final phase of a "wsd" (warmup-stable-decay) schedule
 
 
 class ScheduleSettings(Protocol):
-    """A phase's learning rates: the settings `optimizer`, or `finetune`."""
+    """Learning-rate settings of a phase: the config section `optimizer` or `finetune`."""
 
     @property
-    def learning_rate(self) -> float: ...  # the peak
+    def learning_rate(self) -> float:
+        """Peak learning rate."""
+        ...
 
     @property
-    def schedule(self) -> Schedule: ...
+    def schedule(self) -> Schedule:
+        """Shape of the schedule after the warmup."""
+        ...
 
     @property
-    def warmup_steps(self) -> int: ...
+    def warmup_steps(self) -> int:
+        """Number of steps of linear warmup."""
+        ...
 
 
 def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.AdamW:
-    """AdamW; vectors (norms, biases) are not decayed."""
+    """Return AdamW for the trainable parameters; vectors (norms and biases) are not decayed."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
@@ -40,25 +46,39 @@ def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.AdamW:
     )
 
 
-def learning_rate(rates: ScheduleSettings, step: int, steps: int) -> float:
-    """Learning rate of step `step` (from 0) of a phase of `steps`: a linear rise over the warm-up, then the schedule.
+def learning_rate(settings: ScheduleSettings, step: int, steps: int) -> float:
+    """Return the learning rate of a step: linear warmup, then the schedule.
 
-    cosine: falls to a tenth of the peak (Hoffmann et al. 2022). wsd: stays at the peak and falls linearly to zero over the last fifth
-    of the steps (Hu et al. 2024; Hägele et al. 2024). constant: stays.
+    * cosine: falls to a tenth of the peak (Hoffmann et al. 2022).
+    * wsd: stays at the peak, then falls linearly to zero over the last fifth of the steps
+      (Hu et al. 2024; Haegele et al. 2024).
+    * constant: stays at the peak.
+
+    Args:
+        settings: the phase's settings.
+        step: number of the step, from 0.
+        steps: number of steps of the phase.
     """
-    peak, warmup_steps = rates.learning_rate, rates.warmup_steps
+    peak, warmup_steps = settings.learning_rate, settings.warmup_steps
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
-    if rates.schedule == "constant":
+    if settings.schedule == "constant":
         return peak
-    if rates.schedule == "wsd":
+    if settings.schedule == "wsd":
         return peak * min(1.0, (steps - step) / max(round(DECAY_SHARE * steps), 1))
-    progress = (step - warmup_steps) / max(steps - warmup_steps, 1)
-    return peak * (
-        FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-    )
+    progress = min((step - warmup_steps) / max(steps - warmup_steps, 1), 1.0)
+    return peak * (FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def learning_rate_at(config: Train, step: int) -> float:
+    """Return the learning rate of a step of the whole run, counted over both of its phases."""
+    first_finetune_step = config.training.steps
+    if step < first_finetune_step:
+        return learning_rate(config.optimizer, step, config.training.steps)
+    return learning_rate(config.finetune, step - first_finetune_step, config.finetune.steps)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = rate

@@ -1,4 +1,4 @@
-"""The basis a run mixes: every mixer's weights are weights on the rows of one matrix."""
+"""The basis of a run: a matrix of distributions over leaves, which the mixer weighs."""
 
 import json
 from pathlib import Path
@@ -15,8 +15,8 @@ from data_catalog.format.layout import Levels
 from trainer.config import Mixture
 from trainer.mixers.fixed import read_weights, temperature_weights
 
-BUILT_IN_DISTRIBUTIONS = ("natural", "uniform")  # distributions that need no histogram
-MAXIMUM_BASIS_BYTES = 4 * 1024**3  # of the matrix
+BUILT_IN_DISTRIBUTIONS = ("natural", "uniform")  # need no histogram
+MAXIMUM_BASIS_BYTES = 4 * 1024**3
 
 
 def build_basis(
@@ -25,14 +25,20 @@ def build_basis(
     target: str,
     sequences: Int[np.ndarray, " leaves"],
 ) -> Basis:
-    """Rows over the leaves: one for a static mixer; one a named distribution, or one a domain with sequences, for a learning one.
+    """Return the basis: `(members, leaves)` float64, each row summing to 1.
+
+    A mixer that does not learn has one row. A mixer that learns has a row per named distribution, or
+    per domain that has sequences.
 
     Args:
-        sequences: that are there to draw, of each leaf.
+        files: the open catalog.
+        config: the mixture settings.
+        target: name of the run's target.
+        sequences: number of available sequences per leaf.
 
     Raises:
-        UserError: a distribution or level is not in the catalog, a file of weights does not fit, or there are too many domains to learn a
-            weight for each.
+        UserError: A distribution or level is not in the catalog, a file of weights does not fit, or
+            there are too many domains to learn a weight for each.
     """
     if config.mixer == "replay":
         config, target = _replayed(config.file or Path())
@@ -52,7 +58,9 @@ def build_basis(
     if config.learns:
         names = config.names or every
         if len(set(names)) < len(names):
-            raise UserError(f"mixture.names: {', '.join(names)}: a name is given twice")
+            raise UserError(
+                f"mixture.names: A name is repeated: {', '.join(names)}. List each name once."
+            )
         rows = {name: read(name) for name in names}
     elif config.mixer == "temperature":
         rows = {"temperature": temperature_weights(read("natural"), config.temperature)}
@@ -74,14 +82,14 @@ def build_basis(
 
 
 def _replayed(place: Path) -> tuple[Mixture, str]:
-    """What another run mixed, and its target."""
+    """Return the mixture settings and the target of the run that is replayed."""
     file = (place if place.is_dir() else place.parent) / "config.json"
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))["config"]
         found = Mixture.model_validate(settings["mixture"]), str(settings["target"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"mixture.file {place}: no run whose weights could be followed ({error}); name a run's folder"
+            f"mixture.file {place}: The run cannot be read ({error}). Expected a run's folder."
         ) from error
     return _replayed(found[0].file) if found[0].mixer == "replay" and found[0].file else found
 
@@ -96,8 +104,9 @@ def _domains(levels: Levels, level: int, sequences: Int[np.ndarray, " leaves"]) 
     reachable = np.flatnonzero(sequences.reshape(level, -1).sum(axis=1))
     if len(reachable) * levels.leaves * 8 > MAXIMUM_BASIS_BYTES:
         raise UserError(
-            f"mixture.basis = domains at level {level}: {len(reachable)} domains, each of which would need a gradient at every update; "
-            'take a coarser level or basis = "distributions"'
+            f"mixture.level {level}: {len(reachable)} domains are too many to learn a weight for each, "
+            "because every update takes a gradient per domain. Choose a coarser mixture.level, or "
+            'mixture.basis = "distributions".'
         )
     rows = [
         to_leaves(np.eye(1, level, int(domain))[0], levels, level, sequences)

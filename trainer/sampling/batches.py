@@ -1,4 +1,4 @@
-"""Batches: sequences read from the token store, as tensors."""
+"""Batches: sequences of the token store as tensors."""
 
 import hashlib
 from collections import deque
@@ -14,17 +14,24 @@ from torch import Tensor
 
 from data_catalog.errors import UserError
 from data_catalog.format.tokens import TokenStore
+from trainer.distributed import process_slice
 from trainer.sampling.permutation import derive, permutation_key, permute, walk
 from trainer.sampling.plan import IntervalPlan
 
 
 @dataclass(frozen=True)
 class Batch:
+    """A global batch, or one process's slice of it."""
+
     inputs: Int[Tensor, "sequences tokens"]
-    labels: Int[Tensor, "sequences tokens"]  # already shifted; -100 at padding
-    total: int  # unmasked labels that the loss is divided by: those of the whole global batch, of which this may be one rank's part
+    """Token ids."""
+    labels: Int[Tensor, "sequences tokens"]
+    """Token ids shifted by one; -100 where masked."""
+    total: int
+    """Number of unmasked labels of the whole global batch, by which the loss is divided."""
 
     def to(self, device: torch.device) -> "Batch":
+        """Return the batch on `device`."""
         return Batch(
             self.inputs.to(device, non_blocking=True),
             self.labels.to(device, non_blocking=True),
@@ -32,13 +39,14 @@ class Batch:
         )
 
     def digest(self) -> str:
+        """Return a short hash of the inputs."""
         return hashlib.sha256(self.inputs.numpy().tobytes()).hexdigest()[:16]
 
 
 class Pool:
     """The sequences of one split, as the trainer draws them.
 
-    Where less of a leaf is available than the store holds, its rows are numbered through what is available: whoever draws, sees no more.
+    If fewer sequences of a leaf are available than the store holds, rows number the available ones.
     """
 
     def __init__(
@@ -49,40 +57,55 @@ class Pool:
         available: Int[np.ndarray, " leaves"] | None = None,
         seed: int = 0,
     ) -> None:
-        """Cut `store` into sequences of `length` tokens.
+        """Split `store` into sequences.
 
         Args:
-            available: how many sequences of each leaf may be drawn, those that the keyed order of `seed` puts first; None: all.
+            store: the tokens.
+            length: labels per sequence.
+            name: name of the split in error messages.
+            available: maximum number of sequences of each leaf that can be drawn: the first ones in
+                the keyed order of `seed`. None: all.
+            seed: seed of the run.
 
         Raises:
-            UserError: there is not one sequence.
+            UserError: There is no sequence.
         """
         self.store, self.length, self.seed = store, length, seed
         self.stored = store.sequences(length)
         self.sequences = self.stored if available is None else available
         self._ends = np.cumsum(self.sequences)
         if not self.total:
-            raise UserError(f"{name}: holds no sequence of even two tokens; give it more documents")
+            raise UserError(f"{name}: No document has two tokens or more. Add longer documents.")
 
     @property
     def total(self) -> int:
+        """Number of available sequences."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def tokens(self) -> Float[np.ndarray, " leaves"]:
-        """Unmasked labels of what is available of each leaf; where that is not all, its part of the leaf's, an expectation."""
+        """Return the number of available unmasked labels per leaf.
+
+        If only some sequences of a leaf are available, this is an expected value.
+        """
         labels = self.store.labels()
         return labels * (self.sequences / np.maximum(self.stored, 1))
 
     def targets(
         self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"]
     ) -> Int[np.ndarray, " n"]:
-        """Unmasked labels of each sequence, without reading it."""
+        """Return the number of unmasked labels of each sequence, without reading it."""
         return self.store.targets(leaves, self._stored_rows(leaves, rows), self.length)
 
     def read(
         self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"], part: slice = slice(None)
     ) -> Batch:
-        """The sequences of `part`; the loss's divisor counts all of them."""
+        """Read the sequences of `part`.
+
+        Args:
+            leaves: leaf of every sequence of the global batch.
+            rows: row of each inside its leaf.
+            part: this process's slice of them. The batch's `total` counts all of them.
+        """
         rows = self._stored_rows(leaves, rows)
         total = int(self.store.targets(leaves, rows, self.length).sum())
         inputs, labels = self.store.read(leaves[part], rows[part], self.length)
@@ -91,32 +114,33 @@ class Pool:
     def locate(
         self, numbers: Int[np.ndarray, " n"]
     ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-        """Leaf and row of sequences numbered through the whole split."""
+        """Return leaf and row of sequences, given their numbers in the whole split."""
         leaves = np.searchsorted(self._ends, numbers, side="right")
         return leaves, numbers - (self._ends - self.sequences)[leaves]
 
     def in_order(
         self, seed: int, purpose: str, first: int, count: int
     ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-        """Draws `first .. first + count` of an endless walk that visits every sequence once an epoch, in a keyed order."""
+        """Return leaf and row of part of an endless walk over all sequences; see `walk`."""
         return self.locate(walk(seed, purpose, first, count, self.total))
 
     def draw(
         self, weights: Float[np.ndarray, " leaves"], count: int, generator: np.random.Generator
     ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-        """`count` independent draws: a leaf by its weight, then one of its sequences uniformly."""
-        cumulated = np.cumsum(weights)
+        """Draw `count` sequences independently: a leaf by its weight, then a row uniformly."""
+        cumulative = np.cumsum(weights)
+        # The product may round up to the end.
         points = np.minimum(
-            generator.random(count) * cumulated[-1], np.nextafter(cumulated[-1], 0)
-        )  # the product may round up to the end
-        leaves = np.searchsorted(cumulated, points, side="right")
+            generator.random(count) * cumulative[-1], np.nextafter(cumulative[-1], 0)
+        )
+        leaves = np.searchsorted(cumulative, points, side="right")
         rows = np.floor(generator.random(count) * self.sequences[leaves]).astype(np.int64)
         return leaves, np.minimum(rows, self.sequences[leaves] - 1)
 
     def _stored_rows(
         self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"]
     ) -> Int[np.ndarray, " n"]:
-        """Where the store has these rows of what is available."""
+        """Return the rows in the store of available rows."""
         scarce = np.flatnonzero(self.sequences[leaves] < self.stored[leaves])
         if not len(scarce):
             return rows
@@ -139,25 +163,30 @@ def interval_batches(
     workers: int = 1,
     ahead: int = 2,
 ) -> Iterator[Batch]:
-    """This rank's batches of `steps` (counted from the stage's beginning).
+    """Yield this process's batches of an interval.
 
-    Threads read ahead, and never past the stage: beyond it the weights are not chosen yet.
+    Threads read ahead, but never beyond the interval, because later weights are not chosen yet.
 
     Args:
-        workers: threads that read.
-        ahead: batches, at least 1, that are read before they are asked for.
+        pool: the corpus.
+        plan: plan of the interval.
+        steps: steps to read, counted from the beginning of the interval.
+        batch_sequences: sequences per global batch.
+        rank: number of this process.
+        world: number of processes.
+        workers: number of reading threads.
+        ahead: number of batches, at least 1, that are read before they are requested.
     """
 
     def read(step: int) -> Batch:
-        whole = plan.batch(step, batch_sequences, 0, 1)
-        mine = plan.batch(step, batch_sequences, rank, world)
-        part = slice(mine.start - whole.start, mine.stop - whole.start)
-        return pool.read(plan.leaves[whole], plan.rows[whole], part)
+        global_batch = plan.batch(step, batch_sequences, 0, 1)
+        own = process_slice(batch_sequences, rank, world)
+        return pool.read(plan.leaves[global_batch], plan.rows[global_batch], own)
 
-    later = iter(steps)
+    remaining = iter(steps)
     with ThreadPoolExecutor(workers) as readers:
-        reading = deque(readers.submit(read, step) for step in islice(later, ahead))
+        reading = deque(readers.submit(read, step) for step in islice(remaining, ahead))
         while reading:
             batch = reading.popleft().result()
-            reading.extend(readers.submit(read, step) for step in islice(later, 1))
+            reading.extend(readers.submit(read, step) for step in islice(remaining, 1))
             yield batch

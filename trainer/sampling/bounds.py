@@ -1,8 +1,9 @@
-"""What a run may draw at most: scarce domains, and hard bounds that the weights are projected onto.
+"""Limits on a run's draws: scarce domains, and hard bounds that the weights are projected onto.
 
-A bound is never a cliff. What is left of a domain is spread over what is left of the run, and a stage may take at most `PACE`
-times its even share of it: a domain that the weights would use up early hands its share over bit by bit, the last of it in
-the last stage. The weights themselves are not touched; what is drawn instead is a function of them and of the draws made so far.
+A bound takes effect gradually. The rest of a domain is spread over the rest of the run, and an
+interval may take at most `PACE` times its even share. A domain that the weights would use up early
+thus gives up its share step by step, and the last of it is drawn in the last interval. The weights
+do not change; the draws are a function of the weights and of the earlier draws.
 """
 
 import json
@@ -21,81 +22,93 @@ from data_catalog.errors import UserError
 from trainer.config import Data
 from trainer.sampling.permutation import derive, permutation_key
 
-PACE = 2.0  # most of a stage, in even shares of what is left
-UNBOUNDED = (
-    2**40
-)  # sequences: more than any run draws, and small enough to be added up over all leaves
+PACE = 2.0  # maximum draws of an interval, in even shares of the rest
+UNBOUNDED = 2**40  # sequences: more than any run draws, and small enough to sum over all leaves
 
-Leaves = Int[np.ndarray, " leaves"]
+_Leaves = Int[np.ndarray, " leaves"]
 
 
 def available_sequences(
-    sequences: Leaves, level: int, tokens: int, length: int, seed: int
-) -> Leaves:
-    """How many sequences of each leaf are there to draw if every domain has at most `tokens`.
+    sequences: _Leaves, level: int, tokens: int, length: int, seed: int
+) -> _Leaves:
+    """Return the number of available sequences per leaf if a domain has at most `tokens`.
 
-    A domain keeps `tokens // length` sequences, spread over its leaves in proportion by systematic sampling with one random
-    offset a domain; which ones of a leaf, `Pool` decides. Exact in integers up to 3e9 sequences a domain.
+    A domain keeps `tokens // length` sequences. They are spread over its leaves in proportion, by
+    systematic sampling with one random offset per domain. `Pool` selects the sequences of a leaf.
+    The result is exact for up to 3e9 sequences per domain.
 
     Args:
-        sequences: of each leaf, in the store.
-        level: how many domains the leaves form.
-        length: tokens of a sequence.
+        sequences: number of stored sequences per leaf.
+        level: number of domains that the leaves form.
+        tokens: maximum number of tokens per domain.
+        length: tokens per sequence.
+        seed: seed of the run.
 
     Raises:
         UserError: `tokens` is less than one sequence.
     """
-    most = tokens // length
-    if not most:
+    maximum = tokens // length
+    if not maximum:
         raise UserError(
-            f"data.tokens_per_domain = {tokens:,}: less than one sequence of {length:,} tokens; give every domain more"
+            f"data.tokens_per_domain: {tokens:,}. Expected at least one sequence of {length:,} tokens. "
+            "Increase it."
         )
     ends = np.cumsum(sequences.reshape(level, -1), axis=1)
     total = np.maximum(ends[:, -1:], 1)
     offsets = derive(permutation_key(seed, "scarce"), np.arange(level, dtype=np.uint64)) % total[
         :, 0
     ].astype(np.uint64)
-    kept = (ends * np.minimum(total, most) + offsets[:, None].astype(np.int64)) // total
+    kept = (ends * np.minimum(total, maximum) + offsets[:, None].astype(np.int64)) // total
     return np.diff(kept, prepend=0, axis=1).reshape(-1)
 
 
 @dataclass(frozen=True)
 class DrawBounds:
-    """The most sequences that may still be drawn of each leaf and of each domain, in the `draws` that are still to be made.
+    """Maximum numbers of remaining draws per leaf and per domain.
 
-    A domain's leaves are neighbours, and as many in each domain.
+    The leaves of a domain are adjacent, and every domain has the same number of leaves.
     """
 
-    leaves: Leaves
+    leaves: _Leaves
+    """Maximum number of sequences per leaf."""
     domains: Int[np.ndarray, " domains"]
+    """Maximum number of sequences per domain."""
     draws: int
+    """Number of remaining draws of the run."""
 
-    def left(self, used: Leaves) -> "DrawBounds":
-        """What is left after `used` draws of each leaf."""
+    def left(self, used: _Leaves) -> "DrawBounds":
+        """Return the bounds that remain after `used` draws per leaf."""
         domains = self.domains - used.reshape(len(self.domains), -1).sum(axis=1)
         return DrawBounds(
             np.maximum(self.leaves - used, 0), np.maximum(domains, 0), self.draws - int(used.sum())
         )
 
     def capacity(self) -> Int[np.ndarray, " domains"]:
-        """The most sequences of each domain, its leaves' bounds counted in."""
+        """Return the maximum number of sequences per domain, given the bounds of its leaves."""
         return np.minimum(self.leaves.reshape(len(self.domains), -1).sum(axis=1), self.domains)
 
     def require(self, length: int) -> None:
-        """Refuse a run that cannot be drawn; one that can never runs dry, whatever its weights do.
+        """Check that the bounds allow all draws of the run, whatever its weights will be.
+
+        Args:
+            length: tokens per sequence.
 
         Raises:
-            UserError: all bounds together leave less than `draws`.
+            UserError: All bounds together allow less than `draws`.
         """
-        most = int(self.capacity().sum())
-        if most < self.draws:
+        capacity = int(self.capacity().sum())
+        if capacity < self.draws:
             raise UserError(
-                f"data.max_epochs and data.budgets leave {most * length:,} tokens of the domains that the basis reaches, and the run "
-                f"draws {self.draws * length:,}; raise them or lower training.steps"
+                f"data.max_epochs and data.budgets allow {capacity * length:,} tokens of the "
+                f"domains that the basis reaches. The run draws {self.draws * length:,}. Raise the "
+                "bounds, or lower training.steps."
             )
 
     def used_up_after(self, weights: Float[np.ndarray, " leaves"]) -> Float[np.ndarray, " domains"]:
-        """Draws of the run after which each domain would be used up if these weights were drawn as they are; infinity: never."""
+        """Return the number of draws after which `weights` would use up each domain.
+
+        It is infinite for domains that last until the end of the run.
+        """
         shares = weights.reshape(len(self.domains), -1).sum(axis=1) / weights.sum()
         after = np.divide(
             self.capacity(), shares, out=np.full(len(shares), np.inf), where=shares > 0
@@ -105,35 +118,48 @@ class DrawBounds:
     def project(
         self, weights: Float[np.ndarray, " leaves"], draws: int
     ) -> Float[np.ndarray, " leaves"]:
-        """The shares nearest to `weights` in relative entropy that a stage of `draws` may have; `weights` itself where nothing binds.
+        """Return the allowed shares of an interval that are nearest to `weights`.
 
-        If the weighted leaves cannot fill the stage at their pace, they take what they have; if that is not enough either, the rest
-        comes from the other leaves, in proportion to what is left of them.
+        Nearest means in relative entropy. If no bound is active, `weights` itself is returned. If
+        the weighted leaves cannot fill the interval at their pace, they give all they have. If that
+        is not enough either, the other leaves give the rest, in proportion to what they have left.
+
+        Args:
+            weights: weight of each leaf, on any scale.
+            draws: number of draws of the interval.
 
         Raises:
-            UserError: fewer than `draws` are left of all leaves together.
+            UserError: All leaves together have fewer than `draws` sequences left.
         """
         pace = min(1.0, PACE * draws / max(self.draws, draws))
         wanted = weights / weights.sum() * draws
         paced = self._scaled(pace)
         if (wanted <= paced[0]).all() and (_by_domain(wanted, paced[1]) <= paced[1]).all():
             return weights
-        for most in (paced, self._scaled(1.0)):
-            drawn = _fill(weights, *most, draws)
-            if _whole(drawn, draws):
+        for limits in (paced, self._scaled(1.0)):
+            drawn = _fill(weights, *limits, draws)
+            if _is_complete(drawn, draws):
                 return drawn
         rest = np.where(drawn > 0, 0, self.leaves) * 1.0
         room = np.maximum(self.domains - _by_domain(drawn, self.domains), 0.0)
         drawn = drawn + _fill(rest, rest, room, draws - float(drawn.sum()))
-        if not _whole(drawn, draws):
+        if not _is_complete(drawn, draws):
             left = round(float(drawn.sum()))
             raise UserError(
-                f"data.max_epochs and data.budgets leave {left:,} sequences, and the next stage draws {draws:,}; raise them"
+                f"data.max_epochs and data.budgets allow {left:,} sequences. The next interval "
+                f"draws {draws:,}. Raise the bounds."
             )
         return drawn
 
-    def settle(self, counts: Leaves, shares: Float[np.ndarray, " leaves"]) -> Leaves:
-        """`counts` drawn by `shares`, which may be one too many by rounding: what is over goes to leaves with a share that have room."""
+    def settle(self, counts: _Leaves, shares: Float[np.ndarray, " leaves"]) -> _Leaves:
+        """Return `counts` without the excess over the bounds that rounding can cause.
+
+        The excess moves to leaves with a share that have room.
+
+        Args:
+            counts: number of draws per leaf.
+            shares: shares that they were drawn with.
+        """
         rows = np.minimum(counts, self.leaves).reshape(len(self.domains), -1)
         rows = _at_most(rows, self.domains)
         missing = int(counts.sum() - rows.sum())
@@ -151,26 +177,28 @@ class DrawBounds:
 
 def build_bounds(
     data: Data,
-    sequences: Leaves,
+    sequences: _Leaves,
     reached: Bool[np.ndarray, " leaves"],
     *,
     level: int,
     length: int,
     draws: int,
 ) -> DrawBounds | None:
-    """The bounds of a whole run; None without `data.max_epochs` and `data.budgets`.
+    """Return the bounds of a whole run; None without `data.max_epochs` and `data.budgets`.
 
-    A domain is drawn at most `max_epochs` times over, a leaf at most that rounded up to a whole number of its sequences.
+    A domain is drawn at most `max_epochs` times. For a leaf that number is rounded up to a whole
+    number of sequences.
 
     Args:
-        sequences: that are there to draw, of each leaf.
-        reached: whether any basis member has weight on the leaf: no other may be drawn.
-        level: how many domains the leaves form.
-        length: tokens of a sequence.
-        draws: sequences of the run.
+        data: the settings.
+        sequences: number of available sequences per leaf.
+        reached: whether any basis member has weight on the leaf. Other leaves are never drawn.
+        level: number of domains that the leaves form.
+        length: tokens per sequence.
+        draws: number of sequences of the run.
 
     Raises:
-        UserError: the budgets cannot be read, or the bounds leave less than the run draws.
+        UserError: The budgets cannot be read, or the bounds allow less than the run draws.
     """
     if data.max_epochs is None and data.budgets is None:
         return None
@@ -179,12 +207,10 @@ def build_bounds(
     )
     if data.max_epochs is not None:
         epochs = data.max_epochs
-        leaves = np.ceil(sequences * epochs - 1e-6).astype(
-            np.int64
-        )  # products of decimal fractions are not exact
-        domains = np.floor(sequences.reshape(level, -1).sum(axis=1) * epochs + 1e-6).astype(
-            np.int64
-        )
+        # The tolerance is there because products of decimal fractions are not exact.
+        leaves = np.ceil(sequences * epochs - 1e-6).astype(np.int64)
+        domain_sequences = sequences.reshape(level, -1).sum(axis=1)
+        domains = np.floor(domain_sequences * epochs + 1e-6).astype(np.int64)
         bounds = DrawBounds(
             np.minimum(bounds.leaves, leaves), np.minimum(bounds.domains, domains), draws
         )
@@ -197,19 +223,23 @@ def build_bounds(
 
 
 def read_budgets(path: Path, level: int) -> Int[np.ndarray, " domains"]:
-    """Tokens that may be drawn of each domain: Parquet or CSV with columns `domain` and `tokens`, or a JSON object of domains to tokens.
+    """Read the token budget per domain.
 
-    A domain that is not named has no budget of its own.
+    The file is Parquet or CSV with columns `domain` and `tokens`, or a JSON object from domains to
+    tokens. A domain that is not listed has no budget of its own.
+
+    Args:
+        path: the file.
+        level: number of domains.
 
     Raises:
-        UserError: the table cannot be read, or its rows do not fit the level.
+        UserError: The table cannot be read, or its rows do not fit the level.
     """
     try:
         if path.suffix == ".json":
-            found = json.loads(path.read_text(encoding="utf-8"))
-            table = pa.table(
-                {"domain": [int(domain) for domain in found], "tokens": list(found.values())}
-            )
+            budgets_by_domain = json.loads(path.read_text(encoding="utf-8"))
+            numbers = [int(domain) for domain in budgets_by_domain]
+            table = pa.table({"domain": numbers, "tokens": list(budgets_by_domain.values())})
         else:
             table = pa.csv.read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
         domain, tokens = (
@@ -217,7 +247,8 @@ def read_budgets(path: Path, level: int) -> Int[np.ndarray, " domains"]:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"data.budgets {path}: expected whole numbers in columns domain and tokens, or a JSON object ({error})"
+            f"data.budgets {path}: The file cannot be read ({error}). Expected integers in columns "
+            "domain and tokens, or a JSON object."
         ) from error
     if (
         not np.isin(domain, np.arange(level)).all()
@@ -225,7 +256,8 @@ def read_budgets(path: Path, level: int) -> Int[np.ndarray, " domains"]:
         or len(np.unique(domain)) < len(domain)
     ):
         raise UserError(
-            f"data.budgets {path}: expected each domain of 0 to {level - 1} at most once, with tokens of at least 0"
+            f"data.budgets {path}: A row is not valid. Expected domains from 0 to {level - 1}, each "
+            "at most once, with a non-negative number of tokens."
         )
     budgets = np.full(level, np.iinfo(np.int64).max)
     budgets[domain] = tokens
@@ -238,9 +270,10 @@ def _fill(
     domains: Float[np.ndarray, " domains"],
     total: float,
 ) -> Float[np.ndarray, " leaves"]:
-    """`total` poured in proportion to `weights`, never over what a leaf or a domain holds: nested capped simplices.
+    """Distribute `total` in proportion to `weights`, within the bounds of leaves and domains.
 
-    A domain at its bound has its own water level, which caps its leaves; with these caps one level fits all the others.
+    These are nested capped simplices. A domain at its bound has its own water level, which caps its
+    leaves. With these caps a single level fits all other leaves.
     """
     rows = weights.reshape(len(domains), -1)
     caps = np.minimum(leaves, total).reshape(rows.shape)
@@ -254,10 +287,12 @@ def _pour(
     caps: Float[np.ndarray, "rows n"],
     totals: Float[np.ndarray, " rows"],
 ) -> Float[np.ndarray, "rows n"]:
-    """In each row, `min(level * weights, caps)` with the sum `total`: the projection onto the capped simplex in relative entropy.
+    """Return in each row `min(level * weights, caps)`, with the level that gives the total.
 
-    Exact, by sorting on weight / cap (the capping of Warmuth and Kuzmin, JMLR 9, 2008). If all caps together
-    are less than the total, the caps. Written with quotients near one, so that weights of 1e-300 keep their proportions.
+    This is the projection onto the capped simplex in relative entropy. It is exact, by sorting on
+    weight / cap (Warmuth & Kuzmin, JMLR 9, 2008). If the caps of a row sum to less than its total,
+    the result is the caps. The quotients are near one, so that weights of 1e-300 keep their
+    proportions.
     """
     wet = (weights >= np.finfo(np.float64).tiny) & (caps > 0)
     fullness = np.divide(weights, caps, out=np.zeros_like(weights), where=wet)
@@ -265,15 +300,13 @@ def _pour(
     weight, cap = (
         np.take_along_axis(np.where(wet, values, 0.0), order, axis=1) for values in (weights, caps)
     )
-    rest = np.cumsum(weight[:, ::-1], axis=1)[
-        :, ::-1
-    ]  # from the small end: a small sum is not the difference of large ones
+    # Summed from the small end: a small sum must not be a difference of large ones.
+    rest = np.cumsum(weight[:, ::-1], axis=1)[:, ::-1]
     before = np.cumsum(np.pad(cap, ((0, 0), (1, 0)))[:, :-1], axis=1)
     needed = before + cap * np.divide(rest, weight, out=np.zeros_like(rest), where=weight > 0)
     capped = np.logical_and.accumulate((needed < totals[:, None]) & (weight > 0), axis=1)
-    first = np.minimum(
-        capped.sum(axis=1, keepdims=True), weight.shape[1] - 1
-    )  # the first leaf that is not full
+    # The first leaf that is not at its cap.
+    first = np.minimum(capped.sum(axis=1, keepdims=True), weight.shape[1] - 1)
     over = totals[:, None] - np.take_along_axis(before, first, axis=1)
     quotient = np.divide(
         weight,
@@ -295,11 +328,11 @@ def _by_domain(
 
 
 def _at_most(
-    rows: Int[np.ndarray, "rows n"], most: Int[np.ndarray, " rows"]
+    rows: Int[np.ndarray, "rows n"], totals: Int[np.ndarray, " rows"]
 ) -> Int[np.ndarray, "rows n"]:
-    """Each row from its beginning, as far as its sum stays within `most`."""
-    return np.diff(np.minimum(np.cumsum(rows, axis=1), most[:, None]), prepend=0, axis=1)
+    """Return each row, cut where its cumulative sum exceeds its total."""
+    return np.diff(np.minimum(np.cumsum(rows, axis=1), totals[:, None]), prepend=0, axis=1)
 
 
-def _whole(drawn: Float[np.ndarray, " leaves"], draws: int) -> bool:
+def _is_complete(drawn: Float[np.ndarray, " leaves"], draws: int) -> bool:
     return math.isclose(float(drawn.sum()), draws, rel_tol=1e-9)

@@ -1,6 +1,6 @@
-"""The second phase of a run: the target's align split alone, with an optimizer and a schedule of its own.
+"""Batches of the second phase of a run, which trains on the target's align split alone.
 
-Its batches are a function of the seed and the step, as its learning rates are of the step: a resumed run needs to know no more.
+They are a function of the seed and the step, so that a resumed run needs no stored state.
 """
 
 from collections.abc import Iterator
@@ -14,17 +14,18 @@ from trainer.sampling.batches import Batch, Pool
 
 
 def finetune_batches(config: Train, align: Pool, first_step: int, team: Team) -> Iterator[Batch]:
-    """This process's batches of the phase's steps, from `first_step` (counted from the phase's beginning) to its end."""
+    """Yield this process's batches from step `first_step` of the phase to its end."""
+    own = process_slice(config.finetune.batch_sequences, team.rank, team.world)
     for step in range(first_step, config.finetune.steps):
-        yield align.read(
-            *finetune_draws(config, align, step),
-            process_slice(config.finetune.batch_sequences, team.rank, team.world),
-        )
+        yield align.read(*finetune_draws(config, align, step), own)
 
 
 def finetune_draws(
     config: Train, align: Pool, step: int
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    """Leaf and row of a step's sequences: every sequence of `align` comes once an epoch, in a keyed order that is new each time."""
+    """Return leaf and row of each sequence of a step's global batch.
+
+    Every sequence of `align` comes once per epoch, in a new keyed order each time.
+    """
     count = config.finetune.batch_sequences
     return align.in_order(config.seed, "finetune", step * count, count)

@@ -1,7 +1,8 @@
-"""Keyed randomness: generators and permutations that are functions of their key, so that nothing need be stored to resume them.
+"""Keyed randomness: generators and permutations that are pure functions of a key.
 
-A permutation of `0 .. n-1` is a Feistel network on the smallest even number of bits that holds n, repeated on a value
-until it falls below n (cycle walking). It costs no memory, is evaluated at any index, and works element by element.
+A resumed run recreates them from the key, without stored state. A permutation of `0 .. n-1` is a
+Feistel network on the smallest even number of bits that holds n, applied repeatedly until the value
+is below n (cycle walking). It needs no memory, can be evaluated at any index, and is vectorised.
 """
 
 import hashlib
@@ -10,21 +11,20 @@ import numpy as np
 from jaxtyping import Int, UInt64
 
 ROUNDS = 8
-LEAST_HALF_BITS = 2  # of one half of the network: fewer bits give too few different round functions
-GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: spreads consecutive round numbers
+MINIMUM_HALF_BITS = 2  # per half of the network; fewer bits give too few round functions
+GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, which spreads consecutive round numbers
 
 _Words = UInt64[np.ndarray, "*shape"]
 
 
 def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:
-    """A counter-based generator for one purpose, e.g. `generator(seed, "stage", 3)`."""
-    return np.random.Generator(
-        np.random.Philox(key=int.from_bytes(_digest(seed, purpose, index)[:16], "little"))
-    )
+    """Return a counter-based generator for one purpose, such as `generator(seed, "stage", 3)`."""
+    key = int.from_bytes(_digest(seed, purpose, index)[:16], "little")
+    return np.random.Generator(np.random.Philox(key=key))
 
 
 def permutation_key(seed: int, purpose: str, *index: int) -> np.uint64:
-    """A 64-bit permutation key for one purpose."""
+    """Return a 64-bit permutation key for one purpose."""
     return np.uint64(int.from_bytes(_digest(seed, purpose, index)[:8], "little"))
 
 
@@ -33,17 +33,23 @@ def _digest(seed: int, purpose: str, index: tuple[int, ...]) -> bytes:
 
 
 def derive(parent: np.uint64 | _Words, index: _Words) -> _Words:
-    """A key for each of `index` from a parent key (or one parent each)."""
+    """Return a key for each element of `index`, derived from a parent key or from one each."""
     return _scramble(_scramble(parent ^ (index * np.uint64(GOLDEN))) + np.uint64(GOLDEN))
 
 
 def permute(index: _Words, size: _Words | np.uint64, keys: _Words | np.uint64) -> _Words:
-    """Where the permutation of `0 .. size-1` with key `keys` sends `index`, element by element.
+    """Return the image of `index` under the permutation of `0 .. size-1` with key `keys`.
+
+    The arguments are broadcast against each other and processed element by element. Elements with
+    equal key and size belong to the same permutation.
 
     Args:
-        index: below `size`.
-        size: at least 1.
-        keys: elements with equal key and size belong to one permutation.
+        index: values below `size`.
+        size: sizes of at least 1.
+        keys: permutation keys.
+
+    Raises:
+        ValueError: An index is not below its size.
     """
     single = np.ndim(keys) == 0
     index, size, spread = np.broadcast_arrays(index, size, keys)
@@ -51,7 +57,7 @@ def permute(index: _Words, size: _Words | np.uint64, keys: _Words | np.uint64) -
         raise ValueError("permute: an index is not below its size")
     half = np.maximum(
         (_bit_length(size - np.uint64(1)) + np.uint64(1)) // np.uint64(2),
-        np.uint64(LEAST_HALF_BITS),
+        np.uint64(MINIMUM_HALF_BITS),
     ).reshape(-1)
     result = index.copy()
     walking = np.flatnonzero(size.reshape(-1) > 1)
@@ -72,7 +78,11 @@ def _salts(keys: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, "rounds n"]:
 
 
 def _bit_length(word: _Words) -> _Words:
-    """Bits of the number: the exponent of its upper half, or else of its lower one; all 64 together are too many for a float."""
+    """Return the number of bits of each word.
+
+    This is the floating-point exponent of the upper 32 bits, or of the lower ones if those are
+    zero. A float cannot hold all 64 bits exactly.
+    """
     upper = word >> np.uint64(32)
     bits: _Words = (
         np.frexp(np.where(upper > 0, upper, word).astype(np.float64))[1]
@@ -82,7 +92,15 @@ def _bit_length(word: _Words) -> _Words:
 
 
 def walk(seed: int, purpose: str, first: int, count: int, total: int) -> Int[np.ndarray, " count"]:
-    """Draws `first .. first + count` of an endless walk over `0 .. total - 1` that visits each once an epoch, in a keyed order."""
+    """Return part of an endless walk over `0 .. total - 1`, in a new keyed order every epoch.
+
+    Args:
+        seed: seed of the run.
+        purpose: name of the walk.
+        first: position of the first returned element in the walk.
+        count: number of elements.
+        total: number of values, each of which occurs once per epoch.
+    """
     epochs, places = np.divmod(np.arange(first, first + count), total)
     keys = np.array([permutation_key(seed, purpose, int(epoch)) for epoch in epochs], np.uint64)
     return permute(places.astype(np.uint64), np.uint64(total), keys).astype(np.int64)
@@ -98,10 +116,12 @@ def _feistel(value: _Words, half: _Words, salts: UInt64[np.ndarray, "rounds n_or
 
 
 def _scramble(word: np.uint64 | _Words) -> _Words:
-    """The finaliser of SplitMix64: every input bit changes every output bit with chance near one half."""
-    mixed: _Words = np.array(
-        word, np.uint64, ndmin=1
-    )  # a copy; and arrays wrap around silently, scalars warn
+    """Apply the finaliser of SplitMix64.
+
+    Every input bit changes every output bit with a probability near one half.
+    """
+    # A copy. It is an array because arrays wrap around silently and scalars warn.
+    mixed: _Words = np.array(word, np.uint64, ndmin=1)
     mixed ^= mixed >> np.uint64(30)
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
     mixed ^= mixed >> np.uint64(27)

@@ -1,11 +1,11 @@
-"""The state of a run: what is kept, and how a run that was stopped goes on, bit for bit."""
+"""Checkpoints: the state of a run, from which a stopped run resumes bit for bit."""
 
 import json
 import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,29 +37,40 @@ from trainer.state.full_state_dict import (
 class State:
     """Everything that a step changes, apart from the model and the optimizer.
 
-    A further field is kept and restored if it is an int, a float or an array; it needs a default for older checkpoints.
+    Fields that are int, float or array are saved and restored automatically, under the `key` of
+    their metadata or else their name. A new field needs a default for older checkpoints.
     """
 
     mixer: MixerState
-    used: Int[np.ndarray, " leaves"]  # draws of each leaf in all finished stages
-    log: list[dict[str, Any]] = field(default_factory=list)  # rows of tables.WEIGHTS, one a stage
-    heard: Float[np.ndarray, " numbers"] = field(
-        default_factory=lambda: np.zeros(0)
-    )  # `Measured.flat` of a stage's last step, until used
-    step: int = 0  # steps done
-    tokens: int = 0  # labels trained on
+    used: Int[np.ndarray, " leaves"]
+    """Number of draws per leaf in all finished intervals."""
+    log: list[dict[str, Any]] = field(default_factory=list)
+    """Weight log: one row of `tables.WEIGHTS` per interval."""
+    pending_measurement: Float[np.ndarray, " numbers"] = field(
+        default_factory=lambda: np.zeros(0), metadata={"key": "heard"}
+    )
+    """`MixerMeasurement.flat` of the last step's batch until it is used; empty if there is none."""
+    step: int = 0
+    """Number of steps taken."""
+    tokens: int = 0
+    """Number of labels trained on."""
     seconds: float = 0.0
-    data_seconds: float = 0.0  # waited for batches
+    """Run time."""
+    data_seconds: float = 0.0
+    """Time spent waiting for batches."""
     scoring_seconds: float = 0.0
+    """Time spent measuring for the mixer."""
     metrics_bytes: int = 0
+    """Size of metrics.jsonl."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one checkpoint holds, all of it copied: training may go on while it is written."""
+    """Copy of everything that a checkpoint holds. Training can continue while it is written."""
 
     step: int
-    about: Mapping[str, Any]  # state.json: the scalars, and whose run this is
+    about: Mapping[str, Any]
+    """Content of state.json: the scalars and the identity of the run."""
     arrays: Mapping[str, np.ndarray]
     log: list[dict[str, Any]]
     model: dict[str, Tensor]
@@ -67,17 +78,18 @@ class Snapshot:
 
 
 class CheckpointWriter:
-    """Writes `out/checkpoints/STEP/`; one at a time, by a thread if `settings.asynchronous`.
+    """Writer of `out/checkpoints/STEP/`, one at a time, in a thread if `settings.asynchronous`.
 
-    All processes make one and call it together; the leading one writes.
+    All processes create a writer and call it together; the leader writes.
     """
 
-    def __init__(self, out: Path, settings: Checkpoint, leads: bool) -> None:
-        self._out, self._settings, self._leads = out, settings, leads
-        self._thread = ThreadPoolExecutor(1) if settings.asynchronous and leads else None
+    def __init__(self, out: Path, settings: Checkpoint, is_leader: bool) -> None:
+        """Prepare to write, and remove what killed processes left unfinished."""
+        self._out, self._settings, self._is_leader = out, settings, is_leader
+        self._thread = ThreadPoolExecutor(1) if settings.asynchronous and is_leader else None
         self._writing: Future[None] | None = None
-        if leads:
-            _sweep(out)
+        if is_leader:
+            _remove_unfinished(out)
 
     def save(
         self,
@@ -86,23 +98,30 @@ class CheckpointWriter:
         optimizer: torch.optim.Optimizer,
         identity: Mapping[str, str],
     ) -> None:
-        """Copy everything as it is now, and write it or have it written.
+        """Copy everything as it is now and write it, or start writing it.
+
+        Args:
+            state: the state of the run.
+            model: the plain model.
+            optimizer: its optimizer.
+            identity: fingerprints of the config, the catalog and the tokenizer.
 
         Raises:
-            UserError: this checkpoint, or the one before if it was still being written, could not be.
+            UserError: This checkpoint, or the previous one if it was still being written, could not
+                be written.
         """
-        self._wait()  # before the copy is made: never more than one in memory
+        self._wait()  # before copying: at most one copy is in memory
         snapshot = take_snapshot(state, model, optimizer, identity)
         if self._thread is not None:
             self._writing = self._thread.submit(self._write, snapshot)
-        elif self._leads:
+        elif self._is_leader:
             self._write(snapshot)
 
     def close(self) -> None:
-        """Wait until the last checkpoint is on disk. Harmless when called twice.
+        """Wait until the last checkpoint is on disk. Calling this twice is harmless.
 
         Raises:
-            UserError: it could not be written.
+            UserError: The checkpoint could not be written.
         """
         if self._thread is not None:
             self._thread.shutdown()
@@ -118,32 +137,33 @@ class CheckpointWriter:
             write_snapshot(self._out, snapshot)
             _remove_old(self._out, self._settings)
         except (OSError, SafetensorError) as error:
-            found = checkpoints(self._out)
-            rest = (
-                f"it goes on from that of step {int(found[-1].name)}"
-                if found
-                else "there is none yet"
-            )
+            saved = checkpoints(self._out)
+            last = f"that of step {int(saved[-1].name)}" if saved else "none"
             raise UserError(
-                f"{self._out}: the checkpoint of step {snapshot.step} could not be written ({error}); make room and start again: {rest}"
+                f"{self._out}: The checkpoint of step {snapshot.step} could not be written "
+                f"({error}). The last complete checkpoint is {last}. Free disk space and restart "
+                "to resume from there."
             ) from error
 
 
 def take_snapshot(
     state: State, model: nn.Module, optimizer: torch.optim.Optimizer, identity: Mapping[str, str]
 ) -> Snapshot:
-    """Copy everything to CPU memory. All processes call this together; tensors are there on the leading one alone."""
+    """Copy everything to CPU memory.
+
+    All processes call this together. Only the leader's snapshot holds tensors.
+    """
     arrays = {f"mixer.memory.{name}": array for name, array in state.mixer.memory.items()}
     arrays |= {"mixer.log_alpha": state.mixer.log_alpha, "mixer.sampling": state.mixer.sampling}
     about: dict[str, Any] = dict(identity)
-    for kept in fields(state):
-        value = getattr(state, kept.name)
-        if kept.type in (int, float):
-            about[kept.name] = kept.type(value)
+    for state_field in fields(state):
+        key, value = _key(state_field), getattr(state, state_field.name)
+        if state_field.type in (int, float):
+            about[key] = state_field.type(value)
         elif isinstance(value, np.ndarray):
-            arrays[kept.name] = value
-        elif kept.name not in ("mixer", "log"):
-            raise TypeError(f"State.{kept.name}: a checkpoint keeps int, float and arrays")
+            arrays[key] = value
+        elif key not in ("mixer", "log"):
+            raise TypeError(f"State.{state_field.name}: expected an int, a float or an array")
     copies = {name: array.copy() for name, array in arrays.items()}
     return Snapshot(
         state.step,
@@ -156,25 +176,24 @@ def take_snapshot(
 
 
 def write_snapshot(out: Path, snapshot: Snapshot) -> None:
-    """Write `out/checkpoints/STEP/`: under its name only once all of it is safely on disk."""
+    """Write `out/checkpoints/STEP/`. It gets its name only when all of it is safely on disk."""
     folder = out / "checkpoints" / f"{snapshot.step:010d}"
     with replacing(folder) as temporary:
         temporary.mkdir()
         save_file(snapshot.model, temporary / "model.safetensors")
-        with (temporary / "optimizer.pt").open(
-            "wb"
-        ) as file:  # not by its path: what fails is then an OSError
+        # Given an open file instead of a path, torch.save fails with an OSError.
+        with (temporary / "optimizer.pt").open("wb") as file:
             torch.save(snapshot.optimizer, file)
         write_log(temporary / "weights.parquet", snapshot.log)
         np.savez(temporary / "arrays.npz", allow_pickle=False, **snapshot.arrays)
         write_json(temporary / "state.json", snapshot.about)
         for path in (*temporary.iterdir(), temporary):
-            _to_disk(path)
-    _to_disk(folder.parent)
+            _sync_to_disk(path)
+    _sync_to_disk(folder.parent)
 
 
 def write_log(path: Path, log: list[dict[str, Any]]) -> None:
-    """Write the weight log, replacing the file at once."""
+    """Write the weight log, replacing the file atomically."""
     with replacing(path) as temporary:
         pq.write_table(pa.Table.from_pylist(log, schema=WEIGHTS), temporary)
 
@@ -182,35 +201,41 @@ def write_log(path: Path, log: list[dict[str, Any]]) -> None:
 def load_checkpoint(
     folder: Path, fresh: State, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> State:
-    """Put a checkpoint's tensors into `model` and `optimizer`, sharded or not, and return its state. Every process reads all of it.
+    """Load a checkpoint into `model` and `optimizer`, sharded or not, and return its state.
+
+    Every process reads the whole checkpoint.
 
     Args:
-        fresh: the state that this run would begin with.
+        folder: the checkpoint's folder.
+        fresh: the state that this run would start with.
+        model: the plain model.
+        optimizer: its optimizer.
 
     Raises:
-        UserError: it is of another model, basis or tree.
+        UserError: The checkpoint belongs to another model, basis or cluster tree.
     """
     tensors = load_file(folder / "model.safetensors")
     if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != shapes(model):
         raise UserError(
-            f"{folder}: its tensors are not those of this model; put the model's settings back, or start in another out"
+            f"{folder}: The saved tensors are not those of this model. "
+            "Restore the model's settings, or change out."
         )
     with np.load(folder / "arrays.npz", allow_pickle=False) as file:
         arrays = dict(file)
-    for what, found, expected in (
+    for kind, saved, expected in (
         ("leaves", arrays["used"], fresh.used),
         ("basis members", arrays["mixer.sampling"], fresh.mixer.sampling),
     ):
-        if found.shape != expected.shape:
+        if saved.shape != expected.shape:
             raise UserError(
-                f"{folder}: is of {len(found)} {what}, this run has {len(expected)}; put back what changed, or choose another out"
+                f"{folder}: The checkpoint has {len(saved)} {kind}, but this run has "
+                f"{len(expected)}. Restore the settings, or change out."
             )
     load_model(model, tensors)
-    load_optimizer(
-        model,
-        optimizer,
-        torch.load(folder / "optimizer.pt", map_location="cpu", mmap=True, weights_only=True),
+    saved_optimizer = torch.load(
+        folder / "optimizer.pt", map_location="cpu", mmap=True, weights_only=True
     )
+    load_optimizer(model, optimizer, saved_optimizer)
     about = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     memory = {
         name.removeprefix("mixer.memory."): array
@@ -219,30 +244,33 @@ def load_checkpoint(
     }
     mixer = MixerState(arrays["mixer.log_alpha"], arrays["mixer.sampling"], memory)
     log = pq.read_table(folder / "weights.parquet").to_pylist()
-    kept = {
-        f.name: found[f.name] for f in fields(State) for found in (about, arrays) if f.name in found
-    }
-    return State(mixer=mixer, log=log, **kept)
+    values = {**about, **arrays}
+    restored = {f.name: values[_key(f)] for f in fields(State) if _key(f) in values}
+    return State(mixer=mixer, log=log, **restored)
 
 
 def checkpoints(out: Path) -> list[Path]:
-    """Finished checkpoints, oldest first."""
+    """Return the folders of the complete checkpoints of a run, oldest first."""
     return sorted(path.parent for path in (out / "checkpoints").glob("[0-9]*/state.json"))
+
+
+def _key(state_field: Field[Any]) -> str:
+    """Return the name of a field of `State` in a checkpoint's files."""
+    return str(state_field.metadata.get("key", state_field.name))
 
 
 def _remove_old(out: Path, settings: Checkpoint) -> None:
     for old in checkpoints(out)[: -settings.keep]:
         if settings.keep_every_steps and int(old.name) % settings.keep_every_steps == 0:
             continue
-        leaving = old.with_name(
-            f".{old.name}.tmp"
-        )  # at once: half of one must not look like a whole one
-        old.rename(leaving)
-        shutil.rmtree(leaving)
+        # Rename first, so that a partly removed checkpoint never looks complete.
+        renamed = old.with_name(f".{old.name}.tmp")
+        old.rename(renamed)
+        shutil.rmtree(renamed)
 
 
-def _sweep(out: Path) -> None:
-    """Remove what processes that were killed were writing."""
+def _remove_unfinished(out: Path) -> None:
+    """Remove what killed processes left unfinished."""
     for unfinished in (*out.glob(".*.tmp"), *(out / "checkpoints").glob(".*.tmp")):
         if unfinished.is_dir():
             shutil.rmtree(unfinished)
@@ -250,7 +278,7 @@ def _sweep(out: Path) -> None:
             unfinished.unlink()
 
 
-def _to_disk(path: Path) -> None:
+def _sync_to_disk(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

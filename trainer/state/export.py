@@ -1,4 +1,4 @@
-"""What a finished run leaves: usage of the leaves, totals, and the model as a Hugging Face folder."""
+"""Results of a finished run: usage of the leaves, and the model as a Hugging Face folder."""
 
 import shutil
 from pathlib import Path
@@ -18,7 +18,13 @@ from trainer.state.full_state_dict import model_tensors
 def write_usage(
     path: Path, used: Int[np.ndarray, " leaves"], sequences: Int[np.ndarray, " leaves"]
 ) -> None:
-    """One row a leaf that has sequences: how many it has, how many were drawn, and how many epochs that is."""
+    """Write a Parquet table of the use of every leaf that has sequences.
+
+    Args:
+        path: the file to write.
+        used: number of draws per leaf.
+        sequences: number of sequences per leaf.
+    """
     leaves = np.flatnonzero(sequences)
     columns: dict[str, Any] = {
         "leaf": leaves.astype(np.uint32),
@@ -31,17 +37,26 @@ def write_usage(
 
 
 def repeats(used: Int[np.ndarray, " leaves"], sequences: Int[np.ndarray, " leaves"]) -> float:
-    """Drawn sequences over distinct drawn sequences: an epoch of a leaf draws each of its sequences once."""
+    """Return the number of drawn sequences divided by the number of distinct drawn sequences."""
     return float(used.sum() / np.minimum(used, sequences).sum())
 
 
-def export_model(folder: Path, model: PreTrainedModel, files: CatalogFiles, leads: bool) -> None:
-    """Write `folder`, with the catalog's tokenizer, for `from_pretrained`. That of a run's `model` means that the run is finished.
+def export_model(
+    folder: Path, model: PreTrainedModel, files: CatalogFiles, is_leader: bool
+) -> None:
+    """Write the model and the catalog's tokenizer to `folder`, for `from_pretrained`.
 
-    All processes call this together, as each may have a shard; the leading one writes.
+    The folder `model` of a run marks the run as finished. All processes call this together, because
+    each may hold a shard; the leader writes.
+
+    Args:
+        folder: the folder to write.
+        model: the plain model.
+        files: the open catalog, whose tokenizer is copied.
+        is_leader: whether this process writes.
     """
     tensors = model_tensors(model)
-    if leads:
+    if is_leader:
         with replacing(folder) as temporary:
             shutil.copytree(files.layout.tokenizer, temporary)
             model.save_pretrained(temporary, state_dict=tensors)

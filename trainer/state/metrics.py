@@ -1,11 +1,15 @@
-"""The record of a run: one JSON object a line, `kind` first. Only the leading process writes."""
+"""The record of a run in metrics.jsonl, and its speed.
+
+Every line of the file is a JSON object whose first key is `kind`. Only the leading process writes.
+"""
 
 import json
 import logging
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +18,50 @@ import torch
 from transformers import PreTrainedModel
 
 from trainer.model.flops import utilisation
+from trainer.sampling.batches import Batch
 from trainer.state.checkpoint import State
 
 logger = logging.getLogger(__name__)
 
 
 class Metrics:
-    """Appends to a file that a resumed run first cuts back to its checkpoint. A line is out of our hands once it is written."""
+    """A file of records, which a resumed run first truncates to the size at its checkpoint.
+
+    Every record is handed to the operating system as soon as it is written.
+    """
 
     def __init__(self, path: Path, size_bytes: int, writes: bool) -> None:
-        """Open `path` and drop what lies beyond `size_bytes`: lines written after the checkpoint come again."""
+        """Open `path` and drop everything beyond `size_bytes`.
+
+        Lines that were written after the checkpoint are written again by the resumed run.
+
+        Args:
+            path: the file.
+            size_bytes: size of the file at the checkpoint that the run resumes from.
+            writes: whether this process writes the file.
+        """
         self._file = None
         if writes:
             path.touch()
-            found = path.stat().st_size
-            if found < size_bytes:  # cutting would then fill the file up with zeros
+            size = path.stat().st_size
+            if size < size_bytes:  # truncating would fill the file up with zeros
                 logger.warning(
-                    "%s: holds %d of the %d bytes written before the checkpoint; the rest is lost",
+                    "%s: %d of the %d bytes before the checkpoint are left. The rest is lost.",
                     path,
-                    found,
+                    size,
                     size_bytes,
                 )
-            os.truncate(path, min(found, size_bytes))
+            os.truncate(path, min(size, size_bytes))
             self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, kind: str, **values: Any) -> None:
-        """Add a line. Arrays become lists; NaN and the infinities, which JSON does not have, become null."""
+        """Append a record. Arrays become lists; NaN and infinities become null."""
         if self._file is not None:
-            self._file.write(
-                json.dumps(json_ready({"kind": kind, **values}), allow_nan=False) + "\n"
-            )
+            record = json_ready({"kind": kind, **values})
+            self._file.write(json.dumps(record, allow_nan=False) + "\n")
 
     def size_bytes(self) -> int:
-        """Bytes written so far, safely on disk."""
+        """Flush the file to disk and return its size in bytes."""
         if self._file is None:
             return 0
         self._file.flush()
@@ -54,29 +69,44 @@ class Metrics:
         return self._file.tell()
 
     def close(self) -> None:
+        """Close the file."""
         if self._file is not None:
             self._file.close()
 
 
 @dataclass
 class Speed:
-    """Rates since the last record; nothing of it is kept in a checkpoint."""
+    """Clock of a run, and rates since the last record. A checkpoint contains no rates."""
 
     model: PreTrainedModel
     sequence_tokens: int
     device: torch.device
     world: int
-    _last: tuple[float, ...] = field(default=(0.0, 0.0, 0.0, 0.0))
+    _started: float = 0.0
+    _last: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
 
     def begin(self, state: State) -> None:
+        """Start the clock where it stopped when `state` was saved."""
+        self._started = time.perf_counter() - state.seconds
+        self._mark(state)
+
+    def seconds(self) -> float:
+        """Return the run time so far, over all segments of the run, in seconds."""
+        return time.perf_counter() - self._started
+
+    def _mark(self, state: State) -> None:
+        """Let the next record's rates begin at `state`."""
         self._last = (state.tokens, state.seconds, state.data_seconds, state.scoring_seconds)
 
     def since_last(self, state: State) -> dict[str, float | None]:
-        """For a record of metrics.jsonl: cumulated seconds; then, since the last record, tokens a second, the shares of the time spent
-        waiting for data and measuring, and the model FLOPs utilisation where the device's peak is known.
+        """Return the speed as values for metrics.jsonl, and start measuring from `state`.
+
+        These are the cumulative seconds of the run, and since the last record: tokens per second,
+        the shares of the time spent waiting for data and measuring for the mixer, and the model
+        FLOPs utilisation (None if the device's peak is unknown).
         """
         before = self._last
-        self.begin(state)
+        self._mark(state)
         tokens, seconds, waiting, scoring = (
             now - then for now, then in zip(self._last, before, strict=True)
         )
@@ -93,8 +123,19 @@ class Speed:
         }
 
 
+def timed_batches(state: State, batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield `batches`, and add the time spent waiting for each to `state.data_seconds`."""
+    while True:
+        begun = time.perf_counter()
+        batch = next(batches, None)
+        state.data_seconds += time.perf_counter() - begun
+        if batch is None:
+            return
+        yield batch
+
+
 def json_ready(value: Any) -> Any:
-    """`value` as JSON can hold it: what is not finite as None, arrays as lists."""
+    """Return `value` in a form that JSON can hold: non-finite numbers as None, arrays as lists."""
     if isinstance(value, np.ndarray | np.generic):
         return json_ready(value.tolist())
     if isinstance(value, float):

@@ -1,4 +1,7 @@
-"""Faults that would spoil a run in silence: numbers that are not finite, and processes whose weights have drifted apart."""
+"""Checks for faults that would silently spoil a run.
+
+Losses and gradients must be finite, and the weights of all processes must agree.
+"""
 
 import json
 import math
@@ -16,16 +19,19 @@ from data_catalog.format.manifest import write_json
 from trainer.distributed import Team
 from trainer.state.metrics import json_ready
 
-LISTED_SEQUENCES = 3  # sequences in a message; the file has all
+LISTED_SEQUENCES = 3  # maximum number of sequences in a message; the file lists all of them
 
 
 @dataclass(frozen=True)
 class BatchOrigin:
-    """The sequences of one whole global batch, all processes' parts in order."""
+    """Origin of every sequence of a global batch, in order over all processes."""
 
-    first: int  # global number of the first
+    first: int
+    """Global sequence number of the first sequence."""
     leaves: Int[np.ndarray, " sequences"]
-    rows: Int[np.ndarray, " sequences"]  # inside their leaf
+    """Leaf of each sequence."""
+    rows: Int[np.ndarray, " sequences"]
+    """Row of each sequence inside its leaf."""
 
 
 def check_finite(
@@ -35,86 +41,87 @@ def check_finite(
     step: int,
     loss: float,
     norm: float,
-    nats: Float[Tensor, " part"],
-    drawn: BatchOrigin,
+    nats: Float[Tensor, " own"],
+    origin: BatchOrigin,
 ) -> None:
-    """Stop the run if its numbers are no longer finite. Called between backward and the optimizer's step: the weights are still sound.
+    """Stop the run if the loss or the gradient is not finite.
 
-    Writes `out/fault.json` with every sequence at fault, or the whole batch where no single one is: `number`, `leaf`, `row`, `nats`.
+    Call this between the backward pass and the optimizer's step, so that the weights are unchanged.
+    Before raising, the leader writes `out/fault.json` with the sequences whose loss is not finite,
+    or with the whole batch if there are none: `number`, `leaf`, `row` and `nats` of each.
 
     Args:
-        step: steps done before this one.
-        loss: mean loss of the whole batch; like `norm`, of its gradient, the same on all processes.
-        nats: sum of the loss over each sequence of this process's part.
+        out: the run's folder.
+        team: the processes of the run.
+        step: number of steps taken before this one.
+        loss: mean loss of the global batch in nats per token, equal on all processes.
+        norm: norm of its gradient, equal on all processes.
+        nats: sum of the loss over each sequence of this process.
+        origin: origin of the global batch.
 
     Raises:
-        UserError: the loss or the gradient is not finite; on all processes.
+        UserError: The loss or the gradient is not finite. All processes raise it.
     """
     if math.isfinite(loss) and math.isfinite(norm):
         return
-    found = np.array(
+    values = np.array(
         [value for part in team.gather(json.dumps(nats.tolist())) for value in json.loads(part)]
     )
-    bad = np.flatnonzero(~np.isfinite(found))
-    whole = len(bad) == 0
-    places = np.arange(len(found)) if whole else bad
+    faulty = np.flatnonzero(~np.isfinite(values))
+    lists_all = len(faulty) == 0
+    places = np.arange(len(values)) if lists_all else faulty
     rows = [
-        {"number": drawn.first + place, "leaf": leaf, "row": row, "nats": value}
+        {"number": origin.first + place, "leaf": leaf, "row": row, "nats": value}
         for place, leaf, row, value in zip(
             places.tolist(),
-            drawn.leaves[places].tolist(),
-            drawn.rows[places].tolist(),
-            found[places].tolist(),
+            origin.leaves[places].tolist(),
+            origin.rows[places].tolist(),
+            values[places].tolist(),
             strict=True,
         )
     ]
-    if team.leads:
-        cause = "gradient" if whole and math.isfinite(loss) else "loss"
-        write_json(
-            out / "fault.json",
-            json_ready(
-                {
-                    "step": step,
-                    "cause": cause,
-                    "loss": loss,
-                    "gradient_norm": norm,
-                    "sequences": rows,
-                }
-            ),
-        )
-    team.wait()  # the first process that ends takes the others with it
-    if whole:
-        what = f"{'the gradient' if math.isfinite(loss) else 'the loss of the batch'} is not finite, but the loss of each sequence is"
-        which = f"its {len(rows)} sequences are in"
+    file = out / "fault.json"
+    if team.is_leader:
+        cause = "gradient" if lists_all and math.isfinite(loss) else "loss"
+        about = {"step": step, "cause": cause, "loss": loss, "gradient_norm": norm}
+        write_json(file, json_ready({**about, "sequences": rows}))
+    team.wait()  # the first process that exits ends the others
+    if lists_all:
+        subject = "the gradient" if math.isfinite(loss) else "the loss of the batch"
+        fault = f"{subject} is not finite, although the loss of each sequence is"
     else:
-        shown = ", ".join(
+        listed = ", ".join(
             f"number {row['number']} (leaf {row['leaf']}, row {row['row']})"
             for row in rows[:LISTED_SEQUENCES]
         )
-        what = f"the loss is not finite in {len(bad)} of {len(found)} sequences: {shown}"
-        which = "all of them are in" if len(bad) > LISTED_SEQUENCES else "also in"
+        fault = f"the loss of {len(faulty)} of {len(values)} sequences is not finite: {listed}"
+        fault += ", ..." if len(faulty) > LISTED_SEQUENCES else ""
     raise UserError(
-        f"step {step}: {what}; {which} {out / 'fault.json'}. The weights were not touched; started again unchanged, the run comes here "
-        "again. Lower optimizer.learning_rate (--accept config goes on with it from the last checkpoint), or look at these texts"
+        f"step {step}: {fault}. {file} lists {len(rows)} sequences. "
+        "Weights are unchanged. Restarting without a change will fail at the same step. "
+        "Inspect these texts, or lower optimizer.learning_rate and resume with --accept config."
     )
 
 
 def check_replicas(digest: str, team: Team) -> None:
-    """See that all processes have the same weights, where each has a whole copy of them.
+    """Check that all processes have equal weights, where each holds a copy of them.
 
     Args:
-        digest: of this process's weights.
+        digest: digest of this process's weights.
+        team: the processes of the run.
 
     Raises:
-        UserError: they differ; on all processes.
+        UserError: The weights differ. All processes raise it.
     """
     digests = team.gather(digest)
     usual = Counter(digests).most_common(1)[0][0]
-    others = [rank for rank, found in enumerate(digests) if found != usual]
-    if others:
+    deviating = [rank for rank, other in enumerate(digests) if other != usual]
+    if deviating:
         raise UserError(
-            f"the weights of {_ranks(others)} differ from those of the other {len(digests) - len(others)}: a fault of a device or of the "
-            "communication; start again, the run goes on from its last checkpoint. If it comes again, leave that machine out"
+            f"{_ranks(deviating)}: The weights differ from those of the other "
+            f"{len(digests) - len(deviating)} processes. This is a fault of a device or of the "
+            "communication. Restart to resume from the last checkpoint. If it happens again, "
+            "replace that machine."
         )
 
 

@@ -1,4 +1,8 @@
-"""Whether a run may go on from what its folder holds: the same config, catalog and tokenizer, or a change that was declared."""
+"""Check that a run folder belongs to this run, or that the change was declared.
+
+A run resumes only with the same config, catalog and tokenizer, except for changes that the user
+accepts with `--accept`.
+"""
 
 import json
 from collections.abc import Mapping
@@ -9,9 +13,11 @@ from typing import Any
 from data_catalog.errors import UserError
 from trainer.state.checkpoint import checkpoints
 
-# What `--accept` takes, and the key of config.json that tells it; the cause before what it brings with it.
+# Choices of `--accept` and the key of config.json that identifies each. A cause comes before its
+# consequences.
 _IDENTITY_KEYS = {"tokenizer": "tokenizer", "catalog": "catalog", "config": "fingerprint"}
-# A place in the token stream is a stage, a step in it and counters: with another value of these it means another place.
+# Settings that determine the run's position in its data: an interval, a step in it and the draws per
+# leaf. With another value the saved position would mean another one.
 _UNCHANGEABLE_KEYS = (
     "seed",
     "mixture.mixer",
@@ -20,7 +26,7 @@ _UNCHANGEABLE_KEYS = (
     "training.batch_sequences",
     "training.sequence_tokens",
 )
-_LISTED_CHANGES = 3  # changed settings in a message
+_LISTED_CHANGES = 3  # maximum number of changed settings in a message
 
 
 def check_identity(
@@ -29,26 +35,33 @@ def check_identity(
     settings: Mapping[str, Any],
     accept: frozenset[str] = frozenset(),
 ) -> list[dict[str, Any]]:
-    """See that what `out` holds belongs to this run.
+    """Check that the contents of `out` belong to this run.
 
     Args:
-        identity: under the keys of config.json: `fingerprint` of the config, and those of the catalog and of the tokenizer.
-        settings: the config as JSON, as config.json has it under `config`; parts of no consequence may be left out.
-        accept: what may have changed on purpose: "config", "catalog", "tokenizer".
+        out: the run's folder.
+        identity: fingerprints of the config (`fingerprint`), the catalog and the tokenizer, under
+            their keys in config.json.
+        settings: the config as JSON, as in config.json under `config`. Sections without influence
+            on the results can be left out.
+        accept: the declared changes: any of "config", "catalog" and "tokenizer".
 
     Returns:
-        The `history` that config.json must have from now on: a row for each change that was ever accepted, `when` (UTC), at which `step`
-        (of the checkpoint that the run goes on from), `what`, and what it was and is, `old` and `new`: of a config only what changed.
+        The new `history` of config.json, with a row per change that was ever accepted: `when`
+        (UTC), `step` of the checkpoint that the run resumed from, `what` changed, and its `old` and
+        `new` value (for a config only the changed settings).
 
     Raises:
-        UserError: it holds a run of another config, catalog or tokenizer, or an accepted change would move the run's place in its data.
+        UserError: The folder holds a run with another config, catalog or tokenizer, or an accepted
+            change would lose the run's position in its data.
     """
-    path, found = out / "config.json", checkpoints(out)
-    if not path.is_file() or not (found or (out / "model").is_dir()):
+    path, saved = out / "config.json", checkpoints(out)
+    if not path.is_file() or not (saved or (out / "model").is_dir()):
         return []
     about = json.loads(path.read_text(encoding="utf-8"))
     history: list[dict[str, Any]] = about.get("history", [])
     now = datetime.now(UTC).isoformat(timespec="seconds")
+    old: Any
+    new: Any
     for what, key in _IDENTITY_KEYS.items():
         if key not in identity or about.get(key) == identity[key]:
             continue
@@ -59,16 +72,18 @@ def check_identity(
         )
         if what not in accept:
             raise UserError(_refusal(out, what, old, new))
-        moved = [name for name in _UNCHANGEABLE_KEYS if what == "config" and name in new]
-        if moved:
+        changed = [key for key in _UNCHANGEABLE_KEYS if what == "config" and key in new]
+        if changed:
+            name = changed[0]
             raise UserError(
-                f"{out}: a run cannot go on with another {moved[0]} (it was {old[moved[0]]}): its place in the data would be lost; "
-                "put it back, or choose another out"
+                f"{out}: {name} was {old[name]} and is now {new[name]}. A run cannot resume with "
+                f"another {name}, because its position in the data would be lost. Restore it, or "
+                "change out."
             )
         history.append(
             {
                 "when": now,
-                "step": int(found[-1].name) if found else None,
+                "step": int(saved[-1].name) if saved else None,
                 "what": what,
                 "old": old,
                 "new": new,
@@ -78,35 +93,45 @@ def check_identity(
 
 
 def _refusal(out: Path, what: str, old: Any, new: Any) -> str:
-    ways = f"choose another out, or say that it is meant with --accept {what}"
+    """Return the message for an undeclared change."""
+    remedy = f"change out, or declare the change with --accept {what}."
     if what == "tokenizer":
-        return f"{out}: holds a run with another tokenizer (sha256 {old}, now {new}): its tokens had other meanings; {ways}"
+        return (
+            f"{out}: The run in this folder used another tokenizer (sha256 {old}, now {new}), whose "
+            f"token ids have other meanings. To continue, {remedy}"
+        )
     if what == "catalog":
-        return f"{out}: holds a run on another catalog (fingerprint {old}, now {new}): it drew other texts; name that one, {ways}"
-    changes = [f"{name} was {old[name]}, is {new[name]}" for name in new][:_LISTED_CHANGES] or [
-        "written by another version of clustermix"
-    ]
-    more = f", and {len(new) - _LISTED_CHANGES} more" if len(new) > _LISTED_CHANGES else ""
+        return (
+            f"{out}: The run in this folder used another catalog (fingerprint {old}, now {new}). "
+            f"Use that catalog, {remedy}"
+        )
+    changes = [f"{name} was {old[name]} and is now {new[name]}" for name in new][:_LISTED_CHANGES]
+    listed = "; ".join(changes) or "it was written by another version of clustermix"
+    more = f"; and {len(new) - _LISTED_CHANGES} more" if len(new) > _LISTED_CHANGES else ""
     return (
-        f"{out}: holds a run with another config ({'; '.join(changes)}{more}); put it back, {ways}"
+        f"{out}: The run in this folder used another config ({listed}{more}). "
+        f"Restore the settings, {remedy}"
     )
 
 
 def _differences(
     old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What differs in the sections that `new` has, by dotted name; what a side does not have is None."""
+    """Return the old and new values that differ, by dotted name, in the sections of `new`.
+
+    A missing value is None.
+    """
     before, after = _flat({section: old.get(section) for section in new}), _flat(new)
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     return {name: before.get(name) for name in names}, {name: after.get(name) for name in names}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of a nested mapping by dotted name."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        flat |= (
-            _flat(value, f"{prefix}{name}.")
-            if isinstance(value, Mapping)
-            else {prefix + name: value}
-        )
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
     return flat

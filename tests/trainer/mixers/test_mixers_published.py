@@ -1,6 +1,7 @@
 """The rules of other papers: each against its published update, worked out with plain arithmetic."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from data_catalog.settings import parse
 from tests.helpers.tiny_observation import seeing
 from trainer.config import Train
-from trainer.mixers import MixerState, uniform_state
+from trainer.mixers import Mixer, MixerState, uniform_state
 from trainer.mixers.ado import MAXIMUM_LOSSES, Ado, preferred
 from trainer.mixers.choose import make_mixer
 from trainer.mixers.dga import Dga
@@ -18,6 +19,7 @@ from trainer.mixers.fixed import Static
 from trainer.mixers.odm import Odm, exploration
 from trainer.mixers.scaling_law import fit
 from trainer.mixers.simplex import final_weights
+from trainer.model.optimizer import learning_rate_at
 
 
 def test_doge_trace():
@@ -194,9 +196,13 @@ def config(**mixture) -> Train:
     return parse(Train, settings, "test")
 
 
+def mixer_of(config: Train, names: str, sizes: np.ndarray | None = None) -> Mixer:
+    return make_mixer(config, names, partial(learning_rate_at, config), sizes)
+
+
 def test_the_config_chooses_a_mixer_and_published_steps():
-    assert make_mixer(config(mixer="dga"), "ab") == Dga(eta=1.5, ema=0.1)
-    assert make_mixer(
+    assert mixer_of(config(mixer="dga"), "ab") == Dga(eta=1.5, ema=0.1)
+    assert mixer_of(
         config(
             mixer="dga",
             scores="normalised",
@@ -208,16 +214,14 @@ def test_the_config_chooses_a_mixer_and_published_steps():
         ),
         "ab",
     ) == Dga(0.2, 1.0, "normalised", 0.1, 0.05, True)
-    assert make_mixer(config(mixer="doremi", reference="r"), "ab") == DoReMi(
-        eta=1.0, smoothing=1e-3
-    )
-    assert make_mixer(config(mixer="odm"), "ab") == Odm()
-    ado = make_mixer(config(mixer="ado"), "ab", np.array([0.3, 0.7]))
+    assert mixer_of(config(mixer="doremi", reference="r"), "ab") == DoReMi(eta=1.0, smoothing=1e-3)
+    assert mixer_of(config(mixer="odm"), "ab") == Odm()
+    ado = mixer_of(config(mixer="ado"), "ab", np.array([0.3, 0.7]))
     assert ado.start(2).sampling.tolist() == [0.3, 0.7]
-    doge = make_mixer(config(mixer="doge", update_every_steps=50), "ab")
+    doge = mixer_of(config(mixer="doge", update_every_steps=50), "ab")
     assert isinstance(doge, Doge)
     assert (doge.mu, doge.every_steps) == (0.05, 50)
     assert [doge.learning_rate(step) for step in (0, 500)] == pytest.approx([2e-4, 2e-3])
-    assert make_mixer(config(mixer="doge", eta=100.0), "ab").mu == pytest.approx(0.01)
+    assert mixer_of(config(mixer="doge", eta=100.0), "ab").mu == pytest.approx(0.01)
     for name in ("natural", "uniform", "temperature", "importance"):
-        assert isinstance(make_mixer(config(mixer=name), "a"), Static)
+        assert isinstance(mixer_of(config(mixer=name), "a"), Static)

@@ -69,7 +69,7 @@ def test_draws_follow_the_weights() -> None:
 
 
 def test_an_empty_pool_is_refused_by_name() -> None:
-    with pytest.raises(UserError, match="the align split: holds no sequence"):
+    with pytest.raises(UserError, match="the align split: "):
         Pool(
             TokenStore({0: np.array([5])}, np.zeros(1, np.int64), np.array([0]), np.array([1]), 0),
             4,

@@ -95,7 +95,7 @@ def test_new_weights_act_on_the_first_sequence_of_their_stage() -> None:
 
 
 def test_weight_on_an_empty_leaf_is_refused() -> None:
-    with pytest.raises(ValueError, match="without sequences"):
+    with pytest.raises(ValueError, match="draw_interval"):
         run(1, weights=np.array([0.0, 1.0, 0.0, 0.0]))
 
 

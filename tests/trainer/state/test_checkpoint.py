@@ -78,7 +78,7 @@ def save(
     optimizer: torch.optim.Optimizer,
     settings: Checkpoint = INLINE,
 ) -> None:
-    writer = CheckpointWriter(out, settings, leads=True)
+    writer = CheckpointWriter(out, settings, is_leader=True)
     writer.save(state_at(number), model, optimizer, IDENTITY)
     writer.close()
 
@@ -129,7 +129,7 @@ def test_it_is_of_the_moment_of_the_save(tmp_path: Path, monkeypatch: pytest.Mon
         step(model, optimizer)
     save(tmp_path / "inline", 2, model, optimizer)
     with blocked_disk(monkeypatch) as disk:
-        writer, state = CheckpointWriter(tmp_path, Checkpoint(), leads=True), state_at(2)
+        writer, state = CheckpointWriter(tmp_path, Checkpoint(), is_leader=True), state_at(2)
         writer.save(state, model, optimizer, IDENTITY)
         step(model, optimizer)
         model.seen += 1
@@ -154,7 +154,7 @@ def test_it_is_of_the_moment_of_the_save(tmp_path: Path, monkeypatch: pytest.Mon
 def test_one_is_written_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, optimizer = make(0)
     with blocked_disk(monkeypatch) as disk:
-        writer = CheckpointWriter(tmp_path, Checkpoint(), leads=True)
+        writer = CheckpointWriter(tmp_path, Checkpoint(), is_leader=True)
         writer.save(state_at(1), model, optimizer, IDENTITY)
         second = threading.Thread(
             target=writer.save, args=(state_at(2), model, optimizer, IDENTITY)
@@ -173,12 +173,10 @@ def test_what_the_thread_could_not_write_is_told_at_the_next_moment(
     tmp_path: Path, moment: str
 ) -> None:
     model, optimizer = make(0)
-    writer = CheckpointWriter(tmp_path, Checkpoint(), leads=True)
+    writer = CheckpointWriter(tmp_path, Checkpoint(), is_leader=True)
     (tmp_path / "checkpoints").write_text("where the folder should be")
     writer.save(state_at(4), model, optimizer, IDENTITY)
-    with pytest.raises(
-        UserError, match=r"checkpoint of step 4 could not be written .* there is none yet"
-    ):
+    with pytest.raises(UserError, match=r"checkpoint of step 4 .* none"):
         writer.close() if moment == "close" else writer.save(
             state_at(5), model, optimizer, IDENTITY
         )
@@ -188,7 +186,7 @@ def test_what_the_thread_could_not_write_is_told_at_the_next_moment(
 def test_the_last_ones_are_kept_and_those_of_chosen_steps(tmp_path: Path) -> None:
     model, optimizer = make(0)
     writer = CheckpointWriter(
-        tmp_path, Checkpoint(asynchronous=False, keep=2, keep_every_steps=4), leads=True
+        tmp_path, Checkpoint(asynchronous=False, keep=2, keep_every_steps=4), is_leader=True
     )
     for number in (2, 4, 6, 8, 10, 11, 12):
         writer.save(state_at(number), model, optimizer, IDENTITY)
@@ -203,11 +201,11 @@ def test_what_killed_processes_left_does_not_count_and_is_cleared_away(tmp_path:
     (tmp_path / "checkpoints" / ".0000000002.99.tmp" / "state.json").write_text("{")
     (tmp_path / ".weights.parquet.99.tmp").write_text("half")
     assert [path.name for path in checkpoints(tmp_path)] == ["0000000001"]
-    CheckpointWriter(tmp_path, INLINE, leads=False)
+    CheckpointWriter(tmp_path, INLINE, is_leader=False)
     assert (
         tmp_path / ".weights.parquet.99.tmp"
     ).exists()  # it may be the leading process's, just being written
-    CheckpointWriter(tmp_path, INLINE, leads=True)
+    CheckpointWriter(tmp_path, INLINE, is_leader=True)
     assert sorted(path.name for path in tmp_path.rglob("*.tmp")) == []
     assert [path.name for path in checkpoints(tmp_path)] == ["0000000001"]
 
@@ -254,11 +252,11 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
     model, optimizer = make(0)
     save(tmp_path, 1, model, optimizer)
     folder, fresh = checkpoints(tmp_path)[0], state_at(0)
-    with pytest.raises(UserError, match="not those of this model"):
+    with pytest.raises(UserError, match=r"0000000001: .*tensors"):
         load_checkpoint(folder, fresh, nn.Linear(2, 2), optimizer)
-    with pytest.raises(UserError, match="is of 3 leaves, this run has 4"):
+    with pytest.raises(UserError, match=r"3 leaves, .* 4"):
         load_checkpoint(folder, State(fresh.mixer, np.zeros(4, np.int64)), model, optimizer)
-    with pytest.raises(UserError, match="is of 2 basis members, this run has 3"):
+    with pytest.raises(UserError, match=r"2 basis members, .* 3"):
         load_checkpoint(
             folder, State(MixerState(np.zeros(3), np.ones(3) / 3), fresh.used), model, optimizer
         )
@@ -283,7 +281,7 @@ def continue_run(
             engine.backward(batch)
             optimizer.step()
         engine.losses(batch)  # an evaluation, after which FSDP2 may have parameters gathered still
-        writer = CheckpointWriter(out, INLINE, team.leads)
+        writer = CheckpointWriter(out, INLINE, team.is_leader)
         writer.save(state_at(1), model, optimizer, IDENTITY)
     return 0
 

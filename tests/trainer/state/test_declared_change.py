@@ -42,11 +42,11 @@ def test_a_run_of_the_same_identity_goes_on(tmp_path: Path) -> None:
     [
         (
             {"fingerprint": "x"},
-            "another config .written by another version of clustermix.; put it back, .* --accept config",
+            "another config .* version of clustermix.* --accept config",
         ),
-        ({"catalog": "x"}, "another catalog .fingerprint b, now x.*--accept catalog"),
-        ({"tokenizer": "x"}, "another tokenizer .sha256 c, now x.*--accept tokenizer"),
-        ({"catalog": "x", "tokenizer": "x"}, "another tokenizer"),  # the cause of the two
+        ({"catalog": "x"}, "fingerprint b, now x.*--accept catalog"),
+        ({"tokenizer": "x"}, "sha256 c, now x.*--accept tokenizer"),
+        ({"catalog": "x", "tokenizer": "x"}, "--accept tokenizer"),  # the cause of the two
     ],
 )
 def test_another_identity_is_refused_by_name(
@@ -60,10 +60,8 @@ def test_another_identity_is_refused_by_name(
 
 def test_the_refusal_names_the_settings_that_changed(tmp_path: Path) -> None:
     now = {**SETTINGS, "target": "other", "optimizer": {"learning_rate": 0.2, "clip": 1.0}}
-    told = (
-        "optimizer.learning_rate was 0.1, is 0.2; optimizer.warmup_steps was 3, is None, and 1 more"
-    )
-    with pytest.raises(UserError, match=f"target was spe, is other; {told}"):
+    named = "target was spe .*other; optimizer.learning_rate was 0.1 .*0.2; "
+    with pytest.raises(UserError, match=f"{named}optimizer.warmup_steps was 3 .*None; .* 1 more"):
         check_identity(begun(tmp_path), {**IDENTITY, "fingerprint": "x"}, now)
 
 
@@ -86,9 +84,7 @@ def test_an_accepted_change_is_written_down(tmp_path: Path) -> None:
 
 def test_what_a_place_in_the_data_hangs_on_cannot_be_accepted(tmp_path: Path) -> None:
     now = {**SETTINGS, "training": {"batch_sequences": 8}}
-    with pytest.raises(
-        UserError, match=r"cannot go on with another training.batch_sequences \(it was 6\)"
-    ):
+    with pytest.raises(UserError, match=r"training.batch_sequences was 6 and is now 8"):
         check_identity(
             begun(tmp_path), {**IDENTITY, "fingerprint": "x"}, now, frozenset({"config"})
         )

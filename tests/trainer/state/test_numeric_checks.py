@@ -23,13 +23,13 @@ from trainer.state.checkpoint import checkpoints
 from trainer.state.numeric_checks import BatchOrigin, check_finite, check_replicas
 
 NAN, INF = float("nan"), float("inf")
-DRAWN = BatchOrigin(100, np.array([7, 8, 9, 7]), np.array([0, 1, 2, 3]))
+ORIGIN = BatchOrigin(100, np.array([7, 8, 9, 7]), np.array([0, 1, 2, 3]))
 
 
 def check(
-    out: Path, nats: list[float], loss: float, norm: float, drawn: BatchOrigin = DRAWN
+    out: Path, nats: list[float], loss: float, norm: float, origin: BatchOrigin = ORIGIN
 ) -> None:
-    check_finite(out, Team(), step=5, loss=loss, norm=norm, nats=torch.tensor(nats), drawn=drawn)
+    check_finite(out, Team(), step=5, loss=loss, norm=norm, nats=torch.tensor(nats), origin=origin)
 
 
 def test_finite_numbers_pass_and_leave_nothing(tmp_path: Path) -> None:
@@ -38,8 +38,8 @@ def test_finite_numbers_pass_and_leave_nothing(tmp_path: Path) -> None:
 
 
 def test_the_sequences_at_fault_are_named(tmp_path: Path) -> None:
-    told = r"step 5: the loss is not finite in 2 of 4 sequences: number 101 \(leaf 8, row 1\), number 103 \(leaf 7, row 3\); also in"
-    with pytest.raises(UserError, match=told):
+    named = r"step 5: .* 2 of 4 .*number 101 \(leaf 8, row 1\), number 103 \(leaf 7, row 3\)\."
+    with pytest.raises(UserError, match=named + ".*fault.json"):
         check(tmp_path, [1.0, NAN, 2.0, INF], loss=NAN, norm=NAN)
     fault = json.loads((tmp_path / "fault.json").read_text())
     assert fault == {
@@ -55,14 +55,14 @@ def test_the_sequences_at_fault_are_named(tmp_path: Path) -> None:
 
 
 def test_an_infinite_loss_is_a_fault_although_its_gradient_is_finite(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="in 1 of 4 sequences: number 100 "):
+    with pytest.raises(UserError, match=r"1 of 4 .*number 100 "):
         check(tmp_path, [INF, 1.0, 2.0, 3.0], loss=INF, norm=1.0)
 
 
 def test_a_gradient_at_fault_alone_names_the_whole_batch(tmp_path: Path) -> None:
     with pytest.raises(
         UserError,
-        match="the gradient is not finite, but the loss of each sequence is; its 4 sequences are in",
+        match=r"the gradient is .*fault.json lists 4 ",
     ):
         check(tmp_path, [1.0, 2.0, 3.0, 4.0], loss=0.1, norm=INF)
     fault = json.loads((tmp_path / "fault.json").read_text())
@@ -73,14 +73,14 @@ def test_a_gradient_at_fault_alone_names_the_whole_batch(tmp_path: Path) -> None
 
 def test_many_are_counted_and_three_are_shown(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"in 4 of 4 sequences: .*number 102 \(leaf 9, row 2\); all of them are in"
+        UserError, match=r"4 of 4 .*number 102 \(leaf 9, row 2\), \.\.\..*fault.json lists 4 "
     ):
         check(tmp_path, [NAN] * 4, loss=NAN, norm=NAN)
     assert len(json.loads((tmp_path / "fault.json").read_text())["sequences"]) == 4
 
 
 def test_one_poisoned_sequence_of_a_real_batch_is_found(tmp_path: Path) -> None:
-    """A weight that only word 7 uses is not a number: the gradient is lost everywhere, the loss of one sequence."""
+    """Only word 7 uses the NaN weight: every gradient is NaN, but the loss of only one sequence."""
     torch.manual_seed(0)
     sizes = {
         "hidden_size": 16,
@@ -96,10 +96,10 @@ def test_one_poisoned_sequence_of_a_real_batch_is_found(tmp_path: Path) -> None:
     inputs = torch.tensor([[1, 2, 3], [4, 5, 6], [1, 7, 2], [3, 3, 3]])
     share, nats = engine.backward(Batch(inputs, inputs, 12))
     norm = engine.clip(1.0)
-    with pytest.raises(
-        UserError, match=r"in 1 of 4 sequences: number 102 \(leaf 9, row 2\); also in"
-    ):
-        check_finite(tmp_path, Team(), step=0, loss=float(share), norm=norm, nats=nats, drawn=DRAWN)
+    with pytest.raises(UserError, match=r"1 of 4 .*number 102 \(leaf 9, row 2\)\."):
+        check_finite(
+            tmp_path, Team(), step=0, loss=float(share), norm=norm, nats=nats, origin=ORIGIN
+        )
 
 
 def test_a_run_that_diverges_stops_before_its_weights_are_lost(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_run_that_diverges_stops_before_its_weights_are_lost(tmp_path: Path) -
         optimizer={"learning_rate": 1e30},
         **every,
     )
-    with pytest.raises(UserError, match="is not finite"):
+    with pytest.raises(UserError, match=r"finite.*fault.json"):
         train(config)
     fault = json.loads((config.out / "fault.json").read_text())
     last = checkpoints(config.out)[-1]
@@ -129,11 +129,11 @@ def check_in_process(rank: int, folder: Path) -> None:
     team = Team(rank, 3)
     check_replicas("same", team)
     nats = torch.tensor([[1.0, 2.0], [NAN], []][rank])
-    drawn = BatchOrigin(30, np.array([4, 5, 6]), np.array([7, 8, 9]))
+    origin = BatchOrigin(30, np.array([4, 5, 6]), np.array([7, 8, 9]))
     with pytest.raises(UserError) as drifted:
         check_replicas("this" if rank != 1 else "that", team)
     with pytest.raises(UserError) as lost:
-        check_finite(folder, team, step=2, loss=NAN, norm=1.0, nats=nats, drawn=drawn)
+        check_finite(folder, team, step=2, loss=NAN, norm=1.0, nats=nats, origin=origin)
     (folder / str(rank)).write_text(f"{drifted.value}\n{lost.value}")
     dist.destroy_process_group()
 
