@@ -144,7 +144,7 @@ def test_all_processes_learn_of_the_fault_of_one(tmp_path: Path) -> None:
     told = [(tmp_path / str(rank)).read_text() for rank in range(3)]
     assert told[0] == told[1] == told[2]
     drifted, lost = told[0].splitlines()
-    assert "the weights of rank 1 differ from those of the other 2" in drifted
+    assert "rank 1: The weights differ" in drifted
     assert "in 1 of 3 sequences: number 32 (leaf 6, row 9)" in lost
     assert [
         row["number"] for row in json.loads((tmp_path / "fault.json").read_text())["sequences"]
