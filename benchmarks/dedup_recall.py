@@ -25,7 +25,8 @@ from pipeline.dedup.signatures import BANDS, shingles, sign, sign_part
 from pipeline.dedup.stage import dedup, kept_mask
 from pipeline.parts import Part, read_part
 from pipeline.quality.stage import judge_part
-from pipeline.source.stage import DOCUMENTS, plan, read_shard
+from pipeline.source.registry import corpus_source
+from pipeline.source.stage import DOCUMENTS_FILE, read_shard
 from pipeline.verdicts import read_verdicts
 
 COSINES = (0.8, 0.85, 0.9, 0.95, 0.98)
@@ -40,7 +41,7 @@ class Corpus:
     @cached_property
     def ids(self) -> list[str]:
         columns = (
-            pq.read_table(part.folder / DOCUMENTS, columns=["doc_id"])["doc_id"]
+            pq.read_table(part.folder / DOCUMENTS_FILE, columns=["doc_id"])["doc_id"]
             for part in self.sources
         )
         return [doc_id for column in columns for doc_id in column.to_pylist()]
@@ -56,7 +57,7 @@ class Corpus:
     @cached_property
     def shingles(self) -> list[np.ndarray]:
         texts = (
-            pq.read_table(part.folder / DOCUMENTS, columns=["text"])["text"].to_pylist()
+            pq.read_table(part.folder / DOCUMENTS_FILE, columns=["text"])["text"].to_pylist()
             for part in self.sources
         )
         return [
@@ -160,8 +161,9 @@ def main() -> None:
     ]
     with TemporaryDirectory() as name:
         root = Path(name)
-        shards = plan(config())
-        sources = [read_shard(shard, root / "source" / shard.name, config()) for shard in shards]
+        source = corpus_source(config())
+        shards = source.plan()
+        sources = [read_shard(shard, root / "source" / shard.name, source) for shard in shards]
         judged = [
             judge_part(part, root / "quality" / part.name, config().quality) for part in sources
         ]
@@ -187,9 +189,9 @@ def main() -> None:
             ]
             signing = signing or perf_counter() - started
             measure(settings, f"digest, minhash {similarity}", signatures)
-        texts = pq.read_table(sources[0].folder / DOCUMENTS, columns=["text"])["text"].to_pylist()[
-            :SAMPLE
-        ]
+        texts = pq.read_table(sources[0].folder / DOCUMENTS_FILE, columns=["text"])[
+            "text"
+        ].to_pylist()[:SAMPLE]
         started = perf_counter()
         signed = len(list(sign(texts, 0.7))) / (perf_counter() - started)
         lines += semantic(arguments.catalog / "work", corpus, root, config)

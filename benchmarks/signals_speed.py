@@ -12,19 +12,21 @@ import numpy as np
 from benchmarks.hardware import headline, today
 from pipeline.config import Rpv2
 from pipeline.quality.signals.measure import SIGNAL_NAMES, measure_signals
-from pipeline.source import rpv2
 from pipeline.source.documents import Document
+from pipeline.source.rpv2 import Rpv2Source
 from tests.helpers.plain_signals import plain
 
 ROUNDS = 5
 
 
 def documents(corpus: Path, shards: int | None) -> list[Document]:
-    plan = rpv2.plan(Rpv2(kind="rpv2", path=corpus, buckets=("head", "middle"), max_shards=shards))
+    source = Rpv2Source(
+        Rpv2(kind="rpv2", path=corpus, buckets=("head", "middle"), max_shards=shards)
+    )
     return [
         document
-        for shard in plan
-        for document in rpv2.read(shard)
+        for shard in source.plan()
+        for document in source.read(shard)
         if isinstance(document, Document)
     ]
 

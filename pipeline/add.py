@@ -20,7 +20,7 @@ from pipeline.publish.existing_catalog import ExistingCatalog
 from pipeline.publish.next_version import publish_next
 from pipeline.run import Documents, Each, document_stages, one_by_one, store_stages
 from pipeline.source.documents import Shard
-from pipeline.source.stage import plan
+from pipeline.source.registry import corpus_source
 from pipeline.source.targets import check_targets
 
 logger = logging.getLogger(__name__)
@@ -90,4 +90,4 @@ def _check_addition(existing: ExistingCatalog, addition: Addition) -> tuple[Buil
             f"embed.model {config.embed.model}: the encoder found here is {available}, but {root} "
             f"was built with {expected}. Restore that encoder."
         )
-    return config, plan(config) if addition.source else []
+    return config, corpus_source(config).plan() if addition.source else []

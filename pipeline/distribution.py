@@ -197,7 +197,7 @@ def target_part(
 
     Only the `align` split shapes a distribution: what the target is judged on never does.
     """
-    documents, quarantine = read_target(target, config)
+    documents, quarantine = read_target(target, config.source)
     identity = identify(config.embed)
 
     def make(out: Path) -> Account:

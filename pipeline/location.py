@@ -1,4 +1,4 @@
-"""Where data are read from: a path on this machine or an fsspec URL (`s3://…`, `hf://…`, `memory://…`), used alike."""
+"""Paths on this machine and fsspec URLs (`s3://...`, `hf://...`, `memory://...`), used alike."""
 
 import os
 from pathlib import Path
@@ -7,24 +7,27 @@ from typing import Annotated, Any
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from upath import UPath
 
-Place = Path | UPath  # what functions take: a UPath of a local path is a pathlib.Path
+Place = Path | UPath  # a UPath of a local path is a pathlib.Path
 
 
 def parse_location(value: Any) -> UPath:
-    """A path, a string or a URL as a UPath. Storage options come from fsspec's own configuration and the environment, not from recipes.
+    """Return a path or a URL as a UPath, which is a `pathlib.Path` for local paths.
+
+    Storage options come from fsspec's configuration and the environment, and not from configs.
 
     Raises:
-        ValueError: it is neither, or the URL's file system is unknown or not installed.
+        ValueError: The value is neither a path nor a URL, or the URL's file system is unknown or
+            not installed.
     """
     if not isinstance(value, str | Path | UPath):
-        raise ValueError("expected a path or a URL")
-    text = os.path.expanduser(str(value))  # a shell leaves `--set source.path=~/notes` as it is
+        raise ValueError("Expected a path or a URL.")
+    text = os.path.expanduser(str(value))  # the shell does not expand `--set source.path=~/notes`
     if text.startswith(("file://", "local://")):
         text = text.partition("://")[2]
     try:
         place = UPath(text)
         if not is_local(place):
-            _ = place.fs  # says what to install
+            _ = place.fs  # raises an error that tells what to install
     except ImportError as error:
         raise ValueError(f"{error}") from error
     return place
@@ -33,26 +36,26 @@ def parse_location(value: Any) -> UPath:
 Location = Annotated[
     Place,
     PlainValidator(parse_location),
-    PlainSerializer(
-        str, return_type=str, when_used="json"
-    ),  # one string, so that fingerprints and written configs are plain
+    # One string, so that fingerprints and written configs are plain.
+    PlainSerializer(str, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string"}),
 ]
 
 
 def is_local(place: Place) -> bool:
+    """Return whether a place is a path on this machine."""
     return isinstance(place, Path)
 
 
 def is_file_fault(error: OSError, place: Place) -> bool:
-    """Whether reading again could not help: then it is the file's fault, to be recorded and passed over.
+    """Return whether an error is about the file, so that reading again cannot help.
 
-    A network that fails is not: that error must reach whoever runs the stage, who tries again. Else a bad minute would lose whole files.
+    Such a file is recorded as a fault and skipped. A network error is raised instead, so that the
+    stage can be retried: otherwise a short outage would lose whole files.
     """
     if is_local(place) or isinstance(
         error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError
     ):
         return True
-    return (
-        type(error) is OSError and error.errno is None
-    )  # how Arrow says that a Parquet file is damaged
+    # Arrow raises an OSError without a number for a damaged Parquet file.
+    return type(error) is OSError and error.errno is None

@@ -34,7 +34,8 @@ from pipeline.quality.stage import judge_part
 from pipeline.shard.stage import shard_part, sort_part
 from pipeline.shard.tokenize import make_tokenizer
 from pipeline.source.documents import Shard
-from pipeline.source.stage import plan, read_shard
+from pipeline.source.registry import corpus_source
+from pipeline.source.stage import read_shard
 from pipeline.source.targets import check_targets
 
 
@@ -77,7 +78,7 @@ def check_request(config: Build) -> list[Shard]:
     check_targets(config)
     check_labels(config.labels)
     identify(config.embed)
-    return plan(config)
+    return corpus_source(config).plan()
 
 
 def build(config: Build, each: Each = one_by_one) -> Path:
@@ -119,8 +120,9 @@ def document_stages(
     tiers = config.dedup.tiers
 
     # Documents: read them, judge them by the quality rules, keep one copy of each.
+    source = corpus_source(config)
     sources = each(
-        "source", read_shard, [(shard, _folder(work, "source", shard), config) for shard in shards]
+        "source", read_shard, [(shard, _folder(work, "source", shard), source) for shard in shards]
     )
     judged = each(
         "quality",

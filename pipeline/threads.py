@@ -1,7 +1,8 @@
-"""Work on every core: threads of our own, each with one thread of the libraries'.
+"""Work on all cores: one thread per core, in which libraries use no threads of their own.
 
-The libraries' own threads wait for each other at every small product: on a busy machine a product of 0.3 ms takes 8 ms so.
-Here a thread takes a large piece and keeps it. What a piece gives does not depend on how many threads there are, nor on which is free.
+The threads of a library wait for each other at every small product. On a busy machine this turns a
+product of 0.3 ms into one of 8 ms. Here a thread works on one large piece at a time. The results do
+not depend on the number of threads or on their order.
 """
 
 import os
@@ -10,19 +11,27 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 def cores() -> int:
-    """Cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_threads(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int
-) -> list[Result]:
-    """`function` of each item, in the items' order, by `workers` threads (0: one a core); the first error is raised."""
+    function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int
+) -> list[_Result]:
+    """Call a function with each item in several threads, and return the results in order.
+
+    The first error of a call is raised.
+
+    Args:
+        function: The function.
+        items: Its arguments.
+        workers: Number of threads. 0 for one per core.
+    """
     items = list(items)
     workers = min(workers or cores(), len(items))
     with one_thread():
@@ -35,13 +44,16 @@ def in_threads(
 
 
 def pieces(rows: int, size: int) -> Iterator[slice]:
-    """`rows` rows cut into slices of `size`, the last one shorter."""
+    """Yield slices of `size` that cover the rows. The last one may be shorter."""
     return (slice(first, min(first + size, rows)) for first in range(0, rows, size))
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Inside it, or in a function it decorates, torch computes in the calling thread alone; where that is so already, nothing is done."""
+    """Make torch compute in the calling thread alone, in a block or a decorated function.
+
+    Nothing is done if that is so already.
+    """
     import torch  # noqa: PLC0415 - a second of import
 
     before = torch.get_num_threads()

@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from data_catalog.format import tables
 from data_catalog.format.manifest import fingerprint
 from pipeline.parts import Part
-from pipeline.source.stage import CONTENT
+from pipeline.source.stage import CONTENT_KEY
 
 _BATCH_ROWS = 4_096
 _MASK = b"clustermix.kept"  # key of the file's metadata: which rows are kept, hashed
@@ -42,7 +42,7 @@ def kept_key(part: Part, verdicts: Part) -> str:
     Reads the footers of two files.
     """
     content = (pq.read_schema(part.folder / "documents.parquet").metadata or {}).get(
-        CONTENT.encode()
+        CONTENT_KEY.encode()
     )
     digest = (pq.read_schema(_file(part, verdicts)).metadata or {}).get(_MASK)
     if digest is None:

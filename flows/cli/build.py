@@ -44,10 +44,10 @@ def plan_command(
     from data_catalog.settings import load
     from flows.progress import progress_callback
     from pipeline.config import Build
-    from pipeline.planning.estimate import estimate
+    from pipeline.planning.estimate import estimate_build
 
     with progress_callback("plan", "steps") as on_progress:
-        result = estimate(load(Build, config, overrides or ()), on_progress)
+        result = estimate_build(load(Build, config, overrides or ()), on_progress)
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:

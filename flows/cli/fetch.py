@@ -122,7 +122,7 @@ def fetch_rpv2_command(
     """Download files of RedPajama-V2 as its own listings name them."""
     from flows.progress import transfer_progress
     from pipeline.fetch.listing import parse_shards
-    from pipeline.fetch.rpv2 import COMPONENTS, fetch_rpv2
+    from pipeline.fetch.rpv2 import DEFAULT_COMPONENTS, fetch_rpv2
 
     with transfer_progress("{:,} of {:,} files") as on_file:
         result = fetch_rpv2(
@@ -132,7 +132,7 @@ def fetch_rpv2_command(
             languages=lang or (),
             buckets=bucket,
             shards=parse_shards(shards) if shards else None,
-            components=component or COMPONENTS,
+            components=component or DEFAULT_COMPONENTS,
             base_url=base_url,
             workers=workers,
             retry_absent=retry_absent,

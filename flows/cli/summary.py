@@ -16,7 +16,7 @@ from data_catalog.format.layout import Layout
 
 if TYPE_CHECKING:  # keeps queries fast: planning imports the encoder
     from pipeline.planning.estimate import Estimate
-    from pipeline.planning.heads import Range
+    from pipeline.planning.heads import EstimatedCount
 
 MAXIMUM_CELL_CHARACTERS = 60
 PIPE_WIDTH = 200  # columns, if standard output is not a terminal
@@ -114,7 +114,7 @@ def print_domain(domain: Mapping[str, Any]) -> None:
 def print_estimate(estimate: "Estimate") -> None:
     """Print the estimated input, time and disk space of a build."""
 
-    def about(amount: "Range") -> str:
+    def about(amount: "EstimatedCount") -> str:
         return f"{amount.likely:,} ({amount.low:,} to {amount.high:,})"
 
     encoder = estimate.encoder

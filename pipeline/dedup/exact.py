@@ -15,7 +15,7 @@ from pipeline.config import Build
 from pipeline.dedup.places import Alive, Places, to_places
 from pipeline.parts import Part
 from pipeline.source.documents import text_digest
-from pipeline.source.stage import DOCUMENTS
+from pipeline.source.stage import DOCUMENTS_FILE
 from pipeline.source.targets import read_target
 
 _BATCH_ROWS = 65_536
@@ -44,7 +44,7 @@ class KnownTexts:
 
 def target_digests(config: Build) -> list[str]:
     """Digests of the documents of all targets, ascending, each once. Raises UserError as `pipeline.source.targets.read_target`."""
-    texts = (read_target(target, config)[0]["text"] for target in config.all_targets())
+    texts = (read_target(target, config.source)[0]["text"] for target in config.all_targets())
     return sorted({text_digest(text) for column in texts for text in column.to_pylist()})
 
 
@@ -79,7 +79,7 @@ def exact_copies(
     for number, source in enumerate(sources):
         mask = alive(number)
         start = 0
-        with pq.ParquetFile(source.folder / DOCUMENTS, pre_buffer=False) as file:
+        with pq.ParquetFile(source.folder / DOCUMENTS_FILE, pre_buffer=False) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=["digest", "shipped_duplicate"]):
                 rows = np.flatnonzero(mask[start : start + len(batch)])
                 shipped = (

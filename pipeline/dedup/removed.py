@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from data_catalog.format import tables
 from pipeline.parts import Part
-from pipeline.source.stage import DOCUMENTS
+from pipeline.source.stage import DOCUMENTS_FILE
 from pipeline.verdicts import read_verdicts
 
 _KEYS = ["source", "reason"]
@@ -32,7 +32,7 @@ def removed_by_source(sources: Sequence[Part], verdicts: Part) -> pa.Table:
     ]
     for part in sources:
         found = read_verdicts(part, verdicts).select(["reason", "characters"])
-        source = pq.read_table(part.folder / DOCUMENTS, columns=["source"])["source"]
+        source = pq.read_table(part.folder / DOCUMENTS_FILE, columns=["source"])["source"]
         ones = np.ones(len(source), np.int64)
         waiting.append(
             _sum(

@@ -20,7 +20,7 @@ from pipeline.config import Dedup
 from pipeline.parts import Part, make_part
 from pipeline.quality.signals.words import normalise
 from pipeline.source.documents import Input, Shard
-from pipeline.source.stage import DOCUMENTS
+from pipeline.source.stage import DOCUMENTS_FILE
 
 if TYPE_CHECKING:
     from datasketch import MinHash
@@ -58,7 +58,7 @@ def sign_part(shard: Shard, source: Part, folder: Path, config: Dedup) -> Part:
     def make(out: Path) -> Account:
         bands = _read_shipped(shard, shipped, similarity) if shipped else None
         with (
-            pq.ParquetFile(source.folder / DOCUMENTS, pre_buffer=False) as file,
+            pq.ParquetFile(source.folder / DOCUMENTS_FILE, pre_buffer=False) as file,
             pq.ParquetWriter(out / SIGNATURES_FILE, tables.SIGNATURES) as writer,
         ):
             for batch in file.iter_batches(_BATCH_ROWS, columns=["doc_id", "text"]):

@@ -18,7 +18,7 @@ from pipeline.dedup.minhash import near_copies
 from pipeline.dedup.places import Places, place_rows, places_in_part, scratch_database
 from pipeline.parts import Part, make_part
 from pipeline.quality.stage import VERDICTS_FILE
-from pipeline.source.stage import DOCUMENTS
+from pipeline.source.stage import DOCUMENTS_FILE
 from pipeline.verdicts import write_verdicts
 
 logger = logging.getLogger(__name__)
@@ -179,7 +179,9 @@ def _copies(
 def _lists(source: Part) -> bool:
     """Whether the corpus's own list of duplicates was there for this part."""
     return bool(
-        pq.read_table(source.folder / DOCUMENTS, columns=["shipped_duplicate"])["shipped_duplicate"]
+        pq.read_table(source.folder / DOCUMENTS_FILE, columns=["shipped_duplicate"])[
+            "shipped_duplicate"
+        ]
         .is_valid()
         .to_numpy()
         .any()

@@ -1,4 +1,4 @@
-"""A data set that `datasets` can stream, into a folder of Parquet pieces that the Parquet source reads."""
+"""Fetch a dataset that `datasets` can stream, as Parquet files that the Parquet source reads."""
 
 import json
 import logging
@@ -13,33 +13,41 @@ import pyarrow.parquet as pq
 
 from data_catalog.errors import UserError
 from data_catalog.format.manifest import replacing, sha256_file, write_json
-from pipeline.config import Dataset
-from pipeline.fetch.record import Entry, Record, open_record
-from pipeline.source.backoff import PATIENCE, Patience, is_passing
-from pipeline.source.stream import Stream, find_dataset, label_of, load_builder, version_of
+from pipeline.fetch.record import FetchEntry, FetchRecord, open_record
+from pipeline.source.backoff import DEFAULT_RETRIES, RetryPolicy, is_transient
+from pipeline.source.config import Dataset
+from pipeline.source.stream import (
+    Stream,
+    dataset_label,
+    dataset_version,
+    find_dataset,
+    load_builder,
+)
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
 
 logger = logging.getLogger(__name__)
 
-POSITION = "_position.json"  # readers of Parquet folders pass over names that begin so
-RECORD = "_fetch.jsonl"
-PIECE_BYTES = 256 * 2**20  # a piece that has grown to so many ends, however few rows it has
+# Readers of Parquet folders skip names that start with an underscore.
+_POSITION_FILE = "_position.json"
+_RECORD_FILE = "_fetch.jsonl"
+PIECE_BYTES = 256 * 2**20  # a piece ends when it has this size, however few rows it has
 _BATCH_ROWS = 1_000
-_WRITING = {"compression": "zstd", "write_page_checksum": True}
+_WRITER_OPTIONS = {"compression": "zstd", "write_page_checksum": True}
 
-OnPiece = Callable[[int, int, int], None]  # pieces, rows and bytes so far
+OnPiece = Callable[[int, int, int], None]  # called with the pieces, rows and bytes so far
 
 
 @dataclass(frozen=True)
-class Streamed:
-    """What a folder holds of a data set."""
+class FetchedDataset:
+    """The part of a dataset that a folder holds."""
 
     pieces: int
     rows: int
     bytes: int
-    finished: bool  # the data set has no more, or no more were asked for
+    finished: bool
+    """Whether the end of the dataset was reached."""
 
 
 def fetch_dataset(
@@ -49,86 +57,103 @@ def fetch_dataset(
     keep: Sequence[str] = (),
     rows_per_piece: int = 100_000,
     max_rows: int | None = None,
-    patience: Patience = PATIENCE,
+    retries: RetryPolicy = DEFAULT_RETRIES,
     on_piece: OnPiece | None = None,
-) -> Streamed:
-    """Stream `source` into `root/part-NNNNN.parquet`, the rows in their order, and go on from `root/_position.json` if that is there.
+) -> FetchedDataset:
+    """Stream a dataset into `root/part-NNNNN.parquet`, with the rows in their order.
 
-    The position is written by rename after its piece: killed at any point, the next call repeats no row and loses none, and gives the same
-    files. `keep` names the columns to keep, all if empty. Memory: a thousand rows, and what Parquet holds of a piece.
+    The fetch resumes from `root/_position.json`, which is replaced after each piece. A fetch that
+    was killed at any point repeats no row, loses none and gives the same files. Memory holds a
+    thousand rows and one piece as Parquet.
+
+    Args:
+        root: Folder for the pieces.
+        source: The dataset. Its columns are not used.
+        keep: Names of the columns to keep. Empty for all.
+        rows_per_piece: Maximum rows per piece.
+        max_rows: Maximum rows in total. None for all.
+        retries: Retries after network errors.
+        on_piece: Called after each piece.
+
+    Returns:
+        The number of pieces, rows and bytes in the folder.
 
     Raises:
-        UserError: the data set cannot be found or read, or `root` holds another one, or a changed version of it.
+        UserError: The dataset cannot be found or read, or `root` holds another dataset or another
+            version of it.
     """
     builder, dataset = find_dataset(source, "name")
-    if missing := sorted(set(keep) - set(dataset.column_names or keep)):
+    columns = dataset.column_names
+    if missing := sorted(set(keep) - set(columns or keep)):
         raise UserError(
-            f"keep: {source.name} has no column {', '.join(missing)}; it has {', '.join(dataset.column_names)}"
+            f"keep: {source.name} has no column {', '.join(missing)}. "
+            f"Its columns are {', '.join(columns)}."
         )
     identity = {
         **source.model_dump(mode="json", exclude={"columns", "kind", "name"}),
-        "label": label_of(source),
+        "label": dataset_label(source),
         "keep": list(keep),
     }
-    identity["version"] = version_of(builder, source.split)
-    with open_record(root, RECORD) as record:
-        pieces = _Pieces(root, record, identity, on_piece)
+    identity["version"] = dataset_version(builder, source.split)
+    with open_record(root, _RECORD_FILE) as record:
+        folder = _PieceFolder(root, record, identity, on_piece)
 
         def open_dataset() -> "IterableDataset":
             opened = load_builder(source).as_streaming_dataset(split=source.split)
             return opened.select_columns(list(keep)) if keep else opened
 
-        stream = Stream(open_dataset, pieces.position, patience)
+        stream = Stream(open_dataset, folder.position, retries)
         schema = dataset.features.arrow_schema if dataset.features else None
-        pieces.fill(
+        folder.fill(
             stream,
             pa.schema([schema.field(name) for name in keep]) if keep and schema else schema,
             rows_per_piece,
             max_rows,
         )
-        return pieces.streamed
+        return folder.fetched
 
 
-class _Pieces:
-    """The folder's pieces and the position after the last of them."""
+class _PieceFolder:
+    """The pieces in a folder, and the position after the last one."""
 
     def __init__(
-        self, root: Path, record: Record, identity: dict[str, Any], on_piece: OnPiece | None
+        self, root: Path, record: FetchRecord, identity: dict[str, Any], on_piece: OnPiece | None
     ) -> None:
         self.root, self._record, self._identity, self._on_piece = root, record, identity, on_piece
         self.position: dict[str, Any] | None = None
-        self.streamed = Streamed(0, 0, 0, False)
+        self.fetched = FetchedDataset(0, 0, 0, False)
         for stale in root.glob(".part-*.tmp"):
             stale.unlink()
-        if not (root / POSITION).is_file():
+        if not (root / _POSITION_FILE).is_file():
             return
         try:
-            found = json.loads((root / POSITION).read_text(encoding="utf-8"))
-            there, self.position, self.streamed = (
-                found["dataset"],
-                found["position"],
-                Streamed(**found["streamed"]),
-            )
+            stored = json.loads((root / _POSITION_FILE).read_text(encoding="utf-8"))
+            stored_identity, self.position = stored["dataset"], stored["position"]
+            self.fetched = FetchedDataset(**stored["streamed"])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{root / POSITION}: not what fetch dataset writes; choose another folder"
+                f"{root / _POSITION_FILE}: This file was not written by `fetch dataset`. "
+                "Choose another folder."
             ) from error
-        if there != identity:
-            changed = ", ".join(key for key in identity if there.get(key) != identity[key])
+        if stored_identity != identity:
+            changed = ", ".join(
+                key for key in identity if stored_identity.get(key) != identity[key]
+            )
             raise UserError(
-                f"{root}: holds {there.get('label')}, fetched with another {changed}; choose another folder, or delete this one"
+                f"{root}: The folder holds {stored_identity.get('label')}, fetched with another "
+                f"{changed}. Choose another folder, or delete this one."
             )
 
     def fill(
         self, stream: Stream, schema: pa.Schema | None, rows_per_piece: int, max_rows: int | None
     ) -> None:
-        """Write pieces until the stream ends or `max_rows` are there."""
-        batches = _Batches(stream, self.position)
-        while not self.streamed.finished:
+        """Write pieces until the stream ends or the folder has `max_rows`."""
+        batches = _RowBatches(stream, self.position)
+        while not self.fetched.finished:
             wanted = (
                 rows_per_piece
                 if max_rows is None
-                else min(rows_per_piece, max_rows - self.streamed.rows)
+                else min(rows_per_piece, max_rows - self.fetched.rows)
             )
             if wanted <= 0:
                 return
@@ -136,12 +161,12 @@ class _Pieces:
             if first is None:
                 self._commit(batches, None, 0)
                 return
-            name = f"part-{self.streamed.pieces:05d}.parquet"
+            name = f"part-{self.fetched.pieces:05d}.parquet"
             rows = 0
-            # Renamed when the writer has closed it, hence the order.
+            # The writer closes the file before it is renamed, hence the order.
             with (
                 replacing(self.root / name) as temporary,
-                pq.ParquetWriter(temporary, first.schema, **_WRITING) as writer,
+                pq.ParquetWriter(temporary, first.schema, **_WRITER_OPTIONS) as writer,
             ):
                 while rows < wanted and temporary.stat().st_size < PIECE_BYTES:
                     table = batches.peek(wanted - rows, schema)
@@ -152,24 +177,27 @@ class _Pieces:
                     batches.take()
             self._commit(batches, name, rows)
 
-    def _commit(self, batches: "_Batches", name: str | None, rows: int) -> None:
-        done = self.streamed
+    def _commit(self, batches: "_RowBatches", name: str | None, rows: int) -> None:
+        before = self.fetched
         size = (self.root / name).stat().st_size if name else 0
         self.position = batches.position
-        self.streamed = Streamed(
-            done.pieces + bool(name), done.rows + rows, done.bytes + size, finished=name is None
+        self.fetched = FetchedDataset(
+            before.pieces + bool(name),
+            before.rows + rows,
+            before.bytes + size,
+            finished=name is None,
         )
         write_json(
-            self.root / POSITION,
+            self.root / _POSITION_FILE,
             {
                 "dataset": self._identity,
                 "position": self.position,
-                "streamed": self.streamed.__dict__,
+                "streamed": self.fetched.__dict__,
             },
         )
         if name:
             self._record.add(
-                Entry(
+                FetchEntry(
                     path=name,
                     state="fetched",
                     bytes=size,
@@ -178,11 +206,15 @@ class _Pieces:
                 )
             )
             if self._on_piece is not None:
-                self._on_piece(self.streamed.pieces, self.streamed.rows, self.streamed.bytes)
+                self._on_piece(self.fetched.pieces, self.fetched.rows, self.fetched.bytes)
 
 
-class _Batches:
-    """Rows of a stream as tables; the position is the one after the last batch taken, never that of the one only looked at."""
+class _RowBatches:
+    """The rows of a stream as tables.
+
+    The position is the one after the last batch that was taken. A batch that was only peeked at
+    does not move it.
+    """
 
     def __init__(self, stream: Stream, position: dict[str, Any] | None) -> None:
         self._stream, self._rows = stream, self._read(stream)
@@ -195,22 +227,24 @@ class _Batches:
             yield from stream
         except Exception as error:
             hint = (
-                "check the network and start again"
-                if is_passing(error)
-                else "its own file is at fault"
+                "Check the network and start again."
+                if is_transient(error)
+                else "One of its files is damaged."
             )
             raise UserError(
-                f"fetch dataset: {type(error).__name__}: {str(error)[:300]}; {hint}; what is written stays"
+                f"fetch dataset: {type(error).__name__}: {str(error)[:300]}. {hint} "
+                "The pieces that were written are kept."
             ) from error
 
     def peek(self, rows: int, schema: pa.Schema | None) -> pa.Table | None:
-        """The next at most `rows` rows, or None at the end; the same until it is taken."""
+        """Return the next rows, at most `rows`, or None at the end. They stay next until taken."""
         if self._ahead is None:
-            found = list(islice(self._rows, min(rows, _BATCH_ROWS)))
-            self._ahead = _to_table(found, schema) if found else None
+            batch = list(islice(self._rows, min(rows, _BATCH_ROWS)))
+            self._ahead = _to_table(batch, schema) if batch else None
         return self._ahead
 
     def take(self) -> None:
+        """Move past the batch that `peek` returned."""
         self._ahead, self.position = None, self._stream.position()
 
 
@@ -222,5 +256,6 @@ def _to_table(rows: list[dict[str, Any]], schema: pa.Schema | None) -> pa.Table:
         return pa.Table.from_pylist(rows, schema=schema)
     except (pa.ArrowException, TypeError) as error:
         raise UserError(
-            f"fetch dataset: rows cannot be written as Parquet ({str(error)[:200]}); name the columns to keep"
+            f"fetch dataset: Rows cannot be written as Parquet ({str(error)[:200]}). "
+            "Name the columns to keep."
         ) from error

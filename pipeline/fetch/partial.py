@@ -1,4 +1,4 @@
-"""The part of a file that is here while it is on its way, and what the whole is to be."""
+"""Files during their transfer: the part on disk, and the size and content of the whole."""
 
 import hashlib
 import os
@@ -7,26 +7,29 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Remote:
-    """What a server says of a file."""
+class RemoteFile:
+    """A server's description of a file."""
 
     bytes: int | None = None
-    validator: str | None = None  # strong ETag, else time of last change: names one exact content
-    sha256: str | None = None  # the hub says it of large files
+    validator: str | None = None
+    """Strong ETag, or else the time of the last change. It names one exact content."""
+    sha256: str | None = None
+    """Checksum, which the Hugging Face hub tells for large files."""
 
 
-class UnderWay:
-    """The part of one file that is here, and what the whole is to be."""
+class PartialFile:
+    """The part of one file that is on disk, and the description of the whole."""
 
-    def __init__(self, path: Path, remote: Remote) -> None:
+    def __init__(self, path: Path, remote: RemoteFile) -> None:
         self.path, self.remote = path, remote
 
     @property
     def part(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.{tag(self.remote.validator)}.part")
+        """Path of the part. It names the content, so that parts of other contents are not used."""
+        return self.path.with_name(f"{self.path.name}.{_content_tag(self.remote.validator)}.part")
 
     def held(self) -> int:
-        """Bytes of the part that can be gone on with."""
+        """Return the bytes of the part that a transfer can resume from."""
         try:
             size = self.part.stat().st_size if self.remote.validator else 0
         except FileNotFoundError:
@@ -37,22 +40,27 @@ class UnderWay:
         return size
 
     def drop(self) -> None:
+        """Delete the part."""
         self.part.unlink(missing_ok=True)
 
-    def restart(self, found: Remote) -> None:
-        """The whole is sent; what an earlier answer said of the same content still holds."""
-        same = found.validator == self.remote.validator
-        size = self.remote.bytes if same and self.remote.bytes is not None else found.bytes
-        self.remote = Remote(
-            size, found.validator, found.sha256 or (self.remote.sha256 if same else None)
+    def restart(self, answer: RemoteFile) -> None:
+        """Take the description of an answer that sends the whole file.
+
+        The size and checksum of an earlier answer about the same content still hold.
+        """
+        same = answer.validator == self.remote.validator
+        size = self.remote.bytes if same and self.remote.bytes is not None else answer.bytes
+        self.remote = RemoteFile(
+            size, answer.validator, answer.sha256 or (self.remote.sha256 if same else None)
         )
 
     def digest(self) -> "hashlib._Hash":
+        """Return the SHA-256 state of the part."""
         with self.part.open("rb") as file:
             return hashlib.file_digest(file, "sha256")
 
     def finish(self) -> int:
-        """Rename the part into place and remove parts of other contents; return the size."""
+        """Rename the part into place, delete parts of other contents, and return the size."""
         size = self.part.stat().st_size
         os.replace(self.part, self.path)
         for stale in self.path.parent.glob(f"{self.path.name}.*.part"):
@@ -60,6 +68,6 @@ class UnderWay:
         return size
 
 
-def tag(validator: str | None) -> str:
-    """Eight characters that tell one content from another; without a validator a part is never gone on with."""
+def _content_tag(validator: str | None) -> str:
+    """Return eight characters that tell contents apart. Parts without a validator never resume."""
     return hashlib.blake2b((validator or "").encode(), digest_size=4).hexdigest()

@@ -1,4 +1,4 @@
-"""What became of each file that was asked for: one line of JSON each time something is known, appended to `fetch.jsonl`."""
+"""The outcome of each requested file, appended to `fetch.jsonl` as one line of JSON."""
 
 import fcntl
 import json
@@ -15,11 +15,11 @@ from pydantic import Field, ValidationError
 from data_catalog.errors import UserError
 from data_catalog.settings import Settings
 
-NAME = "fetch.jsonl"
+RECORD_FILE = "fetch.jsonl"
 
 
-class Entry(Settings):
-    """The state of one file; the last line about a path is the one that counts."""
+class FetchEntry(Settings):
+    """The state of one file. The last line about a path counts."""
 
     path: str
     """Path below the root. For a refused line of a listing: the listing and the line number."""
@@ -42,14 +42,15 @@ class Entry(Settings):
     """Time of the entry, UTC."""
 
 
-class Record:
-    """The entries of a root by path, and the file they are appended to. Safe to use from several threads."""
+class FetchRecord:
+    """The entries of a root by path, and the file that they are appended to. Thread-safe."""
 
-    def __init__(self, file: int, entries: dict[str, Entry]) -> None:
+    def __init__(self, file: int, entries: dict[str, FetchEntry]) -> None:
         self._file, self._lock = file, threading.Lock()
         self.entries = entries
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: FetchEntry) -> None:
+        """Append an entry to the file."""
         line = entry.model_dump_json(exclude_none=True).encode() + b"\n"
         with self._lock:
             os.write(self._file, line)
@@ -57,38 +58,38 @@ class Record:
 
 
 @contextmanager
-def open_record(root: Path, name: str = NAME) -> Iterator[Record]:
-    """The record of `root`, held by this process alone until the block ends, however it ends.
+def open_record(root: Path, name: str = RECORD_FILE) -> Iterator[FetchRecord]:
+    """Open the record of `root`, locked for this process until the block ends.
 
     Raises:
-        UserError: another process is fetching into `root`.
+        UserError: Another process is fetching into `root`.
     """
     root.mkdir(parents=True, exist_ok=True)
     file = os.open(root / name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         try:
-            fcntl.flock(
-                file, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # given up by the system if this process is killed
+            # The system releases the lock if this process is killed.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f"{root}: another process is fetching into this folder; wait for it or choose another"
+                f"{root}: Another process is fetching into this folder. "
+                "Wait for it, or choose another folder."
             ) from error
-        yield Record(file, _read(root / name, file))
+        yield FetchRecord(file, _read(root / name, file))
     finally:
         os.close(file)
 
 
-def _read(path: Path, file: int) -> dict[str, Entry]:
+def _read(path: Path, file: int) -> dict[str, FetchEntry]:
     data = path.read_bytes()
     if data and not data.endswith(b"\n"):
-        os.write(
-            file, b"\n"
-        )  # killed while writing a line: it counts for nothing, the next must not be glued to it
+        # A process was killed while it wrote a line. That line is ignored, and the next one must
+        # not continue it.
+        os.write(file, b"\n")
     entries = {}
     for line in data.splitlines():
         try:
-            entry = Entry.model_validate(json.loads(line))
+            entry = FetchEntry.model_validate(json.loads(line))
         except (ValueError, ValidationError):
             continue
         entries[entry.path] = entry

@@ -1,4 +1,4 @@
-"""Many files over several threads, the largest first, each outcome recorded as it is known."""
+"""Transfers of many files in several threads, the largest first. Each outcome is recorded."""
 
 import logging
 import shutil
@@ -10,90 +10,108 @@ from pathlib import Path
 
 from data_catalog.errors import UserError
 from data_catalog.format.manifest import sha256_file
-from pipeline.fetch.partial import Remote, UnderWay
-from pipeline.fetch.record import Entry, Record
-from pipeline.fetch.transfer import AbsentError, Client, FailedError
+from pipeline.fetch.partial import PartialFile, RemoteFile
+from pipeline.fetch.record import FetchEntry, FetchRecord
+from pipeline.fetch.transfer import AbsentFileError, FailedTransferError, HttpClient
 
 logger = logging.getLogger(__name__)
 
-OnFile = Callable[[int, int, int], None]  # files done, files in all, bytes fetched so far
+OnFetchedFile = Callable[[int, int, int], None]  # called with finished files, all files, bytes
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One file to have."""
+class RequestedFile:
+    """One file to fetch, with its path below the root."""
 
-    path: str  # below the root
+    path: str
     url: str
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What a fetch did; every file that was asked for is counted once."""
+class FetchSummary:
+    """The number of requested files by outcome."""
 
     fetched: int = 0
-    present: int = 0  # were here already
-    absent: int = 0  # the server does not have them
+    present: int = 0
+    """Files that were on disk already."""
+    absent: int = 0
+    """Files that the server does not have."""
     failed: int = 0
-    refused: int = 0  # lines of listings that name no file of the corpus
-    bytes: int = 0  # of the fetched
-    failures: tuple[Entry, ...] = ()
+    refused: int = 0
+    """Lines of listings that name no file of the corpus."""
+    bytes: int = 0
+    """Bytes of the fetched files."""
+    failures: tuple[FetchEntry, ...] = ()
 
-    def __add__(self, other: "Summary") -> "Summary":
+    def __add__(self, other: "FetchSummary") -> "FetchSummary":
         numbers = {
             name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__
         }
-        return Summary(**numbers)
+        return FetchSummary(**numbers)
 
 
 def fetch_files(
     root: Path,
-    wanted: Sequence[Wanted],
-    record: Record,
-    client: Client,
+    requested: Sequence[RequestedFile],
+    record: FetchRecord,
+    client: HttpClient,
     workers: int,
     retry_absent: bool,
-    on_file: OnFile | None,
-) -> Summary:
-    """Have each file that is not here yet, and record what became of it. What fails does not keep the others.
+    on_file: OnFetchedFile | None,
+) -> FetchSummary:
+    """Fetch each file that is not on disk yet, and record its outcome.
+
+    The failure of one file does not stop the others.
+
+    Args:
+        root: Folder that the paths are relative to.
+        requested: The files.
+        record: The record of the folder.
+        client: The client, which is shared by all threads.
+        workers: Number of threads.
+        retry_absent: Request files again that the server did not have.
+        on_file: Called after each file.
+
+    Returns:
+        The number of files by outcome.
 
     Raises:
-        UserError: the files are larger than the free space, or the disk cannot be written.
+        UserError: The files are larger than the free space, or the disk cannot be written.
     """
-    open_, summary = [], Summary()
-    for file in wanted:
+    missing, summary = [], FetchSummary()
+    for file in requested:
         entry = record.entries.get(file.path)
-        if _is_here(root, entry):
-            summary += Summary(present=1)
+        if _is_present(root, entry):
+            summary += FetchSummary(present=1)
         elif entry is not None and entry.state == "absent" and not retry_absent:
-            summary += Summary(absent=1)
+            summary += FetchSummary(absent=1)
         else:
-            open_.append(file)
+            missing.append(file)
     with _threads(workers, client) as pool:
-        asked = {pool.submit(_ask, client, file): file for file in open_}
-        remotes: dict[Wanted, Remote] = {}
-        for future in as_completed(asked):
-            file = asked[future]
+        answers = {pool.submit(_ask, client, file): file for file in missing}
+        remotes: dict[RequestedFile, RemoteFile] = {}
+        for future in as_completed(answers):
+            file = answers[future]
             outcome = future.result()
-            if isinstance(outcome, Remote):
+            if isinstance(outcome, RemoteFile):
                 remotes[file] = outcome
             else:
                 record.add(outcome)
                 summary += _count(outcome)
         _check_space(root, remotes)
         largest_first = sorted(remotes, key=lambda file: (-(remotes[file].bytes or 0), file.path))
-        futures = [pool.submit(_have, root, file, remotes[file], client) for file in largest_first]
-        done = len(wanted) - len(futures)
-        for entry, was_here in _finished(root, futures):
+        futures = [pool.submit(_fetch, root, file, remotes[file], client) for file in largest_first]
+        done = len(requested) - len(futures)
+        for entry, was_present in _finished(root, futures):
             record.add(entry)
-            summary += Summary(present=1) if was_here else _count(entry)
+            summary += FetchSummary(present=1) if was_present else _count(entry)
             done += 1
             if on_file is not None:
-                on_file(done, len(wanted), summary.bytes)
+                on_file(done, len(requested), summary.bytes)
     return summary
 
 
-def _is_here(root: Path, entry: Entry | None) -> bool:
+def _is_present(root: Path, entry: FetchEntry | None) -> bool:
     if entry is None or entry.state != "fetched":
         return False
     path = root / entry.path
@@ -101,8 +119,8 @@ def _is_here(root: Path, entry: Entry | None) -> bool:
 
 
 @contextmanager
-def _threads(workers: int, client: Client) -> Iterator[ThreadPoolExecutor]:
-    """A pool that, when its block is left by an error or an interruption, stops what is under way and starts nothing more."""
+def _threads(workers: int, client: HttpClient) -> Iterator[ThreadPoolExecutor]:
+    """Give a thread pool. An error or interruption in its block stops all transfers."""
     with ThreadPoolExecutor(workers, thread_name_prefix="fetch") as pool:
         try:
             yield pool
@@ -112,24 +130,29 @@ def _threads(workers: int, client: Client) -> Iterator[ThreadPoolExecutor]:
             raise
 
 
-def _ask(client: Client, file: Wanted) -> Remote | Entry:
+def _ask(client: HttpClient, file: RequestedFile) -> RemoteFile | FetchEntry:
     try:
         return client.ask(file.url)
-    except AbsentError:
-        return Entry(path=file.path, url=file.url, state="absent", attempts=1)
-    except FailedError as error:
-        return Entry(
+    except AbsentFileError:
+        return FetchEntry(path=file.path, url=file.url, state="absent", attempts=1)
+    except FailedTransferError as error:
+        return FetchEntry(
             path=file.path, url=file.url, state="failed", attempts=error.attempts, detail=str(error)
         )
 
 
-def _have(root: Path, file: Wanted, remote: Remote, client: Client) -> tuple[Entry, bool]:
-    """The file's entry, and whether the whole file was here without one: left by a process that was killed, or put there by hand."""
+def _fetch(
+    root: Path, file: RequestedFile, remote: RemoteFile, client: HttpClient
+) -> tuple[FetchEntry, bool]:
+    """Fetch a file, and return its entry and whether the whole file was on disk already.
+
+    That is so if a process was killed before it wrote the entry, or the file was put there by hand.
+    """
     path = root / file.path
     if remote.bytes is not None and path.is_file() and path.stat().st_size == remote.bytes:
         digest = sha256_file(path)
         if remote.sha256 in {None, digest}:
-            return Entry(
+            return FetchEntry(
                 path=file.path,
                 url=file.url,
                 state="fetched",
@@ -139,13 +162,13 @@ def _have(root: Path, file: Wanted, remote: Remote, client: Client) -> tuple[Ent
             ), True
     try:
         done = client.transfer(file.url, path, remote)
-    except AbsentError:
-        return Entry(path=file.path, url=file.url, state="absent", attempts=1), False
-    except FailedError as error:
-        return Entry(
+    except AbsentFileError:
+        return FetchEntry(path=file.path, url=file.url, state="absent", attempts=1), False
+    except FailedTransferError as error:
+        return FetchEntry(
             path=file.path, url=file.url, state="failed", attempts=error.attempts, detail=str(error)
         ), False
-    entry = Entry(
+    entry = FetchEntry(
         path=file.path,
         url=file.url,
         state="fetched",
@@ -157,32 +180,37 @@ def _have(root: Path, file: Wanted, remote: Remote, client: Client) -> tuple[Ent
 
 
 def _finished(
-    root: Path, futures: Iterable["Future[tuple[Entry, bool]]"]
-) -> Iterator[tuple[Entry, bool]]:
+    root: Path, futures: Iterable["Future[tuple[FetchEntry, bool]]"]
+) -> Iterator[tuple[FetchEntry, bool]]:
     for future in as_completed(futures):
         try:
             yield future.result()
         except OSError as error:
             raise UserError(
-                f"{root}: cannot be written ({error.strerror or error}); what is fetched stays, start again to go on"
+                f"{root}: The folder cannot be written ({error.strerror or error}). "
+                "Fetched files are kept. Mend this and start again to resume."
             ) from error
 
 
-def _check_space(root: Path, remotes: dict[Wanted, Remote]) -> None:
+def _check_space(root: Path, remotes: dict[RequestedFile, RemoteFile]) -> None:
     needed = sum(
-        (remote.bytes or 0) - UnderWay(root / file.path, remote).held()
+        (remote.bytes or 0) - PartialFile(root / file.path, remote).held()
         for file, remote in remotes.items()
     )
     free = shutil.disk_usage(root).free
     if needed > free:
         raise UserError(
-            f"{root}: {len(remotes)} files of {needed:,} bytes in all are to come, but only {free:,} bytes are free; "
-            "ask for fewer shards, or fetch to a larger disk"
+            f"{root}: The {len(remotes)} missing files have {needed:,} bytes in total, "
+            f"but only {free:,} bytes are free. Request fewer shards, or use a larger disk."
         )
 
 
-def _count(entry: Entry) -> Summary:
+def _count(entry: FetchEntry) -> FetchSummary:
     if entry.state == "failed":
         logger.warning("%s: %s (%d attempts)", entry.url, entry.detail, entry.attempts)
-        return Summary(failed=1, failures=(entry,))
-    return Summary(fetched=1, bytes=entry.bytes) if entry.state == "fetched" else Summary(absent=1)
+        return FetchSummary(failed=1, failures=(entry,))
+    return (
+        FetchSummary(fetched=1, bytes=entry.bytes)
+        if entry.state == "fetched"
+        else FetchSummary(absent=1)
+    )

@@ -1,37 +1,40 @@
-"""What a build would read, take and leave behind, before it starts: from the heads of some shards and a short trial of this machine."""
+"""Estimate of a build before it starts, from the heads of some shards and a trial of this machine.
+
+Nothing is written.
+"""
 
 import logging
 from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any
 
 from data_catalog.errors import UserError
 from data_catalog.format.encoder_identity import Identity
 from data_catalog.settings import Settings
 from pipeline.cluster.stage import supported_levels
-from pipeline.config import Build, Cluster, Dataset, PythonDocs, Rpv2
+from pipeline.config import Build, Cluster, Embed
 from pipeline.embed.encoder import load_encoder
 from pipeline.embed.identity import identify
-from pipeline.planning.heads import (
-    HEAD_DOCUMENTS,
-    Head,
-    Range,
-    choose,
-    extrapolate,
-    parse_seconds,
-    read_head,
-    size_of,
-)
-from pipeline.planning.rates import Rates, measure
+from pipeline.planning.heads import EstimatedCount, choose_shards, extrapolate, seconds_to_parse
+from pipeline.planning.rates import MachineRates, measure_rates
 from pipeline.source.documents import Shard
-from pipeline.source.stage import plan
+from pipeline.source.head import Head
+from pipeline.source.interface import Source
+from pipeline.source.registry import corpus_source
 from pipeline.source.targets import read_target
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-__all__ = ["Estimate", "Range", "estimate"]
+__all__ = ["Estimate", "EstimatedCount", "estimate_build"]
+
+_SIDE_FILES = 4  # side files that are parsed to learn their rate
 
 
 class Estimate(Settings):
-    """An estimate of a build from nothing, before quality rules and dedup: with these, what follows them is less."""
+    """An estimate of a build from nothing, before quality rules and dedup.
+
+    With these, the stages that follow them have less to do.
+    """
 
     shards: int
     """Number of shards."""
@@ -39,11 +42,11 @@ class Estimate(Settings):
     """Number of files."""
     bytes: int
     """Total size of the files, as stored."""
-    documents: Range
+    documents: EstimatedCount
     """Number of documents."""
-    characters: Range
+    characters: EstimatedCount
     """Number of characters."""
-    tokens: Range
+    tokens: EstimatedCount
     """Number of tokens of the catalog's tokenizer."""
     languages: dict[str, float]
     """Share of documents per language, as stated by the records. An empty name stands for none."""
@@ -73,7 +76,7 @@ class Estimate(Settings):
     """Number of vectors that the tree is trained on."""
     tree_memory_bytes: int
     """Memory of these vectors and of the data that training derives from them."""
-    rates: Rates
+    rates: MachineRates
     """Measured speed of this machine."""
     warnings: tuple[str, ...]
     """Warnings about the estimate."""
@@ -87,44 +90,58 @@ class Estimate(Settings):
         return sum(self.disk_bytes.values())
 
 
-def estimate(config: Build, on_progress: Callable[[int, int], None] | None = None) -> Estimate:
-    """Read the heads of up to 32 shards, embed and tokenize some of their documents, and extrapolate. Writes nothing.
+def estimate_build(
+    config: Build, on_progress: Callable[[int, int], None] | None = None
+) -> Estimate:
+    """Estimate a build from the heads of up to 32 shards and a trial of this machine.
 
     Args:
-        on_progress: called with the steps done and all of them: a step a head, and one to time this machine.
+        config: The build's config.
+        on_progress: Called with the number of finished steps and the number of all steps. Each
+            head is a step, and the trial of the machine is one.
 
     Raises:
-        UserError: what `pipeline.run.check_request` refuses; or no text could be read.
+        UserError: The config is refused as by `pipeline.run.check_request`, or no text could be read.
     """
-    shards = plan(config)
-    chosen = choose(shards)
+    source = corpus_source(config)
+    shards = source.plan()
+    sizes = [source.size(shard) for shard in shards]
+    indices = choose_shards(sizes)
+    chosen, read_sizes = [shards[i] for i in indices], [sizes[i] for i in indices]
     steps = len(chosen) + 1
-    heads = []
-    for i in chosen:
-        heads.append(read_head(shards[i], config))
+    heads, reading = [], 0.0
+    for shard in chosen:
+        started = perf_counter()
+        head = source.read_head(shard)
+        reading += (perf_counter() - started) / head.share if head.share else 0.0
+        heads.append(head)
         if on_progress:
             on_progress(len(heads), steps)
     texts = [text for head in heads for text in head.texts]
     if not texts:
         raise UserError(
-            f"source: no text in the first documents of {len(chosen)} of {len(shards)} files; are they what source.kind says?"
+            f"source: No text in the first documents of {len(chosen)} of {len(shards)} files. "
+            "Check that source.kind and the names of its columns fit the files."
         )
-    sizes = [size_of(shard) for shard in shards]
     documents = extrapolate(
-        heads, [head.records for head in heads], [head.error(head.counted) for head in heads], sizes
+        [head.records for head in heads],
+        [head.error(head.counted) for head in heads],
+        read_sizes,
+        sizes,
     )
     characters = extrapolate(
-        heads, [head.characters for head in heads], [head.error() for head in heads], sizes
+        [head.characters for head in heads], [head.error() for head in heads], read_sizes, sizes
     )
     targets = [
         text
         for target in config.all_targets()
-        for text in read_target(target, config)[0]["text"].to_pylist()
+        for text in read_target(target, config.source)[0]["text"].to_pylist()
     ]
-    rates = measure(texts, config)
+    rates = measure_rates(texts, config)
     if on_progress:
         on_progress(steps, steps)
-    reading = _reading_seconds(shards, [shards[i] for i in chosen], heads, config)
+    reading += _side_file_seconds(source, chosen)
+    reading *= sum(sizes) / max(sum(read_sizes), 1)
     granularities, warnings = _levels(documents, config.cluster)
     vectors = min(documents.likely, config.cluster.sample or documents.likely)
     copies = len(load_encoder(config.embed).models)
@@ -149,6 +166,7 @@ def estimate(config: Build, on_progress: Callable[[int, int], None] | None = Non
         stage_seconds=_stage_seconds(
             config,
             shards,
+            sizes,
             documents.likely,
             characters.likely,
             targets,
@@ -161,20 +179,18 @@ def estimate(config: Build, on_progress: Callable[[int, int], None] | None = Non
         granularities=granularities,
         unsupported=tuple(k for k in config.cluster.granularities if k not in granularities),
         training_vectors=vectors,
-        tree_memory_bytes=vectors
-        * identity.dimension
-        * 4
-        * 2,  # float32, and the part of them that one sub-tree trains on
+        # float32, for the vectors and for the part of them that one sub-tree trains on.
+        tree_memory_bytes=vectors * identity.dimension * 4 * 2,
         rates=rates,
-        warnings=(*warnings, *_remarks(config, shards)),
+        warnings=(*warnings, *source.caveats(shards)),
     )
 
 
-def _scaled(amount: Range, factor: float) -> Range:
-    return Range(
-        low=round(amount.low * factor),
-        likely=round(amount.likely * factor),
-        high=round(amount.high * factor),
+def _scaled(count: EstimatedCount, factor: float) -> EstimatedCount:
+    return EstimatedCount(
+        low=round(count.low * factor),
+        likely=round(count.likely * factor),
+        high=round(count.high * factor),
     )
 
 
@@ -190,51 +206,44 @@ def _languages(heads: Sequence[Head]) -> dict[str, float]:
     }
 
 
-def _reading_seconds(
-    shards: Sequence[Shard], read: Sequence[Shard], heads: Sequence[Head], config: Build
-) -> float:
-    """Of the source stage, without writing: in proportion to the bytes or documents of the heads; and of rpv2's quality signals."""
-    whole = sum(head.seconds / head.share for head in heads if head.share)
-    side = 0.0
-    if isinstance(config.source, Rpv2):
-        signals = [
-            shard.root / entry.path
-            for shard in read
-            for entry in shard.inputs
-            if entry.path.startswith("quality_signals/")
-        ]
-        few = signals[:: max(len(signals) // 4, 1)]
-        side = sum(map(parse_seconds, few)) / max(len(few), 1) * len(signals)
-    return (whole + side) * sum(map(size_of, shards)) / max(sum(map(size_of, read)), 1)
+def _side_file_seconds(source: Source[Any], shards: Sequence[Shard]) -> float:
+    """Return the seconds to parse the side files of some shards, from a few of these files."""
+    files = [file for shard in shards for file in source.side_files(shard)]
+    sample = files[:: max(len(files) // _SIDE_FILES, 1)]
+    return sum(map(seconds_to_parse, sample)) / max(len(sample), 1) * len(files)
 
 
 def _stage_seconds(
     config: Build,
     shards: Sequence[Shard],
+    sizes: Sequence[float],
     documents: int,
     characters: int,
     targets: Sequence[str],
     vectors: int,
     granularities: Sequence[int],
-    rates: Rates,
+    rates: MachineRates,
     reading: float,
 ) -> dict[str, float]:
     ratios = [
         fine // coarse for coarse, fine in zip((1, *granularities), granularities, strict=False)
     ]
-    searched = sum(ratio * (config.cluster.beam if i else 1) for i, ratio in enumerate(ratios))
+    compared = sum(ratio * (config.cluster.beam if i else 1) for i, ratio in enumerate(ratios))
     target_characters = sum(map(len, targets))
 
     def without(component: str) -> float:
-        """Share of the corpus, by size, for which the source has no such files: only RedPajama-V2 ships any."""
-        bare = [
-            shard
-            for shard in shards
+        """Return the share of the corpus, by size, that has no files of a component.
+
+        Only RedPajama-V2 has any.
+        """
+        lacking = [
+            size
+            for shard, size in zip(shards, sizes, strict=True)
             if not any(
                 file.path.startswith(f"{component}/") for file in (*shard.inputs, *shard.beside)
             )
         ]
-        return sum(map(size_of, bare)) / max(sum(map(size_of, shards)), 1)
+        return sum(lacking) / max(sum(sizes), 1)
 
     return {
         "source": reading + characters * rates.write_seconds,
@@ -242,22 +251,22 @@ def _stage_seconds(
         "sign": characters * rates.sign_seconds * without("minhash"),
         "embed": documents * rates.encoder_tokens * rates.encode_seconds,
         "tree": vectors * sum(ratios) * config.cluster.iterations * rates.cosine_seconds,
-        "assign": documents * searched * rates.cosine_seconds,
+        "assign": documents * compared * rates.cosine_seconds,
         "sort": characters * (rates.tokenize_seconds + rates.write_seconds),
         "shard": characters * rates.write_seconds,
-        "targets": len(targets) * _encoder_tokens(targets, config) * rates.encode_seconds
+        "targets": len(targets) * _encoder_tokens(targets, config.embed) * rates.encode_seconds
         + target_characters * (rates.tokenize_seconds + rates.write_seconds),
     }
 
 
-def _encoder_tokens(texts: Sequence[str], config: Build) -> float:
-    """Of a text, on average over some that lie evenly among them."""
-    few = texts[:: max(len(texts) // 512, 1)]
-    return int(load_encoder(config.embed).reader.read(few).lengths.sum()) / max(len(few), 1)
+def _encoder_tokens(texts: Sequence[str], config: Embed) -> float:
+    """Return the average number of encoder tokens per text, over an evenly spaced sample."""
+    sample = texts[:: max(len(texts) // 512, 1)]
+    return int(load_encoder(config).reader.read(sample).lengths.sum()) / max(len(sample), 1)
 
 
 def _disk(
-    documents: int, characters: int, targets: Sequence[str], identity: Identity, rates: Rates
+    documents: int, characters: int, targets: Sequence[str], identity: Identity, rates: MachineRates
 ) -> dict[str, int]:
     text = characters * rates.text_bytes
     tokens = characters * rates.tokens
@@ -271,32 +280,21 @@ def _disk(
     }
 
 
-def _levels(documents: Range, config: Cluster) -> tuple[tuple[int, ...], list[str]]:
-    """The levels that would be built, and sentences about the others."""
+def _levels(documents: EstimatedCount, config: Cluster) -> tuple[tuple[int, ...], list[str]]:
+    """Return the levels that would be built, and warnings about the others."""
     built, requested = supported_levels(documents.likely, config), config.granularities
+    key = f"cluster.granularities {list(requested)}"
     warnings = []
     if missing := next((k for k in requested if documents.likely < k * config.min_points), None):
-        then = (
-            "the build will be refused"
+        result = (
+            "The build will be refused."
             if config.unsupported == "refuse"
-            else f"the tree will end at {built[-1]}"
+            else f"The tree will end at level {built[-1]}."
         )
         warnings.append(
-            f"cluster.granularities {list(requested)}: level {missing} needs {missing * config.min_points:,} documents "
-            f"(cluster.min_points), there are about {documents.likely:,}: {then}"
+            f"{key}: Level {missing} needs {missing * config.min_points:,} documents "
+            f"(cluster.min_points), and there are about {documents.likely:,}. {result}"
         )
     elif documents.low < built[-1] * config.min_points:
-        warnings.append(
-            f"cluster.granularities {list(requested)}: perhaps too few documents for level {built[-1]}"
-        )
+        warnings.append(f"{key}: There may be too few documents for level {built[-1]}.")
     return built, warnings
-
-
-def _remarks(config: Build, shards: Sequence[Shard]) -> list[str]:
-    if isinstance(config.source, Dataset):
-        return [
-            f"a data set does not say how many documents it has: this is for the first {HEAD_DOCUMENTS} of each of {len(shards)} shards"
-        ]
-    if isinstance(config.source, PythonDocs):
-        return ["python-docs: source.max_documents is a cap; packages may have fewer"]
-    return []

@@ -1,4 +1,4 @@
-"""How fast this machine is at each kind of work, measured in seconds on a sample of the documents themselves."""
+"""Speed of this machine at each kind of work, measured on a sample of the documents."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -15,16 +15,18 @@ from pipeline.embed.encoder import load_encoder
 from pipeline.quality.signals.measure import measure_signals
 from pipeline.shard.tokenize import _load_given, _train
 
-ENCODED = 96  # documents that are embedded to learn the rate
-WARM_UP = 16  # of them first: kernels are compiled at their first use
-TOKENIZED_CHARACTERS = 1_000_000
-SIGNED_CHARACTERS = 100_000  # whose signals and signatures are computed
-SAMPLING = 11  # what randomness is for: second word of the generator's key
-POINTS = 8_192  # vectors whose nearest of 64 centroids are looked for
+_ENCODED_DOCUMENTS = 96
+_WARM_UP_DOCUMENTS = 16  # embedded first: kernels are compiled at their first use
+_MEASURED_DOCUMENTS = 1_024  # whose encoder tokens are counted
+_TOKENIZED_CHARACTERS = 1_000_000
+_SIGNED_CHARACTERS = 100_000  # whose signals and signatures are computed
+_SAMPLING_KEY = 11  # second word of the random generator's key
+_VECTORS = 8_192  # compared with each centroid
+_CENTROIDS = 64
 
 
-class Rates(Settings):
-    """Seconds and bytes for a unit of work, with the whole machine at it."""
+class MachineRates(Settings):
+    """Seconds and bytes per unit of work, with the whole machine at work."""
 
     encoder_tokens: float
     """Encoder tokens per document."""
@@ -50,33 +52,35 @@ class Rates(Settings):
     """Seconds per product of a vector and a centroid."""
 
 
-def measure(texts: Sequence[str], config: Build) -> Rates:
-    """Rates on these texts, which are not in any order that matters; takes some seconds, most of them to load the encoder.
+def measure_rates(texts: Sequence[str], config: Build) -> MachineRates:
+    """Measure the rates on a random sample of the texts.
+
+    This takes some seconds, mostly to load the encoder.
 
     Raises:
-        UserError: see `pipeline.embed.encoder.load_encoder` and `pipeline.shard.tokenize`.
+        UserError: See `pipeline.embed.encoder.load_encoder` and `pipeline.shard.tokenize`.
     """
     order = np.random.Generator(
-        np.random.Philox(key=np.array([config.seed % 2**64, SAMPLING], np.uint64))
+        np.random.Philox(key=np.array([config.seed % 2**64, _SAMPLING_KEY], np.uint64))
     ).permutation(len(texts))
     chosen = [texts[i] for i in order]
     encoder = load_encoder(config.embed)
-    read = encoder.reader.read(chosen[:1024])
-    encoder.encode(chosen[:WARM_UP])
-    encoded = chosen[:ENCODED]
+    read = encoder.reader.read(chosen[:_MEASURED_DOCUMENTS])
+    encoder.encode(chosen[:_WARM_UP_DOCUMENTS])
+    encoded = chosen[:_ENCODED_DOCUMENTS]
     encode = _seconds(lambda: encoder.encode(encoded)) / max(
         int(encoder.reader.read(encoded).lengths.sum()), 1
     )
-    sample = _until(chosen, TOKENIZED_CHARACTERS)
+    sample = _first_characters(chosen, _TOKENIZED_CHARACTERS)
     characters, half = max(sum(map(len, sample)), 1), max(sum(map(len, sample[::2])), 1)
     ids, tokenize = _tokenize(sample, config)
     text_bytes, write = _written(pa.table({"text": sample}))
     token_bytes, write_tokens = _written(pa.table({"ids": ids}))
     tokens = max(len(ids.flatten()), 1)
-    few = _until(chosen, SIGNED_CHARACTERS)
-    spoken = max(sum(map(len, few)), 1)
-    return Rates(
-        encoder_tokens=int(read.lengths.sum()) / max(min(len(chosen), 1024), 1),
+    signed = _first_characters(chosen, _SIGNED_CHARACTERS)
+    signed_characters = max(sum(map(len, signed)), 1)
+    return MachineRates(
+        encoder_tokens=int(read.lengths.sum()) / max(min(len(chosen), _MEASURED_DOCUMENTS), 1),
         encode_seconds=encode / len(encoder.models),
         tokens=tokens / half,
         tokenize_seconds=tokenize / half,
@@ -84,10 +88,11 @@ def measure(texts: Sequence[str], config: Build) -> Rates:
         token_bytes=token_bytes / tokens,
         token_width=ids.type.value_type.bit_width // 8,
         write_seconds=write / characters + write_tokens / half,
-        signal_seconds=_seconds(lambda: measure_signals(few)) / spoken
+        signal_seconds=_seconds(lambda: measure_signals(signed)) / signed_characters
         if config.quality.compute == "missing"
         else 0.0,
-        sign_seconds=_seconds(lambda: list(sign(few, config.dedup.similarity))) / spoken
+        sign_seconds=_seconds(lambda: list(sign(signed, config.dedup.similarity)))
+        / signed_characters
         if "minhash" in config.dedup.tiers
         else 0.0,
         cosine_seconds=_cosine(encoder.identity.dimension),
@@ -100,19 +105,22 @@ def _seconds(work: Callable[[], object]) -> float:
     return perf_counter() - started
 
 
-def _until(texts: Sequence[str], characters: int) -> list[str]:
-    """The first texts, up to about so many characters; a long one is cut."""
-    found: list[str] = []
+def _first_characters(texts: Sequence[str], characters: int) -> list[str]:
+    """Return the first texts up to a total number of characters. The last one is cut."""
+    chosen: list[str] = []
     for text in texts:
         if characters <= 0:
             break
-        found.append(text[:characters])
-        characters -= len(found[-1])
-    return found
+        chosen.append(text[:characters])
+        characters -= len(chosen[-1])
+    return chosen
 
 
 def _tokenize(sample: Sequence[str], config: Build) -> tuple[pa.ListArray, float]:
-    """Token ids of one half of the sample, and the seconds they took; a tokenizer that is not given is trained on the other half."""
+    """Return the token ids of one half of the sample, and the seconds that took.
+
+    A tokenizer that the config does not name is trained on the other half.
+    """
     if config.tokenizer.path:
         tokenizer = _load_given(config.tokenizer.path).backend_tokenizer
     else:
@@ -125,13 +133,14 @@ def _tokenize(sample: Sequence[str], config: Build) -> tuple[pa.ListArray, float
 
 
 def _written(table: pa.Table) -> tuple[int, float]:
-    """Bytes and seconds of a table as compressed Parquet, in memory."""
-    place = io.BytesIO()
-    seconds = _seconds(lambda: pq.write_table(table, place, compression="zstd"))
-    return place.tell(), seconds
+    """Write a table as compressed Parquet in memory, and return the bytes and seconds."""
+    buffer = io.BytesIO()
+    seconds = _seconds(lambda: pq.write_table(table, buffer, compression="zstd"))
+    return buffer.tell(), seconds
 
 
 def _cosine(dimension: int) -> float:
     generator = np.random.Generator(np.random.Philox(key=0))
-    x = generator.standard_normal((POINTS, dimension), np.float32)
-    return _seconds(lambda: (x @ x[:64].T).argmax(axis=1)) / (POINTS * 64)
+    vectors = generator.standard_normal((_VECTORS, dimension), np.float32)
+    seconds = _seconds(lambda: (vectors @ vectors[:_CENTROIDS].T).argmax(axis=1))
+    return seconds / (_VECTORS * _CENTROIDS)

@@ -21,7 +21,7 @@ from pipeline.dedup.exact import KnownTexts
 from pipeline.parts import Part, make_part
 from pipeline.publish.link_files import link_file
 from pipeline.source.documents import text_digest
-from pipeline.source.stage import DOCUMENTS
+from pipeline.source.stage import DOCUMENTS_FILE
 
 _IN_CATALOG = "dedup.catalog"  # reason: the text is already a document or in a target
 _COPIES = """
@@ -93,7 +93,7 @@ class ExistingCatalog:
 
         The digests of the targets' texts are written to `folder`.
         """
-        targets = [self.layout.target(name) / DOCUMENTS for name in self.manifest.targets]
+        targets = [self.layout.target(name) / DOCUMENTS_FILE for name in self.manifest.targets]
 
         def make(out: Path) -> Account:
             texts = [pq.read_table(file, columns=["text"])["text"].to_pylist() for file in targets]
@@ -134,7 +134,7 @@ def as_read(root: Path, measured: Sequence[str], folder: Path) -> tuple[list[Par
     """
     parts = [Part(folder / Path(name).stem, name, Account(), 0) for name in measured]
     for part in parts:
-        link_file(root / part.fingerprint, part.folder / DOCUMENTS)
+        link_file(root / part.fingerprint, part.folder / DOCUMENTS_FILE)
     return parts, Part(root / "verdicts", "verdicts", Account(), 0)
 
 
@@ -146,7 +146,7 @@ def copies_in(existing: ExistingCatalog, targets: Sequence[Part]) -> dict[str, i
     files = [str(existing.layout.root / name) for name in existing.file_names("documents/")]
     copies = {}
     for part in targets:
-        texts = pq.read_table(part.folder / DOCUMENTS, columns=["text"])["text"].to_pylist()
+        texts = pq.read_table(part.folder / DOCUMENTS_FILE, columns=["text"])["text"].to_pylist()
         digests = pa.table({"digest": pa.array(sorted(set(map(text_digest, texts))), pa.string())})
         with duckdb.connect() as connection:
             connection.register("target_texts", digests)

@@ -18,7 +18,7 @@ from pipeline.quality.rules import Rule, resolve
 from pipeline.quality.signals import measure
 from pipeline.quality.signals.columns import signal_columns
 from pipeline.quality.signals.fill import fill_signals
-from pipeline.source.stage import DOCUMENTS
+from pipeline.source.stage import DOCUMENTS_FILE
 
 VERSION = 2
 VERDICTS_FILE = "verdicts.parquet"
@@ -42,7 +42,7 @@ def judge_part(source: Part, folder: Path, config: Quality) -> Part:
         rows = np.zeros(len(rules) + 1, np.int64)  # documents by first rule failed, then the kept
         characters = np.zeros(len(rules) + 1, np.int64)
         with (
-            pq.ParquetFile(source.folder / DOCUMENTS, pre_buffer=False) as file,
+            pq.ParquetFile(source.folder / DOCUMENTS_FILE, pre_buffer=False) as file,
             pq.ParquetWriter(out / VERDICTS_FILE, tables.VERDICTS, compression="zstd") as verdicts,
             pq.ParquetWriter(out / SIGNALS_FILE, tables.MEASURED, compression="zstd") as measured,
         ):

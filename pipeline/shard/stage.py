@@ -17,7 +17,7 @@ from pipeline.parts import Part, make_part
 from pipeline.shard.merge import merge_runs
 from pipeline.shard.sorted_runs import SortedRuns, run_columns, write_runs
 from pipeline.shard.tokenize import encode_texts
-from pipeline.source.stage import DOCUMENTS
+from pipeline.source.stage import DOCUMENTS_FILE
 from pipeline.verdicts import kept_key, read_verdicts
 
 VERSION = 2
@@ -157,10 +157,10 @@ def _source_batches(source: Part, judged: Part) -> Iterator[tuple[int, pa.Table]
     start = 0
     with (
         pq.ParquetFile(
-            source.folder / DOCUMENTS, pre_buffer=False
+            source.folder / DOCUMENTS_FILE, pre_buffer=False
         ) as file,  # which would hold the whole file
         pq.ParquetFile(
-            measured if measured.is_file() else source.folder / DOCUMENTS, pre_buffer=False
+            measured if measured.is_file() else source.folder / DOCUMENTS_FILE, pre_buffer=False
         ) as signals,
     ):
         for documents, table in zip(

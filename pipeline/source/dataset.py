@@ -1,89 +1,112 @@
-"""Data sets of the Hugging Face hub, or whatever else `datasets` can stream: one shard of ours a shard of theirs."""
+"""Datasets that `datasets` can stream: one shard per shard of the dataset."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from pipeline.config import Dataset
 from pipeline.location import parse_location
-from pipeline.source.backoff import PATIENCE, Patience, is_passing
+from pipeline.source.backoff import DEFAULT_RETRIES, RetryPolicy, is_transient
+from pipeline.source.config import Columns, Dataset
 from pipeline.source.documents import Document, Fault, Input, Shard
+from pipeline.source.head import HEAD_DOCUMENTS
+from pipeline.source.interface import Source
 from pipeline.source.records import to_document
-from pipeline.source.stream import Stream, find_dataset, label_of, load_builder, version_of
+from pipeline.source.stream import (
+    Stream,
+    dataset_label,
+    dataset_version,
+    find_dataset,
+    load_builder,
+)
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder, IterableDataset
 
 
-def plan(source: Dataset, name: str = "source.name") -> list[Shard]:
-    """One shard per file of the data set's split, in its order. `name` is the config field, for errors.
+class DatasetSource(Source[Dataset]):
+    """One split of a dataset, from the Hugging Face hub or a folder."""
 
-    Raises:
-        UserError: there is no such data set, subset, split or text column, or the hub cannot be reached.
-    """
-    builder, dataset = find_dataset(source, name)
-    entry = Input(path=label_of(source), bytes=0, version=version_of(builder, source.split))
-    stem = re.sub(r"[^A-Za-z0-9-]+", "_", entry.path)[-60:]
-    return [
-        Shard(
-            name=f"{stem}-{i:05d}",
-            kind="dataset",
-            root=parse_location("."),
-            key=entry.path,
-            inputs=(entry,),
-            piece=(i, dataset.num_shards),
-        )
-        for i in range(dataset.num_shards)
-    ]
+    def plan(self) -> list[Shard]:
+        """Return one shard per shard of the dataset's split, in its order.
+
+        Raises:
+            UserError: The dataset, subset, split or text column does not exist, or the hub cannot
+                be reached.
+        """
+        builder, dataset = find_dataset(self.section, "source.name")
+        version = dataset_version(builder, self.section.split)
+        entry = Input(path=dataset_label(self.section), bytes=0, version=version)
+        stem = re.sub(r"[^A-Za-z0-9-]+", "_", entry.path)[-60:]
+        return [
+            Shard(
+                name=f"{stem}-{i:05d}",
+                kind="dataset",
+                root=parse_location("."),
+                key=entry.path,
+                inputs=(entry,),
+                piece=(i, dataset.num_shards),
+            )
+            for i in range(dataset.num_shards)
+        ]
+
+    def read(
+        self, shard: Shard, retries: RetryPolicy = DEFAULT_RETRIES
+    ) -> Iterator[Document | Fault]:
+        """Yield every record of one shard.
+
+        The id of a record without one is `NAME/SPLIT/SHARD/ROW`. When `datasets` cannot read on,
+        the shard ends with the fault `unreadable_dataset`.
+
+        Raises:
+            Exception: The network failed through all of `retries`.
+        """
+        index, count = shard.piece or (0, 1)
+        version = shard.inputs[0].version or ""
+
+        def open_shard() -> "IterableDataset":
+            builder = _cached_builder(self.section, version)
+            dataset = builder.as_streaming_dataset(split=self.section.split)
+            return dataset.shard(num_shards=count, index=index)
+
+        stream = Stream(open_shard, retries=retries)
+        return stream_documents(stream, self.section, f"{shard.key}/{index:05d}")
+
+    def choices(self) -> list[object]:
+        """Return the names of the columns, if they are not the default ones."""
+        return [self.section.columns] if self.section.columns != Columns() else []
+
+    def size(self, shard: Shard) -> float:  # noqa: ARG002
+        """Return 1: the shards of a dataset have no known size."""
+        return 1.0
+
+    def caveats(self, shards: Sequence[Shard]) -> list[str]:
+        """Return a sentence: the number of documents is not known before they are read."""
+        return [
+            f"A dataset does not tell how many documents it has. This estimate covers the first "
+            f"{HEAD_DOCUMENTS} of each of {len(shards)} shards."
+        ]
 
 
-def read(
-    shard: Shard, source: Dataset, patience: Patience = PATIENCE
-) -> Iterator[Document | Fault]:
-    """Every record of one shard. A record without an id of its own is called `NAME/SPLIT/SHARD/ROW`.
-
-    A shard that `datasets` cannot read on is one fault, `unreadable_dataset`, after what it could read.
-
-    Raises:
-        Exception: the network stayed away for all of `patience`.
-    """
-    index, count = shard.piece or (0, 1)
-    version = shard.inputs[0].version or ""
-
-    def open_shard() -> "IterableDataset":
-        return (
-            _builder(source, version)
-            .as_streaming_dataset(split=source.split)
-            .shard(num_shards=count, index=index)
-        )
-
-    return to_documents(Stream(open_shard, patience=patience), source, f"{shard.key}/{index:05d}")
-
-
-def to_documents(stream: Stream, source: Dataset, label: str) -> Iterator[Document | Fault]:
-    """The stream's rows as documents and faults, in order."""
-    records, row, name = iter(stream), 0, label_of(source)
+def stream_documents(stream: Stream, source: Dataset, label: str) -> Iterator[Document | Fault]:
+    """Yield the rows of a stream as documents and faults, in order."""
+    records, row, name = iter(stream), 0, dataset_label(source)
     while True:
         try:
             record = next(records)
         except StopIteration:
             return
         except Exception as error:
-            if is_passing(error):
+            if is_transient(error):
                 raise
-            yield Fault(
-                label,
-                None,
-                "unreadable_dataset",
-                f"after row {row - 1}: {type(error).__name__}: {error}"[:200],
-            )
+            detail = f"after row {row - 1}: {type(error).__name__}: {error}"[:200]
+            yield Fault(label, None, "unreadable_dataset", detail)
             return
         yield to_document(record, source.columns, label, row, name)
         row += 1
 
 
 @lru_cache(maxsize=4)
-def _builder(source: Dataset, version: str) -> "DatasetBuilder":  # noqa: ARG001
-    """Finding a data set's files takes requests: once a version, not once a shard."""
+def _cached_builder(source: Dataset, version: str) -> "DatasetBuilder":  # noqa: ARG001
+    """Find the dataset's files, which takes requests, once per version and not once per shard."""
     return load_builder(source)

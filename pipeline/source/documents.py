@@ -1,16 +1,16 @@
-"""The nouns of the source stage: a shard to read, and the documents and faults that reading it gives."""
+"""Types of the source stage: shards to read, and the documents and faults that reading gives."""
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from data_catalog.settings import Settings
 from pipeline.location import Location
 
 
 class Input(Settings):
-    """One file or folder that a shard is read from, and how to notice that it changed."""
+    """One file or folder that a shard is read from, with what shows that it changed."""
 
     path: str
     """Path below the root of the shard, with forward slashes."""
@@ -23,12 +23,12 @@ class Input(Settings):
 
 
 class Shard(Settings):
-    """One piece of the input: becomes one part. Serialisable, so that it can be sent to another process."""
+    """One piece of the input. It becomes one part, and can be sent to another process as JSON."""
 
     name: str
     """Name of the shard. Safe as a folder name."""
-    kind: Literal["rpv2", "jsonl", "parquet", "dataset", "text", "python-docs"]
-    """Kind of the source."""
+    kind: str
+    """Kind of the source, a key of `pipeline.source.registry.SOURCES`."""
     root: Location
     """Root of the corpus."""
     key: str
@@ -45,10 +45,10 @@ class Shard(Settings):
     shards."""
 
     def identity(self) -> dict[str, Any]:
-        """What the source part's fingerprint is made of.
+        """Return the fields that enter the fingerprint of the source part.
 
-        Not the root: a moved corpus is the same corpus. Not what lies `beside`: signatures that arrive later leave the documents as they
-        are; a stage that reads such files adds their entries to its own fingerprint.
+        The root is left out: a moved corpus is the same corpus. Files in `beside` are left out too:
+        they do not change the documents. A stage that reads them adds them to its own fingerprint.
         """
         plain = self.model_dump(
             mode="json", exclude={"root", "beside"} | ({"piece"} if self.piece is None else set())
@@ -70,7 +70,8 @@ class Document:
     source: str | None = None
     language: str | None = None
     signals: Mapping[str, float] = field(default_factory=dict)
-    shipped_duplicate: bool | None = None  # None: the corpus does not say
+    shipped_duplicate: bool | None = None
+    """Whether the corpus lists the document as a copy. None if it ships no such list."""
 
 
 @dataclass(frozen=True)
@@ -78,31 +79,40 @@ class Fault:
     """One thing that could not be read."""
 
     file: str
-    row: int | None  # None: the file as a whole
+    row: int | None
+    """Row in the file, from 0. None for the file as a whole."""
     reason: str
     detail: str
-    characters: int = 0  # of its text, if that was decoded
-    counted: bool = True  # False: a side file is at fault, no document is lost
+    characters: int = 0
+    """Length of the record's text, if the text could be decoded."""
+    counted: bool = True
+    """Whether a document is lost. False for faults of side files."""
 
 
 def document_number(doc_id: str) -> int:
-    """The first 8 bytes of sha1(doc_id), little-endian and unsigned, as RedPajama-V2 defines `id_int`."""
+    """Return the first 8 bytes of `sha1(doc_id)` as a little-endian unsigned integer.
+
+    This is the `id_int` of RedPajama-V2.
+    """
     return int.from_bytes(
         hashlib.sha1(doc_id.encode(), usedforsecurity=False).digest()[:8], "little"
     )
 
 
 def text_digest(text: str) -> str:
-    """128-bit BLAKE2b of the text as UTF-8, in hex: equal for exact copies only."""
+    """Return the 128-bit BLAKE2b digest of the UTF-8 text in hex. Only exact copies share it."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def unit_hash(purpose: str, key: str) -> float:
-    """A number in [0, 1) that depends on nothing but `purpose` and `key`: decides splits and samples."""
+    """Return a pseudo-random number in [0, 1) that depends on `purpose` and `key` alone."""
     digest = hashlib.blake2b(f"{purpose}\0{key}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 
 def encodable(value: object) -> str | None:
-    """`value` if it is a string, with what UTF-8 cannot hold (lone surrogates) replaced by `?`; else None."""
+    """Return a string with lone surrogates, which UTF-8 cannot encode, replaced by `?`.
+
+    Return None if `value` is not a string.
+    """
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None

@@ -1,51 +1,66 @@
-"""JSON lines: one shard a file. Which key holds the text, the id, the address and the source is told by `columns`."""
+"""JSON lines: one shard per file."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from pipeline.config import Columns, Jsonl
 from pipeline.location import Place
+from pipeline.source.config import Columns, Jsonl
 from pipeline.source.documents import Document, Fault, Shard
-from pipeline.source.files import Listed, describe, find_files, left_for_corpus, shard_name
+from pipeline.source.files import Listing, describe_file, find_files, shard_name, without_reserved
+from pipeline.source.head import Head, head_of_json_lines
+from pipeline.source.interface import Source
 from pipeline.source.lines import read_records
 from pipeline.source.records import to_document
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".jsonl", ".jsonl.gz")
+JSONL_SUFFIXES = (".jsonl", ".jsonl.gz")
 
 
-def plan(source: Jsonl, held_out: Sequence[Place] = ()) -> list[Shard]:
-    """One shard per file, ordered by path. Files at or below a `held_out` path (the targets') are left out, with a warning.
+class JsonlSource(Source[Jsonl]):
+    """A file of JSON lines, or all such files below a folder or URL."""
 
-    Raises:
-        UserError: nothing is at the path, or no file of JSON lines, or targets hold them all.
+    def plan(self) -> list[Shard]:
+        """Return one shard per file, ordered by path.
+
+        Files that belong to targets are left out, with a warning.
+
+        Raises:
+            UserError: There is nothing at the path, no JSON lines file, or targets have them all.
+        """
+        path = self.section.path
+        root, files = find_files(path, JSONL_SUFFIXES, "source.path", "JSON lines")
+        kept = without_reserved(path, files, root, self.reservations.paths, logger.warning)
+        return [_shard(root, name, kept) for name in kept]
+
+    def read(self, shard: Shard) -> Iterator[Document | Fault]:
+        """Yield every record of one file, in the order of the file."""
+        return read_json_lines(shard.root / shard.key, shard.key, self.section.columns)
+
+    def choices(self) -> list[object]:
+        """Return the names of the columns, if they are not the default ones."""
+        return [self.section.columns] if self.section.columns != Columns() else []
+
+    def read_head(self, shard: Shard) -> Head:
+        """Return the records in the first bytes of the file."""
+        return head_of_json_lines(shard, self.section.columns.text)
+
+
+def _shard(root: Place, name: str, files: Listing) -> Shard:
+    entry = describe_file(root, name, files[name])
+    name = shard_name(name, JSONL_SUFFIXES)
+    return Shard(name=name, kind="jsonl", root=root, key=entry.path, inputs=(entry,))
+
+
+def read_json_lines(path: Place, label: str, columns: Columns) -> Iterator[Document | Fault]:
+    """Yield every record of a file, and a fault for each that cannot be read.
+
+    `label` names the file in ids and faults.
     """
-    root, files = find_files(source.path, SUFFIXES, "source.path", "JSON lines")
-    return [
-        _shard(root, name, files)
-        for name in left_for_corpus(source.path, files, root, held_out, logger.warning)
-    ]
-
-
-def _shard(root: Place, name: str, files: Listed) -> Shard:
-    entry = describe(root, name, files[name])
-    return Shard(
-        name=shard_name(name, SUFFIXES), kind="jsonl", root=root, key=entry.path, inputs=(entry,)
-    )
-
-
-def read(shard: Shard, columns: Columns) -> Iterator[Document | Fault]:
-    """Every record of one file, in file order; see `read_file`."""
-    return read_file(shard.root / shard.key, shard.key, columns)
-
-
-def read_file(path: Place, label: str, columns: Columns) -> Iterator[Document | Fault]:
-    """Every record of a file, with what could not be read as faults; `label` names the file in ids and faults."""
     source = label.removesuffix(".gz").removesuffix(".jsonl")
     for item in read_records(path, label):
-        yield (
-            item
-            if isinstance(item, Fault)
-            else to_document(item[1], columns, label, item[0], source)
-        )
+        if isinstance(item, Fault):
+            yield item
+        else:
+            row, record = item
+            yield to_document(record, columns, label, row, source)

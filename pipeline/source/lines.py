@@ -1,4 +1,4 @@
-"""JSON lines read with bounded memory: every line gives a record or a named fault, and so does every way a file can be broken."""
+"""JSON lines, read with bounded memory. Every line gives a record or a fault with a name."""
 
 import gzip
 import io
@@ -11,9 +11,8 @@ from typing import Any, BinaryIO, cast
 from pipeline.location import Place, is_file_fault, is_local
 from pipeline.source.documents import Fault
 
-LINE_BYTES = (
-    64 * 2**20
-)  # a longer line is refused: no document is that long, and a gzip bomb is one line
+# Maximum bytes of a line. No document is longer, and a gzip bomb is one line.
+LINE_BYTES = 64 * 2**20
 _SKIP_BYTES = 2**20
 _BUFFER_BYTES = 2**18
 
@@ -21,14 +20,22 @@ _BUFFER_BYTES = 2**18
 def read_records(
     path: Place, label: str, line_bytes: int = LINE_BYTES
 ) -> Iterator[tuple[int, dict[str, Any]] | Fault]:
-    """Yield `(row, record)` for each JSON object of a plain or gzip file of JSON lines, in order; a `Fault` for all else.
+    """Yield `(row, record)` for each JSON object of a JSON lines file, in order.
 
-    `row` is the 0-based line number. Blank lines hold no record and are passed over, but they are numbered.
-    What can be read of a broken file is yielded before its fault. `label` names the file in faults.
-    A file counts as gzip by its name, `*.gz`. Memory stays within about three times `line_bytes`, whatever the file holds.
+    A line that holds no object gives a `Fault`, and so does damage to the file, after everything
+    before it was yielded. Blank lines are skipped but numbered. Memory stays within about three
+    times `line_bytes`, whatever the file holds.
+
+    Args:
+        path: A plain file, or a gzip file if its name ends with `.gz`.
+        label: Name of the file in faults.
+        line_bytes: Maximum bytes of a line.
+
+    Yields:
+        A pair of the line's number, from 0, and its object, or a fault.
 
     Raises:
-        OSError: the network failed, not the file: read again.
+        OSError: The network failed. Reading again may help.
     """
     for item in _lines(path, label, line_bytes):
         if isinstance(item, Fault):
@@ -38,10 +45,16 @@ def read_records(
 
 
 def text_fault(text: object, label: str, row: int, key: str) -> Fault | None:
-    """Why a record's text cannot be a document, or None.
+    """Return the reason why a record's text cannot be a document, or None.
 
-    A text is never edited: NUL characters stay, since they are valid in UTF-8, Arrow and DuckDB alike.
-    Lone surrogates (`"\\ud800"` in JSON) are not: such a record is refused whole.
+    A text is never edited. NUL characters stay, since UTF-8, Arrow and DuckDB allow them. A text
+    with lone surrogates (`"\\ud800"` in JSON), which UTF-8 cannot encode, is a fault.
+
+    Args:
+        text: Value of the record's text field.
+        label: Name of the file, for the fault.
+        row: Row of the record in the file, from 0.
+        key: Name of the text field, for the fault.
     """
     if not isinstance(text, str):
         return Fault(label, row, "no_text", f"{key} is {type(text).__name__}, expected a string")
@@ -79,14 +92,18 @@ def _lines(path: Place, label: str, line_bytes: int) -> Iterator[tuple[int, byte
                 else:
                     yield row, line
     except (EOFError, OSError, zlib.error) as error:
-        yield damage(error, path, label, f"line {row}")
+        yield damage_fault(error, path, label, f"line {row}")
 
 
-def damage(error: EOFError | OSError | zlib.error, path: Place, label: str, where: str) -> Fault:
-    """What an error while reading says of the file; `where` is the last thing that could be read.
+def damage_fault(
+    error: EOFError | OSError | zlib.error, path: Place, label: str, where: str
+) -> Fault:
+    """Return the fault of a file that an error while reading shows.
+
+    `where` is the last position that could be read.
 
     Raises:
-        OSError: it is `error`, and says nothing of the file.
+        OSError: `error` itself, if it is about the network and not about the file.
     """
     if isinstance(error, EOFError):
         return Fault(
@@ -101,14 +118,14 @@ def damage(error: EOFError | OSError | zlib.error, path: Place, label: str, wher
 
 @contextmanager
 def open_unpacked(path: Place) -> Iterator[BinaryIO | None]:
-    """The file's bytes, unpacked if it is gzip; None if it has none."""
+    """Open a file, decompressed if its name ends with `.gz`. Give None if the file is empty."""
     with path.open("rb") as file:
         if not file.read(1):
             yield None
             return
         file.seek(0)
         if not path.name.lower().endswith(".gz"):
-            # fsspec's own files cut no line at a limit
+            # The files of fsspec do not stop a line at a limit.
             yield (
                 file
                 if is_local(path)
@@ -116,11 +133,15 @@ def open_unpacked(path: Place) -> Iterator[BinaryIO | None]:
             )
             return
         with gzip.GzipFile(fileobj=file, mode="rb") as unpacked:
-            yield io.BufferedReader(_Unpacked(unpacked), _BUFFER_BYTES)  # cuts lines in C
+            # A buffered reader splits lines in C.
+            yield io.BufferedReader(_Unpacked(unpacked), _BUFFER_BYTES)
 
 
 class _Unpacked(io.RawIOBase):
-    """A gzip file one decompressed block at a time: what came before an error is handed out before the error is raised."""
+    """A gzip file, one decompressed block at a time.
+
+    The blocks before damage are given out before the error is raised.
+    """
 
     def __init__(self, file: gzip.GzipFile) -> None:
         self._file = file
@@ -135,7 +156,7 @@ class _Unpacked(io.RawIOBase):
 
 
 def _skip_line(file: BinaryIO, chunk: bytes) -> int:
-    """Read to the end of the current line without holding it; return how many bytes that were."""
+    """Read to the end of the current line without holding it, and return the number of bytes."""
     skipped = 0
     while chunk and not chunk.endswith(b"\n"):
         chunk = file.readline(_SKIP_BYTES)

@@ -1,7 +1,7 @@
-"""Parquet: one shard a file, or several for a large one, cut between row groups; read batch by batch."""
+"""Parquet files: one shard per file. Large files are split into several, between row groups."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,56 +10,92 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.errors import UserError
-from pipeline.config import Columns, Parquet
 from pipeline.location import Place, is_file_fault
+from pipeline.source.config import Columns, Parquet
 from pipeline.source.documents import Document, Fault, Shard, encodable
-from pipeline.source.files import Listed, describe, find_files, left_for_corpus, shard_name
+from pipeline.source.files import Listing, describe_file, find_files, shard_name, without_reserved
+from pipeline.source.head import HEAD_DOCUMENTS, Head, head_of_documents
+from pipeline.source.interface import Source
 from pipeline.source.records import to_document
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".parquet",)
-SPLIT_BYTES = (
-    512 * 2**20
-)  # a larger file is cut into pieces of about this size, of its text as Parquet holds it
+PARQUET_SUFFIXES = (".parquet",)
+# A larger file is split into shards of about this size, of uncompressed columns.
+SPLIT_BYTES = 512 * 2**20
 _BATCH_ROWS = 1_024
 _BATCH_BYTES = 32 * 2**20
-_BUFFER_BYTES = 2**20  # pages are read as they come: a row group is never held whole
+_BUFFER_BYTES = 2**20  # pages are streamed: a row group is never in memory as a whole
 
 
-def plan(source: Parquet, held_out: Sequence[Place] = ()) -> list[Shard]:
-    """One shard per file, or per `SPLIT_BYTES` of its row groups, ordered by path. Files of `held_out` paths are left out.
+class ParquetSource(Source[Parquet]):
+    """A Parquet file, or all such files below a folder or URL."""
+
+    def plan(self) -> list[Shard]:
+        """Return one shard per file, or per `SPLIT_BYTES` of its row groups, ordered by path.
+
+        Files that belong to targets are left out, with a warning.
+
+        Raises:
+            UserError: There is nothing at the path, no Parquet file, targets have them all, or
+                the first file has no text column.
+        """
+        path = self.section.path
+        root, files = find_files(path, PARQUET_SUFFIXES, "source.path", "Parquet")
+        kept = without_reserved(path, files, root, self.reservations.paths, logger.warning)
+        check_columns(root / next(iter(kept)), self.section.columns, "source.columns.text")
+        return [shard for name in kept for shard in _shards(root, name, kept)]
+
+    def read(self, shard: Shard) -> Iterator[Document | Fault]:
+        """Yield every record of the shard's row groups, in the order of the file."""
+        columns = self.section.columns
+        return read_parquet(shard.root / shard.key, shard.key, columns, shard.piece)
+
+    def choices(self) -> list[object]:
+        """Return the names of the columns, if they are not the default ones."""
+        return [self.section.columns] if self.section.columns != Columns() else []
+
+    def size(self, shard: Shard) -> float:
+        """Return the file's bytes, times the number of row groups if the file is split."""
+        first, end = shard.piece or (0, 1)
+        return super().size(shard) * (end - first)
+
+    def read_head(self, shard: Shard) -> Head:
+        """Return the first documents, with the exact number of rows from the file's footer."""
+        rows = _count_rows(shard)
+        head = head_of_documents(self.read(shard), HEAD_DOCUMENTS)
+        share = min(len(head.texts) / max(rows, 1), 1.0)
+        return Head(head.texts, head.languages, rows, share, counted=True)
+
+
+def check_columns(path: Place, columns: Columns, key: str) -> None:
+    """Check that a file has the text column.
+
+    A broken file passes: the stage that reads it records a fault.
 
     Raises:
-        UserError: nothing is at the path, or no Parquet file, or targets hold them all, or the first has no column of text.
-    """
-    root, files = find_files(source.path, SUFFIXES, "source.path", "Parquet")
-    kept = left_for_corpus(source.path, files, root, held_out, logger.warning)
-    check_columns(root / next(iter(kept)), source.columns, "source.columns.text")
-    return [shard for name in kept for shard in _shards(root, name, kept)]
-
-
-def check_columns(path: Place, columns: Columns, name: str) -> None:
-    """Refuse a text column that a readable file lacks. A broken file is left to the stage that reads it, which records it.
-
-    Raises:
-        UserError: there is no such column; `name` is the config field that asks for it.
+        UserError: There is no such column. `key` is the config key that names it.
     """
     try:
         with _open(path) as file:
-            there = file.schema_arrow.names
+            names = file.schema_arrow.names
     except (OSError, pa.ArrowException):
         return
-    if columns.text not in there:
+    if columns.text not in names:
         raise UserError(
-            f'{name}: {path} has no column "{columns.text}"; it has {", ".join(there) or "none"}'
+            f'{key}: {path} has no column "{columns.text}". '
+            f"Its columns are {', '.join(names) or 'none'}. Name the one that has the text."
         )
 
 
-def _shards(root: Place, name: str, files: Listed) -> list[Shard]:
-    entry = describe(root, name, files[name])
+def _shards(root: Place, name: str, files: Listing) -> list[Shard]:
+    entry = describe_file(root, name, files[name])
     shard = Shard(
-        name=shard_name(name, SUFFIXES), kind="parquet", root=root, key=entry.path, inputs=(entry,)
+        name=shard_name(name, PARQUET_SUFFIXES),
+        kind="parquet",
+        root=root,
+        key=entry.path,
+        inputs=(entry,),
     )
     if entry.bytes <= SPLIT_BYTES:
         return [shard]
@@ -73,7 +109,10 @@ def _shards(root: Place, name: str, files: Listed) -> list[Shard]:
 
 
 def _pieces(path: Place) -> list[tuple[int, int]]:
-    """Runs of row groups of about SPLIT_BYTES each, before compression; none if the file cannot be read."""
+    """Return runs `[first, end)` of row groups of about `SPLIT_BYTES` each, before compression.
+
+    Return none if the file cannot be read.
+    """
     try:
         with _open(path) as file:
             sizes = [
@@ -91,13 +130,23 @@ def _pieces(path: Place) -> list[tuple[int, int]]:
     return pieces
 
 
+def _count_rows(shard: Shard) -> int:
+    """Return the rows of the shard's row groups, or 0 if the file cannot be read."""
+    try:
+        with (shard.root / shard.key).open("rb") as raw, pq.ParquetFile(raw) as file:
+            groups = range(*shard.piece) if shard.piece else range(file.metadata.num_row_groups)
+            return sum(file.metadata.row_group(group).num_rows for group in groups)
+    except (OSError, pa.ArrowException):
+        return 0
+
+
 @contextmanager
 def _open(path: Place) -> Iterator[pq.ParquetFile]:
     options = {
         "buffer_size": _BUFFER_BYTES,
         "pre_buffer": False,
-        "page_checksum_verification": True,
-    }  # of pages that have one
+        "page_checksum_verification": True,  # of pages that have a checksum
+    }
     if isinstance(path, Path):
         with pq.ParquetFile(str(path), **options) as file:
             yield file
@@ -106,48 +155,41 @@ def _open(path: Place) -> Iterator[pq.ParquetFile]:
             yield file
 
 
-def read(shard: Shard, columns: Columns) -> Iterator[Document | Fault]:
-    """Every record of the shard's row groups, in file order; see `read_file`."""
-    return read_file(shard.root / shard.key, shard.key, columns, shard.piece)
-
-
-def read_file(
-    path: Place, label: str, columns: Columns, piece: tuple[int, int] | None = None
+def read_parquet(
+    path: Place, label: str, columns: Columns, row_groups: tuple[int, int] | None = None
 ) -> Iterator[Document | Fault]:
-    """Every record of a file or of its row groups `[first, end)`; a row's number is its place in the whole file.
+    """Yield every record of a file, or of its row groups `[first, end)`.
 
-    What can be read of a broken file comes before its fault, `bad_parquet`. Memory: a batch of rows of some 32 MB,
-    or one row if that is larger, and a page of each column.
+    The row of a record is its place in the whole file. What can be read of a broken file comes
+    before its fault, `bad_parquet`. Memory holds a batch of about 32 MB, or one row if that is
+    larger, and a page of each column.
+
+    Args:
+        path: The file.
+        label: Name of the file in ids and faults.
+        columns: Names of the columns.
+        row_groups: The row groups to read, or None for all.
 
     Raises:
-        OSError: the network failed, not the file: read again.
+        OSError: The network failed. Reading again may help.
     """
     source = label.removesuffix(".parquet")
     row = 0
     try:
         with _open(path) as file:
-            groups = range(*piece) if piece else range(file.metadata.num_row_groups)
+            groups = range(*row_groups) if row_groups else range(file.metadata.num_row_groups)
             row = sum(file.metadata.row_group(group).num_rows for group in range(groups.start))
-            wanted = [
-                name
-                for name in (columns.text, columns.id, columns.url, columns.source, "language")
-                if name in file.schema_arrow.names
-            ]
-            if columns.text not in wanted:
-                yield Fault(
-                    label,
-                    None,
-                    "no_text",
-                    f"no column {columns.text}; there: {', '.join(file.schema_arrow.names)}"[:200],
-                )
+            names = file.schema_arrow.names
+            if columns.text not in names:
+                detail = f"no column {columns.text}; there: {', '.join(names)}"[:200]
+                yield Fault(label, None, "no_text", detail)
                 return
+            wanted = (columns.text, columns.id, columns.url, columns.source, "language")
+            read = [name for name in dict.fromkeys(wanted) if name in names]
             for group in groups:
-                for batch in file.iter_batches(
-                    _batch_rows(file, group),
-                    row_groups=[group],
-                    columns=list(dict.fromkeys(wanted)),
-                ):
-                    for record in rows_of(batch):
+                rows = _batch_rows(file, group)
+                for batch in file.iter_batches(rows, row_groups=[group], columns=read):
+                    for record in _rows(batch):
                         yield (
                             to_document(record, columns, label, row, source)
                             if isinstance(record, dict)
@@ -157,24 +199,23 @@ def read_file(
     except (OSError, pa.ArrowException) as error:
         if isinstance(error, OSError) and not is_file_fault(error, path):
             raise
-        yield Fault(
-            label,
-            None,
-            "bad_parquet",
-            f"after row {row - 1}: {encodable(str(error).partition(chr(10))[0])}"[:200],
-        )
+        detail = f"after row {row - 1}: {encodable(str(error).partition(chr(10))[0])}"[:200]
+        yield Fault(label, None, "bad_parquet", detail)
 
 
 def _batch_rows(file: pq.ParquetFile, group: int) -> int:
-    """Rows that make about `_BATCH_BYTES`: a batch of huge documents has few."""
+    """Return the number of rows that make about `_BATCH_BYTES`, at least 1."""
     metadata = file.metadata.row_group(group)
     return max(
         1, min(_BATCH_ROWS, _BATCH_BYTES * metadata.num_rows // max(1, metadata.total_byte_size))
     )
 
 
-def rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | tuple[str, str]]:
-    """Each row as a mapping, or as (reason, detail) if its text is not UTF-8, which Parquet files do not have to check."""
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | tuple[str, str]]:
+    """Yield each row as a mapping, or as `(reason, detail)` if its text is not UTF-8.
+
+    Writers of Parquet files need not check that.
+    """
     try:
         yield from batch.to_pylist()
     except UnicodeDecodeError:

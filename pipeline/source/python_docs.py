@@ -1,4 +1,7 @@
-"""A corpus that every machine has: docstrings and bundled documentation of installed packages. Nothing is imported, only parsed."""
+"""Docstrings and bundled documentation of installed Python packages.
+
+Every machine has this corpus. Packages are parsed and never imported.
+"""
 
 import ast
 import importlib.metadata
@@ -13,154 +16,138 @@ from pathlib import Path
 
 from data_catalog.errors import UserError
 from data_catalog.format.manifest import fingerprint
-from pipeline.config import Build, PythonDocs, Target
+from pipeline.source.config import AnySource, PythonDocs, Target
 from pipeline.source.documents import Document, Fault, Input, Shard, unit_hash
+from pipeline.source.head import Head, head_of_documents
+from pipeline.source.interface import Source
 from pipeline.source.lines import text_fault
 
-STDLIB = "stdlib"  # names the whole standard library where a package is expected
-PACKAGES = (  # large and well documented; those not installed are passed over
-    *(
-        "alembic",
-        "beartype",
-        "click",
-        "datasets",
-        "duckdb",
-        "faiss",
-        "fastapi",
-        "fsspec",
-        "huggingface_hub",
-        "hypothesis",
-        "jinja2",
-    ),
-    *(
-        "mpmath",
-        "narwhals",
-        "networkx",
-        "numpy",
-        "pandas",
-        "prefect",
-        "pyarrow",
-        "pydantic",
-        "pygments",
-        "redis",
-        "rich",
-        "scipy",
-    ),
-    *(
-        "sentence_transformers",
-        "setuptools",
-        "sklearn",
-        "sqlalchemy",
-        "sympy",
-        "torch",
-        "transformers",
-        "typer",
-        "websockets",
-        STDLIB,
-    ),
+STDLIB = "stdlib"  # stands for the whole standard library in a list of packages
+DEFAULT_PACKAGES = (  # large and well documented; those not installed are skipped
+    *("alembic", "beartype", "click", "datasets", "duckdb", "faiss", "fastapi", "fsspec"),
+    *("huggingface_hub", "hypothesis", "jinja2", "mpmath", "narwhals", "networkx", "numpy"),
+    *("pandas", "prefect", "pyarrow", "pydantic", "pygments", "redis", "rich", "scipy"),
+    *("sentence_transformers", "setuptools", "sklearn", "sqlalchemy", "sympy", "torch"),
+    *("transformers", "typer", "websockets", STDLIB),
 )
+_HEAD_DOCUMENTS = 16  # per package, for an estimate: parsing is slow
 _SKIPPED_FOLDERS = {
-    "__pycache__",
-    "_vendor",
-    "dist-packages",
-    "lib2to3",
-    "node_modules",
-    "site-packages",
-    "test",
-    "tests",
+    *("__pycache__", "_vendor", "dist-packages", "lib2to3", "node_modules", "site-packages"),
+    *("test", "tests"),
 }
 _PROSE = (".rst", ".md", ".txt")
 _NOT_PROSE = (
-    "license",
-    "licence",
-    "copying",
-    "notice",
-    "cmakelists",
-    "requirements",
-    "entry_points",
-    "top_level",
+    *("license", "licence", "copying", "notice", "cmakelists", "requirements"),
+    *("entry_points", "top_level"),
 )
 _Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def plan(source: PythonDocs) -> list[Shard]:
-    """One shard per package, by name; each may give a share of `max_documents` in proportion to its bytes of source.
+class PythonDocsSource(Source[PythonDocs]):
+    """The documentation of installed packages."""
 
-    A package with fewer documents than its share leaves the rest unused: `max_documents` is a cap, not a promise.
+    def plan(self) -> list[Shard]:
+        """Return one shard per package, by name.
 
-    Raises:
-        UserError: a package asked for is not installed, or has no Python source.
-    """
-    places = {}
-    for name in sorted(set(source.packages or PACKAGES)):
-        if (place := _locate(name)) is not None:
-            places[name] = place
-        elif source.packages:
-            raise UserError(
-                f"source.packages: {name} is not an installed package with Python source; install it or leave it out"
+        A package may give a share of `max_documents` in proportion to its bytes of source. One
+        with fewer documents leaves the rest of its share unused.
+
+        Raises:
+            UserError: A package in the config is not installed, or has no Python source.
+        """
+        section, places = self.section, {}
+        for name in sorted(set(section.packages or DEFAULT_PACKAGES)):
+            if (place := _locate(name)) is not None:
+                places[name] = place
+            elif section.packages:
+                raise UserError(
+                    f"source.packages: {name} is not an installed package with Python source. "
+                    "Install it or leave it out."
+                )
+        inputs = {name: _describe(name, place) for name, place in places.items()}
+        size = sum(entry.bytes for entry in inputs.values())
+        return [
+            Shard(
+                name=name,
+                kind="python-docs",
+                root=places[name].root,
+                key=name,
+                inputs=(entry,),
+                quota=max(1, section.max_documents * entry.bytes // max(1, size)),
             )
-    inputs = {name: _describe(name, place) for name, place in places.items()}
-    size = sum(entry.bytes for entry in inputs.values())
-    return [
-        Shard(
-            name=name,
-            kind="python-docs",
-            root=places[name].root,
-            key=name,
-            inputs=(entry,),
-            quota=max(1, source.max_documents * entry.bytes // max(1, size)),
+            for name, entry in inputs.items()
+        ]
+
+    def read(self, shard: Shard) -> Iterator[Document | Fault]:
+        """Yield a package's documents until the shard's quota is full.
+
+        Files come in an order given by hashes. `doc_id` is `package/module.path:Qualified.name`
+        for a docstring, without the colon for the module's own, and `package/path/of/file.rst` for
+        a bundled text. `source` is the package. Files that are held out for targets are skipped.
+        """
+        place = _locate(shard.key)
+        if place is None:
+            yield Fault(shard.key, None, "unreadable_file", "the package is no longer there")
+            return
+        prefixes, share = self.reservations.modules, self.section.held_out_share
+        documents = _documents(
+            shard.key, place, self.section, lambda module: not _is_held_out(module, prefixes, share)
         )
-        for name, entry in inputs.items()
-    ]
+        yield from islice(documents, shard.quota)
+
+    def choices(self) -> list[object]:
+        """Return the minimum length, and what is held out for targets."""
+        modules = list(self.reservations.modules)
+        return [self.section.min_characters, self.section.held_out_share, modules]
+
+    def size(self, shard: Shard) -> float:
+        """Return the shard's quota of documents."""
+        return float(shard.quota or 0)
+
+    def read_head(self, shard: Shard) -> Head:
+        """Return the first documents. A package that has more is assumed to fill its quota."""
+        head = head_of_documents(self.read(shard), _HEAD_DOCUMENTS)
+        documents = len(head.texts)
+        records = (shard.quota or 0) if documents == _HEAD_DOCUMENTS else documents
+        return Head(head.texts, head.languages, records, documents / max(records, 1))
+
+    def caveats(self, shards: Sequence[Shard]) -> list[str]:  # noqa: ARG002
+        """Return a sentence: packages may have fewer documents than their quotas."""
+        return ["source.max_documents is a maximum. Packages may have fewer documents."]
 
 
-def held_modules(config: Build) -> list[str]:
-    """Module prefixes that any target names."""
-    return sorted({prefix for target in config.targets for prefix in target.modules})
-
-
-def read(shard: Shard, source: PythonDocs, prefixes: Sequence[str]) -> Iterator[Document | Fault]:
-    """A package's documents: whole files in an order given by hashes, until the shard's quota is full.
-
-    `doc_id` is `package/module.path:Qualified.name` for a docstring (the module's own has no colon), `package/path/of/file.rst`
-    for a bundled text. `source` is the package. Files held out for targets, of modules that `prefixes` name, are passed over.
-    """
-    place = _locate(shard.key)
-    if place is None:
-        yield Fault(shard.key, None, "unreadable_file", "the package is no longer there")
-        return
-    found = _documents(
-        shard.key, place, source, lambda module: not _held(module, prefixes, source.held_out_share)
-    )
-    yield from islice(found, shard.quota)
-
-
-def check_target(target: Target, source: object) -> PythonDocs:
-    """The source that a target's modules are held out of.
+def check_modules(target: Target, section: AnySource) -> PythonDocs:
+    """Return the source section that a target's modules are held out of.
 
     Raises:
-        UserError: the build's source is of another kind, or a package named is not installed.
+        UserError: The build's source is of another kind, or a package is not installed.
     """
-    if not isinstance(source, PythonDocs):
+    if not isinstance(section, PythonDocs):
         raise UserError(
-            f'target {target.name}: modules can be held out of a source of kind "python-docs" only; give a path to JSON lines'
+            f"target {target.name}: modules can be held out of a source of kind "
+            '"python-docs" only. Give a path or a dataset instead.'
         )
     for name in _packages(target):
         if _locate(name) is None:
             raise UserError(
-                f"target {target.name}: {name} is not an installed package with Python source; install it or name other modules"
+                f"target {target.name}: modules: {name} is not an installed package with Python "
+                "source. Install it or name other modules."
             )
-    return source
+    return section
 
 
-def read_target(target: Target, config: Build) -> Iterator[tuple[str, Document | Fault]]:
-    """`(module, document)` for the held-out files, and only those, of the modules a target names; errors as `check_target`."""
-    source = check_target(target, config.source)
+def read_modules(target: Target, section: AnySource) -> Iterator[tuple[str, Document | Fault]]:
+    """Yield `(module, document)` for the held-out files of the modules that a target names.
+
+    Raises:
+        UserError: See `check_modules`.
+    """
+    source = check_modules(target, section)
     for name in _packages(target):
         if (place := _locate(name)) is None:
             continue
         for path in _files(
-            place, lambda module: _held(module, target.modules, source.held_out_share)
+            place, lambda module: _is_held_out(module, target.modules, source.held_out_share)
         ):
             if path.suffix == ".py":
                 module = _module(place, path)
@@ -172,7 +159,7 @@ def _packages(target: Target) -> list[str]:
     return sorted({prefix.partition(".")[0] for prefix in target.modules})
 
 
-def _held(module: str, prefixes: Sequence[str], share: float) -> bool:
+def _is_held_out(module: str, prefixes: Sequence[str], share: float) -> bool:
     return (
         any(f"{module}.".startswith(f"{prefix}.") for prefix in prefixes)
         and unit_hash("held out", module) < share
@@ -180,32 +167,32 @@ def _held(module: str, prefixes: Sequence[str], share: float) -> bool:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a package's files are: all below `folder`, or one module. Module names are told from `root`."""
+class _PackageFiles:
+    """The files of a package: all below `folder`, or one module."""
 
     root: Path
+    """Folder that the names of modules are relative to."""
     folder: Path | None
     module: Path | None = None
 
 
-def _locate(name: str) -> _Place | None:
+def _locate(name: str) -> _PackageFiles | None:
     if name == STDLIB:
         folder = Path(sysconfig.get_paths()["stdlib"])
-        return _Place(folder, folder)
-    spec = (
-        importlib.util.find_spec(name) if name.isidentifier() else None
-    )  # does not import a top-level name
+        return _PackageFiles(folder, folder)
+    # Finding a top-level name does not import it.
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if spec is None:
         return None
     if spec.submodule_search_locations:
         folder = Path(next(iter(spec.submodule_search_locations)))
-        return _Place(folder.parent, folder)
+        return _PackageFiles(folder.parent, folder)
     module = Path(spec.origin or "")
-    return _Place(module.parent, None, module) if module.suffix == ".py" else None
+    return _PackageFiles(module.parent, None, module) if module.suffix == ".py" else None
 
 
-def _files(place: _Place, wanted: Callable[[str], bool]) -> list[Path]:
-    """Python files whose module is wanted, and bundled texts, in the order of the hashes of their paths."""
+def _files(place: _PackageFiles, wanted: Callable[[str], bool]) -> list[Path]:
+    """Return the Python files whose module is wanted and the bundled texts, by hashes of paths."""
     if place.folder is None:
         files = [place.module] if place.module else []
     else:
@@ -225,12 +212,15 @@ def _is_prose(name: str) -> bool:
     return name.endswith(_PROSE) and not name.lower().startswith(_NOT_PROSE)
 
 
-def _module(place: _Place, path: Path) -> str:
+def _module(place: _PackageFiles, path: Path) -> str:
     return ".".join(path.relative_to(place.root).with_suffix("").parts).removesuffix(".__init__")
 
 
-def _describe(name: str, place: _Place) -> Input:
-    """One identity for all files of a package: their names and sizes hashed into its path, the latest change."""
+def _describe(name: str, place: _PackageFiles) -> Input:
+    """Return one identity for all files of a package.
+
+    Its path holds a hash of their names and sizes, and its time is that of the latest change.
+    """
     states = [
         (path.relative_to(place.root).as_posix(), path.stat())
         for path in _files(place, lambda _: True)
@@ -244,7 +234,7 @@ def _describe(name: str, place: _Place) -> Input:
 
 
 def _documents(
-    name: str, place: _Place, source: PythonDocs, wanted: Callable[[str], bool]
+    name: str, place: _PackageFiles, source: PythonDocs, wanted: Callable[[str], bool]
 ) -> Iterator[Document | Fault]:
     yield from _descriptions(name, source.min_characters)
     for path in _files(place, wanted):
@@ -257,7 +247,7 @@ def _documents(
 
 
 def _descriptions(name: str, min_characters: int) -> Iterator[Document | Fault]:
-    """The long descriptions of the distributions that provide a package."""
+    """Yield the long descriptions of the distributions that provide a package."""
     for number, distribution in enumerate(
         sorted(set(importlib.metadata.packages_distributions().get(name, ())))
     ):
@@ -299,17 +289,18 @@ def _docstrings(
         docstring = ast.get_docstring(node)
         if docstring is None:
             continue
-        seen[qualified] += (
-            1  # property setters, overloads and branches define one name several times
-        )
-        again = f"#{seen[qualified]}" if seen[qualified] > 1 else ""
-        yield from _document(
-            name, f"{label}:{qualified}{again}" if qualified else label, docstring, min_characters
-        )
+        # Property setters, overloads and branches define one name several times.
+        seen[qualified] += 1
+        repetition = f"#{seen[qualified]}" if seen[qualified] > 1 else ""
+        doc_id = f"{label}:{qualified}{repetition}" if qualified else label
+        yield from _document(name, doc_id, docstring, min_characters)
 
 
 def _definitions(tree: ast.Module) -> Iterator[tuple[str, ast.Module | _Definition]]:
-    """The module, then its classes, functions and methods in the order of the file; not what functions define inside."""
+    """Yield the module, then its classes, functions and methods in the order of the file.
+
+    Definitions inside of functions are left out.
+    """
     yield "", tree
     stack: list[tuple[str, ast.AST]] = [("", node) for node in reversed(tree.body)]
     while stack:

@@ -1,9 +1,9 @@
-"""From a record with named fields to a document, alike for JSON lines, Parquet and data sets."""
+"""Records with named fields as documents, alike for JSON lines, Parquet and datasets."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.config import Columns
+from pipeline.source.config import Columns
 from pipeline.source.documents import Document, Fault, encodable
 from pipeline.source.lines import text_fault
 
@@ -11,10 +11,16 @@ from pipeline.source.lines import text_fault
 def to_document(
     record: Mapping[str, Any], columns: Columns, label: str, row: int, source: str
 ) -> Document | Fault:
-    """The document in one record, or why there is none.
+    """Return the document in one record, or the reason why there is none.
 
-    `doc_id` is the record's id if that is a string with something in it, else `label/ROW`; `source` is for records that name none.
-    The key `language` is read as it is called.
+    The key `language` has a fixed name.
+
+    Args:
+        record: Fields by name.
+        columns: Names of the fields.
+        label: Name of the file. `doc_id` is `label/ROW` for a record without an id of its own.
+        row: Row of the record in the file, from 0.
+        source: Value of `source` for records that have none.
     """
     text = record.get(columns.text)
     if fault := text_fault(text, label, row, columns.text):

@@ -1,4 +1,4 @@
-"""Quality signals and shipped duplicates of one RedPajama-V2 file, by the row of the document that they belong to."""
+"""Quality signals and shipped duplicates of one RedPajama-V2 file, by row of the document."""
 
 from array import array
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from pipeline.location import Place, is_file_fault
 from pipeline.source.documents import Fault, encodable
 from pipeline.source.lines import read_records
 
-BUCKETS = {"head": 0.0, "middle": 1.0, "tail": 2.0}
-_COPIED = {  # signals that the document record itself has, for files without a signals file
+_BUCKET_SIGNALS = {"head": 0.0, "middle": 1.0, "tail": 2.0}
+_RECORD_SIGNALS = {  # signal -> key of a document's record, for files without a signals file
     "ccnet_length": "length",
     "ccnet_original_length": "original_length",
     "ccnet_nlines": "nlines",
@@ -24,16 +24,16 @@ _COPIED = {  # signals that the document record itself has, for files without a 
 }
 
 
-def own_signals(record: dict[str, Any]) -> dict[str, float]:
-    """The signals that a document's own record holds under other names."""
-    found = {
+def record_signals(record: dict[str, Any]) -> dict[str, float]:
+    """Return the signals that a document's own record has under other names."""
+    signals = {
         name: value
-        for name, key in _COPIED.items()
+        for name, key in _RECORD_SIGNALS.items()
         if (value := _number(record.get(key))) is not None
     }
-    if isinstance(bucket := record.get("bucket"), str) and bucket in BUCKETS:
-        found["ccnet_bucket"] = BUCKETS[bucket]
-    return found
+    if isinstance(bucket := record.get("bucket"), str) and bucket in _BUCKET_SIGNALS:
+        signals["ccnet_bucket"] = _BUCKET_SIGNALS[bucket]
+    return signals
 
 
 def _number(value: object) -> float | None:
@@ -47,20 +47,21 @@ def _number(value: object) -> float | None:
 
 
 @dataclass
-class Signals:
-    """Scores of one file by row, held as doubles: some 500 bytes a document."""
+class QualitySignals:
+    """Scores of one file by row, as doubles: about 500 bytes per document."""
 
     rows: dict[int, tuple[tuple[str, ...], "array[float]"]] = field(default_factory=dict)
-    names: dict[tuple[str, ...], tuple[str, ...]] = field(
-        default_factory=dict
-    )  # most rows have the same: keep one copy
+    """Names and scores by row."""
+    names: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
+    """One copy of each tuple of names. Most rows have the same."""
 
-    def of(self, row: int) -> dict[str, float]:
+    def take(self, row: int) -> dict[str, float]:
+        """Remove and return the scores of a row by name. Empty if it has none."""
         names, scores = self.rows.pop(row, ((), array("d")))
         return dict(zip(names, scores, strict=True))
 
     def fill(self, path: Place, label: str, key: str) -> Iterator[Fault]:
-        """Read a signals file; what it lacks or has too much of is a fault that loses no document."""
+        """Read a signals file. Yield its faults, none of which loses a document."""
         foreign = 0
         for item in read_records(path, label):
             if isinstance(item, Fault):
@@ -76,17 +77,15 @@ class Signals:
             names = tuple(encodable(name) or "" for name in means)
             self.rows[row] = (self.names.setdefault(names, names), array("d", means.values()))
         if foreign:
-            yield Fault(
-                label,
-                None,
-                "signals_unmatched",
-                f"{foreign} lines repeat a document or name none of this file",
-                counted=False,
-            )
+            detail = f"{foreign} lines repeat a document or name none of this file"
+            yield Fault(label, None, "signals_unmatched", detail, counted=False)
 
 
 def _mean(spans: object) -> float | None:
-    """Mean of the scores of `[[start, end, score], ...]`: of one span for a document's signal, of its lines for a line's."""
+    """Return the mean of the scores of `[[start, end, score], ...]`, or None if there is none.
+
+    A signal of the document has one span, a signal of its lines has one per line.
+    """
     if not isinstance(spans, list):
         return None
     scores = [
@@ -103,10 +102,10 @@ def _row(doc_id: object, key: str) -> int | None:
 
 
 def read_duplicates(path: Place, label: str, key: str) -> set[int] | Fault:
-    """Rows of the file `key` that the corpus lists as copies, or the fault of the list.
+    """Return the rows of the file `key` that the corpus lists as copies, or the list's fault.
 
     Raises:
-        OSError: the network failed, not the file: read again.
+        OSError: The network failed. Reading again may help.
     """
     rows: set[int] = set()
     try:
@@ -124,11 +123,6 @@ def read_duplicates(path: Place, label: str, key: str) -> set[int] | Fault:
     except (OSError, ValueError, pa.ArrowException) as error:
         if isinstance(error, OSError) and not is_file_fault(error, path):
             raise
-        return Fault(
-            label,
-            None,
-            "duplicates_unreadable",
-            (str(error) or type(error).__name__).splitlines()[0][:200],
-            counted=False,
-        )
+        detail = (str(error) or type(error).__name__).splitlines()[0][:200]
+        return Fault(label, None, "duplicates_unreadable", detail, counted=False)
     return rows

@@ -1,4 +1,4 @@
-"""A data set that `datasets` streams, read from a position that can be written down, over a network that fails now and then."""
+"""Streams of dataset rows that resume from a stored position and retry after network errors."""
 
 import logging
 import time
@@ -9,45 +9,50 @@ from typing import TYPE_CHECKING, Any
 
 from data_catalog.errors import UserError
 from data_catalog.format.manifest import fingerprint
-from pipeline.config import Dataset
-from pipeline.source.backoff import PATIENCE, Patience, is_passing
+from pipeline.source.backoff import DEFAULT_RETRIES, RetryPolicy, is_transient
+from pipeline.source.config import Dataset
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder, IterableDataset
 
 logger = logging.getLogger(__name__)
 
-_SNAPSHOT_ROWS = 1_000  # a retry reads at most so many rows again
+_SNAPSHOT_ROWS = 1_000  # maximum rows that a retry reads again
 
 
 class Stream:
-    """The rows of a data set in their order, from the start or from a stored `position()`.
+    """The rows of a dataset in order, from the start or from a stored `position()`.
 
-    After a network error it opens the data set anew, goes back to the last snapshot of the position and passes over the rows since.
+    After a network error the dataset is opened again at the last snapshot of the position, and the
+    rows since then are skipped.
     """
 
     def __init__(
         self,
         open_dataset: Callable[[], "IterableDataset"],
         position: dict[str, Any] | None = None,
-        patience: Patience = PATIENCE,
+        retries: RetryPolicy = DEFAULT_RETRIES,
     ) -> None:
-        self._open, self._patience = open_dataset, patience
-        self._snapshot, self._since = position, 0
+        self._open, self._retries = open_dataset, retries
+        self._snapshot, self._rows_since = position, 0
         self._dataset: IterableDataset | None = None
 
     def position(self) -> dict[str, Any] | None:
-        """Plain JSON that another stream of the same data set can be given to go on after the last row; None: at the start."""
+        """Return the position after the last row as plain JSON, or None at the start.
+
+        Another stream of the same dataset resumes from it.
+        """
         state: dict[str, Any] | None = (
             self._dataset.state_dict() if self._dataset is not None else self._snapshot
         )
         return state
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Each row as a mapping.
+        """Yield each row as a mapping.
 
         Raises:
-            Exception: what `datasets` raised, if it is no passing fault of the network or stayed for `patience.tries` in a row.
+            Exception: `datasets` raised an error that is not a transient network error, or that
+                came `retries.attempts` times in a row.
         """
         failures = 0
         while True:
@@ -57,10 +62,10 @@ class Stream:
                     yield row
             except Exception as error:
                 failures += 1
-                if not is_passing(error) or failures >= self._patience.tries:
+                if not is_transient(error) or failures >= self._retries.attempts:
                     raise
-                seconds = self._patience.seconds(failures, repr(error))
-                logger.warning("reading a data set: %s; trying again in %.1f s", error, seconds)
+                seconds = self._retries.seconds(failures, repr(error))
+                logger.warning("Reading a dataset: %s. Retrying in %.1f s.", error, seconds)
                 time.sleep(seconds)
             else:
                 return
@@ -69,45 +74,53 @@ class Stream:
         dataset = self._open()
         if self._snapshot is not None:
             dataset.load_state_dict(self._snapshot)
-        for row in islice(dataset, self._since, None):
-            self._dataset, self._since = dataset, self._since + 1
-            if self._since == _SNAPSHOT_ROWS:
-                self._snapshot, self._since = dataset.state_dict(), 0
+        for row in islice(dataset, self._rows_since, None):
+            self._dataset, self._rows_since = dataset, self._rows_since + 1
+            if self._rows_since == _SNAPSHOT_ROWS:
+                self._snapshot, self._rows_since = dataset.state_dict(), 0
             yield row
 
 
 def load_builder(source: Dataset) -> "DatasetBuilder":
-    """What knows the data set's splits, columns and files; of the data, only what says so is downloaded. Errors as `datasets` raises."""
+    """Return the builder, which knows the dataset's splits, columns and files.
+
+    Downloads metadata only. Errors are those of `datasets`.
+    """
     from datasets import load_dataset_builder  # noqa: PLC0415
 
     return load_dataset_builder(source.name, source.subset, revision=source.revision)
 
 
-def find_dataset(source: Dataset, name: str) -> tuple["DatasetBuilder", "IterableDataset"]:
-    """The builder and the split to stream; `name` is the config field, for errors.
+def find_dataset(source: Dataset, key: str) -> tuple["DatasetBuilder", "IterableDataset"]:
+    """Return a dataset's builder and the split to stream.
+
+    `key` is the config key of the dataset's name, for error messages.
 
     Raises:
-        UserError: there is no such data set, subset, split or text column, or the hub cannot be reached.
+        UserError: The dataset, subset, split or text column does not exist, or the hub cannot be
+            reached.
     """
     try:
         builder = load_builder(source)
         dataset = builder.as_streaming_dataset(split=source.split)
     except (FileNotFoundError, PermissionError, ValueError) as error:
-        raise UserError(f"{name} {source.name}: {_first_line(error)}") from error
-    except RuntimeError as error:  # `datasets` says so of data sets that are programs
+        raise UserError(f"{key} {source.name}: {_first_line(error)}.") from error
+    except RuntimeError as error:  # raised by `datasets` for datasets that are scripts
         raise UserError(
-            f"{name} {source.name}: {_first_line(error)}; convert it to Parquet or JSON lines first"
+            f"{key} {source.name}: {_first_line(error)}. Convert it to Parquet or JSON lines first."
         ) from error
     except Exception as error:
-        if not is_passing(error):
+        if not is_transient(error):
             raise
         raise UserError(
-            f"{name} {source.name}: {_first_line(error)}; check the name and the network, then start again"
+            f"{key} {source.name}: {_first_line(error)}. "
+            "Check the name and the network, then start again."
         ) from error
-    if dataset.column_names and source.columns.text not in dataset.column_names:
-        field = name.removesuffix("name") + "columns.text"
+    names = dataset.column_names
+    if names and source.columns.text not in names:
         raise UserError(
-            f'{field}: {source.name} has no column "{source.columns.text}"; it has {", ".join(dataset.column_names)}'
+            f"{key.removesuffix('name')}columns.text: {source.name} has no column "
+            f'"{source.columns.text}". Its columns are {", ".join(names)}.'
         )
     return builder, dataset
 
@@ -116,14 +129,20 @@ def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:300].rstrip(".")
 
 
-def label_of(source: Dataset) -> str:
-    """How ids, faults and shards call the data set: its name, subset and split, whatever folder it lies in."""
+def dataset_label(source: Dataset) -> str:
+    """Return the name of a dataset in ids, faults and shards: its name, subset and split.
+
+    The folder that a local dataset lies in is left out.
+    """
     name = Path(source.name).name if Path(source.name).exists() else source.name
     return "/".join(part for part in (name, source.subset, source.split) if part)
 
 
-def version_of(builder: "DatasetBuilder", split: str) -> str:
-    """What changes when the data set's files do: their ETags, revisions or times of change, as `datasets` gathered them."""
+def dataset_version(builder: "DatasetBuilder", split: str) -> str:
+    """Return a string that changes when the files of a split do.
+
+    It is made from their ETags, revisions or times of change, as `datasets` gathered them.
+    """
     files = getattr(builder.config, "data_files", None)
     if files is None or split not in files:
         return str(builder.hash)

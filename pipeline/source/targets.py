@@ -1,4 +1,4 @@
-"""Targets: the specialised sets. Their documents are split for alignment, validation and test, and are never part of the corpus."""
+"""Targets: specialised sets. Their documents are split and are never part of the corpus."""
 
 import logging
 from collections import Counter
@@ -9,74 +9,94 @@ import pyarrow as pa
 
 from data_catalog.errors import UserError
 from data_catalog.format import tables
-from pipeline.config import Build, Dataset, Target, Text
+from pipeline.config import Build
 from pipeline.location import Place
-from pipeline.source import dataset, jsonl, parquet, python_docs, text
+from pipeline.source.config import AnySource, Dataset, Target, Text
+from pipeline.source.dataset import stream_documents
 from pipeline.source.documents import Document, Fault, document_number, unit_hash
 from pipeline.source.files import find_files
+from pipeline.source.jsonl import JSONL_SUFFIXES, read_json_lines
+from pipeline.source.parquet import PARQUET_SUFFIXES, check_columns, read_parquet
+from pipeline.source.python_docs import check_modules, read_modules
 from pipeline.source.stage import quarantine_table
-from pipeline.source.stream import Stream, find_dataset, label_of, load_builder
+from pipeline.source.stream import Stream, dataset_label, find_dataset, load_builder
+from pipeline.source.text import find_text, read_text, text_suffixes
 
 logger = logging.getLogger(__name__)
 
-RECORDS = (*jsonl.SUFFIXES, *parquet.SUFFIXES)
-DOCUMENTS = pa.schema([tables.TARGET.field(name) for name in ("doc_id", "id_int", "text", "split")])
-_Split = tuple[tuple[str, float], ...]  # each name with the hash below which it ends
-THREE: _Split = (("align", 0.6), ("validation", 0.8), ("test", 1.0))
-TWO: _Split = (("align", 0.8), ("validation", 1.0))
+TARGET_DOCUMENTS = pa.schema(
+    [tables.TARGET.field(name) for name in ("doc_id", "id_int", "text", "split")]
+)
+_RECORD_SUFFIXES = (*JSONL_SUFFIXES, *PARQUET_SUFFIXES)
+_Splits = tuple[tuple[str, float], ...]  # each name with the hash below which it ends
+_THREE_SPLITS: _Splits = (("align", 0.6), ("validation", 0.8), ("test", 1.0))
+_TWO_SPLITS: _Splits = (("align", 0.8), ("validation", 1.0))
 
 
 def check_targets(config: Build) -> None:
-    """Refuse what is wrong with the targets before any work starts. Reads no documents.
+    """Check all targets of a build before any work starts. No document is read.
 
     Raises:
-        UserError: a name is used twice, a path is missing or has neither JSON lines, Parquet nor plain text, a data set cannot be found,
-            modules are named of another kind of source.
+        UserError: A name is used twice, a path is missing or has no readable kind of file, a
+            dataset cannot be found, or a target names modules of a source of another kind.
     """
     if config.targets_below is not None and not config.targets_below.is_dir():
         raise UserError(
-            f"targets_below {config.targets_below}: not a folder; each folder in it is to be a target"
+            f"targets_below {config.targets_below}: This is not a folder. "
+            "Give a folder in which each folder is a target."
         )
     targets = config.all_targets()
     names = [target.name for target in targets]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(
-            f"targets: {', '.join(twice)} named more than once; give each target a name of its own"
+            f"targets: The name {', '.join(repeated)} is used more than once. "
+            "Give each target a name of its own."
         )
     for target in targets:
         if target.path is not None:
-            root, files = _files(target, config)
+            root, files = _files(target, config.source)
             for file in files:
-                if file.lower().endswith(parquet.SUFFIXES):
-                    parquet.check_columns(
-                        root / file, target.columns, f"target {target.name}: columns.text"
-                    )
+                if file.lower().endswith(PARQUET_SUFFIXES):
+                    key = f"target {target.name}: columns.text"
+                    check_columns(root / file, target.columns, key)
         elif target.dataset is not None:
             find_dataset(target.dataset, f"target {target.name}: dataset.name")
         else:
-            python_docs.check_target(target, config.source)
+            check_modules(target, config.source)
 
 
-def read_target(target: Target, config: Build) -> tuple[pa.Table, pa.Table]:
-    """The documents of a target (doc_id, id_int, text, split) and its quarantine (tables.QUARANTINE).
+def read_target(target: Target, source: AnySource) -> tuple[pa.Table, pa.Table]:
+    """Read a target and split its documents.
 
-    JSON lines and Parquet: a file whose name starts with "test" is the test split, and the rest is align (80 %) or validation (20 %) by
-    the hash of the document's id; without such a file, and for a data set, it is align, validation and test (60, 20 and 20 %). Plain text,
-    where a path has no others: alike, but what is called `test`, a folder or a file but for its ending, is the test split. Text and
-    modules: as near to these shares as whole files allow, so that all documents of one file share a split; of fewer than three text
-    files, by document. A warning names a split that stays empty.
+    - JSON lines and Parquet: a file whose name starts with `test` is the test split. The rest is
+      align (80 %) or validation (20 %) by the hash of the document's id. Without such a file, and
+      for a dataset, the splits are align, validation and test (60, 20 and 20 %).
+    - Plain text, for a path without other files: alike, but a file is in the test split if its
+      name without the ending, or that of one of its folders, is `test`.
+    - Text and modules: the splits come as close to these shares as whole files allow, so that all
+      documents of a file share a split. Fewer than three text files are split by document.
+
+    A warning names a split that stays empty.
+
+    Args:
+        target: The target.
+        source: The build's section `source`. Modules are held out of it, and text is read as it is
+            there.
+
+    Returns:
+        The documents (TARGET_DOCUMENTS) and the quarantine (tables.QUARANTINE).
 
     Raises:
-        UserError: the path is missing, or no document can be read, or none falls in `align`.
+        UserError: The path is missing, no document can be read, or none falls in `align`.
     """
     rows, faults = [], []
-    taken: set[str] = set()
-    for place, split, record in _first(_records(target, config), target.max_documents):
+    seen_ids: set[str] = set()
+    for place, split, record in _first(_records(target, source), target.max_documents):
         if isinstance(record, Fault):
             faults.append(record)
             continue
-        doc_id = record.doc_id if record.doc_id not in taken else f"{record.doc_id}@{place}"
-        taken.add(doc_id)
+        doc_id = record.doc_id if record.doc_id not in seen_ids else f"{record.doc_id}@{place}"
+        seen_ids.add(doc_id)
         name = split if isinstance(split, str) else _by_hash(split, doc_id)
         rows.append(
             {
@@ -88,30 +108,40 @@ def read_target(target: Target, config: Build) -> tuple[pa.Table, pa.Table]:
         )
     if not rows:
         reasons = ", ".join(sorted({fault.reason for fault in faults}))
-        hint = f"{len(faults)} records cannot be read ({reasons})" if faults else _nothing(target)
-        raise UserError(f"target {target.name}: no readable document in {_origin(target)}; {hint}")
-    filled = {row["split"] for row in rows}
+        hint = (
+            f"Its {len(faults)} records cannot be read ({reasons}). Mend them."
+            if faults
+            else _hint_if_empty(target)
+        )
+        raise UserError(
+            f"target {target.name}: There is no readable document in {_origin(target)}. {hint}"
+        )
+    splits = {row["split"] for row in rows}
     for name in ("validation", "test"):
-        if name not in filled:
+        if name not in splits:
             logger.warning(
-                "target %s: no document falls in its %s split; give it more documents or files",
+                "target %s: The %s split is empty. Give the target more documents or files.",
                 target.name,
                 name,
             )
-    if "align" not in filled:
+    if "align" not in splits:
         raise UserError(
-            f"target {target.name}: none of its {len(rows)} documents falls in the align split, which weights are made from; give more"
+            f"target {target.name}: None of its {len(rows)} documents falls in the align split, "
+            "from which weights are made. Give the target more documents."
         )
-    return pa.Table.from_pylist(rows, schema=DOCUMENTS), quarantine_table(faults)
+    return pa.Table.from_pylist(rows, schema=TARGET_DOCUMENTS), quarantine_table(faults)
 
 
-def _nothing(target: Target) -> str:
+def _hint_if_empty(target: Target) -> str:
     if not target.modules:
-        return "its files hold no records"
-    return "name modules with more files, or raise source.held_out_share, the share of their files that becomes the target"
+        return "Its files have no records. Give files that have some."
+    return (
+        "Name modules with more files, or raise source.held_out_share, the share of their files "
+        "that becomes the target."
+    )
 
 
-def _by_hash(parts: _Split, doc_id: str) -> str:
+def _by_hash(parts: _Splits, doc_id: str) -> str:
     number = unit_hash("target split", doc_id)
     return next(name for name, end in parts if number < end)
 
@@ -122,23 +152,20 @@ def _origin(target: Target) -> str:
     )
 
 
-_Placed = tuple[
-    str, str | _Split, Document | Fault
-]  # a place that is the record's own; its split, or those a hash of its id chooses from
+# The record's place, its split (or the splits that a hash of its id chooses from), and the record.
+_Placed = tuple[str, str | _Splits, Document | Fault]
 
 
-def _records(target: Target, config: Build) -> Iterator[_Placed]:
+def _records(target: Target, source: AnySource) -> Iterator[_Placed]:
     if target.path is not None:
-        return _from_files(target, config)
-    return (
-        _from_dataset(target.dataset)
-        if target.dataset is not None
-        else _from_modules(target, config)
-    )
+        return _from_files(target, source)
+    if target.dataset is not None:
+        return _from_dataset(target.dataset)
+    return _from_modules(target, source)
 
 
 def _first(records: Iterator[_Placed], documents: int | None) -> Iterator[_Placed]:
-    """Records up to the given number of documents; faults are not counted."""
+    """Yield records up to a maximum number of documents. Faults are not counted."""
     left = documents
     for record in records:
         if left == 0:
@@ -148,48 +175,57 @@ def _first(records: Iterator[_Placed], documents: int | None) -> Iterator[_Place
         yield record
 
 
-def _files(target: Target, config: Build) -> tuple[Place, list[str]]:
-    """Its JSON lines and Parquet; where there are none, its text: a folder of records often has a README."""
-    path, name = target.path or Path(), f"target {target.name}: path"
-    endings = text.suffixes(_as_text(config))
-    root, files = find_files(path, (*RECORDS, *endings), name, "JSON lines, Parquet or plain text")
-    if records := [file for file in files if file.lower().endswith(RECORDS)]:
+def _files(target: Target, source: AnySource) -> tuple[Place, list[str]]:
+    """Return the target's JSON lines and Parquet files, or its text files if it has no others.
+
+    A folder of records often has a README.
+    """
+    path, key = target.path or Path(), f"target {target.name}: path"
+    endings = text_suffixes(_text_section(source))
+    root, files = find_files(
+        path, (*_RECORD_SUFFIXES, *endings), key, "JSON lines, Parquet or plain text"
+    )
+    if records := [file for file in files if file.lower().endswith(_RECORD_SUFFIXES)]:
         return root, records
-    root, files = text.find_text(path, endings, name)
+    root, files = find_text(path, endings, key)
     return root, list(files)
 
 
-def _as_text(config: Build) -> Text:
-    """How text is read: as the corpus is, if that is text."""
-    return config.source if isinstance(config.source, Text) else Text(kind="text", path=Path())
+def _text_section(source: AnySource) -> Text:
+    """Return the settings for text: those of the corpus if it is text, else the defaults."""
+    return source if isinstance(source, Text) else Text(kind="text", path=Path())
 
 
-def _from_files(target: Target, config: Build) -> Iterator[_Placed]:
-    root, files = _files(target, config)
-    if not files[0].lower().endswith(RECORDS):
-        yield from _from_text(root, files, config)
+def _from_files(target: Target, source: AnySource) -> Iterator[_Placed]:
+    root, files = _files(target, source)
+    if not files[0].lower().endswith(_RECORD_SUFFIXES):
+        yield from _from_text(root, files, _text_section(source).piece_characters)
         return
     tests = {file for file in files if file.rpartition("/")[2].startswith("test")}
     for label in files:
-        split = "test" if label in tests else TWO if tests else THREE
-        reader = parquet if label.lower().endswith(parquet.SUFFIXES) else jsonl
-        for number, record in enumerate(reader.read_file(root / label, label, target.columns)):
+        split = "test" if label in tests else _TWO_SPLITS if tests else _THREE_SPLITS
+        read = read_parquet if label.lower().endswith(PARQUET_SUFFIXES) else read_json_lines
+        for number, record in enumerate(read(root / label, label, target.columns)):
             yield f"{label}/{number}", split, record
 
 
-def _from_text(root: Place, files: Sequence[str], config: Build) -> Iterator[_Placed]:
-    most = _as_text(config).piece_characters
-    records = [(file, record) for file in files for record in text.read_file(root, file, most)]
+def _from_text(root: Place, files: Sequence[str], piece_characters: int) -> Iterator[_Placed]:
+    records = [
+        (file, record) for file in files for record in read_text(root, file, piece_characters)
+    ]
     tests = {
         file for file in files if "test" in (part.partition(".")[0] for part in file.split("/"))
     }
     rest = [(file, record) for file, record in records if file not in tests]
-    whole = len({file for file, record in rest if isinstance(record, Document)}) >= len(THREE)
-    places = [file if whole else f"{file}/{number}" for number, (file, _) in enumerate(rest)]
+    readable = {file for file, record in rest if isinstance(record, Document)}
+    by_whole_file = len(readable) >= len(_THREE_SPLITS)
+    places = [
+        file if by_whole_file else f"{file}/{number}" for number, (file, _) in enumerate(rest)
+    ]
     pairs = zip(places, rest, strict=True)
-    splits = by_file(
+    splits = split_files(
         Counter(place for place, (_, record) in pairs if isinstance(record, Document)),
-        TWO if tests else THREE,
+        _TWO_SPLITS if tests else _THREE_SPLITS,
     )
     for place, (_, record) in zip(places, rest, strict=True):
         yield place, splits.get(place, "align"), record
@@ -199,24 +235,26 @@ def _from_text(root: Place, files: Sequence[str], config: Build) -> Iterator[_Pl
 
 
 def _from_dataset(source: Dataset) -> Iterator[_Placed]:
-    """A split of the data set, whatever it is called: the target's own splits are made from it."""
-    label = label_of(source)
+    """Yield one split of the dataset. The target's own splits are made from it."""
+    label = dataset_label(source)
     stream = Stream(lambda: load_builder(source).as_streaming_dataset(split=source.split))
-    for number, record in enumerate(dataset.to_documents(stream, source, label)):
-        yield f"{label}/{number}", THREE, record
+    for number, record in enumerate(stream_documents(stream, source, label)):
+        yield f"{label}/{number}", _THREE_SPLITS, record
 
 
-def _from_modules(target: Target, config: Build) -> Iterator[_Placed]:
-    records = list(python_docs.read_target(target, config))
-    splits = by_file(Counter(module for module, _ in records))
+def _from_modules(target: Target, source: AnySource) -> Iterator[_Placed]:
+    records = list(read_modules(target, source))
+    splits = split_files(Counter(module for module, _ in records))
     for number, (module, record) in enumerate(records):
         yield str(number), splits[module], record
 
 
-def by_file(documents: Mapping[str, int], parts: _Split = THREE) -> dict[str, str]:
-    """A split for each file, from its number of documents: the largest first, each where the most documents are still missing.
+def split_files(documents: Mapping[str, int], parts: _Splits = _THREE_SPLITS) -> dict[str, str]:
+    """Return a split for each file, from the number of documents in each file.
 
-    The last files go where there is none yet. A hash of the file's name would leave splits empty: a few files often hold most documents.
+    The largest file comes first, and each goes to the split that lacks the most documents. The
+    last files go to splits that are still empty. A hash of the name would leave splits empty,
+    since a few files often hold most documents.
     """
     ends = [0.0, *(end for _, end in parts)]
     missing = {
@@ -227,7 +265,7 @@ def by_file(documents: Mapping[str, int], parts: _Split = THREE) -> dict[str, st
         documents, key=lambda file: (-documents[file], unit_hash("target split", file))
     ):
         empty = [name for name in missing if name not in splits.values()]
-        among = empty if len(empty) >= len(documents) - len(splits) else missing
-        splits[file] = max(among, key=lambda name: missing[name])
+        candidates = empty if len(empty) >= len(documents) - len(splits) else missing
+        splits[file] = max(candidates, key=lambda name: missing[name])
         missing[splits[file]] -= documents[file]
     return splits

@@ -1,78 +1,117 @@
-"""Plain text files: one document a file, a long one in pieces cut at the ends of paragraphs. Small files share a shard."""
+"""Plain text files: one document per file, or several for a long one. Small files share a shard."""
 
 import io
 import logging
-import re
 import zlib
 from codecs import getincrementaldecoder
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 
 from data_catalog.errors import UserError
-from pipeline.config import Text
 from pipeline.location import Place, is_local
+from pipeline.source.config import Text
+from pipeline.source.cut_text import cut_text
 from pipeline.source.documents import Document, Fault, Input, Shard, encodable, unit_hash
 from pipeline.source.files import (
-    Listed,
-    describe,
+    Listing,
+    describe_file,
     find_files,
     is_below,
-    left_for_corpus,
     shard_name,
+    without_reserved,
 )
-from pipeline.source.lines import damage, open_unpacked
+from pipeline.source.head import HEAD_BYTES, Head, read_beginning
+from pipeline.source.interface import Source
+from pipeline.source.lines import damage_fault, open_unpacked
 
 logger = logging.getLogger(__name__)
 
-SHARD_FILES = 256  # of a shard, on average: where one ends is decided by the hash of a file's name
-SHARD_BYTES = 16 * 2**20  # and one ends at the latest after the file that reaches so many
+SHARD_FILES = 256  # mean number of files per shard
+SHARD_BYTES = 16 * 2**20  # a shard ends with the file that reaches this size
 _BLOCK_BYTES = 2**18
-_ENDS = tuple(
-    map(re.compile, (r"\n\s*\n", r"[.!?…][\"')\]”’»]*\s|[。！？]", r"\n", r"\s"))
-)  # the best place to cut first
-_SPACE = _ENDS[-1]
 
 
-def suffixes(source: Text) -> tuple[str, ...]:
-    """How names of its files end: as they are, or packed by gzip."""
+class TextSource(Source[Text]):
+    """A plain text file, or all such files below a folder or URL."""
+
+    def plan(self) -> list[Shard]:
+        """Return shards of some hundred files, in the order of their paths.
+
+        A hash of a file's name decides whether a shard ends with it, so that a new file changes
+        its own shard but not those after it. Hidden files, and those that belong to targets, are
+        left out.
+
+        Raises:
+            UserError: There is nothing at the path, no text file, or targets have them all.
+        """
+        path, endings = self.section.path, text_suffixes(self.section)
+        root, files = find_text(path, endings, "source.path")
+        kept = without_reserved(path, files, root, self.reservations.paths, logger.info)
+        entries = [describe_file(root, name, kept[name]) for name in kept]
+        return [_shard(root, group, endings) for group in _groups(entries)]
+
+    def read(self, shard: Shard) -> Iterator[Document | Fault]:
+        """Yield every document of the shard's files, in order."""
+        for entry in shard.inputs:
+            yield from read_text(shard.root, entry.path, self.section.piece_characters)
+
+    def choices(self) -> list[object]:
+        """Return the maximum length of a document."""
+        return [self.section.piece_characters]
+
+    def read_head(self, shard: Shard) -> Head:
+        """Return the pieces of the first files. The last of these files may be read in part.
+
+        A file that cannot be read counts as a record without text.
+        """
+        maximum = self.section.piece_characters
+        texts: list[str] = []
+        records, opened, seen = 0.0, 0, 0
+        for file in shard.inputs:
+            if opened >= HEAD_BYTES:
+                break
+            left = HEAD_BYTES - opened
+            beginning, is_whole = read_beginning(shard.root / file.path, left)
+            pieces = [
+                piece
+                for piece in cut_text([beginning], file.path, maximum)
+                if isinstance(piece, str)
+            ]
+            texts += pieces
+            records += max(len(pieces), 1) if is_whole else len(beginning) / maximum
+            seen += file.bytes if is_whole else min(left, file.bytes)
+            opened += file.bytes
+        share = seen / max(self.size(shard), 1)
+        total = records / share if share else records
+        return Head(texts, [""] * len(texts), total, share or 1.0)
+
+
+def text_suffixes(source: Text) -> tuple[str, ...]:
+    """Return the endings of the names of text files, plain and gzip."""
     return (*source.suffixes, *(f"{suffix}.gz" for suffix in source.suffixes))
 
 
-def plan(source: Text, held_out: Sequence[Place] = ()) -> list[Shard]:
-    """Files in the order of their paths, some hundreds a shard. A new file changes the shard it falls into, and not those after it.
+def find_text(path: Place, endings: Sequence[str], key: str) -> tuple[Place, Listing]:
+    """Find the text files at or below `path`, without hidden files and folders.
 
-    Files at or below a `held_out` path (the targets') are left out, and so are hidden files and folders.
-
-    Raises:
-        UserError: nothing is at the path, or no text file, or targets hold them all.
-    """
-    root, files = find_text(source.path, suffixes(source), "source.path")
-    kept = left_for_corpus(source.path, files, root, held_out, logger.info)
-    return [
-        _shard(root, group, suffixes(source))
-        for group in _groups([describe(root, name, kept[name]) for name in kept])
-    ]
-
-
-def find_text(path: Place, endings: Sequence[str], name: str) -> tuple[Place, Listed]:
-    """As `find_files`, but for what is hidden: names that begin with a dot are drafts and the inner life of programs.
+    `key` is the config key of the path, for error messages.
 
     Raises:
-        UserError: nothing is at the path, or no text file.
+        UserError: There is nothing at the path, or no text file that is not hidden.
     """
     if is_local(path) and path.is_file():
-        path = path.resolve()  # a link that was named is meant
-    root, files = find_files(path, endings, name, "plain text")
-    shown = {
+        path = path.resolve()  # a link that is named itself is followed
+    root, files = find_files(path, endings, key, "plain text")
+    visible = {
         file: info
         for file, info in files.items()
         if not any(part.startswith(".") for part in file.split("/"))
     }
-    if not shown:
+    if not visible:
         raise UserError(
-            f"{name} {path}: all its {len(files)} text files are hidden, or in hidden folders; rename or move some"
+            f"{key} {path}: All of its {len(files)} text files are hidden or in hidden folders. "
+            "Rename or move some."
         )
-    return root, shown
+    return root, visible
 
 
 def _groups(entries: Iterable[Input]) -> Iterator[list[Input]]:
@@ -90,105 +129,44 @@ def _groups(entries: Iterable[Input]) -> Iterator[list[Input]]:
 
 
 def _shard(root: Place, group: Sequence[Input], endings: Sequence[str]) -> Shard:
-    return Shard(
-        name=shard_name(group[0].path, endings),
-        kind="text",
-        root=root,
-        key=group[0].path,
-        inputs=tuple(group),
-    )
+    first = group[0].path
+    name = shard_name(first, endings)
+    return Shard(name=name, kind="text", root=root, key=first, inputs=tuple(group))
 
 
-def read(shard: Shard, piece_characters: int) -> Iterator[Document | Fault]:
-    """Every document of the shard's files, in order; see `read_file`."""
-    for entry in shard.inputs:
-        yield from read_file(shard.root, entry.path, piece_characters)
+def read_text(root: Place, name: str, piece_characters: int) -> Iterator[Document | Fault]:
+    """Yield one text file as documents of at most `piece_characters`, and its faults.
 
+    `doc_id` is the file's name, followed by `#2`, `#3` and so on for the further pieces. `source`
+    is the first folder of the name, or the name without its ending for a file in no folder. Line
+    ends become `\\n`, and blank lines around a piece are removed.
 
-def read_file(root: Place, name: str, piece_characters: int) -> Iterator[Document | Fault]:
-    """The pieces of one text file below `root`, each of at most `piece_characters`, and what of it cannot be read as faults.
-
-    `doc_id` is the file's name, and from the second piece on `NAME#2`, ...; `source` is the first folder of the name, or of a file that
-    is in none its name without the ending. Line ends become `\\n`; blank lines around a piece go. It has to be UTF-8, with or without
-    a byte order mark: at the first byte that is not, or is NUL, the file ends with a fault, and only whole pieces before it are kept.
-    A stretch of more than `piece_characters` without white space is left out, as a fault. Memory: a few pieces, and a block of 256 KiB.
+    The text has to be UTF-8, with or without a byte order mark. At the first byte that is not, or
+    is NUL, the file ends with a fault, and only whole pieces before it are kept. A stretch of more
+    than `piece_characters` without white space is left out, as a fault. Memory holds a few pieces
+    and a block of 256 KiB.
 
     Raises:
-        OSError: the network failed, not the file: read again.
+        OSError: The network failed. Reading again may help.
     """
     if is_local(root) and not is_below(root / name, [root]):
-        yield Fault(
-            name,
-            None,
-            "outside_folder",
-            "a link to a place outside the folder that is read; put the file itself here",
-        )
+        detail = "a link to a place outside the folder that is read; put the file itself here"
+        yield Fault(name, None, "outside_folder", detail)
         return
     label = encodable(name) or name
     source = label.partition("/")[0] if "/" in label else label.partition(".")[0] or label
     number = 0
-    for piece in pieces(_blocks(root / name, label), label, piece_characters):
+    for piece in cut_text(_blocks(root / name, label), label, piece_characters):
         if isinstance(piece, Fault):
             yield piece
             continue
         number += 1
-        yield Document(
-            doc_id=label if number == 1 else f"{label}#{number}", text=piece, source=source
-        )
-
-
-def pieces(blocks: Iterable[str | Fault], label: str, most: int) -> Iterator[str | Fault]:
-    """Cut a text, which comes in blocks, into pieces of at most `most` characters; a fault among the blocks ends it.
-
-    A piece ends at the last end of a paragraph in its second half, else of a sentence, a line or a word. `label` names the file in faults.
-    """
-    text, number, unbroken, given = "", 0, 0, False
-    for block in chain(blocks, (None,)):
-        if isinstance(block, Fault):
-            yield block  # the piece that it is in is not whole
-            return
-        text += block or ""
-        while text:
-            if unbroken:
-                space = _SPACE.search(text)
-                unbroken += space.start() if space else len(text)
-                text = text[space.end() :] if space else ""
-                if not space:
-                    break
-                yield _unbroken(label, number, unbroken, most)
-                unbroken, given = 0, True
-            if len(text) <= 2 * most and block is not None:
-                break  # how long the last pieces are to be is known at the end
-            end = (
-                len(text) if len(text) <= most else _end(text, min(most, len(text) * 5 // 8), most)
-            )
-            if end and text[:end].strip():
-                yield text[:end].strip("\n").rstrip()
-                number, given = number + 1, True
-            unbroken, end = (0, end) if end else (most, most)
-            text = text[end:]
-    if unbroken:
-        yield _unbroken(label, number, unbroken, most)
-    elif not given:
-        yield Fault(label, None, "empty_text", "the file holds nothing but white space")
-
-
-def _end(text: str, likely: int, most: int) -> int:
-    """Where to cut: up to `likely` if that can be, up to `most` at the latest; 0 if there is no white space."""
-    for pattern, first in (*((pattern, likely // 2) for pattern in _ENDS), (_SPACE, 0)):
-        if end := max((found.end() for found in pattern.finditer(text, first, likely)), default=0):
-            return end
-    late = _SPACE.search(text, likely, most)
-    return late.end() if late else 0
-
-
-def _unbroken(label: str, number: int, length: int, most: int) -> Fault:
-    detail = f"{length} characters without white space after piece {number}, the limit is {most} (source.piece_characters); left out"
-    return Fault(label, number, "no_white_space", detail, characters=length)
+        doc_id = label if number == 1 else f"{label}#{number}"
+        yield Document(doc_id=doc_id, text=piece, source=source)
 
 
 def _blocks(path: Place, label: str) -> Iterator[str | Fault]:
-    """The file's text as it is decoded; a fault, at last, if it cannot be read to its end."""
+    """Yield the file's text as it is decoded, and a fault if it cannot be read to its end."""
     decoder = io.IncrementalNewlineDecoder(getincrementaldecoder("utf-8-sig")(), translate=True)
     position, block = 0, b" "
     try:
@@ -196,24 +174,21 @@ def _blocks(path: Place, label: str) -> Iterator[str | Fault]:
             if file is None:
                 yield Fault(label, None, "empty_file", "the file has no bytes")
                 return
-            read = getattr(
-                file, "read1", file.read
-            )  # gives what comes before the damage of a gzip file
+            # `read1` gives the bytes before the damage of a gzip file.
+            read = getattr(file, "read1", file.read)
             while block:
                 block = read(_BLOCK_BYTES)
                 data = block.partition(b"\0")[0]
                 yield decoder.decode(data, final=not block)
                 position += len(data)
                 if len(data) < len(block):
-                    yield Fault(
-                        label,
-                        None,
-                        "not_text",
-                        f"byte {position} is NUL: a binary file, or not UTF-8; save it as UTF-8",
+                    detail = (
+                        f"byte {position} is NUL: a binary file, or not UTF-8; save it as UTF-8"
                     )
+                    yield Fault(label, None, "not_text", detail)
                     return
     except UnicodeDecodeError as error:
         at = position + len(data) - (len(error.object) - error.start)
         yield Fault(label, None, "bad_utf8", f"byte {at}: {error.reason}; save the file as UTF-8")
     except (EOFError, OSError, zlib.error) as error:
-        yield damage(error, path, label, f"byte {position}")
+        yield damage_fault(error, path, label, f"byte {position}")

@@ -1,4 +1,7 @@
-"""Everything that real crawls contain has a counted, named outcome: one tree with all of it, read as a build reads it."""
+"""Every kind of dirt in real crawls has a named outcome that is counted.
+
+One tree holds all of it, and is read as in a build.
+"""
 
 import gzip
 import json
@@ -13,7 +16,8 @@ from data_catalog.format.accounts import Account, Tally
 from pipeline.config import Build
 from pipeline.dedup.stage import dedup
 from pipeline.quality.stage import judge_part
-from pipeline.source.stage import plan, read_shard
+from pipeline.source.registry import corpus_source
+from pipeline.source.stage import read_shard
 from tests.helpers.repository import ROOT
 
 
@@ -22,12 +26,12 @@ def line(text, **more):
 
 
 def noise(lines):
-    """Lines that compress badly, so that a cut falls behind whole ones."""
+    """Lines that compress badly, so that whole ones come before a cut."""
     return b"".join(line(os.urandom(300).hex()) for _ in range(lines))
 
 
 BIG = "5 MB. " * 900_000
-FILES = {  # name -> content as it lies there
+FILES = {  # shard -> stored content
     "00": gzip.compress(
         line("kept")
         + b"not json\n"
@@ -49,7 +53,7 @@ FILES = {  # name -> content as it lies there
     + gzip.compress(b"x" * 2**20) * 80
     + gzip.compress(b'"}\n' + line("after the bomb")),
 }
-FAILED = {  # shard -> what is lost, by name
+FAILED = {  # shard -> lost records by reason
     "00": {"not_json": 1, "empty_text": 1, "bad_unicode": 1, "no_text": 1},
     "01": {"bad_utf8": 1, "not_json": 1},
     "02": {"truncated_gzip": 1},
@@ -87,11 +91,12 @@ def config(tmp_path):
     return Build.model_validate({"out": tmp_path / "out", "source": {"kind": "rpv2", "path": root}})
 
 
-def test_every_kind_of_dirt_is_counted_by_name_and_nothing_else_is_lost(config, tmp_path, caplog):
-    shards = plan(config)
+def test_every_kind_of_dirt_is_counted_by_reason_and_nothing_else_is_lost(config, tmp_path, caplog):
+    source = corpus_source(config)
+    shards = source.plan()
     assert "listings name 2 files that documents/ lacks, e.g. 2023-06/0099/en_head" in caplog.text
     parts = {
-        shard.key[10:12]: read_shard(shard, tmp_path / "source" / shard.name, config)
+        shard.key[10:12]: read_shard(shard, tmp_path / "source" / shard.name, source)
         for shard in shards
     }
     assert {
@@ -115,7 +120,8 @@ def test_every_kind_of_dirt_is_counted_by_name_and_nothing_else_is_lost(config, 
 
 
 def test_the_same_document_twice_is_read_twice_and_kept_once(config, tmp_path):
-    part = read_shard(plan(config)[0], tmp_path / "source" / "00", config)
+    source = corpus_source(config)
+    part = read_shard(source.plan()[0], tmp_path / "source" / "00", source)
     judged = judge_part(part, tmp_path / "quality" / "00", config.quality)
     unique = dedup([part], [judged], (), tmp_path / "dedup", config.dedup)
     assert unique.account.dropped == {"dedup.digest": Tally(rows=1, characters=5)}
@@ -125,15 +131,17 @@ def test_the_same_document_twice_is_read_twice_and_kept_once(config, tmp_path):
 MEASURE = """
 import resource, sys
 from pathlib import Path
-import pipeline.source.stage
 from pipeline.config import Build
+from pipeline.source.registry import corpus_source
+from pipeline.source.stage import read_shard
 config = Build.model_validate({"out": sys.argv[1], "source": {"kind": "rpv2", "path": sys.argv[1]}})
-[shard] = pipeline.source.stage.plan(config)
+source = corpus_source(config)
+[shard] = source.plan()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-# What is mapped already, and the stated limit more: beyond it the process dies.
+# The process dies if it maps more than the limit beyond its present memory.
 mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (mapped + 512 * 2**20,) * 2)
-part = pipeline.source.stage.read_shard(shard, Path(sys.argv[1]) / "part", config)
+part = read_shard(shard, Path(sys.argv[1]) / "part", source)
 print(part.account.model_dump_json())
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """

@@ -9,49 +9,49 @@ from data_catalog.settings import Settings, parse
 from pipeline.location import Location, is_file_fault, is_local
 
 
-class Place(Settings):
+class Section(Settings):
     path: Location
 
 
 def test_a_path_is_a_path_and_is_written_as_one_string():
-    place = parse(Place, {"path": "/a/b"}, "test")
-    assert isinstance(place.path, Path)
-    assert (place.path, place.model_dump(mode="json")) == (Path("/a/b"), {"path": "/a/b"})
+    section = parse(Section, {"path": "/a/b"}, "test")
+    assert isinstance(section.path, Path)
+    assert (section.path, section.model_dump(mode="json")) == (Path("/a/b"), {"path": "/a/b"})
     assert (
-        parse(Place, {"path": Path("/a/b")}, "test")
-        == place
-        == parse(Place, {"path": "file:///a/b"}, "test")
+        parse(Section, {"path": Path("/a/b")}, "test")
+        == section
+        == parse(Section, {"path": "file:///a/b"}, "test")
     )
-    assert Place.model_validate_json(place.model_dump_json()) == place
-    assert fingerprint(place) == fingerprint({"path": "/a/b"})
+    assert Section.model_validate_json(section.model_dump_json()) == section
+    assert fingerprint(section) == fingerprint({"path": "/a/b"})
 
 
 def test_a_url_is_written_as_it_was_given():
-    place = parse(Place, {"path": "memory://bucket/a"}, "test")
-    assert (is_local(place.path), place.model_dump(mode="json")) == (
+    section = parse(Section, {"path": "memory://bucket/a"}, "test")
+    assert (is_local(section.path), section.model_dump(mode="json")) == (
         False,
         {"path": "memory://bucket/a"},
     )
-    assert Place.model_validate_json(place.model_dump_json()) == place
+    assert Section.model_validate_json(section.model_dump_json()) == section
 
 
 @pytest.mark.parametrize(
-    ("value", "sentence"),
-    [(7, "expected a path or a URL"), ("nosuch://a", "Unsupported filesystem: 'nosuch'")],
+    ("value", "message"),
+    [(7, "a path or a URL"), ("nosuch://a", "Unsupported filesystem: 'nosuch'")],
 )
-def test_what_is_neither_is_refused_by_its_key(value, sentence):
-    with pytest.raises(UserError, match=f"test: path: .*{sentence}"):
-        parse(Place, {"path": value}, "test")
+def test_other_values_are_refused_by_their_key(value, message):
+    with pytest.raises(UserError, match=f"test: path: .*{message}"):
+        parse(Section, {"path": value}, "test")
 
 
-def test_only_what_another_try_cannot_help_is_the_files_fault():
-    here, there = Path("/a"), UPath("memory://a")
-    assert is_file_fault(OSError(5, "I/O error"), here)
+def test_only_errors_that_reading_again_cannot_help_are_faults_of_the_file():
+    local, remote = Path("/a"), UPath("memory://a")
+    assert is_file_fault(OSError(5, "I/O error"), local)
     assert [
-        is_file_fault(error, there)
+        is_file_fault(error, remote)
         for error in (FileNotFoundError(), PermissionError(), OSError("not Parquet"))
     ] == [True] * 3
     assert [
-        is_file_fault(error, there)
+        is_file_fault(error, remote)
         for error in (ConnectionError(), TimeoutError(), OSError(5, "I/O error"))
     ] == [False] * 3

@@ -1,4 +1,4 @@
-"""The first stages on the real 34,631-document sample, where it lies beside the checkout."""
+"""The first stages on the real sample of 34,631 documents, if it is beside the checkout."""
 
 import pytest
 
@@ -7,7 +7,8 @@ from data_catalog.settings import parse
 from pipeline.config import Build
 from pipeline.dedup.stage import dedup
 from pipeline.quality.stage import judge_part
-from pipeline.source.stage import plan, read_shard
+from pipeline.source.registry import corpus_source
+from pipeline.source.stage import read_shard
 from tests.helpers.repository import CORPUS
 
 pytestmark = pytest.mark.skipif(
@@ -18,8 +19,8 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sample")
-    config = configured(folder)
-    return [read_shard(shard, folder / shard.name, config) for shard in plan(config)]
+    source = corpus_source(configured(folder))
+    return [read_shard(shard, folder / shard.name, source) for shard in source.plan()]
 
 
 def configured(folder, **settings):
@@ -48,13 +49,13 @@ def judged(sources, tmp_path_factory):
 
 
 @pytest.mark.parametrize("tiers", [["shipped"], ["digest"], ["shipped", "digest"]])
-def test_the_planted_exact_copies_go_and_nothing_else(sources, judged, tmp_path, tiers):
+def test_only_the_planted_exact_copies_are_dropped(sources, judged, tmp_path, tiers):
     config = configured(tmp_path, dedup={"tiers": tiers})
     account = dedup(sources, judged, (), tmp_path / "dedup", config.dedup).account
     assert sum(tally.rows for tally in account.dropped.values()) == 340
 
 
-def test_the_presets_keep_what_they_kept(sources, tmp_path):
+def test_the_presets_keep_the_same_documents_as_before(sources, tmp_path):
     for preset, kept in (
         ("gopher", 16_964),
         ("together", 31_782),

@@ -9,7 +9,8 @@ from data_catalog.format import tables
 from pipeline.config import Build, Dedup
 from pipeline.dedup.signatures import BANDS, shingles, sign, sign_part
 from pipeline.source.documents import Input, Shard
-from pipeline.source.stage import plan, read_shard
+from pipeline.source.registry import corpus_source
+from pipeline.source.stage import read_shard
 from tests.helpers.parts import source_part
 from tests.helpers.repository import CORPUS
 
@@ -189,9 +190,10 @@ def test_another_similarity_than_the_shipped_one_is_computed(tmp_path, caplog):
 def test_computed_bands_equal_the_shipped_ones(tmp_path):
     """For every document of a hundred, short ones among them, at every similarity."""
     settings = Build(out=tmp_path, source={"kind": "rpv2", "path": CORPUS, "max_shards": 1})
-    [first] = plan(settings)
+    source = corpus_source(settings)
+    [first] = source.plan()
     with pq.ParquetFile(
-        read_shard(first, tmp_path / "source" / "a", settings).folder / "documents.parquet"
+        read_shard(first, tmp_path / "source" / "a", source).folder / "documents.parquet"
     ) as file:
         batch = next(file.iter_batches(100, columns=["doc_id", "text"]))
     table = pq.read_table(CORPUS / "minhash" / f"{first.key}.minhash.parquet").slice(0, 100)

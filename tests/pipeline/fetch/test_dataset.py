@@ -10,11 +10,11 @@ from datasets import IterableDataset
 from torch.multiprocessing import ProcessExitedException
 
 from data_catalog.errors import UserError
-from pipeline.config import Columns, Dataset, Parquet
-from pipeline.fetch import dataset as module
-from pipeline.fetch.dataset import Streamed, fetch_dataset
+from pipeline.fetch import dataset
+from pipeline.fetch.dataset import FetchedDataset, fetch_dataset
 from pipeline.fetch.record import open_record
-from pipeline.source import parquet
+from pipeline.source.config import Dataset, Parquet
+from pipeline.source.parquet import ParquetSource
 from pipeline.source.stream import Stream
 from tests.helpers.processes import run_in_process
 
@@ -65,8 +65,9 @@ def test_pieces_hold_all_rows_in_order_and_are_a_parquet_source(source, tmp_path
     ] == [1_100, 1_100, 300]
     assert ids(tmp_path / "out") == EXPECTED
     assert pq.read_table(tmp_path / "out").num_rows == 2_500  # the folder as a whole is Parquet
-    shards = parquet.plan(Parquet(kind="parquet", path=tmp_path / "out"))
-    assert [item.doc_id for shard in shards for item in parquet.read(shard, Columns())] == EXPECTED
+    pieces_source = ParquetSource(Parquet(kind="parquet", path=tmp_path / "out"))
+    items = [item for shard in pieces_source.plan() for item in pieces_source.read(shard)]
+    assert [item.doc_id for item in items] == EXPECTED
     lines = [
         json.loads(line) for line in (tmp_path / "out" / "_fetch.jsonl").read_text().splitlines()
     ]
@@ -75,7 +76,7 @@ def test_pieces_hold_all_rows_in_order_and_are_a_parquet_source(source, tmp_path
     ]
 
 
-def test_a_second_fetch_writes_nothing_and_a_limit_can_be_raised(source, tmp_path):
+def test_a_second_fetch_writes_nothing_and_the_maximum_can_be_raised(source, tmp_path):
     root = tmp_path / "out"
     limited = fetch_dataset(root, source, rows_per_piece=1_000, max_rows=1_500)
     assert (limited.pieces, limited.rows, limited.finished) == (2, 1_500, False)
@@ -90,20 +91,20 @@ def test_a_second_fetch_writes_nothing_and_a_limit_can_be_raised(source, tmp_pat
 def test_columns_can_be_left_out(source, tmp_path):
     fetch_dataset(tmp_path / "out", source, keep=("id", "text"))
     assert pq.read_schema(tmp_path / "out" / "part-00000.parquet").names == ["id", "text"]
-    with pytest.raises(UserError, match=r"keep: .* has no column x; it has text, id, n"):
+    with pytest.raises(UserError, match=r"keep: .* x\. .*text, id, n"):
         fetch_dataset(tmp_path / "other", source, keep=("x",))
 
 
 def test_a_piece_ends_when_it_is_large(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PIECE_BYTES", 5_000)
-    monkeypatch.setattr(module, "_BATCH_ROWS", 400)
+    monkeypatch.setattr(dataset, "PIECE_BYTES", 5_000)
+    monkeypatch.setattr(dataset, "_BATCH_ROWS", 400)
     done = fetch_dataset(tmp_path / "out", source)
     assert done.pieces > 3
     assert ids(tmp_path / "out") == EXPECTED
 
 
-def test_rows_of_another_form_begin_a_new_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_BATCH_ROWS", 2)
+def test_rows_with_another_schema_begin_a_new_piece(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "_BATCH_ROWS", 2)
     rows = [
         {"a": 1},
         {"b": "x"},
@@ -115,33 +116,33 @@ def test_rows_of_another_form_begin_a_new_piece(tmp_path, monkeypatch):
     ]
     stream = Stream(lambda: IterableDataset.from_generator(lambda: iter(rows)))
     with open_record(tmp_path) as record:
-        found = module._Pieces(tmp_path, record, {}, None)
+        found = dataset._PieceFolder(tmp_path, record, {}, None)
         found.fill(stream, None, 100, None)
-    assert (found.streamed.rows, found.streamed.finished) == (7, True)
+    assert (found.fetched.rows, found.fetched.finished) == (7, True)
     assert [pq.read_table(path).to_pylist() for path in sorted(tmp_path.glob("*.parquet"))] == [
         [{"a": 1, "b": None}, {"a": None, "b": "x"}, {"a": 2, "b": "y"}, {"a": 3, "b": None}],
         [{"a": "four"}, {"a": "five"}, {"a": "six"}],
     ]
 
 
-def test_a_folder_of_another_data_set_is_refused(source, tmp_path):
+def test_a_folder_of_another_dataset_is_refused(source, tmp_path):
     fetch_dataset(tmp_path / "out", source)
-    with pytest.raises(UserError, match="holds set/train, fetched with another keep"):
+    with pytest.raises(UserError, match=r"out: .*set/train.* keep"):
         fetch_dataset(tmp_path / "out", source, keep=("text",))
     pq.write_table(
         pa.table({"text": ["new"], "id": ["x"], "n": [1]}), Path(source.name) / "0.parquet"
     )
-    with pytest.raises(UserError, match="another version; choose another folder"):
+    with pytest.raises(UserError, match=r"out: .*version"):
         fetch_dataset(tmp_path / "out", source)
     (tmp_path / "out" / "_position.json").write_text("{}")
-    with pytest.raises(UserError, match="not what fetch dataset writes"):
+    with pytest.raises(UserError, match=r"_position\.json"):
         fetch_dataset(tmp_path / "out", source)
 
 
-def test_a_broken_file_says_where_it_stopped(tmp_path):
+def test_a_damaged_file_ends_the_fetch_with_an_error(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "a.jsonl").write_text('{"text": "a"}\n{broken\n')
-    with pytest.raises(UserError, match="its own file is at fault; what is written stays"):
+    with pytest.raises(UserError, match=r"fetch dataset: .*damaged"):
         fetch_dataset(tmp_path / "out", Dataset(name=str(tmp_path / "set")))
 
 
@@ -157,24 +158,24 @@ def fetch_until_killed(folder: Path, name: str, moment: str) -> None:
         return call
 
     if moment == "before the position":
-        module.write_json = killing(
-            module.write_json, lambda path, content: content["streamed"]["pieces"] == 2
+        dataset.write_json = killing(
+            dataset.write_json, lambda path, content: content["streamed"]["pieces"] == 2
         )
     else:
-        module.sha256_file = killing(
-            module.sha256_file, lambda path: path.name == "part-00001.parquet"
+        dataset.sha256_file = killing(
+            dataset.sha256_file, lambda path: path.name == "part-00001.parquet"
         )
     fetch_dataset(folder, Dataset(name=name), rows_per_piece=700)
 
 
 @pytest.mark.system
 @pytest.mark.parametrize("moment", ["before the position", "after the position"])
-def test_killed_between_two_writes_it_goes_on_to_the_same_files(source, tmp_path, moment):
+def test_a_fetch_killed_between_two_writes_resumes_to_the_same_files(source, tmp_path, moment):
     with pytest.raises(ProcessExitedException, match="SIGKILL"):
         run_in_process(fetch_until_killed, tmp_path / "killed", source.name, moment)
     assert "part-00001.parquet" in pieces(tmp_path / "killed")
     fetch_dataset(tmp_path / "killed", source, rows_per_piece=700)
     whole = fetch_dataset(tmp_path / "whole", source, rows_per_piece=700)
-    assert whole == Streamed(4, 2_500, whole.bytes, True)
+    assert whole == FetchedDataset(4, 2_500, whole.bytes, True)
     assert pieces(tmp_path / "killed") == pieces(tmp_path / "whole")
     assert not list((tmp_path / "killed").glob(".part-*"))

@@ -1,12 +1,12 @@
 import pytest
 
 from data_catalog.errors import UserError
-from pipeline.fetch.listing import Refused, Tag, parse_shards, read_listing
+from pipeline.fetch.listing import FileTag, RefusedLine, parse_shards, read_listing
 
 
 def test_each_line_is_a_tag():
     found = list(read_listing("2023-06/0000/en_head\r\n\n 2014-15/4999/de_tail \n"))
-    assert found == [Tag("2023-06", 0, "en", "head"), Tag("2014-15", 4999, "de", "tail")]
+    assert found == [FileTag("2023-06", 0, "en", "head"), FileTag("2014-15", 4999, "de", "tail")]
     assert [str(tag) for tag in found] == ["2023-06/0000/en_head", "2014-15/4999/de_tail"]
 
 
@@ -19,17 +19,19 @@ def test_each_line_is_a_tag():
         "2023-06/0000/en_head/..",
         "2023-06/0000/en_head.json.gz",
         "2023-06/0000/en_head\0",
-        "2023-06/00\u0660\u0660/en_head",  # digits, but not ours
+        "2023-06/00\u0660\u0660/en_head",  # digits, but not ASCII
         "2023-06\\0000\\en_head",
         "2023-06/0000/en_whole",
         "https://elsewhere.example/x",
     ],
 )
 def test_a_line_of_any_other_form_is_refused_by_its_number(line):
-    assert list(read_listing(f"2023-06/0000/en_head\n{line}\n"))[1:] == [Refused(2, ascii(line))]
+    assert list(read_listing(f"2023-06/0000/en_head\n{line}\n"))[1:] == [
+        RefusedLine(2, ascii(line))
+    ]
 
 
-def test_a_refused_line_is_quoted_in_part():
+def test_only_the_beginning_of_a_refused_line_is_quoted():
     (refused,) = read_listing("x" * 10_000_000)
     assert len(refused.text) == 202
 
@@ -37,5 +39,5 @@ def test_a_refused_line_is_quoted_in_part():
 def test_shards_are_numbers_and_ranges():
     assert parse_shards("0-3, 7") == {0, 1, 2, 3, 7}
     for wrong in ("", "a", "3-1", "1-", "-1", "0,,1", "12345"):
-        with pytest.raises(UserError, match="expected numbers and ranges"):
+        with pytest.raises(UserError, match=f'shards "{wrong}"'):
             parse_shards(wrong)

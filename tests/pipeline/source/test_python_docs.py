@@ -6,7 +6,13 @@ import pytest
 from data_catalog.errors import UserError
 from pipeline.config import Build
 from pipeline.source.documents import Document, Fault
-from pipeline.source.python_docs import PACKAGES, STDLIB, plan, read, read_target
+from pipeline.source.interface import Reservations
+from pipeline.source.python_docs import (
+    DEFAULT_PACKAGES,
+    STDLIB,
+    PythonDocsSource,
+    read_modules,
+)
 
 MODULE = '''"""Module words."""
 import sys
@@ -61,8 +67,13 @@ def build(**source):
     )
 
 
+def plan(section):
+    return PythonDocsSource(section).plan()
+
+
 def everything(config, prefixes=()):
-    return [item for shard in plan(config.source) for item in read(shard, config.source, prefixes)]
+    source = PythonDocsSource(config.source, Reservations(modules=tuple(prefixes)))
+    return [item for shard in source.plan() for item in source.read(shard)]
 
 
 def texts(found):
@@ -92,10 +103,10 @@ def test_docstrings_and_bundled_texts_become_documents(package):
     assert "zoo_package" not in sys.modules
 
 
-def test_the_order_is_always_the_same_and_the_quota_cuts_it(package):
-    all_of_it = everything(build(packages=["zoo_package"]))
-    assert everything(build(packages=["zoo_package"])) == all_of_it
-    assert everything(build(packages=["zoo_package"], max_documents=4)) == all_of_it[:4]
+def test_documents_have_a_fixed_order_that_the_quota_cuts(package):
+    whole = everything(build(packages=["zoo_package"]))
+    assert everything(build(packages=["zoo_package"])) == whole
+    assert everything(build(packages=["zoo_package"], max_documents=4)) == whole[:4]
 
 
 def test_short_texts_are_no_documents(package):
@@ -124,13 +135,13 @@ def test_a_changed_file_changes_the_identity(package):
 
 @pytest.mark.parametrize("name", ["no_such_package", "sys", "a.b", ""])
 def test_packages_without_source_are_refused(name):
-    with pytest.raises(UserError, match="is not an installed package with Python source"):
+    with pytest.raises(UserError, match=r"source\.packages: "):
         plan(build(packages=[name]).source)
 
 
-def test_the_default_list_takes_what_is_installed():
+def test_the_default_packages_are_those_that_are_installed():
     names = [shard.name for shard in plan(build().source)]
-    assert set(names) <= set(PACKAGES)
+    assert set(names) <= set(DEFAULT_PACKAGES)
     assert {STDLIB, "numpy", "pyarrow", "pydantic"} <= set(names)
     assert names == sorted(names)
 
@@ -149,7 +160,7 @@ def test_real_packages_descriptions_and_topics():
     assert len(found) > 200
 
 
-def test_targets_and_corpus_share_the_files_between_them(package):
+def test_each_file_belongs_to_a_target_or_to_the_corpus(package):
     for i in range(20):
         (package / "sub" / f"m{i}.py").write_text(
             f'"""Words of {i}."""\ndef f():\n    """More words of {i}."""\n'
@@ -158,7 +169,7 @@ def test_targets_and_corpus_share_the_files_between_them(package):
     target = {"name": "sub", "modules": ["zoo_package.sub"]}
     config = Build.model_validate({**config.model_dump(), "targets": [target]})
     corpus = texts(everything(config, ["zoo_package.sub"]))
-    held = texts(item for _, item in read_target(config.targets[0], config))
+    held = texts(item for _, item in read_modules(config.targets[0], config.source))
     assert corpus | held == texts(everything(config))
     assert not corpus.keys() & held.keys()
     files = {doc_id.partition(":")[0] for doc_id in held}
@@ -167,7 +178,7 @@ def test_targets_and_corpus_share_the_files_between_them(package):
     assert not files & {doc_id.partition(":")[0] for doc_id in corpus}  # a file is never divided
 
 
-def test_a_prefix_ends_at_a_dot(package):
+def test_a_module_prefix_ends_at_a_dot(package):
     (package / "subject.py").write_text('"""Subject words."""\n')
     config = build(packages=["zoo_package"], held_out_share=0.999)
     assert "zoo_package/zoo_package.subject" in texts(everything(config, ["zoo_package.sub"]))

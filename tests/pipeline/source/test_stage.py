@@ -6,8 +6,10 @@ import pyarrow.parquet as pq
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally
 from pipeline.config import Build
-from pipeline.source import stage as source
+from pipeline.source import stage
 from pipeline.source.documents import Document
+from pipeline.source.registry import SOURCES, corpus_source
+from pipeline.source.stage import read_shard
 
 
 def build(tmp_path, *rows, **more):
@@ -22,8 +24,8 @@ def test_a_shard_becomes_a_table_of_documents_and_one_of_faults(tmp_path):
     config = build(
         tmp_path, {"text": "héllo", "id": "x"}, "broken", {"text": "  "}, {"text": "second"}
     )
-    (shard,) = source.plan(config)
-    part = source.read_shard(shard, tmp_path / "part", config)
+    (shard,) = corpus_source(config).plan()
+    part = read_shard(shard, tmp_path / "part", corpus_source(config))
     assert part.account == Account(
         read=Tally(rows=4, characters=13),
         kept=Tally(rows=2, characters=11),
@@ -56,7 +58,7 @@ def test_signals_of_each_document_stay_with_it():
         Document("b", "y"),
         Document("c", "z", signals={"q": 3.0}, shipped_duplicate=True),
     ]
-    table = source.source_table(documents)
+    table = stage.source_table(documents)
     assert table["signals"].to_pylist() == [[("p", 1.0), ("q", 2.0)], [], [("q", 3.0)]]
     assert table["shipped_duplicate"].to_pylist() == [None, None, True]
 
@@ -68,8 +70,8 @@ def test_faults_of_side_files_are_quarantined_but_lose_no_document(tmp_path):
     config = Build.model_validate(
         {"out": tmp_path / "out", "source": {"kind": "rpv2", "path": tmp_path / "tree"}}
     )
-    (shard,) = source.plan(config)
-    part = source.read_shard(shard, tmp_path / shard.name, config)
+    (shard,) = corpus_source(config).plan()
+    part = read_shard(shard, tmp_path / shard.name, corpus_source(config))
     assert part.account == Account(
         read=Tally(rows=1, characters=4), kept=Tally(rows=1, characters=4)
     )
@@ -80,31 +82,33 @@ def test_faults_of_side_files_are_quarantined_but_lose_no_document(tmp_path):
 
 def test_groups_are_written_as_they_fill(tmp_path, monkeypatch):
     config = build(tmp_path, *({"text": "x" * 10} for _ in range(25)))
-    (shard,) = source.plan(config)
-    monkeypatch.setattr(source, "_GROUP_ROWS", 10)
-    by_rows = source.read_shard(shard, tmp_path / "rows", config)
-    monkeypatch.setattr(source, "_GROUP_CHARACTERS", 50)
-    by_characters = source.read_shard(shard, tmp_path / "characters", config)
+    (shard,) = corpus_source(config).plan()
+    monkeypatch.setattr(stage, "_GROUP_ROWS", 10)
+    by_rows = read_shard(shard, tmp_path / "rows", corpus_source(config))
+    monkeypatch.setattr(stage, "_GROUP_CHARACTERS", 50)
+    by_characters = read_shard(shard, tmp_path / "characters", corpus_source(config))
     files = [pq.ParquetFile(part.folder / "documents.parquet") for part in (by_rows, by_characters)]
     assert [file.metadata.num_row_groups for file in files] == [3, 5]
     assert [file.metadata.num_rows for file in files] == [25, 25]
 
 
-def test_a_file_with_nothing_readable_is_an_empty_part(tmp_path):
+def test_a_file_without_readable_records_becomes_an_empty_part(tmp_path):
     config = build(tmp_path)
-    (shard,) = source.plan(config)
-    part = source.read_shard(shard, tmp_path / "part", config)
+    (shard,) = corpus_source(config).plan()
+    part = read_shard(shard, tmp_path / "part", corpus_source(config))
     assert part.account == Account(read=Tally(rows=1), failed={"empty_file": Tally(rows=1)})
     assert pq.read_table(part.folder / "documents.parquet").num_rows == 0
 
 
 def test_a_part_is_kept_until_its_file_changes(tmp_path):
     config = build(tmp_path, {"text": "one"})
-    first = source.read_shard(source.plan(config)[0], tmp_path / "part", config)
+    first = read_shard(corpus_source(config).plan()[0], tmp_path / "part", corpus_source(config))
     moved = config.model_copy(update={"seed": 1})
-    assert source.read_shard(source.plan(moved)[0], tmp_path / "part", moved) == first
+    assert (
+        read_shard(corpus_source(moved).plan()[0], tmp_path / "part", corpus_source(moved)) == first
+    )
     build(tmp_path, {"text": "one"}, {"text": "two"})
-    second = source.read_shard(source.plan(config)[0], tmp_path / "part", config)
+    second = read_shard(corpus_source(config).plan()[0], tmp_path / "part", corpus_source(config))
     assert (second.fingerprint != first.fingerprint, second.account.kept.rows) == (True, 2)
 
 
@@ -116,9 +120,15 @@ def test_a_target_inside_the_corpus_is_left_out(tmp_path):
     config = Build.model_validate(
         {**tree, "targets": [{"name": "space", "path": tmp_path / "corpus" / "space"}]}
     )
-    assert [shard.key for shard in source.plan(config)] == ["a.jsonl"]
+    assert [shard.key for shard in corpus_source(config).plan()] == ["a.jsonl"]
 
 
 def test_a_shard_survives_json(tmp_path):
-    (shard,) = source.plan(build(tmp_path, {"text": "t"}))
+    (shard,) = corpus_source(build(tmp_path, {"text": "t"})).plan()
     assert type(shard).model_validate_json(shard.model_dump_json()) == shard
+
+
+def test_every_kind_of_the_config_is_in_the_registry():
+    union = Build.model_fields["source"].annotation
+    kinds = {member.model_fields["kind"].annotation.__args__[0] for member in union.__args__}
+    assert kinds == set(SOURCES)

@@ -10,7 +10,7 @@ from data_catalog.errors import UserError
 from data_catalog.format import tables
 from pipeline.config import Build, Target
 from pipeline.source.documents import document_number
-from pipeline.source.targets import DOCUMENTS, by_file, check_targets, read_target
+from pipeline.source.targets import TARGET_DOCUMENTS, check_targets, read_target, split_files
 
 
 def write(path, count, prefix):
@@ -30,19 +30,19 @@ def build(*targets, **more):
 
 
 def read(path):
-    return read_target(Target(name="space", path=path), build())
+    return read_target(Target(name="space", path=path), build().source)
 
 
 def splits(table):
     return Counter(table["split"].to_pylist())
 
 
-def test_a_file_named_test_is_the_test_split_and_the_others_are_divided(tmp_path):
+def test_a_file_named_test_is_the_test_split_and_the_others_are_split(tmp_path):
     write(tmp_path / "a" / "train.jsonl", 500, "train")
     write(tmp_path / "a" / "test-0.jsonl", 50, "test")
     write(tmp_path / "b" / "other.jsonl", 500, "other")
     table, quarantine = read(tmp_path)
-    assert table.schema.equals(DOCUMENTS)
+    assert table.schema.equals(TARGET_DOCUMENTS)
     assert quarantine.schema.equals(tables.QUARANTINE)
     assert quarantine.num_rows == 0
     found = splits(table)
@@ -70,7 +70,7 @@ def test_without_a_test_file_there_are_three_splits_by_the_hash_of_the_id(tmp_pa
     )
 
 
-def test_ids_used_twice_are_made_different(tmp_path):
+def test_repeated_ids_are_made_unique(tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.jsonl").write_text('{"id": "1", "text": "x"}\n{"text": "y"}\n' * 2)
     ids = read(tmp_path)[0]["doc_id"].to_pylist()
@@ -97,31 +97,29 @@ def test_broken_records_are_quarantined(tmp_path):
 
 
 def test_targets_without_documents_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"target space: path .* does not exist"):
+    with pytest.raises(UserError, match=r"target space: path .*gone"):
         read(tmp_path / "gone")
     (tmp_path / "a.jsonl").write_text('{"no": "text"}\n')
-    with pytest.raises(
-        UserError, match=r"no readable document in .*; 1 records cannot be read \(no_text\)"
-    ):
+    with pytest.raises(UserError, match=r"target space: .*\(no_text\)"):
         read(tmp_path / "a.jsonl")
     (tmp_path / "a.jsonl").write_text("\n")
-    with pytest.raises(UserError, match="its files hold no records"):
+    with pytest.raises(UserError, match=r"target space: .*a\.jsonl"):
         read(tmp_path / "a.jsonl")
     write(tmp_path / "test.jsonl", 3, "t")
-    with pytest.raises(UserError, match="none of its 3 documents falls in the align split"):
+    with pytest.raises(UserError, match=r"target space: .*align"):
         read(tmp_path)
 
 
-def test_a_split_that_stays_empty_is_warned_of(tmp_path, caplog):
+def test_an_empty_split_gives_a_warning(tmp_path, caplog):
     (tmp_path / "a.jsonl").write_text('{"id": "a", "text": "x"}\n')
     read(tmp_path / "a.jsonl")
     assert [record.args[1] for record in caplog.records] == ["validation", "test"]
 
 
-def test_whole_files_come_as_near_to_60_20_20_as_they_can():
-    found = by_file({"huge": 99, "small": 3, "tiny": 1})
+def test_splits_of_whole_files_are_close_to_60_20_20():
+    found = split_files({"huge": 99, "small": 3, "tiny": 1})
     assert found == {"huge": "align", "small": "validation", "tiny": "test"}
-    many = by_file({f"f{i}": 1 + i % 5 for i in range(100)})
+    many = split_files({f"f{i}": 1 + i % 5 for i in range(100)})
     shares = Counter()
     for i in range(100):
         shares[many[f"f{i}"]] += 1 + i % 5
@@ -145,7 +143,7 @@ def test_modules_are_split_by_file(tmp_path, monkeypatch):
     }
     config = build({"name": "held", "modules": ["held_package"]}, source=source)
     check_targets(config)
-    table, _ = read_target(config.targets[0], config)
+    table, _ = read_target(config.targets[0], config.source)
     by_file: dict[str, set[str]] = {}
     for row in table.to_pylist():
         by_file.setdefault(row["doc_id"].partition(":")[0], set()).add(row["split"])
@@ -156,22 +154,22 @@ def test_modules_are_split_by_file(tmp_path, monkeypatch):
         {"name": "held", "modules": ["held_package"]}, source=source | {"held_out_share": 0.0}
     )
     with pytest.raises(UserError, match=r"raise source\.held_out_share"):
-        read_target(nothing.targets[0], nothing)
+        read_target(nothing.targets[0], nothing.source)
 
 
-def test_requests_that_cannot_be_met_are_refused_before_work_starts(tmp_path):
+def test_invalid_targets_are_refused_before_work_starts(tmp_path):
     write(tmp_path / "sets" / "space" / "a.jsonl", 3, "x")
     space = {"name": "space", "path": tmp_path / "sets"}
     check_targets(build(space))
-    with pytest.raises(UserError, match="targets: space named more than once"):
+    with pytest.raises(UserError, match=r"targets: .*space"):
         check_targets(build(space, targets_below=tmp_path / "sets"))
-    with pytest.raises(UserError, match="not a folder"):
+    with pytest.raises(UserError, match=r"targets_below .*gone"):
         check_targets(build(targets_below=tmp_path / "gone"))
-    with pytest.raises(UserError, match=r"target space: path .* does not exist"):
+    with pytest.raises(UserError, match=r"target space: path .*gone"):
         check_targets(build({"name": "space", "path": tmp_path / "gone"}))
-    with pytest.raises(UserError, match='of kind "python-docs" only'):
+    with pytest.raises(UserError, match=r"target stats: modules .*python-docs"):
         check_targets(build({"name": "stats", "modules": ["scipy.stats"]}))
-    with pytest.raises(UserError, match="no_such_package is not an installed package"):
+    with pytest.raises(UserError, match="target stats: modules: no_such_package "):
         check_targets(
             build(
                 {"name": "stats", "modules": ["no_such_package.x"]}, source={"kind": "python-docs"}
@@ -179,7 +177,7 @@ def test_requests_that_cannot_be_met_are_refused_before_work_starts(tmp_path):
         )
 
 
-def test_files_can_be_parquet_or_lie_elsewhere(tmp_path):
+def test_files_can_be_parquet_or_remote(tmp_path):
     write(tmp_path / "a.jsonl", 3, "j")
     pq.write_table(
         pa.table({"id": [f"p-{i}" for i in range(40)], "text": [f"text {i}" for i in range(40)]}),
@@ -189,28 +187,26 @@ def test_files_can_be_parquet_or_lie_elsewhere(tmp_path):
     assert table["doc_id"].to_pylist() == [f"j-{i}" for i in range(3)] + [
         f"p-{i}" for i in range(40)
     ]
-    elsewhere = UPath(f"memory://{tmp_path.name}/sets/space")
+    remote = UPath(f"memory://{tmp_path.name}/sets/space")
     for name in ("a.jsonl", "b.parquet"):
-        (elsewhere / name).write_bytes((tmp_path / name).read_bytes())
-    config = build(targets_below=elsewhere.parent)
+        (remote / name).write_bytes((tmp_path / name).read_bytes())
+    config = build(targets_below=remote.parent)
     check_targets(config)
     (target,) = config.all_targets()
     assert target.name == "space"
-    assert read_target(target, config)[0].equals(table)
+    assert read_target(target, config.source)[0].equals(table)
 
 
 def test_columns_can_have_other_names_and_a_wrong_one_is_refused(tmp_path):
     pq.write_table(pa.table({"question": [f"why {i}" for i in range(20)]}), tmp_path / "a.parquet")
     config = build({"name": "space", "path": tmp_path, "columns": {"text": "question"}})
     check_targets(config)
-    assert read_target(config.targets[0], config)[0].num_rows == 20
-    with pytest.raises(
-        UserError, match=r'target space: columns\.text: .* has no column "text"; it has question'
-    ):
+    assert read_target(config.targets[0], config.source)[0].num_rows == 20
+    with pytest.raises(UserError, match=r'target space: columns\.text: .*"text".* question'):
         check_targets(build({"name": "space", "path": tmp_path}))
 
 
-def test_a_data_set_is_divided_in_three_and_read_as_far_as_asked(tmp_path):
+def test_a_dataset_has_three_splits_and_a_maximum_of_documents(tmp_path):
     write(tmp_path / "set" / "a.jsonl", 300, "x")
     dataset = {"name": str(tmp_path / "set")}
     config = build(
@@ -218,12 +214,10 @@ def test_a_data_set_is_divided_in_three_and_read_as_far_as_asked(tmp_path):
         {"name": "less", "dataset": dataset, "max_documents": 50},
     )
     check_targets(config)
-    whole, less = (read_target(target, config)[0] for target in config.targets)
+    whole, less = (read_target(target, config.source)[0] for target in config.targets)
     assert set(splits(whole)) == {"align", "validation", "test"}
     assert (whole.num_rows, less.equals(whole.slice(0, 50))) == (300, True)
-    with pytest.raises(
-        UserError, match=r"target space: dataset\.columns\.text: .* has no column \"body\""
-    ):
+    with pytest.raises(UserError, match=r"target space: dataset\.columns\.text: .*\"body\""):
         check_targets(build({"name": "space", "dataset": {**dataset, "columns": {"text": "body"}}}))
     with pytest.raises(UserError, match=r"target space: dataset\.name .*gone"):
         check_targets(build({"name": "space", "dataset": {"name": str(tmp_path / "gone")}}))

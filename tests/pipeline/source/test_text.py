@@ -6,21 +6,23 @@ import pytest
 from upath import UPath
 
 from data_catalog.errors import UserError
-from pipeline.config import Build, Text
-from pipeline.planning import heads
-from pipeline.planning.heads import read_head
+from pipeline.config import Build
 from pipeline.source import text
+from pipeline.source.config import Text
+from pipeline.source.cut_text import cut_text
 from pipeline.source.documents import Document, Fault
-from pipeline.source.stage import plan, read_shard
+from pipeline.source.registry import corpus_source
+from pipeline.source.stage import read_shard
 from pipeline.source.targets import check_targets, read_target
+from pipeline.source.text import TextSource
 
 PARAGRAPH = "One sentence. Another one,\nwhich goes on.\n\n"  # 43 characters
 
 
-@pytest.fixture(params=["here", "elsewhere"])
+@pytest.fixture(params=["local", "remote"])
 def root(request, tmp_path):
-    yield tmp_path / "texts" if request.param == "here" else UPath(f"memory://{tmp_path.name}")
-    if request.param == "elsewhere":
+    yield tmp_path / "texts" if request.param == "local" else UPath(f"memory://{tmp_path.name}")
+    if request.param == "remote":
         UPath(f"memory://{tmp_path.name}").fs.store.clear()
 
 
@@ -30,16 +32,12 @@ def write(path, data="text"):
 
 
 def read(root, **settings):
-    source = Text(kind="text", path=str(root), **settings)
-    return [
-        record
-        for shard in text.plan(source)
-        for record in text.read(shard, source.piece_characters)
-    ]
+    source = TextSource(Text(kind="text", path=str(root), **settings))
+    return [record for shard in source.plan() for record in source.read(shard)]
 
 
-def cut(blocks, most):
-    return list(text.pieces(blocks, "a.txt", most))
+def cut(blocks, maximum):
+    return list(cut_text(blocks, "a.txt", maximum))
 
 
 def test_a_file_is_a_document_named_by_its_path_from_the_folder_it_is_in(root):
@@ -81,19 +79,19 @@ def test_a_long_file_is_cut_at_the_ends_of_paragraphs_wherever_blocks_end(monkey
 def test_without_paragraphs_it_is_cut_after_a_sentence_then_a_line_then_a_word():
     assert (
         cut(["aaa. bbb\nccc ddd eee fff ggg"], 10)[0] == "aaa. bbb"
-    )  # a sentence ends before the middle of the first piece
+    )  # the sentence ends before the middle of the first piece
     assert cut(["aaa bbb. c\nccc ddd eee fff ggg"], 10)[0] == "aaa bbb."
     assert cut(["aaa bb\nc ccc ddd eee fff ggg"], 10)[0] == "aaa bb"
     assert cut(["aaa bb c ccc ddd eee fff ggg"], 10)[0] == "aaa bb c"
     assert cut(["一二三四五。六七八九十" * 4], 10)[0] == "一二三四五。"
 
 
-def test_the_last_pieces_share_what_is_left():
+def test_the_last_pieces_share_the_rest_of_the_text():
     assert [len(piece) for piece in cut(["a " * 60], 100)] == [73, 45]
 
 
 @pytest.mark.parametrize("size", [1, 10, 1000])
-def test_a_stretch_without_white_space_is_left_out_and_told(size):
+def test_a_stretch_without_white_space_is_left_out_as_a_fault(size):
     whole = "before " + "x" * 95 + " after"
     found = cut([whole[i : i + size] for i in range(0, len(whole), size)], 20)
     assert [found[0], found[2]] == ["before", "after"]
@@ -113,7 +111,7 @@ def test_a_stretch_without_white_space_is_left_out_and_told(size):
         ("ab".encode("utf-16-le"), "not_text", "byte 1 is NUL"),
     ],
 )
-def test_what_is_not_utf_8_is_a_fault_that_says_where(root, data, reason, detail):
+def test_a_file_that_is_not_utf_8_is_a_fault_with_the_position(root, data, reason, detail):
     write(root / "a.txt", data)
     write(root / "b.txt", "sound")
     [fault, sound] = read(root)
@@ -139,7 +137,7 @@ def test_a_damaged_gzip_file_is_a_fault(root):
     assert [record.reason for record in read(root)] == ["truncated_gzip", "bad_gzip"]
 
 
-def test_links_out_of_the_folder_in_circles_and_to_nowhere_are_faults(tmp_path):
+def test_dangling_and_circular_links_and_those_out_of_the_folder_are_faults(tmp_path):
     write(tmp_path / "secret.txt", "secret")
     root = tmp_path / "root"
     write(root / "a.txt", "a")
@@ -161,7 +159,7 @@ def test_links_out_of_the_folder_in_circles_and_to_nowhere_are_faults(tmp_path):
     assert set(found) - {"circle.txt", "nowhere.txt", "secret.txt"} == {"a.txt", "inside.txt"}
 
 
-def test_files_and_folders_that_may_not_be_read(tmp_path, caplog):
+def test_files_and_folders_without_permission(tmp_path, caplog):
     write(tmp_path / "a.txt", "a")
     write(tmp_path / "shut.txt", "b")
     write(tmp_path / "closed" / "c.txt", "c")
@@ -188,17 +186,17 @@ def test_memory_stays_bounded_by_pieces_and_blocks(tmp_path):
     assert fault.characters == 40 * 2**20
 
 
-def test_small_files_share_shards_and_a_new_one_changes_only_its_own(tmp_path):
+def test_small_files_share_shards_and_a_new_file_changes_only_its_own_shard(tmp_path):
     for i in range(1_500):
         write(tmp_path / f"{i:05}.txt", f"text {i}")
-    source = Text(kind="text", path=tmp_path)
-    before = {shard.name: shard.identity() for shard in text.plan(source)}
+    source = TextSource(Text(kind="text", path=tmp_path))
+    before = {shard.name: shard.identity() for shard in source.plan()}
     assert 2 < len(before) < 20
     assert [file["path"] for shard in before.values() for file in shard["inputs"]] == [
         f"{i:05}.txt" for i in range(1_500)
     ]
     write(tmp_path / "00700b.txt", "new")
-    after = {shard.name: shard.identity() for shard in text.plan(source)}
+    after = {shard.name: shard.identity() for shard in source.plan()}
     assert sum(before.get(name) != identity for name, identity in after.items()) == 1
 
 
@@ -206,18 +204,20 @@ def test_large_files_end_a_shard(monkeypatch, tmp_path):
     monkeypatch.setattr(text, "SHARD_BYTES", 100)
     for i in range(5):
         write(tmp_path / f"{i}.txt", "x" * 60)
-    assert max(len(shard.inputs) for shard in text.plan(Text(kind="text", path=tmp_path))) == 2
+    assert (
+        max(len(shard.inputs) for shard in TextSource(Text(kind="text", path=tmp_path)).plan()) == 2
+    )
 
 
 def test_a_folder_without_text_is_refused(tmp_path):
     write(tmp_path / "a.csv")
-    with pytest.raises(UserError, match=r"source.path .*: holds no file named \*\.txt or"):
-        text.plan(Text(kind="text", path=tmp_path))
+    with pytest.raises(UserError, match=r"source\.path .*\*\.txt "):
+        TextSource(Text(kind="text", path=tmp_path)).plan()
     write(tmp_path / ".hidden" / "a.txt")
-    with pytest.raises(UserError, match="all its 1 text files are hidden"):
-        text.plan(Text(kind="text", path=tmp_path))
-    with pytest.raises(UserError, match="does not exist"):
-        text.plan(Text(kind="text", path=tmp_path / "gone"))
+    with pytest.raises(UserError, match=r"source\.path .* 1 text files are hidden"):
+        TextSource(Text(kind="text", path=tmp_path)).plan()
+    with pytest.raises(UserError, match=r"source\.path .*gone"):
+        TextSource(Text(kind="text", path=tmp_path / "gone")).plan()
 
 
 def build(root, *targets, **source):
@@ -231,15 +231,15 @@ def test_a_target_inside_the_corpus_is_left_out_of_it(root):
         write(root / f"{name}.txt", name)
     config = build(root, {"name": "mine", "path": str(root / "mine")})
     check_targets(config)
-    [shard] = plan(config)
+    [shard] = corpus_source(config).plan()
     assert [file.path for file in shard.inputs] == ["a/1.txt", "a/2.txt"]
-    with pytest.raises(UserError, match="all its 4 files belong to targets"):
-        plan(build(root, {"name": "mine", "path": str(root)}))
+    with pytest.raises(UserError, match=r"source\.path .* 4 files .*targets"):
+        corpus_source(build(root, {"name": "mine", "path": str(root)})).plan()
 
 
 def splits(path, **source):
     config = build("x", {"name": "t", "path": str(path)}, **source)
-    table, _ = read_target(config.targets[0], config)
+    table, _ = read_target(config.targets[0], config.source)
     return {row["doc_id"]: row["split"] for row in table.to_pylist()}
 
 
@@ -247,7 +247,7 @@ def splits(path, **source):
     ("files", "expected"),
     [(1, (1, 0, 0)), (2, (1, 1, 0)), (3, (1, 1, 1)), (5, (3, 1, 1)), (100, (60, 20, 20))],
 )
-def test_targets_of_text_are_split_by_file_as_evenly_as_can_be(tmp_path, files, expected):
+def test_targets_of_text_are_split_by_file(tmp_path, files, expected):
     for i in range(files):
         write(tmp_path / f"{i}.txt", f"text {i}")
     found = list(splits(tmp_path).values())
@@ -268,7 +268,7 @@ def test_pieces_of_a_file_share_a_split_unless_there_are_fewer_than_three_files(
     }
 
 
-def test_what_is_called_test_is_the_test_split(tmp_path):
+def test_files_and_folders_named_test_are_the_test_split(tmp_path):
     for name in ("test/a", "test/b", "sub/test", "testimony", *map(str, range(9))):
         write(tmp_path / f"{name}.txt", name)
     found = splits(tmp_path)
@@ -290,10 +290,10 @@ def test_a_shard_has_an_account_and_other_pieces_are_another_part(tmp_path):
     write(tmp_path / "in" / "a.txt", PARAGRAPH * 30)
     write(tmp_path / "in" / "b.txt", b"\xff")
     prints = set()
-    for most in (500, 1000):
-        config = build(tmp_path / "in", piece_characters=most)
-        [shard] = plan(config)
-        part = read_shard(shard, tmp_path / "out", config)
+    for maximum in (500, 1000):
+        source = corpus_source(build(tmp_path / "in", piece_characters=maximum))
+        [shard] = source.plan()
+        part = read_shard(shard, tmp_path / "out", source)
         prints.add(part.fingerprint)
     assert (
         part.account.read.rows,
@@ -304,18 +304,18 @@ def test_a_shard_has_an_account_and_other_pieces_are_another_part(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["txt", "txt.gz"])
-def test_a_head_says_how_many_pieces_a_shard_has(monkeypatch, root, ending):
-    monkeypatch.setattr(heads, "HEAD_BYTES", 3_000)
+def test_a_head_estimates_the_number_of_pieces_of_a_shard(monkeypatch, root, ending):
+    monkeypatch.setattr(text, "HEAD_BYTES", 3_000)
     words = np.random.Generator(np.random.Philox(key=1)).integers(0, 10**6, 4_000)
     for i in range(4):
         whole = " ".join(map(str, words[1_000 * i : 1_000 * (i + 1)])).encode()
         write(root / f"{i}.{ending}", gzip.compress(whole) if ending.endswith("gz") else whole)
-    config = build(root, piece_characters=500)
-    [shard] = plan(config)
-    pieces = sum(isinstance(record, Document) for record in text.read(shard, 500))
-    found = read_head(shard, config)
+    source = corpus_source(build(root, piece_characters=500))
+    [shard] = source.plan()
+    pieces = sum(isinstance(record, Document) for record in source.read(shard))
+    found = source.read_head(shard)
     assert 0 < found.share < 1
     assert found.records == pytest.approx(pieces, rel=0.25)
-    monkeypatch.setattr(heads, "HEAD_BYTES", 10**6)
-    found = read_head(shard, config)
+    monkeypatch.setattr(text, "HEAD_BYTES", 10**6)
+    found = source.read_head(shard)
     assert (found.records, found.share, len(found.texts)) == (pieces, 1.0, pieces)
