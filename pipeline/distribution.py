@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
 from data_catalog.errors import UserError
 from data_catalog.format import tables
@@ -28,6 +28,9 @@ from pipeline.parts import Part, make_part
 from pipeline.shard.tokenize import encode_texts
 from pipeline.source.targets import read_target
 
+# Versions of the output:
+# 1: hard and distance histograms of each target.
+# 2: histograms are smoothed when the catalog is published; `distributions` is part of the key.
 VERSION = 2
 MAXIMUM_MAIN_DOMAINS = 5  # domains of a target that `target_table` names
 
@@ -249,7 +252,7 @@ def target_part(
 def _own(
     name: str,
     x: Float[np.ndarray, "documents dim"],
-    leaf: Int[np.ndarray, " documents"],
+    leaf: Integer[np.ndarray, " documents"],
     tree: Tree,
     config: Distributions,
 ) -> pa.Table:

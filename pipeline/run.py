@@ -11,7 +11,7 @@ two functions to add documents to a finished catalog.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from data_catalog.format.layout import Layout, Levels
 from pipeline.cluster.stage import assign_part, train_tree
@@ -39,6 +39,7 @@ from pipeline.source.stage import read_shard
 from pipeline.source.targets import check_targets
 
 
+@runtime_checkable
 class Each(Protocol):
     """A way to run one stage: call `function` once per argument tuple, results in that order."""
 

@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, settings
 if "PYTEST_XDIST_WORKER" in os.environ:  # before the libraries that read it are imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import tests.helpers.typechecker  # noqa: F401 (imported before the packages that it checks)
 from flows.environment import end_quietly
 from tests.helpers.browser import chromium  # noqa: F401 (a fixture)
 from tests.helpers.repository import ROOT

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ GROUP_ROWS = 1024  # of a Parquet row group, which readers hold at once
 _BUFFER_BYTES = 64 * 2**20  # of documents that are dealt out to shards at once
 
 
+@runtime_checkable
 class Writer(Protocol):
     def write(self, table: pa.Table) -> None: ...
 

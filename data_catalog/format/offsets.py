@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Integer
 
 from data_catalog.format import tables
 
 
 def extents(
-    leaf: Int[np.ndarray, " documents"],
+    leaf: Integer[np.ndarray, " documents"],
     held_out: Bool[np.ndarray, " documents"],
     tokens: Int[np.ndarray, " documents"],
     top: int,

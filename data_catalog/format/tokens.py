@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Int
+from jaxtyping import Int, Int64, Integer, UInt
 
 from data_catalog.errors import UserError, suggestion
 from data_catalog.format import tables
@@ -26,7 +26,7 @@ def write_tokens(path: Path, documents: pa.LargeListArray) -> None:
 
 def map_tokens(
     path: Path,
-) -> tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " documents_plus_one"]]:
+) -> tuple[UInt[np.ndarray, " tokens"], Int64[np.ndarray, " documents_plus_one"]]:
     """Zero-copy view of a file's token ids, and where each document starts in it."""
     with pa.memory_map(str(path)) as source:
         column = pa.ipc.open_file(source).get_batch(0).column(0)
@@ -43,7 +43,7 @@ class TokenStore:
     numbered through its extents, which are only ever added at the end: sequence j of a leaf is the same in every later version.
     """
 
-    files: Mapping[int, Int[np.ndarray, " tokens"]]
+    files: Mapping[int, Integer[np.ndarray, "..."]]  # token ids: 1-d, each file of its own length
     file: Int[np.ndarray, " extents"]  # key of `files`
     first_token: Int[np.ndarray, " extents"]
     tokens: Int[np.ndarray, " extents"]

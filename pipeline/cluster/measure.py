@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float16, Int64
+from jaxtyping import Float, Int64
 
 from pipeline.cluster.kmeans import nearest_centroid, unit_rows
 from pipeline.cluster.search import assign_leaves, out_of_distribution
@@ -18,7 +18,7 @@ MEASURE_BEAM = 8
 
 
 def with_radius(
-    tree: Tree, sample: Float16[np.ndarray, "n dim"], within: float, workers: int
+    tree: Tree, sample: Float[np.ndarray, "n dim"], within: float, workers: int
 ) -> tuple[Tree, Int64[np.ndarray, " leaves"], float]:
     """The tree with its leaves' radii, the sample's vectors by leaf, and their mean squared distance.
 
@@ -36,7 +36,7 @@ def with_radius(
 
 
 def measure_tree(
-    tree: Tree, counts: Int64[np.ndarray, " leaves"], x: Float16[np.ndarray, "n dim"]
+    tree: Tree, counts: Int64[np.ndarray, " leaves"], x: Float[np.ndarray, "n dim"]
 ) -> dict[str, Any]:
     """By level: sizes of the cells in the sample, of which `counts` tells the leaves', and what search does with the unseen vectors `x`.
 
@@ -65,7 +65,7 @@ def measure_tree(
     return told
 
 
-def _searched(tree: Tree, x: Float16[np.ndarray, "n dim"]) -> dict[str, Any]:
+def _searched(tree: Tree, x: Float[np.ndarray, "n dim"]) -> dict[str, Any]:
     leaf, least = nearest_centroid(unit_rows(x), tree.centroids[tree.levels.leaves])
     inertia = float(least.mean(dtype=np.float64))
     search = {}

@@ -82,7 +82,9 @@ def cell_means(
     if last and len(levels.granularities) > 1:
         parents, children = levels.granularities[-2], levels.leaves // levels.granularities[-2]
         counts = np.bincount(leaf, minlength=levels.leaves).reshape(parents, children)
-        least = np.array([smallest_allowed(n, children, config) for n in counts.sum(axis=1)])
+        least = np.array(
+            [smallest_allowed(n, children, config) for n in counts.sum(axis=1).tolist()]
+        )
         sums[torch.from_numpy((counts < least[:, None]).ravel())] = 0
     return {k: _directions(sums, k) for k in levels.granularities}
 

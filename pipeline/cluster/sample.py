@@ -20,8 +20,8 @@ READ_ROWS = 65_536  # read at once
 class SampleRows:
     """Some rows of several arrays, in order."""
 
-    maps: Sequence[Float16[np.ndarray, "documents dim"]]
-    taken: Sequence[Int64[np.ndarray, " rows"]]  # of each array, growing
+    maps: Sequence[Float16[np.ndarray, "_documents dim"]]
+    taken: Sequence[Int64[np.ndarray, " _rows"]]  # of each array, growing
 
     def __len__(self) -> int:
         return sum(map(len, self.taken))
@@ -68,7 +68,7 @@ def philox_generator(seed: int, purpose: int, *number: int) -> np.random.Generat
 
 
 def draw_sample(
-    maps: Sequence[Float16[np.ndarray, "documents dim"]], size: int, held_out: int, seed: int
+    maps: Sequence[Float16[np.ndarray, "_documents dim"]], size: int, held_out: int, seed: int
 ) -> tuple[SampleRows, SampleRows]:
     """`size` rows and `held_out` others, both from every part in proportion to its rows, without repetition."""
     ends = np.cumsum([len(x) for x in maps])

@@ -21,6 +21,9 @@ from pipeline.parts import Part, make_part
 
 logger = logging.getLogger(__name__)
 
+# Versions of the output:
+# 1: k-means at each level.
+# 2: held-out documents, polished centroids, radii and search margins.
 VERSION = 2
 TREE_DESCRIPTION = "tree.json"
 LEAVES_FILE = "leaves.parquet"

@@ -29,6 +29,8 @@ from pipeline.verdicts import read_verdicts, write_verdicts
 
 logger = logging.getLogger(__name__)
 
+# Versions of the output:
+# 1: near copies by meaning, within a leaf.
 VERSION = 1
 _SEMANTIC_REASON = "dedup.semantic"
 NEAR_FILE = "near.parquet"
@@ -114,9 +116,9 @@ def drop_near(
 
 def comparison_cells(
     leaves: Int64[np.ndarray, " documents"], levels: Levels, most: int = MAXIMUM_CELL_DOCUMENTS
-) -> list[Int64[np.ndarray, " members"]]:
+) -> list[Int64[np.ndarray, " _members"]]:
     """Which documents are compared with each other: the coarsest domains of at most `most` documents, or a leaf. Members ascend."""
-    finished: list[Int64[np.ndarray, " members"]] = []
+    finished: list[Int64[np.ndarray, " _members"]] = []
     waiting = [np.arange(len(leaves))] if len(leaves) else []
     for k in levels.granularities:
         finished += [members for members in waiting if len(members) <= most]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Versions of the output:
+# 1: MinHash signatures in bands.
 VERSION = 1
 SIGNATURES_FILE = "signatures.parquet"
 BANDS = {

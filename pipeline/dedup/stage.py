@@ -23,6 +23,9 @@ from pipeline.verdicts import write_verdicts
 
 logger = logging.getLogger(__name__)
 
+# Versions of the output:
+# 1: shipped and exact copies.
+# 2: also copies of targets, near copies and documents known already.
 VERSION = 2
 TARGET, SHIPPED, DIGEST, MINHASH = (
     f"dedup.{tier}" for tier in ("target", "shipped", "digest", "minhash")

@@ -22,6 +22,8 @@ from pipeline.parts import Part, make_part
 
 logger = logging.getLogger(__name__)
 
+# Versions of the output:
+# 1: terms, flags and health over all domains.
 VERSION = 1
 HEALTH_FILE = "health.parquet"
 

@@ -25,7 +25,7 @@ _MIX = np.uint64(
 
 def first_of_each(
     groups: Int[np.ndarray, " n"], *keys: Shaped[np.ndarray, " n"], most: int
-) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
+) -> tuple[Int[np.ndarray, " _m"], Int[np.ndarray, " _m"]]:
     """Indices of the first `most` rows of each group in the order of `keys`, sorted by group and keys; and each one's rank, from 0."""
     order = np.lexsort((*reversed(keys), groups))
     ordered = groups[order]
@@ -41,7 +41,7 @@ def first_of_each(
 
 def reservoir(
     leaf: Int[np.ndarray, " documents"], ids: UInt64[np.ndarray, " documents"], most: int
-) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
+) -> tuple[Int[np.ndarray, " _m"], Int[np.ndarray, " _m"]]:
     """A uniform sample of at most `most` documents of every leaf: those whose hashed id is smallest.
 
     The same documents whatever file they are in, so what a catalog shows does not depend on how it was cut. Returns rows
@@ -52,7 +52,7 @@ def reservoir(
 
 def leaf_examples(
     leaf: Int[np.ndarray, " n"], distance: Float[np.ndarray, " n"], most: int = MAXIMUM_EXAMPLES
-) -> dict[str, tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]]:
+) -> dict[str, tuple[Int[np.ndarray, " _m"], Int[np.ndarray, " _m"]]]:
     """Rows and ranks of each kind of example of every leaf: nearest to its centroid, nearest to the leaf's median distance, farthest."""
     by_distance = np.lexsort((distance, leaf))
     leaves, starts, sizes = np.unique(leaf[by_distance], return_index=True, return_counts=True)
@@ -71,7 +71,7 @@ def domain_examples(
     sizes: Int[np.ndarray, " leaves"],
     span: int,
     most: int = MAXIMUM_EXAMPLES,
-) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
+) -> tuple[Int[np.ndarray, " _m"], Int[np.ndarray, " _m"]]:
     """Examples of coarser domains from those of their leaves: the best one of each of the largest leaves, then the second ones.
 
     Distances to different centroids do not compare: the nearest documents of a coarse domain by them would all be of its

@@ -17,6 +17,9 @@ from pipeline.describe import examples, terms
 from pipeline.describe.examples import LeafSample
 from pipeline.parts import Part, make_part
 
+# Versions of the output:
+# 1: all domains in one part.
+# 2: one part per top-level domain, with examples and languages.
 VERSION = 2
 MAXIMUM_SHARES = 5  # sites and languages of a domain
 DOMAINS_FILE = "domains.parquet"

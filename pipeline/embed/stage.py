@@ -20,6 +20,9 @@ from pipeline.embed.identity import identify
 from pipeline.parts import Part, make_part
 from pipeline.verdicts import kept_batches, kept_key, read_verdicts
 
+# Versions of the output:
+# 1: float16 vectors.
+# 2: `storage.json` holds the error of float16; the key names precision and backend.
 VERSION = 2
 EMBEDDINGS_FILE = "embeddings.npy"
 IDENTITY_FILE = "encoder.json"
@@ -55,7 +58,7 @@ def embed_part(source: Part, verdicts: Part, folder: Path, config: Embed) -> Par
     return make_part(folder, key, lambda out: _embed(source, verdicts, out, config))
 
 
-def read_embeddings(parts: Sequence[Part]) -> list[Float16[np.ndarray, "documents dim"]]:
+def read_embeddings(parts: Sequence[Part]) -> list[Float16[np.ndarray, "_documents dim"]]:
     """Memory maps of the parts' embeddings.
 
     Raises:

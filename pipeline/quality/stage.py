@@ -20,6 +20,9 @@ from pipeline.quality.signals.columns import signal_columns
 from pipeline.quality.signals.fill import fill_signals
 from pipeline.source.stage import DOCUMENTS_FILE
 
+# Versions of the output:
+# 1: shipped signals and rules.
+# 2: signals that a source lacks are measured.
 VERSION = 2
 VERDICTS_FILE = "verdicts.parquet"
 SIGNALS_FILE = "signals.parquet"

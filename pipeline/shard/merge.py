@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 
 from data_catalog.format import tables
 from data_catalog.format.accounts import Tally
@@ -139,7 +139,7 @@ def _write_files(table: pa.Table, out: Path, top: int, part: int) -> pa.Table:
     return extents(leaf, held_out, tokens, top, part)
 
 
-def group_ends(leaf: Int[np.ndarray, " documents"]) -> list[int]:
+def group_ends(leaf: Integer[np.ndarray, " documents"]) -> list[int]:
     """Where row groups end: where the (sorted) leaf changes and GROUP_ROWS are reached, or at MOST_GROUP_ROWS."""
     ends, start = [], 0
     for end in [*(np.flatnonzero(np.diff(leaf)) + 1).tolist(), len(leaf)]:

@@ -30,7 +30,7 @@ class SortedRuns:
     folder: Path
 
     @cached_property
-    def index(self) -> dict[str, Int[np.ndarray, " entries"]]:
+    def index(self) -> dict[str, Int[np.ndarray, " _entries"]]:
         """Columns of INDEX, by run, then by leaf."""
         table = pq.read_table(self.folder / INDEX_FILE)
         return {name: table[name].to_numpy().astype(np.int64) for name in table.column_names}

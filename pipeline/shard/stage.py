@@ -20,6 +20,9 @@ from pipeline.shard.tokenize import encode_texts
 from pipeline.source.stage import DOCUMENTS_FILE
 from pipeline.verdicts import kept_key, read_verdicts
 
+# Versions of the output:
+# 1: one run per part, one file per top-level domain.
+# 2: several runs per part, several files per top-level domain.
 VERSION = 2
 OFFSETS_FILE = "offsets.parquet"
 _SIGNALS = "signals.parquet"  # of a quality part: shipped and computed ones

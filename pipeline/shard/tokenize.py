@@ -18,6 +18,8 @@ from pipeline.config import Tokenizer
 from pipeline.parts import Part, make_part
 from pipeline.verdicts import kept_batches
 
+# Versions of the output:
+# 1: byte-level BPE.
 VERSION = 1
 END_OF_TEXT = "<|endoftext|>"
 logger = logging.getLogger(__name__)

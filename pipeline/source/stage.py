@@ -18,6 +18,9 @@ from pipeline.parts import Part, make_part
 from pipeline.source.documents import Document, Fault, Shard, document_number, text_digest
 from pipeline.source.interface import Source
 
+# Versions of the output:
+# 1: the first layout.
+# 2: the file's metadata holds a hash of its documents.
 VERSION = 2
 DOCUMENTS_FILE = "documents.parquet"
 QUARANTINE_FILE = "quarantine.parquet"

@@ -100,4 +100,4 @@ def _scale(norms: Float[np.ndarray, "*basis"], scores: Scores) -> Float[np.ndarr
     if scores in ("raw", "normalised"):
         return np.ones_like(norms)
     safe = np.where(norms > 0, norms, 1.0)
-    return 1.0 / safe if scores == "cosine" else np.minimum(1.0, CLIP_NORM / safe)
+    return np.asarray(1.0 / safe if scores == "cosine" else np.minimum(1.0, CLIP_NORM / safe))

@@ -5,7 +5,7 @@ Each objective walks through the target's align split, update after update, in a
 
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from trainer.sampling.batches import Batch, Pool
 from trainer.sampling.permutation import walk
 
 
+@runtime_checkable
 class Objective(Protocol):
     def backward(self, engine: Engine, stage: int) -> Tensor:
         """Add the gradient on the documents of `stage`, summed over the processes, to `.grad`; return this process's share of the loss."""

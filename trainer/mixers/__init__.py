@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -39,6 +39,7 @@ class Observation:
     reference_losses: Weights  # of the same sequences, by the reference model
 
 
+@runtime_checkable
 class Mixer(Protocol):
     @property
     def needs(self) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """AdamW and its learning-rate schedule."""
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ FINAL_SHARE = 0.1  # of the peak learning rate, at the end of a cosine schedule
 DECAY_SHARE = 0.2  # of the steps, in the final phase of a "wsd" (warmup-stable-decay) schedule
 
 
+@runtime_checkable
 class ScheduleSettings(Protocol):
     """Learning-rate settings of a phase: the config section `optimizer` or `finetune`."""
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Num, Shaped
 
 from data_catalog.errors import UserError
 from trainer.config import Data
@@ -285,7 +285,7 @@ def _fill(
 def _pour(
     weights: Float[np.ndarray, "rows n"],
     caps: Float[np.ndarray, "rows n"],
-    totals: Float[np.ndarray, " rows"],
+    totals: Num[np.ndarray, " rows"],
 ) -> Float[np.ndarray, "rows n"]:
     """Return in each row `min(level * weights, caps)`, with the level that gives the total.
 

@@ -14,7 +14,7 @@ ROUNDS = 8
 MINIMUM_HALF_BITS = 2  # per half of the network; fewer bits give too few round functions
 GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, which spreads consecutive round numbers
 
-_Words = UInt64[np.ndarray, "*shape"]
+_Words = UInt64[np.ndarray, "..."]
 
 
 def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:

@@ -14,6 +14,8 @@ from data_catalog.format.manifest import fingerprint, replacing
 
 logger = logging.getLogger(__name__)
 
+# Versions of the output:
+# 1: ONNX with dynamic batch and length.
 VERSION = 1
 ONNX_OPSET = 18
 _exporting = threading.Lock()  # the tracer is not for two threads

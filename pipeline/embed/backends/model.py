@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -11,6 +11,7 @@ from data_catalog.format.encoder_identity import Identity
 from pipeline.embed.identity import has_cuda
 
 
+@runtime_checkable
 class EncoderModel(Protocol):
     """One copy of the model on one device, used by one thread at a time."""
 

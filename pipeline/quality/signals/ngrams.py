@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from pipeline.quality.signals.words import NormalisedWords
 
@@ -74,9 +74,7 @@ def _top(
     return characters
 
 
-def _covered(
-    repeated: _Repeated, n: int, words: NormalisedWords
-) -> Float[np.ndarray, " documents"]:
+def _covered(repeated: _Repeated, n: int, words: NormalisedWords) -> Num[np.ndarray, " documents"]:
     """Characters of the words that a repeated n-gram covers."""
     covered = np.zeros(len(words.ids), bool)
     covered[(repeated.places[:, None] + np.arange(n)).ravel()] = True

@@ -88,7 +88,10 @@ def test_a_target_is_read_by_split(tmp_path):
 
 # Leaf 0 has two extents, of 7 and 3 tokens, in two files; leaf 1 none; leaf 2 one of a single token and one of 5.
 GROWN = TokenStore(
-    files={0: np.array([1, 2, 3, 0, 4, 5, 0, 9]), 1: np.array([6, 7, 0, 11, 12, 13, 14, 0])},
+    files={
+        0: np.array([1, 2, 3, 0, 4, 5, 0, 9], np.uint16),
+        1: np.array([6, 7, 0, 11, 12, 13, 14, 0], np.uint16),
+    },
     file=np.array([0, 1, 0, 1]),
     first_token=np.array([0, 0, 7, 3]),
     tokens=np.array([7, 3, 1, 5]),

@@ -52,9 +52,9 @@ def test_a_narrow_beam_can_miss_and_recall_says_so():
     assert assign_leaves(x, tree, 1)[0].tolist() == [1, 1]
     assert assign_leaves(x, tree, 2)[0].tolist() == [2, 1]
     near, far, other = (2 - 2 * np.cos(np.deg2rad(d)) for d in (10, 30, 1))
-    assert recall(x, tree, 1) == Recall(
-        0.5, pytest.approx((far + other) / (near + other) - 1, abs=1e-4)
-    )
+    narrow = recall(x, tree, 1)
+    assert narrow.found == 0.5
+    assert narrow.excess == pytest.approx((far + other) / (near + other) - 1, abs=1e-4)
     assert recall(x, tree, 2) == Recall(1, 0)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from data_catalog.format.distributions import Basis
+from data_catalog.format.tokens import TokenStore
 from tests.helpers.processes import run_in_processes
 from tests.helpers.rounding import TRUNCATION, rounding_error
 from tests.helpers.tiny_models import TOKENS, VOCABULARY, tiny_engine, tiny_model
@@ -34,6 +34,7 @@ from trainer.alignment.probes import member_probes, members_probe
 from trainer.config import Train
 from trainer.distributed import Team
 from trainer.evaluation.objectives import TextLoss
+from trainer.inputs import Inputs
 from trainer.model.engine import Engine, build_engine
 from trainer.sampling.batches import Batch, Pool
 
@@ -50,11 +51,11 @@ def text_loss(engine: Engine, align: Pool) -> Callable[[], torch.Tensor]:
     )
 
 
-class Texts:
+class Texts(TokenStore):
     """A token store of four leaves: random tokens, each leaf's from a range of its own; some sequences are short."""
 
     def __init__(self, edition: int) -> None:
-        self.edition = edition
+        object.__setattr__(self, "edition", edition)
 
     def sequences(self, length: int) -> np.ndarray:
         return np.array([9, 5, 7, 6])
@@ -102,10 +103,12 @@ def settings(
     )
 
 
-def texts() -> SimpleNamespace:
+def texts() -> Inputs:
     """What of a run's inputs is measured on."""
     corpus, align = (Pool(Texts(edition), TOKENS, "texts") for edition in range(2))
-    return SimpleNamespace(corpus=corpus, align=align, basis=BASIS)
+    parts = object.__new__(Inputs)  # only what gradients are measured on
+    vars(parts).update(corpus=corpus, align=align, basis=BASIS)
+    return parts
 
 
 def toward_target(engine: Engine) -> Direction:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from tests.helpers.tiny_models import tiny_batch, tiny_engine, tiny_model
 from trainer.alignment import Alignment, Direction
@@ -18,11 +19,11 @@ from trainer.model.head import Losses
 from trainer.sampling.batches import Batch
 
 
-class Quadratic(nn.Module):
+class Quadratic(PreTrainedModel):
     """A "sequence" is the number of a centre, and its loss 1/2 |theta - centre|^2: the gradient is theta - centre."""
 
     def __init__(self, theta: list[float], centers: np.ndarray) -> None:
-        super().__init__()
+        super().__init__(PreTrainedConfig())
         self.theta = nn.Parameter(torch.tensor(theta, dtype=torch.float64))
         self.centers = torch.as_tensor(centers, dtype=torch.float64)
 
@@ -31,11 +32,11 @@ class Quadratic(nn.Module):
         return Losses(sequences.sum(), sequences.detach())
 
 
-class Regression(nn.Module):
+class Regression(PreTrainedModel):
     """A small network in fp64; gradients are shorter than 1, so that clipping leaves them alone."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(PreTrainedConfig())
         generator = torch.Generator().manual_seed(0)
         self.inputs, self.outputs = (
             torch.randn(32, size, generator=generator, dtype=torch.float64) for size in (3, 2)
@@ -160,7 +161,7 @@ def test_the_mixed_scores_are_minus_the_derivative_of_the_target_loss(kind: str)
     direction = target_direction(engine, lambda: engine.backward(parts[3])[0])
     scores = exact_alignment(engine, direction, [lambda b=b: b for b in parts[:3]], kind).scores
     for share, part in zip(alpha, parts, strict=False):
-        engine.backward(Batch(part.inputs, part.labels, part.total / share))
+        engine.backward(Batch(part.inputs, part.labels, round(part.total / share)))
     mixed, losses = {name: gradient.clone() for name, gradient in gradients(engine).items()}, []
     for moved in (-1, 2):
         with torch.no_grad():

@@ -51,7 +51,7 @@ def sequences(leaves: list[int]) -> Pool:
     tokens = np.array(leaves) * LENGTH + 1
     tokens[np.array(leaves) == 0] = 0
     store = TokenStore(
-        {0: np.ones(tokens.sum(), np.int64)},
+        {0: np.ones(tokens.sum(), np.uint16)},
         np.zeros_like(tokens),
         np.cumsum(tokens) - tokens,
         tokens,

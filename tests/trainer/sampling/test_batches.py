@@ -15,7 +15,7 @@ from trainer.sampling.plan import IntervalPlan, draw_interval
 
 # leaf 0: tokens 10..17 (8), leaf 1: none, leaf 2: 20..22 (3)
 STORE = TokenStore(
-    {0: np.array([10, 11, 12, 13, 14, 15, 16, 17, 20, 21, 22])},
+    {0: np.array([10, 11, 12, 13, 14, 15, 16, 17, 20, 21, 22], np.uint16)},
     np.zeros(3, np.int64),
     np.array([0, 8, 8]),
     np.array([8, 0, 3]),
@@ -71,7 +71,13 @@ def test_draws_follow_the_weights() -> None:
 def test_an_empty_pool_is_refused_by_name() -> None:
     with pytest.raises(UserError, match="the align split: "):
         Pool(
-            TokenStore({0: np.array([5])}, np.zeros(1, np.int64), np.array([0]), np.array([1]), 0),
+            TokenStore(
+                {0: np.array([5], np.uint16)},
+                np.zeros(1, np.int64),
+                np.array([0]),
+                np.array([1]),
+                0,
+            ),
             4,
             "the align split",
         )
@@ -160,7 +166,11 @@ def test_no_more_is_read_ahead_than_was_asked_for() -> None:
 
 LONG = Pool(
     TokenStore(
-        {0: np.arange(200)}, np.zeros(2, np.int64), np.array([0, 101]), np.array([101, 61]), 0
+        {0: np.arange(200, dtype=np.uint16)},
+        np.zeros(2, np.int64),
+        np.array([0, 101]),
+        np.array([101, 61]),
+        0,
     ),
     4,
     "long",
