@@ -265,6 +265,7 @@ def store_stages(
     return Built(stages, tree, tokenizer, targets, description)
 
 
+@runtime_checkable
 class _Named(Protocol):
     @property
     def name(self) -> str: ...

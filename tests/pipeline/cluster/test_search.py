@@ -82,6 +82,7 @@ def test_near_ties_are_decided_in_float32():
     leaves = unit_rows(
         base + 2e-4 * np.random.Generator(np.random.Philox(key=4)).normal(size=(64, 64))
     )
+    base, leaves = base.astype(np.float32), leaves.astype(np.float32)
     tree = Tree(Levels((1 * 2, 64)), {2: np.repeat(base, 2, axis=0), 64: leaves})
     leaf, distance = assign_leaves(leaves, tree, 2)
     assert (leaf.tolist(), distance.max()) == (list(range(64)), pytest.approx(0, abs=1e-6))
