@@ -32,9 +32,10 @@ coverage: $(STAMP)  ## the fast tests, and the lines that they do not run
 slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-check: $(STAMP)  ## format, lint, types, import contracts, file sizes
+check: $(STAMP)  ## format, lint, spelling, types, import contracts, file sizes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell data_catalog pipeline trainer flows tests benchmarks examples docs *.md
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@long=$$(find data_catalog pipeline trainer flows tests benchmarks docs examples -name "*.py" | xargs wc -l | awk '$$2 != "total" && $$1 > 350'); \
