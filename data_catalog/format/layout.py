@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 
 from data_catalog.errors import UserError
 
@@ -46,7 +46,9 @@ class Levels:
             )
         return self.leaves // granularity
 
-    def domains(self, leaves: Int[np.ndarray, " n"], granularity: int) -> Int[np.ndarray, " n"]:
+    def domains(
+        self, leaves: Integer[np.ndarray, " n"], granularity: int
+    ) -> Integer[np.ndarray, " n"]:
         return leaves // self.span(granularity)
 
 
