@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
 
+@runtime_checkable
 class Queryable(Protocol):
     """Answers SQL queries over the views and macros of a catalog."""
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from tests.helpers.repository import ROOT
 
 PACKAGES = ("data_catalog", "pipeline", "trainer", "flows")
-LARGEST_SHARED_SHARE = 0.03  # of the public names, those defined in more than one module
+LARGEST_SHARED_SHARE = 0.025  # of the public names, those defined in more than one module
 EXEMPT = {
     *("VERSION", "logger"),  # one per stage of a build, one per module that logs
     *("add", "app", "build", "demo", "plan", "query", "report", "serve", "train", "verify"),
@@ -35,7 +35,7 @@ DIALECT = (
     r"no more than that",
 )
 # Sentences that do not keep the rules yet, by package. These numbers may only fall.
-ALLOWED = {"data_catalog": 36, "pipeline": 99, "trainer": 71, "flows": 1}
+ALLOWED = {"data_catalog": 23, "pipeline": 99, "trainer": 42, "flows": 1}
 
 
 def modules(package: str) -> Iterator[tuple[str, ast.Module]]:
