@@ -4,7 +4,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
@@ -85,7 +85,7 @@ def _lines(path: Place, label: str, line_bytes: int) -> Iterator[tuple[int, byte
             while line := file.readline(line_bytes + 1):
                 row += 1
                 if len(line) > line_bytes:
-                    length = len(line) + _skip_line(file, line)
+                    length = len(line) + _skip_line(file.readline, line)
                     yield Fault(
                         label, row, "line_too_long", f"{length} bytes, the limit is {line_bytes}"
                     )
@@ -155,11 +155,11 @@ class _Unpacked(io.RawIOBase):
         return len(block)
 
 
-def _skip_line(file: BinaryIO, chunk: bytes) -> int:
+def _skip_line(read_line: Callable[[int], bytes], chunk: bytes) -> int:
     """Read to the end of the current line without holding it, and return the number of bytes."""
     skipped = 0
     while chunk and not chunk.endswith(b"\n"):
-        chunk = file.readline(_SKIP_BYTES)
+        chunk = read_line(_SKIP_BYTES)
         skipped += len(chunk)
     return skipped
 
