@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.hardware import headline
-from flows.pages.catalog.domains import EXAMPLES_PER_KIND, MAXIMUM_EXAMPLES
+from flows.pages.catalog.domains import EXAMPLES_PER_KIND, MAXIMUM_PAGE_EXAMPLES
 from flows.pages.catalog.page import CATALOG_SCRIPTS
 from flows.pages.shared.numbers import json_numbers
 from flows.pages.shared.shell import assemble
@@ -151,7 +151,8 @@ def synthetic(granularities: list[int]) -> str:
     """A page with everything that a domain can have, and no catalog behind it."""
     random = np.random.Generator(np.random.Philox(key=1))
     a_kind = max(
-        1, min(EXAMPLES_PER_KIND, MAXIMUM_EXAMPLES // (len(EXAMPLE_KINDS) * sum(granularities)))
+        1,
+        min(EXAMPLES_PER_KIND, MAXIMUM_PAGE_EXAMPLES // (len(EXAMPLE_KINDS) * sum(granularities))),
     )
     leaves = granularities[-1]
     tokens, places = (

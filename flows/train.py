@@ -33,12 +33,12 @@ FAILURE_PREFIX = "clustermix: failed: "  # of its messages about failures
 TORCHRUN_GRACE_SECONDS = "600"
 
 ProcessCount = Annotated[int, Field(ge=1)]
-AcceptedChange = Literal["config", "catalog", "tokenizer"]
+AcceptableChange = Literal["config", "catalog", "tokenizer"]
 
 
 @flow(name="train", flow_run_name="train {config.out}")
 def train(
-    config: Train, processes: ProcessCount = 1, accept: tuple[AcceptedChange, ...] = ()
+    config: Train, processes: ProcessCount = 1, accept: tuple[AcceptableChange, ...] = ()
 ) -> str:
     """Train on a catalog and write the run's page, RUN/report.html. Return the run's folder.
 

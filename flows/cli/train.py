@@ -12,7 +12,7 @@ from flows.cli.options import TRAIN, ConfigArgument, JsonOption, TrainSetOption,
 from flows.cli.output import print_json, stdout_for_json
 
 if TYPE_CHECKING:
-    from flows.train import AcceptedChange
+    from flows.train import AcceptableChange
     from trainer.config import Train
 
 train_commands = typer.Typer()
@@ -134,7 +134,7 @@ def _train(
         return
     from flows.train import train as flow
 
-    changes = cast("tuple[AcceptedChange, ...]", tuple(change.value for change in accept or ()))
+    changes = cast("tuple[AcceptableChange, ...]", tuple(change.value for change in accept or ()))
     with stdout_for_json(as_json):
         run = Path(flow(settings, processes, changes))
     page = run / "report.html"

@@ -20,7 +20,7 @@ from pipeline.describe.health import DOMAIN_FLAGS
 
 # Levels with more domains are left out. Of a larger coarsest level, the largest domains are kept.
 MAXIMUM_LEVEL_DOMAINS = 4_096
-MAXIMUM_EXAMPLES = 16_000  # in the page, but at least one per domain and kind
+MAXIMUM_PAGE_EXAMPLES = 16_000  # in the page, but at least one per domain and kind
 TERMS_PER_DOMAIN, SOURCES_PER_DOMAIN, EXAMPLES_PER_KIND = 8, 5, 3
 MAXIMUM_NAME_CHARACTERS = 80  # of a term, source or target
 MAXIMUM_ID_CHARACTERS = 200  # of a doc_id
@@ -71,7 +71,7 @@ def catalog_page_data(catalog: Catalog) -> dict[str, Any]:
         1,
         min(
             EXAMPLES_PER_KIND,
-            MAXIMUM_EXAMPLES
+            MAXIMUM_PAGE_EXAMPLES
             // (len(EXAMPLE_KINDS) * sum(min(k, MAXIMUM_LEVEL_DOMAINS) for k in shown)),
         ),
     )

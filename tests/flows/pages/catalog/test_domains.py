@@ -66,7 +66,7 @@ def test_a_large_level_has_only_its_largest_domains_and_fewer_examples(
     tmp_path: Path, catalog: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(domains, "MAXIMUM_LEVEL_DOMAINS", 3)
-    monkeypatch.setattr(domains, "MAXIMUM_EXAMPLES", 12)
+    monkeypatch.setattr(domains, "MAXIMUM_PAGE_EXAMPLES", 12)
     data = data_of(write_catalog_page(catalog, tmp_path / "page.html"))
     assert ([level["level"] for level in data["levels"]], data["finer"]) == ([2], [4])
     assert [len(row) for row in data["levels"][0]["examples"]] == [
