@@ -1,1 +1,1 @@
-"""Catalog in, model out: training on a mixture of domains whose weights are learned on the way. Start reading at `loop.py`."""
+"""Training on a mixture of domains with learned weights. Start reading at `loop.py`."""

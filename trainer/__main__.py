@@ -12,45 +12,47 @@ from data_catalog.errors import UserError
 from data_catalog.settings import load
 from trainer.config import Train
 
-_FAILURE_PREFIX = "clustermix: failed: "  # how a line begins that says what is wrong here, not with the request; a traceback is above it
-_STOPPED_EXIT_CODE = 143  # the usual exit code of a process that SIGTERM ended: a checkpoint was written, the run is not finished
+# Start of the last line after an unexpected error, below the traceback.
+_FAILURE_PREFIX = "clustermix: failed: "
+# Usual exit code after SIGTERM: a checkpoint was written, and the run is not finished.
+_STOPPED_EXIT_CODE = 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m trainer",
         description="Train on a catalog, from the last checkpoint if there is one.",
     )
-    parser.add_argument("config", type=Path, help="a TOML file")
+    parser.add_argument("config", type=Path, help="TOML file with the config")
     parser.add_argument(
         "--set",
         dest="overrides",
         action="append",
         default=[],
         metavar="KEY.SUB=VALUE",
-        help="change a setting",
+        help="override a setting",
     )
     parser.add_argument(
         "--accept",
         action="append",
         default=[],
         choices=["config", "catalog", "tokenizer"],
-        help="go on although this changed",
+        help="resume although this changed",
     )
     chosen = parser.parse_args(arguments)
-    os.environ.setdefault(
-        "TORCH_CPP_LOG_LEVEL", "ERROR"
-    )  # a notice of every process that Python cannot filter
+    # Hides a notice of every process that Python cannot filter.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     logging.basicConfig(format="%(levelname)s %(message)s")
     try:
         config = load(Train, chosen.config, chosen.overrides)
-        from trainer.loop import train  # noqa: PLC0415 - a wrong config is refused before torch is imported
+        # Imported late, so that an invalid config is refused before torch is imported.
+        from trainer.loop import train  # noqa: PLC0415
 
         return 0 if train(config, frozenset(chosen.accept)) else _STOPPED_EXIT_CODE
     except UserError as error:
-        if (
-            os.environ.get("RANK", "0") == "0"
-        ):  # every process finds the same mistake: one sentence is enough
+        # Every process finds the same mistake; one message is enough.
+        if os.environ.get("RANK", "0") == "0":
             sys.stderr.write(f"clustermix: {error}\n")
         return 2
     except Exception as error:
@@ -61,9 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     code = main()
-    if (
-        "RANK" in os.environ
-    ):  # one of several: the ends of torch's communication objects can wait for each other for ever
+    if "RANK" in os.environ:
+        # One of several processes: destructors of torch's communication objects can deadlock.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

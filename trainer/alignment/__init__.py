@@ -1,4 +1,9 @@
-"""Alignment: inner products of each basis member's gradient with the target's. Backends know parameters and losses, not mixers."""
+"""Alignment: inner products of each basis member's gradient with the target's.
+
+In: the model, the target's gradient (`Direction`) and sequences of the members. Out: an `Alignment`.
+The backends (`exact.py`, `ghost.py`, `finite_difference.py`) know parameters and losses but no
+mixers; `measure.py` selects one, and `observe.py` measures what a mixer needs.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,21 +17,30 @@ Members = Float[np.ndarray, " basis"]
 
 @dataclass(frozen=True)
 class Direction:
-    """The target's gradient v: kept while every member is compared with it. Memory: one gradient."""
+    """The target's gradient v, kept while every member is compared with it.
 
-    tensors: Mapping[
-        str, Tensor
-    ]  # by parameter name, of the plain model; a shard of it where the parameter is one
-    loss: float  # the target objective, of the batch that v was taken on
-    norm: float  # of the gradient, before it was scaled or preconditioned
+    It takes as much memory as one gradient.
+    """
+
+    tensors: Mapping[str, Tensor]
+    """Gradient by parameter name of the plain model; a shard of it where the parameter is one."""
+    loss: float
+    """Loss of the target objective on the batch of the gradient."""
+    norm: float
+    """Norm of the gradient before scaling and preconditioning."""
 
 
 @dataclass(frozen=True)
 class Alignment:
-    scores: Members  # a_i = <g_i, v>, g_i the gradient of member i's mean loss a token
-    errors: Members  # standard errors over the sequences drawn; NaN where unknown
-    losses: Members  # nats per token
-    effective: Members  # sequences' worth of evidence: (sum of weights)^2 / sum of squared weights
-    shares: Mapping[str, float] = field(
-        default_factory=dict
-    )  # by parameter name: its share of the mean score; empty where unknown
+    """Alignment of every basis member with the target."""
+
+    scores: Members
+    """`a_i = <g_i, v>`, with g_i the gradient of member i's mean loss per token."""
+    errors: Members
+    """Standard errors over the drawn sequences; NaN where unknown."""
+    losses: Members
+    """Mean losses in nats per token."""
+    effective: Members
+    """Effective number of sequences: (sum of weights)^2 / sum of squared weights."""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Share of the mean score by parameter name; empty where unknown."""

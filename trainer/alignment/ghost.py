@@ -1,4 +1,4 @@
-"""The ghost backend: every sequence's inner product with the target's gradient, from a backward pass that runs anyway.
+"""The ghost backend: scores every sequence in a backward pass that runs anyway.
 
 Each module that owns parameters is watched: its inputs, and the gradient at its output, are all that the product needs (`slopes.py`; ghost
 clipping, Li et al. 2022; ghost dot product, Wang et al. 2024). The scores are sums over modules.
@@ -147,7 +147,7 @@ class Ghost:
         if named or not all(isinstance(value, Tensor) for value in (*inputs, output)):
             self._blind.update(
                 dict.fromkeys(
-                    owned.values(), "its module takes or gives something other than tensors"
+                    owned.values(), "its module takes or returns something other than tensors"
                 )
             )
             return None
@@ -157,7 +157,7 @@ class Ghost:
         elif first != this.sequences * (1 if deep else this.tokens):
             self._blind.update(
                 dict.fromkeys(
-                    owned.values(), f"its module gives a tensor of shape {tuple(output.shape)}"
+                    owned.values(), f"its module returns a tensor of shape {tuple(output.shape)}"
                 )
             )
             return None
@@ -198,9 +198,10 @@ class Ghost:
             gradient = parameters[name].grad
             blind = path in self._blind or path not in sums
             if blind and sums and gradient is not None and bool(local(gradient).any()):
+                reason = self._blind.get(path, "its module does not use it")
                 raise UserError(
-                    f'mixture.backend = "ghost" cannot tell what {path} does for each sequence: '
-                    f'{self._blind.get(path, "its module does not use it")}; take "exact" or "finite_difference"'
+                    f'mixture.backend = "ghost": The scores of {path} are not available, because '
+                    f'{reason}. Use "exact" or "finite_difference".'
                 )
 
 

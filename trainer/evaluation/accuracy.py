@@ -46,12 +46,13 @@ def evaluate_run(
     """
     if not targets and not tasks:
         raise UserError(
-            "nothing to measure: name a target of the run's catalog, or a task and the folder of its file"
+            "targets: No target and no task is given. Name a target of the run's catalog, or a task and "
+            "the folder of its file."
         )
     if tasks and tasks_from is None:
-        raise UserError(f"task {tasks[0]}: name the folder of its file too")
+        raise UserError(f"task {tasks[0]}: The folder of its file is missing. Set tasks_from.")
     if not (run / "model").is_dir():
-        raise UserError(f"{run}: holds no model; accuracy is measured when a run is finished")
+        raise UserError(f"{run}: The model is missing. Wait until the run is finished.")
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))["config"]
     marker = config["mixture"].get("answer_after", "\nAnswer:")
     catalog = Path(config["catalog"])
@@ -93,7 +94,8 @@ def accuracy(
         from lm_eval.tasks import TaskManager  # noqa: PLC0415
     except ImportError as error:
         raise UserError(
-            "accuracy is measured by lm-evaluation-harness, which is not installed: pip install 'clustermix[eval]'"
+            "lm-evaluation-harness is not installed. Accuracy is measured with it. "
+            "Run: pip install 'clustermix[eval]'"
         ) from error
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     with redirect_stdout(sys.stderr):  # where its progress bars are
@@ -144,7 +146,8 @@ def _fitting(task: TaskFile, limit: int | None, language_model: Any) -> TaskFile
     )
     if not questions:
         raise UserError(
-            f"task {task.name}: every question has a choice of more than the model's {language_model.max_length} tokens"
+            f"task {task.name}: Every question has a choice that is longer than the model's "
+            f"{language_model.max_length} tokens. Use a model with a longer context."
         )
     return replace(task, questions=questions)
 

@@ -87,12 +87,13 @@ def _read(
     unfit = len(texts) - len(found)
     if not found:
         raise UserError(
-            f"target {target}: none of the {unfit} documents of its {split} split has the form {form}, the first begins {texts[0][:60]!r}; "
-            "give such documents, or the text before their answers as mixture.answer_after"
+            f"target {target}: None of the {unfit} documents of its {split} split has the form "
+            f"{form}. The first starts with {texts[0][:60]!r}. Use such documents, or set "
+            "mixture.answer_after to the text before their answers."
         )
     if unfit:
         logger.warning(
-            "target %s: %d of %d documents of its %s split are left out, as they have not the form %s",
+            "target %s: %d of %d documents of its %s split are skipped. Expected the form %s.",
             target,
             unfit,
             len(texts),

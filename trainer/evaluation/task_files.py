@@ -98,10 +98,10 @@ def write_task(
 
 
 def read_tasks(folder: Path, names: Sequence[str]) -> list[TaskFile]:
-    """The tasks called `names` among the task files of `folder`.
+    """Return the tasks called `names` from the task files of `folder`.
 
     Raises:
-        UserError: there is no such task, or its file is not of the form above.
+        UserError: A task is missing, or its file does not have the form above.
     """
     found = {
         str(task.get("task")): (path, task)
@@ -111,7 +111,7 @@ def read_tasks(folder: Path, names: Sequence[str]) -> list[TaskFile]:
     for name in names:
         if name not in found:
             raise UserError(
-                f"task {name}: not in {folder}; tasks there: {', '.join(found) or 'none'}"
+                f"task {name}: Not found in {folder}. Tasks there: {', '.join(found) or 'none'}."
             )
     return [_read(*found[name]) for name in names]
 
@@ -121,11 +121,13 @@ def _load(path: Path) -> dict[str, Any]:
         task = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(
-            f"{path}: not a task file of plain values; !function and other tags are never run ({error})"
+            f"{path}: The file cannot be read ({error}). Expected YAML with plain values. "
+            "Tags such as !function are never run."
         ) from error
     if not isinstance(task, dict):
         raise UserError(
-            f"{path}: not a task file; expected the keys {', '.join(('task', *_SUPPORTED_KEYS[:3]))}"
+            f"{path}: Not a task file. Expected the keys "
+            f"{', '.join(('task', *_SUPPORTED_KEYS[:3]))}."
         )
     return task
 
@@ -140,7 +142,8 @@ def _read(path: Path, task: dict[str, Any]) -> TaskFile:
                 )
             )
             raise UserError(
-                f"{path}: {key}: {value!r} is not supported; prepare the text in the data, with the keys {known}"
+                f"{path}: {key}: {value!r} is not supported. Prepare the text in the data. "
+                f"Supported keys: {known}."
             )
     missing = [
         key
@@ -148,7 +151,7 @@ def _read(path: Path, task: dict[str, Any]) -> TaskFile:
         if key not in task
     ]
     if missing:
-        raise UserError(f"{path}: {', '.join(missing)} missing")
+        raise UserError(f"{path}: Required keys are missing: {', '.join(missing)}. Add them.")
     try:
         rows = [
             json.loads(line)
@@ -165,7 +168,9 @@ def _read(path: Path, task: dict[str, Any]) -> TaskFile:
         IndexError,
         TemplateError,
     ) as error:
-        raise UserError(f"{path}: cannot be filled in ({type(error).__name__}: {error})") from error
+        raise UserError(
+            f"{path}: The questions cannot be rendered ({type(error).__name__}: {error})."
+        ) from error
 
 
 def _data(path: Path, task: Mapping[str, Any]) -> Path:

@@ -1,4 +1,4 @@
-"""The catalog's tokenizer, as its documents were encoded, and how much text each of its tokens stands for."""
+"""The catalog's tokenizer, and the number of bytes of text per token."""
 
 import re
 
@@ -13,14 +13,16 @@ BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")  # of a tokenizer that falls back to
 
 
 def open_tokenizer(files: CatalogFiles) -> Tokenizer:
-    """The tokenizer of the catalog at `root`. Special tokens that stand in a text are plain characters; none is added.
+    """Return the tokenizer of a catalog.
+
+    Special tokens in a text are treated as plain characters, and none is added.
 
     Raises:
-        UserError: the catalog has no tokenizer.
+        UserError: The catalog has no tokenizer.
     """
     file = files.layout.tokenizer / "tokenizer.json"
     if not file.is_file():
-        raise UserError(f"{file}: not there; build the catalog again")
+        raise UserError(f"{file}: The file is missing. Build the catalog again.")
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -29,17 +31,18 @@ def open_tokenizer(files: CatalogFiles) -> Tokenizer:
 
 
 def encode_texts(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    """Token ids of each text, without end-of-text."""
+    """Return the token ids of each text, without end-of-text."""
     return [
         encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)
     ]
 
 
 def byte_lengths(tokenizer: Tokenizer) -> Int[np.ndarray, " vocabulary"]:
-    """UTF-8 bytes that each token adds to a text; special tokens add none.
+    """Return the number of UTF-8 bytes that each token adds to a text, 0 for special tokens.
 
-    Exact where the tokenizer works on bytes (byte-level BPE), as a token's name then has one character a byte, and where it falls back
-    to them. For any other tokenizer it is what the token adds to the decoded text, which may differ from the original in its blanks.
+    The numbers are exact for byte-level tokenizers, whose token names have one character per byte,
+    and for byte-fallback tokens. For others they are what the token adds to the decoded text, which
+    can differ from the original in its whitespace.
     """
     vocabulary: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
     added = tokenizer.get_added_tokens_decoder()

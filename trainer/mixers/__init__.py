@@ -1,4 +1,9 @@
-"""Mixers: rules that turn what was measured into the weights of a basis. Pure functions of fp64 arrays; they know no model and no data."""
+"""Mixers: rules that turn measurements into the mixture weights of the next interval.
+
+In: an `Observation` of the basis members. Out: a `MixerState` with the weights to sample by.
+Mixers are pure functions of float64 arrays and know neither model nor data. `choose.py` selects
+one, `simplex.py` and `evidence.py` hold shared steps, `fixed.py` and `replay.py` read files.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,49 +17,66 @@ Weights = Float[np.ndarray, " basis"]
 
 @dataclass(frozen=True)
 class MixerState:
-    """What a mixer remembers. The recursion runs on the logarithm: a weight too small for a float can still come back."""
+    """Memory of a mixer.
+
+    The weights are kept as logarithms, so that a weight too small for a float can recover.
+    """
 
     log_alpha: Weights
-    sampling: Weights  # weights that batches are drawn with
-    memory: Mapping[str, Float[np.ndarray, "..."]] = field(
-        default_factory=dict
-    )  # a mixer's own arrays, by name
+    """Logarithm of the mixer's weights."""
+    sampling: Weights
+    """Weights that sequences are drawn with."""
+    memory: Mapping[str, Float[np.ndarray, "..."]] = field(default_factory=dict)
+    """The mixer's own arrays by name."""
 
     @property
     def alpha(self) -> Weights:
+        """The mixer's weights, which sum to 1."""
         alpha: Weights = np.exp(self.log_alpha)
         return alpha
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What was measured for an update. What a mixer does not need is NaN."""
+    """Measurements for an update. Values that the mixer does not need are NaN."""
 
-    step: int  # optimizer steps done
-    steps: int  # of the whole run
-    tokens: Weights  # drawn so far with each member's weight: sum over stages of sampling_i times the stage's tokens
-    scores: Weights  # alignment of each member's gradient with the target's, as `mixture.scores` scales it
-    errors: Weights  # standard errors of the scores; NaN where unknown
-    losses: Weights  # nats per token of each member's sequences
-    reference_losses: Weights  # of the same sequences, by the reference model
+    step: int
+    """Number of optimizer steps taken."""
+    steps: int
+    """Number of optimizer steps of the whole run."""
+    tokens: Weights
+    """Tokens drawn so far by each member: its sampling weight times the tokens, over intervals."""
+    scores: Weights
+    """Alignment of each member's gradient with the target's, scaled as `mixture.scores` says."""
+    errors: Weights
+    """Standard errors of the scores; NaN where unknown."""
+    losses: Weights
+    """Mean loss of each member's sequences, in nats per token."""
+    reference_losses: Weights
+    """Mean loss of the reference model on the same sequences, in nats per token."""
 
 
 @runtime_checkable
 class Mixer(Protocol):
+    """A rule that adapts the mixture weights."""
+
     @property
     def needs(self) -> frozenset[str]:
-        """Which of "scores", "losses", "reference_losses" are measured for it; none: it is asked all the same, and sees the step."""
+        """Measurements this mixer needs: any of "scores", "losses" and "reference_losses".
+
+        May be empty: `propose` is still called, with only the progress of the run set.
+        """
         ...
 
     def start(self, basis: int) -> MixerState:
-        """The state before the first stage."""
+        """Return the state before the first interval, for `basis` members."""
         ...
 
     def propose(self, state: MixerState, seen: Observation) -> MixerState:
-        """The next stage's weights from what this stage showed."""
+        """Return the state for the next interval."""
         ...
 
 
 def uniform_state(basis: int) -> MixerState:
-    """Equal weights: where most mixers start."""
+    """Return the state with equal weights, from which most mixers start."""
     return MixerState(np.full(basis, -np.log(basis)), np.full(basis, 1.0 / basis))

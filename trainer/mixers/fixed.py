@@ -1,4 +1,4 @@
-"""Weights that are given before training: by a rule, or by a file."""
+"""Weights that are fixed before training, by a rule or by a file."""
 
 import json
 from collections.abc import Sequence
@@ -15,55 +15,71 @@ from jaxtyping import Float, Shaped
 from data_catalog.errors import UserError
 from trainer.mixers import MixerState, Observation, uniform_state
 
-WEIGHT_SUM_TOLERANCE = 1e-3  # from 1, that the sum of a file's weights may be: they are often rounded where they are written
+WEIGHT_SUM_TOLERANCE = 1e-3  # of a file's weights, which are often rounded
 
 
 class Static:
-    needs: frozenset[str] = frozenset()  # no gradient is spent on scores
+    """A mixer whose weights stay as they are.
+
+    Natural, uniform, temperature, importance and file weights are a basis with a single row.
+    """
+
+    needs: frozenset[str] = frozenset()  # no measurement
 
     def start(self, basis: int) -> MixerState:
         return uniform_state(basis)
 
-    def propose(self, state: MixerState, seen: Observation) -> MixerState:  # noqa: ARG002 - the protocol's
+    def propose(self, state: MixerState, seen: Observation) -> MixerState:  # noqa: ARG002 - protocol
         return state
 
 
 @dataclass(frozen=True)
 class FixedWeights:
+    """Weights read from a file."""
+
     by: Literal["domain", "name"]
-    weights: Float[np.ndarray, " n"]  # of all domains, or of all names in their order; sums to 1
+    """Kind of the keys."""
+    weights: Float[np.ndarray, " n"]
+    """Weight of every domain, or of every name in the given order. They sum to 1."""
 
 
 def temperature_weights(
     tokens: Shaped[np.ndarray, " domains"], temperature: float
 ) -> Float[np.ndarray, " domains"]:
-    """In proportion to `tokens ** (1 / temperature)`: 1 is natural, infinity even (Arivazhagan et al. 2019). An empty domain has weight 0.
+    """Return weights in proportion to `tokens ** (1 / temperature)` (Arivazhagan et al. 2019).
+
+    Temperature 1 gives the natural weights, infinity equal ones. An empty domain has weight 0.
 
     Args:
-        tokens: of each domain, or anything in proportion to them.
+        tokens: number of tokens per domain, on any scale.
+        temperature: the temperature.
 
     Raises:
-        UserError: all domains are empty.
+        UserError: All domains are empty.
     """
     if not tokens.any():
         raise UserError(
-            'mixer = "temperature": every domain is empty; give the catalog more documents'
+            'mixture.mixer = "temperature": All domains are empty. Add documents to the catalog.'
         )
     weights = tokens ** (1.0 / temperature)
     return weights / weights.sum()
 
 
 def read_weights(path: Path, domains: int, names: Sequence[str]) -> FixedWeights:
-    """The weights in a file: Parquet or CSV with columns `domain` (a number) or `name`, and `weight`; or a JSON object of either to weight.
+    """Read weights from a file.
 
-    What the file does not name has weight 0. Keys of a JSON object are domains if all are whole numbers.
+    The file is Parquet or CSV with columns `weight` and either `domain` (a number) or `name`, or a
+    JSON object from domains or names to weights. Keys that are all integers are domains. Everything
+    that is not listed has weight 0.
 
     Args:
-        domains: how many the level has: they are numbered from 0.
-        names: that may be given weight.
+        path: the file.
+        domains: number of domains of the level.
+        names: names that can be given weight.
 
     Raises:
-        UserError: the file cannot be read, a weight is negative, not finite, given twice or of something unknown, or the sum is not 1.
+        UserError: The file cannot be read, a key is unknown or repeated, a weight is negative or
+            not finite, or the weights do not sum to 1.
     """
     by, keys, weights = _read_json(path) if path.suffix == ".json" else _read_table(path)
     places = (
@@ -73,17 +89,17 @@ def read_weights(path: Path, domains: int, names: Sequence[str]) -> FixedWeights
         twice = next(
             key for key, place in zip(keys, places, strict=True) if places.count(place) > 1
         )
-        raise UserError(f"{path}: {by} {twice} is given twice; give each one weight")
+        raise UserError(f"{path}: {by} {twice} is repeated. Give each {by} one weight.")
     for key, weight in zip(keys, weights, strict=True):
         if not (isinstance(weight, int | float) and np.isfinite(weight) and weight >= 0):
             raise UserError(
-                f"{path}: the weight of {by} {key} is {weight}; expected a number of at least 0"
+                f"{path}: The weight of {by} {key} is {weight}. Expected a non-negative number."
             )
     result = np.zeros(domains if by == "domain" else len(names))
     result[places] = weights
     if abs(result.sum() - 1.0) > WEIGHT_SUM_TOLERANCE:
         raise UserError(
-            f"{path}: the weights sum to {result.sum():.6g}, expected 1; divide them by their sum"
+            f"{path}: The weights sum to {result.sum():.6g}. Expected 1. Divide them by their sum."
         )
     return FixedWeights(by, result / result.sum())
 
@@ -92,19 +108,18 @@ _WeightColumns = tuple[Literal["domain", "name"], list[Any], list[Any]]
 
 
 def _read_json(path: Path) -> _WeightColumns:
+    expected = "Expected a JSON object of names or domains to weights"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        raise UserError(f"{path}: The file cannot be read ({error}). {expected}.") from error
+    if not isinstance(tree, dict) or not tree:
         raise UserError(
-            f"{path}: cannot be read ({error}); expected a JSON object of names or domains to weights"
-        ) from error
-    if not isinstance(found, dict) or not found:
-        raise UserError(
-            f'{path}: expected a JSON object of names or domains to weights, such as {{"law": 0.5, "natural": 0.5}}'
+            f'{path}: Not a JSON object with keys. {expected}, such as {{"law": 0.5, "natural": 0.5}}.'
         )
-    if all(key.isdecimal() for key in found):
-        return "domain", [int(key) for key in found], list(found.values())
-    return "name", list(found), list(found.values())
+    if all(key.isdecimal() for key in tree):
+        return "domain", [int(key) for key in tree], list(tree.values())
+    return "name", list(tree), list(tree.values())
 
 
 def _read_table(path: Path) -> _WeightColumns:
@@ -112,12 +127,13 @@ def _read_table(path: Path) -> _WeightColumns:
         table = pyarrow.csv.read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise UserError(
-            f"{path}: cannot be read ({error}); expected Parquet, or .csv, or .json"
+            f"{path}: The file cannot be read ({error}). Expected Parquet, .csv or .json."
         ) from error
     by = [column for column in ("domain", "name") if column in table.column_names]
     if len(by) != 1 or "weight" not in table.column_names:
         raise UserError(
-            f"{path}: has columns {', '.join(table.column_names)}; expected weight, and either domain or name"
+            f"{path}: The columns are {', '.join(table.column_names)}. "
+            "Expected weight, and either domain or name."
         )
     return (
         ("domain" if by == ["domain"] else "name"),
@@ -130,7 +146,7 @@ def _domain_places(path: Path, keys: list[Any], domains: int) -> list[int]:
     for key in keys:
         if not isinstance(key, int) or not 0 <= key < domains:
             raise UserError(
-                f"{path}: domain {key} is unknown; this level has domains 0 to {domains - 1}"
+                f"{path}: domain {key} is unknown. This level has domains 0 to {domains - 1}."
             )
     return keys
 
@@ -139,5 +155,5 @@ def _name_places(path: Path, keys: list[Any], names: Sequence[str]) -> list[int]
     places = {name: place for place, name in enumerate(names)}
     for key in keys:
         if str(key) not in places:
-            raise UserError(f"{path}: name {key} is unknown; known are {', '.join(names)}")
+            raise UserError(f"{path}: name {key} is unknown. Known names: {', '.join(names)}.")
     return [places[str(key)] for key in keys]

@@ -1,4 +1,4 @@
-"""Weights of an earlier run, followed token by token: what a small model learned, for a large one."""
+"""Replay of an earlier run's weights, token by token: a large model follows a small one."""
 
 import json
 from collections.abc import Sequence
@@ -16,33 +16,33 @@ from data_catalog.settings import overridden, parse, read_toml
 from trainer.config import Train
 from trainer.mixers import MixerState, Observation
 
-_FOLLOWED_KEYS = (
-    "objective",
-    "answer_after",
-    "update_every_steps",
-)  # of the other run's mixture: all else of it is about measuring
-_LOG_SUM_TOLERANCE = 1e-6  # from 1, that a row's weights may sum to
+# Settings taken from the other run's mixture. The other ones are about measuring.
+_FOLLOWED_KEYS = ("objective", "answer_after", "update_every_steps")
+_LOG_SUM_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
 class Replay:
-    """At every stage the weights that the logged run sampled with when it had trained on as many tokens; after its end, its last ones.
+    """A mixer that follows a weight log.
 
-    Stages of another length or batch size thus follow the same weights at the same tokens, changing where their own stages begin: a
-    logged stage that begins and ends inside one of them is passed over. Nothing is measured.
+    Every interval gets the weights that the logged run sampled with after as many tokens; after the
+    end of the log, the last ones. Intervals of another length or batch size thus follow the same
+    weights at the same tokens. A logged interval that lies inside one of them is skipped. Nothing
+    is measured.
     """
 
-    first_token: Int[
-        np.ndarray, " stages"
-    ]  # tokens drawn before each logged stage, growing from 0; padding counts
-    sampling: Float[np.ndarray, "stages basis"]
-    step_tokens: int  # drawn by one step of this run; padding counts
+    first_token: Int[np.ndarray, " intervals"]
+    """Tokens drawn before each logged interval, including padding, increasing from 0."""
+    sampling: Float[np.ndarray, "intervals basis"]
+    """Sampling weights of each logged interval."""
+    step_tokens: int
+    """Tokens drawn per step of this run, including padding."""
     needs: frozenset[str] = frozenset()
 
-    def start(self, basis: int) -> MixerState:  # noqa: ARG002 - the log's
+    def start(self, basis: int) -> MixerState:  # noqa: ARG002 - protocol
         return self._at(0)
 
-    def propose(self, state: MixerState, seen: Observation) -> MixerState:  # noqa: ARG002 - nothing is carried on
+    def propose(self, state: MixerState, seen: Observation) -> MixerState:  # noqa: ARG002 - protocol
         return self._at(seen.step * self.step_tokens)
 
     def _at(self, tokens: int) -> MixerState:
@@ -52,15 +52,15 @@ class Replay:
 
 
 def read_replay(place: Path, names: Sequence[str], step_tokens: int) -> Replay:
-    """Follow the weight log of a run.
+    """Return a mixer that follows the weight log of a run.
 
     Args:
         place: the run's folder, or the weights.parquet in it. Its config.json is read too.
-        names: of this run's basis: the log's must be the same, in the same order.
-        step_tokens: sequences of a batch times their tokens.
+        names: names of this run's basis members, which must be those of the log in the same order.
+        step_tokens: sequences per batch times tokens per sequence.
 
     Raises:
-        UserError: there is no whole run at `place`, it mixed another basis, or its log is damaged.
+        UserError: There is no complete run at `place`, it has another basis, or its log is damaged.
     """
     folder = place if place.is_dir() else place.parent
     log_file, config_file = folder / "weights.parquet", folder / "config.json"
@@ -73,11 +73,12 @@ def read_replay(place: Path, names: Sequence[str], step_tokens: int) -> Replay:
         )
     except (OSError, pa.ArrowException, ValueError, KeyError) as error:
         raise UserError(
-            f"{place}: no run whose weights could be followed ({error}); name a run's folder"
+            f"mixture.file {place}: The run cannot be read ({error}). Expected a run's folder."
         ) from error
     if list(names) != list(basis):
         raise UserError(
-            f"{place}: that run mixed {', '.join(basis)}, this one mixes {', '.join(names)}; take the same mixture settings for both"
+            f"mixture.file {place}: The basis of that run is {', '.join(basis)}. The basis of this "
+            f"run is {', '.join(names)}. Use the same mixture settings for both."
         )
     first = table["first_sequence"].to_numpy() * sequence_tokens
     sampling = (
@@ -91,24 +92,27 @@ def read_replay(place: Path, names: Sequence[str], step_tokens: int) -> Replay:
     )
     if not grows or not whole:
         raise UserError(
-            f"{log_file}: is damaged: expected growing first_sequence from 0, and sampling weights that sum to 1; take another run"
+            f"{log_file}: The weight log is damaged. Expected first_sequence to increase from 0 and "
+            "sampling weights to sum to 1. Choose another run."
         )
     return Replay(first, sampling, step_tokens)
 
 
 def replaying(run: Path, config: Path | None, out: Path, overrides: Sequence[str] = ()) -> Train:
-    """The config of a run in `out` that draws as `run` did when it had trained on as many tokens.
+    """Return the config of a run in `out` that draws as `run` did after as many tokens.
 
     Args:
-        config: a TOML file for everything but the mixture; None: as `run` was trained, whose model, steps and catalog `overrides` change.
-        overrides: such as `"model.preset=350m"`.
+        run: folder of the run to follow.
+        config: TOML file for everything but the mixture. None: the config of `run`.
+        out: folder of the new run.
+        overrides: changed settings such as `"model.preset=350m"`.
 
     Raises:
-        UserError: `run` has no config and weight log, `out` is `run`, or the config is not valid.
+        UserError: `run` has no config or weight log, `out` is `run`, or the config is not valid.
     """
     settings = _config(run)
     if out.resolve() == run.resolve():
-        raise UserError(f"out {out}: is the run that is followed; give another folder")
+        raise UserError(f"out {out}: This is the run to follow. Choose another folder.")
     if config is None:
         tree = {
             **settings,
@@ -129,20 +133,17 @@ def replaying(run: Path, config: Path | None, out: Path, overrides: Sequence[str
 
 
 def _config(run: Path) -> dict[str, Any]:
-    """What `run` was trained with.
-
-    Raises:
-        UserError: as `replaying`.
-    """
+    """Return the config that `run` was trained with."""
     try:
         settings = json.loads((run / "config.json").read_text(encoding="utf-8"))["config"]
         settings["mixture"]["mixer"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{run}: no run whose weights could be followed ({error}); name a folder that `clustermix train` wrote"
+            f"{run}: The run cannot be read ({error}). "
+            "Expected a folder that `clustermix train` wrote."
         ) from error
     if not (run / "weights.parquet").is_file():
         raise UserError(
-            f"{run}: has no weight log yet (weights.parquet); follow a run that has begun to train"
+            f"{run}: weights.parquet is missing. Choose a run that has started to train."
         )
     return dict(settings)

@@ -1,4 +1,4 @@
-"""How large a model is and what training it needs of memory, from its config alone."""
+"""Model size and memory use of training, computed from the config alone."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +17,19 @@ FLOAT32_BYTES, BFLOAT16_BYTES = 4, 2
 
 @dataclass(frozen=True)
 class Shape:
-    parameters: int  # tied ones once
+    """Sizes of a model."""
+
+    parameters: int
+    """Number of parameters, tied ones once."""
     layers: int
     hidden: int
-    intermediate: int  # width inside the feed-forward blocks
+    intermediate: int
+    """Width inside the feed-forward blocks."""
     vocabulary: int
 
 
 class MemoryBytes(BaseModel):
-    """Bytes of one process that holds the whole model."""
+    """Memory in bytes of one process that holds the whole model."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,10 +46,10 @@ class MemoryBytes(BaseModel):
 
 
 def model_shape(config: Model, vocabulary: int) -> Shape | None:
-    """The sizes of the model that `config` names; None for a name on the hub, which is not looked up.
+    """Return the sizes of the model of `config`; None for a hub name, which is not looked up.
 
     Raises:
-        UserError: there is no config of a causal language model at a path that is here.
+        UserError: A local path has no config of a causal language model.
     """
     if config.path is None:
         layers, hidden, _ = MODEL_PRESETS[config.preset]
@@ -66,7 +70,9 @@ def model_shape(config: Model, vocabulary: int) -> Shape | None:
         with torch.device("meta"):  # shapes without storage
             model = AutoModelForCausalLM.from_config(found)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
-        raise UserError(f"model {config.path}: no causal language model here ({error})") from error
+        raise UserError(
+            f"model.path {config.path}: There is no causal language model ({error})."
+        ) from error
     hidden = int(found.hidden_size)
     intermediate = (
         getattr(found, "intermediate_size", None) or 4 * hidden
@@ -81,11 +87,13 @@ def model_shape(config: Model, vocabulary: int) -> Shape | None:
 
 
 def memory_need(shape: Shape, training: Training, *, aligns: bool, device: str) -> MemoryBytes:
-    """What one process needs at its peak, without what libraries and allocators take.
+    """Return the peak memory of one process, without the overhead of libraries and allocators.
 
     Args:
+        shape: sizes of the model.
+        training: the training settings.
         aligns: whether a target gradient is kept.
-        device: cpu or cuda: how many logits are made at a time depends on it.
+        device: "cpu" or "cuda", which determines how many logits exist at a time.
     """
     state = FLOAT32_BYTES * shape.parameters
     return MemoryBytes(
@@ -98,10 +106,11 @@ def memory_need(shape: Shape, training: Training, *, aligns: bool, device: str) 
 
 
 def activation_bytes(shape: Shape, training: Training, device: str) -> int:
-    """Tensors kept for the backward pass of one micro-batch, and the head's logits: an estimate for Llama-like blocks.
+    """Estimate the bytes of the tensors kept for the backward pass of one micro-batch.
 
-    Counted from what PyTorch saves with fused attention. A block: two norms with an input and a normalised output each, in fp32; the
-    inputs of its products, the four tensors of attention, and four of the feed-forward block, in the type of the products.
+    The estimate is for Llama-like blocks with fused attention, and includes the head's logits. A
+    block keeps, in fp32, the input and output of two norms; and in the type of the matrix products
+    their inputs, the four tensors of attention, and four of the feed-forward block.
     """
     positions = training.micro_batch_sequences * training.sequence_tokens
     narrow = training.precision == "bfloat16"

@@ -1,4 +1,4 @@
-"""The language model and its loss. Any causal model that transformers loads will do; nothing here depends on its kind."""
+"""The language model and its loss. Any causal model that transformers can load is supported."""
 
 from pathlib import Path
 
@@ -32,13 +32,22 @@ MODEL_PRESETS = {
 def build_model(
     config: Model, vocabulary: int, end_of_text: int, sequence_tokens: int, seed: int
 ) -> PreTrainedModel:
-    """A model for the catalog's tokens, in fp32 on the CPU, in evaluation mode.
+    """Return a model for the catalog's tokens, in fp32 on the CPU, in evaluation mode.
 
-    Evaluation mode also while training: it turns dropout off, which leaves no random state to save or to keep equal over ranks. Attention
-    is torch's fused one (SDPA). Code that comes with a checkpoint never runs.
+    It stays in evaluation mode while training. This turns dropout off, so that there is no random
+    state to save or to keep equal over processes. Attention is torch's fused one (SDPA). Code that
+    comes with a checkpoint never runs.
+
+    Args:
+        config: the model settings.
+        vocabulary: number of token ids.
+        end_of_text: id of the end-of-text token.
+        sequence_tokens: maximum number of tokens per sequence.
+        seed: seed of random weights.
 
     Raises:
-        UserError: the sizes do not fit each other, there is no model at `path`, or it has too few token embeddings.
+        UserError: The sizes do not fit each other, there is no model at `path`, or it has too few
+            token embeddings.
     """
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng():
@@ -62,7 +71,8 @@ def _from_preset(
     )
     if hidden % (2 * heads):
         raise UserError(
-            f"model: hidden_size {hidden} cannot be split over {heads} heads of even size; change one of them"
+            f"model.hidden_size {hidden}: Not divisible into {heads} heads of even size. "
+            "Change model.hidden_size or model.heads."
         )
     llama = LlamaConfig(
         vocab_size=vocabulary,
@@ -83,7 +93,7 @@ def _from_preset(
 
 
 def _from_path(path: str, vocabulary: int) -> PreTrainedModel:
-    """A checkpoint's weights; or random ones, where `path` is the config.json of one."""
+    """Load a checkpoint, or create random weights if `path` is a config.json."""
     fresh = Path(path).is_file()
     options = {"attn_implementation": "sdpa", "dtype": torch.float32, "trust_remote_code": False}
     model: PreTrainedModel
@@ -96,18 +106,19 @@ def _from_path(path: str, vocabulary: int) -> PreTrainedModel:
     except (OSError, ValueError) as error:
         place = "file" if fresh else "folder" if Path(path).is_dir() else "name on the hub"
         raise UserError(
-            f"model {path}: no causal language model in this {place} ({error})"
+            f"model.path {path}: There is no causal language model in this {place} ({error})."
         ) from error
     rows = int(model.config.vocab_size)
     if rows < vocabulary:
         raise UserError(
-            f"model {path}: has {rows} token embeddings, the catalog's tokenizer {vocabulary}; build with the model's tokenizer"
+            f"model.path {path}: The model has {rows} token embeddings. The catalog's tokenizer needs "
+            f"{vocabulary}. Build the catalog with the model's tokenizer."
         )
     return model
 
 
 class LanguageLoss(nn.Module):
-    """A causal model and its loss in one module: the thing that is wrapped, compiled, and run. Its parameters are the model's."""
+    """A causal model and its loss in one module, which is wrapped, compiled and run."""
 
     def __init__(self, model: PreTrainedModel, precision: str) -> None:
         super().__init__()
@@ -116,7 +127,7 @@ class LanguageLoss(nn.Module):
     def forward(
         self, inputs: Int[Tensor, "sequences tokens"], labels: Int[Tensor, "sequences tokens"]
     ) -> Losses:
-        """The loss of shifted `labels`. Padding is on the right: causal attention never sees it."""
+        """Return the losses at shifted `labels`. Padding is on the right, where it has no effect."""
         model = self.model
         with torch.autocast(
             inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"

@@ -259,15 +259,13 @@ def test_what_cannot_be_seen_is_refused_by_name() -> None:
     mlp.down_proj = Around(plain)
     with pytest.raises(
         UserError,
-        match=r'cannot tell what model\.layers\.1\.mlp\.down_proj\.inner\.weight does .* not use it; take "exact"',
+        match=r'model\.layers\.1\.mlp\.down_proj\.inner\.weight .* not use it.*"exact"',
     ):
         run(tiny_engine(model), random_direction(model), batch)
     mlp.down_proj = nn.Sequential(
         plain, Turn(), nn.RMSNorm(32), Turn()
     )  # a norm that is given tokens by sequences
-    with pytest.raises(
-        UserError, match=r"down_proj\.2\.weight does .* a tensor of shape \(12, 4, 32\)"
-    ):
+    with pytest.raises(UserError, match=r"down_proj\.2\.weight .* shape \(12, 4, 32\)"):
         run(tiny_engine(model), random_direction(model), batch)
     model.lm_head.forward = lambda x: functional.linear(x, model.lm_head.weight)
     model.register_parameter(

@@ -111,11 +111,11 @@ def test_accuracy_of_a_run_without_a_network(run: Path, monkeypatch: pytest.Monk
 
 
 def test_what_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no model"):
+    with pytest.raises(UserError, match="model"):
         evaluate_run(tmp_path, ["quiz"])
-    with pytest.raises(UserError, match="name a target"):
+    with pytest.raises(UserError, match="targets: "):
         evaluate_run(run)
-    with pytest.raises(UserError, match="name the folder of its file too"):
+    with pytest.raises(UserError, match=r"task .*tasks_from"):
         evaluate_run(run, tasks=["colours"])
-    with pytest.raises(UserError, match="target spe: none of the 6 documents"):
+    with pytest.raises(UserError, match=r"target spe: .* 6 documents"):
         evaluate_run(run, ["spe"])

@@ -92,12 +92,12 @@ def test_a_list_of_templates(tmp_path: Path) -> None:
         (
             "doc_to_target: answer",
             "doc_to_target: !function evil.run",
-            "!function and other tags are never run",
+            "(?s)colours.yaml: .*!function",
         ),
         (
             "doc_to_target: answer",
             "doc_to_target: !!python/object/apply:os.mkdir [HACKED]",
-            "never run",
+            "(?s)colours.yaml: .*!function",
         ),
         ("{{asked}}", "{{ ''.__class__.__mro__[1].__subclasses__() }}", "SecurityError"),
         ("{{asked}}", "{{ cycler.__init__.__globals__.os.mkdir('HACKED') }}", "SecurityError"),
@@ -111,11 +111,11 @@ def test_a_list_of_templates(tmp_path: Path) -> None:
             "dataset_path: allenai/ai2_arc",
             "dataset_path: 'allenai/ai2_arc' is not supported",
         ),
-        ("output_type: multiple_choice", "", "output_type missing"),
+        ("output_type: multiple_choice", "", "output_type"),
         ("colours.jsonl", "nosuch.jsonl", "FileNotFoundError"),
         ("doc_to_target: answer", "doc_to_target: asked", "ValueError"),
         ("doc_to_target: answer", 'doc_to_target: "7"', "choice 7 of 2"),
-        ("task: colours", "[", "not a task file"),
+        ("task: colours", "[", "yaml: "),
     ],
 )
 def test_what_is_refused(
@@ -132,5 +132,5 @@ def test_what_is_refused(
 
 
 def test_an_unknown_task_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"task sounds: not in .*; tasks there: colours"):
+    with pytest.raises(UserError, match=r"task sounds: .* colours"):
         read_tasks(write(tmp_path, TASK), ["sounds"])

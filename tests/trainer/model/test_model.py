@@ -94,14 +94,12 @@ def test_building_a_model_leaves_the_generator_alone() -> None:
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="hidden_size 30 cannot be split over 4 heads"):
+    with pytest.raises(UserError, match=r"model\.hidden_size 30: .* 4 heads"):
         build(hidden_size=30, heads=4)
-    with pytest.raises(UserError, match="no causal language model in this folder"):
+    with pytest.raises(UserError, match=r"model\.path .*folder"):
         build(tmp_path)
     tiny_model().save_pretrained(tmp_path)
-    with pytest.raises(
-        UserError, match=f"has {VOCABULARY} token embeddings, the catalog's tokenizer 1000"
-    ):
+    with pytest.raises(UserError, match=f"model.path .*{VOCABULARY} token .* 1000"):
         build(tmp_path, vocabulary=1000)
 
 
@@ -113,6 +111,6 @@ def test_code_that_comes_with_a_checkpoint_never_runs(tmp_path: Path, name: str)
     )
     claims = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": claims}))
-    with pytest.raises(UserError, match="no causal language model"):
+    with pytest.raises(UserError, match=r"model\.path "):
         build(tmp_path / name)
     assert not ran.exists()
