@@ -14,7 +14,7 @@ from tests.helpers.stored import document_table, store
 @pytest.fixture
 def catalog(tmp_path, monkeypatch):
     """Leaf l has l documents `l/0`, `l/1`, ..., the first of each held out; row groups of at least two rows, files of some leaves."""
-    monkeypatch.setattr(merging, "GROUP_ROWS", 2)
+    monkeypatch.setattr(merging, "MINIMUM_GROUP_ROWS", 2)
     leaf = [leaf for leaf in range(6) for _ in range(leaf)]
     names = [f"{leaf}/{i}" for leaf in range(6) for i in range(leaf)]
     table = document_table(

@@ -61,6 +61,7 @@ def test_truncated_gzip_gives_its_whole_lines_then_the_fault(tmp_path):
         (gzip.compress(b'{"a": 1}\n') + b"garbage", [(0, {"a": 1}), (None, "bad_gzip")]),
         (gzip.compress(b""), []),
     ],
+    ids=["empty", "text", "followed by garbage", "of nothing"],  # gzip holds the time
 )
 def test_broken_gzip_files(tmp_path, data, expected):
     (tmp_path / "a.jsonl.gz").write_bytes(data)
