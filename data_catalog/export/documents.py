@@ -1,4 +1,7 @@
-"""Documents out of a catalog, as text for other trainers: of some domains, of a condition, or in the proportions that a run learned."""
+"""Export documents as text for other trainers.
+
+Documents are selected by domain or by an SQL condition, or sampled with the weights of a run.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -9,8 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from data_catalog.errors import UserError, suggestion
+from data_catalog.export.export_record import (
+    EXPORT,
+    DomainShare,
+    Exported,
+    ExportedShard,
+    Selection,
+)
 from data_catalog.export.run_mixture import last_mixture, train_tokens
-from data_catalog.export.sampling import Drawn, draw, read_rows
+from data_catalog.export.sampling import DocumentSample, read_rows, sample_documents
 from data_catalog.export.shards import Format, cut, shuffled, write_shards
 from data_catalog.format import tables
 from data_catalog.format.manifest import (
@@ -22,88 +32,12 @@ from data_catalog.format.manifest import (
 )
 from data_catalog.format.run_record import read_run_record
 from data_catalog.query.database import Catalog, open
-from data_catalog.settings import Settings
 
-EXPORT = "export.json"
-DATA = "data"  # folder of the shards: readers of folders find nothing else in it
-MOST_SHARDS = 4096  # files that are open at once while documents are dealt out
+DATA = "data"  # folder that contains only the shards
+_MAXIMUM_SHARDS = 4096  # files that are open at once while documents are distributed
 
-OnDocuments = Callable[
-    [int, int, int], None
-]  # documents done, documents in all, bytes of text so far
-
-
-class Selection(Settings):
-    """Which documents, as `export.json` keeps it."""
-
-    level: int | None = None
-    """Level of `domains`."""
-    domains: tuple[int, ...] = ()
-    """Domains to export. If empty, all."""
-    where: str | None = None
-    """SQL condition over the columns of the view `documents`."""
-    weights: str | None = None
-    """Folder of the run whose weights are used."""
-    tokens: int | None = None
-    """Number of tokens to sample by weights."""
-    seed: int = 0
-    """Seed of the sample and of its order."""
-    split: Literal["train", "heldout", "all"] = "train"
-    """Split to export."""
-    columns: tuple[str, ...] = ("doc_id", "text")
-    """Columns of the view `documents`."""
-    format: Format = "jsonl"
-    """Format of the shards."""
-    shard_megabytes: int = 256
-    """Approximate size of a shard, in megabytes of documents in memory."""
-
-
-class Shard(Settings):
-    documents: int
-    """Number of documents."""
-    tokens: int
-    """Number of tokens."""
-    bytes: int
-    """Size of the file."""
-    sha256: str
-    """SHA-256 of the file."""
-
-
-class Share(Settings):
-    """What a domain gave to an export by weights."""
-
-    domain: int
-    """Number of the domain."""
-    weight: float
-    """Requested share of the tokens."""
-    tokens: int
-    """Number of tokens in the export."""
-    exhausted: bool
-    """True if the export contains all training documents of the domain and its weight requested
-    more. Other domains supply the rest."""
-
-
-class Exported(Settings):
-    """What an export holds: `export.json` in its folder, written last."""
-
-    catalog: str
-    """Fingerprint of the catalog."""
-    version: int
-    """Version of the catalog."""
-    selection: Selection
-    """Selected documents."""
-    fingerprint: str
-    """Hash of the catalog, version and selection. An export with the same hash is not repeated."""
-    documents: int
-    """Number of documents."""
-    tokens: int
-    """Number of tokens."""
-    shards: dict[str, Shard]
-    """Files by name."""
-    level: int | None = None
-    """Level of `shares`."""
-    shares: tuple[Share, ...] = ()
-    """Contribution per domain, for an export by weights."""
+# Called with the number of finished documents, of all documents, and of bytes of text so far.
+OnDocuments = Callable[[int, int, int], None]
 
 
 def export_documents(
@@ -123,24 +57,37 @@ def export_documents(
     version: int | None = None,
     on_documents: OnDocuments | None = None,
 ) -> Exported:
-    """Write documents of the catalog at `root` to `out/data/shard_00000.jsonl` (or `.parquet`) and so on, and `out/export.json`.
+    """Write documents of a catalog to `out/data/shard_00000.jsonl` and so on.
 
-    The folder appears whole or not at all; the same export is not made twice, another one in its place is refused. Memory is bounded
-    by a row group of the catalog, or by a shard where documents are drawn by weights.
+    `out/export.json` describes the export. The folder appears only when the export is complete. An
+    identical export is not repeated. Memory is bounded by a row group of the catalog, or by a shard
+    for an export by weights.
 
     Args:
-        level, domains: only these domains of this level; all documents if not given.
-        where: an SQL condition over the columns of the view `documents`.
-        weights: a finished run's folder: training documents are drawn without replacement in the proportions of its last weights over
-            domains, and in random order, until there are `tokens` tokens, give or take a document. What an exhausted domain lacks the
-            others give. Not together with `domains` and `where`.
-        seed: of the draw and of the order.
-        split: `train` leaves out the documents that the catalog holds out for evaluation.
-        columns: of the view `documents`.
-        shard_megabytes: of documents in memory, about; compression makes Parquet files smaller.
+        root: Folder of the catalog.
+        out: Folder of the export.
+        level: Level of `domains`.
+        domains: Domains to export. If empty, all documents are exported.
+        where: SQL condition over the columns of the view `documents`.
+        weights: Folder of a finished run. Training documents are sampled without replacement with
+            its last weights over domains, in random order, until there are about `tokens` tokens.
+            Other domains supply the tokens that an exhausted domain lacks. Cannot be combined with
+            `level`, `domains`, `where` and `split`.
+        tokens: Number of tokens to sample by weights.
+        seed: Seed of the sample and of its order.
+        split: Split to export.
+        columns: Columns of the view `documents`.
+        form: Format of the shards.
+        shard_megabytes: Approximate size of a shard in memory. Parquet files are smaller.
+        version: Version of the catalog. None means the newest.
+        on_documents: Progress callback.
+
+    Returns:
+        The contents of `out/export.json`.
 
     Raises:
-        UserError: what is asked for does not fit the catalog or each other, no document matches, or `out` holds something else.
+        UserError: The arguments do not fit the catalog or each other, no document matches, or `out`
+            contains something else.
     """
     catalog = open(root, version)
     selection = Selection(
@@ -166,9 +113,9 @@ def export_documents(
         found = _read(out)
         if found.fingerprint == key:
             return found
-        raise UserError(f"{out}: another export is there; give another folder, or remove it")
+        raise UserError(f"{out}: contains another export. Give another folder, or remove it.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: is not empty; give a new folder")
+        raise UserError(f"{out}: not empty. Give a new folder.")
     identity: dict[str, Any] = {
         "catalog": catalog.manifest.fingerprint,
         "version": catalog.version,
@@ -186,45 +133,52 @@ def export_documents(
 def _check(catalog: Catalog, selection: Selection) -> None:
     if unknown := sorted(set(selection.columns) - set(tables.DOCUMENTS.names)):
         raise UserError(
-            f"column {unknown[0]}: {suggestion(unknown[0], tables.DOCUMENTS.names, 'documents have')}"
+            f"column {unknown[0]}: unknown; "
+            f"{suggestion(unknown[0], tables.DOCUMENTS.names, 'columns of documents')}"
         )
     if not selection.columns or len(set(selection.columns)) < len(selection.columns):
         raise UserError(
-            f"columns {', '.join(selection.columns) or 'none'}: give each one once, and at least one"
+            f"columns {', '.join(selection.columns) or 'none'}: expected at least one column, "
+            "each given once."
         )
     if selection.shard_megabytes < 1:
-        raise UserError(f"shard_megabytes {selection.shard_megabytes}: expected at least 1")
+        raise UserError(f"shard_megabytes {selection.shard_megabytes}: expected at least 1.")
     catalog.files.require("documents")
     if (selection.weights is None) != (selection.tokens is None):
         raise UserError(
-            "weights and tokens are given together: a run's folder, and how many tokens to draw by its weights"
+            "weights, tokens: only one of them is given. Give both the folder of a run and the "
+            "number of tokens to sample."
         )
     if selection.weights and (
         selection.domains or selection.level or selection.where or selection.split != "train"
     ):
         raise UserError(
-            "weights draw from all training documents; leave out level, domains, where and split"
+            "weights: cannot be combined with level, domains, where and split. Remove these, as "
+            "all training documents are sampled."
         )
     if selection.tokens is not None and selection.tokens < 1:
-        raise UserError(f"tokens {selection.tokens}: expected at least 1")
+        raise UserError(f"tokens {selection.tokens}: expected at least 1.")
     if selection.domains and selection.level is None:
         raise UserError(
-            f"domains {list(selection.domains)}: of which level? This catalog has levels {list(catalog.levels.granularities)}"
+            f"domains {list(selection.domains)}: level is missing. Give one of the levels "
+            f"{list(catalog.levels.granularities)}."
         )
     if selection.level is not None:
         catalog.levels.span(selection.level)
         if not selection.domains:
             raise UserError(
-                f"level {selection.level}: of which domains? Give at least one, or leave out the level for all documents"
+                f"level {selection.level}: domains are missing. Give at least one, or remove the "
+                "level to export all documents."
             )
         if wrong := [domain for domain in selection.domains if not 0 <= domain < selection.level]:
             raise UserError(
-                f"domain {wrong[0]}: level {selection.level} has domains 0 to {selection.level - 1}"
+                f"domain {wrong[0]}: not in level {selection.level}. Expected 0 to "
+                f"{selection.level - 1}."
             )
 
 
 def _log(run: Path | None) -> str | None:
-    """What tells a run's weights apart, wherever its folder lies."""
+    """Return a hash of a run's weights, which does not depend on the place of its folder."""
     log = None if run is None else run / "weights.parquet"
     return sha256_file(log) if log is not None and log.is_file() else None
 
@@ -234,14 +188,14 @@ def _read(out: Path) -> Exported:
         return Exported.model_validate_json((out / EXPORT).read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(
-            f"{out / EXPORT}: cannot be read ({error}); give another folder, or remove it"
+            f"{out / EXPORT}: cannot be read ({error}). Give another folder, or remove it."
         ) from error
 
 
 def _by_query(
     catalog: Catalog, selection: Selection, out: Path, on_documents: OnDocuments | None
 ) -> dict[str, Any]:
-    """In the catalog's order, as DuckDB streams it."""
+    """Write the documents in the order of the catalog."""
     import duckdb  # noqa: PLC0415
 
     columns = list(dict.fromkeys((*selection.columns, "tokens")))
@@ -265,8 +219,8 @@ def _by_query(
             cut(pieces, selection.shard_megabytes * 10**6), selection, out, count, on_documents
         )
     except duckdb.Error as error:
-        asked = f"where {selection.where!r}" if selection.where else str(catalog.root)
-        raise UserError(f"{asked}: {' '.join(str(error).split())}") from error
+        subject = f"where {selection.where!r}" if selection.where else str(catalog.root)
+        raise UserError(f"{subject}: {' '.join(str(error).split())}") from error
 
 
 def _leaves(span: int, domains: Sequence[int]) -> Any:
@@ -293,16 +247,17 @@ def _by_weights(
     ]
     if read_run_record(run).catalog not in {catalog.manifest.fingerprint, *versions}:
         raise UserError(
-            f"weights {run}: trained on another catalog than {catalog.root}, whose domains are others; name that one's runs"
+            f"weights {run}: the run was trained on another catalog. Give a run that was "
+            f"trained on {catalog.root}."
         )
     level, weights = last_mixture(run, catalog.files)
     available = train_tokens(catalog.files, level)
-    drawn = draw(
+    drawn = sample_documents(
         catalog.files.layout, catalog.levels, level, weights, available, tokens, selection.seed
     )
     columns = list(dict.fromkeys((*selection.columns, "tokens", "id_int")))
     shards = min(
-        MOST_SHARDS, max(1, math.ceil(drawn.characters / (selection.shard_megabytes * 10**6)))
+        _MAXIMUM_SHARDS, max(1, math.ceil(drawn.characters / (selection.shard_megabytes * 10**6)))
     )
     scratch = out / "scratch"
     dealt = shuffled(
@@ -313,9 +268,9 @@ def _by_weights(
     return {**written, "level": level, "shares": _shares(weights, drawn)}
 
 
-def _shares(weights: np.ndarray, drawn: Drawn) -> list[Share]:
+def _shares(weights: np.ndarray, drawn: DocumentSample) -> list[DomainShare]:
     return [
-        Share(
+        DomainShare(
             domain=domain,
             weight=float(weights[domain]),
             tokens=int(drawn.tokens[domain]),
@@ -343,10 +298,11 @@ def _written(
             on_documents(documents, total, size)
     if not documents:
         raise UserError(
-            "no document matches; ask `clustermix query` how many there are with your condition, and change it"
+            "documents: none matches the selection. Count the matching documents with `clustermix "
+            "query`, and change the selection."
         )
     made = {
-        path.name: Shard(
+        path.name: ExportedShard(
             documents=n, tokens=tokens, bytes=path.stat().st_size, sha256=sha256_file(path)
         )
         for path, (n, tokens) in counts.items()

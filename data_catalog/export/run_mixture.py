@@ -1,4 +1,4 @@
-"""What a finished run drew at its end, domain by domain: read from its folder alone."""
+"""The final mixture of a finished run over domains, read from its folder."""
 
 from pathlib import Path
 
@@ -15,32 +15,30 @@ from data_catalog.format.files import CatalogFiles
 from data_catalog.format.run_record import MixtureSettings, RunRecord, read_run_record
 from data_catalog.query.run_views import RUN_VIEW_FILES
 
-PLAIN = ("natural", "uniform")  # distributions of no kind
-MAXIMUM_REPLAYS = 100  # a run that follows one that follows one
+_WITHOUT_KIND = ("natural", "uniform")  # distributions that have only one kind
+MAXIMUM_REPLAYS = 100  # length of a chain of runs that replay each other
 
 
 def last_mixture(run: Path, files: CatalogFiles) -> tuple[int, Float[np.ndarray, " domains"]]:
-    """The level of a run's domains, and the share of the tokens that each gave at the end; shares sum to 1.
+    """Return the level of a run's domains, and the last share of each domain. Shares sum to 1.
 
-    A domain without training tokens cannot be drawn: the others share its weight, as in training.
-
-    The caller compares the catalog with the one that the run was trained on: see `RunRecord.catalog`.
+    The weight of a domain without training tokens is shared by the others, as in training. The
+    caller must check that the run was trained on this catalog, see `RunRecord.catalog`.
 
     Raises:
-        UserError: it is no run's folder, the run is not finished, or what it mixed is not in the catalog.
+        UserError: `run` is not a run folder, the run is not finished, or a member of its basis is
+            not in the catalog.
     """
     record = read_run_record(run)
     if not (run / "usage.parquet").is_file():
-        raise UserError(
-            f"weights {run}: the run is not finished; let it end, so that it has its last weights"
-        )
+        raise UserError(f"weights {run}: the run is not finished. Wait for its end or resume it.")
     try:
         mixture = _mixture(run, record)
         log = pq.read_table(run / RUN_VIEW_FILES["logs"], schema=tables.WEIGHTS)
         sampling = np.array(log["sampling"][log.num_rows - 1].as_py(), np.float64)
     except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
         raise UserError(
-            f"weights {run}: its files cannot be read ({error}); name the folder of a finished run"
+            f"weights {run}: its files cannot be read ({error}). Give the folder of a finished run."
         ) from error
     level, names = record.level, record.basis
     if (
@@ -50,7 +48,8 @@ def last_mixture(run: Path, files: CatalogFiles) -> tuple[int, Float[np.ndarray,
         or sampling.sum() <= 0
     ):
         raise UserError(
-            f"weights {run}: its log has {len(sampling)} weights for {len(names)} members; expected one of at least 0 for each"
+            f"weights {run}: weights.parquet has {len(sampling)} weights for {len(names)} members. "
+            "Expected one weight of at least 0 per member. Give another run."
         )
     available = train_tokens(files, level)
     mixed = np.zeros(level)
@@ -58,16 +57,17 @@ def last_mixture(run: Path, files: CatalogFiles) -> tuple[int, Float[np.ndarray,
         row = np.where(available > 0, _member(run, files, level, mixture, name, available), 0.0)
         if weight and row.sum() <= 0:
             raise UserError(
-                f"weights {run}: {name} gives weight only to domains without training documents; is it a run on {files.root}?"
+                f"weights {run}: {name} has weight only in domains without training documents. "
+                f"Give a run that was trained on {files.root}."
             )
         mixed += weight * row / max(row.sum(), np.finfo(float).tiny)
     return level, mixed / mixed.sum()
 
 
 def train_tokens(files: CatalogFiles, level: int) -> Int[np.ndarray, " domains"]:
-    """Tokens of each domain's training documents."""
-    found = pq.read_table(files.layout.offsets, columns=["leaf", "split", "tokens"])
-    train = found.filter(pc.equal(found["split"], "train"))
+    """Return the number of training tokens per domain."""
+    offsets = pq.read_table(files.layout.offsets, columns=["leaf", "split", "tokens"])
+    train = offsets.filter(pc.equal(offsets["split"], "train"))
     tokens = np.zeros(level, np.int64)
     np.add.at(
         tokens,
@@ -78,7 +78,7 @@ def train_tokens(files: CatalogFiles, level: int) -> Int[np.ndarray, " domains"]
 
 
 def _mixture(run: Path, record: RunRecord) -> MixtureSettings:
-    """Return the settings that the members' names refer to. A replayed run mixes what it follows."""
+    """Return the settings that the members' names refer to. A replay has those of its source."""
     for _ in range(MAXIMUM_REPLAYS):
         mixture = record.config.mixture
         if mixture.mixer != "replay":
@@ -98,7 +98,7 @@ def _member(
     name: str,
     available: Int[np.ndarray, " domains"],
 ) -> Float[np.ndarray, " domains"]:
-    """One row of the run's basis, as `trainer.sampling.basis` makes it."""
+    """Return one row of the run's basis, computed as in `trainer.sampling.basis`."""
     if mixture.basis == "domains" and name.isdecimal() and int(name) < level:
         return np.eye(1, level, int(name))[0]
     if mixture.mixer == "temperature":
@@ -106,7 +106,7 @@ def _member(
             1.0 / mixture.temperature
         )
         return weights
-    if mixture.mixer == "static":  # its table may be gone; what it drew, it drew by it
+    if mixture.mixer == "static":  # its table may be deleted, so its samples are counted
         usage = pq.read_table(run / "usage.parquet", columns=["leaf", "drawn_sequences"])
         drawn = np.zeros(level)
         np.add.at(
@@ -115,4 +115,4 @@ def _member(
             usage["drawn_sequences"].to_numpy(),
         )
         return drawn
-    return read_distribution(files, name, None if name in PLAIN else mixture.kind, level)
+    return read_distribution(files, name, None if name in _WITHOUT_KIND else mixture.kind, level)

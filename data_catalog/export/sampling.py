@@ -1,4 +1,7 @@
-"""Documents drawn in given proportions, without replacement: which ones is a function of their ids and a seed."""
+"""Sample documents with given weights per domain, without replacement.
+
+The sample is a function of the ids of the documents and of a seed.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,23 +14,32 @@ from jaxtyping import Bool, Float, Int, UInt64
 
 from data_catalog.format.layout import Layout, Levels
 
-Place = tuple[int, int]  # top and part of a file of documents
-ORDER, LAST, SHARD, WITHIN = range(4)  # what a keyed number is for
+DocumentFile = tuple[int, int]
+"""Top-level domain and part of a file of documents."""
+
+# Purposes of pseudo-random numbers.
+ORDER_IN_DOMAIN, LAST_DOCUMENT, SHARD_NUMBER, ORDER_IN_SHARD = range(4)
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What was drawn."""
+class DocumentSample:
+    """A sample of documents."""
 
-    rows: Mapping[Place, Int[np.ndarray, " n"]]  # of each file, growing
+    rows: Mapping[DocumentFile, Int[np.ndarray, " n"]]
+    """Sampled rows per file, ascending."""
     tokens: Int[np.ndarray, " domains"]
+    """Sampled tokens per domain."""
     documents: int
     characters: int
-    exhausted: Bool[np.ndarray, " domains"]  # all of it was drawn, and its weight asked for more
+    exhausted: Bool[np.ndarray, " domains"]
+    """True if all documents of a domain are in the sample and its weight requested more."""
 
 
 def keyed(ids: UInt64[np.ndarray, " n"], seed: int, purpose: int) -> UInt64[np.ndarray, " n"]:
-    """A number for each id, evenly spread (the finaliser of SplitMix64: Steele, Lea, Flood 2014)."""
+    """Return a uniform pseudo-random number per id.
+
+    It is computed with the finalizer of SplitMix64 (Steele, Lea, Flood 2014).
+    """
     x = ids.astype(np.uint64) + np.uint64((seed * 4 + purpose + 1) * 0x9E3779B97F4A7C15 % 2**64)
     for _ in range(2):
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -39,7 +51,10 @@ def keyed(ids: UInt64[np.ndarray, " n"], seed: int, purpose: int) -> UInt64[np.n
 def share_out(
     weights: Float[np.ndarray, " domains"], available: Int[np.ndarray, " domains"], tokens: int
 ) -> tuple[Float[np.ndarray, " domains"], Bool[np.ndarray, " domains"]]:
-    """How many tokens each domain gives, and which are exhausted. What an exhausted one lacks is shared by the others, by their weights."""
+    """Return the number of tokens per domain, and a mask of the exhausted domains.
+
+    Other domains supply the tokens that an exhausted domain lacks, in proportion to their weights.
+    """
     quota, open_, left = np.zeros(len(weights)), weights > 0, float(tokens)
     while open_.any():
         share = np.where(open_, left * weights / weights[open_].sum(), 0.0)
@@ -60,25 +75,36 @@ def take(
     owed: float,
     seed: int,
 ) -> tuple[Int[np.ndarray, " taken"], float]:
-    """Documents of one domain, in a keyed order until `quota` and what is `owed` by earlier domains are reached; and what is owed then.
+    """Select documents of one domain in random order until the quota is reached.
 
-    The one that would go past it is taken with the probability of the part of it that is missing: so a domain with less quota than a
-    document has tokens still gives its share, among many such domains, and long documents are not passed over.
+    The document that exceeds the quota is selected with a probability equal to its missing part.
+    This way, domains whose quota is smaller than a document contribute their share on average, and
+    long documents are not skipped.
+
+    Args:
+        ids: Identifiers of the documents.
+        tokens: Number of tokens per document.
+        quota: Number of tokens to select.
+        owed: Number of tokens that earlier domains lack.
+        seed: Seed of the order.
+
+    Returns:
+        Positions of the selected documents, and the number of tokens that are owed after them.
     """
-    order = np.argsort(keyed(ids, seed, ORDER), kind="stable")
+    order = np.argsort(keyed(ids, seed, ORDER_IN_DOMAIN), kind="stable")
     ends = np.cumsum(tokens[order])
     wanted = quota + owed
     count = int(np.searchsorted(ends, wanted, side="right"))
     before = float(ends[count - 1]) if count else 0.0
     if count < len(order):
         last = order[count]
-        chance = float(keyed(ids[last : last + 1], seed, LAST)[0]) / 2**64
+        chance = float(keyed(ids[last : last + 1], seed, LAST_DOCUMENT)[0]) / 2**64
         if chance * float(tokens[last]) < wanted - before:
             count, before = count + 1, float(ends[count])
     return order[:count], wanted - before
 
 
-def draw(
+def sample_documents(
     layout: Layout,
     levels: Levels,
     level: int,
@@ -86,17 +112,23 @@ def draw(
     available: Int[np.ndarray, " domains"],
     tokens: int,
     seed: int,
-) -> Drawn:
-    """Training documents of about `tokens` tokens in all: off by less than a document, or fewer if all domains with weight are exhausted.
+) -> DocumentSample:
+    """Sample training documents with about `tokens` tokens in total.
 
-    Holds the numbers of one top-level domain's documents, and four bytes a document that was drawn.
+    The error is less than one document, unless all domains with weight are exhausted. The short
+    columns of one top-level domain and four bytes per sampled document are held in memory.
 
     Args:
-        weights: shares of the tokens; sum to 1.
-        available: tokens of each domain's training documents.
+        layout: Paths of the catalog.
+        levels: Levels of the catalog.
+        level: Level of the weights.
+        weights: Share of the tokens per domain. They sum to 1.
+        available: Number of training tokens per domain.
+        tokens: Number of tokens to sample.
+        seed: Seed of the sample.
     """
     quota, exhausted = share_out(weights, available, tokens)
-    rows: dict[Place, list[Int[np.ndarray, " n"]]] = {}
+    rows: dict[DocumentFile, list[Int[np.ndarray, " n"]]] = {}
     drawn, documents, characters, owed = np.zeros(level, np.int64), 0, 0, 0.0
     inside = level // levels.granularities[0]
     for top, parts in _places(layout).items():
@@ -118,7 +150,7 @@ def draw(
             for part in parts:
                 here = taken[found["part"][taken] == part]
                 rows.setdefault((top, part), []).append(found["row"][here].astype(np.uint32))
-    return Drawn(
+    return DocumentSample(
         {place: np.sort(np.concatenate(found)) for place, found in rows.items()},
         drawn,
         documents,
@@ -128,9 +160,9 @@ def draw(
 
 
 def read_rows(
-    layout: Layout, rows: Mapping[Place, Int[np.ndarray, " n"]], columns: list[str]
+    layout: Layout, rows: Mapping[DocumentFile, Int[np.ndarray, " n"]], columns: list[str]
 ) -> Iterator[pa.Table]:
-    """These rows of the files of documents, a row group at a time."""
+    """Yield these rows of the files of documents, one row group at a time."""
     for place, wanted in rows.items():
         with pq.ParquetFile(layout.documents(*place), memory_map=True) as file:
             first = 0
@@ -147,7 +179,7 @@ def read_rows(
 
 
 def _places(layout: Layout) -> dict[int, list[int]]:
-    """The parts of each top-level domain, in order."""
+    """Return the parts of each top-level domain, in order."""
     found = (
         pq.read_table(layout.offsets, columns=["top", "part"])
         .group_by(["top", "part"])
@@ -163,7 +195,7 @@ def _places(layout: Layout) -> dict[int, list[int]]:
 def _short_columns(
     layout: Layout, levels: Levels, level: int, top: int, parts: list[int]
 ) -> dict[str, np.ndarray]:
-    """The numbers of a top-level domain's training documents, one array a column."""
+    """Return the numeric columns of a top-level domain's training documents."""
     columns: dict[str, list[np.ndarray]] = {
         name: [] for name in ("domain", "id_int", "tokens", "characters", "part", "row")
     }
@@ -186,7 +218,7 @@ def _short_columns(
 
 
 def _groups(domains: Int[np.ndarray, " n"]) -> Iterator[tuple[int, Int[np.ndarray, " m"]]]:
-    """Each domain, and the places of its documents."""
+    """Yield each domain with the positions of its documents."""
     order = np.argsort(domains, kind="stable")
     starts = (
         np.flatnonzero(np.r_[True, np.diff(domains[order]) != 0])

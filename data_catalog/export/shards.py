@@ -1,4 +1,4 @@
-"""Documents as files of about one size, in a format that other trainers read: JSON lines or Parquet."""
+"""Write documents as files of similar size, in JSON lines or Parquet."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -11,15 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import UInt64
 
-from data_catalog.export.sampling import SHARD, WITHIN, keyed
+from data_catalog.export.sampling import ORDER_IN_SHARD, SHARD_NUMBER, keyed
 
 Format = Literal["jsonl", "parquet"]
-GROUP_ROWS = 1024  # of a Parquet row group, which readers hold at once
-_BUFFER_BYTES = 64 * 2**20  # of documents that are dealt out to shards at once
+_GROUP_ROWS = 1024  # per Parquet row group, which readers hold in memory
+_BUFFER_BYTES = 64 * 2**20  # of documents that are distributed to shards at once
 
 
 @runtime_checkable
 class Writer(Protocol):
+    """Writes tables to a file."""
+
     def write(self, table: pa.Table) -> None: ...
 
     def close(self) -> None: ...
@@ -30,7 +32,7 @@ class _JsonLines:
         self._file = path.open("w", encoding="utf-8", newline="\n")
 
     def write(self, table: pa.Table) -> None:
-        for batch in table.to_batches(GROUP_ROWS):
+        for batch in table.to_batches(_GROUP_ROWS):
             for row in batch.to_pylist(maps_as_pydicts="strict"):
                 self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
@@ -43,7 +45,7 @@ class _Parquet:
         self._writer = pq.ParquetWriter(path, schema, compression="zstd")
 
     def write(self, table: pa.Table) -> None:
-        self._writer.write_table(table, row_group_size=GROUP_ROWS)
+        self._writer.write_table(table, row_group_size=_GROUP_ROWS)
 
     def close(self) -> None:
         self._writer.close()
@@ -58,7 +60,11 @@ _WRITERS: dict[Format, Callable[[Path, pa.Schema], Writer]] = {
 def write_shards(
     shards: Iterable[Iterable[pa.Table]], folder: Path, form: Format, columns: list[str]
 ) -> Iterator[tuple[Path, pa.Table]]:
-    """Write each of `shards` as a file of `folder`, of `columns` alone; yields the file and each piece as it has been written."""
+    """Write each shard as a file in `folder`, with only the given columns.
+
+    Yields:
+        The file and each piece, after it has been written.
+    """
     folder.mkdir(parents=True)
     for number, pieces in enumerate(shards):
         path = folder / f"shard_{number:05d}.{form}"
@@ -74,7 +80,10 @@ def write_shards(
 
 
 def cut(pieces: Iterable[pa.Table], shard_bytes: int) -> Iterator[Iterator[pa.Table]]:
-    """The pieces in their order; a shard ends with the piece that brings it to `shard_bytes`. Take each shard whole before the next."""
+    """Group pieces into shards of about `shard_bytes`, in order.
+
+    Each shard must be consumed before the next one.
+    """
     left = iter(pieces)
 
     def shard(first: pa.Table) -> Iterator[pa.Table]:
@@ -91,15 +100,16 @@ def cut(pieces: Iterable[pa.Table], shard_bytes: int) -> Iterator[Iterator[pa.Ta
 def shuffled(
     pieces: Iterable[pa.Table], shards: int, seed: int, scratch: Path
 ) -> Iterator[Iterator[pa.Table]]:
-    """All documents in a keyed random order: each is dealt to a shard, written to `scratch`, and a shard is then put in order in memory.
+    """Yield all documents in random order, distributed over shards.
 
-    The pieces need the column `id_int`.
+    Documents are first written to one file per shard in `scratch`. Each shard is then ordered in
+    memory. The pieces need the column `id_int`.
     """
     scratch.mkdir(parents=True)
     with ExitStack() as closing:
         files: dict[int, pa.RecordBatchWriter] = {}
         for piece in _buffered(pieces):
-            shard = keyed(_ids(piece), seed, SHARD) % np.uint64(shards)
+            shard = keyed(_ids(piece), seed, SHARD_NUMBER) % np.uint64(shards)
             order = np.argsort(shard, kind="stable")
             starts = np.searchsorted(shard[order], np.arange(shards + 1, dtype=np.uint64))
             for number in np.flatnonzero(np.diff(starts)).tolist():
@@ -112,7 +122,9 @@ def shuffled(
         path = scratch / f"{number:05d}.arrow"
         with pa.ipc.open_stream(path) as reader:
             table = reader.read_all()
-        yield iter([table.take(np.argsort(keyed(_ids(table), seed, WITHIN), kind="stable"))])
+        yield iter(
+            [table.take(np.argsort(keyed(_ids(table), seed, ORDER_IN_SHARD), kind="stable"))]
+        )
         path.unlink()
 
 

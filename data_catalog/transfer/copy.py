@@ -1,4 +1,7 @@
-"""A catalog to and from an object store. Work is done in a local folder; a store is how catalogs travel. `catalog.json` is put last."""
+"""Copy a catalog to and from an object store.
+
+Catalogs are built and used in local folders. `catalog.json` is always written last.
+"""
 
 from __future__ import annotations
 
@@ -24,23 +27,31 @@ from data_catalog.format.manifest import (
     write_json,
 )
 from data_catalog.query.database import write_database
-from data_catalog.transfer.remote import Place, open_place
+from data_catalog.transfer.remote import RemoteFolder, open_remote
 
-UNDER_WAY = "catalog.json.part"  # the manifest of what is being put there: only then are files there of this catalog
+# Manifest of an unfinished export. It identifies the files that are already there.
+UNFINISHED_MANIFEST = "catalog.json.part"
 
-OnFile = Callable[[int, int, int], None]  # files done, files in all, bytes copied so far
+# Called with the number of finished files, of all files, and of bytes copied so far.
+OnFileCopied = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
 class Copied:
-    """What a transfer did."""
+    """Result of a transfer."""
 
-    place: str  # where the catalog now is
+    place: str
+    """Folder or URL of the copy."""
     version: int
-    files: int  # of the catalog there, manifests aside
-    copied: int  # of them, now
-    bytes: int  # of the copied
-    left_out: tuple[str, ...] = ()  # parts of the catalog that the copy lacks
+    """Newest version in the copy."""
+    files: int
+    """Number of files in the copy, without manifests."""
+    copied: int
+    """Number of files copied now."""
+    bytes: int
+    """Size of the files copied now."""
+    left_out: tuple[str, ...] = ()
+    """Parts of the catalog that are missing from the copy."""
 
 
 def export_catalog(
@@ -49,47 +60,54 @@ def export_catalog(
     *,
     version: int | None = None,
     workers: int = 8,
-    on_file: OnFile | None = None,
+    on_file: OnFileCopied | None = None,
 ) -> Copied:
-    """Copy the catalog at `root` to `url`. Interrupted at any point, the same call goes on; what is there already is not sent again.
+    """Copy the catalog at `root` to `url`.
 
-    Every file's checksum is compared with the manifest before it is sent, and every size after it. Until `catalog.json` is put, last,
-    a reader finds no catalog there, or the earlier version.
+    After an interruption, the same call resumes and skips files that were already copied. Checksums
+    are verified before a file is sent, sizes afterwards. `catalog.json` is written last, so readers
+    find the previous version or no catalog until the copy is complete.
 
     Args:
-        version: with the ones before it; None: all.
-        workers: files at once.
+        root: Folder of the catalog.
+        url: Folder or fsspec URL of the copy.
+        version: Newest version to copy. Earlier versions are included. None means all.
+        workers: Number of files copied in parallel.
+        on_file: Progress callback.
 
     Raises:
-        UserError: there is no such catalog or version, a file of it is missing or damaged, something else is at `url`, or `url` cannot be
-            written.
+        UserError: There is no such catalog or version, a file is missing or damaged, `url` contains
+            something else, or `url` cannot be written.
     """
     manifests = _local_manifests(root, version)
     newest = manifests[-1]
     files = {name: file for manifest in manifests for name, file in manifest.files.items()}
     if newest.left_out:
         raise UserError(
-            f"{root}: was fetched without {', '.join(newest.left_out)}; fetch the rest of it first, then export it"
+            f"{root}: this copy was fetched without {', '.join(newest.left_out)}. Fetch these "
+            "parts first, then export the catalog."
         )
     for name, file in files.items():
         if not is_inside(root, name):
-            raise UserError(f"{root}: {name} lies outside the catalog; do not use this catalog")
+            raise UserError(f"{root}: {name} is outside the catalog. Do not use this catalog.")
         if not (root / name).is_file() or (root / name).stat().st_size != file.bytes:
             raise UserError(
-                f"{root}: {name} is missing or has another size; `clustermix verify {root}` tells what is damaged"
+                f"{root}: {name} is missing or has a wrong size. Run `clustermix verify {root}` "
+                "to see which files are damaged."
             )
-    place = open_place(url)
-    with place.reaching():
+    place = open_remote(url)
+    with place.converting_errors():
         there = place.sizes()
         _refuse_others(place, there, manifests)
         if MANIFEST not in there:
-            place.write(UNDER_WAY, _text(newest))
+            place.write(UNFINISHED_MANIFEST, _text(newest))
         wanted = {name: file for name, file in files.items() if there.get(name) != file.bytes}
 
         def put(name: str) -> int:
             if sha256_file(root / name) != files[name].sha256:
                 raise UserError(
-                    f"{root}: {name} is damaged: its checksum differs from the manifest's; nothing of it was sent"
+                    f"{root}: {name} is damaged: its checksum differs from the manifest. The file "
+                    "was not sent. Build the catalog again."
                 )
             place.put(root / name, name)
             return files[name].bytes
@@ -98,16 +116,17 @@ def export_catalog(
         there = place.sizes()
         if lost := [name for name, file in files.items() if there.get(name) != file.bytes]:
             raise UserError(
-                f"{url}: {lost[0]} has {there.get(lost[0], 0)} bytes there, expected {files[lost[0]].bytes}; run it again"
+                f"{url}: {lost[0]} has {there.get(lost[0], 0)} bytes, expected "
+                f"{files[lost[0]].bytes}. Run the command again."
             )
         for manifest in manifests:
             place.write(version_manifest(manifest.version), _text(manifest))
         if place.folder:
             _publish(place.folder, newest)
         else:
-            place.write(MANIFEST, _text(newest))  # an object is there whole or not at all
-        if UNDER_WAY in there:
-            place.remove(UNDER_WAY)
+            place.write(MANIFEST, _text(newest))  # objects are written atomically
+        if UNFINISHED_MANIFEST in there:
+            place.remove(UNFINISHED_MANIFEST)
     return Copied(
         url, newest.version, len(files), len(wanted), sum(file.bytes for file in wanted.values())
     )
@@ -120,34 +139,41 @@ def fetch_catalog(
     version: int | None = None,
     without: Collection[str] = (),
     workers: int = 8,
-    on_file: OnFile | None = None,
+    on_file: OnFileCopied | None = None,
 ) -> Copied:
-    """Bring the catalog at `url` into the folder `root`. Interrupted at any point, the same call goes on.
+    """Copy the catalog at `url` into the folder `root`.
 
-    Each file's size and checksum are compared with the manifest before it is renamed into place; `catalog.json` is written last, and
-    `catalog.duckdb` is made anew. What comes is not trusted: a manifest that names files outside of a catalog's own folders is refused.
+    After an interruption, the same call resumes. Sizes and checksums are verified before a file is
+    renamed to its final name. `catalog.json` is written last, and `catalog.duckdb` is created
+    again. The remote catalog is not trusted: a manifest that names files outside the folders of a
+    catalog is refused.
 
     Args:
-        version: with the ones before it; None: all.
-        without: parts to leave out, of OPTIONAL. The trainer needs none of `documents`, `signals` and `verdicts`. Calling it again
-            without this brings the rest.
-        workers: files at once.
+        url: Folder or fsspec URL of the catalog.
+        root: Folder of the copy.
+        version: Newest version to copy. Earlier versions are included. None means all.
+        without: Parts to omit, among `OPTIONAL`. The trainer needs none of `documents`, `signals`
+            and `verdicts`. A later call without this argument copies the rest.
+        workers: Number of files copied in parallel.
+        on_file: Progress callback.
 
     Raises:
-        UserError: there is no finished catalog or no such version at `url`, its manifest is not one, a file is not what it says, `root`
-            holds something else, or the disk is too small.
+        UserError: There is no finished catalog or no such version at `url`, its manifest or a file
+            is damaged, `root` contains something else, or the disk is too small.
     """
     if unknown := sorted(set(without) - set(OPTIONAL)):
         raise UserError(
-            f"without {', '.join(unknown)}: a catalog is used without {', '.join(OPTIONAL)}, nothing else"
+            f"without {', '.join(unknown)}: not optional. Expected some of {', '.join(OPTIONAL)}."
         )
-    place = open_place(url)
-    with place.reaching():
+    place = open_remote(url)
+    with place.converting_errors():
         manifests = _remote_manifests(place, version)
     newest = manifests[-1]
     with (
-        sole_holder(root, f"{root}: another process is fetching a catalog into it; wait for it"),
-        place.reaching(),
+        sole_holder(
+            root, f"{root}: another process is fetching a catalog into this folder. Wait for it."
+        ),
+        place.converting_errors(),
     ):
         _refuse_other_folder(root, url, manifests)
         files = {
@@ -158,12 +184,15 @@ def fetch_catalog(
         }
         for name in (*files, *(version_manifest(manifest.version) for manifest in manifests)):
             if not is_inside(root, name):
-                raise UserError(f"{root}: {name} is a link to elsewhere there; give another folder")
+                raise UserError(
+                    f"{root}: {name} is a link to a file outside this folder. Give another folder."
+                )
         wanted = {name: file for name, file in files.items() if not _is_here(root / name, file)}
         size = sum(file.bytes for file in wanted.values())
         if size > (free := shutil.disk_usage(root).free):
             raise UserError(
-                f"{root}: {size / 1e9:,.1f} GB are to come, {free / 1e9:,.1f} GB are free; give another folder or make room"
+                f"{root}: {size / 1e9:,.1f} GB are needed, {free / 1e9:,.1f} GB are free. Give "
+                "another folder or delete files."
             )
 
         def get(name: str) -> int:
@@ -171,7 +200,8 @@ def fetch_catalog(
                 place.get(name, temporary)
                 if not _is_here(temporary, files[name]):
                     raise UserError(
-                        f"{url}: {name} is not what the manifest says it is; export the catalog again"
+                        f"{url}: {name} does not have the size and checksum of the manifest. "
+                        "Export the catalog again."
                     )
             return files[name].bytes
 
@@ -204,9 +234,9 @@ def _each(
     wanted: Mapping[str, FileIdentity],
     files: int,
     workers: int,
-    on_file: OnFile | None,
+    on_file: OnFileCopied | None,
 ) -> None:
-    """Call `copy` for each file, the largest first; the first failure stops those that have not begun."""
+    """Call `copy` for each file, largest first. After a failure, no further files are started."""
     done, size = files - len(wanted), 0
     with ThreadPoolExecutor(workers) as pool:
         try:
@@ -230,43 +260,52 @@ def _local_manifests(root: Path, version: int | None) -> list[Manifest]:
     return [*(read_manifest(root, number) for number in range(1, newest.version)), newest]
 
 
-def _remote_manifests(place: Place, version: int | None) -> list[Manifest]:
+def _remote_manifests(place: RemoteFolder, version: int | None) -> list[Manifest]:
     """Return the manifests of all versions up to `version`, oldest first."""
     url, newest = place.url, _read(place, MANIFEST)
     if newest is None:
         raise UserError(
-            f"{url}: no catalog there ({MANIFEST} is missing: it is put last); export one with `clustermix export catalog`"
+            f"{url}: no finished catalog found ({MANIFEST} is missing). Export one with "
+            "`clustermix export catalog`."
         )
     last = newest.version if version is None else version
     if not 1 <= last <= newest.version:
-        raise UserError(f"{url}: has no version {last}; there are versions 1 to {newest.version}")
+        raise UserError(f"{url}: version {last} not found. Expected 1 to {newest.version}.")
     found = []
     for number in range(1, last + 1):
         manifest = _read(place, version_manifest(number))
         if manifest is None or manifest.version != number:
             raise UserError(
-                f"{url}: {version_manifest(number)} is missing or not of that version; export the catalog again"
+                f"{url}: {version_manifest(number)} is missing or belongs to another version. Export "
+                "the catalog again."
             )
         found.append(manifest)
     return found
 
 
-def _read(place: Place, name: str) -> Manifest | None:
+def _read(place: RemoteFolder, name: str) -> Manifest | None:
     text = place.read(name)
     return None if text is None else parse_manifest(text, f"{place.url}/{name}")
 
 
-def _refuse_others(place: Place, there: Collection[str], manifests: list[Manifest]) -> None:
-    """A place where something else is, or a newer version of this, is left alone."""
-    newest, mine = manifests[-1], {manifest.fingerprint for manifest in manifests}
-    found = next((_read(place, name) for name in (MANIFEST, UNDER_WAY) if name in there), None)
+def _refuse_others(place: RemoteFolder, there: Collection[str], manifests: list[Manifest]) -> None:
+    """Refuse a folder that contains something else, or a newer version of this catalog.
+
+    Raises:
+        UserError: It does.
+    """
+    newest, known = manifests[-1], {manifest.fingerprint for manifest in manifests}
+    found = next(
+        (_read(place, name) for name in (MANIFEST, UNFINISHED_MANIFEST) if name in there), None
+    )
     if found is None and any(name in there for name in newest.files):
         raise UserError(
-            f"{place.url}: files of a catalog are there, and nothing says of which; remove them or give another place"
+            f"{place.url}: contains files of an unknown catalog. Remove them or give another URL."
         )
-    if found is not None and found.fingerprint not in mine:
+    if found is not None and found.fingerprint not in known:
         raise UserError(
-            f"{place.url}: another catalog is there, or another version of this one ({found.version}); give another place"
+            f"{place.url}: contains another catalog, or another version of this one "
+            f"({found.version}). Give another URL."
         )
 
 
@@ -275,10 +314,11 @@ def _refuse_other_folder(root: Path, url: str, manifests: list[Manifest]) -> Non
         found = read_manifest(root)
         if found.fingerprint not in {manifest.fingerprint for manifest in manifests}:
             raise UserError(
-                f"{root}: another catalog, or a newer version, is in this folder than at {url}; give another folder"
+                f"{root}: contains another catalog than {url}, or a newer version of it. Give "
+                "another folder."
             )
     elif (root / "work").is_dir():
-        raise UserError(f"{root}: a build is unfinished in this folder; give another folder")
+        raise UserError(f"{root}: contains an unfinished build. Give another folder.")
 
 
 def _publish(root: Path, manifest: Manifest) -> None:
@@ -288,6 +328,6 @@ def _publish(root: Path, manifest: Manifest) -> None:
         write_database(root, manifest)
     except duckdb.Error as error:
         raise UserError(
-            f"{root}: its tables cannot be read ({error}); do not use this catalog"
+            f"{root}: its tables cannot be read ({error}). Do not use this catalog."
         ) from error
     write_json(root / MANIFEST, manifest.content())

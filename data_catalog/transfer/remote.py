@@ -1,4 +1,7 @@
-"""Where a catalog goes or comes from: a folder or any fsspec URL. Credentials are those of fsspec's configuration and the environment."""
+"""Folders at any fsspec URL, as sources and destinations of catalogs.
+
+Credentials come from fsspec's configuration and from the environment.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,13 @@ from data_catalog.errors import UserError
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-BUCKETS = {
-    "s3",
-    "s3a",
-    "gs",
-    "gcs",
-    "abfs",
-    "abfss",
-    "az",
-    "oss",
-    "memory",
-}  # have no folders; to make one would make a bucket
+# Object stores have no folders. Creating one would create a bucket.
+_BUCKET_PROTOCOLS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "memory"}
 
 
 @dataclass(frozen=True)
-class Place:
-    """Names are below `base`, with slashes."""
+class RemoteFolder:
+    """A folder on a file system. Names of files are relative to `base`, with forward slashes."""
 
     url: str
     system: AbstractFileSystem
@@ -36,24 +30,31 @@ class Place:
 
     @property
     def folder(self) -> Path | None:
-        """None: not on this machine."""
+        """The local path, or None if it is not on this machine."""
         return Path(self.base) if "file" in self._protocols() else None
 
     @contextmanager
-    def reaching(self) -> Iterator[None]:
-        """File systems raise errors of many libraries, which have nothing in common: a sentence of any of them."""
+    def converting_errors(self) -> Iterator[None]:
+        """Convert any file-system error into a `UserError`.
+
+        fsspec backends share no base exception.
+
+        Raises:
+            UserError: The file system failed.
+        """
         try:
             yield
         except UserError:
             raise
         except Exception as error:
-            said = " ".join(str(error).split())
+            message = " ".join(str(error).split())
             raise UserError(
-                f"{self.url}: failed ({type(error).__name__}: {said}); check the address, your credentials and the disk, then run it again"
+                f"{self.url}: access failed ({type(error).__name__}: {message}). Check the URL, "
+                "your credentials and the free disk space, then run the command again."
             ) from error
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of every file there."""
+        """Return the size in bytes of every file."""
         self.system.invalidate_cache()
         try:
             found: Mapping[str, Mapping[str, Any]] = self.system.find(self.base, detail=True)
@@ -66,7 +67,7 @@ class Place:
         }
 
     def read(self, name: str) -> bytes | None:
-        """All of a file; None if it is not there."""
+        """Return the content of a file, or None if it does not exist."""
         try:
             content: bytes = self.system.cat_file(f"{self.base}/{name}")
         except FileNotFoundError:
@@ -88,7 +89,7 @@ class Place:
         self.system.rm_file(f"{self.base}/{name}")
 
     def _make_parent(self, name: str) -> None:
-        if not self._protocols() & BUCKETS:
+        if not self._protocols() & _BUCKET_PROTOCOLS:
             self.system.makedirs(f"{self.base}/{name}".rpartition("/")[0], exist_ok=True)
 
     def _protocols(self) -> set[str]:
@@ -99,11 +100,11 @@ class Place:
         )
 
 
-def open_place(url: str) -> Place:
-    """Nothing is asked of a server yet.
+def open_remote(url: str) -> RemoteFolder:
+    """Return the folder at a URL, without contacting a server.
 
     Raises:
-        UserError: no file system is known, or installed, for such a URL.
+        UserError: The URL's file system is unknown or not installed.
     """
     from fsspec.core import url_to_fs  # noqa: PLC0415
 
@@ -111,6 +112,7 @@ def open_place(url: str) -> Place:
         system, base = url_to_fs(url)
     except (ValueError, ImportError) as error:
         raise UserError(
-            f"{url}: cannot be opened ({error}); expected a folder or a URL such as s3://bucket/catalog"
+            f"{url}: cannot be opened ({error}). Expected a folder or a URL such as "
+            "s3://bucket/catalog."
         ) from error
-    return Place(url, system, base.rstrip("/"))
+    return RemoteFolder(url, system, base.rstrip("/"))

@@ -11,7 +11,7 @@ from flows.cli.options import CatalogArgument, JsonOption, VersionOption, exampl
 from flows.cli.output import print_json
 
 if TYPE_CHECKING:
-    from data_catalog.export.documents import Exported
+    from data_catalog.export.export_record import Exported
 
 export_commands = typer.Typer(
     no_args_is_help=True,

@@ -182,11 +182,11 @@ def test_an_export_is_not_made_twice_nor_written_over(catalog, run, tmp_path):
     before = (out / "data" / "shard_00000.jsonl").stat().st_mtime_ns
     assert export_documents(catalog, out, weights=run, tokens=800) == made
     assert (out / "data" / "shard_00000.jsonl").stat().st_mtime_ns == before
-    with pytest.raises(UserError, match="another export is there"):
+    with pytest.raises(UserError, match=r"out: .*another export"):
         export_documents(catalog, out, weights=run, tokens=801)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="is not empty"):
+    with pytest.raises(UserError, match=r"mine: not empty"):
         export_documents(catalog, tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine"
 
@@ -220,11 +220,11 @@ def test_progress_ends_with_all(catalog, run, tmp_path):
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
-        ({"level": 3, "domains": [0]}, r"level 3: this catalog has levels \[2, 4\]"),
-        ({"level": 4, "domains": [4]}, "domain 4: level 4 has domains 0 to 3"),
-        ({"domains": [0]}, "of which level"),
-        ({"level": 4}, "of which domains"),
-        ({"columns": ["txt"]}, "column txt: did you mean text"),
+        ({"level": 3, "domains": [0]}, r"level 3: .*\[2, 4\]"),
+        ({"level": 4, "domains": [4]}, "domain 4: .* 0 to 3"),
+        ({"domains": [0]}, r"domains \[0\]: level"),
+        ({"level": 4}, "level 4: domains"),
+        ({"columns": ["txt"]}, "column txt: .*text"),
         ({"columns": []}, "columns none"),
         ({"where": "nosuch > 1"}, "where 'nosuch > 1': Binder Error"),
         ({"where": "1=1) UNION SELECT 1, 2 --"}, "where .*: Parser Error"),
@@ -232,9 +232,9 @@ def test_progress_ends_with_all(catalog, run, tmp_path):
             {"where": "text IN (SELECT content FROM read_text('/etc/passwd'))"},
             "where .*: Permission Error",
         ),
-        ({"where": "tokens < 0"}, "no document matches"),
-        ({"tokens": 5}, "weights and tokens are given together"),
-        ({"shard_megabytes": 0}, "expected at least 1"),
+        ({"where": "tokens < 0"}, "documents: "),
+        ({"tokens": 5}, "weights, tokens: "),
+        ({"shard_megabytes": 0}, "shard_megabytes 0: "),
     ],
 )
 def test_what_does_not_fit_is_a_sentence(catalog, tmp_path, request_, sentence):
@@ -247,9 +247,9 @@ def test_what_does_not_fit_is_a_sentence(catalog, tmp_path, request_, sentence):
 def test_a_run_on_another_catalog_is_refused(catalog, run, tmp_path):
     about = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**about, "catalog": "other"}))
-    with pytest.raises(UserError, match="trained on another catalog"):
+    with pytest.raises(UserError, match=r"weights .*run: .*catalog"):
         export_documents(catalog, tmp_path / "out", weights=run, tokens=10)
-    with pytest.raises(UserError, match="leave out level, domains, where and split"):
+    with pytest.raises(UserError, match="level, domains, where and split"):
         export_documents(catalog, tmp_path / "out", weights=run, tokens=10, split="all")
 
 

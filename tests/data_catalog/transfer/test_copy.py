@@ -15,8 +15,8 @@ from data_catalog.errors import UserError
 from data_catalog.format.files import open_files
 from data_catalog.format.manifest import read_manifest
 from data_catalog.format.verify import check
-from data_catalog.transfer.copy import UNDER_WAY, export_catalog, fetch_catalog
-from data_catalog.transfer.remote import Place
+from data_catalog.transfer.copy import UNFINISHED_MANIFEST, export_catalog, fetch_catalog
+from data_catalog.transfer.remote import RemoteFolder
 from tests.helpers.manifests import change_manifest
 
 
@@ -111,8 +111,8 @@ def cut_after(files):
         return move
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Place, "put", breaking(Place.put))
-        patch.setattr(Place, "get", breaking(Place.get))
+        patch.setattr(RemoteFolder, "put", breaking(RemoteFolder.put))
+        patch.setattr(RemoteFolder, "get", breaking(RemoteFolder.get))
         yield
 
 
@@ -121,13 +121,13 @@ def test_an_export_that_was_cut_is_no_catalog_and_goes_on(catalog, store, tmp_pa
         export_catalog(catalog, store)
     system, base = system_and_base(store)
     there = system.find(base)
-    assert f"{base}/{UNDER_WAY}" in there
+    assert f"{base}/{UNFINISHED_MANIFEST}" in there
     assert f"{base}/catalog.json" not in there
-    with pytest.raises(UserError, match=r"no catalog there \(catalog.json is missing"):
+    with pytest.raises(UserError, match=r"catalog\.json is missing"):
         fetch_catalog(store, tmp_path / "here")
     again = export_catalog(catalog, store)
     assert again.copied == again.files - 3
-    assert f"{base}/{UNDER_WAY}" not in system.find(base)
+    assert f"{base}/{UNFINISHED_MANIFEST}" not in system.find(base)
     assert fetch_catalog(store, tmp_path / "here").copied == again.files
 
 
@@ -146,7 +146,7 @@ def test_a_folder_is_a_place_too_and_gets_its_views(catalog, tmp_path):
     export_catalog(catalog, str(tmp_path / "disk" / "catalog"))
     assert check(tmp_path / "disk" / "catalog").faults == ()
     assert (tmp_path / "disk" / "catalog" / "catalog.duckdb").is_file()
-    assert not (tmp_path / "disk" / "catalog" / UNDER_WAY).exists()
+    assert not (tmp_path / "disk" / "catalog" / UNFINISHED_MANIFEST).exists()
 
 
 def test_a_trainer_fetches_no_documents(catalog, store, tmp_path):
@@ -170,14 +170,12 @@ def test_a_trainer_fetches_no_documents(catalog, store, tmp_path):
     ):
         with pytest.raises(
             UserError,
-            match=rf"needs {part}, which this copy .* was fetched without; `clustermix fetch catalog` brings them",
+            match=rf"query: .* {part}.*`clustermix fetch catalog`",
         ):
             opened.table(query)
     with pytest.raises(UserError, match="was fetched without documents"):
         opened.domain(4, 0)
-    with pytest.raises(
-        UserError, match="was fetched without documents, signals, verdicts; fetch the rest"
-    ):
+    with pytest.raises(UserError, match="without documents, signals, verdicts"):
         export_catalog(here, store)
     assert fetch_catalog(store, here).copied > 0
     assert check(here).faults == ()
@@ -195,7 +193,7 @@ def test_without_its_tokens_a_catalog_answers_but_is_not_trained_on(catalog, sto
         open_tokens(open_files(tmp_path / "here"), "train")
     with pytest.raises(
         UserError,
-        match="without tree: a catalog is used without documents, tokens, signals, verdicts, nothing else",
+        match=r"without tree: .* documents, tokens, signals, verdicts",
     ):
         fetch_catalog(store, tmp_path / "other", without=["tree"])
 
@@ -204,20 +202,16 @@ def test_damage_does_not_travel(catalog, store, tmp_path):
     path = catalog / "versions" / "0001" / "domains.parquet"
     good = path.read_bytes()
     path.write_bytes(good[:-1] + b"?")
-    with pytest.raises(
-        UserError, match=r"versions/0001/domains.parquet is damaged: .*; nothing of it was sent"
-    ):
+    with pytest.raises(UserError, match=r"versions/0001/domains\.parquet is damaged"):
         export_catalog(catalog, store)
     path.write_bytes(good[:-1])
-    with pytest.raises(UserError, match="is missing or has another size"):
+    with pytest.raises(UserError, match="parquet is missing"):
         export_catalog(catalog, store)
     path.write_bytes(good)
     export_catalog(catalog, store)
     system, base = system_and_base(store)
     system.pipe_file(f"{base}/versions/0001/domains.parquet", good[:-1] + b"?")
-    with pytest.raises(
-        UserError, match=r"versions/0001/domains\.parquet is not what the manifest says"
-    ):
+    with pytest.raises(UserError, match=r"versions/0001/domains\.parquet does not have"):
         fetch_catalog(store, tmp_path / "here")
     assert not (tmp_path / "here" / "versions" / "0001" / "domains.parquet").exists()
 
@@ -226,17 +220,17 @@ def test_another_catalog_is_left_alone(catalog, store, tmp_path):
     export_catalog(catalog, store)
     for folder in (catalog, catalog / "versions" / "0001"):
         change_manifest(folder, fingerprint="other")
-    with pytest.raises(UserError, match="another catalog is there"):
+    with pytest.raises(UserError, match="contains another catalog"):
         export_catalog(catalog, store)
-    with pytest.raises(UserError, match="another catalog, or a newer version, is in this folder"):
+    with pytest.raises(UserError, match="contains another catalog"):
         fetch_catalog(store, catalog)
     system, base = system_and_base(store)
     system.rm_file(f"{base}/catalog.json")
-    with pytest.raises(UserError, match="files of a catalog are there, and nothing says of which"):
+    with pytest.raises(UserError, match="files of an unknown catalog"):
         export_catalog(catalog, store)
     (tmp_path / "begun" / "work").mkdir(parents=True)
     export_catalog(catalog, f"{store}2")
-    with pytest.raises(UserError, match="a build is unfinished in this folder"):
+    with pytest.raises(UserError, match="unfinished build"):
         fetch_catalog(f"{store}2", tmp_path / "begun")
 
 
@@ -266,7 +260,7 @@ def test_a_link_in_the_folder_is_not_followed_out_of_it(catalog, store, tmp_path
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "documents").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="is a link to elsewhere"):
+    with pytest.raises(UserError, match="is a link"):
         fetch_catalog(store, tmp_path / "here")
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
@@ -295,7 +289,7 @@ def test_what_is_no_manifest_is_a_sentence(store, tmp_path, text, sentence):
 
 
 def test_a_place_that_cannot_be_is_a_sentence(catalog, tmp_path):
-    with pytest.raises(UserError, match="nosuch://x: cannot be opened"):
+    with pytest.raises(UserError, match="nosuch://x: "):
         export_catalog(catalog, "nosuch://x")
     with pytest.raises(UserError, match="version 7"):
         export_catalog(catalog, "memory://x", version=7)
@@ -313,7 +307,7 @@ def test_s3_there_and_back_again(s3, catalog, tmp_path):
 
 
 def test_a_bucket_that_is_not_there_is_not_made(s3, catalog):
-    with pytest.raises(UserError, match="s3://nosuch/catalog: failed"):
+    with pytest.raises(UserError, match="s3://nosuch/catalog: "):
         export_catalog(catalog, "s3://nosuch/catalog")
     assert not fsspec.filesystem("s3").exists("nosuch")
 
