@@ -20,7 +20,7 @@ def parse_location(value: Any) -> UPath:
             not installed.
     """
     if not isinstance(value, str | Path | UPath):
-        raise ValueError("Expected a path or a URL.")
+        raise ValueError("expected a path or a URL")
     text = os.path.expanduser(str(value))  # the shell does not expand `--set source.path=~/notes`
     if text.startswith(("file://", "local://")):
         text = text.partition("://")[2]

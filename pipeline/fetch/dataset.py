@@ -132,7 +132,7 @@ class _PieceFolder:
             self.fetched = FetchedDataset(**stored["streamed"])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{root / _POSITION_FILE}: This file was not written by `fetch dataset`. "
+                f"{root / _POSITION_FILE}: this file was not written by `fetch dataset`. "
                 "Choose another folder."
             ) from error
         if stored_identity != identity:
@@ -140,7 +140,7 @@ class _PieceFolder:
                 key for key in identity if stored_identity.get(key) != identity[key]
             )
             raise UserError(
-                f"{root}: The folder holds {stored_identity.get('label')}, fetched with another "
+                f"{root}: the folder holds {stored_identity.get('label')}, fetched with another "
                 f"{changed}. Choose another folder, or delete this one."
             )
 
@@ -256,6 +256,6 @@ def _to_table(rows: list[dict[str, Any]], schema: pa.Schema | None) -> pa.Table:
         return pa.Table.from_pylist(rows, schema=schema)
     except (pa.ArrowException, TypeError) as error:
         raise UserError(
-            f"fetch dataset: Rows cannot be written as Parquet ({str(error)[:200]}). "
+            f"fetch dataset: rows cannot be written as Parquet ({str(error)[:200]}). "
             "Name the columns to keep."
         ) from error

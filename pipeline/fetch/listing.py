@@ -66,7 +66,7 @@ def parse_shards(text: str) -> frozenset[int]:
         match = re.fullmatch(r"\s*([0-9]{1,4})(?:-([0-9]{1,4}))?\s*", item)
         if match is None or int(match[2] or match[1]) < int(match[1]):
             raise UserError(
-                f'shards "{text}": This is not a list of shards. '
+                f'shards "{text}": this is not a list of shards. '
                 "Expected numbers and ranges between 0 and 4999, for example 0-9,42."
             )
         numbers.update(range(int(match[1]), int(match[2] or match[1]) + 1))

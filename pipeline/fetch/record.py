@@ -72,7 +72,7 @@ def open_record(root: Path, name: str = RECORD_FILE) -> Iterator[FetchRecord]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f"{root}: Another process is fetching into this folder. "
+                f"{root}: another process is fetching into this folder. "
                 "Wait for it, or choose another folder."
             ) from error
         yield FetchRecord(file, _read(root / name, file))

@@ -89,7 +89,7 @@ def fetch_rpv2(
         ]
         if not chosen:
             raise UserError(
-                f"fetch rpv2: None of the {len(tags)} files that are listed at {base} has the "
+                f"fetch rpv2: none of the {len(tags)} files that are listed at {base} has the "
                 "requested snapshot, language, bucket and shards. Request others."
             )
         wanted = [
@@ -113,7 +113,7 @@ def _check(
 ) -> None:
     if not sample and not (snapshots and languages):
         raise UserError(
-            "fetch rpv2: The options --snapshot and --lang, or --sample, are missing. "
+            "fetch rpv2: the options --snapshot and --lang, or --sample, are missing. "
             "Give at least one snapshot and one language, for example --snapshot 2023-06 --lang en."
         )
     for field, values, pattern, example in (
@@ -173,7 +173,7 @@ def _listed(
     if not available:
         reason = summary.failures[0].detail if summary.failures else "the server has none"
         raise UserError(
-            f"fetch rpv2: No listing was fetched from {base} ({', '.join(names)[:200]}): {reason}. "
+            f"fetch rpv2: no listing was fetched from {base} ({', '.join(names)[:200]}): {reason}. "
             "Check the snapshot, the language and the URL."
         )
     tags: dict[FileTag, None] = {}

@@ -187,7 +187,7 @@ def _finished(
             yield future.result()
         except OSError as error:
             raise UserError(
-                f"{root}: The folder cannot be written ({error.strerror or error}). "
+                f"{root}: the folder cannot be written ({error.strerror or error}). "
                 "Fetched files are kept. Mend this and start again to resume."
             ) from error
 
@@ -200,7 +200,7 @@ def _check_space(root: Path, remotes: dict[RequestedFile, RemoteFile]) -> None:
     free = shutil.disk_usage(root).free
     if needed > free:
         raise UserError(
-            f"{root}: The {len(remotes)} missing files have {needed:,} bytes in total, "
+            f"{root}: the {len(remotes)} missing files have {needed:,} bytes in total, "
             f"but only {free:,} bytes are free. Request fewer shards, or use a larger disk."
         )
 

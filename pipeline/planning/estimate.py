@@ -120,7 +120,7 @@ def estimate_build(
     texts = [text for head in heads for text in head.texts]
     if not texts:
         raise UserError(
-            f"source: No text in the first documents of {len(chosen)} of {len(shards)} files. "
+            f"source: no text in the first documents of {len(chosen)} of {len(shards)} files. "
             "Check that source.kind and the names of its columns fit the files."
         )
     documents = extrapolate(
@@ -292,9 +292,9 @@ def _levels(documents: EstimatedCount, config: Cluster) -> tuple[tuple[int, ...]
             else f"The tree will end at level {built[-1]}."
         )
         warnings.append(
-            f"{key}: Level {missing} needs {missing * config.min_points:,} documents "
+            f"{key}: level {missing} needs {missing * config.min_points:,} documents "
             f"(cluster.min_points), and there are about {documents.likely:,}. {result}"
         )
     elif documents.low < built[-1] * config.min_points:
-        warnings.append(f"{key}: There may be too few documents for level {built[-1]}.")
+        warnings.append(f"{key}: there may be too few documents for level {built[-1]}.")
     return built, warnings

@@ -110,13 +110,13 @@ def find_files(
     if path.is_file():
         if not path.name.lower().endswith(tuple(suffixes)):
             raise UserError(
-                f"{key} {path}: The file's name does not fit. "
+                f"{key} {path}: the file's name does not fit. "
                 f"Expected a file named {endings}, or a folder of such files."
             )
         return path.parent, {path.name: None}
     if not path.is_dir():
         raise UserError(
-            f"{key} {path}: The path does not exist. "
+            f"{key} {path}: the path does not exist. "
             f"Give a file of {content}, or a folder of such files."
         )
     named = {
@@ -129,7 +129,7 @@ def find_files(
     }
     if not files:
         raise UserError(
-            f"{key} {path}: The folder has no file named {endings}. "
+            f"{key} {path}: the folder has no file named {endings}. "
             f"Give a folder that has files of {content}."
         )
     return path, files
@@ -193,7 +193,7 @@ def without_reserved(
         )
     if not kept:
         raise UserError(
-            f"source.path {path}: All of its {len(files)} files belong to targets. "
+            f"source.path {path}: all of its {len(files)} files belong to targets. "
             "Add files for the corpus, or move the targets' files elsewhere."
         )
     return kept

@@ -45,14 +45,14 @@ class Rpv2Source(Source[Rpv2]):
         section, root = self.section, self.section.path
         if not (root / "documents").is_dir():
             raise UserError(
-                f"source.path {root}: This is not a RedPajama-V2 tree. "
+                f"source.path {root}: this is not a RedPajama-V2 tree. "
                 f"Expected a folder that contains {_TREE}."
             )
         files = list_files(root / "documents")
         tags = _tags(root / "documents", files)
         if not tags:
             raise UserError(
-                f"source.path {root}: The tree has no file {_TREE}. Download or link some first."
+                f"source.path {root}: the tree has no file {_TREE}. Download or link some first."
             )
         for key, values, available in (
             ("snapshots", section.snapshots, {snapshot for snapshot, _, _, _ in tags}),
@@ -72,7 +72,7 @@ class Rpv2Source(Source[Rpv2]):
         ][: section.max_shards]
         if not chosen:
             raise UserError(
-                f"source: No file of {root} has one of source.snapshots "
+                f"source: no file of {root} has one of source.snapshots "
                 f"{list(section.snapshots)}, source.languages {list(section.languages)} and "
                 f"source.buckets {list(section.buckets)}. Choose others."
             )
@@ -189,7 +189,7 @@ def _shard(root: Place, key: str, listings: Mapping[str, Listing]) -> Shard:
             inputs.append(entry)
         elif _path_inside(root, entry) is None:
             logger.warning(
-                "%s/%s: This link leads out of the tree and is not read.", root, entry.path
+                "%s/%s: this link leads out of the tree and is not read.", root, entry.path
             )
         else:
             beside.append(entry)

@@ -42,14 +42,14 @@ def check_targets(config: Build) -> None:
     """
     if config.targets_below is not None and not config.targets_below.is_dir():
         raise UserError(
-            f"targets_below {config.targets_below}: This is not a folder. "
+            f"targets_below {config.targets_below}: this is not a folder. "
             "Give a folder in which each folder is a target."
         )
     targets = config.all_targets()
     names = [target.name for target in targets]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(
-            f"targets: The name {', '.join(repeated)} is used more than once. "
+            f"targets: the name {', '.join(repeated)} is used more than once. "
             "Give each target a name of its own."
         )
     for target in targets:
@@ -114,19 +114,19 @@ def read_target(target: Target, source: AnySource) -> tuple[pa.Table, pa.Table]:
             else _hint_if_empty(target)
         )
         raise UserError(
-            f"target {target.name}: There is no readable document in {_origin(target)}. {hint}"
+            f"target {target.name}: there is no readable document in {_origin(target)}. {hint}"
         )
     splits = {row["split"] for row in rows}
     for name in ("validation", "test"):
         if name not in splits:
             logger.warning(
-                "target %s: The %s split is empty. Give the target more documents or files.",
+                "target %s: the %s split is empty. Give the target more documents or files.",
                 target.name,
                 name,
             )
     if "align" not in splits:
         raise UserError(
-            f"target {target.name}: None of its {len(rows)} documents falls in the align split, "
+            f"target {target.name}: none of its {len(rows)} documents falls in the align split, "
             "from which weights are made. Give the target more documents."
         )
     return pa.Table.from_pylist(rows, schema=TARGET_DOCUMENTS), quarantine_table(faults)

@@ -108,7 +108,7 @@ def find_text(path: Place, endings: Sequence[str], key: str) -> tuple[Place, Lis
     }
     if not visible:
         raise UserError(
-            f"{key} {path}: All of its {len(files)} text files are hidden or in hidden folders. "
+            f"{key} {path}: all of its {len(files)} text files are hidden or in hidden folders. "
             "Rename or move some."
         )
     return root, visible

@@ -31,7 +31,7 @@ def test_an_incomplete_line_is_ignored_and_does_not_spoil_the_next(tmp_path):
 def test_a_root_is_locked_by_one_fetch_at_a_time(tmp_path):
     with (
         open_record(tmp_path),
-        pytest.raises(UserError, match="nother process"),
+        pytest.raises(UserError, match="another process"),
         open_record(tmp_path),
     ):
         pass

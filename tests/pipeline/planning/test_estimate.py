@@ -105,7 +105,7 @@ def test_levels_with_too_few_documents_give_a_warning():
     assert levels(EstimatedCount(low=90, likely=100, high=110)) == ((2, 4, 8), [])
     built, [warning] = levels(EstimatedCount(low=45, likely=50, high=55))
     assert built == (2, 4)
-    assert warning.startswith("cluster.granularities [2, 4, 8]: Level 8 needs 80 documents")
+    assert warning.startswith("cluster.granularities [2, 4, 8]: level 8 needs 80 documents")
     assert "about 50" in warning
     assert warning.endswith("end at level 4.")
     assert levels(EstimatedCount(low=45, likely=50, high=55), unsupported="refuse")[1][0].endswith(
@@ -113,5 +113,5 @@ def test_levels_with_too_few_documents_give_a_warning():
     )
     assert levels(EstimatedCount(low=1, likely=1, high=1))[1][0].endswith("end at level 2.")
     assert levels(EstimatedCount(low=70, likely=90, high=99))[1] == [
-        "cluster.granularities [2, 4, 8]: There may be too few documents for level 8."
+        "cluster.granularities [2, 4, 8]: there may be too few documents for level 8."
     ]
