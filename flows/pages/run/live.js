@@ -17,8 +17,8 @@
     if (busy()) return;
     try {
       const answer = await fetch("data", { headers: { "If-None-Match": tag }, cache: "no-store" });
-      if (answer.status === 200) location.reload();
-      else say(message);
+      if (answer.status !== 200) say(message);
+      else if (!busy()) location.reload(); // it may have come into use since the question
     } catch {
       say("No longer live: the server has stopped. These are the last results.");
     }
