@@ -1,4 +1,8 @@
-"""Typed configs: defaults < TOML file < `--set key.sub=value`; unknown keys are refused by their dotted path."""
+"""Typed configurations.
+
+Values come from defaults, then a TOML file, then overrides such as `--set key.sub=value`. Unknown
+keys are refused.
+"""
 
 import re
 import tomllib
@@ -28,33 +32,48 @@ Config = TypeVar("Config", bound=Settings)
 
 
 def load(model: type[Config], path: Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Read `path` (TOML) and apply `overrides` such as `"cluster.seed=1"`.
+    """Read a configuration from a TOML file.
+
+    Args:
+        model: Class of the configuration.
+        path: TOML file. None means that all values come from `overrides`.
+        overrides: Assignments such as `"cluster.seed=1"`.
 
     Raises:
-        UserError: the file is missing or is not TOML, a key is unknown or a value does not fit; the dotted path is named.
+        UserError: The file is missing or is not TOML, a key is unknown, or a value is invalid. The
+            message names the dotted path of the key.
     """
     tree = {} if path is None else read_toml(path)
     return parse(model, overridden(tree, overrides), str(path or "--set"))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as a plain mapping.
+    """Return the content of a TOML file as a plain mapping.
 
     Raises:
-        UserError: the file is missing or is not TOML.
+        UserError: The file is missing or is not TOML.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
-            f"config {path}: cannot be read ({error.strerror}); give the path of a TOML file"
+            f"config {path}: cannot be read ({error.strerror}). Give the path of a TOML file."
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"config {path}: not valid TOML ({error})") from error
 
 
 def parse(model: type[Config], tree: dict[str, Any], name: str) -> Config:
-    """Validate a plain mapping; see `load` for the errors."""
+    """Validate a plain mapping.
+
+    Args:
+        model: Class of the configuration.
+        tree: The mapping.
+        name: Name of the file in error messages.
+
+    Raises:
+        UserError: A key is unknown or missing, or a value is invalid.
+    """
     try:
         return model.model_validate(tree)
     except ValidationError as error:
@@ -64,10 +83,11 @@ def parse(model: type[Config], tree: dict[str, Any], name: str) -> Config:
 
 
 def overridden(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A plain mapping with `overrides` such as `"cluster.seed=1"` applied; `tree` stays as it is.
+    """Return a copy of a plain mapping with overrides such as `"cluster.seed=1"` applied.
 
     Raises:
-        UserError: an override is not `key.sub=value`, or a key on its way is no table.
+        UserError: An override is not of the form `key.sub=value`, or one of its parents is not a
+            table.
     """
     changed = deepcopy(dict(tree))
     for override in overrides:
@@ -89,44 +109,51 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         if isinstance(node, list):  # of tables, such as [[targets]]
             if not parent.isdecimal() or int(parent) >= len(node):
                 raise UserError(
-                    f"--set {override}: found {parent}, expected one of {len(node)} entries by its number, from 0"
+                    f"--set {override}: entry {parent} not found. The list has {len(node)} entries, "
+                    "numbered from 0."
                 )
             node = node[int(parent)]
         else:
             node = node.setdefault(parent, {})
         if not isinstance(node, dict | list):
-            raise UserError(f"--set {override}: {parent} is not a table")
+            raise UserError(f"--set {override}: {parent} is not a table.")
     if isinstance(node, list):
         raise UserError(
-            f"--set {override}: {parents[-1]} is a list; give all of it, or a key of an entry, {'.'.join(parents)}.0.KEY=value"
+            f"--set {override}: {parents[-1]} is a list. Give the whole list, or a key of an entry "
+            f"such as {'.'.join(parents)}.0.KEY=value."
         )
     node[last] = value
 
 
 def _sentence(model: type[BaseModel], name: str, detail: Any) -> str:
-    where, found, expected = list(map(str, detail["loc"])), detail["input"], detail.get("ctx", {})
+    path, value, context = list(map(str, detail["loc"])), detail["input"], detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
-            said = f"unknown key; {suggestion(where[-1], _keys(model, detail['loc'][:-1]), 'known keys')}"
+            hint = suggestion(path[-1], _keys(model, detail["loc"][:-1]), "known keys")
+            text = f"unknown key; {hint}"
         case "missing":
-            said = "missing; give it in the file, or with --set"
+            text = "missing. Give it in the file or with --set."
         case "literal_error":
-            said = f"found {found!r}, expected {expected['expected']}; {_closest(found, expected['expected'])}"
+            expected = context["expected"]
+            text = f"found {value!r}. Expected {expected}.{_closest(value, expected)}"
         case "union_tag_invalid":
-            tag, tags = expected["tag"], expected["expected_tags"]
-            said = f"{_bare(expected['discriminator'])} is {tag!r}, expected one of {tags}; {_closest(tag, tags)}"
+            tag, tags = context["tag"], context["expected_tags"]
+            name_of_tag = _bare(context["discriminator"])
+            text = f"{name_of_tag} is {tag!r}. Expected one of {tags}.{_closest(tag, tags)}"
         case "union_tag_not_found":
-            said = f"{_bare(expected['discriminator'])} is missing; it says which keys the table may have"
+            text = (
+                f"{_bare(context['discriminator'])} is missing. It selects the kind of the table."
+            )
         case _:
-            said = f"{detail['msg'].removeprefix('Value error, ')}{_shown(found)}"
-    return f"{name}: {'.'.join(where) or '(top level)'}: {said}"
+            text = f"{detail['msg'].removeprefix('Value error, ')}{_shown(value)}"
+    return f"{name}: {'.'.join(path) or '(top level)'}: {text}"
 
 
 def _closest(found: Any, expected: str) -> str:
-    """Of the quoted names in pydantic's own words."""
+    """Return a hint if one of the names quoted in pydantic's message is similar, else nothing."""
     names = re.findall(r"'([^']*)'", expected)
     hint = suggestion(str(found), names)
-    return hint if hint.startswith("did you mean") else "take one of them"
+    return f" D{hint[1:]}" if hint.startswith("did you mean") else ""
 
 
 def _bare(name: str) -> str:
@@ -134,12 +161,12 @@ def _bare(name: str) -> str:
 
 
 def _shown(found: Any) -> str:
-    """A value; a whole table would only hide the sentence."""
+    """Return the text of a value. Tables are omitted, because they are long."""
     return "" if isinstance(found, Mapping | BaseModel) else f", found {found!r}"
 
 
 def _keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
-    """Names a config accepts at `location`, walking into nested models, lists and tagged unions."""
+    """Return the keys that a configuration accepts at `location`."""
     models: list[type[BaseModel]] = [model]
     for step in location:
         if isinstance(step, int):
@@ -150,7 +177,7 @@ def _keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
             if step in m.model_fields
             for found in _models(m.model_fields[step].annotation)
         ]
-        models = inner or models  # a union's tag is a step of its own: stay
+        models = inner or models  # the tag of a union is a step without a field
     return sorted({key for m in models for key in m.model_fields})
 
 

@@ -1,4 +1,4 @@
-"""What every stage says of its work: how much came in, how much went on, and the name of everything that did not."""
+"""Accounts of stages: input, output, and dropped and failed documents by reason."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ class Account(Settings):
     """Failed records by kind of fault."""
 
     def check(self, where: str) -> Account:
-        """Return self.
+        """Check the equation and return self.
 
         Raises:
-            AccountingError: the two sides differ.
+            AccountingError: The two sides differ.
         """
         out = sum((*self.dropped.values(), *self.failed.values()), self.kept)
         if out != self.read:
             raise AccountingError(
-                f"{where}: read {self.read} but kept, dropped and failed add up to {out}"
+                f"{where}: read {self.read}, but kept, dropped and failed sum to {out}."
             )
         return self
 

@@ -1,4 +1,4 @@
-"""The map: centroids of the tree in two dimensions."""
+"""Centroids of the tree, and their projection to two dimensions."""
 
 from collections.abc import Sequence
 from zipfile import BadZipFile
@@ -15,14 +15,16 @@ from data_catalog.format.manifest import is_inside
 def read_centroids(
     files: CatalogFiles, granularities: Sequence[int]
 ) -> dict[int, Float[np.ndarray, "cells dim"]]:
-    """Centroids of these levels only, by granularity: the finest level of a large tree is gigabytes. Zeros: an empty cell.
+    """Return the centroids of these levels by granularity. Empty cells are zero.
+
+    Only these levels are read, because the finest level of a large tree takes gigabytes.
 
     Raises:
-        UserError: the tree cannot be read, lies outside the catalog, or its centroids are not those of these levels.
+        UserError: The tree cannot be read, is outside the catalog, or does not fit these levels.
     """
     path = files.layout.tree / CENTROIDS
     if not is_inside(files.root, path.relative_to(files.root).as_posix()):
-        raise UserError(f"{path}: lies outside the catalog; do not use this catalog")
+        raise UserError(f"{path}: outside the catalog. Do not use this catalog.")
     found: dict[int, Float[np.ndarray, "cells dim"]] = {}
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -30,12 +32,14 @@ def read_centroids(
                 found[k] = arrays[str(k)].astype(np.float64)
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise UserError(
-            f"{path}: no centroids can be read here ({error}); `clustermix verify` tells which files are damaged"
+            f"{path}: centroids cannot be read ({error}). Run `clustermix verify` to see which files "
+            "are damaged."
         ) from error
     for k, level in found.items():
         if level.ndim != 2 or len(level) != k or level.shape[1] < 2 or not np.isfinite(level).all():
             raise UserError(
-                f"{path}: level {k} has centroids of shape {level.shape}, expected [{k}, dimension] of finite numbers; build it again"
+                f"{path}: centroids of level {k} have shape {level.shape}. Expected ({k}, dimension) of "
+                "finite numbers. Build the catalog again."
             )
     return found
 
@@ -43,10 +47,13 @@ def read_centroids(
 def project(
     centroids: dict[int, Float[np.ndarray, "cells dim"]],
 ) -> tuple[dict[int, Float[np.ndarray, "cells 2"]], float]:
-    """Places of all centroids on the two principal axes of the finest level's, and the share of these centroids' variance there.
+    """Project all centroids on the two principal axes of those of the finest level.
 
-    Empty cells are nan. The axis along which places spread farther is first, to lie along a page's width. An axis points where
-    its largest component is positive, so that equal catalogs have equal maps.
+    Empty cells are NaN. The axis with the larger extent comes first, as pages are wide. The largest
+    component of each axis is positive, so that equal catalogs have equal maps.
+
+    Returns:
+        Positions per level, and the share of the variance that the axes explain.
     """
     finest = centroids[max(centroids)]
     filled = finest[finest.any(axis=1)]

@@ -1,4 +1,4 @@
-"""Distributions over domains, and what they mean for the leaves that are sampled."""
+"""Distributions over domains and over the leaves of the tree."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from data_catalog.format.layout import Levels
 
 @dataclass(frozen=True)
 class Basis:
-    """N named distributions; row i of `matrix` says what share of the tokens each leaf gives when only basis i is drawn."""
+    """Named distributions over leaves. Row i of `matrix` sums to 1."""
 
     names: tuple[str, ...]
     matrix: Float[np.ndarray, "basis leaves"]
@@ -53,12 +53,12 @@ def to_leaves(
     level: int,
     sequences: Int[np.ndarray, " leaves"],
 ) -> Float[np.ndarray, " leaves"]:
-    """Spread each domain's weight over its leaves, uniformly over their sequences; sums to 1.
+    """Distribute each domain's weight over its leaves, in proportion to their sequences.
 
-    A domain without any sequence (all its documents held out, say) cannot be drawn: the others share its weight.
+    The result sums to 1. The weight of domains without sequences is shared by the others.
 
     Raises:
-        UserError: no domain with weight has a sequence.
+        UserError: No domain with weight has a sequence.
     """
     span = levels.span(level)
     inside = sequences.reshape(level, span).astype(np.float64)
@@ -66,7 +66,8 @@ def to_leaves(
     reachable = np.where(sizes > 0, weights, 0.0)
     if reachable.sum() <= 0:
         raise UserError(
-            "a distribution gives weight only to domains without training sequences; take a coarser level or more data"
+            "distribution: only domains without training sequences have weight. Use a coarser level "
+            "or more data."
         )
     share = inside / np.maximum(sizes, 1)[:, None]
     leaves: Float[np.ndarray, " leaves"] = ((reachable / reachable.sum())[:, None] * share).reshape(
@@ -76,6 +77,6 @@ def to_leaves(
 
 
 def effective_number(weights: Float[np.ndarray, " n"]) -> float:
-    """exp of the entropy: how many equally weighted entries would be as spread out."""
+    """Return exp of the entropy: the number of equal weights with the same entropy."""
     positive = weights[weights > 0]
     return float(np.exp(-(positive * np.log(positive)).sum()))

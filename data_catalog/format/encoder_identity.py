@@ -1,4 +1,4 @@
-"""Which encoder made a catalog's embeddings: those of the corpus and of the targets must be comparable."""
+"""The encoder of a catalog. Embeddings of corpus and targets must be comparable."""
 
 from typing import Any, Literal
 
@@ -9,7 +9,7 @@ Backend = Literal["torch", "onnx", "openvino"]
 
 
 class Identity(Settings):
-    """Which encoder made some embeddings, and on what."""
+    """Encoder and backend that computed embeddings."""
 
     model: str
     """Name of the model."""
@@ -28,10 +28,10 @@ class Identity(Settings):
 
     @property
     def comparable(self) -> dict[str, Any]:
-        """What decides whether two sets of embeddings may be compared.
+        """Properties that must be equal for two sets of embeddings to be comparable.
 
-        float32 and bfloat16 may, on any backend: the same text's vectors have a cosine above 0.9998 (benchmarks/embed_backends.py),
-        so that one machine can go on where another stopped. With 8-bit weights it is 0.987 at the least.
+        float32 and bfloat16 are comparable on all backends: vectors of the same text have a cosine
+        above 0.9998 (benchmarks/embed_backends.py). With 8-bit weights, the minimum is 0.987.
         """
         kept = self.model_dump(
             mode="json", include={"sha256", "dimension", "max_tokens", "windows"}

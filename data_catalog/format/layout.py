@@ -1,4 +1,4 @@
-"""Where things are in a catalog, and the arithmetic of its one tree."""
+"""Paths of the files of a catalog, and the numbering of its tree."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +11,14 @@ from data_catalog.errors import UserError
 MANIFEST = "catalog.json"
 OPTIONAL = ("documents", "tokens", "signals", "verdicts")  # folders a fetched copy may lack
 FOLDERS = (*OPTIONAL, "targets", "tree", "tokenizer", "versions")
-CENTROIDS = "centroids.npz"  # in the folder `tree`: an array a level, named by its granularity
+CENTROIDS = "centroids.npz"  # in the folder `tree`, one array per level, named by its granularity
 
 
 @dataclass(frozen=True)
 class Levels:
-    """Granularities of one nested tree, coarse to fine, e.g. `(64, 4096)`; each divides the next.
+    """Granularities of a nested tree, coarse to fine, such as `(64, 4096)`. Each divides the next.
 
-    A leaf's number is a prefix code: at granularity k a document's domain is `leaf // (leaves // k)`.
+    Leaf numbers are prefix codes: the domain at granularity k is `leaf // (leaves // k)`.
     """
 
     granularities: tuple[int, ...]
@@ -27,7 +27,8 @@ class Levels:
         pairs = zip((1, *self.granularities), self.granularities, strict=False)
         if not self.granularities or any(fine <= coarse or fine % coarse for coarse, fine in pairs):
             raise UserError(
-                f"granularities {list(self.granularities)}: expected growing numbers, each dividing the next, e.g. [64, 4096]"
+                f"granularities {list(self.granularities)}: expected increasing numbers, each dividing "
+                "the next, such as [64, 4096]."
             )
 
     @property
@@ -35,10 +36,10 @@ class Levels:
         return self.granularities[-1]
 
     def span(self, granularity: int) -> int:
-        """How many leaves one domain of this granularity holds.
+        """Return the number of leaves per domain of this granularity.
 
         Raises:
-            UserError: the tree has no such level.
+            UserError: The tree has no such level.
         """
         if granularity not in self.granularities:
             raise UserError(
@@ -56,8 +57,9 @@ class Levels:
 class Layout:
     """Paths of a catalog's files.
 
-    Documents, tokens, targets, the tree and the tokenizer are written once. The small tables that a new version changes are in a
-    folder of their own for each version, with that version's manifest; `catalog.json` is a copy of the newest one.
+    Documents, tokens, targets, the tree and the tokenizer are written once. The small tables that
+    change with each version are in a folder per version, with the manifest of that version.
+    `catalog.json` is a copy of the newest manifest.
     """
 
     root: Path

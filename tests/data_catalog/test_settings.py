@@ -64,7 +64,7 @@ def test_an_override_reaches_into_a_list_by_number(tmp_path):
     file = write(tmp_path, 'out = "a"\n[[many]]\nbeam = 2\n[[many]]\nbeam = 3\n')
     assert load(Outer, file, ["many.1.beam=5"]).many == (Inner(beam=2), Inner(beam=5))
     for wrong, message in (
-        ("many.2.beam=5", "found 2, expected one of 2 entries"),
+        ("many.2.beam=5", r"many\.2\.beam=5: .*2 entries"),
         ("many.1=5", r"many is a list.* many\.0\.KEY=value"),
     ):
         with pytest.raises(UserError, match=message):
@@ -98,18 +98,18 @@ class Whole(Settings):
     [
         (
             {"named": {"mixer": "dgaa"}},
-            "x: named.mixer: found 'dgaa', expected 'natural' or 'dga'; did you mean dga?",
+            "x: named.mixer: found 'dgaa'. Expected 'natural' or 'dga'. Did you mean dga?",
         ),
         (
             {"named": {"mixer": 7}},
-            "x: named.mixer: found 7, expected 'natural' or 'dga'; take one of them",
+            "x: named.mixer: found 7. Expected 'natural' or 'dga'.",
         ),
         (
             {"source": {"kind": "fil"}},
-            "x: source: kind is 'fil', expected one of 'file', 'web'; did you mean file?",
+            "x: source: kind is 'fil'. Expected one of 'file', 'web'. Did you mean file?",
         ),
-        ({"source": {}}, "x: source: kind is missing; it says which keys the table may have"),
-        ({}, "x: source: missing; give it in the file, or with --set"),
+        ({"source": {}}, "x: source: kind is missing. It selects the kind of the table."),
+        ({}, "x: source: missing. Give it in the file or with --set."),
     ],
 )
 def test_a_value_that_is_none_of_a_few_gets_a_suggestion(tree, sentence):
