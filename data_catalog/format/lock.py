@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Exclusive use of a folder by one process."""
 
 import fcntl
 from collections.abc import Iterator
@@ -10,10 +10,12 @@ from data_catalog.errors import UserError
 
 @contextmanager
 def sole_holder(folder: Path, refusal: str) -> Iterator[None]:
-    """Hold `folder`, which is made if it is not there. The operating system lets go of it when the process ends, however it ends.
+    """Lock `folder`, which is created if missing.
+
+    The operating system releases the lock when the process ends.
 
     Raises:
-        UserError: another process holds it; `refusal` says so.
+        UserError: Another process holds the lock. The message is `refusal`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:

@@ -1,4 +1,4 @@
-"""Offsets: where the rows and tokens of every leaf are. Made from the sorted columns of a file; read to find a domain."""
+"""Positions of each leaf's rows and tokens in the files of a catalog."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ def extents(
     top: int,
     part: int,
 ) -> pa.Table:
-    """First row and token of every (leaf, split) of one sorted file (tables.OFFSETS), in the order of its rows."""
+    """Return the extents of one sorted file as `tables.OFFSETS`, in the order of its rows."""
     starts = np.flatnonzero(
         np.r_[len(leaf) > 0, (leaf[1:] != leaf[:-1]) | (held_out[1:] != held_out[:-1])]
     )
@@ -59,7 +59,10 @@ class Offsets:
     rows: Int[np.ndarray, " extents"]
 
     def find(self, first: int, last: int) -> list[Rows]:
-        """Rows of the leaves `first <= leaf < last`, one range a file: a file is sorted by leaf, so that they are neighbours there."""
+        """Return the rows of the leaves `first <= leaf < last`, one range per file.
+
+        The rows are adjacent, because files are sorted by leaf.
+        """
         inside = slice(*np.searchsorted(self.leaf, [first, last]))
         places = np.stack([self.top[inside], self.part[inside]])
         found = []
@@ -77,7 +80,7 @@ class Offsets:
 
 
 def read_offsets(path: Path) -> Offsets:
-    """Read an offsets table, of any order."""
+    """Read an offsets table. Its rows may have any order."""
     table = pq.read_table(path, columns=["leaf", "top", "part", "first_row", "rows"]).sort_by(
         "leaf"
     )

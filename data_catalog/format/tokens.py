@@ -1,4 +1,7 @@
-"""The token store: uncompressed Arrow files, memory-mapped. A leaf's tokens are one extent, or several in a large or grown catalog."""
+"""The token store: uncompressed, memory-mapped Arrow files.
+
+The tokens of a leaf are one extent, or several in a large catalog or after additions.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,11 +16,14 @@ from data_catalog.errors import UserError, suggestion
 from data_catalog.format import tables
 from data_catalog.format.files import CatalogFiles
 
-IGNORED = -100  # label of a padded position: takes no part in the loss
+IGNORED = -100  # label of padding, which the loss ignores
 
 
 def write_tokens(path: Path, documents: pa.LargeListArray) -> None:
-    """Write one list of token ids a document, as a single record batch so that the values are one buffer."""
+    """Write one list of token ids per document.
+
+    The file has a single record batch, so that the values are one buffer.
+    """
     with pa.OSFile(str(path), "wb") as sink:
         batch = pa.record_batch({"tokens": documents})
         with pa.ipc.new_file(sink, batch.schema) as writer:
@@ -27,7 +33,7 @@ def write_tokens(path: Path, documents: pa.LargeListArray) -> None:
 def map_tokens(
     path: Path,
 ) -> tuple[UInt[np.ndarray, " tokens"], Int64[np.ndarray, " documents_plus_one"]]:
-    """Zero-copy view of a file's token ids, and where each document starts in it."""
+    """Return zero-copy views of a file's token ids and of the start of each document."""
     with pa.memory_map(str(path)) as source:
         column = pa.ipc.open_file(source).get_batch(0).column(0)
     return column.values.to_numpy(zero_copy_only=True), column.offsets.to_numpy(zero_copy_only=True)
@@ -37,10 +43,12 @@ def map_tokens(
 class TokenStore:
     """Sequences of fixed length cut from the leaves' token streams, for one split.
 
-    A leaf's tokens lie in extents, each a stream of documents closed by end-of-text. Sequence j of an extent holds its tokens
-    `[j * length, (j + 1) * length]`, both ends included: `length` inputs and the label of each, so that every token but the extent's
-    first is predicted exactly once an epoch. An extent's last sequence is padded, and its padding masked. A leaf's sequences are
-    numbered through its extents, which are only ever added at the end: sequence j of a leaf is the same in every later version.
+    The tokens of a leaf are in extents, each a stream of documents that end with end-of-text.
+    Sequence j of an extent contains its tokens `[j * length, (j + 1) * length]`, both ends included:
+    `length` inputs and their labels. Each token except the first of an extent is predicted exactly
+    once per epoch. The last sequence of an extent is padded, and its padding is masked. Sequences of
+    a leaf are numbered across its extents. Extents are only appended, so sequence j of a leaf is the
+    same in all later versions.
     """
 
     files: Mapping[int, Integer[np.ndarray, "..."]]  # token ids: 1-d, each file of its own length
@@ -56,29 +64,34 @@ class TokenStore:
     )
 
     def sequences(self, length: int) -> Int[np.ndarray, " leaves"]:
-        """How many sequences each leaf holds: the sum of `ceil((tokens - 1) / length)` over its extents."""
+        """Return the number of sequences per leaf.
+
+        It is the sum of `ceil((tokens - 1) / length)` over the extents of the leaf.
+        """
         ends = self._cumulated(length)
         return np.diff(ends if self.extents is None else ends[self.extents])
 
     def labels(self) -> Int[np.ndarray, " leaves"]:
-        """Tokens of each leaf that are predicted once an epoch: all but the first of each extent."""
+        """Return the number of labels per leaf and epoch: all tokens except the first per extent."""
         ends = np.r_[0, np.cumsum(np.maximum(self.tokens - 1, 0))]
         return np.diff(ends if self.extents is None else ends[self.extents])
 
     def targets(
         self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"], length: int
     ) -> Int[np.ndarray, " n"]:
-        """Labels that are not masked in sequence `rows[i]` of leaf `leaves[i]`, without reading it."""
+        """Return the number of unmasked labels of sequence `rows[i]` of leaf `leaves[i]`."""
         extent, row = self._locate(leaves, rows, length)
         return np.minimum(self.tokens[extent] - 1 - row * length, length)
 
     def read(
         self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"], length: int
     ) -> tuple[Int[np.ndarray, "n length"], Int[np.ndarray, "n length"]]:
-        """Inputs and labels of sequence `rows[i]` of leaf `leaves[i]`; the label of padding is -100.
+        """Return inputs and labels of sequence `rows[i]` of leaf `leaves[i]`.
+
+        The label of padding is -100.
 
         Raises:
-            IndexError: a leaf has no such sequence.
+            IndexError: A leaf has no such sequence.
         """
         inputs = np.full((len(leaves), length), self.pad, np.int64)
         labels = np.full((len(leaves), length), IGNORED, np.int64)
@@ -94,7 +107,7 @@ class TokenStore:
         return inputs, labels
 
     def _cumulated(self, length: int) -> Int[np.ndarray, " extents_plus_one"]:
-        """Sequences before each extent."""
+        """Return the number of sequences before each extent."""
         if length not in self._ends:
             counts = np.maximum(-(-(self.tokens - 1) // length), 0)
             self._ends[length] = np.r_[0, np.cumsum(counts)]
@@ -103,7 +116,7 @@ class TokenStore:
     def _locate(
         self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"], length: int
     ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-        """The extent of each sequence, and its number inside it."""
+        """Return the extent of each sequence and its number in the extent."""
         ends = self._cumulated(length)
         begins = ends if self.extents is None else ends[self.extents]
         number = begins[leaves] + rows
