@@ -1,4 +1,4 @@
-"""The target's gradient, the one vector that everything is compared with."""
+"""The target's gradient, the vector that all other gradients are compared with."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -17,12 +17,16 @@ def target_direction(
     backward: Callable[[], Tensor | float],
     preconditioner: torch.optim.Optimizer | None = None,
 ) -> Direction:
-    """Run `backward`, which adds the summed gradient of the target objective to `.grad` and returns this process's share of the loss.
+    """Return the gradient of the target objective.
 
     Args:
-        preconditioner: the run's AdamW: v becomes the direction in which it would step, so that every score says by how much a step on a
-            member's gradient, preconditioned, lowers the target's loss: `<v, P g> = <P v, g>`. Then v is scaled back to the
-            gradient's norm, and a mixer's step size keeps its meaning.
+        engine: the model.
+        backward: adds the summed gradient of the objective to `.grad` and returns this process's
+            share of the loss.
+        preconditioner: the run's AdamW. If given, v becomes the direction in which it would step,
+            so that a score says by how much a preconditioned step on a member's gradient lowers
+            the target's loss: `<v, P g> = <P v, g>`. v is then scaled back to the norm of the
+            gradient, so that a mixer's step size keeps its meaning.
     """
     engine.clear()  # the last optimizer step's gradient would otherwise be part of the target's
     loss = float(
@@ -42,14 +46,15 @@ def target_direction(
 
 
 def gradients(engine: Engine) -> dict[str, Tensor]:
-    """The tensors in `.grad`, not copies of them; a parameter without one is left out."""
+    """Return the tensors in `.grad` by parameter name, without copying; missing ones are left out."""
     return {name: p.grad for name, p in engine.parameters().items() if p.grad is not None}
 
 
 def dots(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Float[Tensor, " tensors"]:
-    """Inner product with each tensor of `right`, in its order, accumulated in fp64 one tensor at a time: copies stay small.
+    """Return the inner product with each tensor of `right`, in its order, accumulated in fp64.
 
-    Of sharded tensors it is the part that this process adds to the sum over all processes. A tensor missing in `left` is zero.
+    Tensors are processed one at a time, so that copies stay small. For sharded tensors the result is
+    this process's term of the sum over all processes. A tensor that is missing in `left` is zero.
     """
     products = []
     for name, tensor in right.items():
@@ -60,18 +65,21 @@ def dots(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Float[Tenso
 
 
 def norm_of(engine: Engine, tensors: Mapping[str, Tensor]) -> float:
-    """Euclidean norm of all of them, shards on other processes included."""
+    """Return the Euclidean norm of all tensors, including shards on other processes."""
     squared = dots(tensors, tensors).sum()
     return math.sqrt(float(engine.team.sum(squared) if engine.sharded else squared))
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What lies on this process: writing to it writes to `tensor`. The padding of an uneven shard is not part of it."""
+    """Return the part of a tensor on this process, without the padding of an uneven shard.
+
+    Writing to it writes to `tensor`.
+    """
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()
 
 
 def _copies(tensor: Tensor) -> int:
-    """How many processes hold the same elements of a tensor whose dot products are summed over processes."""
+    """Return the number of processes that hold the same elements of a summed tensor."""
     if not isinstance(tensor, DTensor):
         return 1
     return math.prod(
@@ -86,10 +94,12 @@ def _precondition(
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """`v / (sqrt(u) + eps)`, in place, u being AdamW's bias-corrected second moment (Kingma & Ba 2015, algorithm 1) after a step on v.
+    """Replace v by `v / (sqrt(u) + eps)`, in place.
 
-    With v itself in it, as in a real step, no element exceeds 1 / sqrt(1 - beta2). Divided by the moment as it stands, embeddings of
-    words that training has not seen, whose moment is zero, would grow by 1 / eps and outweigh all else.
+    u is AdamW's bias-corrected second moment after a step on v (Kingma & Ba 2015, algorithm 1).
+    With v itself in it, as in a real step, no element exceeds 1 / sqrt(1 - beta2). With the current
+    moment instead, embeddings of words that training has not seen, whose moment is zero, would grow
+    by 1 / eps and outweigh everything else.
     """
     settings = {p: group for group in optimizer.param_groups for p in group["params"]}
     for name, tensor in tensors.items():

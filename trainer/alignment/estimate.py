@@ -1,4 +1,4 @@
-"""From sequences to members: what the scores of single sequences, drawn from a mixture, say of every member of the basis."""
+"""Estimates for basis members from the scores of single sequences drawn from a mixture."""
 
 from collections.abc import Mapping
 
@@ -16,17 +16,20 @@ def importance_weights(
     leaves: Int[np.ndarray, " sequences"],
     density: Float[np.ndarray, " leaves"],
 ) -> Float[np.ndarray, "basis sequences"]:
-    """How much each drawn sequence counts for each member: `w_ij = p_i(c_j) / q(c_j)`, c_j its leaf. Inside a leaf all draws are uniform.
+    """Return the weight of each drawn sequence for each member: `w_ij = p_i(c_j) / q(c_j)`.
+
+    c_j is the leaf of sequence j. Inside a leaf all draws are uniform.
 
     Args:
-        matrix: p, a member's distribution over the leaves in each row.
-        leaves: c.
-        density: q, the distribution that the sequences came from: the leaf weights of a training batch; or the mean of the rows if every
-            member drew equally many, which makes this the balance heuristic (Veach & Guibas 1995): the weights are then at most the
-            number of members, however rare a leaf is.
+        matrix: p, each member's distribution over the leaves.
+        leaves: c, the leaf of each sequence.
+        density: q, the distribution that the sequences were drawn from. For a training batch these
+            are its leaf weights. If every member drew equally many sequences it is the mean of the
+            rows, which makes this the balance heuristic (Veach & Guibas 1995): the weights are
+            then at most the number of members, however rare a leaf is.
 
     Raises:
-        ValueError: a sequence is from a leaf that `density` says is never drawn.
+        ValueError: A sequence is from a leaf with density zero.
     """
     drawn = density[leaves]
     if not (drawn > 0).all():
@@ -44,27 +47,36 @@ def estimate_alignment(
     team: Team,
     shares: Mapping[str, float] | None = None,
 ) -> Alignment:
-    """Every member's mean score and loss a token, with w_ij the weights, S_j the scores, T_j the tokens:
+    """Return every member's mean score and loss per token.
+
+    With w_ij the weights, S_j the scores and T_j the tokens:
 
         a_i = sum_j w_ij S_j / sum_j w_ij T_j
-        error_i^2 = (1 - sum_j h_ij^2) sum_j (w_ij (S_j - a_i T_j) / (1 - h_ij) / sum_k w_ik T_k)^2,   h_ij = w_ij T_j / sum_k w_ik T_k
+        h_ij = w_ij T_j / sum_k w_ik T_k
+        error_i^2 = (1 - sum_j h_ij^2)
+                    * sum_j (w_ij (S_j - a_i T_j) / (1 - h_ij) / sum_k w_ik T_k)^2
 
-    A ratio of two means, with the error of the delta method (Cochran 1977, section 6.4). Each residual is divided by 1 - h, as a_i was
-    fitted to it too: then the terms are what leaving out one sequence changes (the jackknife), and the factor before the sum makes the
-    error the textbook's `s / sqrt(n)` where n sequences count the same. The ratio's own bias is of order 1 / n, a seventh of the error
-    in a simulation of 64 sequences. The error knows nothing of leaves that were not drawn: where a member has most of its weight on leaves
-    that a batch holds one or two sequences of, it is too small (by 13 % in a simulation).
+    This is a ratio of two means, with the error of the delta method (Cochran 1977, section 6.4).
+    Residuals are divided by 1 - h because a_i was fitted to them too. The terms are then the
+    changes from leaving out one sequence (the jackknife), and the factor before the sum makes the
+    error `s / sqrt(n)` for n sequences of equal weight. The ratio's bias is of order 1 / n, a
+    seventh of the error in a simulation of 64 sequences. The error does not account for leaves that
+    were not drawn. It is too small (by 13 % in a simulation) for members with most of their weight
+    on leaves with one or two sequences in the batch.
 
-    A member without a sequence of positive weight is unknown: its score and loss are NaN, its error is infinite, its effective size 0. Of
-    one sequence there is a score, and no error: infinite too.
+    A member without a sequence of positive weight is unknown: its score and loss are NaN, its error
+    is infinite, and its effective size is 0. The error from a single sequence is infinite too.
+
+    All processes call this together and get the same result.
 
     Args:
-        scores: `<gradient of sequence j's sum of nats, v>`, of this process's sequences; so are all that follow.
-        tokens: labels that are not masked.
-        losses: sums of nats.
-        shares: sums of `scores` by parameter name, if these are known; the result's are means a token, over all sequences alike.
-
-    All processes call this together, and get the same. What travels is two sums of a few numbers a member, not the sequences.
+        scores: `<gradient of sequence j's sum of nats, v>` of this process's sequences.
+        tokens: number of unmasked labels of each.
+        losses: sum of nats of each.
+        weights: weight of each for each member.
+        team: the processes of the run.
+        shares: sums of `scores` by parameter name, if known. The result holds their means per token
+            over all sequences.
     """
     device = team.device
     w = torch.as_tensor(weights, dtype=torch.float64, device=device)

@@ -1,4 +1,7 @@
-"""The reference backend: one backward pass a basis member, one extra gradient of memory, one sum of a few N-vectors over the processes."""
+"""The reference backend: one backward pass per basis member.
+
+It needs the memory of one extra gradient, and one sum of a small table over the processes.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -21,21 +24,26 @@ PARTS = 4  # that a member's minibatch is run in where errors are wanted; they c
 def exact_alignment(
     engine: Engine, direction: Direction, members: Sequence[Callable[[], Batch]], scores: Scores
 ) -> Alignment:
-    """`a_i = <g_i, v>` with v the target's gradient and g_i that of basis member i's mean loss a token, at the current parameters.
+    """Return `a_i = <g_i, v>`, with g_i the gradient of member i's mean loss per token.
 
-    raw, normalised: the plain product. clipped: each gradient first scaled down to norm 1 if it is longer, so that one step size serves
-    all model sizes and phases. cosine: each scaled to norm 1. Products are accumulated in fp64.
+    For "raw" and "normalised" scores this is the plain product. For "clipped" each gradient is first
+    scaled down to norm 1 if it is longer, so that one step size serves all model sizes and phases.
+    For "cosine" each is scaled to norm 1. Products are accumulated in fp64.
 
-    For raw and normalised scores the minibatch is run in parts that add to one gradient, and the product is taken after each: with D_p
-    what part p adds to it and t_p its share of the tokens, `error^2 = n / (n - 1) sum_p (D_p - t_p sum D)^2` (delta method of a ratio,
-    Cochran 1977, section 6.4). Scaled scores have no such error, the noise of the norm being unknown: they are run in one part.
-    `shares` are of the plain products, whatever `scores`.
+    For "raw" and "normalised" scores the minibatch is run in parts that add up to one gradient. With
+    D_p the part's contribution to the product and t_p its share of the tokens,
+    `error^2 = n / (n - 1) sum_p (D_p - t_p sum D)^2` (delta method of a ratio, Cochran 1977, section
+    6.4). Scaled scores have no such error, because the noise of the norm is unknown. They are run in
+    one part. `shares` belong to the plain products for all kinds of scores.
 
-    Where each process holds the whole model, process r runs members r, r + world, ... alone; where it is sharded, all run every member
-    on their slice of it.
+    If each process holds the whole model, process r runs members r, r + world, ... alone. If it is
+    sharded, all processes run their slice of every member.
 
     Args:
-        members: read each member's whole minibatch.
+        engine: the model.
+        direction: v.
+        members: functions that read each member's whole minibatch.
+        scores: the scaling of the scores.
     """
     team, whole, parts = (
         engine.team,
@@ -68,7 +76,7 @@ def exact_alignment(
 
 
 def _cut(batch: Batch, parts: int, rank: int, slices: int) -> Iterator[Batch]:
-    """The parts of a member's minibatch; of each the slice of process `rank`, where the processes share it."""
+    """Yield the parts of a member's minibatch; for a shared one, the slice of process `rank`."""
     count = len(batch.inputs)
     parts = max(min(parts, count // slices), 1)
     for p in range(parts):

@@ -1,4 +1,4 @@
-"""The backend without hooks: each sequence's loss a little to either side along v, two forward passes and no backward."""
+"""The backend without hooks: two forward passes per sequence, a small step to either side along v."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -45,7 +45,10 @@ def finite_differences(
 
 
 def halving_error(engine: Engine, direction: Direction, batch: Batch) -> float:
-    """How far scores move when e is halved, as a share of the largest: small where the step is neither too long nor lost in rounding."""
+    """Return the change of the scores when e is halved, relative to the largest score.
+
+    It is small if the step is neither too long nor lost in rounding.
+    """
     step = RELATIVE_STEP[engine.training.precision]
     whole, half = (
         finite_differences(engine, direction, batch, size)[0] for size in (step, step / 2)
@@ -59,9 +62,10 @@ def halving_error(engine: Engine, direction: Direction, batch: Batch) -> float:
 def _moved(
     parameters: Mapping[str, Tensor], direction: Mapping[str, Tensor]
 ) -> Iterator[Callable[[float], None]]:
-    """A function that puts the parameters at `theta + e v`; they are back at theta in the end.
+    """Yield a function that sets the parameters to `theta + e v`; restore theta at the end.
 
-    Adding and subtracting would not bring back the last bit, and what is not bit-exact does not resume: so theta is copied.
+    Adding and subtracting would not restore the last bit, and resuming must be bit-exact, so theta
+    is copied.
     """
     kept = {name: local(p).clone() for name, p in parameters.items()}
 

@@ -1,6 +1,7 @@
-"""Measuring: which backend scores which sequences, and what the scores of single sequences say of the basis members.
+"""Choice of the backend that scores sequences, and estimates for the basis members.
 
-Fresh sequences: `measure`. The training batch itself: `backward_and_score` in place of a step's backward pass, then `batch_alignment`.
+`measure_alignment` uses fresh sequences. `backward_and_score` replaces a step's backward pass and
+scores the training batch itself; `batch_alignment` follows it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,10 @@ SequenceBackend = Literal["ghost", "finite_difference"]  # those with a score fo
 
 @dataclass(frozen=True)
 class ScoredSequences:
-    """This process's sequences of one batch. Losses and scores are those of a sequence's sum of nats, not of its mean."""
+    """This process's sequences of one batch.
+
+    Losses and scores belong to a sequence's sum of nats, not to its mean.
+    """
 
     leaves: Int[np.ndarray, " sequences"]
     tokens: Int[Tensor, " sequences"]  # labels that are not masked
@@ -42,7 +46,7 @@ class ScoredSequences:
 
 
 def measure_alignment(
-    engine: Engine, direction: Direction, config: Train, inputs: Inputs, stage: int
+    engine: Engine, direction: Direction, config: Train, inputs: Inputs, interval: int
 ) -> Alignment:
     """Every member's alignment with `direction`, on fresh sequences; leaves no gradient behind.
 
@@ -52,10 +56,10 @@ def measure_alignment(
     mixture = config.mixture
     if mixture.backend == "exact":
         return exact_alignment(
-            engine, direction, member_probes(config, inputs, stage), mixture.scores
+            engine, direction, member_probes(config, inputs, interval), mixture.scores
         )
     scored = []
-    for leaves, batch in pooled_probes(engine, config, inputs, stage):
+    for leaves, batch in pooled_probes(engine, config, inputs, interval):
         if mixture.backend == "ghost":
             scored.append(
                 backward_and_score(engine, direction, batch, leaves, "ghost", shared=False)[1]
@@ -113,10 +117,13 @@ def batch_alignment(
     return estimate_alignment(scores, tokens, losses, weights, team, shares)
 
 
-def member_losses(engine: Engine, config: Train, inputs: Inputs, stage: int) -> Members:
-    """Every member's nats a token on the sequences that `measure` draws at this stage; with a reference model's engine, its on the same."""
+def member_losses(engine: Engine, config: Train, inputs: Inputs, interval: int) -> Members:
+    """Return every member's loss in nats per token, on the sequences of `measure_alignment`.
+
+    With the engine of a reference model these are its losses on the same sequences.
+    """
     scored = []
-    for leaves, batch in pooled_probes(engine, config, inputs, stage):
+    for leaves, batch in pooled_probes(engine, config, inputs, interval):
         losses = engine.losses(batch)
         scored.append(ScoredSequences(leaves, _tokens(batch, losses), losses, losses.double()))
     matrix = inputs.basis.matrix

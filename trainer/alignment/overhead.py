@@ -1,6 +1,7 @@
-"""What measuring costs, in forward passes of one sequence: a training step does three, one forward and a backward twice as dear.
+"""The cost of measuring, in forward passes of one sequence.
 
-The costs are those of the alignment backends (see `trainer.alignment`): they leave out what does not grow with the model.
+A training step costs three: a forward pass, and a backward pass twice as expensive. Costs that do
+not grow with the model are left out.
 """
 
 import math
@@ -30,7 +31,7 @@ MINIMUM_MEMBER_SEQUENCES = 2  # of a member: fewer have no spread
 
 
 class Cadence(NamedTuple):
-    """How often is measured, and on how much."""
+    """Frequency and size of measurements."""
 
     update_every_steps: int
     basis_sequences: int
@@ -40,12 +41,13 @@ class Cadence(NamedTuple):
 def scoring_share(
     mixture: Mixture, members: int, batch_sequences: int, cadence: Cadence | None = None
 ) -> float:
-    """What measuring adds to the work of training: 0.03 is three hundredths more.
+    """Return the work of measuring as a share of the training work.
 
     Args:
-        members: of the basis.
-        batch_sequences: of a training step, on all ranks.
-        cadence: instead of the config's.
+        mixture: the mixture settings.
+        members: number of basis members.
+        batch_sequences: sequences per training step, over all processes.
+        cadence: replaces the cadence of the config.
     """
     if not mixture.learns:
         return 0.0
@@ -63,15 +65,17 @@ def scoring_share(
 
 
 def configured(mixture: Mixture) -> Cadence:
+    """Return the cadence of the config."""
     return Cadence(mixture.update_every_steps, mixture.basis_sequences, mixture.target_sequences)
 
 
 def within_budget(mixture: Mixture, members: int, batch_sequences: int) -> Cadence:
-    """The config's cadence, or one that keeps `scoring_share` within `mixture.overhead_budget`.
+    """Return the config's cadence, or one within `mixture.overhead_budget`.
 
-    First updates become rarer, up to four times; then members are measured on fewer fresh sequences, down to two; then updates
-    become rarer without end. The target's sequences stay: they are paid once for all members. Nothing measured enters, so that a
-    run that is resumed or replayed finds the same.
+    First updates become rarer, by at most a factor of four. Then members are measured on fewer fresh
+    sequences, at least two. Then updates become rarer without limit. The target's sequences stay,
+    because they are used once for all members. The result depends on no measurement, so that a
+    resumed or replayed run gets the same.
     """
     cadence, budget = configured(mixture), mixture.overhead_budget
     if budget is None or scoring_share(mixture, members, batch_sequences, cadence) <= budget:

@@ -1,9 +1,10 @@
-"""How fast each sequence's loss changes when one module's parameters move along a direction: `<d loss_j / d parameter, V>`.
+"""Slopes of each sequence's loss along a direction of one module's parameters.
 
-All that is asked for is what the module was given and the gradient at what it gave back. At a linear layer the gradient of sequence j is
-`sum_t delta_t a_t^T`, with a_t the input and delta_t the gradient at the output, so the slope is `sum_t <delta_t, V a_t>`: one more product
-of the size of the forward pass, and no sequence's gradient is ever formed. At an embedding V a_t is a row of V. At any other module it is
-the tangent of the module's own forward pass along V.
+The slope is `<d loss_j / d parameter, V>`. It needs only the module's inputs and the gradient at its
+output. At a linear layer the gradient of sequence j is `sum_t delta_t a_t^T`, with a_t the input and
+delta_t the gradient at the output, so the slope is `sum_t <delta_t, V a_t>`: one more product of the
+size of the forward pass, without forming any sequence's gradient. At an embedding V a_t is a row of
+V. At any other module it is the tangent of the module's forward pass along V.
 """
 
 from collections.abc import Mapping
@@ -27,13 +28,17 @@ def module_slopes(
     sequences: int,
     autocast: AbstractContextManager[None],
 ) -> dict[str, Slopes]:
-    """The slopes of each parameter in `along`, fp64.
+    """Return the slopes of each parameter in `along`, fp64.
 
     Args:
-        along: the direction, by the module's own attribute.
-        inputs: what `module` was called with; their first dimension may be 1 where all sequences share them, as positions.
-        delta: the gradient at its output, sequence after sequence. Products run in its type, the one that autocast has chosen.
-        autocast: what `module` ran under.
+        module: the module.
+        along: direction by attribute of the module.
+        inputs: positional inputs of the module. Their first dimension can be 1 if all sequences
+            share them, as positions.
+        delta: gradient at the output, sequence after sequence. Products run in its type, which
+            autocast has chosen.
+        sequences: number of sequences.
+        autocast: autocast context of the module.
     """
     found = {}
     for name, v in along.items():

@@ -1,4 +1,4 @@
-"""Tokens of prompts with a completion each, of which only the completion takes part in the loss."""
+"""Tokenized pairs of prompt and completion. Only the completion takes part in the loss."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Completions:
 
 @dataclass(frozen=True)
 class Choices:
-    """Questions: the completions `first[i] .. first[i + 1]` are the choices of question i."""
+    """Questions: completions `first[i] .. first[i + 1]` are the choices of question i."""
 
     completions: Completions
     first: Int[np.ndarray, " questions_plus_one"]
@@ -94,7 +94,7 @@ def tokenize_completions(
 
 
 def tokenize_choices(tokenizer: Tokenizer, questions: Sequence[Question], length: int) -> Choices:
-    """Tokens of every choice of every question, each after its question's prompt."""
+    """Return the tokens of every choice of every question, each after its prompt."""
     texts = [
         (question.prompt, completion)
         for question in questions

@@ -1,4 +1,4 @@
-"""Held-out losses, on the same sequences each time, all sets in one pass, each with its standard error."""
+"""Held-out losses with standard errors, on fixed sequences, for all sets in one pass."""
 
 import math
 from collections.abc import Sequence
@@ -21,6 +21,8 @@ MINIMUM_DOMAIN_SEQUENCES = 8  # of a domain: the standard error of fewer says li
 
 @dataclass(frozen=True)
 class EvaluationSet:
+    """The sequences of one held-out set."""
+
     name: str  # target/validation, target/test, general, NAME/test, domain/7
     pool: Pool
     leaves: Int[np.ndarray, " n"]
@@ -29,7 +31,7 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class HeldOutLoss:
-    """What was measured on one set."""
+    """Loss on one held-out set."""
 
     set: str
     loss: float  # nats: per token; or per question, of a set of questions
@@ -45,7 +47,7 @@ class HeldOutLoss:
     )
 
     def record(self) -> dict[str, str | float | int]:
-        """What goes into metrics.jsonl."""
+        """Return the values for metrics.jsonl."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
@@ -80,10 +82,14 @@ def domain_sets(pool: Pool, levels: Levels, most: int, seed: int) -> list[Evalua
 def held_out_losses(
     engine: Engine, sets: Sequence[EvaluationSet], byte_lengths: Int[np.ndarray, " vocabulary"]
 ) -> list[HeldOutLoss]:
-    """The mean loss of each set, in one pass over all of them; each process takes its share of the sequences.
+    """Return the mean loss of each set, in one pass over all of them.
+
+    Each process evaluates its slice of the sequences.
 
     Args:
-        byte_lengths: of each token; see `trainer.evaluation.tokenizer`.
+        engine: the model.
+        sets: the sets.
+        byte_lengths: UTF-8 bytes per token; see `trainer.evaluation.tokenizer`.
     """
     owners = np.repeat(np.arange(len(sets)), [len(chosen.leaves) for chosen in sets])
     batch, owners = _read(
@@ -108,7 +114,7 @@ def held_out_losses(
 
 
 def moments(values: Float[Tensor, " n"], sizes: Float[Tensor, " n"]) -> Float[Tensor, "n 6"]:
-    """What `ratio_and_error` needs the sums of."""
+    """Return the terms whose sums `ratio_and_error` needs."""
     return torch.stack(
         [torch.ones_like(values), values, sizes, values * values, values * sizes, sizes * sizes], 1
     )
@@ -122,10 +128,12 @@ def ratio_and_error(
     values_sizes: float,
     sizes_sizes: float,
 ) -> tuple[float, float]:
-    """`R = sum_j r_j / sum_j t_j` of n pairs, from the sums of their moments, and its standard error.
+    """Return `R = sum_j r_j / sum_j t_j` of n pairs and its standard error.
 
-    The error is `sqrt(n / (n - 1) * sum_j (r_j - R t_j)^2) / sum_j t_j`, that of a sample from an endless population (Cochran 1977,
-    Sampling Techniques, section 6.3); NaN of a single pair. With sizes of one it is the mean and its ordinary standard error.
+    The arguments are the sums of the pairs' moments. The error is
+    `sqrt(n / (n - 1) * sum_j (r_j - R t_j)^2) / sum_j t_j`, that of a sample from an infinite
+    population (Cochran 1977, section 6.3); NaN for a single pair. With sizes of one these are the
+    mean and its ordinary standard error.
     """
     ratio = values / sizes
     squares = max(
@@ -137,7 +145,7 @@ def ratio_and_error(
 def _read(
     sets: Sequence[EvaluationSet], owners: Int[np.ndarray, " n"], mine: slice
 ) -> tuple[Batch, Int[np.ndarray, " m"]]:
-    """This process's sequences of all sets, and the set of each."""
+    """Return this process's sequences of all sets, and the set of each."""
     first = 0
     batches = []
     for chosen in sets:
@@ -155,7 +163,7 @@ def _read(
 
 
 def _evenly(sizes: Int[np.ndarray, " n"], most: int) -> Int[np.ndarray, " n"]:
-    """`min(sizes, c)` with the largest c for which this sums to `most` or less."""
+    """Return `min(sizes, c)` with the largest c for which this sums to `most` or less."""
     if sizes.sum() <= most:
         return sizes
     order = np.sort(sizes)

@@ -1,6 +1,7 @@
-"""What the target's gradient is the gradient of: the loss on its text, on its answers, or of choosing the right answer.
+"""Objectives whose gradient is the target's gradient.
 
-Each objective walks through the target's align split, update after update, in a keyed order, as training does through a leaf.
+They are the loss on the target's text, the loss on its answers, or the loss of choosing the right
+answer. Each walks through the align split in a keyed order, update after update.
 """
 
 from dataclasses import dataclass, replace
@@ -31,17 +32,27 @@ from trainer.sampling.permutation import walk
 
 @runtime_checkable
 class Objective(Protocol):
-    def backward(self, engine: Engine, stage: int) -> Tensor:
-        """Add the gradient on the documents of `stage`, summed over the processes, to `.grad`; return this process's share of the loss."""
+    """A differentiable objective of the target."""
+
+    def backward(self, engine: Engine, interval: int) -> Tensor:
+        """Add the gradient, summed over the processes, to `.grad`.
+
+        Args:
+            engine: the model.
+            interval: number of the interval, which selects the documents.
+
+        Returns:
+            This process's share of the loss.
+        """
         ...
 
     def evaluate(self, engine: Engine) -> list[HeldOutLoss]:
-        """The same loss on held-out documents of the target; nothing where a set of its text measures that anyway."""
+        """Return the loss on held-out documents; nothing if a text set measures it anyway."""
         ...
 
 
 def open_objective(files: CatalogFiles, config: Train, align: Pool) -> Objective:
-    """The objective of a run, on `mixture.target_sequences` documents (or questions, with all their choices) a stage.
+    """The objective of a run, on `mixture.target_sequences` documents (or questions, with all their choices) a interval.
 
     Args:
         align: the text of the target's align split.
@@ -74,14 +85,14 @@ def open_objective(files: CatalogFiles, config: Train, align: Pool) -> Objective
 
 @dataclass(frozen=True)
 class TextLoss:
-    """Nats per token of all text."""
+    """Loss on all text, in nats per token."""
 
     align: Pool
     count: int
     seed: int
 
-    def backward(self, engine: Engine, stage: int) -> Tensor:
-        leaves, rows = self.align.in_order(self.seed, "target", stage * self.count, self.count)
+    def backward(self, engine: Engine, interval: int) -> Tensor:
+        leaves, rows = self.align.in_order(self.seed, "target", interval * self.count, self.count)
         batch = self.align.read(
             leaves, rows, process_slice(self.count, engine.team.rank, engine.team.world)
         )
@@ -93,7 +104,7 @@ class TextLoss:
 
 @dataclass(frozen=True)
 class AnswerLoss:
-    """Nats per token of the answers and the end-of-text that closes each, given what stands before them."""
+    """Loss on the answers and their end-of-text, given the prompts, in nats per token."""
 
     align: Completions
     validation: Completions
@@ -101,8 +112,8 @@ class AnswerLoss:
     most: int  # answers of the held-out set
     seed: int
 
-    def backward(self, engine: Engine, stage: int) -> Tensor:
-        chosen = walk(self.seed, "target", stage * self.count, self.count, len(self.align))
+    def backward(self, engine: Engine, interval: int) -> Tensor:
+        chosen = walk(self.seed, "target", interval * self.count, self.count, len(self.align))
         batch = self.align.read(
             chosen, process_slice(self.count, engine.team.rank, engine.team.world)
         )
@@ -136,11 +147,11 @@ class ChoiceLoss:
     most: int  # questions of the held-out set
     seed: int
 
-    def backward(self, engine: Engine, stage: int) -> Tensor:
+    def backward(self, engine: Engine, interval: int) -> Tensor:
         """In two passes. A question's loss has the derivative `mean(n) / n_c * (1[c is right] - softmax_c(s))` in `-log p_c`: a forward
         pass gives these factors, and a second pass weighs the gradient of each choice with its own.
         """
-        chosen = walk(self.seed, "target", stage * self.count, self.count, len(self.align))
+        chosen = walk(self.seed, "target", interval * self.count, self.count, len(self.align))
         mine = chosen[process_slice(self.count, engine.team.rank, engine.team.world)]
         rows, owners, places = self.align.rows(mine)
         batch = self.align.completions.read(rows)
@@ -156,7 +167,10 @@ class ChoiceLoss:
         return (-logs[right].sum() / self.count).to(engine.team.device)
 
     def evaluate(self, engine: Engine) -> list[HeldOutLoss]:
-        """The mean loss of a question, and how often the right choice has the highest log-likelihood, plain and per byte."""
+        """Return the mean loss per question and the accuracy.
+
+        A question is right if the right choice has the highest log-likelihood, plain or per byte.
+        """
         kept, team = self.validation, engine.team
         chosen = walk(self.seed, "evaluate", 0, min(self.most, len(kept)), len(kept))
         mine = chosen[process_slice(len(chosen), team.rank, team.world)]
@@ -204,7 +218,7 @@ def backward_weighted(engine: Engine, batch: Batch, weights: Float[Tensor, " seq
 def _scales(
     lengths: Int[np.ndarray, " rows"], owners: Int[np.ndarray, " rows"], questions: int
 ) -> Float[Tensor, " rows"]:
-    """The mean length of a question's choices over the length of each."""
+    """Return the mean length of a question's choices divided by the length of each."""
     means = np.bincount(owners, lengths, questions) / np.maximum(
         np.bincount(owners, minlength=questions), 1
     )
@@ -217,7 +231,7 @@ def _table(
     places: Int[np.ndarray, " rows"],
     questions: int,
 ) -> Float[Tensor, "questions most"]:
-    """A row a question; minus infinity where it has fewer choices than another."""
+    """Return one row per question, padded with minus infinity."""
     table = torch.full((questions, int(places.max(initial=0)) + 1), -torch.inf, dtype=torch.float64)
     table[owners, places] = values
     return table

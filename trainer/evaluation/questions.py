@@ -1,4 +1,4 @@
-"""Multiple-choice questions in the texts of a target: a question, its lettered choices, and the answer after a marker."""
+"""Multiple-choice questions in a target's texts: a question, lettered choices and the answer."""
 
 import logging
 import re
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Question:
+    """A multiple-choice question."""
+
     prompt: str  # all up to the marker, and the marker
     completions: tuple[
         str, ...
@@ -28,10 +30,11 @@ class Question:
 
 
 def parse_question(text: str, marker: str) -> Question | None:
-    """The question in `text`, None if it has not the form of one.
+    """Return the question in `text`, or None if it does not have the form of one.
 
-    The answer is what follows the last `marker`: a choice as it is written in the list ("B. red"), its letter, or its words. The choices
-    are the last run A, B, C, ... of two or more; lines that begin with another letter belong to the choice before them.
+    The answer follows the last `marker`: a choice as written in the list ("B. red"), its letter, or
+    its words. The choices are the last run A, B, C, ... of two or more. Lines that start with another
+    letter belong to the previous choice.
     """
     head, found, tail = text.rpartition(marker)
     answer, choices = tail.strip(), _choices(head)
@@ -45,7 +48,7 @@ def parse_question(text: str, marker: str) -> Question | None:
 
 
 def split_answer(text: str, marker: str) -> tuple[str, str] | None:
-    """What stands before the answer, the last `marker` included, and the answer; None without a marker or an answer."""
+    """Return the prompt including the last `marker`, and the answer; None if one is missing."""
     head, found, answer = text.rpartition(marker)
     return (head + marker, answer) if found and answer.strip() else None
 
@@ -63,7 +66,7 @@ def read_questions(files: CatalogFiles, target: str, split: str, marker: str) ->
 def read_answers(
     files: CatalogFiles, target: str, split: str, marker: str
 ) -> list[tuple[str, str]]:
-    """`split_answer` of each document of a target's split, with the errors of `read_questions`."""
+    """Return `split_answer` of each document of a split; for errors see `read_questions`."""
     return _read(
         files,
         target,
@@ -104,7 +107,7 @@ def _read(
 
 
 def _choices(head: str) -> Iterable[tuple[str, str, str]]:
-    """Each choice as written, its letter, and its words; nothing without two of them."""
+    """Return each choice as written, its letter and its words; nothing if there are fewer than two."""
     places = list(LETTER.finditer(head))
     for first in range(len(places) - 1, -1, -1):
         run = _run(places[first:])
@@ -118,7 +121,7 @@ def _choices(head: str) -> Iterable[tuple[str, str, str]]:
 
 
 def _run(places: list[re.Match[str]]) -> list[re.Match[str]]:
-    """The longest run A, B, C, ... that can be picked from `places` in their order."""
+    """Return the longest run A, B, C, ... among `places`, in their order."""
     run: list[re.Match[str]] = []
     for place in places:
         if place[1] == chr(ord("A") + len(run)):

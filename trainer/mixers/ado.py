@@ -1,4 +1,4 @@
-"""Adaptive data optimization: weight goes where a scaling law, refitted while training, says that the loss falls fastest."""
+"""Adaptive data optimization: weights follow a scaling law that is refitted while training."""
 
 from dataclasses import dataclass
 
@@ -72,7 +72,7 @@ class Ado:
 def member_slopes(
     tokens: Float[np.ndarray, " points"], losses: Float[np.ndarray, "points basis"]
 ) -> Weights:
-    """How fast each member's loss falls, in nats a token per token; NaN where fewer than FEWEST losses are known."""
+    """Return how fast each member's loss falls, in nats per token per token; NaN if unknown."""
     slopes = np.full(losses.shape[1], np.nan)
     for member, curve in enumerate(losses.T):
         known = np.isfinite(curve)
@@ -82,7 +82,7 @@ def member_slopes(
 
 
 def preferred(wanted: Weights, prior: Weights) -> Weights:
-    """`wanted` on the simplex, none below the floor; where nothing is wanted, as when no loss falls any more, the prior."""
+    """Return `wanted` on the simplex with a minimum per member; the prior if all are zero."""
     share = wanted / wanted.sum() if wanted.sum() > 0 else prior
     raised = np.maximum(share, min(MINIMUM_PREFERENCE, 0.5 / len(share)))
     preference: Weights = raised / raised.sum()

@@ -1,4 +1,4 @@
-"""Dynamic gradient alignment: mirror ascent on the alignment of each basis member with the target."""
+"""Dynamic gradient alignment: mirror ascent on each member's alignment with the target."""
 
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ class Dga:
         return MixerState(log_alpha, (1.0 - self.ema) * state.sampling + self.ema * drawn)
 
     def gains(self, seen: Observation) -> Weights:
-        """What alpha ascends by, before the step size. A member without a score (NaN) is given the mean of the others."""
+        """Return the gains before the step size; members without a score get the mean of the others."""
         trusted = filled(shrunk(seen.scores, seen.errors) if self.error_aware else seen.scores)
         if self.scores != "normalised":
             return trusted

@@ -1,4 +1,4 @@
-"""DoGE: gradient alignment with a step tied to the learning rate, averaged for a second, static run."""
+"""DoGE: gradient alignment with a step tied to the learning rate."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""DoReMi: weight goes where the loss exceeds a reference model's, averaged for a second, static run."""
+"""DoReMi: weight moves to members whose loss exceeds a reference model's."""
 
 from dataclasses import dataclass
 

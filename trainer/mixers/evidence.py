@@ -1,4 +1,4 @@
-"""How much a measurement says: members without one, scores that are mostly noise, scores on no known scale."""
+"""Treatment of missing and noisy scores, and of scores without a known scale."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ LEAST_SPREAD = 1e-12  # of the largest score: less is rounding, and dividing by 
 
 
 def filled(values: Weights) -> Weights:
-    """`values` with the mean of the known ones where a member has none (NaN); all zero if nobody has one."""
+    """Return `values` with NaN replaced by the mean of the known ones, or by 0 if none is known."""
     known = np.isfinite(values)
     return np.where(known, values, values[known].mean() if known.any() else 0.0)
 

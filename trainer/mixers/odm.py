@@ -42,7 +42,7 @@ class Odm:
 
 
 def exploration(members: int, step: int) -> float:
-    """Weight that each member keeps for being tried: 1 / members at first, shrinking with the square root of the steps done."""
+    """Return the weight that each member keeps, shrinking with the square root of the steps."""
     return (
         min(1.0 / members, math.sqrt(math.log(members) / (members * step)))
         if step > 0

@@ -1,4 +1,4 @@
-"""The law by which a loss falls with the tokens seen, fitted to the losses of one run."""
+"""A scaling law of the loss over tokens, fitted to the losses of one run."""
 
 from dataclasses import dataclass
 

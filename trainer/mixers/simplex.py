@@ -1,4 +1,4 @@
-"""Steps on the simplex, in logarithms."""
+"""Steps on the simplex in logarithms, and the mean of the weights over a run."""
 
 from collections.abc import Mapping
 
@@ -11,14 +11,14 @@ MixerMemory = Mapping[str, Float[np.ndarray, "..."]]
 
 
 def log_normalised(logits: Weights) -> Weights:
-    """The logarithm of softmax(logits), without overflow; the only place where weights are made to sum to 1."""
+    """Return the logarithm of softmax(logits), without overflow."""
     shifted = logits - logits.max()
     log_weights: Weights = shifted - np.log(np.exp(shifted).sum())
     return log_weights
 
 
 def divergence(new: Weights, old: Weights) -> float:
-    """KL(new || old) in nats, both given as logarithms."""
+    """Return KL(new || old) in nats, both given as logarithms."""
     return float((np.exp(new) * (new - old)).sum())
 
 
@@ -43,13 +43,13 @@ def ascend(log_alpha: Weights, gains: Weights, most_change: float | None = None)
 
 
 def averaged(memory: MixerMemory, weights: Weights) -> MixerMemory:
-    """The memory after one more update: `average`, the mean of all updates' weights, and `updates`, how many they are."""
+    """Return the memory after another update: `average` of the weights, and number of `updates`."""
     updates = memory.get("updates", np.zeros(1)) + 1.0
     before = memory.get("average", np.zeros_like(weights))
     return {"average": before + (weights - before) / updates, "updates": updates}
 
 
 def final_weights(state: MixerState) -> Weights:
-    """The weights to train with from now on: their average over the run where the mixer keeps one, else those sampled last."""
+    """Return the mean of the weights over the run if the mixer keeps one, or the last weights."""
     average: Weights = state.memory.get("average", state.sampling)
     return average

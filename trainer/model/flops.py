@@ -1,4 +1,4 @@
-"""Floating-point operations of training, and the share of a GPU's peak that they make."""
+"""Floating-point operations of training, and their share of a GPU's peak."""
 
 import torch
 from torch import nn
@@ -34,7 +34,7 @@ def flops_per_token(model: PreTrainedModel, sequence_tokens: int) -> float:
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """Of one GPU, per second, in bfloat16; None where it is not known."""
+    """Return the peak of one GPU per second in bfloat16, or None if unknown."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -48,7 +48,11 @@ def utilisation(
     device: torch.device,
     world: int,
 ) -> float | None:
-    """Model FLOPs utilisation (MFU): the work that `tokens_per_second` of all processes need, over the bfloat16 peak of their GPUs."""
+    """Return the model FLOPs utilisation (MFU), or None if the GPU's peak is unknown.
+
+    It is the work of `tokens_per_second` over all processes, divided by the bfloat16 peak of their
+    GPUs.
+    """
     peak = peak_flops(device)
     return (
         None

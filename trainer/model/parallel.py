@@ -1,6 +1,7 @@
-"""Several processes, one gradient: DistributedDataParallel (a copy of the model each) or FSDP2 (a shard of it each).
+"""Training on several processes, with a copy of the model (DDP) or a shard of it (FSDP2) on each.
 
-Both add gradients up instead of averaging them, because a batch's loss is divided by the labels of the whole global batch.
+Both sum gradients instead of averaging them, because a batch's loss is divided by the labels of the
+global batch. The decoder layers are compiled, checkpointed and sharded one by one.
 """
 
 import warnings
@@ -48,7 +49,7 @@ def replicate(loss: nn.Module, team: Team) -> DistributedDataParallel:
 
 
 def _sum(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
-    """DDP's own all-reduce would go on to divide by the number of processes."""
+    """Sum a bucket. DDP's own all-reduce would also divide by the number of processes."""
     summed: torch.futures.Future[list[Tensor]] = dist.all_reduce(
         bucket.buffer(), async_op=True
     ).get_future()
@@ -94,7 +95,7 @@ def gradients_summed(loss: nn.Module, last: bool) -> Iterator[None]:
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """The blocks that a transformer repeats: its largest list of modules."""
+    """Return the repeated blocks of a transformer: its largest list of modules."""
     lists: list[nn.ModuleList] = [
         module for module in model.modules() if isinstance(module, nn.ModuleList)
     ]
