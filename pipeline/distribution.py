@@ -1,4 +1,4 @@
-"""Distributions over the domains: how a set falls into the clusters, or how far it lies from their centroids."""
+"""Distributions over the domains: a set's documents by cluster, or by distance to the centroids."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -41,17 +41,18 @@ def smoothed_shares(
     levels: Levels,
     pseudo_documents: float,
 ) -> dict[int, Float[np.ndarray, " domains"]]:
-    """Share of the documents in each domain (importance sampling's histogram), by level; each sums to 1.
+    """Return the share of the documents in each domain, by level. Each level sums to 1.
 
-    It is drawn toward the level above by Dirichlet smoothing.
-
-    With s pseudo-documents, n the counts and q the corpus's share of domain c in its parent p (its tokens by the parent's):
+    It is the histogram of importance sampling, drawn toward the level above by Dirichlet smoothing.
+    With s pseudo-documents, n the counts and q the corpus's share of domain c in its parent p (its
+    tokens divided by the parent's):
 
         w(c) = w(p) * (n_c + s q_c) / (n_p + s)          w(root) = 1
 
-    so that children always add up to their parent, s = 0 is the plain histogram, and a large s the corpus's own (`natural`). It is the
-    hierarchical Dirichlet model of MacKay and Peto (1995) with one s for all levels, q for their fitted prior.
-    A parent without corpus tokens is not smoothed.
+    So children always add up to their parent, s = 0 is the plain histogram, and a large s gives the
+    corpus's own (`natural`). It is the hierarchical Dirichlet model of MacKay and Peto (1995) with
+    one s for all levels, and q for their fitted prior. A parent without corpus tokens is not
+    smoothed.
     """
     above: Float[np.ndarray, " parents"] = np.ones(1)
     found = {}
@@ -77,9 +78,10 @@ def distance_shares(
     temperature: float,
     nearest: int,
 ) -> Float[np.ndarray, " domains"]:
-    """Mean over documents of `softmax_c(-||x - c||^2 / temperature)` over each document's `nearest` centroids.
+    """Return the mean over documents of `softmax_c(-||x - c||^2 / temperature)`.
 
-    All vectors have unit length, but for empty domains, whose centroid is zero: they get no weight.
+    The softmax is over each document's `nearest` centroids. All vectors have unit norm. Empty
+    domains, whose centroid is zero, get no weight.
     """
     near, cosine = nearest_centroids(x, centroids, nearest)
     logits = -(2 - 2 * cosine.astype(np.float64)) / temperature
@@ -106,7 +108,9 @@ def distribution_rows(
 
 
 def corpus_distributions(levels: Levels, train_tokens: Int[np.ndarray, " leaves"]) -> pa.Table:
-    """`natural` (in proportion to training tokens) and `uniform` (over domains that hold any), at every level.
+    """Return `natural` and `uniform` at every level.
+
+    `natural` is proportional to training tokens, `uniform` is over domains that have any.
 
     Raises:
         UserError: there are no training tokens.
@@ -131,10 +135,17 @@ def all_distributions(
     levels: Levels,
     config: Distributions,
 ) -> pa.Table:
-    """Every distribution of a catalog (tables.DISTRIBUTIONS): natural, uniform, and the two kinds of each target.
+    """Return every distribution of a catalog (tables.DISTRIBUTIONS).
 
-    `targets`: documents by name, columns leaf and split of tables.TARGET; their hard distributions are made here, since
-    smoothing needs the corpus. `distances`: rows of tables.DISTRIBUTIONS, of which those of kind distance are kept.
+    They are natural, uniform, and the two kinds of each target.
+
+    Args:
+        targets: Documents by name, with the columns leaf and split of tables.TARGET. Their hard
+            distributions are made here, because smoothing needs the corpus.
+        distances: Rows of tables.DISTRIBUTIONS, of which those of kind distance are kept.
+        train_tokens: Training tokens per leaf.
+        levels: The levels of the tree.
+        config: The smoothing.
     """
     rows = [corpus_distributions(levels, train_tokens)]
     for name, documents in targets.items():
@@ -155,10 +166,11 @@ def all_distributions(
 def target_table(
     targets: Mapping[str, pa.Table], distributions: pa.Table, domains: pa.Table, levels: Levels
 ) -> pa.Table:
-    """tables.TARGETS: one row a target set; `targets` as tables.TARGET by name, the others as in the catalog.
+    """Return tables.TARGETS, one row per target set.
 
-    A document is out of distribution if it lies farther from its leaf's centroid than 95 % of the corpus's documents of that leaf,
-    or if the leaf has none: of documents like the corpus's it is 5 %.
+    A document is out of distribution if it lies farther from its leaf's centroid than 95 % of the
+    corpus's documents of that leaf, or if the leaf has none. For documents like the corpus's it is
+    5 %.
     """
     leaves = domains.filter(pc.equal(domains["level"], levels.leaves))
     far = np.array(
@@ -196,9 +208,9 @@ def target_table(
 def target_part(
     target: Target, tree_part: Part, tokenizer: Part, folder: Path, config: Build
 ) -> Part:
-    """Embed, place and tokenize one target set, and describe its `align` split by distributions at every level.
+    """Embed, place and tokenize one target set, and make its distributions at every level.
 
-    Only the `align` split shapes a distribution: what the target is judged on never does.
+    Only the `align` split shapes the distributions, never the splits for evaluation.
     """
     documents, quarantine = read_target(target, config.source)
     identity = identify(config.embed)
@@ -256,7 +268,7 @@ def _own(
     tree: Tree,
     config: Distributions,
 ) -> pa.Table:
-    """What the target's documents alone say, the corpus left out: both kinds, without smoothing."""
+    """Return both kinds of distribution of the target's documents, without smoothing."""
     counts = np.bincount(leaf, minlength=tree.levels.leaves).astype(np.float64)
     plain = smoothed_shares(counts, np.zeros_like(counts), tree.levels, 0)
     rows = [distribution_rows(name, "hard", k, weights) for k, weights in plain.items()]

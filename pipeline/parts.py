@@ -1,4 +1,7 @@
-"""A part: one folder of one stage's output, with a sidecar that says what made it. The sidecar is the only meaning of "done"."""
+"""Parts: one folder of one stage's output each, with a sidecar that records its inputs.
+
+A part is done if and only if its sidecar is there and has the expected fingerprint.
+"""
 
 import json
 import shutil
@@ -30,10 +33,11 @@ class Part:
 
 
 def make_part(folder: Path, fingerprint: str, make: Callable[[Path], Account]) -> Part:
-    """Return the part at `folder` if its sidecar has this fingerprint; else let `make` fill a temporary folder and rename it.
+    """Return the part at `folder`, making it if its sidecar has another fingerprint or is missing.
 
-    `make` writes the part's files into the folder it is given and returns the account, which must add up.
-    Being killed at any point leaves either the finished part or nothing that counts.
+    `make` writes the part's files into a temporary folder, which is then renamed, and returns the
+    account, which must add up. A process killed at any point leaves either the finished part or
+    nothing that counts.
     """
     done = read_part(folder)
     if done is not None and done.fingerprint == fingerprint:
@@ -52,10 +56,12 @@ def make_part(folder: Path, fingerprint: str, make: Callable[[Path], Account]) -
 
 @contextmanager
 def sole_builder(work: Path) -> Iterator[None]:
-    """Hold a work folder for one build, and clear away what killed ones had begun: nothing that is done is touched.
+    """Hold a work folder for one build and remove temporary folders of killed builds.
+
+    Finished parts are not touched.
 
     Raises:
-        UserError: another build is at work in the folder.
+        UserError: another build is running in the folder.
     """
     with sole_holder(
         work,
@@ -67,7 +73,7 @@ def sole_builder(work: Path) -> Iterator[None]:
 
 
 def read_part(folder: Path) -> Part | None:
-    """The finished part at `folder`, or None."""
+    """Return the finished part at `folder`, or None."""
     try:
         sidecar = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
         return Part(

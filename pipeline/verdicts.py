@@ -20,7 +20,10 @@ _MASK = b"clustermix.kept"  # key of the file's metadata: which rows are kept, h
 
 
 def write_verdicts(path: Path, verdicts: pa.Table) -> None:
-    """Write the verdicts on one part (tables.VERDICTS), and in the file's metadata the hash of which rows are kept."""
+    """Write the verdicts on one part (tables.VERDICTS).
+
+    The hash of the rows that are kept goes into the file's metadata.
+    """
     digest = _digest(pc.is_null(verdicts["reason"]).to_numpy())
     pq.write_table(
         verdicts.cast(tables.VERDICTS).replace_schema_metadata({_MASK: digest}),
@@ -30,16 +33,16 @@ def write_verdicts(path: Path, verdicts: pa.Table) -> None:
 
 
 def read_verdicts(part: Part, verdicts: Part) -> pa.Table:
-    """The final verdict on every document of `part`, in its order (tables.VERDICTS)."""
+    """Return the final verdict on every document of `part`, in its order (tables.VERDICTS)."""
     return pq.read_table(_file(part, verdicts))
 
 
 def kept_key(part: Part, verdicts: Part) -> str:
-    """A fingerprint of the kept documents of `part`: it changes with their ids, their texts or their order, and with nothing else.
+    """Return a fingerprint of the kept documents of `part`: their ids, texts and order.
 
-    What later stages make of a part's texts depends on this, not on `part.fingerprint` and `verdicts.fingerprint`: a corpus that was
-    copied to another place and time, another target, shard or threshold give the same key to every part that keeps the same documents.
-    Reads the footers of two files.
+    Later stages depend on this and not on `part.fingerprint` and `verdicts.fingerprint`. The key
+    stays the same if the corpus is copied elsewhere, or if another target, shard or threshold
+    leaves the same documents in the part. Reads the footers of two files.
     """
     content = (pq.read_schema(part.folder / "documents.parquet").metadata or {}).get(
         CONTENT_KEY.encode()
@@ -55,7 +58,7 @@ def kept_key(part: Part, verdicts: Part) -> str:
 
 
 def kept_batches(part: Part, verdicts: Part, columns: list[str]) -> Iterator[pa.Table]:
-    """Kept documents of `part`, `_BATCH_ROWS` read at a time."""
+    """Yield the kept documents of `part`, reading `_BATCH_ROWS` at a time."""
     keep = pc.is_null(read_verdicts(part, verdicts)["reason"])
     start = 0
     with pq.ParquetFile(part.folder / "documents.parquet", pre_buffer=False) as file:

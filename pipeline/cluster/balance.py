@@ -1,4 +1,7 @@
-"""Cells of k-means that are empty, too small or too large: a small one gives up its place, and a large one is split into it."""
+"""Mend cells of k-means that are empty, too small or too large.
+
+A small cell gives up its place, and a large one is split into it.
+"""
 
 import numpy as np
 from jaxtyping import Float16, Float32, Int64
@@ -13,7 +16,7 @@ _COPY_DISTANCE = (
 
 
 def smallest_allowed(rows: int, cells: int, config: Cluster) -> float:
-    """Rows a cell must have; below one, only an empty cell is too small."""
+    """Return the minimum rows of a cell. Below one, only an empty cell is too small."""
     return max(1.0, config.least_share * rows / cells)
 
 
@@ -23,10 +26,11 @@ def rebalance(
     centroids: Float32[np.ndarray, "k dim"],
     config: Cluster,
 ) -> Float32[np.ndarray, "k dim"]:
-    """The centroids for k-means' next iteration, after `cells` were found and the means taken.
+    """Return the centroids for k-means' next iteration, given the cells and their means.
 
-    The largest cells are split in two, across the direction in which they are longest, until every cell that is too small has given
-    its place to a half and no cell is too large, or nothing is left to split. The next iteration moves the rows.
+    The largest cells are split in two, across their longest direction, until every cell that is too
+    small has given its place to a half and no cell is too large, or nothing is left to split. The
+    next iteration moves the rows.
     """
     k = len(centroids)
     counts = np.bincount(cells, minlength=k).astype(np.float64)
@@ -54,7 +58,10 @@ def _halves(
     cell: int,
     centroid: Float32[np.ndarray, " dim"],
 ) -> Float32[np.ndarray, "two dim"] | None:
-    """Two centroids to either side of one, as far apart as its rows are long; None if these are copies."""
+    """Return two centroids on either side of one, or None if its rows are copies.
+
+    Their distance is that of the rows along their longest direction.
+    """
     members = np.flatnonzero(cells == cell)
     some = x[members[:: -(-len(members) // _SPLIT_MEMBERS)]].astype(np.float64)
     away = some - some.mean(axis=0)

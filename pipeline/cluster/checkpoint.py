@@ -1,4 +1,4 @@
-"""What a long training has come to: an iteration and arrays, in a file that is whole or absent."""
+"""Checkpoints of a long training: an iteration and arrays, in a file that is whole or absent."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays at `path`, or None if there are none that can be read."""
+    """Return the arrays at `path`, or None if none can be read."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}

@@ -1,4 +1,4 @@
-"""Down the tree with many vectors at once: at each level one product a cell, with the vectors that follow it."""
+"""Search the tree with many vectors at once: one product per cell and level."""
 
 import threading
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ _EXACT_PRODUCTS = 256  # exact products at once: both sides stay in the cache
 
 @dataclass
 class FollowedCells:
-    """Cells of one level that vectors follow."""
+    """Pairs of vectors and the cells of one level that they follow."""
 
     rows: Int64[np.ndarray, " pairs"]
     cells: Int64[np.ndarray, " pairs"]
 
 
 class Descent:
-    """A tree, ready for products; may be called by several threads."""
+    """A tree prepared for products. Several threads may call it."""
 
     def __init__(self, tree: Tree, beam: int) -> None:
         self.granularities, self.margins, self.beam = tree.levels.granularities, tree.margins, beam
@@ -50,7 +50,10 @@ class Descent:
     def __call__(
         self, x: Float[np.ndarray, "n dim"]
     ) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
-        """Leaf and cosine of each vector. All bounds are scaled by the vectors' lengths, which is cheaper than scaling these."""
+        """Return the leaf and cosine of each vector.
+
+        All bounds are scaled by the vectors' lengths, which is cheaper than scaling the vectors.
+        """
         n, dim = x.shape
         exact = self._room("exact", n, dim, EXACT_DTYPE).copy_(torch.from_numpy(np.array(x)))
         truth = exact.cpu().numpy()
@@ -84,7 +87,10 @@ class Descent:
         return self._nearest(truth, lengths, pairs)
 
     def _room(self, name: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-        """This thread's array of that name, kept from call to call: fresh pages cost as much as what is computed in them."""
+        """Return this thread's array of that name, which is kept from call to call.
+
+        New pages of memory would cost as much as the products.
+        """
         held: Tensor | None = getattr(self.local, name, None)
         if held is None or len(held) < rows * columns:
             held = torch.zeros(rows * columns * 5 // 4, dtype=dtype, device=self.where)
@@ -94,7 +100,10 @@ class Descent:
     def _bound(
         self, best: Float[Tensor, " n"], lengths: Float32[Tensor, " n"], k: int
     ) -> Float[Tensor, " n"]:
-        """The least product of a cell to be followed; of a leaf, one that rounding may have kept from being the largest."""
+        """Return the smallest product of a cell to be followed.
+
+        At the leaves, it is the smallest product that may be the largest one but for rounding.
+        """
         if k == self.granularities[-1]:
             return (
                 best.float() - rounding_slack(best, lengths, self.tables[k].shape[1], self.type)
@@ -110,7 +119,10 @@ class Descent:
         places: tuple[np.ndarray, np.ndarray],
         n: int,
     ) -> FollowedCells:
-        """At most `beam` pairs of each vector, its best (their cosines, at `places`, as bfloat16 has them), sorted by cell."""
+        """Return at most `beam` pairs per vector, its best ones, sorted by cell.
+
+        The cosines of the pairs are at `places`, and are compared in bfloat16.
+        """
         rows, cells = pairs.rows, pairs.cells
         many = np.bincount(rows, minlength=n) > self.beam
         crowded = many[rows]
@@ -141,7 +153,10 @@ class Descent:
     def _children(
         self, rows: Tensor, pairs: FollowedCells, followers: Int64[Tensor, " pairs"], k: int, b: int
     ) -> Float[Tensor, "pairs b"]:
-        """Products with the children of each pair's cell: one product a cell, which overwrites the padding of the one before."""
+        """Return the products with the children of each pair's cell.
+
+        There is one product per cell, which overwrites the padding of the one before.
+        """
         table = self.tables[k].view(-1, b, rows.shape[1]).transpose(1, 2)
         counts = np.bincount(pairs.cells, minlength=len(table))
         most = padded_rows(int(counts.max()))
@@ -166,7 +181,7 @@ class Descent:
         lengths: Float32[np.ndarray, " n"],
         pairs: FollowedCells,
     ) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
-        """Of the leaves that rounding leaves in doubt, the nearest; of equal ones, the first."""
+        """Return the nearest of the leaves that rounding leaves in doubt, the first among equals."""
         keys = np.sort((pairs.rows << 32) | pairs.cells)
         rows, leaves = keys >> 32, keys & (2**32 - 1)
         true = np.empty(len(rows), np.float32)
@@ -181,7 +196,7 @@ class Descent:
 def _where(
     mask: Bool[Tensor, "a b"],
 ) -> tuple[Int64[np.ndarray, " found"], Int64[np.ndarray, " found"]]:
-    """Row and column of what is true; four times as fast as `torch.nonzero` on the processor."""
+    """Return row and column of true values, four times as fast as `torch.nonzero` on a processor."""
     flat = np.flatnonzero(mask.cpu().numpy())
     return flat // mask.shape[1], flat % mask.shape[1]
 

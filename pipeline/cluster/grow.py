@@ -1,10 +1,16 @@
-"""Grow a tree of cells: k-means on a bounded subset, then inside each cell, from a sorted copy of the sample on disk.
+"""Grow a tree of cells: k-means on a bounded subset, then inside each cell.
 
-Memory, beside the interpreter's, for vectors of `dim` numbers, w workers and a tree of 64-way splits (`POINTS_PER_CENTROID` = 1,024):
-    first level    min(sample, 1,024 k_1) * dim * 4 bytes    (float16, and bfloat16 for the products; more than 131,072: only the first)
-    sub-trees      leaves * dim * 4 + w * 1,024 * 64 * dim * 6
-    polishing      leaves * dim * 14 + sample * 28 + w * ROWS_DEEP * (dim * 6 + 4 * 64 * 2)     (`pipeline.cluster.search`)
-The sample itself, dim * 2 bytes a vector, is a file; its pages are the system's to take back.
+The cells are read from a sorted copy of the sample on disk.
+
+Memory, besides the interpreter's, for vectors of `dim` numbers, w workers and a tree of 64-way
+splits (`POINTS_PER_CENTROID` = 1,024):
+    first level   min(sample, 1,024 k_1) * dim * 4 bytes
+    sub-trees     leaves * dim * 4 + w * 1,024 * 64 * dim * 6
+    polishing     leaves * dim * 14 + sample * 28
+                  + w * MAXIMUM_SEARCH_ROWS * (dim * 6 + 4 * 64 * 2)
+
+The first level takes float16, and bfloat16 for the products up to 131,072 vectors. The sample
+itself, dim * 2 bytes per vector, is a file, whose pages the system can drop.
 """
 
 import logging
@@ -39,10 +45,11 @@ class GrownTree:
 
 
 def grow(rows: SampleRows, levels: Levels, config: Cluster, seed: int, scratch: Path) -> GrownTree:
-    """Each cell of a level split by k-means on its vectors.
+    """Split each cell of a level by k-means on its vectors.
 
-    A cell with fewer different vectors than it should have children keeps empty ones, with centroids of zeros. `scratch` keeps what
-    is done: each iteration of the first level, the sorted sample, each sub-tree. Called again, it goes on from there to the same bytes.
+    A cell with fewer distinct vectors than it should have children keeps empty ones, whose
+    centroids are zero. `scratch` keeps each iteration of the first level, the sorted sample and
+    each sub-tree. Another call resumes from there and gives the same bytes.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     top = levels.granularities[0]
@@ -107,7 +114,10 @@ def _split(
     config: Cluster,
     seed: int,
 ) -> Centroids:
-    """Centroids of all levels below `cell`, which is one of the first granularity's and holds these rows of the sample."""
+    """Return the centroids of all levels below `cell`.
+
+    `cell` is one of the first granularity's cells, and holds these rows of the sample.
+    """
     above, k, *_ = granularities
     b = k // above
     x = sample[rows[0] : rows[-1] + 1] if rows[-1] - rows[0] + 1 == len(rows) else sample[rows]

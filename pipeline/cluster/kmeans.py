@@ -1,4 +1,4 @@
-"""Spherical k-means and nearest centroids, on arrays. A row of zeros among the centroids is an empty cell."""
+"""Spherical k-means and nearest centroids, on arrays. A centroid of zeros is an empty cell."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from pipeline.threads import one_thread
 
 @dataclass(frozen=True)
 class Cells:
-    """Centroids of unit length, and the cell of each vector with its cosine."""
+    """Centroids of unit norm, and the cell of each vector with its cosine."""
 
     centroids: Float32[np.ndarray, "k dim"]
     cell: Int64[np.ndarray, " n"]
@@ -23,7 +23,7 @@ class Cells:
 
 
 def unit_rows(x: Float[np.ndarray, "n dim"]) -> Float32[np.ndarray, "n dim"]:
-    """`x` in float32, each row scaled to length 1; a row of zeros stays."""
+    """Return `x` in float32, with each row scaled to unit norm. A row of zeros stays."""
     x = np.ascontiguousarray(x, dtype=np.float32)
     norms = np.sqrt(np.einsum("nd,nd->n", x, x))[:, None]
     scaled: Float32[np.ndarray, "n dim"] = x / np.where(norms > 0, norms, 1)
@@ -41,13 +41,15 @@ def spherical_kmeans(
     workers: int = 1,
     checkpoint: KmeansCheckpoint | None = None,
 ) -> Cells:
-    """k cells of the unit vectors `x`: k-means++ (`pipeline.cluster.kmeans_plus_plus`), then Lloyd's iterations (`pipeline.cluster.lloyd`).
+    """Return k cells of the unit vectors `x`: k-means++, then Lloyd's iterations.
 
-    At most `most_points` vectors, drawn at random, move the centroids; all get a cell. Every centroid has a vector nearer to it than to
-    the others, or is zero; a cell with less than `config.least_share` of what each would have is merged into its neighbours, and its
-    centroid is zero. With at most k different vectors each is a centroid of its own.
+    At most `most_points` vectors, sampled at random, move the centroids; all of them get a cell.
+    Every centroid either is the nearest one of some vector, or is zero. A cell with less than
+    `config.least_share` of the mean is merged into its neighbours, and its centroid is zero. If
+    there are at most k distinct vectors, each is a centroid.
 
-    The same arguments give the same bytes on one kind of processor, with any number of threads, interrupted or not.
+    The same arguments give the same bytes on one kind of processor, with any number of threads,
+    interrupted or not.
     """
     from pipeline.cluster.kmeans_plus_plus import choose_centroids  # noqa: PLC0415
     from pipeline.cluster.lloyd import lloyd  # noqa: PLC0415 - torch
@@ -81,7 +83,10 @@ def assign_and_merge(
     least: float,
     workers: int = 1,
 ) -> Cells:
-    """Each vector's nearest centroid, after those that fewer than `least` vectors are nearest to were set to zero, smallest first."""
+    """Return each vector's nearest centroid, after small cells were merged.
+
+    Centroids that are nearest to fewer than `least` vectors are set to zero, smallest first.
+    """
     from pipeline.cluster.products import exact_cells  # noqa: PLC0415 - torch
 
     centroids = centroids.copy()
@@ -101,7 +106,7 @@ def assign_and_merge(
 def nearest_centroid(
     x: Float32[np.ndarray, "n dim"], centroids: Float32[np.ndarray, "k dim"]
 ) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
-    """For each unit vector the nearest centroid that is not zero, and its squared distance `2 - 2 cos`."""
+    """Return for each unit vector the nearest centroid that is not zero, and its squared distance."""
     found, cosine = nearest_centroids(x, centroids, 1)
     return found[:, 0], squared_distance(cosine[:, 0])
 
@@ -109,7 +114,9 @@ def nearest_centroid(
 def nearest_centroids(
     x: Float32[np.ndarray, "n dim"], centroids: Float32[np.ndarray, "k dim"], few: int
 ) -> tuple[Int64[np.ndarray, "n few"], Float32[np.ndarray, "n few"]]:
-    """For each unit vector the nearest centroids and their cosines, best first; as many as are not zero if those are fewer.
+    """Return for each unit vector the nearest centroids and their cosines, best first.
+
+    Centroids that are zero do not count. There are `few` of them, or all if those are fewer.
 
     Raises:
         ValueError: all centroids are zero.
@@ -127,13 +134,13 @@ def nearest_centroids(
 
 
 def squared_distance(cosine: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
-    """Squared Euclidean distance of two unit vectors; rounding never makes it negative."""
+    """Return the squared Euclidean distance of two unit vectors, `2 - 2 cos`, at least 0."""
     squared: Float32[np.ndarray, " n"] = np.maximum(2 - 2 * cosine, 0).astype(np.float32)
     return squared
 
 
 def _distinct(x: Float16[np.ndarray, "n dim"], k: int) -> Float16[np.ndarray, "m dim"]:
-    """The different rows of `x`, or just more than k of them."""
+    """Return the distinct rows of `x`, or just more than k of them."""
     head = np.unique(
         x[: 2 * k + 1], axis=0
     )  # nearly always enough, and far cheaper than sorting all
@@ -141,7 +148,10 @@ def _distinct(x: Float16[np.ndarray, "n dim"], k: int) -> Float16[np.ndarray, "m
 
 
 def _index(dimension: int) -> Any:
-    """An inner-product index, on the first GPU where faiss has one (`faiss.Kmeans(gpu=...)` would take all)."""
+    """Return an inner-product index, on the first GPU if faiss has one.
+
+    `faiss.Kmeans(gpu=...)` would use all of them.
+    """
     if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0:
         return faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), dimension)
     return faiss.IndexFlatIP(dimension)

@@ -1,4 +1,7 @@
-"""Where k-means starts: k-means++ with the best of a few candidates (Arthur and Vassilvitskii 2007, section 5), on a subset."""
+"""Initial centroids: k-means++ with several candidates each, on a subset.
+
+Arthur and Vassilvitskii 2007, section 5.
+"""
 
 import numpy as np
 import torch
@@ -21,7 +24,7 @@ MAXIMUM_DIRECT_CENTROIDS = 512  # more centroids are chosen cell by cell of a co
 def choose_centroids(
     x: Float[np.ndarray, "n dim"], k: int, random: np.random.Generator
 ) -> Float32[np.ndarray, "k dim"]:
-    """`k` rows of `x` (unit length, n >= k), far apart where there are many."""
+    """Return `k` rows of `x` (unit norm, n >= k) that are far apart."""
     subset = np.sort(
         random.choice(
             len(x), min(len(x), max(_SUBSET_PER_CENTROID * k, _MINIMUM_SUBSET)), replace=False
@@ -64,7 +67,7 @@ def _plus_plus(points: Float[Tensor, "n dim"], k: int, random: np.random.Generat
 
 
 def _tried(points: Float[Tensor, "n dim"], centroids: Float[Tensor, "k dim"]) -> float:
-    """What a few of Lloyd's iterations on the subset make of a start: the sum of `1 - cos`."""
+    """Return the sum of `1 - cos` after a few of Lloyd's iterations on the subset."""
     for _ in range(_TRIAL_ITERATIONS):
         cells = (points @ centroids.T).argmax(dim=1)
         sums = torch.zeros_like(centroids, dtype=torch.float64).index_add_(
@@ -75,7 +78,7 @@ def _tried(points: Float[Tensor, "n dim"], centroids: Float[Tensor, "k dim"]) ->
 
 
 def _quotas(counts: np.ndarray, k: int) -> np.ndarray:
-    """`k` divided in proportion to the counts, never more than one a point; what rounding leaves goes to the largest remainders."""
+    """Divide `k` in proportion to the counts, at most one per point, by largest remainders."""
     exact = counts * k / counts.sum()
     quotas = np.minimum(np.floor(exact).astype(int), counts)
     order = np.argsort(quotas - exact, kind="stable")

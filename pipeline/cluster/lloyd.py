@@ -34,13 +34,16 @@ def lloyd(
     first: int = 0,
     save: SaveIteration | None = None,
 ) -> Float32[np.ndarray, "k dim"]:
-    """Iterations `first` to `config.iterations` from `centroids`, which lower the mean of `2 - 2 cos`; fewer if no row changes its cell.
+    """Run iterations `first` to `config.iterations`, which lower the mean of `2 - 2 cos`.
 
-    The sums of rows are exact, whatever their order: a float16 is a multiple of 2**-24, so a double holds the sum of up to 2**29 of them.
-    So the result depends neither on the threads nor on where a run was interrupted. Empty cells, and by `config.least_share` and
-    `most_share` small and large ones, are mended by `pipeline.cluster.balance.rebalance` after each iteration but the last.
+    They end early if no row changes its cell. The sums of rows are exact in any order: a float16 is
+    a multiple of 2**-24, so a double holds the sum of up to 2**29 of them. The result therefore
+    depends neither on the threads nor on where a run was interrupted. After each iteration but the
+    last, empty cells are mended by `pipeline.cluster.balance.rebalance`, as are small and large
+    ones according to `config.least_share` and `config.most_share`.
 
-    `save` is called with the number of iterations done and the centroids after each: begin again with these two.
+    `save` is called after each iteration with the number of iterations done and the centroids. Pass
+    these two to resume.
     """
     parts, dtype, where = (
         list(pieces(len(x), product_rows(len(centroids)))),
@@ -76,7 +79,7 @@ def lloyd(
 
 
 def _converted(x: Float16[np.ndarray, "n dim"], dtype: torch.dtype, where: torch.device) -> Tensor:
-    """In the product's type, with rows of zeros up to one of few lengths."""
+    """Return the rows in the product's dtype, padded with zeros to one of a few lengths."""
     rows = torch.zeros((padded_rows(len(x)), x.shape[1]), dtype=dtype, device=where)
     rows[: len(x)] = torch.from_numpy(np.array(x)).to(where, torch.float32)
     return rows
@@ -88,7 +91,7 @@ def _move(
     after: Int64[Tensor, " n"],
     sums: Float64[Tensor, "k dim"],
 ) -> None:
-    """Bring the cells' sums up to date: only rows that changed their cell are read."""
+    """Update the cells' sums, reading only rows that changed their cell."""
     moved = torch.nonzero(before != after)[:, 0]
     for part in pieces(len(moved), SUMMED_ROWS):
         which = moved[part]
@@ -99,6 +102,6 @@ def _move(
 
 
 def _directions(sums: Float64[np.ndarray, "k dim"]) -> Float32[np.ndarray, "k dim"]:
-    """Sums scaled to length 1; zero where there is none."""
+    """Return the sums scaled to unit norm, zero where there is none."""
     lengths = np.sqrt(np.einsum("kd,kd->k", sums, sums))[:, None]
     return np.where(lengths > 0, sums / np.where(lengths > 0, lengths, 1), 0).astype(np.float32)

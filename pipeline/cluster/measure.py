@@ -1,4 +1,4 @@
-"""How good a tree is: how large its cells are, how far vectors lie from them, and what its search misses."""
+"""Measures of a tree: sizes of cells, distances of vectors, and misses of the search."""
 
 import logging
 from dataclasses import replace
@@ -20,10 +20,10 @@ MEASURE_BEAM = 8
 def with_radius(
     tree: Tree, sample: Float[np.ndarray, "n dim"], within: float, workers: int
 ) -> tuple[Tree, Int64[np.ndarray, " leaves"], float]:
-    """The tree with its leaves' radii, the sample's vectors by leaf, and their mean squared distance.
+    """Return the tree with its leaves' radii, the sample's count by leaf and its mean distance.
 
-    A radius is the squared distance that the share `within` of the leaf's vectors do not exceed (an order statistic, rounded up); that of
-    a leaf which none finds is the quantile of all.
+    A radius is the squared distance that a share `within` of the leaf's vectors do not exceed (an
+    order statistic, rounded up). A leaf without vectors gets the quantile over all vectors.
     """
     leaves, distances = assign_leaves(sample, tree, MEASURE_BEAM, workers)
     order = np.lexsort((distances, leaves))
@@ -38,11 +38,12 @@ def with_radius(
 def measure_tree(
     tree: Tree, counts: Int64[np.ndarray, " leaves"], x: Float[np.ndarray, "n dim"]
 ) -> dict[str, Any]:
-    """By level: sizes of the cells in the sample, of which `counts` tells the leaves', and what search does with the unseen vectors `x`.
+    """Return by level the sizes of the cells in the sample, and measures on unseen vectors `x`.
 
-    `inertia` is the mean squared distance `2 - 2 cos` of `x` to the nearest cell, `search` by beam the share of `x` for which the search
-    finds that cell and by what share of the inertia it is off, `beyond` (leaves only) the share of `x` outside its leaf's radius.
-    Those are left out if there is no `x`.
+    `counts` are the sample's vectors per leaf. `inertia` is the mean squared distance `2 - 2 cos`
+    of `x` to the nearest cell. `search` has, by beam, the share of `x` for which the search finds
+    that cell, and the relative excess of its inertia. `beyond` (leaves only) is the share of `x`
+    outside its leaf's radius. These three are left out if `x` is empty.
     """
     told: dict[str, Any] = {}
     for k in tree.levels.granularities:

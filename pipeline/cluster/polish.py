@@ -1,7 +1,8 @@
-"""Move a grown tree's centroids to the means of the vectors that its own search sends to them.
+"""Move a grown tree's centroids to the means of the vectors that its own search assigns to them.
 
-A grown leaf is made from its parent's vectors alone, though the search sends it others'. On 100,000 vectors and 64 x 64 leaves the tree's
-inertia is 3.7 % over flat k-means', and after two passes 1.3 % (benchmarks/tree_speed.py).
+A grown leaf is made from its parent's vectors alone, though the search assigns others to it too. On
+100,000 vectors and 64 x 64 leaves the inertia of the tree is 3.7 % above flat k-means, and 1.3 %
+after two passes (benchmarks/tree_speed.py).
 """
 
 import logging
@@ -36,10 +37,11 @@ def polish(
     config: Cluster,
     scratch: Path,
 ) -> Tree:
-    """The tree of the grown centroids after `POLISH_PASSES` passes over the sample; a cell that no vector finds becomes empty.
+    """Return the tree of the grown centroids after `POLISH_PASSES` passes over the sample.
 
-    So do leaves with less than `cluster.least_share` of their siblings' mean, after the last pass. Each pass is kept in `scratch`.
-    A tree of one level has nothing to polish. The margins are learnt from the `unseen` vectors.
+    A cell to which no vector is assigned becomes empty. After the last pass, so do leaves with less
+    than `cluster.least_share` of their siblings' mean. Each pass is kept in `scratch`. A tree of
+    one level is not polished. The margins are measured on the `unseen` vectors.
     """
     tree = Tree(levels, grown)
     for number in range(POLISH_PASSES if len(levels.granularities) > 1 else 0):
@@ -68,7 +70,10 @@ def cell_means(
     config: Cluster,
     last: bool,
 ) -> Centroids:
-    """The direction of each cell's mean at every level. The sums are exact (see `pipeline.cluster.lloyd`), so threads may add in any order."""
+    """Return the direction of each cell's mean at every level.
+
+    The sums are exact (see `pipeline.cluster.lloyd`), so threads may add in any order.
+    """
     shape = (levels.leaves, sample.shape[1])
     sums, one_at_a_time = torch.zeros(shape, dtype=torch.float64), Lock()
     leaf = leaves.astype(np.int64)

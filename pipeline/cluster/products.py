@@ -15,17 +15,20 @@ MAXIMUM_PRODUCT_COSINES = 2**25  # of one product at most
 
 
 def product_rows(k: int) -> int:
-    """Rows of a product with `k` centroids."""
+    """Return the number of rows of a product with `k` centroids."""
     return min(MAXIMUM_PRODUCT_ROWS, max(MAXIMUM_PRODUCT_COSINES // k, 32))
 
 
 def product_device() -> torch.device:
-    """The first GPU that is visible (choose it with CUDA_VISIBLE_DEVICES), or the processor."""
+    """Return the first visible GPU (set CUDA_VISIBLE_DEVICES to choose), or the processor."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def fast_dtype() -> torch.dtype:
-    """bfloat16 where the hardware multiplies in it (5 to 8 times float32's rate on a processor with AMX), else float32."""
+    """Return bfloat16 if the hardware multiplies in it, else float32.
+
+    It is 5 to 8 times as fast as float32 on a processor with AMX.
+    """
     if product_device().type == "cuda":
         return (
             torch.bfloat16
@@ -43,7 +46,10 @@ def fast_dtype() -> torch.dtype:
 
 
 def padded_rows(rows: int) -> int:
-    """`rows` rounded up: a product in bfloat16 is compiled once for each shape (2 ms), so there should be few shapes."""
+    """Return `rows` rounded up to one of a few sizes.
+
+    A product in bfloat16 is compiled once per shape (2 ms), so there should be few shapes.
+    """
     step = max(32, 1 << max(rows.bit_length() - 4, 0))  # at most an eighth more
     return -(-rows // step) * step
 
@@ -51,10 +57,11 @@ def padded_rows(rows: int) -> int:
 def rounding_slack(
     best: Float[Tensor, " n"], lengths: Float[Tensor, " n"], dim: int, dtype: torch.dtype
 ) -> Float[Tensor, " n"]:
-    """How far below `best` the product of a vector computed in `dtype` may lie and yet be the largest in truth, by rounding.
+    """Return the rounding error by which the largest product in truth may lie below `best`.
 
-    bfloat16 keeps 8 bits. Rounding the two products takes 2**-9 of their size each. Rounding `dim` factors on both sides moves a product by
-    a standard deviation of about 2**-9 * 0.8 / sqrt(dim), their errors being independent: five of them, for each of the two.
+    bfloat16 keeps 8 bits. Rounding the two products takes 2**-9 of their size each. Rounding `dim`
+    factors on both sides moves a product by a standard deviation of about 2**-9 * 0.8 / sqrt(dim),
+    because their errors are independent. The bound takes five of them for each of the two.
     """
     if dtype == torch.bfloat16:
         return best.abs() * 2**-8 + lengths * (2**-6 / dim**0.5)
@@ -64,7 +71,10 @@ def rounding_slack(
 def best_cells(
     x: Float[Tensor, "n dim"], centroids: Float[Tensor, "k dim"], empty: Int[Tensor, " empty"]
 ) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
-    """The largest cosine of each row with a centroid that is not empty, and whose it is; of equal ones the first."""
+    """Return the largest cosine of each row with a non-empty centroid, and that centroid.
+
+    Among equals the first counts.
+    """
     cosines = x @ centroids.T
     if len(empty):
         cosines[:, empty] = -torch.inf
@@ -75,7 +85,10 @@ def best_cells(
 def exact_cells(
     x: Float[np.ndarray, "n dim"], centroids: Float32[np.ndarray, "k dim"], workers: int = 1
 ) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
-    """The nearest centroid of each unit vector that is not zero, and its cosine, in float32."""
+    """Return the nearest centroid of each unit vector and its cosine, in float32.
+
+    Centroids that are zero do not count.
+    """
     where = product_device()
     table, empty = (
         torch.from_numpy(centroids).to(where),

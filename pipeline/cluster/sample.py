@@ -1,4 +1,4 @@
-"""The vectors a tree is trained on: which rows of which parts, read as needed, and one sorted copy on disk."""
+"""Vectors that a tree is trained on: rows of several parts, and one sorted copy on disk."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ READ_ROWS = 65_536  # read at once
 
 @dataclass(frozen=True)
 class SampleRows:
-    """Some rows of several arrays, in order."""
+    """Rows of several arrays, in order."""
 
     maps: Sequence[Float16[np.ndarray, "_documents dim"]]
     taken: Sequence[Int64[np.ndarray, " _rows"]]  # of each array, growing
@@ -27,7 +27,7 @@ class SampleRows:
         return sum(map(len, self.taken))
 
     def chunks(self) -> Iterator[tuple[slice, int, Int64[np.ndarray, " n"]]]:
-        """Where in the whole, which array, and its rows; at most `READ_ROWS` at a time."""
+        """Yield slices of the whole with the number of the array and its rows, `READ_ROWS` at a time."""
         first = 0
         for i, rows in enumerate(self.taken):
             for start in range(0, len(rows), READ_ROWS):
@@ -36,14 +36,14 @@ class SampleRows:
                 first += len(piece)
 
     def read(self) -> Float16[np.ndarray, "n dim"]:
-        """All of them, of unit length."""
+        """Return all rows, scaled to unit norm."""
         found = np.empty((len(self), self.maps[0].shape[1]), np.float16)
         for place, i, rows in self.chunks():
             found[place] = unit_rows(self.maps[i][rows])
         return found
 
     def some(self, size: int, seed: int) -> "SampleRows":
-        """`size` of them at random, or all if they are fewer."""
+        """Return `size` rows at random, or all if there are fewer."""
         if size >= len(self):
             return self
         chosen = np.sort(
@@ -61,7 +61,7 @@ class SampleRows:
 
 
 def philox_generator(seed: int, purpose: int, *number: int) -> np.random.Generator:
-    """The generator for one purpose, and for one of many things of it (two numbers)."""
+    """Return the random generator for one purpose, and for one item of it (two numbers)."""
     return np.random.Generator(
         np.random.Philox(key=np.array([seed % 2**64, purpose], np.uint64), counter=[0, 0, *number])
     )
@@ -70,7 +70,10 @@ def philox_generator(seed: int, purpose: int, *number: int) -> np.random.Generat
 def draw_sample(
     maps: Sequence[Float16[np.ndarray, "_documents dim"]], size: int, held_out: int, seed: int
 ) -> tuple[SampleRows, SampleRows]:
-    """`size` rows and `held_out` others, both from every part in proportion to its rows, without repetition."""
+    """Return `size` rows and `held_out` others, sampled without replacement.
+
+    Both have rows of every part, in proportion to its rows.
+    """
     ends = np.cumsum([len(x) for x in maps])
     quotas = np.diff(
         ends * (size + held_out) // ends[-1], prepend=0
@@ -88,9 +91,10 @@ def draw_sample(
 def sort_by_cell(
     rows: SampleRows, centroids: np.ndarray, folder: Path, workers: int
 ) -> tuple[Float16[np.ndarray, "n dim"], Int64[np.ndarray, " cells"]]:
-    """The vectors sorted by their nearest centroid, in a memory-mapped file of `folder`, and where each cell ends.
+    """Return the vectors sorted by their nearest centroid, and the end of each cell.
 
-    A counting sort in two passes: one finds the cells, one writes each vector to its place. A finished file is not made again.
+    The vectors are memory-mapped from a file in `folder`. A counting sort makes it in two passes:
+    one finds the cells, one writes each vector to its place. A finished file is not made again.
     """
     file, counted = folder / "sample.npy", folder / "ends.npy"
     if not counted.exists():

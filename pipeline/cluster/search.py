@@ -1,4 +1,4 @@
-"""Find each vector's leaf: down the tree, following the few parents that may hold it."""
+"""Find each vector's leaf by following a few cells down the tree."""
 
 from dataclasses import dataclass, replace
 
@@ -24,7 +24,7 @@ MINIMUM_MARGIN_VECTORS = 500  # vectors that margins are learnt from
 
 @dataclass(frozen=True)
 class Recall:
-    """How well the search down the tree does against looking at every leaf."""
+    """Quality of the search down the tree, compared with a search of every leaf."""
 
     found: float  # share of the vectors for which it gives the nearest leaf
     excess: float  # of the mean squared distance over the exact one's, as a share of that
@@ -34,13 +34,14 @@ class Recall:
 def assign_leaves(
     x: Float[np.ndarray, "n dim"], tree: Tree, beam: int, workers: int = 1
 ) -> tuple[UInt32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
-    """The leaf of each vector, and the squared distance `2 - 2 cos` to its centroid, in float32.
+    """Return the leaf of each vector and the squared distance `2 - 2 cos` to its centroid.
 
-    The search follows, at each level, the cells whose cosine is within the tree's margin of the best one's, and at most the `beam`
-    best (more if they are equal); in a tree without margins, the `beam` best. The vectors' lengths do not matter.
+    Distances are float32. At each level the search follows the cells whose cosine is within the
+    tree's margin of the best one's, and at most the `beam` best (more if they are equal). In a tree
+    without margins it follows the `beam` best. The vectors' lengths do not matter.
 
     Raises:
-        UserError: the vectors have another length than the centroids.
+        UserError: the vectors have another dimension than the centroids.
     """
     if x.shape[1] != tree.dimension:
         raise UserError(
@@ -68,7 +69,7 @@ def assign_leaves(
 
 
 def recall(x: Float[np.ndarray, "n dim"], tree: Tree, beam: int) -> Recall:
-    """Compare `assign_leaves` with the exact search, which looks at every leaf."""
+    """Compare `assign_leaves` with the exact search of every leaf."""
     leaves, distances = assign_leaves(x, tree, beam)
     exact, least = nearest_centroid(unit_rows(x), tree.centroids[tree.levels.leaves])
     if not len(x):
@@ -82,11 +83,14 @@ def recall(x: Float[np.ndarray, "n dim"], tree: Tree, beam: int) -> Recall:
 
 @one_thread()
 def with_margins(x: Float[np.ndarray, "n dim"], tree: Tree, workers: int = 1) -> Tree:
-    """The tree with margins so wide that about `1 - MISS` of vectors like `x` find their nearest leaf, beam allowing.
+    """Return the tree with margins that let most vectors find their nearest leaf.
 
-    Each vector's nearest leaf is found among all; a level's margin is a quantile of how far the cosine with the cell above that leaf
-    lies below the level's best. Take vectors that the tree was not trained on: the others lie deeper inside their cells, and the margins
-    would be too narrow. With fewer than `MINIMUM_MARGIN_VECTORS` vectors the tree gets none.
+    With them, about `1 - MARGIN_MISS_SHARE` of vectors like `x` do, if the beam allows. The nearest
+    leaf of each vector is found among all leaves. A level's margin is a quantile of the difference
+    between the level's best cosine and that of the cell above this leaf. The vectors should not be
+    those that the tree was trained on, because those lie deeper inside their cells and would give
+    margins that are too narrow. With fewer than `MINIMUM_MARGIN_VECTORS` vectors the tree gets no
+    margins.
     """
     *upper, leaves = tree.levels.granularities
     if not upper or len(x) < MINIMUM_MARGIN_VECTORS:
@@ -108,13 +112,14 @@ def with_margins(x: Float[np.ndarray, "n dim"], tree: Tree, workers: int = 1) ->
 def out_of_distribution(
     leaves: UInt32[np.ndarray, " n"], distances: Float32[np.ndarray, " n"], tree: Tree
 ) -> float:
-    """The share of vectors farther from their leaf's centroid than 99 % of the leaf's sample; `leaves, distances = assign(...)`.
+    """Return the share of vectors farther from their leaf's centroid than 99 % of its sample.
 
-    Vectors like the sample's that training did not see lie farther out than those it saw: compare with the held-out documents' share
-    in `tree.json`, not with 1 %.
+    `leaves` and `distances` are the result of `assign_leaves`. Vectors that training did not see
+    lie farther out than those it saw, so compare with the held-out documents' share in `tree.json`
+    and not with 1 %.
 
     Raises:
-        UserError: the tree does not know its leaves' radii.
+        UserError: the tree has no radii of its leaves.
     """
     if tree.radius is None:
         raise UserError(

@@ -37,17 +37,20 @@ _RADIUS_QUANTILE = 0.99  # of a leaf's sample, its radius holds
 
 
 def train_tree(embedded: Sequence[Part], folder: Path, config: Cluster, seed: int) -> Part:
-    """Write `centroids.npz` (see `pipeline.cluster.tree.save_tree`) and `tree.json`.
+    """Train the tree on a sample of the vectors of all parts.
 
-    `tree.json` holds the granularities built and requested, warnings, the numbers of vectors in all, sampled and held out, the encoder,
-    the sample's `inertia` (mean squared distance `2 - 2 cos` to the leaves), and by level what `pipeline.cluster.measure.measure_tree` says.
+    Writes `centroids.npz` (see `pipeline.cluster.tree.save_tree`) and `tree.json`. The latter has
+    the granularities built and requested, the warnings, the numbers of vectors in total, in the
+    sample and held out, the encoder, the `inertia` of the sample (mean squared distance `2 - 2 cos`
+    to its leaves) and, by level, the result of `pipeline.cluster.measure.measure_tree`.
 
-    What takes long is kept beside `folder`, in a hidden folder named by the fingerprint, until the part is done: a training that was
-    killed goes on from there, to the same bytes. It needs room for the sample: its vectors, two bytes a number.
+    Intermediate results are kept beside `folder`, in a hidden folder named after the fingerprint,
+    until the part is done. A killed training resumes from them and gives the same bytes. They need
+    two bytes of disk per number of the sample's vectors.
 
     Raises:
-        UserError: there are no documents, or too few for a level and `cluster.unsupported` is "refuse"; or the parts come from different
-            encoders.
+        UserError: there are no documents, there are too few for a level and
+            `cluster.unsupported` is "refuse", or the parts come from different encoders.
     """
     settings = config.model_dump(mode="json", exclude={"beam", "workers"})
     key = fingerprint("tree", VERSION, settings, seed, [part.fingerprint for part in embedded])
@@ -61,7 +64,10 @@ def train_tree(embedded: Sequence[Part], folder: Path, config: Cluster, seed: in
 
 
 def assign_part(embedded: Part, tree: Part, folder: Path, config: Cluster) -> Part:
-    """Write `leaves.parquet`: leaf uint32, distance float32 (squared, `2 - 2 cos`), rows as in the part's embeddings.
+    """Find the leaf of each document of one part.
+
+    Writes `leaves.parquet`: leaf uint32, and distance float32 (squared, `2 - 2 cos`), rows in the
+    order of the part's embeddings.
 
     Raises:
         UserError: the tree was trained on another encoder's vectors.
@@ -141,7 +147,10 @@ def _train(
 
 
 def sample_size(levels: Levels, config: Cluster) -> int:
-    """Vectors that training may see: `cluster.sample`, or 64 a leaf and at least two million."""
+    """Return the maximum number of vectors that training sees.
+
+    It is `cluster.sample`, or else 64 per leaf and at least two million.
+    """
     return (
         max(MINIMUM_SAMPLE, SAMPLE_PER_LEAF * levels.leaves)
         if config.sample is None
@@ -150,16 +159,19 @@ def sample_size(levels: Levels, config: Cluster) -> int:
 
 
 def supported_levels(documents: int, config: Cluster) -> tuple[int, ...]:
-    """The levels that have `min_points` documents a cell. If not even the first has: one of as many cells as have them, at least two."""
+    """Return the levels that have `min_points` documents per cell.
+
+    If the first level lacks them too, it is one level of as many cells as have them, at least two.
+    """
     built = tuple(k for k in config.granularities if documents >= k * config.min_points)
     return built or (max(documents // max(config.min_points, 1), 2),)
 
 
 def _supported(documents: int, config: Cluster) -> tuple[Levels, list[str]]:
-    """The levels that are built, and a sentence on those that are not.
+    """Return the levels to build, and a sentence on those that are left out.
 
     Raises:
-        UserError: there are no documents; or a level has too few and `unsupported` is "refuse".
+        UserError: there are no documents, or a level has too few and `unsupported` is "refuse".
     """
     if not documents:
         raise UserError(

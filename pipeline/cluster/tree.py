@@ -1,4 +1,4 @@
-"""The cluster tree: nested centroids, and what the search for a vector's leaf needs to know."""
+"""The cluster tree: nested centroids, and bounds for the search for a vector's leaf."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,11 @@ from data_catalog.format.layout import CENTROIDS, Levels
 
 @dataclass(frozen=True)
 class Tree:
-    """Children of cell p of one level are cells `p * b` to `p * b + b - 1` of the next, b the ratio of their sizes."""
+    """Nested centroids.
+
+    The children of cell p of one level are the cells `p * b` to `p * b + b - 1` of the next level,
+    where b is the ratio of their sizes.
+    """
 
     levels: Levels
     centroids: dict[
@@ -28,7 +32,7 @@ class Tree:
     )
 
     def to_level(self, granularity: int) -> "Tree":
-        """The tree's upper levels, down to this one."""
+        """Return the tree of the upper levels, down to this one."""
         built = tuple(k for k in self.levels.granularities if k <= granularity)
         return Tree(
             Levels(built),
@@ -55,7 +59,7 @@ class Tree:
 
     @cached_property
     def filled(self) -> dict[int, Bool[np.ndarray, " cells"]]:
-        """Which cells of each level are not empty."""
+        """Mask of the cells of each level that are not empty."""
         return {k: np.asarray(level.any(axis=1)) for k, level in self.centroids.items()}
 
     @property
@@ -64,10 +68,10 @@ class Tree:
 
 
 def load_tree(path: Path) -> Tree:
-    """Read `centroids.npz`, or the one in the folder `path`: a part, or `tree` in a catalog.
+    """Read a tree from `centroids.npz`, or from a part or a catalog's `tree` folder that holds it.
 
     Raises:
-        UserError: there is none, or it is not a tree.
+        UserError: the file is missing, or it is not a tree.
     """
     file = path / CENTROIDS if path.is_dir() else path
     try:
@@ -84,7 +88,10 @@ def load_tree(path: Path) -> Tree:
 
 
 def save_tree(tree: Tree, path: Path) -> None:
-    """Write `centroids.npz`: an array of centroids a level, named by its granularity, and `margins` and `radius` where there are such."""
+    """Write `centroids.npz`: one array of centroids per level, named after its granularity.
+
+    The arrays `margins` and `radius` are added if the tree has them.
+    """
     arrays = {str(k): array for k, array in tree.centroids.items()}
     if tree.margins is not None:
         arrays["margins"] = np.array(tree.margins)

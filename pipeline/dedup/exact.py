@@ -1,4 +1,4 @@
-"""Exact copies, by digest: of a target's text, of a text that is elsewhere already, and of an earlier document."""
+"""Exact copies by digest: of a target's text, of a known text, and of an earlier document."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ WHERE code IS NOT NULL OR ($by_digest AND place > first) ORDER BY place
 
 @dataclass(frozen=True)
 class KnownTexts:
-    """Texts that are elsewhere already: a document equal to one of them is dropped for this reason."""
+    """Texts that are elsewhere already. A document equal to one of them is dropped."""
 
     reason: str  # e.g. "dedup.catalog"
     digests: tuple[Path, ...]  # Parquet files with a column `digest` (see `text_digest`)
@@ -43,7 +43,11 @@ class KnownTexts:
 
 
 def target_digests(config: Build) -> list[str]:
-    """Digests of the documents of all targets, ascending, each once. Raises UserError as `pipeline.source.targets.read_target`."""
+    """Return the digests of the documents of all targets, ascending, without repetition.
+
+    Raises:
+        UserError: see `pipeline.source.targets.read_target`.
+    """
     texts = (read_target(target, config.source)[0]["text"] for target in config.all_targets())
     return sorted({text_digest(text) for column in texts for text in column.to_pylist()})
 
@@ -57,10 +61,18 @@ def exact_copies(
     listed: int | None,
     copy: int | None,
 ) -> tuple[Places, UInt8[np.ndarray, " documents"]]:
-    """Places of the documents to drop, ascending, and for each the code of why.
+    """Return the places of the documents to drop, ascending, and a code for each.
 
-    `known[i]` (a table with a column `digest`, or files) has the code `codes[i]`; the least one counts. `listed` is the code of what the
-    corpus itself lists, `copy` that of a digest's later holders among the rest; None leaves that tier out. DuckDB spills at need.
+    DuckDB spills to disk if needed.
+
+    Args:
+        connection: An empty database.
+        sources: Source parts.
+        alive: Documents that are still kept, per part.
+        known: Texts with the code `codes[i]` each: a table with a column `digest`, or files.
+        codes: Codes of `known`. The smallest one counts.
+        listed: Code of documents that the corpus lists as copies. None: ignore its list.
+        copy: Code of later holders of a digest. None: keep them.
     """
     connection.execute("CREATE TABLE known (digest VARCHAR, code UTINYINT)")
     for texts, code in zip(known, codes, strict=True):

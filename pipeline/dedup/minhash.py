@@ -1,4 +1,4 @@
-"""Near copies, by MinHash: documents that share a band, and those that they share one with, are one family; its first stays."""
+"""Near copies by MinHash: documents linked by shared bands are a family, and its first stays."""
 
 from collections.abc import Sequence
 
@@ -31,9 +31,10 @@ WHERE place > first
 def near_copies(
     connection: duckdb.DuckDBPyConnection, signatures: Sequence[Part], alive: Alive
 ) -> Places:
-    """Places of every document of a family but its first, ascending, among those `alive`.
+    """Return the places of every document of a family but its first, ascending.
 
-    Bands are grouped by DuckDB, which spills; of the documents that share one, 40 bytes an edge are held to find the families.
+    Only documents that are `alive` count. DuckDB groups the bands and spills to disk if needed.
+    Finding the families takes 40 bytes of memory per edge between documents that share a band.
     """
     connection.execute("CREATE TABLE bands (band UHUGEINT, place BIGINT)")
     for number, part in enumerate(signatures):
@@ -57,7 +58,10 @@ def near_copies(
 
 
 def later_members(a: Int64[np.ndarray, " edges"], b: Int64[np.ndarray, " edges"]) -> Places:
-    """Every place, ascending, that is not the least of its connected component in the graph of edges a - b."""
+    """Return the places, ascending, that are not the smallest of their connected component.
+
+    The graph has an edge from `a[i]` to `b[i]` for each i.
+    """
     from scipy.sparse import coo_array  # noqa: PLC0415
     from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
 

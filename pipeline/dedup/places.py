@@ -1,4 +1,7 @@
-"""A document's place in a build: the number of its part and its row there in one integer, so that sorting by place is reading order."""
+"""Places of documents: the number of the part and the row in one integer.
+
+Sorting by place gives the reading order.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,14 +36,14 @@ def place_rows(places: Places) -> Int64[np.ndarray, " documents"]:
 
 
 def places_in_part(part: int, places: Places) -> slice:
-    """Which of the ascending places are in a part."""
+    """Return the slice of the ascending places that are in a part."""
     low, high = np.searchsorted(places, [part << _ROW_BITS, (part + 1) << _ROW_BITS]).tolist()
     return slice(low, high)
 
 
 @contextmanager
 def scratch_database(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """An empty database in `folder`, which is clean again afterwards."""
+    """Open an empty database in `folder`, and remove its files afterwards."""
     with TemporaryDirectory(dir=folder, prefix="dedup.") as inside:
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": _MEMORY,

@@ -1,4 +1,4 @@
-"""What each rule and each dedup tier took from each source."""
+"""Documents that each rule and each dedup tier dropped, by source."""
 
 from collections.abc import Sequence
 
@@ -17,9 +17,10 @@ _MERGE_ROWS = 1_000_000  # counts held before they are added up
 
 
 def removed_by_source(sources: Sequence[Part], verdicts: Part) -> pa.Table:
-    """tables.REMOVED: by reason, the source that lost most rows first. A document without a source counts for the source null.
+    """Return tables.REMOVED, by reason, with the source that lost the most rows first.
 
-    Memory: counts by source and reason, and one part's verdicts at a time.
+    Documents without a source count for the source null. Memory: one count per source and reason,
+    and the verdicts of one part at a time.
     """
     waiting: list[pa.Table] = [
         pa.table(

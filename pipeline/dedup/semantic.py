@@ -1,7 +1,8 @@
-"""Copies in meaning: documents whose embeddings nearly agree with an earlier one's of the same domain (SemDeDup, arXiv:2303.09540).
+"""Copies in meaning, by cosines of embeddings inside a domain (SemDeDup, arXiv:2303.09540).
 
-Two stages, so that another `dedup.cosine` reads no vector: `near_part` finds for each document the largest cosine to an earlier one, which
-does not depend on the threshold; `drop_near` compares it with the threshold. The first of a family has no earlier one: it always stays.
+There are two stages, so that another `dedup.cosine` reads no vectors. `near_part` finds the largest
+cosine of each document to an earlier one, which does not depend on the threshold, and `drop_near`
+applies the threshold. The first document of a family has no earlier one, so it always stays.
 """
 
 import logging
@@ -43,10 +44,12 @@ BLOCK_DOCUMENTS = 2_048  # documents compared with as many at once
 def near_part(
     top: int, embedded: Sequence[Part], assigned: Sequence[Part], folder: Path, levels: Levels
 ) -> Part:
-    """Write `near.parquet` (tables.NEAR): the documents of top-level domain `top` with a cosine of `MINIMUM_COSINE` or more to an earlier one.
+    """Find the documents of a top-level domain that are near an earlier one.
 
-    Earlier is by part, then row, inside the coarsest domain around the document that has at most `MAXIMUM_CELL_DOCUMENTS` documents, or its leaf:
-    pairs across domains are not seen. Memory: 24 bytes a document of the domain and about 100 MB, whatever its size; a leaf of n documents
+    Writes `near.parquet` (tables.NEAR): the documents with a cosine of `MINIMUM_COSINE` or more to
+    an earlier one. Earlier is by part, then row, inside the coarsest domain around the document
+    that has at most `MAXIMUM_CELL_DOCUMENTS` documents, or its leaf. Pairs across domains are not
+    compared. Memory: 24 bytes per document of the domain and about 100 MB. A leaf of n documents
     takes n^2 / 2 products.
     """
     inputs = [
@@ -70,9 +73,13 @@ def near_part(
 def drop_near(
     near: Sequence[Part], sources: Sequence[Part], unique: Part, folder: Path, config: Dedup
 ) -> Part:
-    """Write `NAME.parquet` (tables.VERDICTS) for each source part: `unique`'s verdicts, and `dedup.semantic` for what is near.
+    """Drop the documents whose largest cosine to an earlier one is at least `dedup.cosine`.
 
-    Dropped is every document whose largest cosine to an earlier one is at least `dedup.cosine`.
+    Writes `NAME.parquet` (tables.VERDICTS) for each source part: the verdicts of `unique`, with the
+    reason `dedup.semantic` for the documents dropped here.
+
+    Raises:
+        ValueError: `dedup.cosine` is smaller than the cosines that `near_part` keeps.
     """
     cosine = config.cosine
     if cosine < MINIMUM_COSINE:
@@ -117,7 +124,10 @@ def drop_near(
 def comparison_cells(
     leaves: Int64[np.ndarray, " documents"], levels: Levels, most: int = MAXIMUM_CELL_DOCUMENTS
 ) -> list[Int64[np.ndarray, " _members"]]:
-    """Which documents are compared with each other: the coarsest domains of at most `most` documents, or a leaf. Members ascend."""
+    """Return the groups of documents that are compared with each other, members ascending.
+
+    A group is a domain of at most `most` documents, as coarse as possible, or a leaf.
+    """
     finished: list[Int64[np.ndarray, " _members"]] = []
     waiting = [np.arange(len(leaves))] if len(leaves) else []
     for k in levels.granularities:
@@ -142,7 +152,10 @@ def comparison_cells(
 def _documents(
     top: int, assigned: Sequence[Part], levels: Levels
 ) -> tuple[Places, Int64[np.ndarray, " documents"]]:
-    """Places (row: among the part's kept documents), ascending, and leaves of a top-level domain's documents."""
+    """Return the places, ascending, and leaves of a top-level domain's documents.
+
+    The row of a place counts the part's kept documents.
+    """
     span = levels.span(levels.granularities[0])
     places: list[Places] = [np.empty(0, np.int64)]
     leaves: list[Int64[np.ndarray, " documents"]] = [np.empty(0, np.int64)]
@@ -155,7 +168,7 @@ def _documents(
 
 
 def _near(embedded: Sequence[Part], places: Places) -> pa.Table:
-    """Of ascending places, those with a cosine of `MINIMUM_COSINE` or more to an earlier one, as tables.NEAR."""
+    """Return the places with a cosine of `MINIMUM_COSINE` or more to an earlier one (tables.NEAR)."""
     cosine, nearest = nearest_earlier(
         lambda members: _gather(embedded, places[members]), len(places)
     )
@@ -177,9 +190,10 @@ def nearest_earlier(
     documents: int,
     block: int = BLOCK_DOCUMENTS,
 ) -> tuple[Float32[np.ndarray, " documents"], Int64[np.ndarray, " documents"]]:
-    """Each document's largest cosine to an earlier one, and that document, the first of equals; -inf and 0 where there is none.
+    """Return each document's largest cosine to an earlier one, and that document.
 
-    `vectors` gives the unit vectors of a run of documents: no more than `block` of them, twice, are held.
+    Among equals the first counts. Without an earlier document the values are -inf and 0. `vectors`
+    returns the unit vectors of a slice of documents. At most two blocks of them are in memory.
     """
     cosine = np.full(documents, -np.inf, np.float32)
     nearest = np.zeros(documents, np.int64)

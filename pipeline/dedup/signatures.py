@@ -1,7 +1,9 @@
-"""MinHash signatures: the corpus's own bands where it ships them, else computed by the same definition.
+"""MinHash signatures: the corpus's own bands, or computed ones of the same definition.
 
-RedPajama-V2's: 13-word shingles of the normalised text, the first 32 bits of each one's SHA-1, 128 universal hash functions of `datasketch`
-with seed 42, the least value of each, cut into bands. Two texts of Jaccard similarity s share a band of r values with probability s^r.
+The definition of RedPajama-V2: 13-word shingles of the normalised text, the first 32 bits of the
+SHA-1 of each, 128 universal hash functions of `datasketch` with seed 42, the minimum of each
+function, cut into bands. Two texts of Jaccard similarity s share a band of r values with
+probability s^r.
 """
 
 import logging
@@ -46,10 +48,11 @@ _CHUNK_SHINGLES = (
 
 
 def sign_part(shard: Shard, source: Part, folder: Path, config: Dedup) -> Part:
-    """Write `signatures.parquet` (tables.SIGNATURES), rows as the documents of `source`, in its order.
+    """Write `signatures.parquet` (tables.SIGNATURES), rows in the order of `source`.
 
-    A document without a shipped signature (no file, an unreadable file, a row that it lacks) has a computed one, equal to what would be
-    shipped. Memory: the shipped bands of one file, some 500 bytes a document, or the shingles of one document.
+    A document without a shipped signature (no file, an unreadable file, a missing row) gets a
+    computed one, which equals what would be shipped. Memory: the shipped bands of one file, about
+    500 bytes per document, or the shingles of one document.
     """
     similarity = config.similarity
     shipped = next(
@@ -75,7 +78,7 @@ def sign_part(shard: Shard, source: Part, folder: Path, config: Dedup) -> Part:
 
 
 def sign(texts: list[str], similarity: float) -> Iterator[list[bytes] | None]:
-    """The bands of each text: values as big-endian uint32. None where a text has under 13 words."""
+    """Yield the bands of each text: values as big-endian uint32, or None for under 13 words."""
     from datasketch import MinHash  # noqa: PLC0415  loads SciPy
 
     sketch = MinHash(num_perm=_FUNCTIONS, seed=_SEED, scheme="legacy")
@@ -86,7 +89,7 @@ def sign(texts: list[str], similarity: float) -> Iterator[list[bytes] | None]:
 
 
 def shingles(text: str) -> list[bytes]:
-    """The different runs of 13 normalised words, as UTF-8."""
+    """Return the distinct runs of 13 normalised words, as UTF-8."""
     words = normalise(text).split()
     return list(
         {
@@ -106,7 +109,7 @@ def _bands(sketch: "MinHash", shingled: list[bytes], bands: int, rows: int) -> l
 
 
 def _sign(batch: pa.RecordBatch, shipped: pa.Table | None, similarity: float) -> pa.Array:
-    """Shipped bands where there are any, computed ones elsewhere."""
+    """Return shipped bands where there are any, and computed ones elsewhere."""
     wanted = tables.SIGNATURES.field("bands").type
     places = (
         pa.nulls(len(batch), pa.int32())
@@ -124,7 +127,10 @@ def _sign(batch: pa.RecordBatch, shipped: pa.Table | None, similarity: float) ->
 
 
 def _read_shipped(shard: Shard, file: Input, similarity: float) -> pa.Table | None:
-    """Columns `id` and `bands` of a shipped file; None, with a warning, if it cannot be read or its bands have another shape."""
+    """Return the columns `id` and `bands` of a shipped file.
+
+    Returns None, with a warning, if the file cannot be read or its bands have another shape.
+    """
     column = f"signature_sim{similarity}"
     try:
         with (shard.root / file.path).open("rb") as stream:

@@ -1,4 +1,4 @@
-"""The final word on every document before clustering: what quality dropped, what is a copy, and the one of each that stays."""
+"""Final verdicts before clustering: drops by quality, and copies with one of each family kept."""
 
 import logging
 from collections.abc import Sequence
@@ -41,19 +41,36 @@ def dedup(
     digests: Sequence[str] = (),
     known: Sequence[KnownTexts] = (),
 ) -> Part:
-    """Write `NAME.parquet` (tables.VERDICTS) for each source part, rows in its order.
+    """Drop copies, and write the final verdicts before clustering.
 
-    To quality's reasons it adds, for those that quality kept, the first that holds:
+    Writes `NAME.parquet` (tables.VERDICTS) for each source part, rows in its order. For documents
+    that quality kept, the first reason of these that holds is added:
 
-    - `dedup.target`, always: the same text as a document of a target.
-    - the reason of `known`: the same text as one that is elsewhere already.
-    - `dedup.shipped`: the corpus itself lists the document as a copy; which copy it keeps may lie outside the files at hand.
-    - `dedup.digest`: the same text as an earlier document.
-    - `dedup.minhash`: shares a band of its signature with an earlier document, or with one that does, and so on.
+    - `dedup.target`, always: the text equals a document of a target.
+    - The reason of `known`: the text equals one of another collection, such as the catalog's.
+    - `dedup.shipped`: the corpus itself lists the document as a copy. The copy that it keeps may
+      lie outside the files of this build.
+    - `dedup.digest`: the text equals an earlier document.
+    - `dedup.minhash`: the document shares a band of its signature with an earlier document, or is
+      linked to one by a chain of shared bands.
 
-    The last three are tiers of `dedup.tiers`. Earlier is by part, then row, among the documents that no reason above dropped: so one of
-    each family stays, and which one does not depend on how the work was split. `signatures` are `sign_part`'s, one a source part; they
-    may be left out without the tier minhash. Memory: 1 GB of DuckDB, which then spills to disk, and some bytes a dropped document.
+    The last three are tiers of `dedup.tiers`. Documents are ordered by part, then row, among those
+    that no reason above dropped. So one of each family stays, and it does not depend on how the
+    work was split. Memory: 1 GB of DuckDB, which then spills to disk, and some bytes per dropped
+    document.
+
+    Args:
+        sources: Source parts, with unique names.
+        judged: Quality's part for each source part.
+        signatures: The part of `sign_part` for each source part. Needed by the tier minhash
+            only.
+        folder: The part's folder.
+        config: The tiers.
+        digests: Digests of the documents of all targets, as of `target_digests`.
+        known: Texts that are elsewhere already.
+
+    Raises:
+        ValueError: the parts do not match.
     """
     tiers = config.tiers
     names = [part.name for part in sources]
@@ -113,7 +130,10 @@ def dedup(
 def decide(
     verdicts: pa.Table, rows: Places, codes: UInt8[np.ndarray, " copies"], reasons: Sequence[str]
 ) -> tuple[pa.Table, Account]:
-    """One part's verdicts with `reasons[codes[i]]` at `rows[i]`, and the account of those that were kept before."""
+    """Return one part's verdicts with `reasons[codes[i]]` at `rows[i]`, and the account.
+
+    The account covers the documents that were kept before.
+    """
     lengths = verdicts["characters"].to_numpy()
     read = kept_mask(verdicts)
     code = np.full(len(read), len(reasons))
@@ -151,7 +171,7 @@ def _copies(
     known: Sequence[KnownTexts],
     reasons: Sequence[str],
 ) -> tuple[Places, UInt8[np.ndarray, " copies"]]:
-    """Places to drop, ascending, and the number of each one's reason."""
+    """Return the places to drop, ascending, and the number of each one's reason."""
     places: Places = np.empty(0, np.int64)
     codes: UInt8[np.ndarray, " copies"] = np.empty(0, np.uint8)
 
@@ -180,7 +200,7 @@ def _copies(
 
 
 def _lists(source: Part) -> bool:
-    """Whether the corpus's own list of duplicates was there for this part."""
+    """Return whether the corpus has a list of duplicates for this part."""
     return bool(
         pq.read_table(source.folder / DOCUMENTS_FILE, columns=["shipped_duplicate"])[
             "shipped_duplicate"

@@ -1,4 +1,4 @@
-"""All domains of a catalog together: what needs the others to be known, such as terms and flags, and the health of the build."""
+"""Describe all domains of a catalog together: terms, flags and health, which need all of them."""
 
 import logging
 from collections.abc import Sequence
@@ -36,10 +36,11 @@ def describe_domains(
     labels: Labels | None,
     levels: Levels,
 ) -> Part:
-    """Put the parts of `describe_part` together: `domains.parquet` (one row a domain, all levels, empty ones too), `examples.parquet`
-    and `health.parquet` (tables.DOMAINS, EXAMPLES, HEALTH).
+    """Put the parts of `describe_part` together.
 
-    `stored` holds the same documents, to compare them with `config.labels`, if there are any.
+    Writes `domains.parquet` (one row per domain of all levels, including empty ones),
+    `examples.parquet` and `health.parquet` (tables.DOMAINS, EXAMPLES, HEALTH). `stored` has the
+    same documents, to compare them with `labels` if there are any.
     """
     label_table = health.read_labels(labels) if labels else None
     known = (sha256_file(labels.path), labels.column) if labels else None
@@ -86,7 +87,10 @@ def describe_domains(
 
 
 def _all_domains(parts: Sequence[pa.Table], levels: Levels) -> pa.Table:
-    """One row a domain, sorted by level and number; an empty one has 0 documents, empty lists and no distances."""
+    """Return one row per domain, sorted by level and number.
+
+    An empty domain has 0 documents, empty lists and no distances.
+    """
     table = pa.concat_tables(parts)
     first = np.cumsum([0, *levels.granularities])
     level = np.repeat(levels.granularities, levels.granularities)
@@ -116,10 +120,11 @@ def _all_domains(parts: Sequence[pa.Table], levels: Levels) -> pa.Table:
 def _radii(
     domains: pa.Table, centroids: dict[int, Float[np.ndarray, "cells dim"]], levels: Levels
 ) -> Float[np.ndarray, " domains"]:
-    """Root of the mean of `||x - C||^2 = 2 - 2 x.C` over each domain's documents; nan for an empty one.
+    """Return the root of the mean of `||x - C||^2 = 2 - 2 x.C` per domain, NaN for an empty one.
 
-    A leaf's mean vector is taken to point along its centroid c, as k-means leaves it: then mean(x) = (1 - d / 2) c with d the
-    leaf's mean distance, and a coarser domain's mean x.C follows from its leaves alone.
+    A leaf's mean vector is taken to point along its centroid c, as k-means leaves it. Then mean(x)
+    = (1 - d / 2) c, where d is the leaf's mean distance, and a coarser domain's mean x.C follows
+    from its leaves alone.
     """
     at = {k: domains.filter(pc.equal(domains["level"], k)) for k in levels.granularities}
     documents = at[levels.leaves]["documents"].to_numpy()

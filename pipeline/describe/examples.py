@@ -1,4 +1,7 @@
-"""Which documents stand for a domain: nearest, typical and boundary ones, chosen from a random sample of every leaf."""
+"""Example documents of each domain, chosen from a random sample of every leaf.
+
+There are nearest, typical and boundary ones.
+"""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -26,7 +29,10 @@ _MIX = np.uint64(
 def first_of_each(
     groups: Int[np.ndarray, " n"], *keys: Shaped[np.ndarray, " n"], most: int
 ) -> tuple[Int[np.ndarray, " _m"], Int[np.ndarray, " _m"]]:
-    """Indices of the first `most` rows of each group in the order of `keys`, sorted by group and keys; and each one's rank, from 0."""
+    """Return the first `most` rows of each group in the order of `keys`, and their ranks from 0.
+
+    The rows are sorted by group, then keys.
+    """
     order = np.lexsort((*reversed(keys), groups))
     ordered = groups[order]
     starts = (
@@ -42,10 +48,10 @@ def first_of_each(
 def reservoir(
     leaf: Int[np.ndarray, " documents"], ids: UInt64[np.ndarray, " documents"], most: int
 ) -> tuple[Int[np.ndarray, " _m"], Int[np.ndarray, " _m"]]:
-    """A uniform sample of at most `most` documents of every leaf: those whose hashed id is smallest.
+    """Return a uniform sample of at most `most` documents of every leaf, by smallest hashed id.
 
-    The same documents whatever file they are in, so what a catalog shows does not depend on how it was cut. Returns rows
-    sorted by leaf, and their ranks: the first j ranks of a leaf are a sample too.
+    The sample does not depend on the files that hold the documents. Returns rows sorted by leaf,
+    and their ranks. The first j ranks of a leaf are a sample too.
     """
     return first_of_each(leaf, ids * _MIX, most=most)
 
@@ -53,7 +59,11 @@ def reservoir(
 def leaf_examples(
     leaf: Int[np.ndarray, " n"], distance: Float[np.ndarray, " n"], most: int = MAXIMUM_EXAMPLES
 ) -> dict[str, tuple[Int[np.ndarray, " _m"], Int[np.ndarray, " _m"]]]:
-    """Rows and ranks of each kind of example of every leaf: nearest to its centroid, nearest to the leaf's median distance, farthest."""
+    """Return rows and ranks of each kind of example of every leaf.
+
+    They are the documents nearest to the leaf's centroid, nearest to its median distance, and
+    farthest from its centroid.
+    """
     by_distance = np.lexsort((distance, leaf))
     leaves, starts, sizes = np.unique(leaf[by_distance], return_index=True, return_counts=True)
     medians = distance[by_distance[starts + (sizes - 1) // 2]]  # the lower one: a document has it
@@ -72,16 +82,19 @@ def domain_examples(
     span: int,
     most: int = MAXIMUM_EXAMPLES,
 ) -> tuple[Int[np.ndarray, " _m"], Int[np.ndarray, " _m"]]:
-    """Examples of coarser domains from those of their leaves: the best one of each of the largest leaves, then the second ones.
+    """Return the examples of coarser domains, from those of their leaves.
 
-    Distances to different centroids do not compare: the nearest documents of a coarse domain by them would all be of its
-    tightest leaf.
+    They are the best one of each of the largest leaves, then the second ones. Distances to
+    different centroids do not compare: by distance, all would come from the tightest leaf.
     """
     return first_of_each(leaf // span, rank, -sizes[leaf], leaf, most=most)
 
 
 class LeafSample:
-    """A reservoir of every leaf of some files: rows sorted by leaf. Only the texts that are used are read, once, in file order."""
+    """A reservoir of every leaf of some files, rows sorted by leaf.
+
+    Only the texts that are used are read, once, in file order.
+    """
 
     def __init__(self, files: Sequence[str], levels: Levels) -> None:
         table = pa.concat_tables(
@@ -102,7 +115,7 @@ class LeafSample:
         self._texts = read.take(pa.array(np.argsort(order)))
 
     def examples(self, levels: Levels) -> pa.Table:
-        """tables.EXAMPLES, sorted by level, kind, domain and rank."""
+        """Return tables.EXAMPLES, sorted by level, kind, domain and rank."""
         found = []
         for k in levels.granularities:
             for kind, (rows, rank) in self._kinds.items():
@@ -125,7 +138,7 @@ class LeafSample:
         return pa.concat_tables(found)
 
     def openings(self) -> Iterator[str]:
-        """One text a leaf that has documents, in order."""
+        """Yield one text per leaf that has documents, in order."""
         leaves = self.leaf[self._opened]
         texts = self._texts["opening"].take(pa.array(self._place[self._opened]))
         starts = np.unique(leaves, return_index=True)[1].tolist()
@@ -134,7 +147,10 @@ class LeafSample:
 
 
 def _read_rows(files: Sequence[str], rows: Int[np.ndarray, " n"]) -> pa.Table:
-    """doc_id, source and the text's opening of the rows (sorted, counted over all files), a row group at a time."""
+    """Return doc_id, source and the text's opening of sorted rows, counted over all files.
+
+    One row group is in memory at a time.
+    """
     schema = pa.schema([("doc_id", pa.string()), ("source", pa.string()), ("opening", pa.string())])
     found = [schema.empty_table()]
     before = 0

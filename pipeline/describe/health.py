@@ -1,4 +1,4 @@
-"""Is the clustering any good: flags on domains that look wrong, measures of each level, and a sentence on each."""
+"""Health of the clustering: flags on domains that look wrong, and measures of each level."""
 
 from collections.abc import Mapping, Sequence
 
@@ -36,10 +36,12 @@ DOMAIN_FLAGS = {  # and what a sentence calls such a domain
 
 
 def domain_flags(domains: pa.Table) -> list[list[str]]:
-    """What looks wrong with each domain, in the order of `DOMAIN_FLAGS`; `domains` has tables.DOMAINS without flags.
+    """Return the flags of each domain, in the order of `DOMAIN_FLAGS`.
 
-    empty: no documents, and no other flag; tiny, boilerplate, catch_all (size and radius), one_source and mixed_languages (of
-    domains with at least `MINIMUM_JUDGED_DOCUMENTS` documents, where most documents name a source or language): see the constants.
+    `domains` has tables.DOMAINS without flags. A domain that is empty has no other flag. The flags
+    tiny, boilerplate and catch_all depend on size and radius. The flags one_source and
+    mixed_languages are for domains with at least `MINIMUM_JUDGED_DOCUMENTS` documents, most of
+    which name a source or language. The constants of this module are the thresholds.
     """
     level, documents = domains["level"].to_numpy(), domains["documents"].to_numpy()
     radius = domains["radius"].to_numpy(zero_copy_only=False)
@@ -72,7 +74,7 @@ def domain_flags(domains: pa.Table) -> list[list[str]]:
 def _largest(
     shares: pa.ChunkedArray,
 ) -> tuple[Float[np.ndarray, " domains"], Bool[np.ndarray, " domains"]]:
-    """The largest share of each domain's list, which is its first, and whether that has a name."""
+    """Return the largest share of each domain's list, its first, and whether that has a name."""
     first = pc.list_element(
         pc.if_else(
             pc.greater(pc.list_value_length(shares), 0), shares, pa.scalar([None], shares.type)
@@ -84,8 +86,12 @@ def _largest(
 
 
 def health_table(domains: pa.Table, label_agreement: Mapping[int, Mapping[str, float]]) -> pa.Table:
-    """tables.HEALTH: by level the number of domains, `effective_domains` (exp of the entropy of their sizes), `largest_by_mean`
-    (documents of the largest by the mean over all), the number of domains with each flag, and what `label_agreement` found."""
+    """Return tables.HEALTH, the measures of each level.
+
+    They are the number of domains, `effective_domains` (exp of the entropy of their sizes),
+    `largest_by_mean` (documents of the largest domain, relative to the mean), the number of domains
+    with each flag, and the measures in `agreement`.
+    """
     rows = []
     for k in dict.fromkeys(domains["level"].to_pylist()):
         here = domains.filter(pc.equal(domains["level"], k))
@@ -104,7 +110,7 @@ def health_table(domains: pa.Table, label_agreement: Mapping[int, Mapping[str, f
 
 
 def health_sentences(measured: pa.Table, domains: pa.Table) -> list[str]:
-    """A line a level, from a catalog's health and domains tables, for people."""
+    """Return one line per level from a catalog's health and domains tables."""
     by_level: dict[int, dict[str, float]] = {}
     for row in measured.to_pylist():
         by_level.setdefault(row["level"], {})[row["measure"]] = row["value"]
@@ -142,13 +148,17 @@ def _named(flag: str, domains: pa.Table) -> str:
 
 
 def check_labels(labels: Labels | None) -> None:
-    """Refuse labels that cannot be used, before any work starts; see `read_labels` for the errors."""
+    """Check labels before any work starts.
+
+    Raises:
+        UserError: see `read_labels`.
+    """
     if labels is not None:
         read_labels(labels)
 
 
 def read_labels(labels: Labels) -> pa.Table:
-    """Two columns of text, doc_id and label, one row a labelled document.
+    """Return two columns of text, doc_id and label, one row per labelled document.
 
     Raises:
         UserError: the file cannot be read, a column is missing, or a document has two labels.
@@ -194,7 +204,11 @@ def _columns(labels: Labels) -> str:
 def label_agreement(
     files: Sequence[str], labels: pa.Table, levels: Levels
 ) -> dict[int, dict[str, float]]:
-    """By granularity: `labelled` documents among those stored in `files`, and `nmi` and `purity` of the domains on them."""
+    """Return by granularity the agreement of the domains with known labels.
+
+    `labelled` is the number of documents in `files` with a label. `nmi` and `purity` are measured
+    on them.
+    """
     with duckdb.connect() as connection:
         connection.register("labels", labels)
         connection.read_parquet(list(files)).create_view("documents")
@@ -220,10 +234,11 @@ def compare_labels(
     levels: Levels,
     counts: Int[np.ndarray, " n"] | None = None,
 ) -> dict[int, tuple[float, float]]:
-    """By granularity, how the domains agree with known labels of documents, or of `counts[i]` documents each: (NMI, purity).
+    """Return by granularity the agreement of domains with labels of documents: (NMI, purity).
 
-    Normalised mutual information: I(domain; label) by the mean of the two entropies. Purity: the share of documents whose label is
-    the most frequent of their domain; it grows with the number of domains whatever these are.
+    Row i stands for `counts[i]` documents, or one. Normalised mutual information is I(domain;
+    label) divided by the mean of the two entropies. Purity is the share of documents whose label is
+    the most frequent one of their domain, which grows with the number of domains.
     """
     from scipy.sparse import coo_matrix  # noqa: PLC0415
     from scipy.stats import entropy  # noqa: PLC0415

@@ -1,4 +1,7 @@
-"""What is in the domains of one top-level domain: sizes, distances, examples, sites, languages, and the words for their terms."""
+"""Describe the domains of one top-level domain.
+
+The description has sizes, distances, examples, sites, languages and the words for their terms.
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,11 +43,12 @@ _LARGEST = """
 
 
 def describe_part(stored: Sequence[Part], folder: Path, levels: Levels) -> Part:
-    """Describe the domains of one top-level domain, whose documents are in `stored` (several parts after additions).
+    """Describe the domains of one top-level domain, whose documents are in `stored`.
 
-    Writes `domains.parquet` and `examples.parquet` (columns of tables.DOMAINS that need no other domain; tables.EXAMPLES), rows for
-    domains that hold documents only, and the word counts of `pipeline.describe.terms`. Holds 30 bytes a document, the texts of one row
-    group, and the openings that terms are made from (about 50 MB).
+    After additions, `stored` has several parts. Writes `domains.parquet` (the columns of
+    tables.DOMAINS that need no other domain), `examples.parquet` (tables.EXAMPLES), both for
+    domains with documents only, and the word counts of `pipeline.describe.terms`. Memory: 30 bytes
+    per document, the texts of one row group, and the openings for the terms (about 50 MB).
     """
 
     def make(out: Path) -> Account:
@@ -71,12 +75,12 @@ def describe_part(stored: Sequence[Part], folder: Path, levels: Levels) -> Part:
 
 
 def stored_files(parts: Sequence[Part]) -> list[str]:
-    """The stored documents of some parts."""
+    """Return the document files of some stored parts."""
     return [str(file) for part in parts for file in sorted(part.folder.glob("documents*.parquet"))]
 
 
 def _no_documents(folder: Path) -> str:
-    """A file without rows, for a domain that is empty."""
+    """Write a file without rows, for an empty domain, and return its name."""
     file = folder / "documents.parquet"
     pq.write_table(tables.DOCUMENTS.empty_table(), file)
     return str(file)

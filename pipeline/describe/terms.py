@@ -1,4 +1,4 @@
-"""The terms that set a domain apart: c-TF-IDF over words counted in a sample of each leaf."""
+"""Terms that distinguish a domain: c-TF-IDF over words counted in a sample of each leaf."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,15 +22,17 @@ WORDS_FILE, COUNTS_FILE = "words.parquet", "counts.npz"
 
 
 def documents_per_leaf(leaves: int) -> int:
-    """How many documents of each leaf are read where a top-level domain holds so many leaves."""
+    """Return the number of documents to read per leaf of a top-level domain with `leaves` leaves."""
     least, most = LEAF_DOCUMENTS
     return min(max(MAXIMUM_SAMPLE_DOCUMENTS // max(leaves, 1), least), most)
 
 
 def count_words(texts: Iterable[str], leaves: Int[np.ndarray, " texts"], out: Path) -> None:
-    """Write the words of one top-level domain: `words.parquet` (word, count) and `counts.npz` (a row a leaf, a column a word).
+    """Write the words of one top-level domain.
 
-    `texts` is one text a leaf, `leaves` their numbers. Words are runs of at least three letters; English stop words are left out.
+    `words.parquet` has word and count, and `counts.npz` one row per leaf and one column per word.
+    `texts` is one text per leaf, and `leaves` are their numbers. Words are runs of at least three
+    letters. English stop words are left out.
     """
     from sklearn.feature_extraction.text import CountVectorizer  # noqa: PLC0415 - a second of import
 
@@ -57,11 +59,12 @@ def count_words(texts: Iterable[str], leaves: Int[np.ndarray, " texts"], out: Pa
 def best_terms(
     folders: Sequence[Path], spans: Sequence[int], most: int = MAXIMUM_TERMS
 ) -> list[dict[int, list[str]]]:
-    """For each span (leaves a domain), the terms of every domain that has a word, best first.
+    """Return for each span (leaves per domain) the terms of every domain with a word, best first.
 
-    c-TF-IDF (Grootendorst 2022, BERTopic): `tf(t, c) * log(1 + A / f(t))`, tf the word's share of the domain's words, f its count
-    in all domains, A the mean number of words a domain. `folders` are those that `count_words` filled, one a top-level domain; a
-    word that is none of a folder's most frequent counts as absent there.
+    c-TF-IDF (Grootendorst 2022, BERTopic): `tf(t, c) * log(1 + A / f(t))`, where tf is the word's
+    share of the domain's words, f its count in all domains and A the mean number of words per
+    domain. `folders` were filled by `count_words`, one per top-level domain. A word that is not
+    among a folder's most frequent ones counts as absent there.
     """
     tables = [pq.read_table(folder / WORDS_FILE) for folder in folders]
     everywhere = pa.concat_tables(tables).group_by("word").aggregate([("count", "sum")])
@@ -100,7 +103,7 @@ def _group(
 def _scores(
     counts: csr_matrix, inverse: Float[np.ndarray, " words"]
 ) -> Iterator[tuple[Float[np.ndarray, " found"], Int[np.ndarray, " found"]]]:
-    """Scores and columns of the words that each row has."""
+    """Yield scores and columns of the words of each row."""
     sizes = np.asarray(counts.sum(axis=1)).ravel()
     for row in range(counts.shape[0]):
         entries = slice(counts.indptr[row], counts.indptr[row + 1])

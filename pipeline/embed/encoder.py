@@ -1,4 +1,7 @@
-"""The sentence encoder: length-sorted, token-budget batches through copies of a model, with tokenization running ahead."""
+"""The sentence encoder: batches of similar length through copies of a model.
+
+Batches have a budget of tokens, and tokenization runs ahead of the model.
+"""
 
 import logging
 import threading
@@ -29,10 +32,11 @@ _loading = threading.Lock()
 
 
 def load_encoder(config: Embed) -> "Encoder":
-    """The encoder of this config; the process holds one, and any thread may use it.
+    """Return the encoder of this config. A process holds one, and any thread may use it.
 
     Raises:
-        UserError: see `identify`; or the model is not a transformer with a fast tokenizer, or reads fewer tokens than `max_tokens`.
+        UserError: see `identify`; or the model is not a transformer with a fast tokenizer, or
+            reads fewer tokens than `max_tokens`.
     """
     with _loading:
         if config not in _encoders:
@@ -46,7 +50,10 @@ def load_encoder(config: Embed) -> "Encoder":
 
 @dataclass
 class Encoder:
-    """A tokenizer and one copy of the model a device. Threads share them: a copy serves one at a time, the tokenizer too."""
+    """A tokenizer and one copy of the model per device.
+
+    Threads share them. Each copy, and the tokenizer, serves one thread at a time.
+    """
 
     identity: Identity
     reader: WindowReader
@@ -58,13 +65,13 @@ class Encoder:
             self._idle.put(model)
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "documents dim"]:
-        """Embeddings of unit length, in the order of `texts`.
+        """Return embeddings of unit norm, in the order of `texts`.
 
-        Each is the model's embedding of the text's first `max_tokens` tokens; with `windows` above 1, the mean direction of the
-        embeddings of its first windows of that many.
+        Each is the model's embedding of the text's first `max_tokens` tokens. With `windows` above
+        1, it is the mean direction of the embeddings of the text's first windows of that length.
 
         Raises:
-            RuntimeError: the model gave an embedding that is not a finite direction.
+            RuntimeError: the model gave an embedding that is zero or not finite.
         """
         chunks = (
             texts[first : first + ENCODE_DOCUMENTS]
@@ -77,10 +84,11 @@ class Encoder:
     def encode_chunks(
         self, chunks: Iterable[Sequence[str]]
     ) -> Iterator[Float32[np.ndarray, "documents dim"]]:
-        """What `encode` gives for each chunk of texts, in order. The next chunk is read and tokenized while the models work.
+        """Yield the result of `encode` for each chunk of texts, in order.
 
-        Chunks are dealt to the copies of the model as these come free; there are at most two more of them in memory than copies.
-        Batches are sorted by length inside a chunk, so that large chunks waste less.
+        The next chunk is read and tokenized while the models work. Chunks go to the copies of the
+        model as these become free. At most two more chunks than copies are in memory. Batches are
+        sorted by length inside a chunk, so large chunks waste less.
 
         Raises:
             RuntimeError: see `encode`.
@@ -133,7 +141,7 @@ class Encoder:
     def _unit(
         self, rows: Float[np.ndarray, "n dim"], documents: Int64[np.ndarray, " n"]
     ) -> Float32[np.ndarray, "n dim"]:
-        """The rows at unit length; `documents` says, for the error, which text each belongs to."""
+        """Return the rows at unit norm. `documents` is the text of each row, for the error."""
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         faulty = np.unique(documents[~(np.isfinite(norms) & (norms > 1e-6))[:, 0]])
         if len(faulty):
@@ -146,9 +154,10 @@ class Encoder:
     def _batches(
         self, lengths: Int64[np.ndarray, " n"], model: EncoderModel
     ) -> Iterator[tuple[Int64[np.ndarray, " batch"], int]]:
-        """Rows of each batch and the length it is padded to; all batches of one length have one size, but the last.
+        """Yield the rows of each batch and the length that it is padded to.
 
-        The longest come first: too large a batch fails at once.
+        All batches of one length have the same size, except the last. The longest come first, so
+        that too large a batch fails at once.
         """
         order = np.argsort(-lengths, kind="stable")
         first = 0

@@ -1,4 +1,7 @@
-"""Which sentence encoder it is: where its files are, and what makes its embeddings comparable with others. Does not load it."""
+"""Identity of the sentence encoder, found without loading it.
+
+It has the place of the model's files and whatever makes its embeddings comparable with others.
+"""
 
 import json
 import sys
@@ -30,11 +33,11 @@ BACKEND_PACKAGES: dict[Backend, tuple[str, ...]] = {
 
 @lru_cache
 def identify(config: Embed) -> Identity:
-    """Find the model and hash its weights; does not load it.
+    """Find the model and hash its weights, without loading it.
 
     Raises:
-        UserError: there is no such model, it has no safetensors weights, or they are not the expected ones;
-            or the backend is not installed, or has no such precision.
+        UserError: there is no such model, it has no safetensors weights or not the expected
+            ones, the backend is not installed, or it lacks the precision.
     """
     precision = _precision(config)
     folder = locate_model(config.model)
@@ -64,7 +67,13 @@ def identify(config: Embed) -> Identity:
 
 @cache
 def locate_model(model: str) -> Path:
-    """The model's folder: a folder of that name, the installed package, or the hub's (downloaded at need)."""
+    """Return the model's folder: a local one, the installed package's, or one from the hub.
+
+    A model on the hub is downloaded if needed.
+
+    Raises:
+        UserError: there is no such model, or the hub cannot be reached.
+    """
     if Path(model).is_dir():
         return Path(model).resolve()
     if model in MINILM and (spec := find_spec(MINILM_PACKAGE)) and spec.origin:
@@ -99,7 +108,7 @@ def locate_model(model: str) -> Path:
 
 
 def _dimension(folder: Path) -> int:
-    """Length of the model's embeddings, from its config files alone."""
+    """Return the length of the model's embeddings, from its config files alone."""
     dimension = _read_json(folder / "config.json").get("hidden_size", 0)
     listed = _read_json(folder / "modules.json") or []
     for module in listed:
@@ -144,7 +153,7 @@ def _precision(config: Embed) -> Precision:
 
 
 def _has_bfloat16(backend: Backend) -> bool:
-    """Whether the hardware multiplies in bfloat16, rather than by way of float32."""
+    """Return whether the hardware multiplies in bfloat16, rather than through float32."""
     if backend == "torch" and has_cuda():
         import torch  # noqa: PLC0415
 

@@ -34,7 +34,7 @@ _MAXIMUM_STORAGE_ERROR = (
 
 
 class Storage(Settings):
-    """What storing a part's vectors as float16 changed, measured on every one of them."""
+    """Error of storing a part's vectors as float16, measured on all of them."""
 
     documents: int = 0
     """Number of vectors."""
@@ -45,13 +45,16 @@ class Storage(Settings):
 
 
 def embed_part(source: Part, verdicts: Part, folder: Path, config: Embed) -> Part:
-    """Write `embeddings.npy`, float16 [kept documents, dim] of unit length: the documents of `source` that `verdicts` keep, in order.
+    """Embed the documents of `source` that `verdicts` keep, in order.
 
-    Beside it, `encoder.json` is the `Identity` of the encoder, and `storage.json` the `Storage` error.
-    A part stays done on a machine of another precision if `embed.precision` is "auto": their vectors can be compared.
+    Writes `embeddings.npy`: `(kept documents, dim)` float16, unit norm. Beside it, `encoder.json`
+    is the `Identity` of the encoder and `storage.json` the `Storage` error. With `embed.precision =
+    "auto"`, a part stays done on a machine of another precision, because their vectors can be
+    compared.
 
     Raises:
-        UserError: see `pipeline.embed.encoder.load_encoder`; or the verdicts are not about this source.
+        UserError: see `pipeline.embed.encoder.load_encoder`; or the verdicts do not fit this
+            source.
     """
     chosen = (identify(config).comparable, config.precision, config.backend)
     key = fingerprint("embed", VERSION, *chosen, kept_key(source, verdicts))
@@ -59,7 +62,7 @@ def embed_part(source: Part, verdicts: Part, folder: Path, config: Embed) -> Par
 
 
 def read_embeddings(parts: Sequence[Part]) -> list[Float16[np.ndarray, "_documents dim"]]:
-    """Memory maps of the parts' embeddings.
+    """Return memory maps of the parts' embeddings.
 
     Raises:
         UserError: the parts come from encoders whose vectors cannot be compared.
@@ -77,12 +80,12 @@ def read_embeddings(parts: Sequence[Part]) -> list[Float16[np.ndarray, "_documen
 
 
 def read_identity(part: Part) -> Identity:
-    """The encoder that made a part's embeddings."""
+    """Return the identity of the encoder that made a part's embeddings."""
     return Identity.model_validate_json((part.folder / IDENTITY_FILE).read_text(encoding="utf-8"))
 
 
 def read_storage(part: Part) -> Storage:
-    """What a part's vectors lost by being stored as float16."""
+    """Return the error of storing a part's vectors as float16."""
     return Storage.model_validate_json((part.folder / STORAGE_FILE).read_text(encoding="utf-8"))
 
 
@@ -130,7 +133,7 @@ def _embed(source: Part, verdicts: Part, out: Path, config: Embed) -> Account:
 
 
 def _compare(x: Float32[np.ndarray, "n dim"], stored: Float16[np.ndarray, "n dim"]) -> Storage:
-    """The error of storing `x`, whose rows have unit length."""
+    """Return the error of storing `x`, whose rows have unit norm."""
     back = stored.astype(np.float64)
     norms = np.linalg.norm(back, axis=1)
     with np.errstate(invalid="ignore"):  # infinite values are the next line's
@@ -155,7 +158,7 @@ def _worst(a: Storage, b: Storage) -> Storage:
 
 
 def _chunks(source: Part, verdicts: Part) -> Iterator[list[str]]:
-    """The kept texts, in order, `CHUNK_DOCUMENTS` at a time."""
+    """Yield the kept texts, in order, `CHUNK_DOCUMENTS` at a time."""
     texts: list[str] = []
     for table in kept_batches(source, verdicts, ["text"]):
         texts += table["text"].to_pylist()

@@ -1,4 +1,4 @@
-"""Texts as the encoder reads them: each document as one window of token ids, or as its first few."""
+"""Texts as token ids for the encoder: each document's first window, or its first few."""
 
 import json
 import threading
@@ -23,7 +23,7 @@ RESERVED_POSITIONS = {
 
 @dataclass(frozen=True)
 class Windows:
-    """Token ids, special tokens included, of every window of some documents, document by document."""
+    """Token ids, including special tokens, of every window of some documents, in order."""
 
     ids: list[list[int]]
     document: Int64[np.ndarray, " windows"]  # that each window is of
@@ -35,7 +35,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class WindowReader:
-    """A fast tokenizer, used by one thread at a time: setting its truncation changes it."""
+    """A fast tokenizer, used by one thread at a time, because setting its truncation changes it."""
 
     tokenizer: Any  # transformers.PreTrainedTokenizerFast
     prompt: str  # the model's default prompt, put before every text
@@ -45,9 +45,10 @@ class WindowReader:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self, texts: Sequence[str]) -> Windows:
-        """The first `windows` windows of each text; a text that fits one window has one, and an empty one too.
+        """Return the first `windows` windows of each text, at least one.
 
-        Only the head of a long text is tokenized, cut between words; where that does not fill the windows, the whole.
+        Only the head of a long text is tokenized, cut between words. If it does not fill the
+        windows, the whole text is.
         """
         wanted = self.windows * self.max_tokens * HEAD_CHARACTERS_PER_TOKEN
         whole = [self.prompt + text for text in texts]
@@ -86,7 +87,7 @@ class WindowReader:
     def pad(
         self, rows: Sequence[list[int]], length: int
     ) -> tuple[Int64[np.ndarray, "batch length"], Int64[np.ndarray, "batch length"]]:
-        """Ids and attention mask of one batch."""
+        """Return ids and attention mask of one batch, `(batch, length)` int64 each."""
         ids = np.full((len(rows), length), self.tokenizer.pad_token_id or 0, np.int64)
         mask = np.zeros_like(ids)
         left = self.tokenizer.padding_side == "left"
@@ -98,7 +99,7 @@ class WindowReader:
 
 
 def make_window_reader(model: str, folder: Path, max_tokens: int, windows: int) -> WindowReader:
-    """The reader of the model in `folder`.
+    """Return the reader of the model in `folder`.
 
     Raises:
         UserError: the model has no fast tokenizer, or reads fewer tokens than `max_tokens`.
@@ -134,7 +135,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _head(text: str, characters: int) -> int:
-    """Where to cut a text longer than `characters`: at its last space before that, or nowhere."""
+    """Return the place to cut a text longer than `characters`: its last space before, or its end."""
     if len(text) <= characters:
         return len(text)
     space = text.rfind(" ", 0, characters)

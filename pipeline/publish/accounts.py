@@ -1,4 +1,7 @@
-"""The books: every stage reads what the one before it kept, and what the last one kept is what the offsets reach."""
+"""Check that every stage read exactly the documents that the one before it kept.
+
+The offsets must reach exactly what the last stage kept.
+"""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -24,10 +27,12 @@ COUNTED = ("sort", "shard")  # stages that know the tokens
 
 
 def check_chain(accounts: Mapping[str, Account]) -> None:
-    """Every stage reads exactly what the one before it kept, in rows and characters, and in tokens once they are made.
+    """Check that every stage read what the one before it kept, in rows, characters and tokens.
+
+    Tokens count from the stage that makes them.
 
     Raises:
-        AccountingError: it does not.
+        AccountingError: a stage did not.
     """
     for before, after in pairwise(stage for stage in CHAIN if stage in accounts):
         kept, read = accounts[before].kept, accounts[after].read
@@ -38,10 +43,10 @@ def check_chain(accounts: Mapping[str, Account]) -> None:
 
 
 def check_reachable(offsets: pa.Table, stored: Account) -> None:
-    """What offsets (tables.OFFSETS) reach is what the last stage stored, in rows and tokens.
+    """Check that offsets (tables.OFFSETS) reach what the last stage stored, in rows and tokens.
 
     Raises:
-        AccountingError: it is not.
+        AccountingError: they do not.
     """
     rows, tokens = (pc.sum(offsets[name]).as_py() or 0 for name in ("rows", "tokens"))
     if (rows, tokens) != (stored.kept.rows, stored.kept.tokens):
@@ -51,7 +56,7 @@ def check_reachable(offsets: pa.Table, stored: Account) -> None:
 
 
 def accounting_table(accounts: Mapping[str, Account]) -> pa.Table:
-    """One row a stage and outcome (tables.ACCOUNTING)."""
+    """Return one row per stage and outcome (tables.ACCOUNTING)."""
     rows = []
     for stage, account in accounts.items():
         amounts: list[tuple[str, str | None, Tally]] = [
@@ -68,7 +73,7 @@ def accounting_table(accounts: Mapping[str, Account]) -> pa.Table:
 
 
 def read_accounts(table: pa.Table) -> dict[str, Account]:
-    """The accounts that `accounting_table` made the table from."""
+    """Return the accounts from a table of `accounting_table`."""
     found: dict[str, dict[str, object]] = {}
     for row in table.to_pylist():
         tally = Tally(rows=row["rows"], characters=row["characters"], tokens=row["tokens"])

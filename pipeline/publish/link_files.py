@@ -1,4 +1,7 @@
-"""Put finished parts' files in their places in a catalog. Data files are placed once and never changed."""
+"""Put finished parts' files in their places in a catalog.
+
+Data files are placed once and never changed.
+"""
 
 import os
 import shutil
@@ -15,7 +18,7 @@ _OF_A_TARGET = ("documents.parquet", "tokens.arrow", TARGET_RECORD)
 
 
 def place_stored(stored: Sequence[Part], layout: Layout) -> Iterator[Path]:
-    """Documents and tokens; `stored` has one part a top-level domain."""
+    """Place documents and tokens. `stored` has one part per top-level domain."""
     for top, part in enumerate(stored):
         for file in document_files(part):
             yield link_file(file, layout.documents(top, int(file.stem.rpartition("-")[2])))
@@ -24,7 +27,10 @@ def place_stored(stored: Sequence[Part], layout: Layout) -> Iterator[Path]:
 
 
 def place_verdicts(stages: Mapping[str, Sequence[Part]], layout: Layout) -> Iterator[Path]:
-    """What quality measured of every document read, and what became of it; rows of the two agree, file by file."""
+    """Place the signals of every document read and the final verdicts on them.
+
+    The rows of the two agree, file by file.
+    """
     [final] = stages.get("semantic") or stages["dedup"]
     for part in stages["quality"]:
         if (part.folder / SIGNALS_FILE).is_file():
@@ -39,14 +45,17 @@ def place_targets(targets: Sequence[Part], layout: Layout) -> Iterator[Path]:
 
 
 def place_all(part: Part, folder: Path) -> Iterator[Path]:
-    """Every file of a part but its sidecar."""
+    """Place every file of a part except its sidecar."""
     for file in sorted(part.folder.rglob("*")):
         if file.is_file() and file.name != SIDECAR:
             yield link_file(file, folder / file.relative_to(part.folder))
 
 
 def link_file(source: Path, place: Path) -> Path:
-    """A hard link where the file system has them: the work folder then costs no second copy."""
+    """Make a hard link, or a copy if the file system has none, and return its path.
+
+    With links, the work folder takes no second copy.
+    """
     place.parent.mkdir(parents=True, exist_ok=True)
     place.unlink(missing_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""What other thresholds would keep of a finished catalog: from the signals it stores, without reading any text."""
+"""Judge a finished catalog by other thresholds, from its stored signals, without reading text."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,13 +28,20 @@ _REGROUP_ROWS = 1_000_000
 
 @dataclass(frozen=True)
 class Retuned:
-    """What a catalog's own rules and the asked ones do to the documents that were read. Shares are of all of them.
+    """Effect of a catalog's own rules and of other ("asked") rules on all documents that were read.
 
-    `rules`: one row an asked rule, in their order: its bounds; `without`, documents that lack its signal; documents and characters that
-    fail it; and those that fail no other, which is what the rule costs.
-    `kept`: one row for `built` (the catalog's rules, computed again) and `asked`: documents and characters that pass all rules, those of
-    them that dedup dropped, those left; then `back`, left when asked and not when built, which dedup has not seen, and `gone`, the reverse.
-    `sources`: the largest sources by characters, the share of their documents left by either.
+    Shares are of all those documents.
+
+    `rules`: one row per asked rule, in order, with its bounds. `without` is the number of documents
+    that lack its signal. Then come the documents and characters that fail it, and those that fail
+    no other rule, which is the cost of the rule.
+
+    `kept`: one row each for `built` (the catalog's rules, computed again) and `asked`, with the
+    documents and characters that pass all rules, those of them that dedup dropped, and those left.
+    The row `back` has those left by the asked rules only, which dedup has not seen; `gone` has
+    those left by the catalog's rules only.
+
+    `sources`: the largest sources by characters, with the share of their documents left by either.
     """
 
     rules: pa.Table
@@ -44,7 +51,7 @@ class Retuned:
 
 @dataclass(frozen=True)
 class MeasuredDocuments:
-    """Some documents of a catalog as they were read, those that were dropped too."""
+    """A batch of the documents that a catalog read, including those that were dropped."""
 
     source: pa.Array
     characters: Int[np.ndarray, " documents"]
@@ -55,10 +62,13 @@ class MeasuredDocuments:
 def choose_rules(
     root: Path, preset: str | None, thresholds: Mapping[str, Bounds]
 ) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
-    """The rules that the catalog was built with, and the asked ones: without a preset the catalog's own, thresholds over its thresholds.
+    """Return the rules that the catalog was built with, and the asked rules.
+
+    Without a preset, the asked rules are the catalog's own, with `thresholds` over its thresholds.
 
     Raises:
-        UserError: no catalog at `root`; a preset or rule is unknown; there is no rule to judge by.
+        UserError: there is no catalog at `root`, a preset or rule is unknown, or there are no
+            rules to judge by.
     """
     own = Quality.model_validate(read_manifest(root).config["quality"])
     built = resolve(own.preset, own.thresholds)
@@ -75,7 +85,7 @@ def choose_rules(
 
 
 def _over(own: Mapping[str, Bounds], thresholds: Mapping[str, Bounds]) -> dict[str, Bounds]:
-    """Given thresholds, each over what the catalog's config gives for the same rule."""
+    """Return the given thresholds, each over the catalog's own for the same rule."""
     return {
         name: own[name].model_copy(update=bounds.model_dump(exclude_none=True))
         if name in own
@@ -90,13 +100,17 @@ def retune(
     thresholds: Mapping[str, Bounds] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Retuned:
-    """Judge every document that was read for the catalog at `root` by other rules; see `choose_rules` for which and for the errors.
+    """Judge every document that was read for the catalog at `root` by other rules.
 
-    Memory: one batch, and a row a source. Documents that dedup dropped stay dropped: which copy it kept depended on the rules of the
-    build, so what comes `back` may hold copies that a new build drops.
+    Documents that dedup dropped stay dropped. The copy that it kept depended on the rules of the
+    build, so the documents of `back` may include copies that a new build drops. Memory: one batch,
+    and one row per source.
 
     Args:
-        on_progress: called after each batch with the documents judged, and all there are.
+        root: The catalog.
+        preset: See `choose_rules`.
+        thresholds: See `choose_rules`.
+        on_progress: Called after each batch with the number of documents judged and the total.
     """
     built, asked = choose_rules(root, preset, thresholds or {})
     failing, only, without = (np.zeros((len(asked), 2), np.int64) for _ in range(3))
@@ -142,7 +156,9 @@ def retune(
 def read_measured(
     root: Path, on_progress: Callable[[int, int], None] | None = None
 ) -> Iterator[MeasuredDocuments]:
-    """The signals of every document that was read, and dedup's word on it where the catalog has it.
+    """Yield the signals of every document that was read, and whether dedup kept it.
+
+    Catalogs without verdicts count every document as kept by dedup.
 
     Raises:
         UserError: the catalog has no signals.

@@ -1,4 +1,7 @@
-"""Quality rules as data: each preset is a list of bounds on named signals. A document's bitmask follows the order of its preset."""
+"""Quality rules as data: each preset is a list of bounds on named signals.
+
+Bits of a document's bitmask follow the order of its preset.
+"""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -11,7 +14,10 @@ from pipeline.config import Bounds
 
 
 class Rule(Settings):
-    """Keep a document if `least <= signal <= most`; None is no bound. `null` says what a document without the signal gets."""
+    """A rule that keeps a document if `least <= signal <= most`.
+
+    A bound that is None does not apply. `null` decides about documents without the signal.
+    """
 
     id: str
     """Name of the rule."""
@@ -154,10 +160,13 @@ RULE_PRESETS: Mapping[str, tuple[Rule, ...]] = {
 
 
 def resolve(preset: str, thresholds: Mapping[str, Bounds]) -> tuple[Rule, ...]:
-    """The rules of a preset with some bounds replaced; the order, and so each rule's bit, stays.
+    """Return the rules of a preset with some bounds replaced.
+
+    The order of the rules, and so the bit of each rule, does not change.
 
     Raises:
-        UserError: the preset is unknown, has no rule of a given name, or a least is above its most.
+        UserError: the preset is unknown, it has no rule of a given name, or a lower bound is
+            greater than its upper bound.
     """
     if preset not in RULE_PRESETS:
         raise UserError(
@@ -205,7 +214,11 @@ _LISTED = pa.schema(
 
 
 def list_rules(rules: Mapping[str, tuple[Rule, ...]] = RULE_PRESETS) -> pa.Table:
-    """One row a rule of each preset: its bit in `failed_rules`, signal, bounds, what null means and why, where the numbers come from."""
+    """Return one row per rule of each preset.
+
+    The columns are the bit in `failed_rules`, the signal, the bounds, the meaning of null with its
+    reason, and the source of the numbers.
+    """
     rows = [
         {"preset": preset, "bit": bit, "rule": rule.id, **rule.model_dump(exclude={"id"})}
         for preset, judged in rules.items()

@@ -1,4 +1,7 @@
-"""Judge documents by rules on their quality signals; every document keeps a bitmask of all rules it fails."""
+"""Judge documents by rules on their quality signals.
+
+Every document keeps a bitmask of all rules it fails.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,13 +32,16 @@ SIGNALS_FILE = "signals.parquet"
 
 
 def judge_part(source: Part, folder: Path, config: Quality) -> Part:
-    """Write `verdicts.parquet` (tables.VERDICTS) and `signals.parquet` (tables.MEASURED), one row a document of `source`, in its order.
+    """Judge the documents of one source part by the quality rules.
 
-    The reason is `preset.rule` of the first rule failed, in the order of the preset; null where none is. Signals are the source's own,
-    or computed (`quality.compute`) for documents that came without. One row group of `source` is in memory at a time.
+    Writes `verdicts.parquet` (tables.VERDICTS) and `signals.parquet` (tables.MEASURED), one row per
+    document of `source`, in its order. The reason is `preset.rule` of the first failed rule in the
+    order of the preset, or null. Signals are the source's own, or computed (`quality.compute`) for
+    documents without any. One row group of `source` is in memory at a time.
 
     Raises:
-        UserError: `quality.thresholds` names a rule that the preset lacks, or bounds that nothing can pass.
+        UserError: `quality.thresholds` names a rule that the preset lacks, or bounds that no
+            document can pass.
     """
     preset = config.preset
     rules = resolve(preset, config.thresholds)
@@ -83,17 +89,20 @@ def judge_part(source: Part, folder: Path, config: Quality) -> Part:
 
 
 def read_signals(judged: Part, signal_columns: Sequence[str] | None = None) -> pa.Table:
-    """The signals of every document of a part that `judge_part` judged (tables.MEASURED), rows in the order of its source part."""
+    """Return the signals of a judged part (tables.MEASURED), rows in the order of its source part."""
     return pq.read_table(judged.folder / SIGNALS_FILE, columns=signal_columns)
 
 
 def signals_key(source: Part, config: Quality) -> str:
-    """A fingerprint of what `read_signals` gives for this source part: unlike the judged part's, it does not change with the rules."""
+    """Return a fingerprint of the signals of this source part, which does not depend on the rules."""
     return fingerprint("signals", VERSION, config.compute, measure.VERSION, source.fingerprint)
 
 
 def failures(signals: pa.MapArray, rules: Sequence[Rule]) -> Bool[np.ndarray, "rules documents"]:
-    """Which rules each document fails. A signal that is absent, null or not a number fails the rules whose `null` is `drop`."""
+    """Return whether each document fails each rule.
+
+    A signal that is absent, null or not a number fails the rules whose `null` is `drop`.
+    """
     values = signal_columns(signals, sorted({rule.signal for rule in rules}))
     failed = np.zeros((len(rules), len(signals)), dtype=bool)
     for row, rule in enumerate(rules):
@@ -102,7 +111,7 @@ def failures(signals: pa.MapArray, rules: Sequence[Rule]) -> Bool[np.ndarray, "r
 
 
 def fails(values: np.ndarray, rule: Rule) -> Bool[np.ndarray, " documents"]:
-    """Which values of its signal fail a rule; NaN stands for null."""
+    """Return whether each value of the rule's signal fails it. NaN stands for null."""
     failed = np.isnan(values) & (rule.null == "drop")  # comparisons with NaN are false
     if rule.least is not None:
         failed |= values < rule.least
@@ -112,14 +121,14 @@ def fails(values: np.ndarray, rule: Rule) -> Bool[np.ndarray, " documents"]:
 
 
 def bitmask(failed: Bool[np.ndarray, "rules documents"]) -> UInt64[np.ndarray, " documents"]:
-    """Bit i is set where rule i fails."""
+    """Return a mask per document in which bit i is set if rule i fails."""
     bits = np.left_shift(np.uint64(1), np.arange(len(failed), dtype=np.uint64))
     mask: UInt64[np.ndarray, " documents"] = (failed * bits[:, None]).sum(axis=0, dtype=np.uint64)
     return mask
 
 
 def _bounds(rule: Rule) -> list[object]:
-    """What of a rule decides a verdict."""
+    """Return the fields of a rule that decide a verdict."""
     return [rule.id, rule.signal, rule.least, rule.most, rule.null]
 
 

@@ -1,4 +1,4 @@
-"""What each possible bound of one rule would keep of a finished catalog: to choose a threshold by, without reading any text."""
+"""Sweep the bound of one rule over a finished catalog, without reading text."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,17 +24,23 @@ def sweep(
     quantiles: Sequence[float] = SWEEP_QUANTILES,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> pa.Table:
-    """What each bound on one rule's signal would keep, the other rules as they are: to choose a threshold by.
+    """Return the share of documents kept by each bound on one rule's signal.
 
-    One row a quantile of the signal's values: `bound`, the value; `most_documents` and `most_characters`, the share of all that is kept if
-    that is the rule's only bound, from above; `least_documents` and `least_characters`, if it is the only one from below. `rule` can also
-    be the name of a signal without a rule. Memory: some 40 bytes a document.
+    The other rules stay as they are. The result has one row per quantile of the signal's values.
+    `bound` is the value. `most_documents` and `most_characters` are the shares of all documents and
+    characters kept if it is the rule's only bound, from above; `least_documents` and
+    `least_characters` if it is the only one, from below. Memory: about 40 bytes per document.
 
     Args:
-        on_progress: as of `pipeline.quality.retune.retune`.
+        root: The catalog.
+        rule: The name of a rule, or of a signal without a rule.
+        preset: See `pipeline.quality.retune.choose_rules`.
+        thresholds: See `pipeline.quality.retune.choose_rules`.
+        quantiles: Quantiles of the signal's values.
+        on_progress: See `pipeline.quality.retune.retune`.
 
     Raises:
-        UserError: see `choose`; or no document has the signal.
+        UserError: see `choose_rules`; or no document has the signal.
     """
     _, asked = choose_rules(root, preset, thresholds or {})
     mine = next(

@@ -1,4 +1,4 @@
-"""The second half of the external sort: leaf ranges of all runs become the store's files, each of a bounded size."""
+"""Second half of the external sort: leaf ranges of all runs become files of a bounded size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ _STATISTICS_COLUMNS = [
 
 @dataclass(frozen=True)
 class LeafRange:
-    """What becomes one file: the leaves `first <= leaf < last`; of a leaf too large for one file, the share `number` of `shares`."""
+    """Leaves `first <= leaf < last` of one file, or one of several shares of a large leaf."""
 
     first: int
     last: int
@@ -52,9 +52,10 @@ class LeafRange:
 def plan_files(
     leaves: Int[np.ndarray, " n"], sizes: Int[np.ndarray, " n"], most: int
 ) -> list[LeafRange]:
-    """Cut ascending `leaves` with `sizes` bytes each into ranges of at most `most` bytes, as few as a walk in order gives.
+    """Cut ascending `leaves` of `sizes` bytes each into ranges of at most `most` bytes.
 
-    A larger leaf is cut by the hash of its documents' ids into shares of about `most`.
+    There are as few as a walk in order gives. A larger leaf is cut into shares of about `most`
+    bytes by the hash of its documents' ids.
     """
     ranges: list[LeafRange] = []
     first, size = -1, 0
@@ -83,10 +84,12 @@ def merge_runs(
     top: int,
     part: int = 0,
 ) -> tuple[pa.Table, Tally]:
-    """Write the leaves `first <= leaf < last` of all runs as `documents-PPPP.parquet` and `tokens-PPPP.arrow`, numbered from `part`.
+    """Write the leaves `first <= leaf < last` of all runs as files numbered from `part`.
 
-    Returns the files' offsets (tables.OFFSETS) and what they hold. Memory: twice `file_bytes`, and as much again of mapped pages
-    that the system may drop; neither the corpus's size nor a domain's share of it matters, as ids are hashes.
+    The files are `documents-PPPP.parquet` and `tokens-PPPP.arrow`. Returns their offsets
+    (tables.OFFSETS) and a tally of their documents. Memory: twice `file_bytes`, and as much again
+    of mapped pages that the system may drop. It depends neither on the size of the corpus nor on a
+    domain's share of it, because ids are hashes.
     """
     sizes = np.zeros(last - first, np.int64)
     for run in runs:
@@ -104,7 +107,7 @@ def merge_runs(
 
 
 def _gather(runs: Sequence[SortedRuns], wanted: LeafRange) -> pa.Table:
-    """The range's rows of every run, run after run."""
+    """Return the range's rows of every run, run after run."""
     slices = [table for run in runs for table in run.read(wanted.first, wanted.last)]
     if wanted.shares > 1:
         width = np.uint64(-(-(2**64) // wanted.shares))
@@ -140,7 +143,10 @@ def _write_files(table: pa.Table, out: Path, top: int, part: int) -> pa.Table:
 
 
 def group_ends(leaf: Integer[np.ndarray, " documents"]) -> list[int]:
-    """Where row groups end: where the (sorted) leaf changes and GROUP_ROWS are reached, or at MOST_GROUP_ROWS."""
+    """Return the ends of row groups, for sorted leaves.
+
+    A group ends if the leaf changes after MINIMUM_GROUP_ROWS or more, or at MAXIMUM_GROUP_ROWS.
+    """
     ends, start = [], 0
     for end in [*(np.flatnonzero(np.diff(leaf)) + 1).tolist(), len(leaf)]:
         if end - start >= MINIMUM_GROUP_ROWS or end == len(leaf):

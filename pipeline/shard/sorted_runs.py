@@ -1,4 +1,7 @@
-"""Sorted runs: the first half of the external sort. A run is an uncompressed Arrow file, read back by memory map, a row range at a time."""
+"""First half of the external sort: sorted runs.
+
+A run is an uncompressed Arrow file, which is memory-mapped and read by row ranges.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,18 +28,21 @@ _ROW_BYTES, _SIGNAL_BYTES = (
 
 @dataclass(frozen=True)
 class SortedRuns:
-    """The runs that one call of `write_runs` left in a folder."""
+    """The runs that one call of `write_runs` wrote to a folder."""
 
     folder: Path
 
     @cached_property
     def index(self) -> dict[str, Int[np.ndarray, " _entries"]]:
-        """Columns of INDEX, by run, then by leaf."""
+        """Columns of `index.parquet`, by run, then by leaf."""
         table = pq.read_table(self.folder / INDEX_FILE)
         return {name: table[name].to_numpy().astype(np.int64) for name in table.column_names}
 
     def read(self, first: int, last: int) -> Iterator[pa.Table]:
-        """Rows of the leaves `first <= leaf < last`, one sorted table a run that has any; zero-copy views of the mapped files."""
+        """Yield the rows of the leaves `first <= leaf < last`, one sorted table per run with any.
+
+        The tables are zero-copy views of the mapped files.
+        """
         leaf, run = self.index["leaf"], self.index["run"]
         chosen = np.flatnonzero((leaf >= first) & (leaf < last))
         for number in np.unique(run[chosen]).tolist():
@@ -51,9 +57,10 @@ def run_path(folder: Path, number: int) -> Path:
 
 
 def write_runs(documents: Iterable[pa.Table], folder: Path, run_bytes: int) -> Tally:
-    """Write tables of tables.DOCUMENTS and `ids` as sorted runs of about `run_bytes` each, and INDEX; returns what was written.
+    """Write documents with `ids` as sorted runs of about `run_bytes` each, and an index.
 
-    Memory: `run_bytes` plus the largest table and the largest column of a run.
+    Returns a tally of the documents. Memory: `run_bytes` plus the largest table and the largest
+    column of a run.
     """
     index: list[pa.Table] = []
     waiting: list[pa.Table] = []
@@ -77,13 +84,13 @@ def write_runs(documents: Iterable[pa.Table], folder: Path, run_bytes: int) -> T
 
 
 def tally_documents(table: pa.Table) -> Tally:
-    """Rows, characters and tokens of a table of documents."""
+    """Return the rows, characters and tokens of a table of documents."""
     characters, tokens = (pc.sum(table[name]).as_py() or 0 for name in ("characters", "tokens"))
     return Tally(rows=table.num_rows, characters=characters, tokens=tokens)
 
 
 def row_bytes(table: pa.Table) -> Int[np.ndarray, " documents"]:
-    """What each document takes in memory: its text and token ids to the byte, the other columns about."""
+    """Return the memory of each document: exact for text and token ids, an estimate for the rest."""
     text = pc.binary_length(table["text"]).to_numpy().astype(np.int64)
     width = table.schema.field(IDS_COLUMN).type.value_type.bit_width // 8
     signals = pc.fill_null(pc.list_value_length(pc.cast(table["signals"], _PAIRS)), 0).to_numpy()
@@ -99,7 +106,7 @@ _PAIRS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.float64())]))
 
 
 def sorted_order(table: pa.Table) -> Int[np.ndarray, " documents"]:
-    """Rows by leaf, train before heldout, id_int, doc_id; stable."""
+    """Return the order of rows by leaf, train before heldout, id_int and doc_id. It is stable."""
     leaf, number = table["leaf"].to_numpy(), table["id_int"].to_numpy()
     held_out = pc.equal(table["split"], "heldout").to_numpy()
     order = np.lexsort((number, held_out, leaf))
@@ -119,7 +126,10 @@ def sorted_order(table: pa.Table) -> Int[np.ndarray, " documents"]:
 def take_ranges(
     table: pa.Table, order: Int[np.ndarray, " documents"], ends: Sequence[int]
 ) -> Iterator[pa.RecordBatch]:
-    """Rows `order[:ends[0]]`, `order[ends[0]:ends[1]]`, ...; columns are made contiguous once: `take` on chunks does it every time."""
+    """Yield the rows `order[:ends[0]]`, `order[ends[0]:ends[1]]` and so on.
+
+    Columns are made contiguous once. `take` on chunks would do so on every call.
+    """
     names, run_columns = table.column_names, []
     while table.num_columns:  # one column at a time, letting go of its chunks
         column = table.column(0).combine_chunks()
@@ -133,7 +143,7 @@ def take_ranges(
 
 
 def _write_run(waiting: list[pa.Table], folder: Path, number: int) -> pa.Table:
-    """Write and forget the `waiting` tables; returns the run's rows of INDEX."""
+    """Write and clear the `waiting` tables, and return the run's rows of the index."""
     table = pa.concat_tables(waiting)
     waiting.clear()
     order = sorted_order(table)
@@ -180,5 +190,5 @@ def _slice(path: Path, start: int, rows: int) -> pa.Table:
 
 
 def run_columns() -> list[str]:
-    """Names of a run's columns, in their order."""
+    """Return the names of a run's columns, in order."""
     return [*tables.DOCUMENTS.names, IDS_COLUMN]

@@ -1,4 +1,7 @@
-"""The domain store: an external sort by leaf. Each part becomes sorted runs; each top-level domain merges its leaves of all runs."""
+"""The domain store, an external sort by leaf.
+
+Each part becomes sorted runs, and each top-level domain merges its leaves of all runs.
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -41,10 +44,21 @@ def sort_part(
     config: Store,
     held_out_share: float,
 ) -> Part:
-    """Tokenize the documents of one part that `final` keeps and write them as runs sorted by leaf.
+    """Tokenize the documents of one part that `final` keeps, and write them as sorted runs.
 
-    `assigned` has one leaf for every document that `unique` keeps; `final` keeps some of those. Memory: twice `store.file_megabytes`
-    and what the allocator holds back (together about four times, as measured), and some 100 bytes a document for verdicts and leaves.
+    Memory: twice `store.file_megabytes` (about four times with the allocator's overhead, as
+    measured), and about 100 bytes per document for verdicts and leaves.
+
+    Args:
+        source: The source part.
+        judged: Its quality part.
+        unique: The verdicts before clustering.
+        final: The final verdicts.
+        assigned: One leaf per document that `unique` keeps.
+        tokenizer: The tokenizer.
+        folder: The part's folder.
+        config: The size of a run.
+        held_out_share: Share of the documents for the split `heldout`.
     """
 
     def make(out: Path) -> Account:
@@ -66,9 +80,11 @@ def sort_part(
 def shard_part(
     top: int, runs: Sequence[Part], folder: Path, config: Store, levels: Levels, first_part: int = 0
 ) -> Part:
-    """Merge one top-level domain's leaves of every run into `documents-PPPP.parquet`, `tokens-PPPP.arrow` and `offsets.parquet`.
+    """Merge one top-level domain's leaves of every run.
 
-    Files are numbered from `first_part`. A domain without documents has none. See `pipeline.shard.merge.merge_runs` for memory.
+    Writes `documents-PPPP.parquet`, `tokens-PPPP.arrow` and `offsets.parquet`. Files are numbered
+    from `first_part`. A domain without documents has none. See `pipeline.shard.merge.merge_runs`
+    for the memory.
     """
     span = levels.span(levels.granularities[0])
 
@@ -95,17 +111,20 @@ def shard_part(
 
 
 def document_files(stored: Part) -> list[Path]:
-    """The files of documents of one `shard_part`, in the order of their leaves."""
+    """Return the document files of one `shard_part`, in the order of their leaves."""
     return sorted(stored.folder.glob("documents-*.parquet"))
 
 
 def token_files(stored: Part) -> list[Path]:
-    """The files of tokens of one `shard_part`, rows as in `document_files`."""
+    """Return the token files of one `shard_part`, in the order of `document_files`."""
     return sorted(stored.folder.glob("tokens-*.arrow"))
 
 
 def assign_splits(ids: pa.ChunkedArray, held_out: float, most: str, few: str) -> pa.Array:
-    """`few` for a share `held_out` of the documents, by hash of the id: the same for every build."""
+    """Return `few` for a share `held_out` of the documents, else `most`.
+
+    The hash of the id decides, so the split is the same in every build.
+    """
     mixed = ids.to_numpy() * np.uint64(
         0x9E3779B97F4A7C15
     )  # id_int orders samples elsewhere: decorrelate
@@ -123,7 +142,7 @@ def _documents(
     tokenizer: Part,
     held_out_share: float,
 ) -> Iterator[pa.Table]:
-    """The documents that `final` keeps, with their tokens, `_READ_ROWS` of the source at a time."""
+    """Yield the documents that `final` keeps, with their tokens, `_READ_ROWS` at a time."""
     verdicts = read_verdicts(source, unique)
     placed = pc.is_null(verdicts["reason"]).to_numpy()
     stored = placed & pc.is_null(read_verdicts(source, final)["reason"]).to_numpy()
@@ -154,7 +173,7 @@ def _documents(
 
 
 def _source_batches(source: Part, judged: Part) -> Iterator[tuple[int, pa.Table]]:
-    """The source's documents, with the row of the first; signals are quality's where it has written them."""
+    """Yield the source's documents and the row of the first, with the signals of the quality part."""
     names = ["doc_id", "id_int", "url", "source", "language", "digest", "text"]
     measured = judged.folder / _SIGNALS
     start = 0
@@ -174,7 +193,10 @@ def _source_batches(source: Part, judged: Part) -> Iterator[tuple[int, pa.Table]
 
 
 def _evenly(file: pq.ParquetFile, names: list[str]) -> Iterator[pa.Table]:
-    """Tables of exactly `_READ_ROWS`, the last one shorter: two files of the same rows are read side by side."""
+    """Yield tables of exactly `_READ_ROWS`, except the last.
+
+    So two files of the same rows can be read side by side.
+    """
     waiting: list[pa.Table] = []
     count = 0
     for batch in file.iter_batches(_READ_ROWS, columns=names):

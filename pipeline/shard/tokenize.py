@@ -28,10 +28,11 @@ logger = logging.getLogger(__name__)
 def make_tokenizer(
     sources: Sequence[Part], verdicts: Part, folder: Path, config: Tokenizer, seed: int
 ) -> Part:
-    """Write a Hugging Face tokenizer folder: trained on kept text, or copied from `config.path`.
+    """Write a Hugging Face tokenizer folder: trained on kept text, or copied from `tokenizer.path`.
 
     Raises:
-        UserError: the given tokenizer cannot be loaded, is not a fast one, or has no end-of-text token.
+        UserError: the given tokenizer cannot be loaded, is not a fast one, or has no
+            end-of-text token.
     """
     given = config.path
     inputs = (
@@ -80,7 +81,7 @@ def _load_given(given: str):  # type: ignore[no-untyped-def]
 
 
 def _sample(sources: Sequence[Part], verdicts: Part, config: Tokenizer) -> Iterator[str]:
-    """About `sample_characters` of kept text, chosen by document id: the same for any order of work."""
+    """Yield about `sample_characters` of kept text, chosen by document id in any order of work."""
     share = min(1.0, config.sample_characters / max(verdicts.account.kept.characters, 1))
     logger.info("tokenizer: training on %.0f %% of the kept text", 100 * share)
     limit = min(int(share * 2**64), 2**64 - 1)
@@ -106,7 +107,7 @@ def _train(texts: Iterator[str], vocabulary_size: int) -> FastTokenizer:
 
 @lru_cache(maxsize=2)
 def load_tokenizer(file: Path) -> tuple[FastTokenizer, int]:
-    """The tokenizer in `file` (tokenizer.json), and the id that closes a document."""
+    """Return the tokenizer in `file` (tokenizer.json), and the id that ends a document."""
     tokenizer = FastTokenizer.from_file(str(file))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -116,14 +117,14 @@ def load_tokenizer(file: Path) -> tuple[FastTokenizer, int]:
 
 
 def end_of_text(folder: Path) -> int:
-    """Id of the tokenizer's end-of-text token."""
+    """Return the id of the tokenizer's end-of-text token."""
     from transformers import AutoTokenizer  # noqa: PLC0415
 
     return int(AutoTokenizer.from_pretrained(folder).eos_token_id)
 
 
 def encode_texts(texts: Sequence[str], tokenizer: Part) -> pa.LargeListArray:
-    """Token ids of each text, closed by end-of-text; no other special token is added."""
+    """Return the token ids of each text, ended by end-of-text. No other special token is added."""
     fast, eos = load_tokenizer(tokenizer.folder / "tokenizer.json")
     kind = np.uint16 if fast.get_vocab_size() <= 2**16 else np.uint32
     ids = [

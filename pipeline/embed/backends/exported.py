@@ -1,4 +1,4 @@
-"""The model as an ONNX file, exported once for each set of weights and kept in the user's cache folder."""
+"""The model as an ONNX file, exported once per set of weights and kept in the user's cache."""
 
 import logging
 import os
@@ -22,12 +22,18 @@ _exporting = threading.Lock()  # the tracer is not for two threads
 
 
 def model_cache_folder() -> Path:
-    """Where exported models are kept: `clustermix` in $XDG_CACHE_HOME, or in ~/.cache. Safe to delete."""
+    """Return the folder of exported models: `clustermix` in $XDG_CACHE_HOME or ~/.cache.
+
+    It is safe to delete.
+    """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clustermix"
 
 
 def export_onnx(identity: Identity, folder: Path) -> Path:
-    """The ONNX file of the model in `folder`, in float32 or int8: `ids`, `mask` int64 [batch, length] to `embeddings` [batch, dim].
+    """Return the ONNX file of the model in `folder`, in float32 or int8, exporting it if needed.
+
+    Inputs are `ids` and `mask`, `(batch, length)` int64. The output is `embeddings`, `(batch,
+    dim)`.
 
     Raises:
         UserError: the model cannot be exported.
@@ -97,7 +103,10 @@ def _export(identity: Identity, folder: Path, place: Path) -> None:
 
 
 def _quantize(plain: Path, place: Path) -> None:
-    """Weights of the matrix products as 8-bit integers, one scale a channel; activations are quantized as they come."""
+    """Quantize weights of matrix products to 8 bits, one scale per channel.
+
+    Activations are quantized when they are computed.
+    """
     from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415
 
     root = logging.getLogger()

@@ -1,4 +1,4 @@
-"""What the encoder asks of a model, and which ones run it."""
+"""The protocol of a model that the encoder runs, and the choice of its runtime."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +21,9 @@ class EncoderModel(Protocol):
     def start(
         self, ids: Int64[np.ndarray, "batch length"], mask: Int64[np.ndarray, "batch length"]
     ) -> Callable[[], Float32[np.ndarray, "batch dim"]]:
-        """Begin a batch and return what waits for its embeddings, which need not have unit length.
+        """Begin a batch and return a function that waits for its embeddings.
+
+        The embeddings need not have unit norm.
 
         Raises:
             MemoryError: the batch is too large for the device.
@@ -30,7 +32,7 @@ class EncoderModel(Protocol):
 
 
 def torch_devices() -> list[str]:
-    """Where torch runs copies of the model: every GPU that it sees, or the processor."""
+    """Return torch's devices for copies of the model: every visible GPU, or the processor."""
     if not has_cuda():
         return ["cpu"]
     import torch  # noqa: PLC0415
@@ -41,12 +43,14 @@ def torch_devices() -> list[str]:
 def load_models(
     identity: Identity, folder: Path, batch_tokens: int | None
 ) -> Sequence[EncoderModel]:
-    """Copies of the model in `folder`, in the identity's backend and precision, one a device; the first is ready to use.
+    """Return copies of the model in `folder`, one per device. The first is ready to use.
 
-    `batch_tokens` is the most a batch holds; None: what was measured to suit the device.
+    `batch_tokens` is the maximum number of tokens in a batch. None stands for the number that was
+    measured to suit the device.
 
     Raises:
-        UserError: the model is not a transformer, or has another dimension than its config files say.
+        UserError: the model is not a transformer, or its dimension differs from its config
+            files.
     """
     match identity.backend:
         case "torch":

@@ -16,7 +16,7 @@ _BATCH_TOKENS = 2_048
 
 
 class OnnxModel:
-    """One session; it computes while `start` runs."""
+    """One session. It computes while `start` runs."""
 
     device = "cpu"
 
@@ -32,7 +32,7 @@ class OnnxModel:
 
 
 def load_onnx(identity: Identity, folder: Path, batch_tokens: int | None) -> OnnxModel:
-    """The exported model; see `pipeline.embed.backends.model.load_models`."""
+    """Load the exported model; see `pipeline.embed.backends.model.load_models`."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))  # 0: one a core
     options.add_session_config_entry(

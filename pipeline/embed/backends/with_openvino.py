@@ -17,7 +17,7 @@ _PRECISION_HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
 class OpenvinoModel:
-    """One compiled model; it computes while `start` runs."""
+    """One compiled model. It computes while `start` runs."""
 
     device = "cpu"
 
@@ -33,7 +33,7 @@ class OpenvinoModel:
 
 
 def load_openvino(identity: Identity, folder: Path, batch_tokens: int | None) -> OpenvinoModel:
-    """The exported model; see `pipeline.embed.backends.model.load_models`."""
+    """Load the exported model; see `pipeline.embed.backends.model.load_models`."""
     hints = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[identity.precision],

@@ -1,4 +1,7 @@
-"""The model in torch, through sentence-transformers: on a processor, or on a GPU with the next batch under way."""
+"""The model in torch, through sentence-transformers, on a processor or a GPU.
+
+On a GPU the next batch is started before the last one's embeddings are read.
+"""
 
 import logging
 from collections.abc import Callable
@@ -21,7 +24,7 @@ GPU_BATCH_TOKENS = 65_536  # smaller ones leave a GPU waiting for its next kerne
 def load_torch(
     identity: Identity, folder: Path, device: str, batch_tokens: int | None
 ) -> "TorchModel":
-    """The model in `folder` on one device; see `pipeline.embed.backends.model.load_models`."""
+    """Load the model on one device; see `pipeline.embed.backends.model.load_models`."""
     model = load_sentence_transformer(identity, folder, device)
     if identity.precision == "bfloat16":
         model.transformers_model.to(
@@ -39,7 +42,7 @@ def load_torch(
 
 
 def load_sentence_transformer(identity: Identity, folder: Path, device: str) -> Any:
-    """The sentence-transformers model, in float32 and ready for inference.
+    """Return the sentence-transformers model, in float32 and ready for inference.
 
     Raises:
         UserError: see `pipeline.embed.backends.model.load_models`.
@@ -68,7 +71,7 @@ def load_sentence_transformer(identity: Identity, folder: Path, device: str) -> 
 
 
 def embed_tokens(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The model's layers in turn, pooling in float32: sentence embeddings, float32 [batch, dim]."""
+    """Return sentence embeddings, `(batch, dim)` float32, pooling in float32."""
     features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "modality": "text"}
     if "token_type_ids" in model.tokenizer.model_input_names:
         features["token_type_ids"] = torch.zeros_like(ids)

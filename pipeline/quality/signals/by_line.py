@@ -1,4 +1,7 @@
-"""Line-level signals, each as its mean over a document's lines, which is how a source part keeps the shipped ones."""
+"""Line-level signals, each as its mean over a document's lines.
+
+A source part keeps the shipped ones in the same form.
+"""
 
 from dataclasses import dataclass
 
@@ -19,7 +22,7 @@ _BULLETS = np.array(
 
 @dataclass(frozen=True)
 class _Lines:
-    """The lines of a batch; one ends with its newline, and a newline at the end of a text begins no other."""
+    """Lines of a batch. A line ends with its newline, and a newline at the end begins no other."""
 
     starts: Int[np.ndarray, " lines"]
     ends: Int[np.ndarray, " lines"]  # before the newline
@@ -27,7 +30,7 @@ class _Lines:
     counts: Int[np.ndarray, " documents"]
 
     def mean(self, scores: np.ndarray) -> Float[np.ndarray, " documents"]:
-        """Of scores rounded as published ones are; NaN where there is no line."""
+        """Return the mean per document of scores rounded as published ones are, NaN without lines."""
         owner = np.repeat(np.arange(len(self.counts)), self.counts)
         return ratio(
             np.bincount(owner, np.round(scores.astype(np.float64), DECIMALS), len(self.counts)),
@@ -38,7 +41,10 @@ class _Lines:
 def line_signals(
     characters: Characters, runs: RawWords, words: NormalisedWords
 ) -> dict[str, Float[np.ndarray, " documents"]]:
-    """Means over lines of: marks at the end, bullets at the start, words, `javascript` among them, numerals, capitals."""
+    """Return the means over lines of the line-level signals.
+
+    They are marks at the end, bullets at the start, words, `javascript`, numerals and capitals.
+    """
     lines = _find_lines(characters)
     first_word = np.concatenate((np.zeros(1, np.int64), words.line_ends))[:-1]
     digits = sums_between(words.digits, first_word, words.line_ends)
@@ -75,7 +81,10 @@ def _find_lines(characters: Characters) -> _Lines:
 def _edges(
     characters: Characters, runs: RawWords, lines: _Lines
 ) -> tuple[UInt32[np.ndarray, " lines"], UInt32[np.ndarray, " lines"], Bool[np.ndarray, " lines"]]:
-    """Each line's first and last character that is no space, 0 where there is none, and whether it ends in three dots."""
+    """Return each line's first and last character that is not a space, and whether it ends in dots.
+
+    The characters are 0 for a line without any. Dots means three of them.
+    """
     codes = np.concatenate(
         (np.zeros(3, np.uint32), characters.codes)
     )  # three earlier than their place

@@ -1,4 +1,4 @@
-"""A batch of texts as one array of code points, each with what kind of character it is."""
+"""Texts of a batch as one array of code points, each with its kinds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,17 +23,18 @@ class Characters:
 
 
 def read_characters(texts: Sequence[str]) -> Characters:
-    """The code points of at least one text; none may hold a lone surrogate."""
+    """Return the code points of at least one text. Texts must not hold lone surrogates."""
     codes = np.frombuffer("".join(f"{text}\n" for text in texts).encode("utf-32-le"), np.uint32)
     ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1)
     return Characters(codes, kinds_of(codes), np.concatenate(([0], ends[:-1])), ends - 1)
 
 
 def kinds_of(codes: UInt32[np.ndarray, " n"]) -> UInt8[np.ndarray, " n"]:
-    """The kinds of each code point as bits.
+    r"""Return the kinds of each code point as bits.
 
-    WORD: matches `\\w`. SPACE: matches `\\s`. LATIN: a-z or A-Z. UPPER: an upper-case letter. LOWER: a lower-case or title-case
-    one. NUMERIC: `str.isnumeric`. END: one of `.`, `!`, `?`. All as Python's Unicode tables have it, as in the published definitions.
+    WORD matches `\w`, and SPACE matches `\s`. LATIN is a-z or A-Z. UPPER is an upper-case letter,
+    LOWER a lower-case or title-case one. NUMERIC is `str.isnumeric`. END is one of `.`, `!` and
+    `?`. All follow Python's Unicode tables, as the published definitions do.
     """
     kinds: UInt8[np.ndarray, " n"] = _table()[np.minimum(codes, _PLANES - 1)]
     return kinds
@@ -66,11 +67,11 @@ def _table() -> UInt8[np.ndarray, " planes"]:
 def sums_between(
     values: np.ndarray, low: Int[np.ndarray, " n"], high: Int[np.ndarray, " n"]
 ) -> Int[np.ndarray, " n"]:
-    """The sum of `values[low[i]:high[i]]` for each i."""
+    """Return the sum of `values[low[i]:high[i]]` for each i."""
     sums = np.concatenate((np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)))
     return sums[high] - sums[low]
 
 
 def ratio(part: np.ndarray, whole: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """`part / whole`, NaN where the whole is 0."""
+    """Return `part / whole`, NaN where the whole is 0."""
     return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole != 0)

@@ -1,4 +1,4 @@
-"""Quality signals of a batch of documents: a map each in Arrow, an array a signal for arithmetic."""
+"""Quality signals of a batch of documents, as an Arrow map or as one array per signal."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from data_catalog.format.columns import SIGNALS_TYPE
 def signal_entries(
     signals: pa.MapArray,
 ) -> tuple[Int[np.ndarray, " entries"], pa.StringArray, Float[np.ndarray, " entries"]]:
-    """The document, name and value (NaN for null) of every entry, in order."""
+    """Return the document, name and value (NaN for null) of every entry, in order."""
     offsets = signals.offsets.to_numpy()  # of a slice: still into all entries
     first, count = int(offsets[0]), int(offsets[-1] - offsets[0])
     owner = np.repeat(np.arange(len(signals)), np.diff(offsets))
@@ -27,7 +27,10 @@ def signal_entries(
 def signal_columns(
     signals: pa.MapArray, names: Sequence[str]
 ) -> dict[str, Float[np.ndarray, " documents"]]:
-    """Each named signal of every document, NaN where it is absent or null; the last one counts if a name is there twice."""
+    """Return each named signal of every document, NaN where it is absent or null.
+
+    If a document has a name twice, the last entry counts.
+    """
     owner, keys, values = signal_entries(signals)
     code = pc.fill_null(pc.index_in(keys, value_set=pa.array(names, pa.string())), -1).to_numpy(
         zero_copy_only=False
@@ -44,7 +47,10 @@ def signal_maps(
     values: Float[np.ndarray, " entries"],
     documents: int,
 ) -> pa.MapArray:
-    """The opposite of `signal_entries`: SIGNALS_TYPE of so many documents; `owner` ascends, NaN becomes null."""
+    """Return SIGNALS_TYPE from entries, as the inverse of `signal_entries`.
+
+    `owner` is ascending. NaN becomes null.
+    """
     offsets = pa.array(np.searchsorted(owner, np.arange(documents + 1)), pa.int32())
     return pa.MapArray.from_arrays(
         offsets, keys, pa.array(values, pa.float64(), from_pandas=True)

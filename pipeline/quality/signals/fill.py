@@ -1,4 +1,4 @@
-"""Give documents that came without quality signals their own; what a source ships stays as it is."""
+"""Compute quality signals for documents without any. Shipped signals stay as they are."""
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +10,10 @@ from pipeline.quality.signals.measure import SIGNAL_NAMES, measure_signals
 
 
 def fill_signals(signals: pa.MapArray, texts: pa.Array) -> pa.MapArray:
-    """`signals` (SIGNALS_TYPE) with the measured ones added to each document that has no `rps_` signal at all.
+    """Return `signals` (SIGNALS_TYPE) with computed ones for documents without any `rps_` signal.
 
-    A source that ships some has said all it has to say: what it left out or null stays so. A shipped `ccnet_` value stays too.
+    If a document has some `rps_` signals, those that are missing or null stay so. Shipped `ccnet_`
+    values stay too.
     """
     bare = np.flatnonzero(without_signals(signals))
     if not len(bare):
@@ -32,7 +33,7 @@ def fill_signals(signals: pa.MapArray, texts: pa.Array) -> pa.MapArray:
 
 
 def without_signals(signals: pa.MapArray) -> Bool[np.ndarray, " documents"]:
-    """Which documents have no `rps_` signal."""
+    """Return whether each document has no `rps_` signal."""
     owner, keys, _ = signal_entries(signals)
     shipped = pc.starts_with(keys, "rps_").to_numpy(zero_copy_only=False)
     has = np.zeros(len(signals), bool)

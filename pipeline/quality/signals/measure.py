@@ -1,4 +1,7 @@
-"""The quality signals of RedPajama-V2 that the text alone decides, by its published definitions, for whole batches at once."""
+"""Quality signals of RedPajama-V2 that text alone decides, for whole batches at once.
+
+They follow the published definitions.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -42,10 +45,12 @@ SIGNAL_NAMES = (
 
 
 def measure_signals(texts: Sequence[str]) -> Float[np.ndarray, "documents signals"]:
-    """The signals NAMES of each text, scores rounded to 8 decimals as published ones are; a line-level one is the mean over the lines.
+    """Return the signals `SIGNAL_NAMES` of each text.
 
-    NaN where there is nothing to take a share of, as in a text without words. Not among them: what needs a word list (stop words,
-    bad words, blocked sites) or a model (perplexity, language score, importance).
+    Scores are rounded to 8 decimals, as published ones are. A line-level signal is the mean over
+    the lines. A share of nothing is NaN, as in a text without words. Signals that need a word list
+    (stop words, bad words, blocked sites) or a model (perplexity, language score, importance) are
+    not computed.
     """
     parts = [_measure(texts[low:high]) for low, high in _chunks(texts)]
     return np.concatenate([np.empty((0, len(SIGNAL_NAMES))), *parts])
@@ -87,7 +92,7 @@ def _count(texts: Sequence[str], *found: str) -> Int[np.ndarray, " documents"]:
 
 
 def _fillers(normal: Sequence[str]) -> Int[np.ndarray, " documents"]:
-    """How often `lorem ipsum` is in each normalised text with its white space collapsed."""
+    """Count `lorem ipsum` in each normalised text, with white space collapsed."""
     return np.array(
         [" ".join(text.split()).count("lorem ipsum") if "lorem" in text else 0 for text in normal],
         np.int64,

@@ -1,4 +1,4 @@
-"""Repetition: what share of a document's characters its repeated runs of words hold."""
+"""Repetition: the share of a document's characters in repeated runs of words."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ _DUPLICATED_SIZES = (5, 6, 7, 8, 9, 10)
 
 @dataclass(frozen=True)
 class _Repeated:
-    """Every n-gram of a batch that its document has more than once."""
+    """Every n-gram of a batch that occurs more than once in its document."""
 
     places: Int[np.ndarray, " ngrams"]  # word at which it begins, ascending
     groups: Int[np.ndarray, " ngrams"]  # equal for equal n-grams of one document
@@ -21,11 +21,15 @@ class _Repeated:
 
 
 def repetition_signals(words: NormalisedWords) -> dict[str, Float[np.ndarray, " documents"]]:
-    """`frac_chars_top_Ngram`: N-gram with the highest count (of equals the first to occur), its length times its count, over all;
-    0 if none occurs twice. It can exceed 1, as occurrences can overlap. `frac_chars_dupe_Ngrams`: characters of the words that are
-    part of an N-gram that occurs more than once, first occurrence included, over all.
+    """Return the shares of characters in repeated n-grams.
 
-    Exact, without hashing: an N-gram is a pair of (N-1)-grams, the second one word on, and can only be repeated where both are.
+    `frac_chars_top_Ngram` is the length of the most frequent n-gram (the first to occur, among
+    equals) times its count, over all characters, or 0 if none occurs twice. It can exceed 1,
+    because occurrences can overlap. `frac_chars_dupe_Ngrams` is the share of characters of words in
+    any n-gram that occurs more than once, including its first occurrence.
+
+    The counts are exact, without hashing. An n-gram is a pair of (n-1)-grams, the second one word
+    later, and can only be repeated where both are.
     """
     total = np.bincount(words.owner, words.lengths, len(words.first))
     sums = np.concatenate((np.zeros(1, np.int64), np.cumsum(words.lengths)))
@@ -49,7 +53,10 @@ def _keep(
 
 
 def _longer(shorter: _Repeated) -> _Repeated:
-    """The repeated (n+1)-grams, from the repeated n-grams. What runs into the next document occurs once, as no two share a word's id."""
+    """Return the repeated (n+1)-grams, from the repeated n-grams.
+
+    Those that run into the next document occur once, because no two documents share a word's id.
+    """
     pairs = np.flatnonzero(shorter.places[1:] == shorter.places[:-1] + 1)
     codes = shorter.groups[pairs] * len(shorter.counts) + shorter.groups[pairs + 1]
     _, groups, counts = np.unique(codes, return_inverse=True, return_counts=True)
@@ -59,7 +66,7 @@ def _longer(shorter: _Repeated) -> _Repeated:
 def _top(
     repeated: _Repeated, n: int, words: NormalisedWords, sums: Int[np.ndarray, " words_plus_one"]
 ) -> Int[np.ndarray, " documents"]:
-    """Length of each document's most frequent n-gram, times its count."""
+    """Return the length of each document's most frequent n-gram, times its count."""
     count = repeated.counts[repeated.groups]
     owner = words.owner[repeated.places]
     best = np.zeros(len(words.first), np.int64)
@@ -75,7 +82,7 @@ def _top(
 
 
 def _covered(repeated: _Repeated, n: int, words: NormalisedWords) -> Num[np.ndarray, " documents"]:
-    """Characters of the words that a repeated n-gram covers."""
+    """Return the number of characters of the words that a repeated n-gram covers."""
     covered = np.zeros(len(words.ids), bool)
     covered[(repeated.places[:, None] + np.arange(n)).ravel()] = True
     return np.bincount(words.owner[covered], words.lengths[covered], len(words.first))

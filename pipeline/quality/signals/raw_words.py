@@ -1,4 +1,4 @@
-"""Raw words: the longest runs of word characters, or of characters that are neither that nor space; `\\w+|[^\\w\\s]+`."""
+r"""Raw words, which are the matches of `\w+|[^\w\s]+`."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from pipeline.quality.signals.characters import (
 
 @dataclass(frozen=True)
 class RawWords:
-    """The raw words of a batch, in order: where each begins and ends, and the kinds of its characters together."""
+    """Raw words of a batch, in order, with their ends and the union of their characters' kinds."""
 
     starts: Int[np.ndarray, " runs"]
     ends: Int[np.ndarray, " runs"]
@@ -48,7 +48,10 @@ def find_raw_words(characters: Characters) -> RawWords:
 def raw_word_signals(
     runs: RawWords, symbols: Int[np.ndarray, " documents"]
 ) -> dict[str, Float[np.ndarray, " documents"]]:
-    """Signals of the raw words; `symbols` is how many `#`, `...` and `…` each document has."""
+    r"""Return the signals of the raw words.
+
+    `symbols` is the number of `#`, `...` and `\u2026` in each document.
+    """
 
     def count(which: Bool[np.ndarray, " runs"]) -> Int[np.ndarray, " documents"]:
         return sums_between(which, runs.first, runs.last)
@@ -64,9 +67,10 @@ def raw_word_signals(
 
 
 def _sentences(runs: RawWords) -> Int[np.ndarray, " documents"]:
-    """How often `\\b[^.!?]+[.!?]*` matches: once a stretch between `.`, `!` and `?` that has a word in it.
+    r"""Count the matches of `\b[^.!?]+[.!?]*`.
 
-    So those are the words that are the first of their document, or the first since one of the marks.
+    There is one per stretch between `.`, `!` and `?` that has a word in it. So those words are
+    counted that are the first of their document, or the first since one of the marks.
     """
     word = (runs.kinds & WORD) != 0
     telling = np.flatnonzero(word | ((runs.kinds & END) != 0))

@@ -1,4 +1,4 @@
-"""Normalised words: ASCII punctuation deleted, lower case, canonically decomposed, split at white space."""
+"""Normalised words: no ASCII punctuation, lower case, canonically decomposed, split at space."""
 
 import string
 import unicodedata
@@ -17,7 +17,7 @@ _PUNCTUATION = string.punctuation.encode()
 
 @dataclass(frozen=True)
 class NormalisedWords:
-    """The normalised words of a batch, in order."""
+    """Normalised words of a batch, in order."""
 
     ids: Int[
         np.ndarray, " words"
@@ -39,16 +39,17 @@ class NormalisedWords:
         return sums_between(self.lengths, self.first, self.last) + np.maximum(total - 1, 0)
 
     def occurrences(self, word: str) -> Int[np.ndarray, " documents"]:
-        """How often each document has this word."""
+        """Return the number of times that each document has this word."""
         return np.bincount(
             self.owner[self.places == self.known.index(word).as_py()], minlength=len(self.first)
         )
 
 
 def normalise(text: str) -> str:
-    """The text without ASCII punctuation, in lower case, decomposed (NFD); its white space is left as it is.
+    """Return the text without ASCII punctuation, in lower case and decomposed (NFD).
 
-    RedPajama-V2 also collapses white space before it decomposes; no canonical decomposition makes or removes a space.
+    White space is left as it is. RedPajama-V2 also collapses it before it decomposes, but no
+    canonical decomposition makes or removes a space.
     """
     bare = (
         text.encode().translate(None, _PUNCTUATION).decode().lower()
@@ -57,7 +58,7 @@ def normalise(text: str) -> str:
 
 
 def read_words(texts: Sequence[str], normal: Sequence[str]) -> NormalisedWords:
-    """The words of at least one text; `normal` has the same texts normalised."""
+    """Return the words of at least one text. `normal` holds the same texts normalised."""
     words: list[str] = []
     line_ends: list[int] = []
     last: list[int] = []
@@ -100,7 +101,7 @@ def _index(
 
 
 def word_signals(words: NormalisedWords) -> dict[str, Float[np.ndarray, " documents"]]:
-    """Signals of how many words there are, how long and how varied; entropy in nats."""
+    """Return the signals of the number, length and variety of words. Entropy is in nats."""
     total = words.last - words.first
     owner = np.zeros(len(words.counts), np.int64)
     owner[words.ids] = words.owner
