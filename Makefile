@@ -45,11 +45,18 @@ docs: $(STAMP)  ## the documentation: its generated pages, and all of it as a si
 	$(BIN)/python docs/make_reference.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: $(STAMP)  ## the benchmarks on ../shared/corpus (hours); results go to benchmarks/results
-	$(BIN)/python -m benchmarks.mixers
+bench: $(STAMP)  ## all benchmarks (hours); results go to benchmarks/results
+	$(BIN)/python -m benchmarks
+
+pins:  ## resolve the newest versions of all dependencies and pin them in constraints.txt
+	rm -rf .venv-pins && $(PYTHON) -m venv .venv-pins
+	.venv-pins/bin/python -m pip install --quiet -e '.[dev]'
+	grep '^#' constraints.txt > .venv-pins/constraints.txt
+	.venv-pins/bin/python -m pip freeze --exclude-editable >> .venv-pins/constraints.txt
+	mv .venv-pins/constraints.txt constraints.txt && rm -rf .venv-pins
 
 fmt: $(STAMP)  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-.PHONY: help install demo unit test coverage slow check docs bench fmt
+.PHONY: help install demo unit test coverage slow check docs bench pins fmt

@@ -11,7 +11,7 @@ import data_catalog
 from flows.cli.summary import print_table
 
 README = Path("README.md")
-TABLES = ("*-mixers-*-tokens-per-domain.md", "*-first-table.md")
+TABLES = ("*-mixers-*-tokens-per-domain.md",)
 ANSWERED = re.compile(r"```sql\n(?P<query>.*?)```\n```text\n.*?```", re.DOTALL)
 RESULTS = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- end of results -->)", re.DOTALL)
 
