@@ -116,7 +116,7 @@ def test_gradient_of_choosing(catalog: Path, engine: Engine) -> None:
     questions = read_questions(open_files(catalog), "quiz", "align", "\nAnswer:")
     chosen = walk(config.seed, "target", 4, 4, len(questions))
     engine.clear()
-    share = objective.backward(engine, stage=1)
+    share = objective.backward(engine, interval=1)
     found = gradient(engine)
     loss = torch.stack([question_loss(engine, catalog, questions[i]) for i in chosen]).mean()
     loss.backward()
@@ -166,7 +166,7 @@ def test_gradient_of_answering(catalog: Path, engine: Engine) -> None:
     tokenizer = open_tokenizer(open_files(catalog))
     chosen = [texts[i] for i in walk(config.seed, "target", 8, 4, len(texts))]
     engine.clear()
-    share = objective.backward(engine, stage=2)
+    share = objective.backward(engine, interval=2)
     found = gradient(engine)
     nats, tokens = torch.zeros((), dtype=torch.float64), 0
     for question in chosen:
@@ -188,7 +188,7 @@ def test_gradient_of_text_is_that_of_the_align_split(catalog: Path, engine: Engi
     objective, config = of(catalog, "text")
     pool = Pool(open_target(open_files(catalog), "quiz", "align"), LENGTH, "align")
     engine.clear()
-    share = objective.backward(engine, stage=2)
+    share = objective.backward(engine, interval=2)
     found = gradient(engine)
     expected, _ = engine.backward(pool.read(*pool.in_order(config.seed, "target", 8, 4)))
     assert float(share) == float(expected)
@@ -248,7 +248,7 @@ def measured(catalog: Path, team: Team, parallel: str = "ddp") -> dict[str, Any]
     for name in ("choices", "answer"):
         objective, _ = of(catalog, name, target_sequences=3)
         engine.clear()
-        share = float(team.sum(objective.backward(engine, stage=1).clone()))
+        share = float(team.sum(objective.backward(engine, interval=1).clone()))
         sets = held_out_losses(
             engine,
             [evaluation_set("", pool, 5, 0) for pool in pools],
