@@ -3,19 +3,32 @@
 A part is done if and only if its sidecar is there and has the expected fingerprint.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from data_catalog.format.accounts import Account
 from data_catalog.format.lock import sole_holder
 from data_catalog.format.manifest import replacing, write_json
+from data_catalog.format.records import WholeRecord, read_record
 
 SIDECAR = "part.json"
+
+
+class PartRecord(WholeRecord):
+    """The contents of a part's sidecar."""
+
+    fingerprint: Annotated[str, Field(min_length=1)]
+    """Digest of the stage's name, version and config, and of its inputs."""
+    account: Account
+    seconds: Annotated[float, Field(ge=0)]
+    """Time that making the part took."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +60,8 @@ def make_part(folder: Path, fingerprint: str, make: Callable[[Path], Account]) -
         temporary.mkdir()
         account = make(temporary).check(f"{folder.parent.name}/{folder.name}")
         seconds = time.perf_counter() - started
-        write_json(
-            temporary / SIDECAR,
-            {"fingerprint": fingerprint, "account": account, "seconds": seconds},
-        )
+        record = PartRecord(fingerprint=fingerprint, account=account, seconds=seconds)
+        write_json(temporary / SIDECAR, record)
     return Part(folder, fingerprint, account, seconds)
 
 
@@ -73,14 +84,13 @@ def sole_builder(work: Path) -> Iterator[None]:
 
 
 def read_part(folder: Path) -> Part | None:
-    """Return the finished part at `folder`, or None."""
-    try:
-        sidecar = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
-        return Part(
-            folder,
-            sidecar["fingerprint"],
-            Account.model_validate(sidecar["account"]),
-            sidecar["seconds"],
-        )
-    except (OSError, ValueError, KeyError):
+    """Return the finished part at `folder`, or None if it has no sidecar.
+
+    Raises:
+        UserError: A key of the sidecar is missing, of another type or out of range.
+    """
+    if not (folder / SIDECAR).is_file():
         return None
+    remedy = f"Remove {folder}, and the build makes this part again."
+    record = read_record(PartRecord, folder / SIDECAR, remedy)
+    return Part(folder, record.fingerprint, record.account, record.seconds)

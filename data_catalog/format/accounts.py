@@ -13,11 +13,11 @@ from data_catalog.settings import Settings
 class Tally(Settings):
     """An amount of text."""
 
-    rows: int = 0
+    rows: int = Field(default=0, ge=0)
     """Number of records."""
-    characters: int = 0
+    characters: int = Field(default=0, ge=0)
     """Number of characters."""
-    tokens: int = 0
+    tokens: int = Field(default=0, ge=0)
     """Number of tokens. 0 before the sort stage."""
 
     def __add__(self, other: Tally) -> Tally:

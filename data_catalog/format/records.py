@@ -1,9 +1,15 @@
 """Read the small JSON files that describe a catalog, a run or a part: every key is checked."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 
 from data_catalog.errors import UserError
 
@@ -12,6 +18,28 @@ class Record(BaseModel):
     """A JSON file as a frozen, strict model: each key has one type, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class WholeRecord(Record):
+    """A record that has every key, also in its tables, even where the model has a default."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _is_whole(cls, content: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        record = handler(content)
+        if isinstance(content, dict) and (path := _missing(record.model_dump(), content)):
+            raise ValueError(f"{path} is missing")
+        return record
+
+
+def _missing(expected: dict[str, Any], content: dict[str, Any]) -> str:
+    """Return the dotted name of the first key of `expected` that `content` lacks, or ""."""
+    for key, value in expected.items():
+        if key not in content:
+            return key
+        if isinstance(content[key], dict) and (inner := _missing(value, content[key])):
+            return f"{key}.{inner}"
+    return ""
 
 
 RecordType = TypeVar("RecordType", bound=BaseModel)

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from data_catalog.errors import AccountingError, UserError
@@ -30,6 +32,60 @@ def test_files_without_a_sidecar_are_not_done(tmp_path):
     assert read_part(tmp_path / "a") is None
     make_part(tmp_path / "a", "f1", writer("two"))
     assert (tmp_path / "a" / "result").read_text() == "two"
+
+
+def key_paths(tree, prefix=()):
+    """The path of every key in nested objects."""
+    for key, value in tree.items():
+        yield (*prefix, key)
+        if isinstance(value, dict):
+            yield from key_paths(value, (*prefix, key))
+
+
+SIDECAR = {
+    "fingerprint": "f1",
+    "account": {
+        "read": {"rows": 1, "characters": 0, "tokens": 0},
+        "kept": {"rows": 1, "characters": 0, "tokens": 0},
+        "dropped": {},
+        "failed": {},
+    },
+    "seconds": 1.5,
+}
+
+
+def write_sidecar(folder, path, change):
+    """Write the sidecar above with `change` applied to the object that holds the last key."""
+    sidecar = json.loads(json.dumps(SIDECAR))
+    node = sidecar
+    for key in path[:-1]:
+        node = node[key]
+    change(node, path[-1])
+    folder.mkdir()
+    (folder / "part.json").write_text(json.dumps(sidecar))
+
+
+def test_a_sidecar_is_read(tmp_path):
+    write_sidecar(tmp_path / "a", ("seconds",), lambda node, key: None)
+    part = read_part(tmp_path / "a")
+    assert (part.fingerprint, part.account, part.seconds) == ("f1", ONE, 1.5)
+
+
+@pytest.mark.parametrize("path", key_paths(SIDECAR), ids=".".join)
+def test_every_key_of_a_sidecar_is_needed(tmp_path, path):
+    write_sidecar(tmp_path / "a", path, dict.pop)
+    with pytest.raises(UserError, match=rf"part\.json: .*{path[-1]}"):
+        read_part(tmp_path / "a")
+
+
+@pytest.mark.parametrize("value", [None, "text", -1, [1]])
+@pytest.mark.parametrize("path", key_paths(SIDECAR), ids=".".join)
+def test_every_key_of_a_sidecar_has_its_type_and_range(tmp_path, path, value):
+    if path == ("fingerprint",) and value == "text":
+        value = ""
+    write_sidecar(tmp_path / "a", path, lambda node, key: node.__setitem__(key, value))
+    with pytest.raises(UserError, match=rf"part\.json: {'.'.join(path)}"):
+        make_part(tmp_path / "a", "f1", writer("one"))
 
 
 def test_a_failing_part_leaves_the_last_good_one(tmp_path):
