@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float, Int, UInt64
+from jaxtyping import Bool, Float, Int, Integer, UInt64
 
 from data_catalog.format.layout import Layout, Levels
 
@@ -25,7 +25,7 @@ ORDER_IN_DOMAIN, LAST_DOCUMENT, SHARD_NUMBER, ORDER_IN_SHARD = range(4)
 class DocumentSample:
     """A sample of documents."""
 
-    rows: Mapping[DocumentFile, Int[np.ndarray, " n"]]
+    rows: Mapping[DocumentFile, Integer[np.ndarray, " _n"]]
     """Sampled rows per file, ascending."""
     tokens: Int[np.ndarray, " domains"]
     """Sampled tokens per domain."""
@@ -128,7 +128,7 @@ def sample_documents(
         seed: Seed of the sample.
     """
     quota, exhausted = share_out(weights, available, tokens)
-    rows: dict[DocumentFile, list[Int[np.ndarray, " n"]]] = {}
+    rows: dict[DocumentFile, list[Integer[np.ndarray, " _n"]]] = {}
     drawn, documents, characters, owed = np.zeros(level, np.int64), 0, 0, 0.0
     inside = level // levels.granularities[0]
     for top, parts in _places(layout).items():
@@ -160,7 +160,7 @@ def sample_documents(
 
 
 def read_rows(
-    layout: Layout, rows: Mapping[DocumentFile, Int[np.ndarray, " n"]], columns: list[str]
+    layout: Layout, rows: Mapping[DocumentFile, Integer[np.ndarray, " _n"]], columns: list[str]
 ) -> Iterator[pa.Table]:
     """Yield these rows of the files of documents, one row group at a time."""
     for place, wanted in rows.items():

@@ -144,7 +144,7 @@ def test_an_empty_child_is_not_taken_for_a_distant_one():
     tree = Tree(
         Levels((2, 4)),
         {
-            2: np.append(angle(0), [[0, 0]], 0),
+            2: np.append(angle(0), [[0, 0]], 0).astype(np.float32),
             4: np.append(angle(0), np.zeros((3, 2)), 0).astype(np.float32),
         },
     )
