@@ -1,12 +1,12 @@
 """Read the small JSON files that describe a catalog, a run or a part: every key is checked."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
-    ModelWrapValidatorHandler,
     ValidationError,
     model_validator,
 )
@@ -25,7 +25,7 @@ class WholeRecord(Record):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _is_whole(cls, content: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _is_whole(cls, content: Any, handler: Callable[[Any], "WholeRecord"]) -> "WholeRecord":
         record = handler(content)
         if isinstance(content, dict) and (path := _missing(record.model_dump(), content)):
             raise ValueError(f"{path} is missing")
