@@ -1,8 +1,8 @@
 """Alignment: inner products of each basis member's gradient with the target's.
 
-In: the model, the target's gradient (`Direction`) and sequences of the members. Out: an `Alignment`.
-The backends (`exact.py`, `ghost.py`, `finite_difference.py`) know parameters and losses but no
-mixers; `measure.py` selects one, and `observe.py` measures what a mixer needs.
+Inputs are the model, the target's gradient (`Direction`) and sequences of the members. The output
+is an `Alignment`. The backends (`exact.py`, `ghost.py`, `finite_difference.py`) do not depend on
+mixers. `measure.py` selects a backend, and `observe.py` makes the measurements that a mixer needs.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class Direction:
     """
 
     tensors: Mapping[str, Tensor]
-    """Gradient by parameter name of the plain model; a shard of it where the parameter is one."""
+    """Gradient by parameter name of the plain model. Sharded parameters have sharded gradients."""
     loss: float
     """Loss of the target objective on the batch of the gradient."""
     norm: float
@@ -37,10 +37,10 @@ class Alignment:
     scores: Members
     """`a_i = <g_i, v>`, with g_i the gradient of member i's mean loss per token."""
     errors: Members
-    """Standard errors over the drawn sequences; NaN where unknown."""
+    """Standard errors over the drawn sequences. NaN if unknown."""
     losses: Members
     """Mean losses in nats per token."""
     effective: Members
     """Effective number of sequences: (sum of weights)^2 / sum of squared weights."""
     shares: Mapping[str, float] = field(default_factory=dict)
-    """Share of the mean score by parameter name; empty where unknown."""
+    """Share of the mean score by parameter name. Empty if unknown."""

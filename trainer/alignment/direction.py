@@ -24,11 +24,11 @@ def target_direction(
         backward: adds the summed gradient of the objective to `.grad` and returns this process's
             share of the loss.
         preconditioner: the run's AdamW. If given, v becomes the direction in which it would step,
-            so that a score says by how much a preconditioned step on a member's gradient lowers
-            the target's loss: `<v, P g> = <P v, g>`. v is then scaled back to the norm of the
-            gradient, so that a mixer's step size keeps its meaning.
+            so that a score is the decrease of the target's loss by a preconditioned step on a
+            member's gradient: `<v, P g> = <P v, g>`. v is then scaled back to the norm of the
+            gradient, so that a mixer's step size needs no change.
     """
-    engine.clear()  # the last optimizer step's gradient would otherwise be part of the target's
+    engine.clear()  # Otherwise the gradient of the last optimizer step would be added.
     loss = float(
         engine.team.sum(
             torch.as_tensor(backward(), dtype=torch.float64, device=engine.team.device).clone()
@@ -46,21 +46,24 @@ def target_direction(
 
 
 def gradients(engine: Engine) -> dict[str, Tensor]:
-    """Return the tensors in `.grad` by parameter name, without copying; missing ones are left out."""
+    """Return the tensors in `.grad` by parameter name, without copying.
+
+    Parameters without a gradient are not included.
+    """
     return {name: p.grad for name, p in engine.parameters().items() if p.grad is not None}
 
 
 def dots(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Float[Tensor, " tensors"]:
     """Return the inner product with each tensor of `right`, in its order, accumulated in fp64.
 
-    Tensors are processed one at a time, so that copies stay small. For sharded tensors the result is
-    this process's term of the sum over all processes. A tensor that is missing in `left` is zero.
+    Tensors are processed one at a time, so that copies stay small. For sharded tensors the result
+    is this process's term of the sum over all processes. A tensor missing in `left` counts as zero.
     """
     products = []
     for name, tensor in right.items():
-        here = local(tensor).reshape(-1).double()
-        there = local(left[name]).reshape(-1).double() if name in left else torch.zeros_like(here)
-        products.append(torch.dot(there, here) / _copies(tensor))
+        factor = local(tensor).reshape(-1).double()
+        other = local(left[name]).reshape(-1).double() if name in left else torch.zeros_like(factor)
+        products.append(torch.dot(other, factor) / _copies(tensor))
     return torch.stack(products)
 
 

@@ -34,7 +34,8 @@ def importance_weights(
     drawn = density[leaves]
     if not (drawn > 0).all():
         raise ValueError(
-            f"importance_weights: leaf {leaves[drawn <= 0][0]} was drawn, and its density is {drawn.min()}"
+            f"importance_weights: leaf {leaves[drawn <= 0][0]} has density {drawn.min()}. "
+            "Expected a positive density for every drawn leaf."
         )
     return matrix[:, leaves] / drawn
 

@@ -18,7 +18,9 @@ from trainer.model.engine import Engine
 from trainer.sampling.batches import Batch
 
 CLIP_NORM = 1.0
-PARTS = 4  # that a member's minibatch is run in where errors are wanted; they cost 40 % more time at 8 sequences of 128 tokens on a CPU
+# Number of parts of a member's minibatch, whose differences give the standard error. Parts take 40
+# % more time with 8 sequences of 128 tokens on a CPU.
+PARTS = 4
 
 
 def exact_alignment(
@@ -26,18 +28,18 @@ def exact_alignment(
 ) -> Alignment:
     """Return `a_i = <g_i, v>`, with g_i the gradient of member i's mean loss per token.
 
-    For "raw" and "normalised" scores this is the plain product. For "clipped" each gradient is first
-    scaled down to norm 1 if it is longer, so that one step size serves all model sizes and phases.
-    For "cosine" each is scaled to norm 1. Products are accumulated in fp64.
+    For "raw" and "normalised" scores this is the plain product. For "clipped" scores each gradient
+    longer than 1 is first scaled to norm 1, so that one step size suits all model sizes and phases.
+    For "cosine" scores each gradient is scaled to norm 1. Products are accumulated in fp64.
 
-    For "raw" and "normalised" scores the minibatch is run in parts that add up to one gradient. With
-    D_p the part's contribution to the product and t_p its share of the tokens,
-    `error^2 = n / (n - 1) sum_p (D_p - t_p sum D)^2` (delta method of a ratio, Cochran 1977, section
-    6.4). Scaled scores have no such error, because the noise of the norm is unknown. They are run in
-    one part. `shares` belong to the plain products for all kinds of scores.
+    For "raw" and "normalised" scores the minibatch is run in n parts that add up to one gradient.
+    With D_p the contribution of part p to the product and t_p its share of the tokens, the error is
+    `error^2 = n / (n - 1) sum_p (D_p - t_p sum D)^2` (delta method of a ratio, Cochran 1977,
+    section 6.4). Scaled scores have no such error, because the noise of the norm is unknown. They
+    are run in one part. `shares` belong to the plain products for all kinds of scores.
 
-    If each process holds the whole model, process r runs members r, r + world, ... alone. If it is
-    sharded, all processes run their slice of every member.
+    If each process holds the whole model, process r runs members r, r + world, ... alone. If the
+    model is sharded, each process runs its slice of every member.
 
     Args:
         engine: the model.
@@ -76,13 +78,13 @@ def exact_alignment(
 
 
 def _cut(batch: Batch, parts: int, rank: int, slices: int) -> Iterator[Batch]:
-    """Yield the parts of a member's minibatch; for a shared one, the slice of process `rank`."""
+    """Yield the slice of process `rank` in each part of a member's minibatch."""
     count = len(batch.inputs)
     parts = max(min(parts, count // slices), 1)
     for p in range(parts):
         first, size = p * count // parts, (p + 1) * count // parts - p * count // parts
-        mine = slice(first + rank * size // slices, first + (rank + 1) * size // slices)
-        yield Batch(batch.inputs[mine], batch.labels[mine], batch.total)
+        own = slice(first + rank * size // slices, first + (rank + 1) * size // slices)
+        yield Batch(batch.inputs[own], batch.labels[own], batch.total)
 
 
 def _alignment(
@@ -98,7 +100,7 @@ def _alignment(
     products, count = parts.sum(1), (tokens > 0).sum(1)
     scale = _scale(np.sqrt(squared), scores) * _scale(np.array(direction.norm), scores)
     residuals = parts - tokens / tokens.sum(1, keepdims=True) * products[:, None]
-    freedom = np.where(count > 1, count - 1, np.nan)  # of one part nothing is known
+    freedom = np.where(count > 1, count - 1, np.nan)  # A single part has no spread.
     errors = np.sqrt(count / freedom * (residuals**2).sum(1))
     shares = dict(zip(direction.tensors, (by_tensor / len(table)).tolist(), strict=True))
     return Alignment(products * scale, errors, losses, sequences, shares)

@@ -1,4 +1,7 @@
-"""The backend without hooks: two forward passes per sequence, a small step to either side along v."""
+"""The backend of finite differences, with two forward passes per sequence and no hooks.
+
+The parameters move along v by a small step in either direction.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,8 +15,10 @@ from trainer.alignment.direction import local, norm_of
 from trainer.model.engine import Engine
 from trainer.sampling.batches import Batch
 
-# Length of e v, as a share of the parameters' norm. Where these models were measured, after 1, 20 and 300 steps, per-sequence scores err by
-# 5e-4 to 6e-4 in fp32 (at 1e-3 by 4e-3 to 1e-2, the third derivative's) and by 1e-2 to 4e-2 in bfloat16 (at 2e-4 by up to 0.25, rounding).
+# Length of e v as a share of the parameters' norm. Relative errors of per-sequence scores, measured
+# after 1, 20 and 300 steps, are 5e-4 to 6e-4 in fp32 and 1e-2 to 4e-2 in bfloat16. In fp32 a step
+# of 1e-3 would give errors of 4e-3 to 1e-2, from the third derivative. In bfloat16 a step of 2e-4
+# would give errors of up to 0.25, from rounding.
 RELATIVE_STEP = {"float32": 2e-4, "bfloat16": 1e-3}
 
 
@@ -21,15 +26,21 @@ RELATIVE_STEP = {"float32": 2e-4, "bfloat16": 1e-3}
 def finite_differences(
     engine: Engine, direction: Direction, batch: Batch, step: float | None = None
 ) -> tuple[Float[Tensor, " sequences"], Float[Tensor, " sequences"]]:
-    """Each sequence's score `[l(theta + e v) - l(theta - e v)] / 2e`, fp64, and its loss, the mean of the two, fp32; l in nats, summed.
+    """Return the score and the loss of each sequence.
 
-    The central difference errs by `e^2 / 6` times the third derivative along v, and by the forward pass's rounding over e: `e` is
-    chosen so that `|e v| = step |theta|`. Nothing but the parameters' values changes, so any wrapped, compiled or sharded
-    model will do. The parameters come back bit for bit; a copy of them, as large as one gradient, is held meanwhile.
+    The score is the central difference `[l(theta + e v) - l(theta - e v)] / 2e`, fp64, with l a
+    sequence's sum of nats. The loss is the mean of the two values of l, fp32.
+
+    The error of the difference is `e^2 / 6` times the third derivative along v, plus the rounding
+    of the forward pass divided by e. e is chosen so that `|e v| = step |theta|`. Only the values of
+    the parameters change, so that wrapped, compiled and sharded models are supported. The
+    parameters are restored exactly from a copy, which is as large as one gradient.
 
     Args:
+        engine: the model.
+        direction: v.
         batch: this process's sequences.
-        step: None: what `STEP` has for the precision.
+        step: length of e v, as a share of the norm of theta. None: that of `RELATIVE_STEP`.
     """
     parameters = {name: p for name, p in engine.parameters().items() if name in direction.tensors}
     length = norm_of(engine, direction.tensors)
@@ -45,9 +56,9 @@ def finite_differences(
 
 
 def halving_error(engine: Engine, direction: Direction, batch: Batch) -> float:
-    """Return the change of the scores when e is halved, relative to the largest score.
+    """Return the largest change of a score when e is halved, relative to the largest score.
 
-    It is small if the step is neither too long nor lost in rounding.
+    It is small if the step is neither too long nor so short that rounding dominates.
     """
     step = RELATIVE_STEP[engine.training.precision]
     whole, half = (
@@ -67,14 +78,14 @@ def _moved(
     Adding and subtracting would not restore the last bit, and resuming must be bit-exact, so theta
     is copied.
     """
-    kept = {name: local(p).clone() for name, p in parameters.items()}
+    copies = {name: local(p).clone() for name, p in parameters.items()}
 
     def move(epsilon: float) -> None:
-        for name, theta in kept.items():
+        for name, theta in copies.items():
             local(parameters[name]).copy_(theta.add(local(direction[name]), alpha=epsilon))
 
     try:
         yield move
     finally:
-        for name, theta in kept.items():
+        for name, theta in copies.items():
             local(parameters[name]).copy_(theta)

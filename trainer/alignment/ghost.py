@@ -1,7 +1,9 @@
-"""The ghost backend: scores every sequence in a backward pass that runs anyway.
+"""The ghost backend, which scores every sequence in a backward pass that runs anyway.
 
-Each module that owns parameters is watched: its inputs, and the gradient at its output, are all that the product needs (`slopes.py`; ghost
-clipping, Li et al. 2022; ghost dot product, Wang et al. 2024). The scores are sums over modules.
+A module's inputs and the gradient at its output determine the inner product of its parameters'
+gradient with a direction (`slopes.py`; ghost clipping, Li et al. 2022; ghost dot product, Wang et
+al. 2024). The backend records both for each module that owns parameters. A sequence's score is the
+sum over all modules.
 """
 
 from contextlib import ExitStack
@@ -29,45 +31,53 @@ class _Pass:
 
     sequences: int
     tokens: int
-    head: Slopes | None = None  # of the fused head
-    scale: Tensor | None = (
-        None  # by which the loss was multiplied where the backward pass began; None: it did not
-    )
-    found: list[tuple[str, Slopes]] = field(
-        default_factory=list
-    )  # by the path of a parameter, times `scale`
+    head: Slopes | None = None
+    """Slopes of the fused head."""
+    scale: Tensor | None = None
+    """Factor of the loss in the backward pass, or None if there was no backward pass."""
+    slopes: list[tuple[str, Slopes]] = field(default_factory=list)
+    """Path of a parameter, and its slopes times `scale`."""
 
 
 class Ghost:
-    """Scores every sequence that goes backward inside of it:
+    """A context in which every backward pass also scores its sequences.
+
+    For example:
 
         with Ghost(engine, direction) as ghost:
             engine.backward(batch)
         scores = ghost.scores[: len(batch.inputs)]
 
-    Loss and gradient are the same as without. Fused attention, autocast, micro-batches and recomputed activations stay; compiled layers run
-    eagerly inside. Each process scores its own sequences. Where parameters are sharded, the direction is gathered one module at a time in
-    the backward pass: all processes run the same modules in the same order there, as they must for the parameters themselves.
+    The loss and the gradient do not change. Fused attention, autocast, micro-batches and recomputed
+    activations are supported. Compiled layers run eagerly in this context. Each process scores its
+    own sequences. Sharded directions are gathered one module at a time in the backward pass, in the
+    same order on all processes, like the parameters themselves.
 
-    Work: that of a forward pass without its attention. Memory: what the backward pass keeps anyway; under bfloat16 also each norm's
-    output before it is rounded, a tenth more activations; and for a moment one module's output once again.
+    The extra work is that of a forward pass without its attention. The extra memory is one module's
+    output at a time. Under bfloat16 it also includes each norm's output before rounding, which is a
+    tenth more activations.
 
     Attributes:
-        scores: `<gradient of sequence j's sum of nats, v>`, fp64, in order. Sequences that the engine adds where other processes have more
-            come last, with score 0.
-        shares: the sum of the scores by parameter name. A tied parameter's holds all of its uses.
+        scores: `<gradient of sequence j's sum of nats, v>`, fp64, in order. Empty sequences, which
+            the engine appends if other processes have more, have score 0.
+        shares: sum of the scores by parameter name, over all uses of a tied parameter.
     """
 
     scores: Float[Tensor, " sequences"]
     shares: dict[str, float]
 
     def __init__(self, engine: Engine, direction: Direction) -> None:
-        """Find the modules that own parameters of `direction`. They are watched from the beginning of the `with` block to its end."""
+        """Find the modules that own parameters of `direction`.
+
+        Args:
+            engine: the model.
+            direction: v.
+        """
         self._engine, self._direction = engine, direction
-        self._names: dict[
-            str, str
-        ] = {}  # a parameter's name by its path; one that is tied has a path in every module that owns it
-        self._owners: dict[nn.Module, dict[str, str]] = {}  # by module and attribute, the path
+        # Parameter name by path. A tied parameter has a path in every module that owns it.
+        self._names: dict[str, str] = {}
+        # Path by module and attribute.
+        self._owners: dict[nn.Module, dict[str, str]] = {}
         names = {
             parameter: name
             for name, parameter in engine.parameters().items()
@@ -81,7 +91,8 @@ class Ghost:
         head = engine.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self._head_path = self._owners[head].get("weight") if head in self._owners else None
         self._passes: list[_Pass] = []
-        self._blind: dict[str, str] = {}  # why it cannot be seen, by path
+        # Reason why a parameter cannot be scored, by path.
+        self._unsupported: dict[str, str] = {}
         self._watching = ExitStack()
 
     def __enter__(self) -> "Ghost":
@@ -108,10 +119,10 @@ class Ghost:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop watching, and add up.
+        """Remove the hooks and compute `scores` and `shares`.
 
         Raises:
-            UserError: a parameter has a gradient, but was not seen at work in the module that owns it.
+            UserError: A parameter has a gradient, but its scores are not available.
         """
         self._watching.close()
         if kind is None:
@@ -123,12 +134,12 @@ class Ghost:
     def _end_forward(
         self, fused: HeadSlopes | None, _: nn.Module, __: object, losses: Losses
     ) -> None:
-        this = self._passes[-1]
-        if fused is not None and fused.seen:
-            this.head = fused.seen.pop()
+        current = self._passes[-1]
+        if fused is not None and fused.slopes:
+            current.head = fused.slopes.pop()
 
         def backward_begins(scale: Tensor) -> None:
-            this.scale = scale
+            current.scale = scale
 
         if losses.total.requires_grad:
             losses.total.register_hook(backward_begins)  # type: ignore[no-untyped-call]
@@ -140,22 +151,22 @@ class Ghost:
     def _tap(
         self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any
     ) -> Tensor | None:
-        """Pass `output` on through a node of the graph that sees the gradient there."""
+        """Return `output` through a node of the graph that records the gradient there."""
         if isinstance(output, Tensor) and not output.requires_grad:
             return None
-        this, owned = self._passes[-1], self._owners[module]
+        current, owned = self._passes[-1], self._owners[module]
         if named or not all(isinstance(value, Tensor) for value in (*inputs, output)):
-            self._blind.update(
+            self._unsupported.update(
                 dict.fromkeys(
                     owned.values(), "its module takes or returns something other than tensors"
                 )
             )
             return None
         first, deep = len(output), output.dim() > 2
-        if first == 1 and deep:  # the same for all sequences until here, as positions are
-            output = output.expand(this.sequences, *output.shape[1:])
-        elif first != this.sequences * (1 if deep else this.tokens):
-            self._blind.update(
+        if first == 1 and deep:  # All sequences share this output, such as that of positions.
+            output = output.expand(current.sequences, *output.shape[1:])
+        elif first != current.sequences * (1 if deep else current.tokens):
+            self._unsupported.update(
                 dict.fromkeys(
                     owned.values(), f"its module returns a tensor of shape {tuple(output.shape)}"
                 )
@@ -169,23 +180,24 @@ class Ghost:
             torch.is_autocast_enabled(device),
         )
 
-        def see(delta: Tensor, given: tuple[Tensor, ...]) -> None:
+        def record(delta: Tensor, inputs: tuple[Tensor, ...]) -> None:
             along = {attribute: self._along(path) for attribute, path in owned.items()}
-            slopes = module_slopes(module, along, given, delta, this.sequences, autocast())
-            this.found.extend((owned[attribute], found) for attribute, found in slopes.items())
+            slopes = module_slopes(module, along, inputs, delta, current.sequences, autocast())
+            current.slopes.extend((owned[attribute], each) for attribute, each in slopes.items())
 
-        tapped: Tensor = _Tap.apply(output, see, *(value.detach() for value in inputs))  # type: ignore[no-untyped-call]
+        detached = [value.detach() for value in inputs]
+        tapped: Tensor = _Tap.apply(output, record, *detached)  # type: ignore[no-untyped-call]
         return tapped
 
     def _add_up(self) -> None:
         scores = [torch.zeros(0, dtype=torch.float64, device=self._engine.team.device)]
         sums: dict[str, float] = {}  # by path
-        for this in self._passes:
-            if this.scale is None:
+        for each in self._passes:
+            if each.scale is None:
                 continue
-            rows = [(path, slopes / this.scale) for path, slopes in this.found]
-            if this.head is not None and self._head_path is not None:
-                rows.append((self._head_path, this.head))
+            rows = [(path, slopes / each.scale) for path, slopes in each.slopes]
+            if each.head is not None and self._head_path is not None:
+                rows.append((self._head_path, each.head))
             table = torch.stack([slopes for _, slopes in rows])
             scores.append(table.sum(0))
             for (path, _), value in zip(rows, table.sum(1).tolist(), strict=True):
@@ -196,9 +208,9 @@ class Ghost:
         for path, name in self._names.items():
             self.shares[name] += sums.get(path, 0.0)
             gradient = parameters[name].grad
-            blind = path in self._blind or path not in sums
-            if blind and sums and gradient is not None and bool(local(gradient).any()):
-                reason = self._blind.get(path, "its module does not use it")
+            missing = path in self._unsupported or path not in sums
+            if missing and sums and gradient is not None and bool(local(gradient).any()):
+                reason = self._unsupported.get(path, "its module does not use it")
                 raise UserError(
                     f'mixture.backend = "ghost": The scores of {path} are not available, because '
                     f'{reason}. Use "exact" or "finite_difference".'
@@ -206,20 +218,20 @@ class Ghost:
 
 
 class _Tap(torch.autograd.Function):
-    """The identity, with a look at what its module was given and at the gradient.
+    """The identity, which records its module's inputs and the gradient at its output.
 
-    A node of the graph rather than a hook on a tensor: what it saves is dropped and recomputed with the layer's other activations, and it
-    runs once, in whichever of the two graphs goes backward.
+    This is a node of the graph instead of a tensor hook. Its saved inputs are therefore dropped and
+    recomputed with the layer's other activations, and it runs once even if the layer is recomputed.
     """
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, see: Any, *given: Tensor) -> Tensor:
-        ctx.see = see
-        ctx.save_for_backward(*given)
-        return output.detach()  # not a view: the model may write to it
+    def forward(ctx: Any, output: Tensor, record: Any, *inputs: Tensor) -> Tensor:
+        ctx.record = record
+        ctx.save_for_backward(*inputs)
+        return output.detach()  # This is no view, because the model may write to it.
 
     @staticmethod
     def backward(ctx: Any, *deltas: Tensor) -> tuple[Tensor | None, ...]:
-        given = ctx.saved_tensors  # asked for once: each time would recompute the layer
-        ctx.see(deltas[0], given)
-        return (deltas[0], None, *(None for _ in given))
+        inputs = ctx.saved_tensors  # Read once, because every access recomputes the layer.
+        ctx.record(deltas[0], inputs)
+        return (deltas[0], None, *(None for _ in inputs))

@@ -26,7 +26,7 @@ from trainer.inputs import Inputs
 from trainer.model.engine import Engine
 from trainer.sampling.batches import Batch
 
-SequenceBackend = Literal["ghost", "finite_difference"]  # those with a score for each sequence
+SequenceBackend = Literal["ghost", "finite_difference"]  # backends that score each sequence
 
 
 @dataclass(frozen=True)
@@ -37,21 +37,32 @@ class ScoredSequences:
     """
 
     leaves: Int[np.ndarray, " sequences"]
-    tokens: Int[Tensor, " sequences"]  # labels that are not masked
-    losses: Float[Tensor, " sequences"]  # nats
-    scores: Float[Tensor, " sequences"]  # inner product of the gradient with v, fp64
-    shares: Mapping[str, float] = field(
-        default_factory=dict
-    )  # sum of the scores by parameter name; empty where unknown
+    """Leaf of each sequence."""
+    tokens: Int[Tensor, " sequences"]
+    """Number of unmasked labels."""
+    losses: Float[Tensor, " sequences"]
+    """Sum of the losses in nats."""
+    scores: Float[Tensor, " sequences"]
+    """Inner product of the gradient with v, fp64."""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Sum of the scores by parameter name. Empty if unknown."""
 
 
 def measure_alignment(
     engine: Engine, direction: Direction, config: Train, inputs: Inputs, interval: int
 ) -> Alignment:
-    """Every member's alignment with `direction`, on fresh sequences; leaves no gradient behind.
+    """Return every member's alignment with `direction`, measured on fresh sequences.
 
-    A backend that scores single sequences takes all members' draws as one sample, from the mean of the members' distributions: each
-    sequence counts for every member that could have drawn it (the balance heuristic, Veach & Guibas 1995).
+    Backends that score single sequences treat the draws of all members as one sample from the mean
+    of the members' distributions. Each sequence counts for every member that could have drawn it
+    (the balance heuristic, Veach & Guibas 1995). The gradients are cleared afterwards.
+
+    Args:
+        engine: the model.
+        direction: the target's gradient.
+        config: the config of the run.
+        inputs: the data of the run.
+        interval: number of the interval, which selects the sequences.
     """
     mixture = config.mixture
     if mixture.backend == "exact":
@@ -64,7 +75,7 @@ def measure_alignment(
             scored.append(
                 backward_and_score(engine, direction, batch, leaves, "ghost", shared=False)[1]
             )
-            engine.clear()  # what the backward pass that carried the scores left behind
+            engine.clear()  # the gradient of the backward pass, which is not used
         else:
             scored.append(_differences(engine, direction, batch, leaves))
     matrix = inputs.basis.matrix
@@ -80,13 +91,18 @@ def backward_and_score(
     *,
     shared: bool = True,
 ) -> tuple[Float[Tensor, ""], ScoredSequences]:
-    """`engine.backward(batch, shared=shared)`, and its sequences' scores at the parameters as they are.
+    """Run `engine.backward(batch, shared=shared)` and score the sequences of the batch.
 
     Args:
-        leaves: of this process's sequences.
+        engine: the model.
+        direction: the target's gradient.
+        batch: this process's sequences.
+        leaves: leaf of each of them.
+        backend: the backend that scores them.
+        shared: sum the gradient over the processes.
 
     Returns:
-        This process's share of the mean loss, as `Engine.backward` does; and its sequences, scored.
+        This process's share of the mean loss, as in `Engine.backward`, and its scored sequences.
     """
     if backend == "finite_difference":
         scored = _differences(engine, direction, batch, leaves)
@@ -104,10 +120,16 @@ def batch_alignment(
     density: Float[np.ndarray, " leaves"],
     scored: Sequence[ScoredSequences],
 ) -> Alignment:
-    """The members' alignment from sequences drawn by `density`, a leaf's sequences uniformly: importance weights `p_i(c) / q(c)`.
+    """Return the members' alignment, estimated from sequences that were drawn from `density`.
+
+    A sequence from leaf c has importance weight `p_i(c) / q(c)` for member i. Inside a leaf all
+    draws are uniform.
 
     Args:
-        scored: this process's sequences of one batch, or of several scored with the same direction.
+        team: the processes of the run.
+        matrix: p, each member's distribution over the leaves.
+        density: q, the distribution that the sequences were drawn from.
+        scored: this process's sequences of one or more batches, scored with the same direction.
     """
     weights = importance_weights(matrix, np.concatenate([one.leaves for one in scored]), density)
     scores, tokens, losses = (
@@ -120,7 +142,7 @@ def batch_alignment(
 def member_losses(engine: Engine, config: Train, inputs: Inputs, interval: int) -> Members:
     """Return every member's loss in nats per token, on the sequences of `measure_alignment`.
 
-    With the engine of a reference model these are its losses on the same sequences.
+    Given the engine of a reference model, it returns that model's losses on the same sequences.
     """
     scored = []
     for leaves, batch in pooled_probes(engine, config, inputs, interval):

@@ -1,7 +1,7 @@
-"""The sequences that basis members are measured on: fresh ones from the training pool per update.
+"""The sequences that basis members are measured on, drawn from the training pool for each update.
 
-They are not held-out text, because the shrinking gradient of memorised documents is what moves
-weight away from an over-used domain.
+They are not held-out text, because the gradient of memorised documents must shrink for weight to
+move away from an over-used domain.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,9 +30,10 @@ def member_probes(config: Train, inputs: Inputs, interval: int) -> list[Callable
 def pooled_probes(
     engine: Engine, config: Train, inputs: Inputs, interval: int
 ) -> Iterator[tuple[Int[np.ndarray, " sequences"], Batch]]:
-    """The same sequences as one sample: its batches, of the size of training's, each with the leaf of every sequence.
+    """Yield the sequences of all members in batches of the training size, with each one's leaf.
 
-    A batch holds this process's part of it, and as many come on every process. Its loss is divided by the labels of that batch alone.
+    Each batch holds this process's slice. The number of batches is the same on every process. The
+    loss of a batch is divided by the number of labels in that batch alone.
     """
     team, size = engine.team, config.training.batch_sequences
     draws = [_draw(config, inputs, interval, member) for member in range(len(inputs.basis.names))]
@@ -40,14 +41,17 @@ def pooled_probes(
     for first in range(0, len(leaves), size):
         of_batch = slice(first, first + size)
         count = len(leaves[of_batch])
-        mine = process_slice(count, team.rank, team.world)
-        yield leaves[of_batch][mine], inputs.corpus.read(leaves[of_batch], rows[of_batch], mine)
+        own = process_slice(count, team.rank, team.world)
+        yield leaves[of_batch][own], inputs.corpus.read(leaves[of_batch], rows[of_batch], own)
 
 
 def members_probe(
     engine: Engine, config: Train, inputs: Inputs, interval: int
 ) -> Callable[[], float]:
-    """The backward pass on the mean of all members' losses: the direction of DoGE where no target is named (Fan et al. 2024)."""
+    """Return the backward pass of the mean of all members' losses.
+
+    Its gradient is the direction of DoGE if no target is used (Fan, Pagliardini & Jaggi 2023).
+    """
     team, probes = engine.team, member_probes(config, inputs, interval)
 
     def backward() -> float:
@@ -55,9 +59,9 @@ def members_probe(
         for number, probe in enumerate(probes, start=1):
             batch = probe()
             count = len(batch.inputs)
-            mine = process_slice(count, team.rank, team.world)
-            ours = Batch(batch.inputs[mine], batch.labels[mine], batch.total * len(probes))
-            share += float(engine.backward(ours, shared=number == len(probes))[0])
+            own = process_slice(count, team.rank, team.world)
+            part = Batch(batch.inputs[own], batch.labels[own], batch.total * len(probes))
+            share += float(engine.backward(part, shared=number == len(probes))[0])
         return share
 
     return backward

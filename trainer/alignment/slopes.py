@@ -1,10 +1,11 @@
 """Slopes of each sequence's loss along a direction of one module's parameters.
 
-The slope is `<d loss_j / d parameter, V>`. It needs only the module's inputs and the gradient at its
-output. At a linear layer the gradient of sequence j is `sum_t delta_t a_t^T`, with a_t the input and
-delta_t the gradient at the output, so the slope is `sum_t <delta_t, V a_t>`: one more product of the
-size of the forward pass, without forming any sequence's gradient. At an embedding V a_t is a row of
-V. At any other module it is the tangent of the module's forward pass along V.
+The slope is `<d loss_j / d parameter, V>`. It needs only the module's inputs and the gradient at
+its output. At a linear layer the gradient of sequence j is `sum_t delta_t a_t^T`, with a_t the
+input and delta_t the gradient at the output. The slope is then `sum_t <delta_t, V a_t>`, which is
+one product of the size of the forward pass. No gradient of a single sequence is formed. At an
+embedding V a_t is a row of V. At any other module it is the tangent of the module's forward pass
+along V.
 """
 
 from collections.abc import Mapping
@@ -34,13 +35,13 @@ def module_slopes(
         module: the module.
         along: direction by attribute of the module.
         inputs: positional inputs of the module. Their first dimension can be 1 if all sequences
-            share them, as positions.
-        delta: gradient at the output, sequence after sequence. Products run in its type, which
-            autocast has chosen.
+            share them, such as positions.
+        delta: gradient at the output, in the order of the sequences. Products run in its dtype,
+            which autocast has chosen.
         sequences: number of sequences.
         autocast: autocast context of the module.
     """
-    found = {}
+    sums = {}
     for name, v in along.items():
         if type(module).forward in (nn.Linear.forward, Conv1D.forward):
             slopes = _linear(module, name, v.to(delta.dtype), inputs[0].to(delta.dtype), delta)
@@ -50,8 +51,8 @@ def module_slopes(
             with autocast:
                 tangent = _tangent(module, name, v, inputs)
             slopes = torch.linalg.vecdot(delta, tangent.to(delta.dtype))
-        found[name] = slopes.reshape(sequences, -1).sum(1, dtype=torch.float64)
-    return found
+        sums[name] = slopes.reshape(sequences, -1).sum(1, dtype=torch.float64)
+    return sums
 
 
 def _linear(module: nn.Module, name: str, v: Tensor, given: Tensor, delta: Tensor) -> Tensor:
@@ -60,7 +61,7 @@ def _linear(module: nn.Module, name: str, v: Tensor, given: Tensor, delta: Tenso
     if isinstance(module, Conv1D):
         v = v.T
     out, into = v.shape
-    if out > into:  # the smaller intermediate of the two
+    if out > into:  # This order has the smaller intermediate result.
         return torch.linalg.vecdot(delta @ v, given)
     return torch.linalg.vecdot(delta, given @ v.T)
 
@@ -69,9 +70,7 @@ def _embedding(module: nn.Embedding, v: Tensor, tokens: Tensor, delta: Tensor) -
     slopes = torch.linalg.vecdot(delta, functional.embedding(tokens, v).to(delta.dtype))
     if module.padding_idx is None:
         return slopes
-    return slopes.masked_fill(
-        tokens == module.padding_idx, 0.0
-    )  # its row has no gradient, whatever V says
+    return slopes.masked_fill(tokens == module.padding_idx, 0.0)  # The padding has no gradient.
 
 
 def _tangent(module: nn.Module, name: str, v: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-# Dense bfloat16 operations a second, from the vendor's data sheets; the first name that is part of the device's counts.
+# Dense bfloat16 operations per second, from the vendor's data sheets. The first key that is part of
+# the device's name applies.
 PEAK_FLOPS = {
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
@@ -16,11 +17,17 @@ PEAK_FLOPS = {
 
 
 def flops_per_token(model: PreTrainedModel, sequence_tokens: int) -> float:
-    """Forward and backward pass of one token: `6 N + 12 L H Q T` (Chowdhery et al. 2022, PaLM, appendix B).
+    """Return the operations of the forward and backward pass of one token.
 
-    N counts the parameters that take part in a product (Kaplan et al. 2020): tables of which only a row is read are left out, a tied
-    one is the head's matrix. L layers, H heads of Q dimensions, T tokens; that causal attention could skip half of its products, and what
-    recomputed activations cost, is not counted. The model may be on the meta device.
+    The number is `6 N + 12 L H Q T` (Chowdhery et al. 2022, PaLM, appendix B), with N parameters, L
+    layers, H heads of Q dimensions and T tokens per sequence. N counts the parameters that take
+    part in a matrix product (Kaplan et al. 2020). Embedding tables are excluded unless they are
+    tied to the head. The products that causal attention could skip are counted. Recomputed
+    activations are not.
+
+    Args:
+        model: the model, which may be on the meta device.
+        sequence_tokens: number of tokens per sequence.
     """
     config = model.config.get_text_config()
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]

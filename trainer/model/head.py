@@ -1,7 +1,9 @@
-"""The output layer and its loss in one piece: logits of a few hundred positions at a time, so that they stay in the cache.
+"""The output layer fused with its loss.
 
-With a small model the logits are by far its largest tensor, and softmax over them is bound by memory. Here each piece's gradient is
-taken while its logits are at hand; nothing of the size positions x vocabulary is ever kept.
+The logits of a small model are by far its largest tensor, and their softmax is bound by memory.
+Here they are computed for a few hundred positions at a time, so that they stay in the cache. The
+gradient of each piece is computed along with its logits. No tensor of the size positions x
+vocabulary is ever allocated.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,27 +18,28 @@ from torch import Tensor
 
 from data_catalog.format.tokens import IGNORED
 
-LOGITS_PER_PIECE = {
-    "cpu": 2**20,
-    "cuda": 2**27,
-}  # logits of one piece: about the second-level cache, or half a gigabyte
+# Maximum number of logits per piece: about the size of the second-level cache on a CPU, and half a
+# gigabyte on a GPU.
+LOGITS_PER_PIECE = {"cpu": 2**20, "cuda": 2**27}
 
 
 class Losses(NamedTuple):
     """Cross entropies at the labels that are not masked, in nats, fp32."""
 
-    total: Float[Tensor, ""]  # the sum over all sequences: what is differentiated
-    sequences: Float[Tensor, " sequences"]  # the sum of each, detached
+    total: Float[Tensor, ""]
+    """Sum over all sequences, which is differentiated."""
+    sequences: Float[Tensor, " sequences"]
+    """Sum of each sequence, detached."""
 
 
 @dataclass(frozen=True)
 class HeadSlopes:
-    """How fast each sequence's loss changes when the head's weight moves along a direction."""
+    """Derivatives of each sequence's loss along a direction of the head's weight."""
 
     direction: Callable[[], Float[Tensor, "vocabulary width"]]
-    seen: list[Float[Tensor, " sequences"]] = field(
-        default_factory=list
-    )  # one a call of `head_loss` that will be differentiated, fp64
+    """Function that returns the direction."""
+    slopes: list[Float[Tensor, " sequences"]] = field(default_factory=list)
+    """Derivatives for each call of `head_loss` that will be differentiated, fp64."""
 
 
 _SLOPES: ContextVar[HeadSlopes | None] = ContextVar("slopes", default=None)
@@ -44,12 +47,14 @@ _SLOPES: ContextVar[HeadSlopes | None] = ContextVar("slopes", default=None)
 
 @contextmanager
 def head_slopes(direction: Callable[[], Float[Tensor, "vocabulary width"]]) -> Iterator[HeadSlopes]:
-    """While open, every `head_loss` that will be differentiated also takes `<d loss_j / d weight, V>` for each sequence j.
+    """Return a context in which `head_loss` also computes slopes, `<d loss_j / d weight, V>`.
 
-    The errors at the logits exist nowhere but inside it. One more product of the size of the logits' own.
+    There is one per sequence j. This applies to calls that will be differentiated. The gradient at
+    the logits exists only inside `head_loss`, so the slopes are computed there. They take one more
+    product of the size of that of the logits.
 
     Args:
-        direction: gives V when a loss is computed; it is not kept.
+        direction: returns V. It is called for each loss, and V is not kept.
     """
     slopes = HeadSlopes(direction)
     token = _SLOPES.set(slopes)
@@ -64,7 +69,7 @@ def head_loss(
     weight: Float[Tensor, "vocabulary width"],
     labels: Int[Tensor, "sequences tokens"],
 ) -> Losses:
-    """The cross entropies of `softmax(hidden weight^T)`.
+    """Return the cross entropies of `softmax(hidden weight^T)`.
 
     The products run in the type that autocast has chosen, everything else in fp32.
     """
@@ -76,7 +81,7 @@ def head_loss(
     total, tokens, each = _HeadLoss.apply(hidden[kept], weight, labels[kept], dtype, along)  # type: ignore[no-untyped-call]
     owner = torch.arange(len(labels), device=labels.device)[:, None].expand_as(labels)[kept]
     if slopes is not None:
-        slopes.seen.append(
+        slopes.slopes.append(
             each.new_zeros(len(labels), dtype=torch.float64).index_add_(0, owner, each.double())
         )
     return Losses(total, tokens.new_zeros(len(labels)).index_add_(0, owner, tokens))
@@ -108,16 +113,14 @@ class _HeadLoss(torch.autograd.Function):
                 normaliser = logits.logsumexp(1, keepdim=True)
                 losses[here] = (normaliser - logits.gather(1, answers)).squeeze(1)
                 if to_hidden is not None and to_weight is not None:
-                    error = (
-                        logits.sub_(normaliser).exp_()
-                    )  # softmax, and minus one at the answer: the loss's gradient in the logits
+                    # The gradient at the logits is the softmax, minus one at the label.
+                    error = logits.sub_(normaliser).exp_()
                     error.scatter_add_(1, answers, torch.full_like(normaliser, -1.0))
                     error = error.to(dtype)
                     to_hidden[here] = error @ narrow
                     to_weight += error.T @ part
-                    if (
-                        along is not None and slopes is not None
-                    ):  # <error, V hidden> = <V^T error, hidden>: the narrower product
+                    if along is not None and slopes is not None:
+                        # `<V^T error, hidden>` is a smaller product than `<error, V hidden>`.
                         slopes[here] = torch.linalg.vecdot((error @ along).float(), part.float())
         if wants:
             ctx.save_for_backward(to_hidden, to_weight)

@@ -20,7 +20,7 @@ from data_catalog.format.tokens import IGNORED
 from trainer.config import Model
 from trainer.model.head import Losses, head_loss
 
-# layers, hidden size, heads: sizes of the GPT-2 family, tied embeddings
+# Number of layers, hidden size and number of heads. The sizes are those of the GPT-2 family.
 MODEL_PRESETS = {
     "tiny": (4, 128, 4),
     "125m": (12, 768, 12),
@@ -77,8 +77,8 @@ def _from_preset(
     llama = LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=hidden,
-        intermediate_size=-(-hidden * 8 // 3 // 64)
-        * 64,  # 8/3 of the width, as a gated layer has three matrices
+        # A gated layer has three matrices, hence 8/3 instead of 4 times the width.
+        intermediate_size=-(-hidden * 8 // 3 // 64) * 64,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=heads,
@@ -99,8 +99,8 @@ def _from_path(path: str, vocabulary: int) -> PreTrainedModel:
     model: PreTrainedModel
     try:
         if fresh:
-            found = AutoConfig.from_pretrained(path, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_config(found, **options)  # type: ignore[no-untyped-call]
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_config(config, **options)  # type: ignore[no-untyped-call]
         else:
             model = AutoModelForCausalLM.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
@@ -111,8 +111,8 @@ def _from_path(path: str, vocabulary: int) -> PreTrainedModel:
     rows = int(model.config.vocab_size)
     if rows < vocabulary:
         raise UserError(
-            f"model.path {path}: The model has {rows} token embeddings. The catalog's tokenizer needs "
-            f"{vocabulary}. Build the catalog with the model's tokenizer."
+            f"model.path {path}: The model has {rows} token embeddings. The catalog's tokenizer "
+            f"needs {vocabulary}. Build the catalog with the model's tokenizer."
         )
     return model
 
@@ -127,14 +127,16 @@ class LanguageLoss(nn.Module):
     def forward(
         self, inputs: Int[Tensor, "sequences tokens"], labels: Int[Tensor, "sequences tokens"]
     ) -> Losses:
-        """Return the losses at shifted `labels`. Padding is on the right, where it has no effect."""
+        """Return the losses at `labels`, which are shifted by one token.
+
+        Padding is on the right, where it has no effect.
+        """
         model = self.model
         with torch.autocast(
             inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
         ):
-            if isinstance(
-                model, LlamaForCausalLM
-            ):  # whose logits are the plain product of hidden state and head
+            if isinstance(model, LlamaForCausalLM):
+                # Its logits are the plain product of hidden state and head.
                 hidden = model.model(input_ids=inputs, use_cache=False).last_hidden_state
                 return head_loss(hidden, model.lm_head.weight, labels)
             logits = model(input_ids=inputs, use_cache=False).logits

@@ -1,7 +1,7 @@
-"""Training on several processes, with a copy of the model (DDP) or a shard of it (FSDP2) on each.
+"""Training on several processes, with a copy of the model (DDP) or a shard (FSDP2) on each.
 
-Both sum gradients instead of averaging them, because a batch's loss is divided by the labels of the
-global batch. The decoder layers are compiled, checkpointed and sharded one by one.
+Gradients are summed instead of averaged, because the loss of a batch is divided by the number of
+labels of the global batch. The decoder layers are compiled, checkpointed and sharded one by one.
 """
 
 import warnings
@@ -20,36 +20,42 @@ from torch.utils.checkpoint import checkpoint
 
 from trainer.distributed import Team
 
-# Never freed: the last reference to gloo's process group is in a replica, its end waits for gloo's threads while it holds Python's lock,
-# and a thread that is just dropping its last tensor waits for that lock. See `trainer.__main__` for how a process ends instead.
-_KEPT: list[DistributedDataParallel] = []
+# Replicas are never freed. A replica holds the last reference to gloo's process group, whose
+# destructor waits for gloo's threads while it holds Python's global lock. A thread that is
+# releasing its last tensor waits for the same lock. `trainer.__main__` ends the process without
+# destructors.
+_LIVE_REPLICAS: list[DistributedDataParallel] = []
 
 
 def replicate(loss: nn.Module, team: Team) -> DistributedDataParallel:
-    """A copy on every process; gradients travel in buckets while the backward pass goes on.
+    """Return `loss` with a copy of the model on every process.
 
-    * `find_unused_parameters`: a parameter that no token reached (an expert) counts as zero instead of stopping the run. It also
-      keeps the buckets as they are: DDP would otherwise arrange them anew after the first step, with a collective in the next
-      forward pass, which processes that score different members do not run together; and a resumed run would add up its first
-      step in another order than the run that was never stopped.
-    * no `gradient_as_bucket_view`: `.grad` would be overwritten by the next backward pass, and the target's gradient is kept for longer.
-    * no broadcast of buffers: they are constants.
+    Gradients are summed in buckets while the backward pass is running. DDP's options are chosen for
+    these reasons:
+
+    * `find_unused_parameters`: A parameter that no token uses, such as that of an expert, has
+      gradient zero instead of stopping the run. The option also fixes the order of the buckets.
+      Otherwise DDP would rebuild them after the first step, with a collective in the next forward
+      pass, which processes that score different members do not run together. A resumed run would
+      also sum the gradients of its first step in another order than an uninterrupted run.
+    * No `gradient_as_bucket_view`: The next backward pass would overwrite `.grad`, but the target's
+      gradient is kept for longer.
+    * No broadcast of buffers, because they are constants.
     """
     devices = [team.device] if team.device.type == "cuda" else None
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", FutureWarning
-        )  # that broadcast_buffers has another name from torch 2.13 on
+        # torch 2.13 renames broadcast_buffers.
+        warnings.simplefilter("ignore", FutureWarning)
         replica = DistributedDataParallel(
             loss, device_ids=devices, find_unused_parameters=True, broadcast_buffers=False
         )
     replica.register_comm_hook(None, _sum)
-    _KEPT.append(replica)
+    _LIVE_REPLICAS.append(replica)
     return replica
 
 
 def _sum(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
-    """Sum a bucket. DDP's own all-reduce would also divide by the number of processes."""
+    """Sum a bucket. The default all-reduce of DDP also divides by the number of processes."""
     summed: torch.futures.Future[list[Tensor]] = dist.all_reduce(
         bucket.buffer(), async_op=True
     ).get_future()
@@ -57,9 +63,11 @@ def _sum(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  #
 
 
 def shard(loss: nn.Module, layers: Iterable[nn.Module], precision: str, team: Team) -> FSDPModule:
-    """Shard every layer's parameters, and the rest (embeddings, final norm, head; tied ones together) as one more group, in place.
+    """Shard the parameters of every layer, in place, and those outside of the layers as one group.
 
-    With bfloat16 the gathered parameters are bfloat16; shards, gradient sums and optimizer states stay fp32.
+    The last group holds the embeddings, the final norm and the head, so that tied parameters are
+    sharded together. With bfloat16 the gathered parameters are bfloat16. Shards, sums of gradients
+    and optimizer states are always fp32.
     """
     mesh = init_device_mesh(team.device.type, (team.world,))
     policy = (
@@ -72,8 +80,9 @@ def shard(loss: nn.Module, layers: Iterable[nn.Module], precision: str, team: Te
     ]
     for group in groups:
         group.set_gradient_divide_factor(1.0)
-        group.set_force_sum_reduction_for_comms(True)  # gloo has no scaled sum
-    # The root's parameters stay gathered for the backward pass. Without one, a changed shard would not be seen by the next forward pass.
+        group.set_force_sum_reduction_for_comms(True)  # Gloo does not support a scaled sum.
+    # The root's parameters stay gathered for the backward pass. If there is none, they are released
+    # here. Otherwise the next forward pass would not use a changed shard.
     loss.register_forward_hook(
         lambda root, _, __: None if torch.is_grad_enabled() else root.reshard()
     )
@@ -83,7 +92,10 @@ def shard(loss: nn.Module, layers: Iterable[nn.Module], precision: str, team: Te
 
 @contextmanager
 def gradients_summed(loss: nn.Module, last: bool) -> Iterator[None]:
-    """Run one micro-batch's forward and backward pass inside; gradients are summed over the processes after the `last` one."""
+    """Return the context of one micro-batch's forward and backward pass.
+
+    Gradients are summed over the processes in the `last` micro-batch.
+    """
     if isinstance(loss, FSDPModule):
         loss.set_requires_gradient_sync(last)
         yield
@@ -105,15 +117,16 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
 
 
 def prepare_layers(layers: Iterable[nn.Module], *, compiled: bool, checkpointed: bool) -> None:
-    """Compile each layer's forward pass, or keep nothing of it but its input; in place, so that modules and names stay what they are.
+    """Compile each layer's forward pass, or make it recompute its activations, in place.
 
-    Layer by layer: one compilation serves all of them, and gradients can travel while the backward pass goes on. transformers' own
-    checkpointing needs training mode, which would turn dropout on.
+    Modules and names do not change. One compilation serves all layers, and gradients can be summed
+    while the backward pass is running. The checkpointing of transformers is not used, because it
+    needs training mode, which would turn dropout on.
     """
     for layer in layers:
         if compiled:
             layer.forward = torch.compile(layer.forward)
-        if checkpointed:  # there is no randomness to repeat
+        if checkpointed:  # No random state is preserved, because dropout is off.
             layer.forward = partial(
                 checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False
             )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.alignment.overhead import Cadence, scoring_share, within_budget
+from trainer.alignment.overhead import MeasurementCadence, scoring_share, within_budget
 from trainer.config import Mixture
 
 PLAIN = {"update_every_steps": 100, "basis_sequences": 8, "target_sequences": 32}
@@ -55,7 +55,7 @@ def test_the_published_figures() -> None:
 def test_updates_become_rarer_then_smaller_then_rarer_again(
     budget: float | None, expected: tuple[int, int, int]
 ) -> None:
-    assert within_budget(mixture(overhead_budget=budget), 20, 64) == Cadence(*expected)
+    assert within_budget(mixture(overhead_budget=budget), 20, 64) == MeasurementCadence(*expected)
 
 
 def test_members_measured_on_the_batch_keep_their_sequences() -> None:

@@ -58,7 +58,7 @@ def test_slopes_equal_the_product_with_each_sequences_gradient(
         with torch.no_grad():
             head.head_loss(hidden, weight, labels)  # an evaluation, say
     head.head_loss(hidden, weight, labels)
-    [found] = slopes.seen
+    [found] = slopes.slopes
     torch.testing.assert_close(
         found, torch.stack([(g * along).sum() for g in gradients]).double(), rtol=1e-5, atol=1e-6
     )
