@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Int
 
 from data_catalog.format.manifest import write_json
+from data_catalog.format.run_record import RUN_RECORD, RunCadence, RunRecord, RunSettings
 from trainer.alignment.observe import MixerMeasurement, backward_and_measure, observe
 from trainer.alignment.overhead import within_budget
 from trainer.config import Model, Train
@@ -331,10 +332,17 @@ def begin_run(config: Train, team: Team, accept: frozenset[str] = frozenset()) -
         state = load_checkpoint(saved[-1], state, engine.model, optimizer)
     team.wait()  # every process has read the folder before the leader writes to it
     if team.is_leader:
-        about = {"basis": basis.names, "level": inputs.level, "cadence": cadence._asdict()}
-        counts = {"sequences": inputs.corpus.total, "world": team.world}
-        record = {"config": requested, **about, **counts, "history": history, **identity}
-        write_json(config.out / "config.json", record)
+        record = RunRecord(
+            config=RunSettings.model_validate(requested.model_dump(mode="json")),
+            basis=basis.names,
+            level=inputs.level,
+            cadence=RunCadence(**cadence._asdict()),
+            sequences=inputs.corpus.total,
+            world=team.world,
+            history=tuple(history),
+            **identity,
+        )
+        write_json(config.out / RUN_RECORD, record)
     speed = Speed(engine.model, training.sequence_tokens, team.device, team.world)
     speed.begin(state)
     return Run(

@@ -49,7 +49,7 @@ class RunSettings(_Section):
     training: TrainingSettings
 
 
-class Cadence(Record):
+class RunCadence(Record):
     """The measurements of a run, after its overhead budget was applied."""
 
     update_every_steps: Annotated[int, Field(gt=0)]
@@ -78,7 +78,7 @@ class RunRecord(Record):
     """Names of the basis members, in the order of the weights."""
     level: Annotated[int, Field(gt=0)]
     """Number of domains that weights, limits and budgets are about."""
-    cadence: Cadence
+    cadence: RunCadence
     sequences: Annotated[int, Field(ge=0)]
     """Training sequences of the catalog."""
     world: Annotated[int, Field(gt=0)]

@@ -7,6 +7,7 @@ import pytest
 
 from data_catalog.errors import UserError
 from tests.helpers.tiny_catalog import write_tiny_catalog
+from tests.helpers.tiny_run import tiny_run_record
 from tests.helpers.tiny_training import tiny_config
 from trainer.loop import train
 from trainer.mixers.replay import replaying
@@ -71,9 +72,9 @@ def test_a_config_gives_all_but_the_mixture(followed, tmp_path):
 
 
 def test_what_cannot_be_followed_is_said(followed, tmp_path):
-    with pytest.raises(UserError, match="clustermix train"):
+    with pytest.raises(UserError, match=r"config\.json"):
         replaying(tmp_path, None, tmp_path / "x")
-    (tmp_path / "config.json").write_text(json.dumps({"config": {"mixture": {"mixer": "dga"}}}))
+    (tmp_path / "config.json").write_text(json.dumps(tiny_run_record()))
     with pytest.raises(UserError, match=r"weights\.parquet"):
         replaying(tmp_path, None, tmp_path / "x")
     with pytest.raises(UserError, match=r"out .*: "):

@@ -1,6 +1,5 @@
 """Accuracy of an exported model on multiple-choice questions, by lm-evaluation-harness, from local files alone."""
 
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from data_catalog.errors import UserError
 from data_catalog.format.files import open_files
 from data_catalog.format.manifest import write_json
+from data_catalog.format.run_record import read_run_record
 from trainer.evaluation.questions import Question
 from trainer.evaluation.task_files import TaskFile, read_tasks, write_task
 
@@ -53,9 +53,8 @@ def evaluate_run(
         raise UserError(f"task {tasks[0]}: The folder of its file is missing. Set tasks_from.")
     if not (run / "model").is_dir():
         raise UserError(f"{run}: The model is missing. Wait until the run is finished.")
-    config = json.loads((run / "config.json").read_text(encoding="utf-8"))["config"]
-    marker = config["mixture"].get("answer_after", "\nAnswer:")
-    catalog = Path(config["catalog"])
+    config = read_run_record(run).config
+    marker, catalog = config.mixture.answer_after, Path(config.catalog)
     written = [
         write_task(open_files(catalog), target, "test", run / "tasks", marker) for target in targets
     ]

@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from data_catalog.errors import UserError
+from data_catalog.format.run_record import RUN_RECORD, read_run_record
 from data_catalog.settings import overridden, parse, read_toml
 from trainer.config import Train
 from trainer.mixers import MixerState, Observation
@@ -63,24 +63,19 @@ def read_replay(place: Path, names: Sequence[str], step_tokens: int) -> Replay:
         UserError: There is no complete run at `place`, it has another basis, or its log is damaged.
     """
     folder = place if place.is_dir() else place.parent
-    log_file, config_file = folder / "weights.parquet", folder / "config.json"
+    log_file, record = folder / "weights.parquet", read_run_record(folder)
     try:
         table = pq.read_table(log_file, columns=["first_sequence", "sampling"])
-        settings = json.loads(config_file.read_text(encoding="utf-8"))
-        basis, sequence_tokens = (
-            settings["basis"],
-            int(settings["config"]["training"]["sequence_tokens"]),
-        )
     except (OSError, pa.ArrowException, ValueError, KeyError) as error:
         raise UserError(
-            f"mixture.file {place}: The run cannot be read ({error}). Expected a run's folder."
+            f"mixture.file {place}: The weight log cannot be read ({error}). Choose another run."
         ) from error
-    if list(names) != list(basis):
+    if tuple(names) != record.basis:
         raise UserError(
-            f"mixture.file {place}: The basis of that run is {', '.join(basis)}. The basis of this "
+            f"mixture.file {place}: The basis of that run is {', '.join(record.basis)}. The basis of this "
             f"run is {', '.join(names)}. Use the same mixture settings for both."
         )
-    first = table["first_sequence"].to_numpy() * sequence_tokens
+    first = table["first_sequence"].to_numpy() * record.config.training.sequence_tokens
     sampling = (
         np.array(table["sampling"].to_pylist(), np.float64)
         if table.num_rows
@@ -110,7 +105,11 @@ def replaying(run: Path, config: Path | None, out: Path, overrides: Sequence[str
     Raises:
         UserError: `run` has no config or weight log, `out` is `run`, or the config is not valid.
     """
-    settings = _config(run)
+    settings = read_run_record(run).config.model_dump()
+    if not (run / "weights.parquet").is_file():
+        raise UserError(
+            f"{run}: weights.parquet is missing. Choose a run that has started to train."
+        )
     if out.resolve() == run.resolve():
         raise UserError(f"out {out}: This is the run to follow. Choose another folder.")
     if config is None:
@@ -129,21 +128,4 @@ def replaying(run: Path, config: Path | None, out: Path, overrides: Sequence[str
         for key, path in (("mixture.file", run), ("out", out))
     ]
     tree = overridden(tree, ["mixture.mixer=replay", *paths])
-    return parse(Train, overridden(tree, overrides), str(config or run / "config.json"))
-
-
-def _config(run: Path) -> dict[str, Any]:
-    """Return the config that `run` was trained with."""
-    try:
-        settings = json.loads((run / "config.json").read_text(encoding="utf-8"))["config"]
-        settings["mixture"]["mixer"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{run}: The run cannot be read ({error}). "
-            "Expected a folder that `clustermix train` wrote."
-        ) from error
-    if not (run / "weights.parquet").is_file():
-        raise UserError(
-            f"{run}: weights.parquet is missing. Choose a run that has started to train."
-        )
-    return dict(settings)
+    return parse(Train, overridden(tree, overrides), str(config or run / RUN_RECORD))

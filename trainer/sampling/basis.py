@@ -1,6 +1,5 @@
 """The basis of a run: a matrix of distributions over leaves, which the mixer weighs."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,8 @@ from data_catalog.errors import UserError
 from data_catalog.format.distributions import Basis, read_distribution, to_leaves
 from data_catalog.format.files import CatalogFiles
 from data_catalog.format.layout import Levels
+from data_catalog.format.run_record import RUN_RECORD, read_run_record
+from data_catalog.settings import parse
 from trainer.config import Mixture
 from trainer.mixers.fixed import read_weights, temperature_weights
 
@@ -83,15 +84,12 @@ def build_basis(
 
 def _replayed(place: Path) -> tuple[Mixture, str]:
     """Return the mixture settings and the target of the run that is replayed."""
-    file = (place if place.is_dir() else place.parent) / "config.json"
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))["config"]
-        found = Mixture.model_validate(settings["mixture"]), str(settings["target"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"mixture.file {place}: The run cannot be read ({error}). Expected a run's folder."
-        ) from error
-    return _replayed(found[0].file) if found[0].mixer == "replay" and found[0].file else found
+    run = place if place.is_dir() else place.parent
+    config = read_run_record(run).config
+    mixture = parse(Mixture, config.mixture.model_dump(), f"{run / RUN_RECORD}: config.mixture")
+    if mixture.mixer == "replay" and mixture.file:
+        return _replayed(mixture.file)
+    return mixture, config.target
 
 
 def _histograms(files: CatalogFiles, kind: str, level: int) -> list[str]:

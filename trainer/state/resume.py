@@ -4,13 +4,13 @@ A run resumes only with the same config, catalog and tokenizer, except for chang
 accepts with `--accept`.
 """
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from data_catalog.errors import UserError
+from data_catalog.format.run_record import RUN_RECORD, AcceptedChange, read_run_record
 from trainer.state.checkpoint import checkpoints
 
 # Choices of `--accept` and the key of config.json that identifies each. A cause comes before its
@@ -34,7 +34,7 @@ def check_identity(
     identity: Mapping[str, str],
     settings: Mapping[str, Any],
     accept: frozenset[str] = frozenset(),
-) -> list[dict[str, Any]]:
+) -> list[AcceptedChange]:
     """Check that the contents of `out` belong to this run.
 
     Args:
@@ -54,21 +54,22 @@ def check_identity(
         UserError: The folder holds a run with another config, catalog or tokenizer, or an accepted
             change would lose the run's position in its data.
     """
-    path, saved = out / "config.json", checkpoints(out)
-    if not path.is_file() or not (saved or (out / "model").is_dir()):
+    saved = checkpoints(out)
+    if not (out / RUN_RECORD).is_file() or not (saved or (out / "model").is_dir()):
         return []
-    about = json.loads(path.read_text(encoding="utf-8"))
-    history: list[dict[str, Any]] = about.get("history", [])
+    record = read_run_record(out)
+    before = record.model_dump(mode="json")
+    history = list(record.history)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     old: Any
     new: Any
     for what, key in _IDENTITY_KEYS.items():
-        if key not in identity or about.get(key) == identity[key]:
+        if key not in identity or before[key] == identity[key]:
             continue
         old, new = (
-            (about.get(key), identity[key])
+            (before[key], identity[key])
             if what != "config"
-            else _differences(about.get("config", {}), settings)
+            else _differences(before["config"], settings)
         )
         if what not in accept:
             raise UserError(_refusal(out, what, old, new))
@@ -81,13 +82,13 @@ def check_identity(
                 "change out."
             )
         history.append(
-            {
-                "when": now,
-                "step": int(saved[-1].name) if saved else None,
-                "what": what,
-                "old": old,
-                "new": new,
-            }
+            AcceptedChange(
+                when=now,
+                step=int(saved[-1].name) if saved else None,
+                what=what,
+                old=old,
+                new=new,
+            )
         )
     return history
 

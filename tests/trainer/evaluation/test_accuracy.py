@@ -16,6 +16,7 @@ from data_catalog.format.tokens import open_target
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_models import tiny_engine
 from tests.helpers.tiny_questions import add_quiz
+from tests.helpers.tiny_run import tiny_run_record
 from tests.helpers.tiny_training import tiny_config
 from trainer.config import Model
 from trainer.evaluation.accuracy import accuracy, evaluate_run
@@ -55,9 +56,9 @@ def run(catalog: Path, model: PreTrainedModel) -> Path:
     run = catalog / "run"
     shutil.copytree(catalog / "tokenizer", run / "model")
     model.save_pretrained(run / "model")
-    (run / "config.json").write_text(
-        json.dumps({"config": {"catalog": str(catalog), "mixture": {"answer_after": "\nAnswer:"}}})
-    )
+    record = tiny_run_record()
+    record["config"]["catalog"] = str(catalog)
+    (run / "config.json").write_text(json.dumps(record))
     return run
 
 

@@ -11,6 +11,7 @@ import pytest
 from data_catalog.errors import UserError
 from data_catalog.format.tables import WEIGHTS
 from tests.helpers.tiny_observation import seeing
+from tests.helpers.tiny_run import tiny_run_record
 from trainer.mixers.fixed import read_weights, temperature_weights
 from trainer.mixers.replay import read_replay
 
@@ -123,8 +124,9 @@ def write_run(
         for i, (place, weights) in enumerate(zip(first, sampling, strict=True))
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=WEIGHTS), folder / "weights.parquet")
-    config = {"basis": list(basis), "config": {"training": {"sequence_tokens": sequence_tokens}}}
-    (folder / "config.json").write_text(json.dumps(config))
+    record = tiny_run_record(basis=basis)
+    record["config"]["training"]["sequence_tokens"] = sequence_tokens
+    (folder / "config.json").write_text(json.dumps(record))
     return folder
 
 
@@ -195,9 +197,9 @@ def test_a_damaged_log_is_refused(tmp_path, sampling, first):
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"mixture\.file "):
+    with pytest.raises(UserError, match=r"config\.json is missing"):
         read_replay(tmp_path, ["law"], 1)
     write_run(tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"mixture\.file "):
+    with pytest.raises(UserError, match=r"config\.json: config"):
         read_replay(tmp_path / "run", ["law"], 1)

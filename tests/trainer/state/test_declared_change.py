@@ -7,22 +7,26 @@ import pytest
 
 from data_catalog import UserError
 from data_catalog.format.manifest import write_json
+from data_catalog.format.run_record import AcceptedChange
+from tests.helpers.tiny_run import tiny_run_record
 from trainer.state.resume import check_identity
 
+EARLIER = AcceptedChange(when="2026-11-22T08:00:00", step=2, what="tokenizer", old="d", new="c")
 IDENTITY = {"fingerprint": "a", "catalog": "b", "tokenizer": "c"}
+TRAINING = tiny_run_record()["config"]["training"]
 SETTINGS = {
     "target": "spe",
     "seed": 0,
     "optimizer": {"learning_rate": 0.1, "warmup_steps": 3},
-    "training": {"batch_sequences": 6},
+    "training": {**TRAINING, "batch_sequences": 6},
 }
 
 
 def begun(out: Path, **changed: object) -> Path:
     """A folder with a checkpoint of step 4."""
-    write_json(
-        out / "config.json", {**IDENTITY, "config": {**SETTINGS, "out": str(out)}, **changed}
-    )
+    record = {**tiny_run_record(), **IDENTITY, **changed}
+    record["config"] |= {**SETTINGS, "out": str(out)}
+    write_json(out / "config.json", record)
     write_json(out / "checkpoints" / "0000000004" / "state.json", {})
     return out
 
@@ -32,9 +36,8 @@ def test_a_run_of_the_same_identity_goes_on(tmp_path: Path) -> None:
         check_identity(tmp_path, {**IDENTITY, "fingerprint": "x"}, SETTINGS) == []
     )  # nothing to lose yet
     assert check_identity(begun(tmp_path), IDENTITY, SETTINGS) == []
-    assert check_identity(begun(tmp_path, history=[{"what": "catalog"}]), IDENTITY, SETTINGS) == [
-        {"what": "catalog"}
-    ]
+    history = [EARLIER.model_dump()]
+    assert check_identity(begun(tmp_path, history=history), IDENTITY, SETTINGS) == [EARLIER]
 
 
 @pytest.mark.parametrize(
@@ -68,22 +71,28 @@ def test_the_refusal_names_the_settings_that_changed(tmp_path: Path) -> None:
 def test_an_accepted_change_is_written_down(tmp_path: Path) -> None:
     now = {**SETTINGS, "optimizer": {"learning_rate": 0.2, "warmup_steps": 3}}
     identity = {**IDENTITY, "fingerprint": "x", "catalog": "y"}
-    earlier = {"what": "tokenizer"}
-    found = check_identity(
-        begun(tmp_path, history=[earlier]), identity, now, frozenset({"config", "catalog"})
+    earlier, *changes = check_identity(
+        begun(tmp_path, history=[EARLIER.model_dump()]),
+        identity,
+        now,
+        frozenset({"config", "catalog"}),
     )
-    when = [datetime.fromisoformat(row.pop("when")) for row in found[1:]]
-    assert all(timedelta(0) <= datetime.now(UTC) - moment < timedelta(minutes=1) for moment in when)
+    for change in changes:
+        assert timedelta(0) <= datetime.now(UTC) - datetime.fromisoformat(change.when)
     learning_rate = {
         "old": {"optimizer.learning_rate": 0.1},
         "new": {"optimizer.learning_rate": 0.2},
     }
     catalog = {"step": 4, "what": "catalog", "old": "b", "new": "y"}
-    assert found == [earlier, catalog, {"step": 4, "what": "config", **learning_rate}]
+    assert earlier == EARLIER
+    assert [change.model_dump(exclude={"when"}) for change in changes] == [
+        catalog,
+        {"step": 4, "what": "config", **learning_rate},
+    ]
 
 
 def test_what_a_place_in_the_data_hangs_on_cannot_be_accepted(tmp_path: Path) -> None:
-    now = {**SETTINGS, "training": {"batch_sequences": 8}}
+    now = {**SETTINGS, "training": {**TRAINING, "batch_sequences": 8}}
     with pytest.raises(UserError, match=r"training.batch_sequences was 6 and is now 8"):
         check_identity(
             begun(tmp_path), {**IDENTITY, "fingerprint": "x"}, now, frozenset({"config"})
