@@ -14,7 +14,7 @@ from data_catalog.settings import Settings
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Above = Annotated[float, Field(gt=0)]
-Mixer = Literal[
+MixerName = Literal[
     "natural",
     "uniform",
     "temperature",
@@ -28,7 +28,7 @@ Mixer = Literal[
     "replay",
 ]
 Scores = Literal["raw", "clipped", "cosine", "normalised"]
-Backend = Literal["exact", "ghost", "finite_difference"]
+AlignmentBackend = Literal["exact", "ghost", "finite_difference"]
 Schedule = Literal["cosine", "constant", "wsd"]
 
 LEARNING = ("dga", "doge", "doremi", "odm", "ado")  # their weights change during training
@@ -78,7 +78,7 @@ class Data(Settings):
 class Mixture(Settings):
     """Mixture of domains, and the way it is learned."""
 
-    mixer: Mixer = "dga"
+    mixer: MixerName = "dga"
     """Method that sets the weights."""
     basis: Literal["distributions", "domains"] = "distributions"
     """Members that a learning mixer weights: basis distributions, or single domains."""
@@ -117,7 +117,7 @@ class Mixture(Settings):
     """Minimum total weight that is spread evenly over all members."""
     error_aware: bool = False
     """Shrink scores in proportion to the noise that their standard errors indicate."""
-    backend: Backend = "exact"
+    backend: AlignmentBackend = "exact"
     """Measurement of gradients. `exact`: a backward pass per member. `ghost`: scores per sequence
     from one backward pass. `finite_difference`: two forward passes."""
     measure_on: Literal["probes", "batch"] = "probes"

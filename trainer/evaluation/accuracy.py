@@ -1,4 +1,7 @@
-"""Accuracy of an exported model on multiple-choice questions, by lm-evaluation-harness, from local files alone."""
+"""Accuracy of an exported model on multiple-choice questions.
+
+It is measured by lm-evaluation-harness, from local files only.
+"""
 
 import logging
 import sys
@@ -16,10 +19,8 @@ from data_catalog.format.run_record import read_run_record
 from trainer.evaluation.questions import Question
 from trainer.evaluation.task_files import TaskFile, read_tasks, write_task
 
-METRICS = (
-    "acc",
-    "acc_bytes",
-)  # the likeliest choice is right: by log-likelihood, and by log-likelihood over bytes of UTF-8
+# Share of questions whose right choice has the highest log-likelihood, plain and per byte of UTF-8.
+METRICS = ("acc", "acc_bytes")
 
 
 def evaluate_run(
@@ -32,22 +33,29 @@ def evaluate_run(
     device: str | None = None,
     batch_sequences: int = 16,
 ) -> dict[str, Any]:
-    """Measure the model of a finished run; write `run/accuracy.json` and return what it holds.
+    """Measure the accuracy of a finished run's model, write `run/accuracy.json` and return it.
 
     Args:
-        targets: of the run's catalog; the questions of their test splits are written to `run/tasks/`.
-        tasks: names of tasks in the folder `tasks_from`; for the form of its files see `trainer.evaluation.task_files`.
-        limit: most questions of a task, the first ones; None: all.
-        device: "cpu", "cuda"; None: a GPU if there is one.
+        run: folder of the run.
+        targets: targets of the run's catalog. The questions of their test splits are written to
+            `run/tasks/`.
+        tasks: names of tasks in the folder `tasks_from`.
+        tasks_from: folder of task files, as `trainer.evaluation.task_files` describes.
+        limit: maximum number of questions per task, from the first. None: all.
+        device: "cpu" or "cuda". None: a GPU if there is one.
+        batch_sequences: number of sequences per batch.
+
+    Returns:
+        The result of `accuracy`.
 
     Raises:
-        UserError: nothing is asked for, the run is not finished, a target or task is missing or has not the right form, or the harness
-            is not installed.
+        UserError: There are no targets and no tasks, the run is not finished, a target or task is
+            missing or invalid, or the harness is not installed.
     """
     if not targets and not tasks:
         raise UserError(
-            "targets: No target and no task is given. Name a target of the run's catalog, or a task and "
-            "the folder of its file."
+            "targets: No target and no task is given. Expected at least one. Name a target of the "
+            "run's catalog, or a task and the folder of its file."
         )
     if tasks and tasks_from is None:
         raise UserError(f"task {tasks[0]}: The folder of its file is missing. Set tasks_from.")
@@ -58,14 +66,14 @@ def evaluate_run(
     written = [
         write_task(open_files(catalog), target, "test", run / "tasks", marker) for target in targets
     ]
-    read = read_tasks(run / "tasks", written) + (
-        read_tasks(tasks_from, tasks) if tasks_from else []
+    task_files = read_tasks(run / "tasks", written)
+    if tasks_from:
+        task_files += read_tasks(tasks_from, tasks)
+    result = accuracy(
+        run / "model", task_files, limit=limit, device=device, batch_sequences=batch_sequences
     )
-    found = accuracy(
-        run / "model", read, limit=limit, device=device, batch_sequences=batch_sequences
-    )
-    write_json(run / "accuracy.json", found)
-    return found
+    write_json(run / "accuracy.json", result)
+    return result
 
 
 def accuracy(
@@ -76,19 +84,28 @@ def accuracy(
     device: str | None = None,
     batch_sequences: int = 16,
 ) -> dict[str, Any]:
-    """The accuracy on each task of the model in a Hugging Face folder.
+    """Return the accuracy of a model on each task.
 
-    A prompt is encoded without a leading special token, as the catalog's documents are, and loses its beginning where it is too long.
+    Prompts are encoded without a leading special token, like the documents of the catalog. The
+    beginning of a prompt that is too long is cut off.
+
+    Args:
+        model: Hugging Face folder of the model.
+        tasks: the tasks.
+        limit: maximum number of questions per task, from the first. None: all.
+        device: "cpu" or "cuda". None: a GPU if there is one.
+        batch_sequences: number of sequences per batch.
 
     Returns:
-        Settings and versions; and by task the number of questions, and of those left out because a choice is longer than the model's
-        window; the accuracy of a random choice, `acc` and `acc_bytes`, and the standard error of each.
+        The settings, the versions and the results by task. The results are the number of questions,
+        the number of those left out because a choice is longer than the model's context, the
+        accuracy of a random choice, and `acc` and `acc_bytes` with their standard errors.
 
     Raises:
-        UserError: the harness is not installed, or no question of a task fits the model.
+        UserError: The harness is not installed, or no question of a task fits the model.
     """
     try:
-        from lm_eval import simple_evaluate  # noqa: PLC0415 - seconds, and an extra of its own
+        from lm_eval import simple_evaluate  # noqa: PLC0415 - slow, and in an optional extra
         from lm_eval.models.huggingface import HFLM  # noqa: PLC0415
         from lm_eval.tasks import TaskManager  # noqa: PLC0415
     except ImportError as error:
@@ -97,18 +114,18 @@ def accuracy(
             "Run: pip install 'clustermix[eval]'"
         ) from error
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    with redirect_stdout(sys.stderr):  # where its progress bars are
+    with redirect_stdout(sys.stderr):  # The harness prints its progress bars there.
         language_model = HFLM(
             pretrained=str(model),
             device=device or _device(),
             batch_size=batch_sequences,
             add_bos_token=False,
         )
-        asked = [_fitting(task, limit, language_model) for task in tasks]
+        fitting = [_fitting(task, limit, language_model) for task in tasks]
         results = simple_evaluate(
             model=language_model,
-            tasks=[_config(task) for task in asked],
-            task_manager=TaskManager(include_defaults=False),  # theirs are on the hub
+            tasks=[_config(task) for task in fitting],
+            task_manager=TaskManager(include_defaults=False),  # The default tasks need the hub.
             log_samples=False,
             random_seed=None,
             numpy_random_seed=None,
@@ -123,13 +140,16 @@ def accuracy(
                 **_result(fit, results["results"][fit.name]),
                 "left_out": len(task.questions[:limit]) - len(fit.questions),
             }
-            for task, fit in zip(tasks, asked, strict=True)
+            for task, fit in zip(tasks, fitting, strict=True)
         },
     }
 
 
 def _fitting(task: TaskFile, limit: int | None, language_model: Any) -> TaskFile:
-    """The first `limit` questions, less those with a choice that is longer than the model's window: the harness would stop at one."""
+    """Return the task with its first `limit` questions that fit the model's context.
+
+    The harness would stop at a choice that is longer than the context.
+    """
 
     def longest(question: Question) -> int:
         prompt = len(language_model.tok_encode(question.prompt))
@@ -152,14 +172,17 @@ def _fitting(task: TaskFile, limit: int | None, language_model: Any) -> TaskFile
 
 
 def _device() -> str:
-    import torch  # noqa: PLC0415 - the harness has it anyway
+    import torch  # noqa: PLC0415 - the harness has imported it already
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _config(task: TaskFile) -> dict[str, Any]:
-    """The task as the harness knows it, with its data at hand: nothing is loaded, rendered or called."""
-    from datasets import Dataset  # noqa: PLC0415 - comes with the harness
+    """Return the harness's config of a task, including its data.
+
+    The harness loads no file, renders no template and runs no code for it.
+    """
+    from datasets import Dataset  # noqa: PLC0415 - installed with the harness
 
     rows = [
         {"prompt": q.prompt, "choices": list(q.completions), "right": q.right}
@@ -181,13 +204,13 @@ def _config(task: TaskFile) -> dict[str, Any]:
     }
 
 
-def _result(task: TaskFile, found: dict[str, Any]) -> dict[str, float | int]:
-    asked = task.questions
+def _result(task: TaskFile, result: dict[str, Any]) -> dict[str, float | int]:
+    questions = task.questions
     values = {
-        name: found[f"{name},none"] for metric in METRICS for name in (metric, f"{metric}_stderr")
+        name: result[f"{name},none"] for metric in METRICS for name in (metric, f"{metric}_stderr")
     }
     return {
-        "questions": len(asked),
-        "chance": sum(1 / len(q.completions) for q in asked) / len(asked),
+        "questions": len(questions),
+        "chance": sum(1 / len(q.completions) for q in questions) / len(questions),
         **values,
     }

@@ -10,30 +10,44 @@ from tokenizers import Tokenizer
 
 from data_catalog.format.tokens import IGNORED, TokenStore
 from trainer.evaluation.questions import Question
-from trainer.evaluation.tokenizer import encode_texts
+from trainer.evaluation.tokenizer import token_ids
 from trainer.sampling.batches import Batch
 
-WIDTH_STEP = 64  # a batch is cut to a multiple of so many tokens: less padding, and few shapes for a compiled model
+# Batches are cut to a multiple of this number of tokens, for little padding and few shapes of a
+# compiled model.
+WIDTH_STEP = 64
 
 
 @dataclass(frozen=True)
 class Completions:
-    store: TokenStore  # each a leaf of its own, of one sequence: the end of prompt and completion, where they are longer than that
-    counted: Int[np.ndarray, " completions"]  # labels of each that are the completion's
+    """Tokenized pairs of prompt and completion."""
+
+    store: TokenStore
+    """Tokens. Each pair is a leaf with one sequence. The beginning of a longer pair is cut off."""
+    counted: Int[np.ndarray, " completions"]
+    """Number of labels that belong to the completion."""
     length: int
+    """Maximum number of labels per sequence."""
 
     def __len__(self) -> int:
         return len(self.counted)
 
-    def read(self, which: Int[np.ndarray, " n"], mine: slice = slice(None)) -> Batch:
-        """The completions `which[mine]`; the loss's divisor counts the labels of all of `which`."""
-        chosen = which[mine]
+    def read(self, numbers: Int[np.ndarray, " n"], own: slice = slice(None)) -> Batch:
+        """Return the completions `numbers[own]` as a batch.
+
+        The divisor of its loss is the number of labels of all `numbers`.
+
+        Args:
+            numbers: numbers of the completions in the global batch.
+            own: this process's slice of them.
+        """
+        chosen = numbers[own]
         inputs, labels = self.store.read(chosen, np.zeros_like(chosen), self.length)
         prompt = self.store.tokens[chosen] - 1 - self.counted[chosen]
         labels[np.arange(self.length) < prompt[:, None]] = IGNORED
         longest = int((self.store.tokens[chosen] - 1).max(initial=1))
         width = min(-(-longest // WIDTH_STEP) * WIDTH_STEP, self.length)
-        total = int(self.counted[which].sum())
+        total = int(self.counted[numbers].sum())
         return Batch(
             torch.from_numpy(inputs[:, :width].copy()),
             torch.from_numpy(labels[:, :width].copy()),
@@ -43,12 +57,16 @@ class Completions:
 
 @dataclass(frozen=True)
 class Choices:
-    """Questions: completions `first[i] .. first[i + 1]` are the choices of question i."""
+    """Tokenized choices of questions."""
 
     completions: Completions
+    """All choices, question after question."""
     first: Int[np.ndarray, " questions_plus_one"]
-    right: Int[np.ndarray, " questions"]  # counted from each question's first choice
-    bytes: Float[np.ndarray, " completions"]  # of each choice as UTF-8, blanks included
+    """Number of each question's first completion, and at the end the number of completions."""
+    right: Int[np.ndarray, " questions"]
+    """Number of the right choice among those of the question."""
+    bytes: Float[np.ndarray, " completions"]
+    """Number of UTF-8 bytes of each choice, including blanks."""
 
     def __len__(self) -> int:
         return len(self.right)
@@ -56,7 +74,15 @@ class Choices:
     def rows(
         self, questions: Int[np.ndarray, " n"]
     ) -> tuple[Int[np.ndarray, " rows"], Int[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
-        """All choices of `questions`, one after the other: which completion it is, whose of `questions`, and which of its choices."""
+        """Return the completion, the question and the number of every choice of `questions`.
+
+        Args:
+            questions: numbers of the questions.
+
+        Returns:
+            The number of the completion, the position of its question in `questions`, and the
+            number of the choice in its question.
+        """
         counts = self.first[questions + 1] - self.first[questions]
         owners = np.repeat(np.arange(len(questions)), counts)
         places = np.arange(len(owners)) - (np.cumsum(counts) - counts)[owners]
@@ -66,23 +92,29 @@ class Choices:
 def tokenize_completions(
     tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], length: int, end_of_text: int | None
 ) -> Completions:
-    """Tokens of (prompt, completion) pairs, closed by `end_of_text` if there is one, as sequences of at most `length` labels.
+    """Return the tokens of pairs of prompt and completion.
 
-    The two are encoded as one text; the completion's tokens are those beyond as many as the prompt alone has, as lm-evaluation-harness
-    counts them. What is too long loses its beginning.
+    Each pair is encoded as one text. As in lm-evaluation-harness, its first tokens, as many as the
+    prompt alone has, belong to the prompt, and the others to the completion. The beginning of a
+    pair that is too long is cut off.
+
+    Args:
+        tokenizer: the catalog's tokenizer.
+        pairs: prompts and completions.
+        length: maximum number of labels per sequence.
+        end_of_text: token to append to each completion, or None.
     """
-    prompts = encode_texts(tokenizer, [prompt for prompt, _ in pairs])
-    whole = encode_texts(tokenizer, [prompt + completion for prompt, completion in pairs])
+    prompts = token_ids(tokenizer, [prompt for prompt, _ in pairs])
+    whole = token_ids(tokenizer, [prompt + completion for prompt, completion in pairs])
     closing = [] if end_of_text is None else [end_of_text]
     ids = [[*tokens, *closing][-(length + 1) :] for tokens in whole]
     sizes = np.array([len(tokens) for tokens in ids], np.int64)
-    asked = [
+    lengths = [
         len(tokens) + len(closing) - len(prompt)
         for tokens, prompt in zip(whole, prompts, strict=True)
     ]
-    counted = np.clip(
-        np.array(asked, np.int64), 1, sizes - 1
-    )  # at least one: a token may hold the end of one and all of the other
+    # At least one, because a single token may hold the end of the prompt and the whole completion.
+    counted = np.clip(np.array(lengths, np.int64), 1, sizes - 1)
     store = TokenStore(
         {0: np.concatenate(ids)},
         np.zeros_like(sizes),

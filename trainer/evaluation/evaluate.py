@@ -16,17 +16,21 @@ from trainer.model.engine import Engine
 from trainer.sampling.batches import Batch, Pool
 from trainer.sampling.permutation import permutation_key, permute
 
-MINIMUM_DOMAIN_SEQUENCES = 8  # of a domain: the standard error of fewer says little
+# Minimum number of sequences per domain. The standard error of fewer is unreliable.
+MINIMUM_DOMAIN_SEQUENCES = 8
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
     """The sequences of one held-out set."""
 
-    name: str  # target/validation, target/test, general, NAME/test, domain/7
+    name: str
+    """Name in the metrics: target/validation, target/test, general, NAME/test or domain/NUMBER."""
     pool: Pool
     leaves: Int[np.ndarray, " n"]
+    """Leaf of each sequence."""
     rows: Int[np.ndarray, " n"]
+    """Number of each sequence in its leaf."""
 
 
 @dataclass(frozen=True)
@@ -34,41 +38,60 @@ class HeldOutLoss:
     """Loss on one held-out set."""
 
     set: str
-    loss: float  # nats: per token; or per question, of a set of questions
-    error: float  # standard error of the loss over the sequences or questions, as a sample of more of their kind; NaN of a single one
-    sequences: int  # or questions
-    bits_per_byte: float | None = (
-        None  # of the text as UTF-8; None for questions, and where a set holds no text
-    )
-    accuracy: float | None = None  # of questions: how often the right choice is the likeliest
+    """Name of the set."""
+    loss: float
+    """Mean loss in nats, per token or, for questions, per question."""
+    error: float
+    """Standard error of the loss over the sequences or questions, as a sample from an infinite
+    population. NaN for a single one."""
+    sequences: int
+    """Number of sequences or questions."""
+    bits_per_byte: float | None = None
+    """Loss in bits per UTF-8 byte of text. None for questions, and for sets without text."""
+    accuracy: float | None = None
+    """Share of questions whose right choice has the highest log-likelihood."""
     accuracy_error: float | None = None
-    accuracy_normalised: float | None = (
-        None  # the same with each choice's log-likelihood divided by its bytes
-    )
+    """Standard error of `accuracy`."""
+    accuracy_normalised: float | None = None
+    """Accuracy with the log-likelihood of each choice divided by its number of bytes."""
 
     def record(self) -> dict[str, str | float | int]:
         """Return the values for metrics.jsonl."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
-def evaluation_set(name: str, pool: Pool, most: int, seed: int) -> EvaluationSet:
-    """Up to `most` sequences of `pool`, chosen uniformly: for the corpus this is the natural mixture. The name does not matter."""
-    leaves, rows = pool.in_order(seed, "evaluate", 0, min(most, pool.total))
+def evaluation_set(name: str, pool: Pool, maximum_sequences: int, seed: int) -> EvaluationSet:
+    """Return up to `maximum_sequences` sequences of `pool`, chosen uniformly.
+
+    For the corpus this is the natural mixture. The name has no influence on the choice.
+    """
+    leaves, rows = pool.in_order(seed, "evaluate", 0, min(maximum_sequences, pool.total))
     return EvaluationSet(name, pool, leaves, rows)
 
 
-def domain_sets(pool: Pool, levels: Levels, most: int, seed: int) -> list[EvaluationSet]:
-    """A set for every top-level domain: `most` sequences all together, the same number of each domain, chosen uniformly inside it.
+def domain_sets(
+    pool: Pool, levels: Levels, maximum_sequences: int, seed: int
+) -> list[EvaluationSet]:
+    """Return a set for every top-level domain with enough sequences.
 
-    What a small domain leaves over goes to the others. A domain of fewer than LEAST_SEQUENCES has no set; every other has at least so
-    many, so that with more than `most / LEAST_SEQUENCES` domains there are more sequences than `most`. Zero: no set at all.
+    All domains have the same number of sequences, chosen uniformly. If a domain has fewer, the
+    others get more. Domains with fewer than `MINIMUM_DOMAIN_SEQUENCES` sequences have no set. All
+    others have at least that number, even if the sum then exceeds `maximum_sequences`.
+
+    Args:
+        pool: the held-out sequences.
+        levels: granularities of the catalog's domains.
+        maximum_sequences: maximum number of sequences of all sets together. 0 gives no sets.
+        seed: seed of the choice.
     """
-    if not most:
+    if not maximum_sequences:
         return []
     top = levels.granularities[0]
     sizes = pool.sequences.reshape(top, -1).sum(1)
     begins = np.cumsum(sizes) - sizes
-    counts = np.maximum(_evenly(sizes, most), np.minimum(sizes, MINIMUM_DOMAIN_SEQUENCES))
+    counts = np.maximum(
+        _evenly(sizes, maximum_sequences), np.minimum(sizes, MINIMUM_DOMAIN_SEQUENCES)
+    )
     sets = []
     for domain in np.flatnonzero(sizes >= MINIMUM_DOMAIN_SEQUENCES).tolist():
         places = np.arange(counts[domain], dtype=np.uint64)
@@ -103,14 +126,14 @@ def held_out_losses(
     sums = torch.zeros(len(sets), columns.shape[1], dtype=torch.float64).index_add_(
         0, torch.from_numpy(owners), columns
     )
-    found = []
+    losses = []
     for chosen, (text, *of_set) in zip(
         sets, engine.team.sum(sums.to(engine.team.device)).tolist(), strict=True
     ):
         loss, error = ratio_and_error(*of_set)
         bits = of_set[1] / math.log(2) / text if text else None
-        found.append(HeldOutLoss(chosen.name, loss, error, len(chosen.leaves), bits))
-    return found
+        losses.append(HeldOutLoss(chosen.name, loss, error, len(chosen.leaves), bits))
+    return losses
 
 
 def moments(values: Float[Tensor, " n"], sizes: Float[Tensor, " n"]) -> Float[Tensor, "n 6"]:
@@ -132,25 +155,24 @@ def ratio_and_error(
 
     The arguments are the sums of the pairs' moments. The error is
     `sqrt(n / (n - 1) * sum_j (r_j - R t_j)^2) / sum_j t_j`, that of a sample from an infinite
-    population (Cochran 1977, section 6.3); NaN for a single pair. With sizes of one these are the
-    mean and its ordinary standard error.
+    population (Cochran 1977, section 6.3). It is NaN for a single pair. If all sizes are one, these
+    are the mean and its ordinary standard error.
     """
     ratio = values / sizes
-    squares = max(
-        values_values - 2 * ratio * values_sizes + ratio * ratio * sizes_sizes, 0.0
-    )  # rounding may take it below zero
+    squares = values_values - 2 * ratio * values_sizes + ratio * ratio * sizes_sizes
+    squares = max(squares, 0.0)  # Rounding may make it negative.
     return ratio, math.sqrt(count / (count - 1) * squares) / sizes if count > 1 else math.nan
 
 
 def _read(
-    sets: Sequence[EvaluationSet], owners: Int[np.ndarray, " n"], mine: slice
+    sets: Sequence[EvaluationSet], owners: Int[np.ndarray, " n"], own: slice
 ) -> tuple[Batch, Int[np.ndarray, " m"]]:
     """Return this process's sequences of all sets, and the set of each."""
     first = 0
     batches = []
     for chosen in sets:
         start, stop = (
-            min(max(edge - first, 0), len(chosen.leaves)) for edge in (mine.start, mine.stop)
+            min(max(edge - first, 0), len(chosen.leaves)) for edge in (own.start, own.stop)
         )
         batches.append(chosen.pool.read(chosen.leaves, chosen.rows, slice(start, stop)))
         first += len(chosen.leaves)
@@ -159,16 +181,15 @@ def _read(
         torch.cat([batch.labels for batch in batches]),
         sum(batch.total for batch in batches),
     )
-    return whole, owners[mine]
+    return whole, owners[own]
 
 
-def _evenly(sizes: Int[np.ndarray, " n"], most: int) -> Int[np.ndarray, " n"]:
-    """Return `min(sizes, c)` with the largest c for which this sums to `most` or less."""
-    if sizes.sum() <= most:
+def _evenly(sizes: Int[np.ndarray, " n"], maximum_sum: int) -> Int[np.ndarray, " n"]:
+    """Return `min(sizes, c)` with the largest c for which the sum is at most `maximum_sum`."""
+    if sizes.sum() <= maximum_sum:
         return sizes
     order = np.sort(sizes)
     before = np.cumsum(order) - order
-    caps = (most - before) // np.arange(
-        len(order), 0, -1
-    )  # if this one and all larger ones are cut
+    # Value of c if this size and all larger ones exceed it.
+    caps = (maximum_sum - before) // np.arange(len(order), 0, -1)
     return np.minimum(sizes, caps[np.argmax(order >= caps)])

@@ -10,7 +10,7 @@ from trainer.config import Train
 from trainer.evaluation.evaluate import EvaluationSet, domain_sets, evaluation_set
 from trainer.sampling.batches import Pool
 
-DOMAINS_SEQUENCES = 16  # sequences of all domain sets together, relative to another set
+DOMAINS_SEQUENCES = 16  # number of sequences of all domain sets, as a multiple of another set's
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def held_out_sets(
             continue
         try:
             final_sets.append(of_target(name, "test", f"{name}/test"))
-        except UserError as error:  # the run does not need it
+        except UserError as error:  # The run does not need this set.
             logger.warning("%s Its loss is not measured.", error)
 
     held_out = open_tokens(files, "heldout")

@@ -1,7 +1,7 @@
 """Objectives whose gradient is the target's gradient.
 
-They are the loss on the target's text, the loss on its answers, or the loss of choosing the right
-answer. Each walks through the align split in a keyed order, update after update.
+They are the loss on the target's text, the loss on its answers, and the loss of choosing the right
+answer. Each reads the align split in a pseudorandom order, continuing from update to update.
 """
 
 from dataclasses import dataclass, replace
@@ -47,18 +47,22 @@ class Objective(Protocol):
         ...
 
     def evaluate(self, engine: Engine) -> list[HeldOutLoss]:
-        """Return the loss on held-out documents; nothing if a text set measures it anyway."""
+        """Return the loss on held-out documents, or nothing if an evaluation set measures it."""
         ...
 
 
 def open_objective(files: CatalogFiles, config: Train, align: Pool) -> Objective:
-    """The objective of a run, on `mixture.target_sequences` documents (or questions, with all their choices) a interval.
+    """Return the objective of a run.
+
+    It reads `mixture.target_sequences` sequences, answers or questions per interval.
 
     Args:
+        files: the open catalog.
+        config: the config of the run.
         align: the text of the target's align split.
 
     Raises:
-        UserError: no document of the target has the form that the objective needs.
+        UserError: No document of the target has the form that the objective needs.
     """
     mixture, length = config.mixture, files.sequence_tokens
     if mixture.objective == "text":
@@ -69,7 +73,8 @@ def open_objective(files: CatalogFiles, config: Train, align: Pool) -> Objective
             read_answers(files, config.target, split, mixture.answer_after) for split in splits
         ]
         learned, held_out = (
-            tokenize_completions(tokenizer, found, length, files.end_of_text) for found in pairs
+            tokenize_completions(tokenizer, of_split, length, files.end_of_text)
+            for of_split in pairs
         )
         return AnswerLoss(
             learned, held_out, mixture.target_sequences, config.evaluation.sequences, config.seed
@@ -77,9 +82,9 @@ def open_objective(files: CatalogFiles, config: Train, align: Pool) -> Objective
     questions = [
         read_questions(files, config.target, split, mixture.answer_after) for split in splits
     ]
-    asked, kept = (tokenize_choices(tokenizer, found, length) for found in questions)
+    aligned, validation = (tokenize_choices(tokenizer, each, length) for each in questions)
     return ChoiceLoss(
-        asked, kept, mixture.target_sequences, config.evaluation.sequences, config.seed
+        aligned, validation, mixture.target_sequences, config.evaluation.sequences, config.seed
     )
 
 
@@ -88,8 +93,11 @@ class TextLoss:
     """Loss on all text, in nats per token."""
 
     align: Pool
+    """Sequences of the align split."""
     count: int
+    """Number of sequences per update."""
     seed: int
+    """Seed of their order."""
 
     def backward(self, engine: Engine, interval: int) -> Tensor:
         leaves, rows = self.align.in_order(self.seed, "target", interval * self.count, self.count)
@@ -98,8 +106,8 @@ class TextLoss:
         )
         return engine.backward(batch)[0]
 
-    def evaluate(self, engine: Engine) -> list[HeldOutLoss]:  # noqa: ARG002 - the set target/validation is this loss
-        return []
+    def evaluate(self, engine: Engine) -> list[HeldOutLoss]:  # noqa: ARG002 - protocol
+        return []  # The evaluation set target/validation measures this loss.
 
 
 @dataclass(frozen=True)
@@ -107,10 +115,15 @@ class AnswerLoss:
     """Loss on the answers and their end-of-text, given the prompts, in nats per token."""
 
     align: Completions
+    """Answers of the align split."""
     validation: Completions
+    """Answers of the validation split."""
     count: int
-    most: int  # answers of the held-out set
+    """Number of answers per update."""
+    maximum_evaluated: int
+    """Maximum number of held-out answers."""
     seed: int
+    """Seed of their order."""
 
     def backward(self, engine: Engine, interval: int) -> Tensor:
         chosen = walk(self.seed, "target", interval * self.count, self.count, len(self.align))
@@ -120,12 +133,12 @@ class AnswerLoss:
         return engine.backward(batch)[0]
 
     def evaluate(self, engine: Engine) -> list[HeldOutLoss]:
-        chosen = walk(
-            self.seed, "evaluate", 0, min(self.most, len(self.validation)), len(self.validation)
-        )
-        mine = process_slice(len(chosen), engine.team.rank, engine.team.world)
-        nats = engine.losses(self.validation.read(chosen, mine)).double().cpu()
-        tokens = torch.from_numpy(self.validation.counted[chosen[mine]]).double()
+        available = len(self.validation)
+        count = min(self.maximum_evaluated, available)
+        chosen = walk(self.seed, "evaluate", 0, count, available)
+        own = process_slice(len(chosen), engine.team.rank, engine.team.world)
+        nats = engine.losses(self.validation.read(chosen, own)).double().cpu()
+        tokens = torch.from_numpy(self.validation.counted[chosen[own]]).double()
         sums = engine.team.sum(moments(nats, tokens).sum(0).to(engine.team.device))
         return [
             HeldOutLoss("target/validation/answer", *ratio_and_error(*sums.tolist()), len(chosen))
@@ -134,33 +147,48 @@ class AnswerLoss:
 
 @dataclass(frozen=True)
 class ChoiceLoss:
-    """`-log softmax_c(s_c)` at the right choice, in nats per question; s_c is the log-likelihood of choice c given the prompt.
+    """Loss of choosing the right answer, in nats per question.
 
-    So that a short choice has no advantage, a log-likelihood counts as that of a choice of its question's mean number of tokens n:
-    `s_c = log p_c * mean(n) / n_c`. An untrained model, to which all tokens are alike, then finds all choices alike; choices of one
-    length, letters for example, have their plain log-likelihoods.
+    It is `-log softmax_c(s_c)` at the right choice, with s_c the length-normalised log-likelihood
+    of choice c given the prompt, `s_c = log p_c * mean(n) / n_c`. n_c is the number of tokens of
+    choice c, and mean(n) their mean over the choices of the question. Short choices thus have no
+    advantage: an untrained model, for which all tokens are equally likely, gives all choices the
+    same score. Choices of equal length, such as letters, have their plain log-likelihoods.
     """
 
     align: Choices
+    """Questions of the align split."""
     validation: Choices
+    """Questions of the validation split."""
     count: int
-    most: int  # questions of the held-out set
+    """Number of questions per update."""
+    maximum_evaluated: int
+    """Maximum number of held-out questions."""
     seed: int
+    """Seed of their order."""
 
     def backward(self, engine: Engine, interval: int) -> Tensor:
-        """In two passes. A question's loss has the derivative `mean(n) / n_c * (1[c is right] - softmax_c(s))` in `-log p_c`: a forward
-        pass gives these factors, and a second pass weighs the gradient of each choice with its own.
+        """Add the gradient to `.grad` in two passes.
+
+        The derivative of a question's loss by `-log p_c` is
+        `mean(n) / n_c * (1[c is right] - softmax_c(s))`. A forward pass computes these factors. A
+        second pass multiplies the gradient of each choice by its factor.
+
+        Args:
+            engine: the model.
+            interval: number of the interval, which selects the questions.
+
+        Returns:
+            This process's share of the loss.
         """
         chosen = walk(self.seed, "target", interval * self.count, self.count, len(self.align))
-        mine = chosen[process_slice(self.count, engine.team.rank, engine.team.world)]
-        rows, owners, places = self.align.rows(mine)
+        own = chosen[process_slice(self.count, engine.team.rank, engine.team.world)]
+        rows, owners, places = self.align.rows(own)
         batch = self.align.completions.read(rows)
-        scales = _scales(self.align.completions.counted[rows], owners, len(mine))
-        table = _table(-engine.losses(batch).double().cpu() * scales, owners, places, len(mine))
-        logs, right = (
-            table.log_softmax(1),
-            (torch.arange(len(mine)), torch.from_numpy(self.align.right[mine])),
-        )
+        scales = _scales(self.align.completions.counted[rows], owners, len(own))
+        table = _table(-engine.losses(batch).double().cpu() * scales, owners, places, len(own))
+        logs = table.log_softmax(1)
+        right = (torch.arange(len(own)), torch.from_numpy(self.align.right[own]))
         errors = -logs.exp()
         errors[right] += 1
         backward_weighted(engine, batch, errors[owners, places] * scales / self.count)
@@ -171,21 +199,22 @@ class ChoiceLoss:
 
         A question is right if the right choice has the highest log-likelihood, plain or per byte.
         """
-        kept, team = self.validation, engine.team
-        chosen = walk(self.seed, "evaluate", 0, min(self.most, len(kept)), len(kept))
-        mine = chosen[process_slice(len(chosen), team.rank, team.world)]
-        rows, owners, places = kept.rows(mine)
-        plain = -engine.losses(kept.completions.read(rows)).double().cpu()
+        choices, team = self.validation, engine.team
+        count = min(self.maximum_evaluated, len(choices))
+        chosen = walk(self.seed, "evaluate", 0, count, len(choices))
+        own = chosen[process_slice(len(chosen), team.rank, team.world)]
+        rows, owners, places = choices.rows(own)
+        plain = -engine.losses(choices.completions.read(rows)).double().cpu()
         scales = (
             torch.ones_like(plain),
-            _scales(kept.completions.counted[rows], owners, len(mine)),
-            1 / torch.from_numpy(kept.bytes[rows]),
+            _scales(choices.completions.counted[rows], owners, len(own)),
+            1 / torch.from_numpy(choices.bytes[rows]),
         )
         by_sum, by_token, by_byte = (
-            _table(plain * scale, owners, places, len(mine)) for scale in scales
+            _table(plain * scale, owners, places, len(own)) for scale in scales
         )
-        right = torch.from_numpy(kept.right[mine])
-        losses = -by_token.log_softmax(1)[torch.arange(len(mine)), right]
+        right = torch.from_numpy(choices.right[own])
+        losses = -by_token.log_softmax(1)[torch.arange(len(own)), right]
         values = (losses, *((scores.argmax(1) == right).double() for scores in (by_sum, by_byte)))
         sums = torch.stack(
             [moments(of_each, torch.ones_like(of_each)).sum(0) for of_each in values]
@@ -201,16 +230,21 @@ class ChoiceLoss:
 
 
 def backward_weighted(engine: Engine, batch: Batch, weights: Float[Tensor, " sequences"]) -> None:
-    """Add `sum_j weights_j * gradient of sequence j's sum of nats`, over the sequences of all processes, to `.grad`.
+    """Add `sum_j weights_j * gradient of sequence j's sum of nats` to `.grad`.
 
-    One sequence at a time: the loss gives the gradient of a sum over sequences, not of each.
+    The sum is over the sequences of all processes. Sequences are run one at a time, because the
+    loss is a sum over the sequences of a batch.
+
+    Args:
+        engine: the model.
+        batch: this process's sequences.
+        weights: weight of each of them.
     """
     alone = replace(
         engine, training=engine.training.model_copy(update={"micro_batch_sequences": 1})
     )
-    factors = chain(
-        weights.tolist(), repeat(0.0)
-    )  # where another process has more sequences, masked ones come at the end
+    # If another process has more sequences, masked ones are appended here.
+    factors = chain(weights.tolist(), repeat(0.0))
     for factor, (inputs, labels) in zip(factors, alone.micro_batches(batch, shared=True)):  # noqa: B905
         (engine.loss(inputs, labels).total * factor).backward()
 
@@ -230,7 +264,7 @@ def _table(
     owners: Int[np.ndarray, " rows"],
     places: Int[np.ndarray, " rows"],
     questions: int,
-) -> Float[Tensor, "questions most"]:
+) -> Float[Tensor, "questions choices"]:
     """Return one row per question, padded with minus infinity."""
     table = torch.full((questions, int(places.max(initial=0)) + 1), -torch.inf, dtype=torch.float64)
     table[owners, places] = values

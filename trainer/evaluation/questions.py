@@ -12,9 +12,9 @@ from data_catalog.errors import UserError
 from data_catalog.format.files import CatalogFiles
 from data_catalog.format.tokens import open_target
 
-LETTER = re.compile(r"^([A-Z])[.)]\s+", re.MULTILINE)  # "A. " or "A) " where a line begins
+LETTER = re.compile(r"^([A-Z])[.)]\s+", re.MULTILINE)  # "A. " or "A) " at the start of a line
 
-Found = TypeVar("Found")
+_Parsed = TypeVar("_Parsed")
 logger = logging.getLogger(__name__)
 
 
@@ -22,25 +22,30 @@ logger = logging.getLogger(__name__)
 class Question:
     """A multiple-choice question."""
 
-    prompt: str  # all up to the marker, and the marker
-    completions: tuple[
-        str, ...
-    ]  # what may follow it, blanks included: one a choice, in the form of the document's own answer
-    right: int  # which of them does
+    prompt: str
+    """Text up to and including the marker."""
+    completions: tuple[str, ...]
+    """Text of each choice, with its leading blanks, in the form of the document's answer."""
+    right: int
+    """Number of the right choice, from 0."""
 
 
 def parse_question(text: str, marker: str) -> Question | None:
     """Return the question in `text`, or None if it does not have the form of one.
 
-    The answer follows the last `marker`: a choice as written in the list ("B. red"), its letter, or
-    its words. The choices are the last run A, B, C, ... of two or more. Lines that start with another
-    letter belong to the previous choice.
+    The answer follows the last `marker`. It is a choice as written in the list ("B. red"), its
+    letter, or its words. The choices are the last run A, B, C, ... of two or more. Lines that start
+    with another letter belong to the previous choice.
+
+    Args:
+        text: the text of a document.
+        marker: text that precedes the answer.
     """
-    head, found, tail = text.rpartition(marker)
+    head, separator, tail = text.rpartition(marker)
     answer, choices = tail.strip(), _choices(head)
     blanks = tail[: len(tail) - len(tail.lstrip())]
     for form in zip(*choices, strict=True):
-        if found and form.count(answer) == 1:
+        if separator and form.count(answer) == 1:
             return Question(
                 head + marker, tuple(blanks + completion for completion in form), form.index(answer)
             )
@@ -48,16 +53,24 @@ def parse_question(text: str, marker: str) -> Question | None:
 
 
 def split_answer(text: str, marker: str) -> tuple[str, str] | None:
-    """Return the prompt including the last `marker`, and the answer; None if one is missing."""
-    head, found, answer = text.rpartition(marker)
-    return (head + marker, answer) if found and answer.strip() else None
+    """Return the prompt including the last `marker`, and the answer, or None if one is missing."""
+    head, separator, answer = text.rpartition(marker)
+    return (head + marker, answer) if separator and answer.strip() else None
 
 
 def read_questions(files: CatalogFiles, target: str, split: str, marker: str) -> list[Question]:
-    """The questions of a target's split, in the order of its documents; how many documents are none is logged.
+    """Return the questions of a target's split, in the order of its documents.
+
+    The number of documents that are not questions is logged.
+
+    Args:
+        files: the open catalog.
+        target: name of the target.
+        split: name of the split.
+        marker: text that precedes the answer.
 
     Raises:
-        UserError: there is no such target or split, or none of its documents is a question; the form of one is then shown.
+        UserError: There is no such target or split, or none of its documents is a question.
     """
     form = repr(f"Question?\nA. one choice\nB. another{marker} B. another")
     return _read(files, target, split, lambda text: parse_question(text, marker), form)
@@ -66,7 +79,10 @@ def read_questions(files: CatalogFiles, target: str, split: str, marker: str) ->
 def read_answers(
     files: CatalogFiles, target: str, split: str, marker: str
 ) -> list[tuple[str, str]]:
-    """Return `split_answer` of each document of a split; for errors see `read_questions`."""
+    """Return the prompt and the answer of each document of a split.
+
+    The arguments and errors are those of `read_questions`.
+    """
     return _read(
         files,
         target,
@@ -77,37 +93,40 @@ def read_answers(
 
 
 def _read(
-    files: CatalogFiles, target: str, split: str, parse: Callable[[str], Found | None], form: str
-) -> list[Found]:
-    open_target(files, target, split)  # refuses a target or a split that is not there
+    files: CatalogFiles, target: str, split: str, parse: Callable[[str], _Parsed | None], form: str
+) -> list[_Parsed]:
+    open_target(files, target, split)  # raises an error if the target or the split is missing
     table = pq.read_table(
         files.layout.target(target) / "documents.parquet",
         columns=["text"],
         filters=[("split", "=", split)],
     )
     texts: list[str] = table["text"].to_pylist()
-    found = [thing for thing in map(parse, texts) if thing is not None]
-    unfit = len(texts) - len(found)
-    if not found:
+    parsed = [result for result in map(parse, texts) if result is not None]
+    skipped = len(texts) - len(parsed)
+    if not parsed:
         raise UserError(
-            f"target {target}: None of the {unfit} documents of its {split} split has the form "
+            f"target {target}: None of the {skipped} documents of its {split} split has the form "
             f"{form}. The first starts with {texts[0][:60]!r}. Use such documents, or set "
             "mixture.answer_after to the text before their answers."
         )
-    if unfit:
+    if skipped:
         logger.warning(
             "target %s: %d of %d documents of its %s split are skipped. Expected the form %s.",
             target,
-            unfit,
+            skipped,
             len(texts),
             split,
             form,
         )
-    return found
+    return parsed
 
 
 def _choices(head: str) -> Iterable[tuple[str, str, str]]:
-    """Return each choice as written, its letter and its words; nothing if there are fewer than two."""
+    """Return each choice as written, its letter and its words.
+
+    The result is empty if there are fewer than two choices.
+    """
     places = list(LETTER.finditer(head))
     for first in range(len(places) - 1, -1, -1):
         run = _run(places[first:])

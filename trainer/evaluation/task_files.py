@@ -1,17 +1,26 @@
-"""Multiple-choice tasks in files: a subset of the YAML of lm-evaluation-harness beside its data, one JSON object a line.
+"""Multiple-choice tasks in files.
+
+The files are a subset of the YAML of lm-evaluation-harness. The data is in a file in the same
+folder, one JSON object per line. For example:
 
     task: colours
     dataset_path: json
-    dataset_kwargs: {data_files: {test: colours.jsonl}}     # beside this file
-    test_split: test                                        # or validation_split
+    dataset_kwargs: {data_files: {test: colours.jsonl}}
+    test_split: test
     output_type: multiple_choice
-    doc_to_text: "Question: {{question}}\\nAnswer:"          # a column or a Jinja template, as the next two
-    doc_to_choice: "{{options}}"                            # or a list of them
-    doc_to_target: answer                                   # which choice is right, from 0, or its text
-    target_delimiter: " "                                   # between the two; the default
+    doc_to_text: "Question: {{question}}\\nAnswer:"
+    doc_to_choice: "{{options}}"
+    doc_to_target: answer
+    target_delimiter: " "
 
-A task file can come from anyone. The harness would run the Python that its `!function` names, and its templates unfettered; so files are
-read here, by a parser that makes plain values only, templates are rendered in Jinja's sandbox, and the harness sees what came out.
+The path of the data is relative to the task file. `validation_split` can replace `test_split`.
+`doc_to_text`, `doc_to_choice` and `doc_to_target` are columns or Jinja templates. `doc_to_choice`
+can also be a list of them. `doc_to_target` gives the number of the right choice, from 0, or its
+text. `target_delimiter` separates the prompt from the choice; its default is a blank.
+
+Task files are untrusted. The harness would run the Python code that a `!function` tag names, and
+render templates without a sandbox. Therefore this module reads the files with a parser for plain
+values only, renders templates in Jinja's sandbox and passes only the results to the harness.
 """
 
 import ast
@@ -53,19 +62,33 @@ _IGNORED_KEYS = (
 
 @dataclass(frozen=True)
 class TaskFile:
+    """A task that was read from a file."""
+
     name: str
-    questions: tuple[Question, ...]  # completions begin with the delimiter
+    questions: tuple[Question, ...]
+    """The questions, whose completions start with the delimiter."""
 
 
 def write_task(
     files: CatalogFiles, target: str, split: str, folder: Path, marker: str = "\nAnswer:"
 ) -> str:
-    """Write the questions of a target's split as `folder/TARGET_SPLIT.yaml` and `.jsonl`; return the task's name.
+    """Write the questions of a target's split as `folder/TARGET_SPLIT.yaml` and `.jsonl`.
 
-    The harness itself can read them too: `cd FOLDER && lm_eval --include_path . --tasks TARGET_SPLIT ...`.
+    The harness can read these files:
+    `cd FOLDER && lm_eval --include_path . --tasks TARGET_SPLIT ...`.
+
+    Args:
+        files: the open catalog.
+        target: name of the target.
+        split: name of the split.
+        folder: folder of the task files.
+        marker: text that precedes the answer.
+
+    Returns:
+        The name of the task.
 
     Raises:
-        UserError: the target, or the split, is not there or holds no lettered question.
+        UserError: The target or the split is missing, or it has no question with lettered choices.
     """
     name = f"{target}_{split}"
     lines = [
@@ -100,20 +123,25 @@ def write_task(
 def read_tasks(folder: Path, names: Sequence[str]) -> list[TaskFile]:
     """Return the tasks called `names` from the task files of `folder`.
 
+    Args:
+        folder: folder of the task files.
+        names: names of the tasks.
+
     Raises:
-        UserError: A task is missing, or its file does not have the form above.
+        UserError: A task is missing, or its file is invalid.
     """
-    found = {
+    tasks = {
         str(task.get("task")): (path, task)
         for path in sorted(folder.glob("*.yaml"))
         for task in [_load(path)]
     }
     for name in names:
-        if name not in found:
+        if name not in tasks:
             raise UserError(
-                f"task {name}: Not found in {folder}. Tasks there: {', '.join(found) or 'none'}."
+                f"task {name}: There is no such task in {folder}. "
+                f"Expected one of: {', '.join(tasks) or 'none'}. Correct the name or the folder."
             )
-    return [_read(*found[name]) for name in names]
+    return [_read(*tasks[name]) for name in names]
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -126,7 +154,7 @@ def _load(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(task, dict):
         raise UserError(
-            f"{path}: Not a task file. Expected the keys "
+            f"{path}: This is not a task file. Expected the keys "
             f"{', '.join(('task', *_SUPPORTED_KEYS[:3]))}."
         )
     return task
@@ -181,19 +209,22 @@ def _data(path: Path, task: Mapping[str, Any]) -> Path:
 
 
 def _question(task: Mapping[str, Any], row: Mapping[str, Any]) -> Question:
-    """One row of the data. A name of a column stands for its value, anything else is a template; so does the harness read them."""
+    """Return the question of a row.
+
+    As in the harness, the name of a column is replaced by its value. Other texts are templates.
+    """
     choices, right = task["doc_to_choice"], _value(task["doc_to_target"], row)
-    listed = (
+    values = (
         [_value(choice, row) for choice in choices]
         if isinstance(choices, list)
         else _value(choices, row)
     )
     texts = [
-        str(text) for text in (ast.literal_eval(listed) if isinstance(listed, str) else listed)
+        str(text) for text in (ast.literal_eval(values) if isinstance(values, str) else values)
     ]
     number = int(right) if str(right).isdecimal() else texts.index(str(right))
     if not 0 <= number < len(texts):
-        raise ValueError(f"choice {number} of {len(texts)} cannot be the right one")
+        raise ValueError(f"the right choice is {number}, expected 0 to {len(texts) - 1}")
     delimiter = task.get("target_delimiter", " ")
     return Question(
         str(_value(task["doc_to_text"], row)), tuple(delimiter + text for text in texts), number

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from data_catalog.errors import UserError
 from data_catalog.format.files import CatalogFiles
 
-BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")  # of a tokenizer that falls back to bytes
+BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")  # tokens of single bytes in byte-fallback tokenizers
 
 
 def open_tokenizer(files: CatalogFiles) -> Tokenizer:
@@ -30,7 +30,7 @@ def open_tokenizer(files: CatalogFiles) -> Tokenizer:
     return tokenizer
 
 
-def encode_texts(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+def token_ids(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
     """Return the token ids of each text, without end-of-text."""
     return [
         encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)
@@ -41,8 +41,8 @@ def byte_lengths(tokenizer: Tokenizer) -> Int[np.ndarray, " vocabulary"]:
     """Return the number of UTF-8 bytes that each token adds to a text, 0 for special tokens.
 
     The numbers are exact for byte-level tokenizers, whose token names have one character per byte,
-    and for byte-fallback tokens. For others they are what the token adds to the decoded text, which
-    can differ from the original in its whitespace.
+    and for byte-fallback tokens. For other tokenizers they are the bytes that a token adds to the
+    decoded text, whose whitespace can differ from that of the original.
     """
     vocabulary: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
     added = tokenizer.get_added_tokens_decoder()
@@ -54,9 +54,8 @@ def byte_lengths(tokenizer: Tokenizer) -> Int[np.ndarray, " vocabulary"]:
         for number, name in names.items():
             lengths[number] = len(name)
         return lengths
-    before = next(
-        iter(names)
-    )  # a decoder may treat the first token of a text in its own way: look at a second one
+    # A decoder may treat the first token of a text differently, so each token is decoded second.
+    before = next(iter(names))
     alone = len(tokenizer.decode([before]).encode())
     for number, name in names.items():
         lengths[number] = (

@@ -1,8 +1,9 @@
 """Mixers: rules that turn measurements into the mixture weights of the next interval.
 
-In: an `Observation` of the basis members. Out: a `MixerState` with the weights to sample by.
-Mixers are pure functions of float64 arrays and know neither model nor data. `choose.py` selects
-one, `simplex.py` and `evidence.py` hold shared steps, `fixed.py` and `replay.py` read files.
+The input is an `Observation` of the basis members. The output is a `MixerState` with the weights to
+sample with. Mixers are pure functions of float64 arrays, independent of the model and the data.
+`choose.py` selects a mixer. `simplex.py` and `evidence.py` contain shared steps. `fixed.py` and
+`replay.py` read files.
 """
 
 from collections.abc import Mapping
@@ -45,11 +46,11 @@ class Observation:
     steps: int
     """Number of optimizer steps of the whole run."""
     tokens: Weights
-    """Tokens drawn so far by each member: its sampling weight times the tokens, over intervals."""
+    """Tokens drawn so far per member: the sum over intervals of sampling weight times tokens."""
     scores: Weights
     """Alignment of each member's gradient with the target's, scaled as `mixture.scores` says."""
     errors: Weights
-    """Standard errors of the scores; NaN where unknown."""
+    """Standard errors of the scores. NaN if unknown."""
     losses: Weights
     """Mean loss of each member's sequences, in nats per token."""
     reference_losses: Weights

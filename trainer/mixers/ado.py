@@ -9,31 +9,37 @@ from trainer.mixers import MixerState, Observation, Weights, uniform_state
 from trainer.mixers.evidence import filled
 from trainer.mixers.scaling_law import fit
 
-KEPT_CREDIT = 0.9  # gamma_1: of the moving average of what was sampled
-NEW_SHARE = 0.1  # gamma_2: of the newest preference in what is sampled
+CREDIT_DECAY = 0.9  # gamma_1, of the moving average of the sampling weights
+NEW_SHARE = 0.1  # gamma_2, share of the newest preference in the sampling weights
 CREDIT_POWER = 0.5  # s
-MINIMUM_PREFERENCE = (
-    1e-2  # least preference of a member; half its even share where there are more than 50
-)
-MINIMUM_LOSSES = 5  # losses that a law of three parameters is fitted to; before, the weights stay
-MAXIMUM_LOSSES = 256  # losses kept of each member
+# Minimum preference per member. With more than 50 members it is half of an even share.
+MINIMUM_PREFERENCE = 1e-2
+MINIMUM_LOSSES = 5  # minimum number of losses to fit the three parameters of a law to
+MAXIMUM_LOSSES = 256  # maximum number of losses kept per member
 
 
 @dataclass(frozen=True)
 class Ado:
-    """The published rule (Jiang, Zhou, Feng, Malladi & Kolter 2024, algorithm 1), once an update:
+    """Adaptive data optimization (Jiang, Zhou, Feng, Malladi & Kolter 2024, algorithm 1).
+
+    Every update computes
 
         h_k   <- 0.9 h_k + 0.1 pi_k
-        L_k(n) = eps_k + beta_k n^-a_k                             refitted to all losses so far
-        rho_k  ∝ mu_k h_k^0.5 a_k (L_k(n) - eps_k) / n             then at least 1e-2, normalised
-        pi     = 0.1 rho + 0.9 mean(rho)                           the mean of all earlier ones and the prior
+        L_k(n) = eps_k + beta_k n^-a_k
+        rho_k  = mu_k h_k^0.5 a_k (L_k(n) - eps_k) / n, normalised
+        pi     = 0.1 rho + 0.9 mean(rho)
 
-    n is the tokens of all members together, the released code's default. Alpha is rho, sampling is pi. A member whose law cannot be
-    fitted yet is given the mean slope of the others. The losses are in the state: of more than 256 every second one is dropped, the
-    newest kept.
+    L_k is fitted again to all losses so far. rho_k is raised to at least 1e-2 and normalised again.
+    mean(rho) is over the prior and all earlier values of rho. n is the number of tokens of all
+    members together, as is the default of the released code. `alpha` is rho, and `sampling` is pi.
+
+    A member with too few losses for a fit gets the mean slope of the others. If no member has
+    enough, the weights do not change. The losses are part of the state. If there are more than 256
+    per member, every second one is dropped, and the newest is kept.
     """
 
-    prior: Weights | None = None  # mu: the members' own sizes, say; None: even
+    prior: Weights | None = None
+    """mu, for example the members' sizes. None: equal weights."""
     needs: frozenset[str] = frozenset({"losses"})
 
     def start(self, basis: int) -> MixerState:
@@ -50,9 +56,9 @@ class Ado:
             np.append(memory.get("tokens", np.zeros(0)), seen.tokens.sum()),
             np.vstack([memory.get("losses", np.zeros((0, members))), seen.losses]),
         )
-        credit = KEPT_CREDIT * memory.get("credit", prior) + (1.0 - KEPT_CREDIT) * state.sampling
+        credit = CREDIT_DECAY * memory.get("credit", prior) + (1.0 - CREDIT_DECAY) * state.sampling
         mean = memory.get("mean_preference", prior)
-        kept = {
+        new_memory = {
             "tokens": tokens,
             "losses": losses,
             "credit": credit,
@@ -61,18 +67,21 @@ class Ado:
         }
         slopes = member_slopes(tokens, losses)
         if not np.isfinite(slopes).any():
-            return MixerState(state.log_alpha, state.sampling, kept)
+            return MixerState(state.log_alpha, state.sampling, new_memory)
         preference = preferred(prior * credit**CREDIT_POWER * filled(slopes), prior)
-        kept["mean_preference"] = mean + (preference - mean) / (updates + 1.0)
+        new_memory["mean_preference"] = mean + (preference - mean) / (updates + 1.0)
         return MixerState(
-            np.log(preference), NEW_SHARE * preference + (1.0 - NEW_SHARE) * mean, kept
+            np.log(preference), NEW_SHARE * preference + (1.0 - NEW_SHARE) * mean, new_memory
         )
 
 
 def member_slopes(
     tokens: Float[np.ndarray, " points"], losses: Float[np.ndarray, "points basis"]
 ) -> Weights:
-    """Return how fast each member's loss falls, in nats per token per token; NaN if unknown."""
+    """Return the rate at which each member's loss falls, in nats per token, per token of training.
+
+    It is NaN if unknown.
+    """
     slopes = np.full(losses.shape[1], np.nan)
     for member, curve in enumerate(losses.T):
         known = np.isfinite(curve)
@@ -82,7 +91,10 @@ def member_slopes(
 
 
 def preferred(wanted: Weights, prior: Weights) -> Weights:
-    """Return `wanted` on the simplex with a minimum per member; the prior if all are zero."""
+    """Return `wanted`, normalised, with a minimum per member.
+
+    If all are zero, the prior replaces them.
+    """
     share = wanted / wanted.sum() if wanted.sum() > 0 else prior
     raised = np.maximum(share, min(MINIMUM_PREFERENCE, 0.5 / len(share)))
     preference: Weights = raised / raised.sum()
@@ -94,4 +106,4 @@ def _thinned(
 ) -> tuple[Float[np.ndarray, " kept"], Float[np.ndarray, "kept basis"]]:
     if len(tokens) <= MAXIMUM_LOSSES:
         return tokens, losses
-    return tokens[::2].copy(), losses[::2].copy()  # one more than an even number: the newest stays
+    return tokens[::2].copy(), losses[::2].copy()  # The number is odd, so the newest is kept.

@@ -42,7 +42,7 @@ def make_mixer(
             eta=mixture.eta or DGA_ETA[mixture.scores],
             ema=mixture.ema,
             scores=mixture.scores,
-            most_change=mixture.most_change,
+            maximum_change=mixture.most_change,
             floor=mixture.floor,
             error_aware=mixture.error_aware,
         )

@@ -9,41 +9,58 @@ from trainer.mixers import MixerState, Observation, Weights, uniform_state
 from trainer.mixers.evidence import filled, shrunk, standardised
 from trainer.mixers.simplex import ascend
 
-# Steps that go with each scale of scores. 1.5 is what the authors' later code takes for clipped gradients, whose products lie in [-1, 1]
-# as cosines do; for raw products they recommend 0.1 to 0.5. Standardised scores differ by about 1: the middle of that range again.
+# Step size for each scaling of scores. The authors' later code uses 1.5 for clipped gradients,
+# whose products are in [-1, 1], like cosines. For raw products they recommend 0.1 to 0.5. The
+# spread of standardised scores is 1, for which the middle of that range is used too.
 DGA_ETA: dict[Scores, float] = {"raw": 0.3, "clipped": 1.5, "cosine": 1.5, "normalised": 0.3}
 
 
 @dataclass(frozen=True)
 class Dga:
-    """`alpha <- normalise(alpha * exp(eta * a))`; `sampling <- (1 - ema) * sampling + ema * alpha` (Fan, Grangier & Ablin 2024).
+    """Dynamic gradient alignment (Fan, Grangier & Ablin 2024).
 
-    The sign is plus: a step on member i lowers the target loss by `lr * a_i`, so high alignment must gain weight. The recursion
-    runs on alpha; the moving average only smooths what is sampled, without which weights jump from one member to the next.
+    Every update computes
+
+        alpha    <- normalise(alpha * exp(eta * a))
+        sampling <- (1 - ema) * sampling + ema * alpha
+
+    The sign is positive, because a step on member i lowers the target loss by `lr * a_i`. The
+    recursion runs on alpha. The moving average smooths only the sampling weights, which would
+    otherwise jump from one member to another.
     """
 
     eta: float
-    ema: float  # share of the new weights; 1: no average
-    scores: Scores = "clipped"  # "normalised": centred and divided by their spread here, whatever scale they came in
-    most_change: float | None = None  # cap on KL(new alpha || old) of one update, nats
-    floor: float = 0.0  # share that all members keep together, spread evenly
+    """Step size."""
+    ema: float
+    """Share of the new weights in the moving average. 1 disables averaging."""
+    scores: Scores = "clipped"
+    """Scaling of the scores. "normalised" scores are centred and divided by their spread here."""
+    maximum_change: float | None = None
+    """Maximum of KL(new alpha || old alpha) per update, in nats."""
+    floor: float = 0.0
+    """Minimum total weight that is spread evenly over all members."""
     error_aware: bool = False
+    """Shrink scores toward their mean in proportion to their standard errors."""
     needs: frozenset[str] = frozenset({"scores"})
 
     def start(self, basis: int) -> MixerState:
         return uniform_state(basis)
 
     def propose(self, state: MixerState, seen: Observation) -> MixerState:
-        log_alpha = ascend(state.log_alpha, self.eta * self.gains(seen), self.most_change)
-        # The floor goes into what is averaged. Put on the average itself it would be averaged again, and pull all weights toward even ones.
-        drawn = (1.0 - self.floor) * np.exp(log_alpha) + self.floor / len(log_alpha)
-        return MixerState(log_alpha, (1.0 - self.ema) * state.sampling + self.ema * drawn)
+        log_alpha = ascend(state.log_alpha, self.eta * self.gains(seen), self.maximum_change)
+        # The floor is applied before averaging. Applied to the average, it would accumulate and
+        # pull all weights toward equal ones.
+        raised = (1.0 - self.floor) * np.exp(log_alpha) + self.floor / len(log_alpha)
+        return MixerState(log_alpha, (1.0 - self.ema) * state.sampling + self.ema * raised)
 
     def gains(self, seen: Observation) -> Weights:
-        """Return the gains before the step size; members without a score get the mean of the others."""
+        """Return the gains, which are not yet multiplied by the step size.
+
+        Members without a score get the mean of the others.
+        """
         trusted = filled(shrunk(seen.scores, seen.errors) if self.error_aware else seen.scores)
         if self.scores != "normalised":
             return trusted
-        return standardised(
-            trusted, spread_of=filled(seen.scores)
-        )  # of the scores as measured: else dividing would undo the shrinking
+        # The spread of the measured scores is used. That of the shrunk ones would undo the
+        # shrinking.
+        return standardised(trusted, spread_of=filled(seen.scores))

@@ -9,26 +9,33 @@ from trainer.mixers import MixerState, Observation, uniform_state
 from trainer.mixers.evidence import filled
 from trainer.mixers.simplex import ascend, averaged
 
-DOGE_MU = 0.05  # weight of the Bregman divergence: 0.05 is the released code's default, 0.01 its example config's
-LEAST_SCORE, MOST_SCORE = (
-    0.0,
-    5.0,
-)  # clipping of the released code: a member that opposes the direction loses no weight by itself
+# Weight of the Bregman divergence. 0.05 is the default of the released code. Its example uses 0.01.
+DOGE_MU = 0.05
+# Range that scores are clipped to, as in the released code. A member with a negative score loses
+# weight only because others gain it.
+MINIMUM_SCORE, MAXIMUM_SCORE = 0.0, 5.0
 
 
 @dataclass(frozen=True)
 class Doge:
-    """`alpha <- normalise(alpha * exp(lr_t * clip(W) / mu))`, W the alignments (Fan, Pagliardini & Jaggi 2023, algorithm 1).
+    """DoGE (Fan, Pagliardini & Jaggi 2023, algorithm 1).
 
-    W_i is measured with the sum of all members' gradients, or with the target's ("out of domain" there): whoever measures decides. The
-    published rule updates at every step; an update here stands for all steps until the next and is as many times as large, so that
-    `every_steps` 1 is the published one. Sequences are drawn by alpha, where the paper draws uniformly and weighs the loss: the same
-    gradient on average. The mean of alpha over the updates is the result.
+    Every update computes `alpha <- normalise(alpha * exp(lr_t * clip(W) / mu))`, with W_i the
+    alignment of member i's gradient with the sum of all members' gradients or, in the paper's "out
+    of domain" variant, with the target's. The caller's measurement decides between the two.
+
+    The published rule updates the weights at every step. An update here is multiplied by the number
+    of steps until the next one, so that it equals the published rule if `every_steps` is 1.
+    Sequences are drawn with weights alpha. The paper draws uniformly and weights the loss, which
+    has the same expected gradient. The result is the mean of alpha over the updates.
     """
 
-    learning_rate: Callable[[int], float]  # of a step
+    learning_rate: Callable[[int], float]
+    """Function from a step to its learning rate."""
     mu: float = DOGE_MU
-    every_steps: int = 1  # between two updates
+    """Weight of the Bregman divergence."""
+    every_steps: int = 1
+    """Number of steps between updates."""
     needs: frozenset[str] = frozenset({"scores"})
 
     def start(self, basis: int) -> MixerState:
@@ -37,7 +44,7 @@ class Doge:
     def propose(self, state: MixerState, seen: Observation) -> MixerState:
         size = self.every_steps * self.learning_rate(seen.step) / self.mu
         log_alpha = ascend(
-            state.log_alpha, size * np.clip(filled(seen.scores), LEAST_SCORE, MOST_SCORE)
+            state.log_alpha, size * np.clip(filled(seen.scores), MINIMUM_SCORE, MAXIMUM_SCORE)
         )
         alpha = np.exp(log_alpha)
         return MixerState(log_alpha, alpha, averaged(state.memory, alpha))

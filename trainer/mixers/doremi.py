@@ -9,20 +9,27 @@ from trainer.mixers.evidence import filled
 from trainer.mixers.simplex import ascend, averaged
 
 DOREMI_ETA = 1.0
-SMOOTHING = 1e-3  # share of even weights in each update
+SMOOTHING = 1e-3  # share of equal weights in each update
 
 
 @dataclass(frozen=True)
 class DoReMi:
-    """`alpha <- (1 - c) * normalise(alpha * exp(eta * max(loss - reference, 0))) + c / k` (Xie et al. 2023, algorithm 1).
+    """DoReMi (Xie et al. 2023, algorithm 1).
 
-    The recursion runs on the smoothed weights, as published. The paper clips the excess of every token; here a member's mean excess is
-    clipped, since only means are measured. Sequences are drawn by alpha, where the paper draws uniformly and weighs the loss: the
-    same gradient on average. The mean of alpha over the updates is the result.
+    Every update of k members computes
+
+        alpha <- (1 - c) * normalise(alpha * exp(eta * max(loss - reference, 0))) + c / k
+
+    The recursion runs on the smoothed weights, as published. The paper clips the excess loss of
+    every token. Here the mean excess per member is clipped, because only means are measured.
+    Sequences are drawn with weights alpha. The paper draws uniformly and weights the loss, which
+    has the same expected gradient. The result is the mean of alpha over the updates.
     """
 
     eta: float = DOREMI_ETA
+    """Step size."""
     smoothing: float = SMOOTHING
+    """c, the share of equal weights in each update."""
     needs: frozenset[str] = frozenset({"losses", "reference_losses"})
 
     def start(self, basis: int) -> MixerState:

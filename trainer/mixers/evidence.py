@@ -4,7 +4,9 @@ import numpy as np
 
 from trainer.mixers import Weights
 
-LEAST_SPREAD = 1e-12  # of the largest score: less is rounding, and dividing by it would make noise look like a ranking
+# Minimum spread of the scores as a share of the largest. A smaller spread is rounding noise, which
+# must not be scaled up.
+MINIMUM_SPREAD = 1e-12
 
 
 def filled(values: Weights) -> Weights:
@@ -14,12 +16,17 @@ def filled(values: Weights) -> Weights:
 
 
 def shrunk(scores: Weights, errors: Weights) -> Weights:
-    """Scores pulled toward their mean by what their standard errors say is noise.
+    """Return the scores, shrunk toward their mean in proportion to their noise.
 
-    `mean + t / (t + error_i^2) * (score_i - mean)`, t the variance of the true scores, estimated by moments as
-    `max(0, variance(scores) - mean(error^2))`: empirical Bayes (Efron & Morris 1975, unequal variances). A ranking that the errors explain
-    altogether is no ranking: t is 0 and all scores become their mean. A member whose error is NaN keeps its score, and so do all where
-    fewer than two have finite ones: t cannot be told then.
+    This is empirical Bayes for unequal variances (Efron & Morris 1975). A score becomes `mean + t /
+    (t + error_i^2) * (score_i - mean)`. t is the variance of the true scores, estimated by moments
+    as `max(0, variance(scores) - mean(error^2))`. If the errors explain all differences, t is 0,
+    and all scores become their mean. A member whose error is NaN keeps its score. If fewer than two
+    members have a finite score and error, t cannot be estimated, and all keep their scores.
+
+    Args:
+        scores: the scores.
+        errors: their standard errors.
     """
     measured = np.isfinite(scores) & np.isfinite(errors)
     if measured.sum() < 2:
@@ -33,13 +40,18 @@ def shrunk(scores: Weights, errors: Weights) -> Weights:
 
 
 def standardised(scores: Weights, spread_of: Weights) -> Weights:
-    """Scores less their mean, over the standard deviation of `spread_of`; all zero where that has no spread, as with one member.
+    """Return the scores minus their mean, divided by the standard deviation of `spread_of`.
 
-    The plain mean and spread, not those under the weights of the moment: once one member is drawn nearly always, its own score would be
-    the mean, and the spread nothing.
+    The result is zero if `spread_of` has no spread, for example with a single member. Mean and
+    standard deviation are not weighted by the current mixture. Otherwise, if one member had nearly
+    all of the weight, its score would be the mean, and the spread would vanish.
+
+    Args:
+        scores: the scores.
+        spread_of: the values whose standard deviation is used.
     """
     spread = spread_of.std()
-    if spread <= LEAST_SPREAD * np.abs(spread_of).max():
+    if spread <= MINIMUM_SPREAD * np.abs(spread_of).max():
         return np.zeros_like(scores)
     standard: Weights = (scores - scores.mean()) / spread
     return standard

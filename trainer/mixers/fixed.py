@@ -15,7 +15,7 @@ from jaxtyping import Float, Shaped
 from data_catalog.errors import UserError
 from trainer.mixers import MixerState, Observation, uniform_state
 
-WEIGHT_SUM_TOLERANCE = 1e-3  # of a file's weights, which are often rounded
+WEIGHT_SUM_TOLERANCE = 1e-3  # The weights in a file are often rounded.
 
 
 class Static:
@@ -115,7 +115,8 @@ def _read_json(path: Path) -> _WeightColumns:
         raise UserError(f"{path}: The file cannot be read ({error}). {expected}.") from error
     if not isinstance(tree, dict) or not tree:
         raise UserError(
-            f'{path}: Not a JSON object with keys. {expected}, such as {{"law": 0.5, "natural": 0.5}}.'
+            f"{path}: Not a JSON object with keys. {expected}, "
+            'such as {"law": 0.5, "natural": 0.5}.'
         )
     if all(key.isdecimal() for key in tree):
         return "domain", [int(key) for key in tree], list(tree.values())

@@ -9,19 +9,22 @@ from trainer.mixers import MixerState, Observation, uniform_state
 from trainer.mixers.evidence import filled
 from trainer.mixers.simplex import ascend
 
-REWARD_DECAY = 0.9  # of the moving average of rewards, at each update
+REWARD_DECAY = 0.9  # decay of the moving average of rewards per update
 
 
 @dataclass(frozen=True)
 class Odm:
-    """Exp3 with a moving average (Albalak, Pan, Raffel & Wang 2023, algorithm 1):
+    """Online data mixing (Albalak, Pan, Raffel & Wang 2023, algorithm 1).
+
+    It is Exp3 with a moving average of the rewards. Every update of k members computes
 
         R_i   <- 0.9 R_i + 0.1 exp(loss_i)
         eps_t  = min(1 / k, sqrt(ln k / (k t)))
         pi     = (1 - k eps_t) * softmax(eps_{t-1} R) + eps_t
 
-    t counts optimizer steps. Exp3 divides a reward by the chance that it was seen, since a step shows one domain's; here every member's
-    loss is measured at every update, and the chance is 1. Alpha is the softmax, sampling is pi.
+    t is the number of optimizer steps. Exp3 divides a reward by the probability of observing it,
+    because a step shows the loss of one domain only. Here the loss of every member is measured at
+    every update, so that the probability is 1. `alpha` is the softmax, and `sampling` is pi.
     """
 
     needs: frozenset[str] = frozenset({"losses"})

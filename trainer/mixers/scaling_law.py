@@ -5,41 +5,52 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-DELTA = 1e-3  # of the Huber loss on logarithms: beyond a residual of 0.1 % it is linear, so that a noisy loss does not decide
-EXPONENTS = (0.05, 0.8)  # bounds of alpha, as published
+# Residual of the logarithm from which the Huber loss is linear, so that single noisy losses have
+# little influence.
+DELTA = 1e-3
+EXPONENTS = (0.05, 0.8)  # bounds of the exponent, as published
 GRID, ZOOMS, REWEIGHTINGS = 24, 4, 30
-SINGULAR = (
-    1e-13  # of the product of the squares: tokens so close that level and fall cannot be told apart
-)
+# Determinant, relative to the product of the squares, below which the numbers of tokens are too
+# close to distinguish level and fall.
+SINGULAR = 1e-13
 
 Points = Float[np.ndarray, " points"]
-Column = Float[np.ndarray, "grid 1"]
+_GridColumn = Float[np.ndarray, "grid 1"]
 
 
 @dataclass(frozen=True)
 class ScalingLaw:
-    """`L(n) = irreducible + reducible * (n / last) ** -exponent`, in nats a token; n and last in tokens."""
+    """The law `L(n) = irreducible + reducible * (n / last) ** -exponent`.
+
+    L is in nats per token, n and `last` are numbers of tokens.
+    """
 
     irreducible: float
-    reducible: float  # at `last`, the most tokens that the law was fitted to
+    """Limit of the loss."""
+    reducible: float
+    """Loss above the limit at `last`."""
     exponent: float
+    """Exponent of the decay."""
     last: float
+    """Maximum number of tokens that the law was fitted to."""
 
     def slope(self) -> float:
-        """`-dL/dn` at `last`, in nats a token per token: how fast the loss falls now."""
+        """Return `-dL/dn` at `last`, in nats per token, per token of training."""
         return self.exponent * self.reducible / self.last
 
 
 def fit(tokens: Points, losses: Points) -> ScalingLaw:
-    """Least Huber loss between the logarithms of law and losses (Hoffmann et al. 2022, section 3.3; Jiang et al. 2024).
+    """Return the law with the minimum Huber loss between its logarithms and those of the losses.
 
-    Given the exponent, the law is linear in the other two, which follow in closed form from relative residuals (as small logarithmic
-    ones are), reweighted toward the Huber loss. So only the exponent is searched, on a grid that zooms in on its best point:
-    deterministic, with no start to choose. A loss that does not fall has nothing reducible.
+    The loss function is that of Hoffmann et al. 2022, section 3.3, and Jiang et al. 2024. Given the
+    exponent, the law is linear in the two other parameters. They are computed by least squares on
+    relative residuals, which approximate small logarithmic ones, reweighted toward the Huber loss.
+    The exponent is searched on a grid, which is refined around its best point. The search is
+    deterministic and needs no initial value. If the losses do not fall, `reducible` is 0.
 
     Args:
-        tokens: growing and positive.
-        losses: positive.
+        tokens: numbers of tokens, increasing and positive.
+        losses: losses in nats per token, positive.
     """
     last = float(tokens[-1])
     low, high = EXPONENTS
@@ -60,12 +71,15 @@ def fit(tokens: Points, losses: Points) -> ScalingLaw:
     )
 
 
-def _linear_parts(decay: Float[np.ndarray, "grid points"], losses: Points) -> tuple[Column, Column]:
-    """Level and fall, neither negative, of `level + fall * decay` nearest to `losses`: iteratively reweighted least squares."""
-    level, fall = (
-        1.0 / losses,
-        decay / losses,
-    )  # each regressor over the loss; both together shall be 1
+def _linear_parts(
+    decay: Float[np.ndarray, "grid points"], losses: Points
+) -> tuple[_GridColumn, _GridColumn]:
+    """Return the non-negative levels and falls for which `level + fall * decay` fits `losses`.
+
+    They are computed by iteratively reweighted least squares.
+    """
+    # Both regressors are divided by the loss, so that the target is 1.
+    level, fall = 1.0 / losses, decay / losses
     weights = np.ones_like(decay)
     for _ in range(REWEIGHTINGS):
         ll, lf, ff, l1, f1 = (
@@ -76,9 +90,8 @@ def _linear_parts(decay: Float[np.ndarray, "grid points"], losses: Points) -> tu
         solvable = determinant > SINGULAR * ll * ff
         falls = np.divide(f1 * ll - l1 * lf, determinant, out=np.zeros_like(ll), where=solvable)
         levels = np.maximum(l1 - np.maximum(falls, 0.0) * lf, 0.0) / ll
-        falls = np.where(
-            levels > 0, np.maximum(falls, 0.0), f1 / ff
-        )  # no level is left: the fall has to reach the losses alone
+        # Without a level, the fall is fitted alone.
+        falls = np.where(levels > 0, np.maximum(falls, 0.0), f1 / ff)
         residuals = np.abs(levels * level + falls * fall - 1.0)
         weights = np.minimum(1.0, DELTA / np.maximum(residuals, 1e-300))
     return levels, falls

@@ -1,4 +1,4 @@
-"""Steps on the simplex in logarithms, and the mean of the weights over a run."""
+"""Steps on the simplex, in logarithms, and the mean of the weights over a run."""
 
 from collections.abc import Mapping
 
@@ -22,20 +22,26 @@ def divergence(new: Weights, old: Weights) -> float:
     return float((np.exp(new) * (new - old)).sum())
 
 
-def ascend(log_alpha: Weights, gains: Weights, most_change: float | None = None) -> Weights:
-    """One step of mirror ascent with the entropy as its mirror map: `alpha * exp(gains)`, normalised (Beck & Teboulle 2003, section 5).
+def ascend(log_alpha: Weights, gains: Weights, maximum_change: float | None = None) -> Weights:
+    """Return the weights after one step of mirror ascent, as logarithms.
+
+    The mirror map is the entropy, so that the new weights are `alpha * exp(gains)`, normalised
+    (Beck & Teboulle 2003, section 5).
 
     Args:
+        log_alpha: logarithms of the weights.
         gains: step size times gradient.
-        most_change: cap on KL(new || old), nats. A longer step is shortened to `alpha * exp(s * gains)` with the s in (0, 1) that
-            reaches the cap exactly: the divergence grows with s, by s times the variance of the gains.
+        maximum_change: maximum of KL(new || old), in nats. A longer step is shortened to
+            `alpha * exp(s * gains)`, with the s in (0, 1) that reaches the maximum. It is unique,
+            because the divergence increases with s: its derivative is s times the variance of the
+            gains.
     """
     whole = log_normalised(log_alpha + gains)
-    if most_change is None or divergence(whole, log_alpha) <= most_change:
+    if maximum_change is None or divergence(whole, log_alpha) <= maximum_change:
         return whole
     low, high = 0.0, 1.0
-    while low < (middle := 0.5 * (low + high)) < high:  # until no float lies between
-        if divergence(log_normalised(log_alpha + middle * gains), log_alpha) <= most_change:
+    while low < (middle := 0.5 * (low + high)) < high:  # until there is no float between them
+        if divergence(log_normalised(log_alpha + middle * gains), log_alpha) <= maximum_change:
             low = middle
         else:
             high = middle

@@ -25,7 +25,7 @@ def test_importance_weights_by_hand() -> None:
     np.testing.assert_allclose(weights, [[0.4, 1.4, 0.4], [3.2, 0.2, 3.2], [4 / 3, 2 / 3, 4 / 3]])
     balanced = importance_weights(MIXED, np.array([0, 1, 2]), MIXED.mean(axis=0))
     np.testing.assert_allclose(balanced.sum(axis=0), 3)  # shares of a sequence among the members
-    with pytest.raises(ValueError, match="leaf 1 was drawn"):
+    with pytest.raises(ValueError, match="leaf 1"):
         importance_weights(MIXED, np.array([0, 1]), np.array([0.5, 0.0, 0.5]))
 
 

@@ -103,7 +103,9 @@ def test_the_error_says_how_far_samples_lie_from_the_whole() -> None:
 
 def test_every_top_level_domain_has_its_own_sequences() -> None:
     levels = Levels((4, 8))
-    chosen = domain_sets(sequences([30, 10, 0, 3, 9, 0, 200, 100]), levels, most=80, seed=0)
+    chosen = domain_sets(
+        sequences([30, 10, 0, 3, 9, 0, 200, 100]), levels, maximum_sequences=80, seed=0
+    )
     assert [one.name for one in chosen] == [
         "domain/0",
         "domain/2",
@@ -117,7 +119,9 @@ def test_every_top_level_domain_has_its_own_sequences() -> None:
         )  # none twice
     spread = np.bincount(chosen[2].leaves, minlength=8)[6:]
     assert spread.min() > 4  # 2 to 1, as the leaves' sizes
-    again = domain_sets(sequences([30, 10, 0, 3, 9, 0, 200, 100]), levels, most=80, seed=0)
+    again = domain_sets(
+        sequences([30, 10, 0, 3, 9, 0, 200, 100]), levels, maximum_sequences=80, seed=0
+    )
     assert [one.rows.tolist() for one in again] == [one.rows.tolist() for one in chosen]
 
 
@@ -125,16 +129,19 @@ def test_the_sequences_of_all_domains_are_bounded() -> None:
     levels = Levels((64,))
     assert (
         sum(
-            len(one.leaves) for one in domain_sets(sequences([100] * 64), levels, most=1024, seed=0)
+            len(one.leaves)
+            for one in domain_sets(sequences([100] * 64), levels, maximum_sequences=1024, seed=0)
         )
         == 1024
     )
-    assert domain_sets(sequences([100] * 64), levels, most=0, seed=0) == []
+    assert domain_sets(sequences([100] * 64), levels, maximum_sequences=0, seed=0) == []
     assert [
-        len(one.leaves) for one in domain_sets(sequences([100] * 64), levels, most=10, seed=0)
+        len(one.leaves)
+        for one in domain_sets(sequences([100] * 64), levels, maximum_sequences=10, seed=0)
     ] == [8] * 64
     assert [
-        len(one.leaves) for one in domain_sets(sequences([20] * 64), levels, most=5000, seed=0)
+        len(one.leaves)
+        for one in domain_sets(sequences([20] * 64), levels, maximum_sequences=5000, seed=0)
     ] == [20] * 64
 
 
@@ -143,7 +150,9 @@ def test_losses_by_domain_add_up(engine: Engine, catalog: Path) -> None:
         byte_lengths(open_tokenizer(open_files(catalog))),
         Pool(open_tokens(open_files(catalog), "train"), LENGTH, "train"),
     )
-    domains = held_out_losses(engine, domain_sets(pool, LEVELS, most=1000, seed=0), lengths)
+    domains = held_out_losses(
+        engine, domain_sets(pool, LEVELS, maximum_sequences=1000, seed=0), lengths
+    )
     leaves, rows = pool.locate(np.arange(pool.total))
     whole = held_out_losses(engine, [EvaluationSet("all", pool, leaves, rows)], lengths)[0]
     tokens = np.bincount(leaves // 4, pool.targets(leaves, rows))

@@ -26,7 +26,7 @@ from trainer.distributed import Team
 from trainer.evaluation.evaluate import evaluation_set, held_out_losses
 from trainer.evaluation.objectives import ChoiceLoss, Objective, open_objective, walk
 from trainer.evaluation.questions import Question, read_questions
-from trainer.evaluation.tokenizer import byte_lengths, encode_texts, open_tokenizer
+from trainer.evaluation.tokenizer import byte_lengths, open_tokenizer, token_ids
 from trainer.model.engine import Engine, build_engine
 from trainer.model.model import build_model
 from trainer.sampling.batches import Pool
@@ -73,7 +73,7 @@ def of_team(catalog: Path, team: Team, parallel: str = "ddp") -> Engine:
 
 def log_likelihood(engine: Engine, catalog: Path, prompt: str, completion: str) -> Tensor:
     """Of the completion given the prompt, from the logits of the whole text."""
-    before, ids = encode_texts(open_tokenizer(open_files(catalog)), [prompt, prompt + completion])
+    before, ids = token_ids(open_tokenizer(open_files(catalog)), [prompt, prompt + completion])
     logs = engine.model(torch.tensor([ids[:-1]])).logits.double().log_softmax(-1)[0]
     return logs[torch.arange(len(ids) - 1), torch.tensor(ids[1:])][len(before) - 1 :].sum()
 
@@ -97,7 +97,7 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 def question_loss(engine: Engine, catalog: Path, question: Question) -> Tensor:
-    prompt, *whole = encode_texts(
+    prompt, *whole = token_ids(
         open_tokenizer(open_files(catalog)),
         [question.prompt, *(question.prompt + text for text in question.completions)],
     )
@@ -135,7 +135,7 @@ def test_an_untrained_model_finds_all_choices_alike(catalog: Path) -> None:
         seed=3,
     )
     questions = read_questions(open_files(catalog), "quiz", "validation", "\nAnswer:")
-    found = replace(objective, most=100).evaluate(tiny_engine(model))[0]  # type: ignore[type-var]
+    found = replace(objective, maximum_evaluated=100).evaluate(tiny_engine(model))[0]  # type: ignore[type-var]
     assert found.loss == pytest.approx(
         np.mean([math.log(len(q.completions)) for q in questions]), abs=0.4
     )
@@ -170,7 +170,7 @@ def test_gradient_of_answering(catalog: Path, engine: Engine) -> None:
     found = gradient(engine)
     nats, tokens = torch.zeros((), dtype=torch.float64), 0
     for question in chosen:
-        before, ids = encode_texts(
+        before, ids = token_ids(
             tokenizer, [question.prompt, question.prompt + question.completions[question.right]]
         )
         ids = [*ids, tokenizer.token_to_id(END)]
@@ -225,7 +225,7 @@ def test_held_out_answers(catalog: Path, engine: Engine) -> None:
     objective, _ = of(catalog, "answer")
     found = objective.evaluate(engine)[0]
     assert (found.set, found.sequences, found.accuracy) == ("target/validation/answer", 5, None)
-    everything = replace(objective, most=100).evaluate(engine)[0]  # type: ignore[type-var]
+    everything = replace(objective, maximum_evaluated=100).evaluate(engine)[0]  # type: ignore[type-var]
     assert everything.sequences == 8
     assert 0 < everything.error < everything.loss
 

@@ -9,7 +9,7 @@ from data_catalog.format.files import open_files
 from tests.helpers.manifests import tiny_files
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_questions import END, add_quiz, byte_level
-from trainer.evaluation.tokenizer import byte_lengths, encode_texts, open_tokenizer
+from trainer.evaluation.tokenizer import byte_lengths, open_tokenizer, token_ids
 
 TEXTS = ["naïve café, 東京 🙂\n\tx", "plain words", f"says {END} itself", " "]
 
@@ -17,7 +17,7 @@ TEXTS = ["naïve café, 東京 🙂\n\tx", "plain words", f"says {END} itself", 
 def test_bytes_of_a_byte_level_tokenizer_are_those_of_the_text(tmp_path: Path) -> None:
     tokenizer = open_tokenizer(open_files(add_quiz(write_tiny_catalog(tmp_path / "catalog"))))
     lengths = byte_lengths(tokenizer)
-    assert [int(lengths[ids].sum()) for ids in encode_texts(tokenizer, TEXTS)] == [
+    assert [int(lengths[ids].sum()) for ids in token_ids(tokenizer, TEXTS)] == [
         len(text.encode()) for text in TEXTS
     ]
     assert lengths[tokenizer.token_to_id(END)] == 0

@@ -96,14 +96,14 @@ def test_a_member_without_a_score_moves_like_the_mean_of_the_others():
 def test_a_change_is_cut_to_its_cap_exactly():
     old = MixerState(np.log([0.2, 0.3, 0.5]), np.array([0.2, 0.3, 0.5]))
     free = Dga(eta=1.0, ema=1.0).propose(old, seeing([2.0, 0.0, -1.0]))
-    cut = Dga(eta=1.0, ema=1.0, most_change=0.05).propose(old, seeing([2.0, 0.0, -1.0]))
+    cut = Dga(eta=1.0, ema=1.0, maximum_change=0.05).propose(old, seeing([2.0, 0.0, -1.0]))
     assert (free.alpha * np.log(free.alpha / old.alpha)).sum() > 0.5
     assert (cut.alpha * np.log(cut.alpha / old.alpha)).sum() == pytest.approx(0.05, rel=1e-12)
     steps = np.log(
         cut.alpha / old.alpha
     )  # along the same direction: differences are in proportion to those of the scores, 2 to 1
     assert (steps[0] - steps[1]) / (steps[1] - steps[2]) == pytest.approx(2.0, rel=1e-9)
-    small = Dga(eta=1.0, ema=1.0, most_change=10.0).propose(old, seeing([2.0, 0.0, -1.0]))
+    small = Dga(eta=1.0, ema=1.0, maximum_change=10.0).propose(old, seeing([2.0, 0.0, -1.0]))
     assert small.alpha.tolist() == free.alpha.tolist()
 
 
@@ -112,7 +112,7 @@ def test_the_cap_holds_for_any_scores():
     for size in (1e-300, 1.0, 1e4, 1e300):
         before, state = (
             state,
-            Dga(eta=1.0, ema=0.3, most_change=0.01).propose(state, seeing([size, -size, 0.0])),
+            Dga(eta=1.0, ema=0.3, maximum_change=0.01).propose(state, seeing([size, -size, 0.0])),
         )
         assert abs(state.alpha.sum() - 1) < 1e-12
         assert (state.alpha * np.log(state.alpha / before.alpha)).sum() <= 0.01 + 1e-12
@@ -182,7 +182,7 @@ MIXERS = {
     "static": lambda order: Static(),
     "dga": lambda order: Dga(eta=1.5, ema=0.1),
     "dga, all options": lambda order: Dga(
-        1.5, 0.3, scores="normalised", most_change=0.02, floor=0.1, error_aware=True
+        1.5, 0.3, scores="normalised", maximum_change=0.02, floor=0.1, error_aware=True
     ),
     "doge": lambda order: Doge(lambda step: 1e-3, every_steps=10),
     "doremi": lambda order: DoReMi(),
