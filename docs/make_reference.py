@@ -1,6 +1,7 @@
-"""Writes what docs/ says of config keys, columns and measurements from where these are defined: `python docs/make_reference.py`.
+"""Generate the tables of docs/ from the code: `python docs/make_reference.py`.
 
-A page holds `<!-- generated: WHAT NAME -->` … `<!-- end of WHAT NAME -->`; what is between them is made here, and nothing else is touched.
+The text between `<!-- generated: KIND NAME -->` and `<!-- end of KIND NAME -->` is replaced.
+The rest of a page is not touched.
 """
 
 import json
@@ -44,7 +45,7 @@ GENERATED = re.compile(
 
 
 def filled(text: str) -> str:
-    """A page with its generated parts made anew."""
+    """Return the text of a page with its generated parts replaced."""
     return GENERATED.sub(lambda found: _between(found[1], found[2] or ""), text)
 
 
@@ -54,7 +55,7 @@ def _between(what: str, name: str) -> str:
 
 
 def config_tables(name: str) -> str:
-    """Every key of a config, a section a table of the file."""
+    """Return the keys of a config, with one section per table of the file."""
     of_build = {
         model for field in Build.model_fields.values() for model in _models(field.annotation)
     }
@@ -66,7 +67,7 @@ def config_tables(name: str) -> str:
 def _sections(
     model: type[BaseModel], prefix: str, title: str, shown: set[type[BaseModel]]
 ) -> Iterator[str]:
-    """The table of a model, then those of the models in it; a model that was shown before is only named."""
+    """Yield the sections of a model and of its nested models, except those already in `shown`."""
     shown.add(model)
     rows, below = [], []
     for key, field in model.model_fields.items():
@@ -131,7 +132,7 @@ def _bounds(details: Iterable[Any]) -> list[str]:
 
 
 def _type(annotation: Any) -> str:
-    """A type in words, with its bounds."""
+    """Describe a type in words, with its bounds."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation in WORDS:
         return WORDS[annotation]
@@ -172,7 +173,7 @@ def _arrow(kind: pa.DataType) -> str:
 
 
 def result_list(_: str) -> str:
-    """All files of results."""
+    """Return a table of all result files."""
     rows = [
         [
             path.name[:10],
@@ -195,7 +196,7 @@ def _command(path: Path) -> str:
 
 
 def result_tables(pattern: str) -> str:
-    """The newest file of results of that name; its own headings one level below this page's."""
+    """Return the newest results of a name, with their headings below those of the page."""
     path = max(RESULTS.glob(f"*-{pattern}.md"))
     _, about, rest = path.read_text(encoding="utf-8").strip().split("\n\n", 2)
     date, _, machine, *_ = about.split(" · ")
@@ -210,7 +211,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Plain words as Markdown in a table's cell; what is in backticks stays."""
+    """Escape text for a Markdown table. Text in backticks stays unchanged, except for `|`."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(
         part.replace("|", r"\|")
