@@ -88,14 +88,30 @@ def forked_trainer(prefect_server, monkeypatch):
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """A small catalog built by the plain loop, and the settings it was built with."""
+    """A small catalog built by the plain loop, and the settings it was built with.
+
+    All tests of a process share it. A test that changes it ends the run with an error.
+    """
     from data_catalog.settings import parse
     from pipeline.config import Build
     from pipeline.run import build
 
     folder = tmp_path_factory.mktemp("built")
     settings = write_corpus(folder)
-    return build(parse(Build, settings, "test")), settings
+    root = build(parse(Build, settings, "test"))
+    before = _sizes_in(root)
+    yield root, settings
+    assert _sizes_in(root) == before, "a test has changed the shared catalog"
+
+
+def _sizes_in(root):
+    """Size of every file of a catalog but those of its work folder."""
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {
+        path.relative_to(root).as_posix(): path.stat().st_size
+        for path in files
+        if path.relative_to(root).parts[0] != "work"
+    }
 
 
 @pytest.fixture(scope="session")

@@ -150,8 +150,11 @@ def test_pyproject_lists_every_package_and_data_file():
     listed = {
         (package, pattern)
         for package, patterns in tools["package-data"].items()
+        if package != "*"
         for pattern in patterns
     }
+    assert tools["package-data"]["*"] == ["py.typed"]
+    assert all((ROOT / top / "py.typed").is_file() for top in tops)
     assert {(str(path.parent).replace("/", "."), f"*{path.suffix}") for path in data} == listed
 
 

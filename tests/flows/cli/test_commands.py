@@ -112,10 +112,10 @@ def test_standard_output_is_only_json(built, tmp_path):
 
 
 def test_repeating_a_finished_build_reports_the_same_catalog(built, tmp_path, prefect_server):
-    root, settings = built
+    root = shutil.copytree(built[0], tmp_path / "catalog")
     manifest = json.loads((root / "catalog.json").read_text())
     config = tmp_path / "build.toml"
-    config.write_text(toml(settings))
+    config.write_text(toml({**built[1], "out": str(root)}))
     found, code = run_json("build", config)
     assert (code, found["fingerprint"], found["catalog"]) == (0, manifest["fingerprint"], str(root))
     assert found["page"] == str(root / "report.html")
