@@ -24,8 +24,8 @@ class AccountingError(Exception):
     """
 
 
-def suggestion(name: str, known: Iterable[str], label: str = "there") -> str:
-    """Return a hint for a name that is not among `known`.
+def suggestion(name: str, known: Iterable[str], label: str = "Known names") -> str:
+    """Return a sentence on a name that is not among `known`.
 
     Args:
         name: The unknown name.
@@ -33,13 +33,13 @@ def suggestion(name: str, known: Iterable[str], label: str = "there") -> str:
         label: Introduction of the list of valid names.
 
     Returns:
-        `did you mean NAME?` if a valid name is similar, ignoring case. Otherwise the label and up
-        to `MAXIMUM_LISTED_NAMES` valid names.
+        `Did you mean NAME?` if a valid name is similar, ignoring case. Otherwise `LABEL: NAMES.`
+        with at most `MAXIMUM_LISTED_NAMES` valid names.
     """
     names = list(known)
     by_lower = {other.lower(): other for other in names}
     if close := get_close_matches(name.lower(), by_lower, n=1):
-        return f"did you mean {by_lower[close[0]]}?"
+        return f"Did you mean {by_lower[close[0]]}?"
     excess = len(names) - MAXIMUM_LISTED_NAMES
     more = f" and {excess:,} more" if excess > 0 else ""
-    return f"{label}: {', '.join(names[:MAXIMUM_LISTED_NAMES]) or 'none'}{more}"
+    return f"{label}: {', '.join(names[:MAXIMUM_LISTED_NAMES]) or 'none'}{more}."

@@ -129,8 +129,8 @@ def _sentence(model: type[BaseModel], name: str, detail: Any) -> str:
     path, value, context = list(map(str, detail["loc"])), detail["input"], detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
-            hint = suggestion(path[-1], _keys(model, detail["loc"][:-1]), "known keys")
-            text = f"unknown key; {hint}"
+            hint = suggestion(path[-1], _keys(model, detail["loc"][:-1]), "Known keys")
+            text = f"unknown key. {hint}"
         case "missing":
             text = "missing. Give it in the file or with --set."
         case "literal_error":
@@ -153,7 +153,7 @@ def _closest(found: Any, expected: str) -> str:
     """Return a hint if one of the names quoted in pydantic's message is similar, else nothing."""
     names = re.findall(r"'([^']*)'", expected)
     hint = suggestion(str(found), names)
-    return f" D{hint[1:]}" if hint.startswith("did you mean") else ""
+    return f" {hint}" if hint.endswith("?") else ""
 
 
 def _bare(name: str) -> str:

@@ -200,10 +200,10 @@ def check_training(settings: Train) -> None:
     """
     manifest = read_manifest(settings.catalog, settings.data.version)
     if settings.target not in manifest.targets:
-        hint = suggestion(settings.target, manifest.targets, "its targets")
+        hint = suggestion(settings.target, manifest.targets, "Its targets")
         raise UserError(
             f"target: found {settings.target!r}, which is not a target of {settings.catalog}. "
-            f"{hint[0].upper()}{hint[1:]}"
+            f"{hint}"
         )
     level = settings.mixture.level
     if level is not None and level not in manifest.granularities:

@@ -133,8 +133,8 @@ def export_documents(
 def _check(catalog: Catalog, selection: Selection) -> None:
     if unknown := sorted(set(selection.columns) - set(tables.DOCUMENTS.names)):
         raise UserError(
-            f"column {unknown[0]}: unknown; "
-            f"{suggestion(unknown[0], tables.DOCUMENTS.names, 'columns of documents')}"
+            f"column {unknown[0]}: unknown. "
+            f"{suggestion(unknown[0], tables.DOCUMENTS.names, 'Known columns')}"
         )
     if not selection.columns or len(set(selection.columns)) < len(selection.columns):
         raise UserError(

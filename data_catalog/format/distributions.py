@@ -40,7 +40,8 @@ def read_distribution(
         known = sorted(set(alike["name"].to_pylist()))
         asked = f"{name} ({kind})" if kind else name
         raise UserError(
-            f"distribution {asked} at level {level}: not in {files.root}; {suggestion(name, known)}"
+            f"distribution {asked} at level {level}: not in {files.root}. "
+            f"{suggestion(name, known, 'Its distributions')}"
         )
     weights = np.zeros(level)
     weights[found["domain"].to_numpy()] = found["weight"].to_numpy()

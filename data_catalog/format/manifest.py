@@ -223,7 +223,7 @@ def _others(root: Path) -> str:
     except OSError:  # a folder that may not be listed
         beside = []
     if beside:
-        return suggestion(root.name, beside, f"catalogs in {root.parent}")
+        return suggestion(root.name, beside, f"Catalogs in {root.parent}")
     return "Build one with `clustermix build CONFIG.toml`."
 
 

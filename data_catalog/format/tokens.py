@@ -168,8 +168,8 @@ def open_target(files: CatalogFiles, name: str, split: str) -> TokenStore:
         UserError: The catalog has no such target, or the split is empty.
     """
     if name not in files.manifest.targets:
-        known = suggestion(name, files.manifest.targets, "targets there")
-        raise UserError(f"target {name}: not in {files.root}; {known}")
+        known = suggestion(name, files.manifest.targets, "Its targets")
+        raise UserError(f"target {name}: not in {files.root}. {known}")
     folder = files.layout.target(name)
     for path in (folder / "tokens.arrow", folder / "documents.parquet"):
         if not path.is_file():

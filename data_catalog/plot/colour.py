@@ -163,7 +163,7 @@ def read_colouring(
     elif not known:
         hint = suggestion(str(colour), [*(name for name in _VALUES if name), *names, *signals])
         raise UserError(
-            f"colour {colour!r}: not a distribution, signal or property of domains; {hint}"
+            f"colour {colour!r}: not a distribution, signal or property of domains. {hint}"
         )
     query = f"""
         SELECT level, domain, documents, tokens, terms[1:8] AS terms, v.value

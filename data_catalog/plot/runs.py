@@ -62,8 +62,8 @@ class RunFigures(Figures):
         if not rows:
             query = "SELECT DISTINCT held_out FROM metrics WHERE kind = 'eval' ORDER BY 1"
             known = [row["held_out"] for row in query_rows(self.catalog, query)]
-            hint = suggestion(sets[0] if sets else "", known, "evaluated sets")
-            raise UserError(f"held_out {', '.join(sets)}: not evaluated by any run; {hint}")
+            hint = suggestion(sets[0] if sets else "", known, "Evaluated sets")
+            raise UserError(f"held_out {', '.join(sets)}: not evaluated by any run. {hint}")
         import plotly.subplots  # noqa: PLC0415
 
         sets = [name for name in sets if any(row["held_out"] == name for row in rows)]
@@ -253,7 +253,8 @@ class RunFigures(Figures):
             raise UserError(f"run: missing. The catalog has {len(runs)} runs: {', '.join(runs)}.")
         if run not in runs:
             raise UserError(
-                f"run {run!r}: the catalog was opened without it; {suggestion(run, runs)}"
+                f"run {run!r}: the catalog was opened without it. "
+                f"{suggestion(run, runs, 'Known runs')}"
             )
         return runs[run]
 

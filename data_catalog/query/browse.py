@@ -103,8 +103,8 @@ def find_domains(
         query = "SELECT DISTINCT name FROM distributions ORDER BY name"
         names = catalog.table(query)["name"].to_pylist()
         if target not in names:
-            hint = suggestion(target, names, "distributions there")
-            raise UserError(f"target {target}: not in {catalog.root}; {hint}")
+            hint = suggestion(target, names, "Its distributions")
+            raise UserError(f"target {target}: not in {catalog.root}. {hint}")
     chosen = level if level is not None or words else catalog.levels.granularities[0]
     parameters = {"level": chosen, "words": words, "target": target, "limit": limit}
     domains = catalog.table(_FIND, parameters)

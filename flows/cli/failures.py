@@ -58,6 +58,6 @@ def _usage(error: typer.TyperException) -> str:
         value, known = choice[1], re.findall(r"'([^']*)'", choice[2])
         hint = suggestion(value, known)
         if hint.endswith("?"):
-            text = f"{text}. {hint[0].upper()}{hint[1:]}"
+            text = f"{text}. {hint}"
     end = "" if text.endswith("?") else "."
     return f"{text[0].lower()}{text[1:]}{end} See `{context.command_path} --help`."

@@ -16,22 +16,23 @@ from data_catalog.format import tables
 from data_catalog.format.layout import Levels
 from pipeline.config import Labels
 
-TINY_DOCUMENTS = 5  # fewer documents
-BOILERPLATE_RADIUS = 0.22  # radius: the documents' mean cosine with their centroid is 0.975 or more, they are nearly one text
-CATCH_ALL_FACTOR = 5  # times the mean number of documents of the level's domains, for a catch-all
-CATCH_ALL_QUANTILE = 0.75  # quantile of the level's radii that a catch-all lies above
-ONE_SOURCE_SHARE = 0.95  # largest source's share
-MIXED_LANGUAGE_SHARE = 0.6  # most of the largest language's share
-MINIMUM_JUDGED_DOCUMENTS = 10  # documents that sources and languages are judged from
-_NAMED_DOMAINS = 5  # domains that a sentence names
+TINY_DOCUMENTS = 5  # a domain with fewer documents is tiny
+# At this radius the mean cosine with the centroid is 0.975: the texts are nearly identical.
+BOILERPLATE_RADIUS = 0.22
+CATCH_ALL_FACTOR = 5  # documents of a catch-all, relative to the mean of its level's domains
+CATCH_ALL_QUANTILE = 0.75  # a catch-all exceeds this quantile of its level's radii
+ONE_SOURCE_SHARE = 0.95  # the share of the largest source exceeds this
+MIXED_LANGUAGE_SHARE = 0.6  # maximum share of the largest language
+MINIMUM_JUDGED_DOCUMENTS = 10  # needed to judge a domain's sources and languages
+_LISTED_DOMAINS = 5  # maximum number of domains listed per flag
 
-DOMAIN_FLAGS = {  # and what a sentence calls such a domain
-    "empty": "empty",
+DOMAIN_FLAGS = {  # each flag with its description, which follows the word `domains`
+    "empty": "without documents",
     "tiny": f"with fewer than {TINY_DOCUMENTS} documents",
-    "boilerplate": "of nearly equal texts (boilerplate)",
-    "catch_all": "large and wide (catch-all)",
+    "boilerplate": "with nearly identical texts (boilerplate)",
+    "catch_all": "with many documents and a large radius (catch-all)",
     "one_source": "from one source",
-    "mixed_languages": "of mixed languages",
+    "mixed_languages": "with mixed languages",
 }
 
 
@@ -47,24 +48,24 @@ def domain_flags(domains: pa.Table) -> list[list[str]]:
     radius = domains["radius"].to_numpy(zero_copy_only=False)
     catch_all = np.zeros(len(level), bool)
     for k in np.unique(level):
-        here = (level == k) & (documents > 0)
-        if here.any():
+        filled = (level == k) & (documents > 0)
+        if filled.any():
             catch_all |= (
-                here
-                & (documents > CATCH_ALL_FACTOR * documents[here].mean())
-                & (radius > np.quantile(radius[here], CATCH_ALL_QUANTILE))
+                filled
+                & (documents > CATCH_ALL_FACTOR * documents[filled].mean())
+                & (radius > np.quantile(radius[filled], CATCH_ALL_QUANTILE))
             )
     judged = documents >= MINIMUM_JUDGED_DOCUMENTS
-    source, named = _largest(domains["top_sources"])
-    language, speaks = _largest(domains["languages"])
-    found = {
+    source_share, has_source = _largest(domains["top_sources"])
+    language_share, has_language = _largest(domains["languages"])
+    masks = {
         "tiny": documents < TINY_DOCUMENTS,
         "boilerplate": (documents > 1) & (radius < BOILERPLATE_RADIUS),
         "catch_all": catch_all,
-        "one_source": judged & named & (source > ONE_SOURCE_SHARE),
-        "mixed_languages": judged & speaks & (language <= MIXED_LANGUAGE_SHARE),
+        "one_source": judged & has_source & (source_share > ONE_SOURCE_SHARE),
+        "mixed_languages": judged & has_language & (language_share <= MIXED_LANGUAGE_SHARE),
     }
-    columns = [np.where(mask, name, "") for name, mask in found.items()]
+    columns = [np.where(mask, name, "") for name, mask in masks.items()]
     return [
         [name for name in row if name] if n else ["empty"]
         for n, *row in zip(documents.tolist(), *columns, strict=True)
@@ -74,7 +75,7 @@ def domain_flags(domains: pa.Table) -> list[list[str]]:
 def _largest(
     shares: pa.ChunkedArray,
 ) -> tuple[Float[np.ndarray, " domains"], Bool[np.ndarray, " domains"]]:
-    """Return the largest share of each domain's list, its first, and whether that has a name."""
+    """Return the first and largest share of each domain's list, and whether it has a name."""
     first = pc.list_element(
         pc.if_else(
             pc.greater(pc.list_value_length(shares), 0), shares, pa.scalar([None], shares.type)
@@ -94,10 +95,10 @@ def health_table(domains: pa.Table, label_agreement: Mapping[int, Mapping[str, f
     """
     rows = []
     for k in dict.fromkeys(domains["level"].to_pylist()):
-        here = domains.filter(pc.equal(domains["level"], k))
-        documents = here["documents"].to_numpy()
+        of_level = domains.filter(pc.equal(domains["level"], k))
+        documents = of_level["documents"].to_numpy()
         share = documents[documents > 0] / max(documents.sum(), 1)
-        flagged = here["flags"].combine_chunks().flatten().to_pylist()
+        flagged = of_level["flags"].combine_chunks().flatten().to_pylist()
         values = {
             "domains": float(k),
             "effective_domains": float(np.exp(-(share * np.log(share)).sum())),
@@ -121,29 +122,33 @@ def health_sentences(measured: pa.Table, domains: pa.Table) -> list[str]:
 
 
 def _sentence(level: int, values: Mapping[str, float], domains: pa.Table) -> str:
-    text = f"level {level:,}: as spread as {values['effective_domains']:,.1f} equal domains, largest {values['largest_by_mean']:.1f}x the mean"
-    wrong = [_named(flag, domains) for flag in DOMAIN_FLAGS if values[flag] or flag == "empty"]
-    text = f"{text}; {', '.join(wrong)}"
-    if "labelled" in values and not values["labelled"]:
-        return f"{text}; no document has a label"
-    if "labelled" in values:
-        text = f"{text}; against the labels NMI {values['nmi']:.2f}, purity {values['purity']:.2f} ({values['labelled']:,.0f} documents)"
-    return text
+    flagged = [_list_flagged(flag, domains) for flag in DOMAIN_FLAGS if values[flag]]
+    text = (
+        f"level {level:,}: the effective number of domains is {values['effective_domains']:,.1f}, "
+        f"and the largest domain has {values['largest_by_mean']:.1f} times the mean number of "
+        f"documents. Flagged domains: {', '.join(flagged) or 'none'}."
+    )
+    if "labelled" not in values:
+        return text
+    if not values["labelled"]:
+        return f"{text} No document has a label."
+    return (
+        f"{text} Agreement with the labels of {values['labelled']:,.0f} documents: "
+        f"NMI {values['nmi']:.2f}, purity {values['purity']:.2f}."
+    )
 
 
-def _named(flag: str, domains: pa.Table) -> str:
+def _list_flagged(flag: str, domains: pa.Table) -> str:
     flagged = [
         domain
-        for domain, found in zip(
+        for domain, flags in zip(
             domains["domain"].to_pylist(), domains["flags"].to_pylist(), strict=True
         )
-        if flag in found
+        if flag in flags
     ]
-    if not flagged:
-        return f"0 {DOMAIN_FLAGS[flag]}"
-    numbers = ", ".join(map(str, flagged[:_NAMED_DOMAINS])) + (
-        ", …" if len(flagged) > _NAMED_DOMAINS else ""
-    )
+    numbers = ", ".join(map(str, flagged[:_LISTED_DOMAINS]))
+    if len(flagged) > _LISTED_DOMAINS:
+        numbers += ", ..."
     return f"{len(flagged):,} {DOMAIN_FLAGS[flag]} ({numbers})"
 
 
@@ -151,7 +156,7 @@ def check_labels(labels: Labels | None) -> None:
     """Check labels before any work starts.
 
     Raises:
-        UserError: see `read_labels`.
+        UserError: The labels cannot be read, see `read_labels`.
     """
     if labels is not None:
         read_labels(labels)
@@ -161,44 +166,41 @@ def read_labels(labels: Labels) -> pa.Table:
     """Return two columns of text, doc_id and label, one row per labelled document.
 
     Raises:
-        UserError: the file cannot be read, a column is missing, or a document has two labels.
+        UserError: The file cannot be read, a column is missing, or a document has two labels.
     """
-    wanted = ["doc_id", labels.column]
+    names = ["doc_id", labels.column]
     try:
         if labels.path.suffix == ".csv":
             options = pa.csv.ConvertOptions(
-                include_columns=wanted,
-                column_types=dict.fromkeys(wanted, pa.string()),
+                include_columns=names,
+                column_types=dict.fromkeys(names, pa.string()),
                 strings_can_be_null=True,
             )
             table = pa.csv.read_csv(labels.path, convert_options=options)
         else:
-            missing = [name for name in wanted if name not in pq.read_schema(labels.path).names]
+            present = pq.read_schema(labels.path).names
+            missing = [name for name in names if name not in present]
             if missing:
                 raise UserError(
                     f"labels.path {labels.path}: no column {missing[0]}. "
-                    f"It has the columns {_columns(labels)}."
+                    f"It has the columns {', '.join(present)}."
                 )
-            table = pq.read_table(labels.path, columns=wanted)
+            table = pq.read_table(labels.path, columns=names)
     except (ArrowException, OSError) as error:
         raise UserError(
             f"labels.path {labels.path}: cannot be read ({error}). "
             f"Give a Parquet or .csv file with the columns doc_id and {labels.column}."
         ) from error
     table = pa.table(
-        [column.cast(pa.string()) for column in table.select(wanted).columns], ["doc_id", "label"]
+        [column.cast(pa.string()) for column in table.select(names).columns], ["doc_id", "label"]
     ).drop_null()
-    different = pc.count_distinct(table["doc_id"]).as_py()
-    if different != table.num_rows:
+    documents = pc.count_distinct(table["doc_id"]).as_py()
+    if documents != table.num_rows:
         raise UserError(
-            f"labels.path {labels.path}: {table.num_rows} rows for {different} documents. "
+            f"labels.path {labels.path}: {table.num_rows} rows for {documents} documents. "
             "Give each document one label."
         )
     return table
-
-
-def _columns(labels: Labels) -> str:
-    return ", ".join(pq.read_schema(labels.path).names)
 
 
 def label_agreement(
@@ -213,18 +215,19 @@ def label_agreement(
         connection.register("labels", labels)
         connection.read_parquet(list(files)).create_view("documents")
         counts = connection.sql(
-            "SELECT leaf, label, count(*) AS n FROM documents JOIN labels USING (doc_id) GROUP BY ALL ORDER BY ALL"
+            """SELECT leaf, label, count(*) AS n FROM documents JOIN labels USING (doc_id)
+            GROUP BY ALL ORDER BY ALL"""
         ).to_arrow_table()
     labelled = float(pc.sum(counts["n"]).as_py() or 0)
     if not labelled:
         return {k: {"labelled": 0.0} for k in levels.granularities}
     label = counts["label"].combine_chunks().dictionary_encode().indices.to_numpy()
-    found = compare_labels(
+    agreement = compare_labels(
         label, counts["leaf"].to_numpy().astype(np.int64), levels, counts["n"].to_numpy()
     )
     return {
         k: {"labelled": labelled, "nmi": nmi, "purity": purity}
-        for k, (nmi, purity) in found.items()
+        for k, (nmi, purity) in agreement.items()
     }
 
 
@@ -236,7 +239,7 @@ def compare_labels(
 ) -> dict[int, tuple[float, float]]:
     """Return by granularity the agreement of domains with labels of documents: (NMI, purity).
 
-    Row i stands for `counts[i]` documents, or one. Normalised mutual information is I(domain;
+    Row i represents `counts[i]` documents, or one if `counts` is None. Normalised mutual information is I(domain;
     label) divided by the mean of the two entropies. Purity is the share of documents whose label is
     the most frequent one of their domain, which grows with the number of domains.
     """
@@ -246,7 +249,7 @@ def compare_labels(
 
     classes, label = np.unique(np.asarray(labels), return_inverse=True)
     weights = np.ones(len(labels), np.int64) if counts is None else counts
-    found = {}
+    agreement = {}
     for k in levels.granularities:
         domains, place = np.unique(levels.domains(leaves, k), return_inverse=True)
         table = coo_matrix((weights, (place, label)), shape=(len(domains), len(classes))).tocsr()
@@ -256,5 +259,5 @@ def compare_labels(
             if entropies > 0
             else 1.0
         )
-        found[k] = (float(nmi), float(table.max(axis=1).sum() / table.sum()))
-    return found
+        agreement[k] = (float(nmi), float(table.max(axis=1).sum() / table.sum()))
+    return agreement

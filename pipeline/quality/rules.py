@@ -170,13 +170,15 @@ def resolve(preset: str, thresholds: Mapping[str, Bounds]) -> tuple[Rule, ...]:
     """
     if preset not in RULE_PRESETS:
         raise UserError(
-            f"quality.preset {preset}: unknown preset; {suggestion(preset, RULE_PRESETS, 'known presets')}"
+            f"quality.preset {preset}: unknown preset. "
+            f"{suggestion(preset, RULE_PRESETS, 'Known presets')}"
         )
     known = [rule.id for rule in RULE_PRESETS[preset]]
     for name in thresholds:
         if name not in known:
             raise UserError(
-                f"quality.thresholds.{name}: preset {preset} has no such rule; {suggestion(name, known, 'its rules')}"
+                f"quality.thresholds.{name}: preset {preset} has no such rule. "
+                f"{suggestion(name, known, 'Its rules')}"
             )
     rules = tuple(_replaced(rule, thresholds.get(rule.id)) for rule in RULE_PRESETS[preset])
     for rule in rules:

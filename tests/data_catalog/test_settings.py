@@ -32,12 +32,12 @@ def test_defaults_then_file_then_overrides(tmp_path):
 
 def test_an_unknown_key_is_named_by_its_dotted_path_with_a_suggestion(tmp_path):
     file = write(tmp_path, 'out = "a"\n[inner]\nbeem = 2\n')
-    with pytest.raises(UserError, match=r"inner\.beem: unknown key; did you mean beam\?"):
+    with pytest.raises(UserError, match=r"inner\.beem: unknown key\. Did you mean beam\?"):
         load(Outer, file)
 
 
 def test_an_unknown_key_in_a_list_and_one_without_likeness():
-    with pytest.raises(UserError, match=r"many\.1\.zzz: unknown key; known keys: beam"):
+    with pytest.raises(UserError, match=r"many\.1\.zzz: unknown key\. Known keys: beam"):
         parse(Outer, {"out": "a", "many": [{}, {"zzz": 1}]}, "x")
 
 

@@ -35,7 +35,7 @@ def test_defaults_are_the_published_ones() -> None:
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("mixture.etaa=1", "mixture.etaa: unknown key; did you mean eta"),
+        ("mixture.etaa=1", "mixture.etaa: unknown key. Did you mean eta"),
         ("mixture.ema=0", "mixture.ema"),
         ("mixture.mixer=dog", "mixture.mixer"),
         ("training.steps=0", "training.steps"),

@@ -268,7 +268,7 @@ def test_a_target_of_the_same_encoder_in_another_precision_is_not(
 
 
 def test_an_unknown_target_is_refused_with_the_known_ones(catalog: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="targets there: spe, other"):
+    with pytest.raises(UserError, match="Its targets: spe, other"):
         train(tiny_config(catalog, tmp_path / "run", target="nosuch"))
 
 

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -78,11 +80,11 @@ def test_a_target_is_read_by_split(tmp_path):
     with pytest.raises(UserError, match="its validation split is empty"):
         open_target(files(tmp_path), "law", "validation")
     for name, hint in (
-        ("art", "targets there: law"),
-        ("../law", r"did you mean law\?"),
-        ("..", "targets there: law"),
+        ("art", "Its targets: law"),
+        ("../law", r"Did you mean law\?"),
+        ("..", "Its targets: law"),
     ):
-        with pytest.raises(UserError, match=f"not in .*; {hint}"):
+        with pytest.raises(UserError, match=rf"target {re.escape(name)}: not in .*\. {hint}"):
             open_target(files(tmp_path), name, "test")
 
 

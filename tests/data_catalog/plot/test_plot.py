@@ -273,11 +273,11 @@ def test_scores_have_their_errors(catalog):
     ("draw", "message"),
     [
         (lambda plot: plot.treemap(3), r"level 3: .*\[2, 4\]"),
-        (lambda plot: plot.treemap(colour="lav"), "colour 'lav': .*did you mean law"),
+        (lambda plot: plot.treemap(colour="lav"), "colour 'lav': .*Did you mean law"),
         (lambda plot: plot.map(kind="soft"), "kind 'soft': .*'hard' .*'distance'"),
         (lambda plot: plot.overlaps(measure="cosine"), "measure 'cosine': .*overlap"),
         (lambda plot: plot.weights(), "run: .* dga, natural"),
-        (lambda plot: plot.scores("dgaa"), "run 'dgaa': .*did you mean dga"),
+        (lambda plot: plot.scores("dgaa"), "run 'dgaa': .*Did you mean dga"),
         (
             lambda plot: plot.losses(["target/tets"]),
             "held_out target/tets: .*target/test",

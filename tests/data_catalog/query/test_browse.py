@@ -87,7 +87,7 @@ def test_one_domain_closely(catalog):
 
 
 def test_what_is_not_there_is_said(catalog):
-    with pytest.raises(UserError, match=r"target spcae: not in .*; did you mean space\?"):
+    with pytest.raises(UserError, match=r"target spcae: not in .*\. Did you mean space\?"):
         find_domains(catalog, target="spcae")
     with pytest.raises(UserError, match=r"level 3: .*levels"):
         find_domains(catalog, level=3)

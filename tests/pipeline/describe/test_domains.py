@@ -141,7 +141,7 @@ def test_labels_are_compared_with_the_domains(described, stored, tmp_path, caplo
         },
         **{"labelled": 3, "nmi": 1, "purity": 1},
     }
-    assert "level 2: as spread as 2.0 equal domains" in caplog.text
+    assert "level 2: the effective number of domains is 2.0" in caplog.text
     (tmp_path / "labels.csv").write_text("doc_id,subject\n0/0,sky\n")
     changed = describe_domains(
         described, stored, tree_part(tmp_path / "tree"), tmp_path / "labelled", labels, LEVELS

@@ -35,7 +35,7 @@ def table(*rows, level=8):
 
 
 @pytest.mark.parametrize(
-    ("row", "found"),
+    ("row", "flags"),
     [
         ({}, []),
         ({"documents": 0, "radius": None, "top_sources": [], "languages": []}, ["empty"]),
@@ -50,11 +50,11 @@ def table(*rows, level=8):
         ({"documents": 1_000, "radius": 0.7}, []),
     ],
 )
-def test_what_looks_wrong_is_flagged(row, found):
-    assert domain_flags(table(*[{}] * 7, row))[7] == found
+def test_suspicious_domains_are_flagged(row, flags):
+    assert domain_flags(table(*[{}] * 7, row))[7] == flags
 
 
-def test_each_level_is_compared_with_itself():
+def test_flags_depend_only_on_domains_of_the_same_level():
     coarse = table({"documents": 1_000, "radius": 0.9}, {"documents": 1_000}, level=2)
     assert domain_flags(pa.concat_tables([coarse, table(*[{}] * 8)])) == [[]] * 10
 
@@ -71,7 +71,7 @@ def domains():
     return rows.append_column("flags", pa.array(domain_flags(rows), pa.list_(pa.string())))
 
 
-def test_the_measures_of_a_level(domains):
+def test_health_measures_of_a_level(domains):
     found = {
         row["measure"]: row["value"] for row in health_table(domains, {4: {"nmi": 0.5}}).to_pylist()
     }
@@ -89,15 +89,19 @@ def test_the_measures_of_a_level(domains):
     }
 
 
-def test_a_sentence_says_what_is_wrong_and_where(domains):
-    start = "level 4: as spread as 1.8 equal domains, largest 3.0x the mean; 2 empty (2, 3), 1 of nearly equal texts (boilerplate) (1)"
+def test_health_sentences(domains):
+    start = (
+        "level 4: the effective number of domains is 1.8, and the largest domain has 3.0 times the "
+        "mean number of documents. Flagged domains: 2 without documents (2, 3), "
+        "1 with nearly identical texts (boilerplate) (1)."
+    )
     assert health_sentences(health_table(domains, {}), domains) == [start]
     known = health_table(domains, {4: {"labelled": 1_200.0, "nmi": 0.5, "purity": 0.25}})
     assert health_sentences(known, domains) == [
-        f"{start}; against the labels NMI 0.50, purity 0.25 (1,200 documents)"
+        f"{start} Agreement with the labels of 1,200 documents: NMI 0.50, purity 0.25."
     ]
     assert health_sentences(health_table(domains, {4: {"labelled": 0.0}}), domains) == [
-        f"{start}; no document has a label"
+        f"{start} No document has a label."
     ]
 
 

@@ -83,5 +83,5 @@ def test_a_target_without_questions_is_refused_with_their_form(tmp_path: Path) -
         match=r"8 documents of its align split .*'Question\?\\nA\. one choice",
     ):
         read_questions(open_files(catalog), "spe", "align", MARKER)
-    with pytest.raises(UserError, match="targets there: spe, other"):
+    with pytest.raises(UserError, match="Its targets: spe, other"):
         read_questions(open_files(catalog), "quiz", "align", MARKER)
