@@ -1,4 +1,7 @@
-"""The contract between the pipeline and the trainer: schemas, layout, manifests, token store, DuckDB views."""
+"""Catalogs: schemas, files, manifests, token store and DuckDB views.
+
+The pipeline writes catalogs, and the trainer reads them.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +15,10 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import what reads catalogs when it is first asked for: `clustermix --help` does without Arrow and NumPy."""
+    """Import the reader of catalogs on first use.
+
+    `clustermix --help` then starts without importing Arrow and NumPy.
+    """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from data_catalog.query import database  # noqa: PLC0415

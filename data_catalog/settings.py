@@ -106,11 +106,11 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     node: Any = tree
     *parents, last = key.split(".")
     for parent in parents:
-        if isinstance(node, list):  # of tables, such as [[targets]]
+        if isinstance(node, list):  # a list of tables, such as [[targets]]
             if not parent.isdecimal() or int(parent) >= len(node):
                 raise UserError(
-                    f"--set {override}: entry {parent} not found. The list has {len(node)} entries, "
-                    "numbered from 0."
+                    f"--set {override}: entry {parent} not found. The list has {len(node)} "
+                    "entries, numbered from 0."
                 )
             node = node[int(parent)]
         else:
@@ -149,10 +149,10 @@ def _sentence(model: type[BaseModel], name: str, detail: Any) -> str:
     return f"{name}: {'.'.join(path) or '(top level)'}: {text}"
 
 
-def _closest(found: Any, expected: str) -> str:
+def _closest(value: Any, expected: str) -> str:
     """Return a hint if one of the names quoted in pydantic's message is similar, else nothing."""
     names = re.findall(r"'([^']*)'", expected)
-    hint = suggestion(str(found), names)
+    hint = suggestion(str(value), names)
     return f" {hint}" if hint.endswith("?") else ""
 
 
@@ -160,9 +160,9 @@ def _bare(name: str) -> str:
     return name.strip("'")
 
 
-def _shown(found: Any) -> str:
+def _shown(value: Any) -> str:
     """Return the text of a value. Tables are omitted, because they are long."""
-    return "" if isinstance(found, Mapping | BaseModel) else f", found {found!r}"
+    return "" if isinstance(value, Mapping | BaseModel) else f", found {value!r}"
 
 
 def _keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
@@ -172,10 +172,10 @@ def _keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
         if isinstance(step, int):
             continue
         inner = [
-            found
+            nested
             for m in models
             if step in m.model_fields
-            for found in _models(m.model_fields[step].annotation)
+            for nested in _models(m.model_fields[step].annotation)
         ]
         models = inner or models  # the tag of a union is a step without a field
     return sorted({key for m in models for key in m.model_fields})

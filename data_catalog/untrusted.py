@@ -9,7 +9,7 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u
 MARKUP = str.maketrans(
     {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&#34;", "'": "&#39;", "$": "&#36;"}
 )
-LONGEST = 80  # characters
+LONGEST = 80  # maximum number of characters
 
 
 def escape(text: Any, longest: int = LONGEST) -> str:

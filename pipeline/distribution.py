@@ -32,7 +32,7 @@ from pipeline.source.targets import read_target
 # 1: hard and distance histograms of each target.
 # 2: histograms are smoothed when the catalog is published; `distributions` is part of the key.
 VERSION = 2
-MAXIMUM_MAIN_DOMAINS = 5  # domains of a target that `target_table` names
+MAXIMUM_MAIN_DOMAINS = 5  # domains listed per target
 
 
 def smoothed_shares(
@@ -55,7 +55,7 @@ def smoothed_shares(
     smoothed.
     """
     above: Float[np.ndarray, " parents"] = np.ones(1)
-    found = {}
+    shares = {}
     for k in levels.granularities:
         n, tokens = (
             values.reshape(k, -1).sum(axis=1).reshape(len(above), -1) for values in (counts, corpus)
@@ -68,8 +68,8 @@ def smoothed_shares(
             above[:, None]
             * np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
         ).ravel()
-        found[k] = above
-    return found
+        shares[k] = above
+    return shares
 
 
 def distance_shares(
@@ -183,10 +183,12 @@ def target_table(
     for name, documents in targets.items():
         distance = documents["distance"].to_numpy()
         splits = Counter(documents["split"].to_pylist())
-        mine = distributions.filter(
+        of_target = distributions.filter(
             pc.and_(pc.equal(distributions["name"], name), pc.equal(distributions["kind"], "hard"))
         )
-        weights = {k: mine.filter(pc.equal(mine["level"], k)) for k in levels.granularities}
+        weights = {
+            k: of_target.filter(pc.equal(of_target["level"], k)) for k in levels.granularities
+        }
         finest = weights[levels.leaves].sort_by([("weight", "descending"), ("domain", "ascending")])
         rows.append(
             {

@@ -27,7 +27,7 @@ def parse_location(value: Any) -> UPath:
     try:
         place = UPath(text)
         if not is_local(place):
-            _ = place.fs  # raises an error that tells what to install
+            _ = place.fs  # raises an error that names the missing package
     except ImportError as error:
         raise ValueError(f"{error}") from error
     return place

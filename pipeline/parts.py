@@ -38,7 +38,7 @@ class Part:
     folder: Path
     fingerprint: str
     account: Account
-    seconds: float  # that making it took
+    seconds: float  # time to make the part
 
     @property
     def name(self) -> str:

@@ -238,7 +238,7 @@ def store_stages(
         ],
     )
 
-    # The leaves of the targets' documents, and what is in each domain.
+    # The leaves of the targets' documents, and the contents of each domain.
     targets = each(
         "targets",
         target_part,

@@ -110,9 +110,9 @@ def export_documents(
         _log(weights),
     )
     if (out / EXPORT).is_file():
-        found = _read(out)
-        if found.fingerprint == key:
-            return found
+        existing = _read(out)
+        if existing.fingerprint == key:
+            return existing
         raise UserError(f"{out}: contains another export. Give another folder, or remove it.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: not empty. Give a new folder.")

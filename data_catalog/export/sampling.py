@@ -134,24 +134,26 @@ def sample_documents(
     for top, parts in _places(layout).items():
         if not quota[top * inside : (top + 1) * inside].any():
             continue
-        found = _short_columns(layout, levels, level, top, parts)
-        for domain, mine in _groups(found["domain"]):
+        short = _short_columns(layout, levels, level, top, parts)
+        for domain, members in _groups(short["domain"]):
             if not quota[domain]:
                 continue
-            sizes = found["tokens"][mine]
+            sizes = short["tokens"][members]
             if exhausted[domain]:
-                taken = mine
+                taken = members
             else:
-                chosen, owed = take(found["id_int"][mine], sizes, float(quota[domain]), owed, seed)
-                taken = mine[chosen]
-            drawn[domain] = int(found["tokens"][taken].sum())
+                chosen, owed = take(
+                    short["id_int"][members], sizes, float(quota[domain]), owed, seed
+                )
+                taken = members[chosen]
+            drawn[domain] = int(short["tokens"][taken].sum())
             documents += len(taken)
-            characters += int(found["characters"][taken].sum())
+            characters += int(short["characters"][taken].sum())
             for part in parts:
-                here = taken[found["part"][taken] == part]
-                rows.setdefault((top, part), []).append(found["row"][here].astype(np.uint32))
+                of_part = taken[short["part"][taken] == part]
+                rows.setdefault((top, part), []).append(short["row"][of_part].astype(np.uint32))
     return DocumentSample(
-        {place: np.sort(np.concatenate(found)) for place, found in rows.items()},
+        {place: np.sort(np.concatenate(pieces)) for place, pieces in rows.items()},
         drawn,
         documents,
         characters,
@@ -163,31 +165,31 @@ def read_rows(
     layout: Layout, rows: Mapping[DocumentFile, Integer[np.ndarray, " _n"]], columns: list[str]
 ) -> Iterator[pa.Table]:
     """Yield these rows of the files of documents, one row group at a time."""
-    for place, wanted in rows.items():
+    for place, sampled in rows.items():
         with pq.ParquetFile(layout.documents(*place), memory_map=True) as file:
             first = 0
             for group in range(file.num_row_groups):
                 end = first + file.metadata.row_group(group).num_rows
-                here = wanted[np.searchsorted(wanted, first) : np.searchsorted(wanted, end)]
-                if len(here):
+                of_group = sampled[slice(*np.searchsorted(sampled, [first, end]))]
+                if len(of_group):
                     yield (
                         file.read_row_group(group, columns=columns)
                         .select(columns)
-                        .take(here.astype(np.int64) - first)
+                        .take(of_group.astype(np.int64) - first)
                     )
                 first = end
 
 
 def _places(layout: Layout) -> dict[int, list[int]]:
     """Return the parts of each top-level domain, in order."""
-    found = (
+    files = (
         pq.read_table(layout.offsets, columns=["top", "part"])
         .group_by(["top", "part"])
         .aggregate([])
         .to_pylist()
     )
     places: dict[int, list[int]] = {}
-    for place in sorted((row["top"], row["part"]) for row in found):
+    for place in sorted((row["top"], row["part"]) for row in files):
         places.setdefault(place[0], []).append(place[1])
     return places
 

@@ -14,8 +14,8 @@ from jaxtyping import UInt64
 from data_catalog.export.sampling import ORDER_IN_SHARD, SHARD_NUMBER, keyed
 
 Format = Literal["jsonl", "parquet"]
-_GROUP_ROWS = 1024  # per Parquet row group, which readers hold in memory
-_BUFFER_BYTES = 64 * 2**20  # of documents that are distributed to shards at once
+_GROUP_ROWS = 1024  # rows per Parquet row group, which readers hold in memory
+_BUFFER_BYTES = 64 * 2**20  # documents distributed to shards at once
 
 
 @runtime_checkable

@@ -32,14 +32,14 @@ def read_centroids(
                 found[k] = arrays[str(k)].astype(np.float64)
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise UserError(
-            f"{path}: centroids cannot be read ({error}). Run `clustermix verify` to see which files "
-            "are damaged."
+            f"{path}: centroids cannot be read ({error}). Run `clustermix verify` to see which "
+            "files are damaged."
         ) from error
     for k, level in found.items():
         if level.ndim != 2 or len(level) != k or level.shape[1] < 2 or not np.isfinite(level).all():
             raise UserError(
-                f"{path}: centroids of level {k} have shape {level.shape}. Expected ({k}, dimension) of "
-                "finite numbers. Build the catalog again."
+                f"{path}: centroids of level {k} have shape {level.shape}. Expected ({k}, "
+                "dimension) of finite numbers. Build the catalog again."
             )
     return found
 

@@ -31,11 +31,11 @@ def read_distribution(
     Raises:
         UserError: The catalog has no such level or no such distribution.
     """
-    files.levels.span(level)  # refuses a level the tree lacks
+    files.levels.span(level)  # raises an error for a level that the tree lacks
     table = pq.read_table(files.layout.distributions)
     wanted = (pc.field("name") == name) & (pc.field("level") == level)
-    found = table.filter(wanted if kind is None else wanted & (pc.field("kind") == kind))
-    if not found.num_rows:
+    rows = table.filter(wanted if kind is None else wanted & (pc.field("kind") == kind))
+    if not rows.num_rows:
         alike = table.filter((pc.field("level") == level) & (pc.field("kind") == (kind or name)))
         known = sorted(set(alike["name"].to_pylist()))
         asked = f"{name} ({kind})" if kind else name
@@ -44,7 +44,7 @@ def read_distribution(
             f"{suggestion(name, known, 'Its distributions')}"
         )
     weights = np.zeros(level)
-    weights[found["domain"].to_numpy()] = found["weight"].to_numpy()
+    weights[rows["domain"].to_numpy()] = rows["weight"].to_numpy()
     return weights
 
 
@@ -67,8 +67,8 @@ def to_leaves(
     reachable = np.where(sizes > 0, weights, 0.0)
     if reachable.sum() <= 0:
         raise UserError(
-            "distribution: only domains without training sequences have weight. Use a coarser level "
-            "or more data."
+            "distribution: only domains without training sequences have weight. Use a coarser "
+            "level or more data."
         )
     share = inside / np.maximum(sizes, 1)[:, None]
     leaves: Float[np.ndarray, " leaves"] = ((reachable / reachable.sum())[:, None] * share).reshape(

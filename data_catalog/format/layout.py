@@ -27,8 +27,8 @@ class Levels:
         pairs = zip((1, *self.granularities), self.granularities, strict=False)
         if not self.granularities or any(fine <= coarse or fine % coarse for coarse, fine in pairs):
             raise UserError(
-                f"granularities {list(self.granularities)}: expected increasing numbers, each dividing "
-                "the next, such as [64, 4096]."
+                f"granularities {list(self.granularities)}: expected increasing numbers, each "
+                "dividing the next, such as [64, 4096]."
             )
 
     @property
@@ -43,7 +43,8 @@ class Levels:
         """
         if granularity not in self.granularities:
             raise UserError(
-                f"level {granularity}: this catalog has levels {list(self.granularities)}"
+                f"level {granularity}: not a level of this catalog. "
+                f"Expected one of {list(self.granularities)}."
             )
         return self.leaves // granularity
 
@@ -129,11 +130,11 @@ class Layout:
         return self.root / "tokens" / f"top={top:04d}" / f"part-{part:04d}.arrow"
 
     def signals(self, part: str) -> Path:
-        """Of a source part that this version read."""
+        """Return the file of signals of a source part that this version read."""
         return self.root / "signals" / f"{self.tables.name}-{part}.parquet"
 
     def verdicts(self, part: str) -> Path:
-        """On a source part that this version read; rows as in `signals`."""
+        """Return the file of verdicts on a source part, with the same rows as `signals`."""
         return self.root / "verdicts" / f"{self.tables.name}-{part}.parquet"
 
     def target(self, name: str) -> Path:

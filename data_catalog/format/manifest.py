@@ -47,16 +47,19 @@ def sha256_file(path: Path) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling of `path` (file or folder to be made); rename it over `path` if the block succeeds."""
+    """Yield a temporary sibling of `path`, and rename it over `path` if the block succeeds.
+
+    The block makes a file or a folder at the temporary path.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     _remove(temporary)
     try:
         yield temporary
         if temporary.is_dir():
-            _remove(
-                path
-            )  # a folder cannot be renamed over a full one; its manifest is inside, so this gap reads as "not done"
+            # A folder cannot replace one that is not empty. Its manifest is inside, so a process
+            # that dies here leaves an unfinished result, never a wrong one.
+            _remove(path)
         os.replace(temporary, path)
     finally:
         _remove(temporary)
@@ -220,7 +223,7 @@ def _others(root: Path) -> str:
         beside = sorted(
             path.parent.name for path in root.parent.glob(f"*/{MANIFEST}") if path.parent != root
         )
-    except OSError:  # a folder that may not be listed
+    except OSError:  # the folder cannot be listed
         beside = []
     if beside:
         return suggestion(root.name, beside, f"Catalogs in {root.parent}")

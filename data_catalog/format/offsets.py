@@ -65,18 +65,18 @@ class Offsets:
         """
         inside = slice(*np.searchsorted(self.leaf, [first, last]))
         places = np.stack([self.top[inside], self.part[inside]])
-        found = []
+        ranges = []
         for top, part in np.unique(places, axis=1).T.tolist():
-            here = (places[0] == top) & (places[1] == part)
-            found.append(
+            in_file = (places[0] == top) & (places[1] == part)
+            ranges.append(
                 Rows(
                     top,
                     part,
-                    int(self.first_row[inside][here].min()),
-                    int(self.rows[inside][here].sum()),
+                    int(self.first_row[inside][in_file].min()),
+                    int(self.rows[inside][in_file].sum()),
                 )
             )
-        return found
+        return ranges
 
 
 def read_offsets(path: Path) -> Offsets:

@@ -15,7 +15,7 @@ from data_catalog.errors import UserError
 
 
 class Record(BaseModel):
-    """A JSON file as a frozen, strict model: each key has one type, and unknown keys are refused."""
+    """A JSON file as a frozen, strict model. Values have one type and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -1,4 +1,4 @@
-"""The file in a run's folder that says what is trained there: `config.json`."""
+"""`config.json`, the record of a run in its folder."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -44,21 +44,20 @@ class TokenStore:
     """Sequences of fixed length cut from the leaves' token streams, for one split.
 
     The tokens of a leaf are in extents, each a stream of documents that end with end-of-text.
-    Sequence j of an extent contains its tokens `[j * length, (j + 1) * length]`, both ends included:
-    `length` inputs and their labels. Each token except the first of an extent is predicted exactly
-    once per epoch. The last sequence of an extent is padded, and its padding is masked. Sequences of
-    a leaf are numbered across its extents. Extents are only appended, so sequence j of a leaf is the
-    same in all later versions.
+    Sequence j of an extent contains its tokens `[j * length, (j + 1) * length]`, both ends
+    included: `length` inputs and their labels. Each token except the first of an extent is
+    predicted exactly once per epoch. The last sequence of an extent is padded, and its padding is
+    masked. Sequences of a leaf are numbered across its extents. Extents are only appended, so
+    sequence j of a leaf is the same in all later versions.
     """
 
-    files: Mapping[int, Integer[np.ndarray, "..."]]  # token ids: 1-d, each file of its own length
+    files: Mapping[int, Integer[np.ndarray, "..."]]  # token ids of each file
     file: Int[np.ndarray, " extents"]  # key of `files`
     first_token: Int[np.ndarray, " extents"]
     tokens: Int[np.ndarray, " extents"]
     pad: int
-    extents: Int[np.ndarray, " leaves_plus_one"] | None = (
-        None  # those of a leaf begin at `extents[leaf]`; None: one a leaf
-    )
+    # First extent of each leaf. None if every leaf has one extent.
+    extents: Int[np.ndarray, " leaves_plus_one"] | None = None
     _ends: dict[int, Int[np.ndarray, " extents_plus_one"]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -72,7 +71,7 @@ class TokenStore:
         return np.diff(ends if self.extents is None else ends[self.extents])
 
     def labels(self) -> Int[np.ndarray, " leaves"]:
-        """Return the number of labels per leaf and epoch: all tokens except the first per extent."""
+        """Return the number of labels per leaf: all tokens except the first of each extent."""
         ends = np.r_[0, np.cumsum(np.maximum(self.tokens - 1, 0))]
         return np.diff(ends if self.extents is None else ends[self.extents])
 

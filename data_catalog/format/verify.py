@@ -17,7 +17,7 @@ from data_catalog.format.offsets import extents
 from data_catalog.format.tokens import map_tokens
 from data_catalog.settings import Settings
 
-_SUM = 1e-9  # allowed distance from 1 of a distribution's sum
+_SUM_TOLERANCE = 1e-9  # maximum distance of a distribution's sum from 1
 
 
 class Report(Settings):
@@ -127,8 +127,8 @@ def _check_stored(files: CatalogFiles, bad: Mapping[str, str]) -> Iterator[str]:
         if unlisted:
             yield f"{unlisted[0]}: is in the offsets, but not in the manifest"
         elif not (bad.keys() & names or left_out & {"documents", "tokens"}):
-            here = pc.and_(pc.equal(offsets["top"], top), pc.equal(offsets["part"], part))
-            expected = offsets.filter(here).sort_by("first_row")
+            in_file = pc.and_(pc.equal(offsets["top"], top), pc.equal(offsets["part"], part))
+            expected = offsets.filter(in_file).sort_by("first_row")
             yield from _sentences(names[0], partial(_check_file, files, expected, top, part))
     for name in sorted(manifest.files):
         if name.startswith(("documents/", "tokens/")) and name not in covered:
@@ -158,12 +158,12 @@ def _check_domains(files: CatalogFiles) -> Iterator[str]:
     domains = pq.read_table(files.layout.domains, columns=columns)
     offsets = pq.read_table(files.layout.offsets, columns=["leaf", "rows", "tokens"])
     for k in files.levels.granularities:
-        here = domains.filter(pc.equal(domains["level"], k)).sort_by("domain")
+        of_level = domains.filter(pc.equal(domains["level"], k)).sort_by("domain")
         expected = np.zeros((2, k), np.int64)
         domain_of_row = files.levels.domains(offsets["leaf"].to_numpy(), k)
         for row, column in zip(expected, ("rows", "tokens"), strict=True):
             np.add.at(row, domain_of_row, offsets[column].to_numpy())
-        stored = np.stack([here["documents"].to_numpy(), here["tokens"].to_numpy()])
+        stored = np.stack([of_level["documents"].to_numpy(), of_level["tokens"].to_numpy()])
         if stored.shape != expected.shape:
             yield f"{name}: level {k} has {stored.shape[1]} domains"
         elif (wrong := np.flatnonzero((stored != expected).any(axis=0))).size:
@@ -202,7 +202,7 @@ def _check_distributions(files: CatalogFiles) -> Iterator[str]:
     name = _name(files, files.layout.distributions)
     for row in groups.to_pylist():
         which = f"{name}: {row['name']} ({row['kind']}, level {row['level']})"
-        if abs(row["weight_sum"] - 1) > _SUM:
+        if abs(row["weight_sum"] - 1) > _SUM_TOLERANCE:
             yield f"{which} sums to {row['weight_sum']:.9f}, expected 1"
         if row["weight_min"] <= 0 or row["domain_min"] < 0 or row["domain_max"] >= row["level"]:
             yield f"{which} has a weight that is not positive, or a domain that its level lacks"
@@ -222,7 +222,7 @@ def _count_distributions(files: CatalogFiles) -> int:
         table = pq.read_table(files.layout.distributions, columns=columns)
         return table.group_by(columns).aggregate([]).num_rows
     except (pa.ArrowException, OSError):
-        return 0  # one of the faults
+        return 0  # reported as a fault
 
 
 def _name(files: CatalogFiles, path: Path) -> str:

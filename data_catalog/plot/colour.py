@@ -20,7 +20,7 @@ from data_catalog.untrusted import escape
 
 DEFAULT_FILL = RAMP[1]
 NO_VALUE = -0.004  # position below the ramp for domains without a value
-_MAXIMUM_CATEGORIES = 7  # sources with a colour of their own
+_MAXIMUM_CATEGORIES = 7  # sources with their own colour
 
 # Queries of level, domain and value, by name of the colour.
 _VALUES = {

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _HOVER = "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]}<extra></extra>"
-_MAXIMUM_LABELS = 24  # on the map
+_MAXIMUM_LABELS = 24  # maximum number of labels on the map
 _LABEL_SIZE = (0.16, 0.05)  # shares of the map's width and height
 _TREEMAP_PIXELS = 600_000  # area of a treemap about 1,100 pixels wide
 _LINE_PIXELS = 17
-_MAXIMUM_POINTS = 400  # of one curve of sizes
+_MAXIMUM_POINTS = 400  # points per curve of sizes
 
 
 class DomainFigures(Figures):

@@ -32,7 +32,7 @@ _TITLES = {
     "target/test": "Target: test split",
     "general": "General: held-out corpus text",
 }
-_MAXIMUM_MEMBERS = 11  # with a band of their own; the others share one
+_MAXIMUM_MEMBERS = 11  # members with their own band; the others share one
 _SHOWN_MEMBERS, _LISTED_MEMBERS = 6, 24  # visible at first, and listed in the legend
 
 

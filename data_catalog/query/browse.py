@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
     from data_catalog.query.database import Catalog
 
-_MAXIMUM_TARGETS = 10  # of a described domain
+_MAXIMUM_TARGETS = 10  # per described domain
 _EXAMPLES_PER_KIND = 3
 
 # Each word must occur in a term. A term that equals the word ranks before one that contains it, and
 # an earlier term before a later one.
 _FIND = """
     WITH spread AS (
-        SELECT level, domain, lower(unnest(terms)) AS term, generate_subscripts(terms, 1) AS position
+        SELECT level, domain, lower(unnest(terms)) AS term,
+               generate_subscripts(terms, 1) AS position
         FROM domains),
     hits AS (
         SELECT level, domain, word,

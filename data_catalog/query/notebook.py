@@ -17,7 +17,7 @@ _LEVELS = """
     FROM domains GROUP BY level ORDER BY level"""
 _HEAD = ("level", "domains", "documents", "tokens", "median tokens per domain")
 _CELL_STYLE = "text-align:right; padding:2px 12px"
-_MAXIMUM_NAMES = 40  # of targets and of views
+_MAXIMUM_NAMES = 40  # listed targets or views
 
 
 class Views:

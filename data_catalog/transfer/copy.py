@@ -208,9 +208,9 @@ def fetch_catalog(
         _each(get, wanted, len(files), workers, on_file)
     for manifest in manifests:
         write_json(root / version_manifest(manifest.version), _without(manifest, without).content())
-    here = _without(newest, without)
-    _publish(root, here)
-    return Copied(str(root), newest.version, len(files), len(wanted), size, here.left_out)
+    local = _without(newest, without)
+    _publish(root, local)
+    return Copied(str(root), newest.version, len(files), len(wanted), size, local.left_out)
 
 
 def _text(manifest: Manifest) -> bytes:
@@ -271,16 +271,16 @@ def _remote_manifests(place: RemoteFolder, version: int | None) -> list[Manifest
     last = newest.version if version is None else version
     if not 1 <= last <= newest.version:
         raise UserError(f"{url}: version {last} not found. Expected 1 to {newest.version}.")
-    found = []
+    manifests = []
     for number in range(1, last + 1):
         manifest = _read(place, version_manifest(number))
         if manifest is None or manifest.version != number:
             raise UserError(
-                f"{url}: {version_manifest(number)} is missing or belongs to another version. Export "
-                "the catalog again."
+                f"{url}: {version_manifest(number)} is missing or belongs to another version. "
+                "Export the catalog again."
             )
-        found.append(manifest)
-    return found
+        manifests.append(manifest)
+    return manifests
 
 
 def _read(place: RemoteFolder, name: str) -> Manifest | None:
@@ -292,27 +292,27 @@ def _refuse_others(place: RemoteFolder, there: Collection[str], manifests: list[
     """Refuse a folder that contains something else, or a newer version of this catalog.
 
     Raises:
-        UserError: It does.
+        UserError: The folder contains such files.
     """
     newest, known = manifests[-1], {manifest.fingerprint for manifest in manifests}
-    found = next(
+    existing = next(
         (_read(place, name) for name in (MANIFEST, UNFINISHED_MANIFEST) if name in there), None
     )
-    if found is None and any(name in there for name in newest.files):
+    if existing is None and any(name in there for name in newest.files):
         raise UserError(
             f"{place.url}: contains files of an unknown catalog. Remove them or give another URL."
         )
-    if found is not None and found.fingerprint not in known:
+    if existing is not None and existing.fingerprint not in known:
         raise UserError(
             f"{place.url}: contains another catalog, or another version of this one "
-            f"({found.version}). Give another URL."
+            f"({existing.version}). Give another URL."
         )
 
 
 def _refuse_other_folder(root: Path, url: str, manifests: list[Manifest]) -> None:
     if (root / MANIFEST).is_file():
-        found = read_manifest(root)
-        if found.fingerprint not in {manifest.fingerprint for manifest in manifests}:
+        existing = read_manifest(root)
+        if existing.fingerprint not in {manifest.fingerprint for manifest in manifests}:
             raise UserError(
                 f"{root}: contains another catalog than {url}, or a newer version of it. Give "
                 "another folder."

@@ -8,7 +8,7 @@ from jaxtyping import Float16, Float32, Int64
 
 from pipeline.config import Cluster
 
-_SPLIT_MEMBERS = 1_024  # of a cell that is split: enough to see which way it is longest
+_SPLIT_MEMBERS = 1_024  # sampled members of a split cell, enough to find its longest axis
 _POWER_STEPS = 5
 _COPY_DISTANCE = (
     1e-4  # a cell whose farthest row is no farther from its mean is copies of one vector
@@ -43,7 +43,7 @@ def rebalance(
             break
         halves = _halves(x, cells, large, centroids[large]) if place != large else None
         if halves is None:
-            counts[large] = 0  # copies of one vector: not again
+            counts[large] = 0  # copies of one vector are not split again
             places.remove(large)
             continue
         centroids[large], centroids[place] = halves

@@ -12,13 +12,13 @@ from data_catalog.format.manifest import replacing
 
 @dataclass(frozen=True)
 class KmeansCheckpoint:
-    """`path` holds the number of iterations done and the centroids they led to."""
+    """A file with the number of finished iterations and the resulting centroids."""
 
     path: Path
 
     def read(self) -> tuple[int, Float32[np.ndarray, "k dim"]] | None:
-        found = read_arrays(self.path)
-        return (int(found["done"]), found["centroids"]) if found else None
+        arrays = read_arrays(self.path)
+        return (int(arrays["done"]), arrays["centroids"]) if arrays else None
 
     def write(self, done: int, centroids: Float32[np.ndarray, "k dim"]) -> None:
         write_arrays(self.path, {"done": np.array(done), "centroids": centroids})

@@ -19,7 +19,7 @@ from pipeline.cluster.products import (
 from pipeline.cluster.tree import Tree
 from pipeline.threads import pieces
 
-_EXACT_PRODUCTS = 256  # exact products at once: both sides stay in the cache
+_EXACT_PRODUCTS = 256  # exact products at once, so that both operands stay in the cache
 
 
 @dataclass
@@ -181,7 +181,7 @@ class Descent:
         lengths: Float32[np.ndarray, " n"],
         pairs: FollowedCells,
     ) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
-        """Return the nearest of the leaves that rounding leaves in doubt, the first among equals."""
+        """Return the nearest of the candidate leaves by exact products, the first one on a tie."""
         keys = np.sort((pairs.rows << 32) | pairs.cells)
         rows, leaves = keys >> 32, keys & (2**32 - 1)
         true = np.empty(len(rows), np.float32)
@@ -196,7 +196,10 @@ class Descent:
 def _where(
     mask: Bool[Tensor, "a b"],
 ) -> tuple[Int64[np.ndarray, " found"], Int64[np.ndarray, " found"]]:
-    """Return row and column of true values, four times as fast as `torch.nonzero` on a processor."""
+    """Return the rows and columns of true values.
+
+    On a CPU this is four times as fast as `torch.nonzero`.
+    """
     flat = np.flatnonzero(mask.cpu().numpy())
     return flat // mask.shape[1], flat % mask.shape[1]
 
@@ -204,5 +207,5 @@ def _where(
 def _largest(
     values: Float[Tensor, " pairs"], rows: Int64[Tensor, " pairs"], n: int
 ) -> Float[Tensor, " n"]:
-    found = torch.full((n,), -torch.inf, device=values.device)
-    return found.scatter_reduce_(0, rows, values.float(), "amax").to(values.dtype)
+    largest = torch.full((n,), -torch.inf, device=values.device)
+    return largest.scatter_reduce_(0, rows, values.float(), "amax").to(values.dtype)

@@ -30,7 +30,7 @@ from pipeline.threads import in_threads
 
 logger = logging.getLogger(__name__)
 
-_CELLS = 2  # what randomness is for: second word of a generator's key
+_CELLS = 2  # purpose of random numbers: second word of a generator's key
 POINTS_PER_CENTROID = (
     1_024  # vectors a new centroid that a split is trained on, at most; all of them get a cell
 )
@@ -76,7 +76,7 @@ def grow(rows: SampleRows, levels: Levels, config: Cluster, seed: int, scratch: 
     if len(levels.granularities) == 1:
         return GrownTree(centroids, sample)
     logger.info(
-        "sub-trees of %d cells: k-means on at most %d vectors a cell of %d",
+        "sub-trees of %d cells: k-means on at most %d vectors per centroid, %d vectors in total",
         top,
         POINTS_PER_CENTROID,
         len(rows),
@@ -84,8 +84,8 @@ def grow(rows: SampleRows, levels: Levels, config: Cluster, seed: int, scratch: 
 
     def sub_tree(cell: int) -> None:
         file = scratch / f"sub-tree-{cell:05d}.npz"
-        found = read_arrays(file)
-        if found is None:
+        arrays = read_arrays(file)
+        if arrays is None:
             grown = _split(
                 sample,
                 np.arange(ends[cell] - counts[cell], ends[cell]),
@@ -94,11 +94,11 @@ def grow(rows: SampleRows, levels: Levels, config: Cluster, seed: int, scratch: 
                 config,
                 seed,
             )
-            found = {str(k): array for k, array in grown.items()}
-            write_arrays(file, found)
+            arrays = {str(k): array for k, array in grown.items()}
+            write_arrays(file, arrays)
         for k in levels.granularities[1:]:
             span = k // top
-            centroids[k][cell * span : (cell + 1) * span] = found[str(k)]
+            centroids[k][cell * span : (cell + 1) * span] = arrays[str(k)]
 
     counts = np.diff(ends, prepend=0)
     largest_first = np.argsort(-counts, kind="stable").tolist()

@@ -98,17 +98,16 @@ def assign_and_merge(
         if not len(small) or not len(x):
             return Cells(centroids, cell, cosine)
         smallest = small[np.argsort(counts[small], kind="stable")]
-        centroids[smallest[: -(-len(small) // 2)]] = (
-            0  # half: the others may grow by what these held
-        )
+        # Remove half of them. The others may grow by the members of the removed ones.
+        centroids[smallest[: -(-len(small) // 2)]] = 0
 
 
 def nearest_centroid(
     x: Float32[np.ndarray, "n dim"], centroids: Float32[np.ndarray, "k dim"]
 ) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
-    """Return for each unit vector the nearest centroid that is not zero, and its squared distance."""
-    found, cosine = nearest_centroids(x, centroids, 1)
-    return found[:, 0], squared_distance(cosine[:, 0])
+    """Return the nearest nonzero centroid of each unit vector, and its squared distance."""
+    nearest, cosine = nearest_centroids(x, centroids, 1)
+    return nearest[:, 0], squared_distance(cosine[:, 0])
 
 
 def nearest_centroids(
@@ -119,7 +118,7 @@ def nearest_centroids(
     Centroids that are zero do not count. There are `few` of them, or all if those are fewer.
 
     Raises:
-        ValueError: all centroids are zero.
+        ValueError: All centroids are zero.
     """
     filled = np.flatnonzero(centroids.any(axis=1))
     if not len(filled):

@@ -8,17 +8,18 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-_SUBSET_PER_CENTROID, _MINIMUM_SUBSET = (
-    32,
-    2_048,
-)  # vectors a centroid that the choice is made from, and at least
-_CANDIDATES = 4  # looked at for each centroid: of 64 centroids on 100,000 vectors, 0.6 % less inertia than with one
-_MAXIMUM_STARTS, _MAXIMUM_TRIED_CENTROIDS = (
-    8,
-    64,
-)  # of few centroids several starts are tried, so many in all: two or four easily settle badly
-_TRIAL_ITERATIONS = 8  # iterations that a start is tried for
-MAXIMUM_DIRECT_CENTROIDS = 512  # more centroids are chosen cell by cell of a coarser choice: each further one costs a pass over the subset
+# Centroids are chosen from a subset: vectors per centroid, and the minimum in total.
+_SUBSET_PER_CENTROID, _MINIMUM_SUBSET = 32, 2_048
+# Candidates per centroid. With 64 centroids on 100,000 vectors, four give 0.6 % less inertia than
+# one.
+_CANDIDATES = 4
+# A small number of centroids often converges to a bad solution. Several starts are tried then: at
+# most this many, with at most this many centroids in total.
+_MAXIMUM_STARTS, _MAXIMUM_TRIED_CENTROIDS = 8, 64
+_TRIAL_ITERATIONS = 8  # iterations per tried start
+# Each centroid costs a pass over the subset. A larger number is chosen within the cells of a
+# coarser choice.
+MAXIMUM_DIRECT_CENTROIDS = 512
 
 
 def choose_centroids(

@@ -18,9 +18,9 @@ from pipeline.cluster.products import (
 from pipeline.config import Cluster
 from pipeline.threads import in_threads, pieces
 
-MAXIMUM_CONVERTED_ROWS = (
-    2**17
-)  # up to so many rows are kept in the product's type as well; more are converted anew in each iteration
+# At most this many rows are kept in the type of the products as well. More rows are converted again
+# in each iteration.
+MAXIMUM_CONVERTED_ROWS = 2**17
 SUMMED_ROWS = 2_048  # rows added at once, as doubles
 
 SaveIteration = Callable[[int, Float32[np.ndarray, "k dim"]], None]

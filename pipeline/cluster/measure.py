@@ -13,7 +13,7 @@ from pipeline.cluster.tree import Tree
 
 logger = logging.getLogger(__name__)
 
-MEASURE_BEAMS = (1, 2, 4, 8, 16)  # that the search is measured with
+MEASURE_BEAMS = (1, 2, 4, 8, 16)  # beams with which the search is measured
 MEASURE_BEAM = 8
 
 
@@ -45,11 +45,11 @@ def measure_tree(
     that cell, and the relative excess of its inertia. `beyond` (leaves only) is the share of `x`
     outside its leaf's radius. These three are left out if `x` is empty.
     """
-    told: dict[str, Any] = {}
+    measures: dict[str, Any] = {}
     for k in tree.levels.granularities:
         sizes = counts.reshape(k, -1).sum(axis=1)
         filled = np.sort(sizes[tree.filled[k]])
-        told[str(k)] = {
+        measures[str(k)] = {
             "empty": int(k - tree.filled[k].sum()),
             "sizes": {
                 "smallest": int(filled[0]),
@@ -58,24 +58,25 @@ def measure_tree(
             },
         }
         if len(x):
-            told[str(k)] |= _searched(tree.to_level(k), x)
+            measures[str(k)] |= _searched(tree.to_level(k), x)
     if len(x):
-        told[str(tree.levels.leaves)]["beyond"] = out_of_distribution(
+        measures[str(tree.levels.leaves)]["beyond"] = out_of_distribution(
             *assign_leaves(x, tree, MEASURE_BEAM), tree
         )
-    return told
+    return measures
 
 
 def _searched(tree: Tree, x: Float[np.ndarray, "n dim"]) -> dict[str, Any]:
-    leaf, least = nearest_centroid(unit_rows(x), tree.centroids[tree.levels.leaves])
-    inertia = float(least.mean(dtype=np.float64))
+    leaf, exact = nearest_centroid(unit_rows(x), tree.centroids[tree.levels.leaves])
+    inertia = float(exact.mean(dtype=np.float64))
     search = {}
     for beam in MEASURE_BEAMS:
-        found, away = assign_leaves(x, tree, beam)
-        excess = float(away.mean(dtype=np.float64)) / inertia - 1 if inertia > 0 else 0.0
-        search[str(beam)] = {"found": float((found == leaf).mean()), "excess": excess}
+        assigned, distances = assign_leaves(x, tree, beam)
+        excess = float(distances.mean(dtype=np.float64)) / inertia - 1 if inertia > 0 else 0.0
+        search[str(beam)] = {"found": float((assigned == leaf).mean()), "excess": excess}
     logger.info(
-        "level %d: inertia %.4f; with beam %d the search finds the nearest cell for %.2f %%, inertia %+.2f %%",
+        "level %d: inertia %.4f. With beam %d the search finds the nearest cell for %.2f %% of the "
+        "vectors, and its inertia differs by %+.2f %%.",
         tree.levels.leaves,
         inertia,
         MEASURE_BEAM,

@@ -25,7 +25,7 @@ from pipeline.threads import in_threads, pieces
 logger = logging.getLogger(__name__)
 
 POLISH_PASSES = 2
-POLISH_BEAM = 8  # not the config's: another beam for the documents is no reason to train again
+POLISH_BEAM = 8  # independent of `cluster.beam`, so that changing it does not train again
 _SUMMED_ROWS = 2_048  # vectors added at once, as doubles
 
 
@@ -96,9 +96,11 @@ def cell_means(
 
 def _directions(sums: torch.Tensor, k: int) -> Float32[np.ndarray, "k dim"]:
     grouped = sums.view(k, -1, sums.shape[1])
-    found = np.zeros((k, sums.shape[1]), np.float32)
+    directions = np.zeros((k, sums.shape[1]), np.float32)
     for part in pieces(k, _SUMMED_ROWS):
         total = grouped[part].sum(dim=1)
         lengths = total.norm(dim=1, keepdim=True)
-        found[part] = torch.where(lengths > 0, total / lengths.clamp(min=1e-300), 0).float().numpy()
-    return found
+        directions[part] = (
+            torch.where(lengths > 0, total / lengths.clamp(min=1e-300), 0).float().numpy()
+        )
+    return directions

@@ -11,7 +11,7 @@ EXACT_DTYPE = torch.float32
 MAXIMUM_PRODUCT_ROWS = (
     8_192  # rows of one product at most: with their cosines they stay in the cache
 )
-MAXIMUM_PRODUCT_COSINES = 2**25  # of one product at most
+MAXIMUM_PRODUCT_COSINES = 2**25  # per product
 
 
 def product_rows(k: int) -> int:
@@ -50,7 +50,7 @@ def padded_rows(rows: int) -> int:
 
     A product in bfloat16 is compiled once per shape (2 ms), so there should be few shapes.
     """
-    step = max(32, 1 << max(rows.bit_length() - 4, 0))  # at most an eighth more
+    step = max(32, 1 << max(rows.bit_length() - 4, 0))  # adds at most an eighth
     return -(-rows // step) * step
 
 

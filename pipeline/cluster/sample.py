@@ -12,8 +12,8 @@ from pipeline.cluster.kmeans import unit_rows
 from pipeline.cluster.products import exact_cells
 from pipeline.threads import in_threads
 
-_SAMPLING, _FIRST_LEVEL = 1, 3  # what randomness is for: second word of a generator's key
-READ_ROWS = 65_536  # read at once
+_SAMPLING, _FIRST_LEVEL = 1, 3  # purposes of random numbers: second word of a generator's key
+READ_ROWS = 65_536  # rows read at once
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,16 @@ class SampleRows:
     """Rows of several arrays, in order."""
 
     maps: Sequence[Float16[np.ndarray, "_documents dim"]]
-    taken: Sequence[Int64[np.ndarray, " _rows"]]  # of each array, growing
+    taken: Sequence[Int64[np.ndarray, " _rows"]]  # ascending rows of each array
 
     def __len__(self) -> int:
         return sum(map(len, self.taken))
 
     def chunks(self) -> Iterator[tuple[slice, int, Int64[np.ndarray, " n"]]]:
-        """Yield slices of the whole with the number of the array and its rows, `READ_ROWS` at a time."""
+        """Yield at most `READ_ROWS` rows at a time.
+
+        Each item is the slice of the whole, the number of the array, and its rows.
+        """
         first = 0
         for i, rows in enumerate(self.taken):
             for start in range(0, len(rows), READ_ROWS):
@@ -37,10 +40,10 @@ class SampleRows:
 
     def read(self) -> Float16[np.ndarray, "n dim"]:
         """Return all rows, scaled to unit norm."""
-        found = np.empty((len(self), self.maps[0].shape[1]), np.float16)
+        vectors = np.empty((len(self), self.maps[0].shape[1]), np.float16)
         for place, i, rows in self.chunks():
-            found[place] = unit_rows(self.maps[i][rows])
-        return found
+            vectors[place] = unit_rows(self.maps[i][rows])
+        return vectors
 
     def some(self, size: int, seed: int) -> "SampleRows":
         """Return `size` rows at random, or all if there are fewer."""
@@ -109,17 +112,17 @@ def sort_by_cell(
         places[np.argsort(cells, kind="stable")] = np.arange(len(rows))
         ends = np.cumsum(np.bincount(cells, minlength=len(centroids)))
         del cells
-        found = np.lib.format.open_memmap(
+        ordered = np.lib.format.open_memmap(
             file, mode="w+", dtype=np.float16, shape=(len(rows), centroids.shape[1])
         )
 
         def write(chunk: tuple[slice, int, np.ndarray]) -> None:
             place, i, taken = chunk
-            found[places[place]] = unit_rows(rows.maps[i][taken])
+            ordered[places[place]] = unit_rows(rows.maps[i][taken])
 
         in_threads(write, rows.chunks(), workers)
-        found.flush()
-        del found
+        ordered.flush()
+        del ordered
         np.save(folder / ".ends.npy", ends, allow_pickle=False)
         os.replace(folder / ".ends.npy", counted)
     return np.load(file, mmap_mode="r", allow_pickle=False), np.load(counted, allow_pickle=False)

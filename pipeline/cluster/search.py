@@ -10,24 +10,24 @@ from pipeline.cluster.kmeans import nearest_centroid, squared_distance, unit_row
 from pipeline.cluster.tree import Tree
 from pipeline.threads import in_threads, one_thread, pieces
 
-MAXIMUM_SEARCH_COSINES = 2**26  # with the first level at once, at most
+MAXIMUM_SEARCH_COSINES = 2**26  # maximum number of cosines with the first level at once
 MINIMUM_SEARCH_ROWS, MAXIMUM_SEARCH_ROWS = (
     16_384,
     65_536,
 )  # vectors searched at once by one thread: the least and the most
-SEARCH_ROWS_PER_PARENT = 16  # with many cells more vectors, so that a cell's product has some rows
+SEARCH_ROWS_PER_PARENT = 16  # more vectors for many cells, so that each product has several rows
 MARGIN_MISS_SHARE = (
     0.01  # of vectors, the share whose nearest leaf's parents lie outside the margins
 )
-MINIMUM_MARGIN_VECTORS = 500  # vectors that margins are learnt from
+MINIMUM_MARGIN_VECTORS = 500  # vectors needed to learn margins
 
 
 @dataclass(frozen=True)
 class Recall:
     """Quality of the search down the tree, compared with a search of every leaf."""
 
-    found: float  # share of the vectors for which it gives the nearest leaf
-    excess: float  # of the mean squared distance over the exact one's, as a share of that
+    found: float  # share of the vectors whose nearest leaf the search finds
+    excess: float  # relative excess of the mean squared distance over that of exact search
 
 
 @one_thread()

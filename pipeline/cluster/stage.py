@@ -28,12 +28,10 @@ VERSION = 2
 TREE_DESCRIPTION = "tree.json"
 LEAVES_FILE = "leaves.parquet"
 MINIMUM_SAMPLE, SAMPLE_PER_LEAF = 2_000_000, 64
-_MARGIN_DOCUMENTS, _MEASURE_DOCUMENTS = (
-    8_192,
-    12_288,
-)  # held-out documents that the search's margins are learnt from, and others it is measured on, at most
-_HELD_OUT_DIVISOR = 50  # one document in so many is held out, at most
-_RADIUS_QUANTILE = 0.99  # of a leaf's sample, its radius holds
+# Maximum numbers of held-out documents: for the margins of the search, and to measure it.
+_MARGIN_DOCUMENTS, _MEASURE_DOCUMENTS = 8_192, 12_288
+_HELD_OUT_DIVISOR = 50  # at most one document in 50 is held out
+_RADIUS_QUANTILE = 0.99  # share of a leaf's sample within its radius
 
 
 def train_tree(embedded: Sequence[Part], folder: Path, config: Cluster, seed: int) -> Part:
@@ -70,7 +68,7 @@ def assign_part(embedded: Part, tree: Part, folder: Path, config: Cluster) -> Pa
     order of the part's embeddings.
 
     Raises:
-        UserError: the tree was trained on another encoder's vectors.
+        UserError: The tree was trained on another encoder's vectors.
     """
 
     def make(out: Path) -> Account:
@@ -79,8 +77,8 @@ def assign_part(embedded: Part, tree: Part, folder: Path, config: Cluster) -> Pa
         ]
         if made_by != read_identity(embedded).comparable:
             raise UserError(
-                f"{embedded.folder}: it was not embedded by the encoder of {tree.folder}, {made_by}. "
-                "Embed it with that encoder."
+                f"{embedded.folder}: not embedded by the encoder of {tree.folder}, {made_by}. "
+                "Embed the documents with that encoder."
             )
         [x] = read_embeddings([embedded])
         leaf, distance = assign_leaves(x, load_tree(tree.folder), config.beam, config.workers)

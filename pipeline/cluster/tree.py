@@ -21,15 +21,13 @@ class Tree:
     """
 
     levels: Levels
-    centroids: dict[
-        int, Float32[np.ndarray, "cells dim"]
-    ]  # by granularity; unit length, or zero: an empty cell
-    margins: tuple[float, ...] | None = (
-        None  # of each level but the last: cells this much below the best cosine may hold the nearest leaf
-    )
-    radius: Float32[np.ndarray, " leaves"] | None = (
-        None  # 99 % of a leaf's sample lie within this squared distance; 0 where it is empty
-    )
+    # By granularity, with unit norm. The centroid of an empty cell is zero.
+    centroids: dict[int, Float32[np.ndarray, "cells dim"]]
+    # Per level except the last. A cell whose cosine is at most this much below the best one may
+    # contain the nearest leaf.
+    margins: tuple[float, ...] | None = None
+    # Squared distance that includes 99 % of a leaf's sample. 0 for an empty leaf.
+    radius: Float32[np.ndarray, " leaves"] | None = None
 
     def to_level(self, granularity: int) -> "Tree":
         """Return the tree of the upper levels, down to this one."""
@@ -45,15 +43,16 @@ class Tree:
         for k in self.levels.granularities:
             level = self.centroids.get(k)
             if level is None or level.ndim != 2 or len(level) != k:
+                shape = None if level is None else level.shape
                 raise UserError(
-                    f"tree: level {k} has centroids of shape {None if level is None else level.shape}. "
+                    f"tree: level {k} has centroids of shape {shape}. "
                     f"Expected ({k}, dim). Train the tree again."
                 )
             filled = self.filled[k]
             if not np.array_equal(filled.reshape(len(above), -1).any(axis=1), above):
                 raise UserError(
-                    f"tree: a filled cell above level {k} has only empty children, or an empty cell "
-                    "has filled children. Train the tree again."
+                    f"tree: a filled cell above level {k} has only empty children, or an empty "
+                    "cell has filled children. Train the tree again."
                 )
             above = filled
 

@@ -20,13 +20,17 @@ from pipeline.source.targets import read_target
 
 _BATCH_ROWS = 65_536
 
-# Every document that is known, listed, or no first holder of its digest among the others. A missing digest is a copy of nothing.
+# Documents that are known, listed as copies, or later holders of a digest among the others. A
+# document without a digest is not a copy.
 _COPIES = """
 WITH judged AS (
-    SELECT alive.place, alive.digest, coalesce(known.code, CASE WHEN alive.listed THEN $listed END) AS code
-    FROM alive LEFT JOIN (SELECT digest, min(code) AS code FROM known GROUP BY digest) AS known USING (digest)
+    SELECT alive.place, alive.digest,
+           coalesce(known.code, CASE WHEN alive.listed THEN $listed END) AS code
+    FROM alive
+    LEFT JOIN (SELECT digest, min(code) AS code FROM known GROUP BY digest) AS known USING (digest)
 ), firsts AS (
-    SELECT digest, min(place) AS first FROM judged WHERE code IS NULL AND digest IS NOT NULL GROUP BY digest HAVING count(*) > 1
+    SELECT digest, min(place) AS first FROM judged
+    WHERE code IS NULL AND digest IS NOT NULL GROUP BY digest HAVING count(*) > 1
 )
 SELECT place, coalesce(code, $copy) AS code FROM judged LEFT JOIN firsts USING (digest)
 WHERE code IS NOT NULL OR ($by_digest AND place > first) ORDER BY place
@@ -35,18 +39,18 @@ WHERE code IS NOT NULL OR ($by_digest AND place > first) ORDER BY place
 
 @dataclass(frozen=True)
 class KnownTexts:
-    """Texts that are elsewhere already. A document equal to one of them is dropped."""
+    """Texts that exist elsewhere. A document equal to one of them is dropped."""
 
     reason: str  # e.g. "dedup.catalog"
     digests: tuple[Path, ...]  # Parquet files with a column `digest` (see `text_digest`)
-    fingerprint: str  # of what the files say
+    fingerprint: str  # of the contents of the files
 
 
 def target_digests(config: Build) -> list[str]:
     """Return the digests of the documents of all targets, ascending, without repetition.
 
     Raises:
-        UserError: see `pipeline.source.targets.read_target`.
+        UserError: A target cannot be read, see `pipeline.source.targets.read_target`.
     """
     texts = (read_target(target, config.source)[0]["text"] for target in config.all_targets())
     return sorted({text_digest(text) for column in texts for text in column.to_pylist()})
@@ -107,8 +111,8 @@ def exact_copies(
                 _insert(connection, "alive", pa.table(columns, names=["digest", "place", "listed"]))
                 start += len(batch)
     parameters = {"listed": listed or 0, "copy": copy or 0, "by_digest": copy is not None}
-    found = connection.sql(_COPIES, params=parameters).to_arrow_table()
-    return found["place"].to_numpy(), found["code"].to_numpy().astype(np.uint8)
+    copies = connection.sql(_COPIES, params=parameters).to_arrow_table()
+    return copies["place"].to_numpy(), copies["code"].to_numpy().astype(np.uint8)
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:

@@ -14,13 +14,14 @@ from pipeline.parts import Part
 
 _BATCH_ROWS = 8_192
 
-# 128 bits stand for a band and its index: 16 bytes in place of 36 and more.
+# A band and its index are hashed to 128 bits, which take 16 bytes instead of at least 36.
 _INSERT = """
 INSERT INTO bands
 SELECT md5_number(encode(i::VARCHAR || ':') || band), place
 FROM (SELECT place, unnest(bands) AS band, generate_subscripts(bands, 1) AS i FROM new_rows)
 """
-# From each band's first holder to the others: the same families as all pairs, at most one edge a document and band.
+# Edges from the first holder of each band to the others. They give the same families as all pairs,
+# with at most one edge per document and band.
 _EDGES = """
 SELECT DISTINCT first, place FROM bands
 JOIN (SELECT band, min(place) AS first FROM bands GROUP BY band HAVING count(*) > 1) USING (band)
@@ -31,7 +32,7 @@ WHERE place > first
 def near_copies(
     connection: duckdb.DuckDBPyConnection, signatures: Sequence[Part], alive: Alive
 ) -> Places:
-    """Return the places of every document of a family but its first, ascending.
+    """Return the places of all documents of a family except its first, ascending.
 
     Only documents that are `alive` count. DuckDB groups the bands and spills to disk if needed.
     Finding the families takes 40 bytes of memory per edge between documents that share a band.

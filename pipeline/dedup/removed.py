@@ -32,7 +32,7 @@ def removed_by_source(sources: Sequence[Part], verdicts: Part) -> pa.Table:
         )
     ]
     for part in sources:
-        found = read_verdicts(part, verdicts).select(["reason", "characters"])
+        table = read_verdicts(part, verdicts).select(["reason", "characters"])
         source = pq.read_table(part.folder / DOCUMENTS_FILE, columns=["source"])["source"]
         ones = np.ones(len(source), np.int64)
         waiting.append(
@@ -40,9 +40,9 @@ def removed_by_source(sources: Sequence[Part], verdicts: Part) -> pa.Table:
                 pa.table(
                     {
                         "source": source,
-                        "reason": found["reason"],
+                        "reason": table["reason"],
                         "rows": ones,
-                        "characters": found["characters"],
+                        "characters": table["characters"],
                     }
                 )
             )
@@ -51,9 +51,8 @@ def removed_by_source(sources: Sequence[Part], verdicts: Part) -> pa.Table:
             waiting = [_sum(pa.concat_tables(waiting))]
     counts = _sum(pa.concat_tables(waiting))
     totals = counts.group_by("source").aggregate([("rows", "sum")])
-    index = pc.index_in(
-        counts["source"], value_set=totals["source"]
-    )  # finds the source null too, which a join would drop
+    # Unlike a join, this also finds the null source.
+    index = pc.index_in(counts["source"], value_set=totals["source"])
     share = pc.divide(pc.cast(counts["rows"], pa.float64()), totals["rows_sum"].take(index))
     lost = counts.append_column("share", share).filter(pc.is_valid(counts["reason"]))
     order = [("reason", "ascending"), ("rows", "descending"), ("source", "ascending")]

@@ -35,10 +35,12 @@ logger = logging.getLogger(__name__)
 VERSION = 1
 _SEMANTIC_REASON = "dedup.semantic"
 NEAR_FILE = "near.parquet"
-MINIMUM_COSINE = 0.8  # cosines below are not written: the least that `dedup.cosine` may be
-MAXIMUM_CELL_DOCUMENTS = 50_000  # of a domain compared as one, where a finer level divides it; it costs about 20 MFLOP a document
+MINIMUM_COSINE = 0.8  # smaller cosines are not written; also the minimum of `dedup.cosine`
+# Maximum number of documents compared as one domain if a finer level divides it. A comparison of
+# this size costs about 20 MFLOP per document.
+MAXIMUM_CELL_DOCUMENTS = 50_000
 _DECIMALS = 5  # equal vectors have a cosine of 1, not of 0.99999994
-BLOCK_DOCUMENTS = 2_048  # documents compared with as many at once
+BLOCK_DOCUMENTS = 2_048  # side of a block of compared pairs
 
 
 def near_part(
@@ -58,9 +60,9 @@ def near_part(
 
     def make(out: Path) -> Account:
         places, leaves = _documents(top, assigned, levels)
-        found = [_near(embedded, places[members]) for members in comparison_cells(leaves, levels)]
+        near = [_near(embedded, places[members]) for members in comparison_cells(leaves, levels)]
         pq.write_table(
-            pa.concat_tables([tables.NEAR.empty_table(), *found]),
+            pa.concat_tables([tables.NEAR.empty_table(), *near]),
             out / NEAR_FILE,
             compression="zstd",
         )
@@ -168,19 +170,19 @@ def _documents(
 
 
 def _near(embedded: Sequence[Part], places: Places) -> pa.Table:
-    """Return the places with a cosine of `MINIMUM_COSINE` or more to an earlier one (tables.NEAR)."""
+    """Return the places near an earlier one (tables.NEAR): cosine at least `MINIMUM_COSINE`."""
     cosine, nearest = nearest_earlier(
         lambda members: _gather(embedded, places[members]), len(places)
     )
     cosine = np.minimum(cosine.round(_DECIMALS), 1)
     near = cosine >= np.float32(MINIMUM_COSINE)
-    here, there = places[near], places[nearest[near]]
+    later, earlier = places[near], places[nearest[near]]
     columns = [
-        place_parts(here).astype(np.uint32),
-        place_rows(here),
+        place_parts(later).astype(np.uint32),
+        place_rows(later),
         cosine[near],
-        place_parts(there).astype(np.uint32),
-        place_rows(there),
+        place_parts(earlier).astype(np.uint32),
+        place_rows(earlier),
     ]
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=tables.NEAR)
 

@@ -109,7 +109,7 @@ def _bands(sketch: "MinHash", shingled: list[bytes], bands: int, rows: int) -> l
 
 
 def _sign(batch: pa.RecordBatch, shipped: pa.Table | None, similarity: float) -> pa.Array:
-    """Return shipped bands where there are any, and computed ones elsewhere."""
+    """Return the shipped bands of documents that have them, and computed ones for the others."""
     wanted = tables.SIGNATURES.field("bands").type
     places = (
         pa.nulls(len(batch), pa.int32())
@@ -119,11 +119,13 @@ def _sign(batch: pa.RecordBatch, shipped: pa.Table | None, similarity: float) ->
     missing = places.is_null().to_numpy(zero_copy_only=False).nonzero()[0]
     if shipped is not None and not len(missing):
         return shipped["bands"].take(places).combine_chunks().cast(wanted)
-    found = [None] * len(batch) if shipped is None else shipped["bands"].take(places).to_pylist()
+    signatures = (
+        [None] * len(batch) if shipped is None else shipped["bands"].take(places).to_pylist()
+    )
     texts = batch["text"].take(pa.array(missing)).to_pylist()
     for row, bands in zip(missing.tolist(), sign(texts, similarity), strict=True):
-        found[row] = bands
-    return pa.array(found, wanted)
+        signatures[row] = bands
+    return pa.array(signatures, wanted)
 
 
 def _read_shipped(shard: Shard, file: Input, similarity: float) -> pa.Table | None:

@@ -104,11 +104,11 @@ def dedup(
         )
         accounts: list[Account] = []
         for number, (source, verdict) in enumerate(zip(sources, judged, strict=True)):
-            here = places_in_part(number, places)
+            in_part = places_in_part(number, places)
             table, account = decide(
                 pq.read_table(verdict.folder / VERDICTS_FILE),
-                place_rows(places[here]),
-                codes[here],
+                place_rows(places[in_part]),
+                codes[in_part],
                 reasons,
             )
             write_verdicts(out / f"{source.name}.parquet", table)

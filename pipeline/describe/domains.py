@@ -57,12 +57,12 @@ def describe_domains(
         words = terms.best_terms(
             [part.folder for part in described], [levels.span(k) for k in levels.granularities]
         )
-        found = [
+        term_lists = [
             by_domain.get(domain, [])
             for k, by_domain in zip(levels.granularities, words, strict=True)
             for domain in range(k)
         ]
-        domains = domains.append_column("terms", pa.array(found, pa.list_(pa.string())))
+        domains = domains.append_column("terms", pa.array(term_lists, pa.list_(pa.string())))
         domains = domains.append_column(
             "flags", pa.array(health.domain_flags(domains), pa.list_(pa.string()))
         )
@@ -129,7 +129,7 @@ def _radii(
     at = {k: domains.filter(pc.equal(domains["level"], k)) for k in levels.granularities}
     documents = at[levels.leaves]["documents"].to_numpy()
     length = 1 - at[levels.leaves]["mean_distance"].to_numpy(zero_copy_only=False) / 2
-    found = []
+    radii = []
     for k in levels.granularities:
         span = levels.span(k)
         cosine = np.ones(levels.leaves)
@@ -140,5 +140,5 @@ def _radii(
         along = np.where(documents > 0, documents * length * cosine, 0).reshape(k, span).sum(axis=1)
         n = documents.reshape(k, span).sum(axis=1)
         squared = 2 - 2 * np.divide(along, n, out=np.full(k, np.nan), where=n > 0)
-        found.append(np.sqrt(np.maximum(squared, 0)))
-    return np.concatenate(found)
+        radii.append(np.sqrt(np.maximum(squared, 0)))
+    return np.concatenate(radii)

@@ -18,9 +18,9 @@ from pipeline.describe import terms
 
 EXAMPLES_FILE = "examples.parquet"
 EXAMPLE_KINDS = ("nearest", "typical", "boundary")
-MAXIMUM_EXAMPLES = 5  # examples of a kind
-RESERVOIR_DOCUMENTS = 500  # documents of a leaf that examples are chosen from
-SNIPPET_CHARACTERS = 200  # characters
+MAXIMUM_EXAMPLES = 5  # examples per kind and domain
+RESERVOIR_DOCUMENTS = 500  # sampled documents per leaf, from which examples are chosen
+SNIPPET_CHARACTERS = 200  # length of a snippet
 _MIX = np.uint64(
     0xD1B54A32D192ED03
 )  # odd: a bijection. Ids order samples and splits elsewhere, this orders reservoirs
@@ -66,7 +66,9 @@ def leaf_examples(
     """
     by_distance = np.lexsort((distance, leaf))
     leaves, starts, sizes = np.unique(leaf[by_distance], return_index=True, return_counts=True)
-    medians = distance[by_distance[starts + (sizes - 1) // 2]]  # the lower one: a document has it
+    medians = distance[
+        by_distance[starts + (sizes - 1) // 2]
+    ]  # the lower median, which is the distance of a document
     off_median = np.abs(distance - medians[np.searchsorted(leaves, leaf)])
     return {
         "nearest": first_of_each(leaf, distance, most=most),
@@ -109,33 +111,33 @@ class LeafSample:
         used = self._opened.copy()
         for chosen, _ in self._kinds.values():
             used[chosen] = True
-        self._place = np.cumsum(used) - 1  # of a used row among the texts
+        self._place = np.cumsum(used) - 1  # index of a used row in the texts
         order = np.argsort(rows[used])
         read = _read_rows(files, rows[used][order])
         self._texts = read.take(pa.array(np.argsort(order)))
 
     def examples(self, levels: Levels) -> pa.Table:
         """Return tables.EXAMPLES, sorted by level, kind, domain and rank."""
-        found = []
+        parts = []
         for k in levels.granularities:
             for kind, (rows, rank) in self._kinds.items():
-                of, ranks = domain_examples(self.leaf[rows], rank, self._sizes, levels.span(k))
-                texts = self._texts.take(pa.array(self._place[rows[of]]))
+                chosen, ranks = domain_examples(self.leaf[rows], rank, self._sizes, levels.span(k))
+                texts = self._texts.take(pa.array(self._place[rows[chosen]]))
                 columns = {
-                    "level": np.full(len(of), k),
-                    "domain": self.leaf[rows[of]] // levels.span(k),
-                    "kind": pa.array([kind] * len(of), pa.string()),
+                    "level": np.full(len(chosen), k),
+                    "domain": self.leaf[rows[chosen]] // levels.span(k),
+                    "kind": pa.array([kind] * len(chosen), pa.string()),
                     "rank": ranks,
                     "doc_id": texts["doc_id"],
-                    "distance": self._distance[rows[of]],
+                    "distance": self._distance[rows[chosen]],
                     "source": texts["source"],
                     "snippet": [
                         " ".join(text.split())[:SNIPPET_CHARACTERS]
                         for text in texts["opening"].to_pylist()
                     ],
                 }
-                found.append(pa.table(columns).cast(tables.EXAMPLES))
-        return pa.concat_tables(found)
+                parts.append(pa.table(columns).cast(tables.EXAMPLES))
+        return pa.concat_tables(parts)
 
     def openings(self) -> Iterator[str]:
         """Yield one text per leaf that has documents, in order."""
@@ -152,24 +154,22 @@ def _read_rows(files: Sequence[str], rows: Int[np.ndarray, " n"]) -> pa.Table:
     One row group is in memory at a time.
     """
     schema = pa.schema([("doc_id", pa.string()), ("source", pa.string()), ("opening", pa.string())])
-    found = [schema.empty_table()]
+    parts = [schema.empty_table()]
     before = 0
     for path in files:
         with pq.ParquetFile(path, pre_buffer=False) as file:
             for group in range(file.num_row_groups):
                 n = file.metadata.row_group(group).num_rows
-                mine = (
-                    rows[np.searchsorted(rows, before) : np.searchsorted(rows, before + n)] - before
-                )
-                if len(mine):
+                of_group = rows[slice(*np.searchsorted(rows, [before, before + n]))] - before
+                if len(of_group):
                     table = file.read_row_group(group, columns=["doc_id", "source", "text"]).take(
-                        pa.array(mine)
+                        pa.array(of_group)
                     )
                     opening = pc.utf8_slice_codeunits(
                         table["text"], 0, terms.OPENING_CHARACTERS
                     ).cast(pa.string())
-                    found.append(
+                    parts.append(
                         pa.table([table["doc_id"], table["source"], opening], schema=schema)
                     )
                 before += n
-    return pa.concat_tables(found)
+    return pa.concat_tables(parts)

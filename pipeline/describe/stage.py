@@ -24,20 +24,24 @@ from pipeline.parts import Part, make_part
 # 1: all domains in one part.
 # 2: one part per top-level domain, with examples and languages.
 VERSION = 2
-MAXIMUM_SHARES = 5  # sites and languages of a domain
+MAXIMUM_SHARES = 5  # listed sources per domain, and listed languages
 DOMAINS_FILE = "domains.parquet"
 
 _STATISTICS = """
-    SELECT $level::BIGINT AS level, (leaf // $span)::BIGINT AS domain, count(*) AS documents, sum(tokens)::BIGINT AS tokens,
-           avg(distance::DOUBLE) AS mean_distance, quantile_cont(distance::DOUBLE, [0.05, 0.25, 0.5, 0.75, 0.95]) AS distance_quantiles
+    SELECT $level::BIGINT AS level, (leaf // $span)::BIGINT AS domain, count(*) AS documents,
+           sum(tokens)::BIGINT AS tokens, avg(distance::DOUBLE) AS mean_distance,
+           quantile_cont(distance::DOUBLE, [0.05, 0.25, 0.5, 0.75, 0.95]) AS distance_quantiles
     FROM documents GROUP BY ALL ORDER BY domain"""
 _NAMES = """
     CREATE TEMP TABLE names AS
-        SELECT leaf, 'source' AS kind, nullif(source, '') AS name, count(*) AS n FROM documents GROUP BY ALL
-        UNION ALL SELECT leaf, 'language', nullif(language, ''), count(*) FROM documents GROUP BY ALL"""
+        SELECT leaf, 'source' AS kind, nullif(source, '') AS name, count(*) AS n
+        FROM documents GROUP BY ALL
+        UNION ALL
+        SELECT leaf, 'language', nullif(language, ''), count(*) FROM documents GROUP BY ALL"""
 _LARGEST = """
     SELECT list({name: name, share: n / documents} ORDER BY n DESC, name)[1:$most] AS shares
-    FROM (SELECT leaf // $span AS domain, name, sum(n) AS n, sum(sum(n)) OVER (PARTITION BY domain) AS documents
+    FROM (SELECT leaf // $span AS domain, name, sum(n) AS n,
+                 sum(sum(n)) OVER (PARTITION BY domain) AS documents
           FROM names WHERE kind = $kind GROUP BY domain, name)
     GROUP BY domain ORDER BY domain"""
 
@@ -88,9 +92,9 @@ def _no_documents(folder: Path) -> str:
 
 def _statistics(files: Sequence[str], shown: pa.Table, levels: Levels) -> Iterator[pa.Table]:
     with duckdb.connect() as connection:
-        connection.execute(
-            "SET threads = 1"
-        )  # sums of floats in one order: the same bytes each time. Parts run side by side
+        # With one thread floats are added in one order, so the output has the same bytes each
+        # time. Several parts run at once.
+        connection.execute("SET threads = 1")
         connection.read_parquet(list(files)).create_view("documents")
         connection.execute(_NAMES)
         for k in levels.granularities:
@@ -101,12 +105,13 @@ def _statistics(files: Sequence[str], shown: pa.Table, levels: Levels) -> Iterat
                     _LARGEST, params={**place, "kind": kind, "most": MAXIMUM_SHARES}
                 ).to_arrow_table()
                 table = table.append_column(column, largest["shares"])
-            here = shown.filter(pc.equal(shown["level"], k))
+            of_level = shown.filter(pc.equal(shown["level"], k))
             for kind in examples.EXAMPLE_KINDS:
-                mine = here.filter(pc.equal(here["kind"], kind))
-                starts = np.searchsorted(mine["domain"].to_numpy(), table["domain"].to_numpy())
+                of_kind = of_level.filter(pc.equal(of_level["kind"], kind))
+                starts = np.searchsorted(of_kind["domain"].to_numpy(), table["domain"].to_numpy())
                 lists = pa.ListArray.from_arrays(
-                    np.r_[starts, mine.num_rows].astype(np.int32), mine["doc_id"].combine_chunks()
+                    np.r_[starts, of_kind.num_rows].astype(np.int32),
+                    of_kind["doc_id"].combine_chunks(),
                 )
                 table = table.append_column(kind, lists)
             yield table

@@ -10,21 +10,20 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix, load_npz, save_npz
 
-MAXIMUM_TERMS = 10  # terms of a domain
-OPENING_CHARACTERS = 1_000  # of a document that are read
-LEAF_DOCUMENTS = (10, 100)  # of a leaf, least and most
-MAXIMUM_SAMPLE_DOCUMENTS = (
-    40_000  # documents of one top-level domain that the number is chosen by: 40 MB of text
-)
-MAXIMUM_WORDS = 50_000  # most frequent words of one top-level domain; what is rarer characterises no domain of it
+MAXIMUM_TERMS = 10  # terms per domain
+OPENING_CHARACTERS = 1_000  # characters read per document
+LEAF_DOCUMENTS = (10, 100)  # minimum and maximum number of documents read per leaf
+# Number of documents per top-level domain that `documents_per_leaf` aims at: 40 MB of text.
+MAXIMUM_SAMPLE_DOCUMENTS = 40_000
+MAXIMUM_WORDS = 50_000  # per top-level domain; rarer words do not characterise its domains
 _WORD_PATTERN = r"(?u)\b[^\W\d_]{3,}\b"
 WORDS_FILE, COUNTS_FILE = "words.parquet", "counts.npz"
 
 
 def documents_per_leaf(leaves: int) -> int:
-    """Return the number of documents to read per leaf of a top-level domain with `leaves` leaves."""
-    least, most = LEAF_DOCUMENTS
-    return min(max(MAXIMUM_SAMPLE_DOCUMENTS // max(leaves, 1), least), most)
+    """Return the number of documents to read per leaf if a top-level domain has `leaves` leaves."""
+    minimum, maximum = LEAF_DOCUMENTS
+    return min(max(MAXIMUM_SAMPLE_DOCUMENTS // max(leaves, 1), minimum), maximum)
 
 
 def count_words(texts: Iterable[str], leaves: Int[np.ndarray, " texts"], out: Path) -> None:

@@ -22,9 +22,9 @@ from pipeline.embed.windows import WindowReader, Windows, make_window_reader
 
 logger = logging.getLogger(__name__)
 
-_PAD_MULTIPLE = 16  # few distinct lengths: the bfloat16 kernels are compiled once a shape
-ENCODE_DOCUMENTS = 8_192  # texts that `encode` gives to one copy of the model at once
-_BATCHES_AHEAD = 2  # started on a GPU before the first one's embeddings are waited for
+_PAD_MULTIPLE = 16  # few distinct lengths, because bfloat16 kernels are compiled per shape
+ENCODE_DOCUMENTS = 8_192  # texts per call of one copy of the model in `encode`
+_BATCHES_AHEAD = 2  # batches running on a GPU at once
 _Wait = Callable[[], Float32[np.ndarray, "batch dim"]]
 
 _encoders: dict[Embed, "Encoder"] = {}
@@ -145,9 +145,10 @@ class Encoder:
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         faulty = np.unique(documents[~(np.isfinite(norms) & (norms > 1e-6))[:, 0]])
         if len(faulty):
+            texts = len(np.unique(documents))
             raise RuntimeError(
-                f"{self.identity.model}: embeddings of {len(faulty)} of {len(np.unique(documents))} "
-                f"texts are zero or not finite. The first is number {faulty[0]}."
+                f"{self.identity.model}: embeddings of {len(faulty)} of {texts} texts are zero or "
+                f"not finite. The first is number {faulty[0]}."
             )
         return rows / norms
 

@@ -36,7 +36,7 @@ def identify(config: Embed) -> Identity:
     """Find the model and hash its weights, without loading it.
 
     Raises:
-        UserError: there is no such model, it has no safetensors weights or not the expected
+        UserError: There is no such model, it has no safetensors weights or not the expected
             ones, the backend is not installed, or it lacks the precision.
     """
     precision = _precision(config)
@@ -47,16 +47,16 @@ def identify(config: Embed) -> Identity:
             f"embed.model {config.model}: {folder} has no {WEIGHTS_FILE}. "
             "Give a sentence-transformers model saved as safetensors."
         )
-    found = sha256_file(weights)
+    checksum = sha256_file(weights)
     expected = config.sha256 or (MINILM_SHA256 if config.model in MINILM else None)
-    if expected is not None and found != expected.lower():
+    if expected is not None and checksum != expected.lower():
         raise UserError(
-            f"embed.model {config.model}: {weights} has sha256 {found}. Expected {expected}. "
+            f"embed.model {config.model}: {weights} has sha256 {checksum}. Expected {expected}. "
             "Restore the file, or set embed.sha256 if this file is intended."
         )
     return Identity(
         model=config.model,
-        sha256=found,
+        sha256=checksum,
         dimension=_dimension(folder),
         max_tokens=config.max_tokens,
         windows=config.windows if config.text == "windows" else 1,
@@ -72,7 +72,7 @@ def locate_model(model: str) -> Path:
     A model on the hub is downloaded if needed.
 
     Raises:
-        UserError: there is no such model, or the hub cannot be reached.
+        UserError: There is no such model, or the hub cannot be reached.
     """
     if Path(model).is_dir():
         return Path(model).resolve()
@@ -129,7 +129,7 @@ def has_cuda() -> bool:
     if sys.platform == "linux" and not any(
         Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")
     ):
-        return False  # spares the import of torch
+        return False  # avoids importing torch
     import torch  # noqa: PLC0415
 
     return torch.cuda.is_available()

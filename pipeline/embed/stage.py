@@ -27,10 +27,10 @@ VERSION = 2
 EMBEDDINGS_FILE = "embeddings.npy"
 IDENTITY_FILE = "encoder.json"
 STORAGE_FILE = "storage.json"
-CHUNK_DOCUMENTS = 8_192  # texts held at once by each copy of the model; batches are sorted by length inside a chunk
-_MAXIMUM_STORAGE_ERROR = (
-    1e-3  # of a stored vector: float16 keeps both errors well below; more is a fault
-)
+# Number of texts in memory per copy of the model. They are sorted by length to form batches.
+CHUNK_DOCUMENTS = 8_192
+# Maximum of both errors of a stored vector. The rounding of float16 is far smaller.
+_MAXIMUM_STORAGE_ERROR = 1e-3
 
 
 class Storage(Settings):
@@ -94,8 +94,8 @@ def _embed(source: Part, verdicts: Part, out: Path, config: Embed) -> Account:
     documents = pq.read_metadata(source.folder / "documents.parquet").num_rows
     if table.num_rows != documents:
         raise UserError(
-            f"{verdicts.folder / source.name}.parquet: {table.num_rows} verdicts for the {documents} "
-            f"documents of {source.folder}. Delete both folders and build again."
+            f"{verdicts.folder / source.name}.parquet: {table.num_rows} verdicts for the "
+            f"{documents} documents of {source.folder}. Delete both folders and build again."
         )
     kept = table.filter(pc.is_null(table["reason"]))
     read = Tally(rows=kept.num_rows, characters=pc.sum(kept["characters"]).as_py() or 0)
@@ -109,7 +109,7 @@ def _embed(source: Part, verdicts: Part, out: Path, config: Embed) -> Account:
     embeddings = np.lib.format.open_memmap(
         out / EMBEDDINGS_FILE, mode="w+", dtype=np.float16, shape=shape
     )
-    characters: list[int] = []  # of each chunk: a chunk is read while earlier ones are embedded
+    characters: list[int] = []  # per chunk, as a chunk is read while earlier ones are embedded
 
     def chunks() -> Iterator[list[str]]:
         for texts in _chunks(source, verdicts):

@@ -12,7 +12,7 @@ from jaxtyping import Int64
 
 from data_catalog.errors import UserError
 
-HEAD_CHARACTERS_PER_TOKEN = 8  # a token: enough of a long text to fill its tokens, nearly always
+HEAD_CHARACTERS_PER_TOKEN = 8  # nearly always enough to fill the windows
 RESERVED_POSITIONS = {
     "camembert": 2,
     "mpnet": 2,
@@ -38,10 +38,10 @@ class WindowReader:
     """A fast tokenizer, used by one thread at a time, because setting its truncation changes it."""
 
     tokenizer: Any  # transformers.PreTrainedTokenizerFast
-    prompt: str  # the model's default prompt, put before every text
-    max_tokens: int  # of a window, special tokens included
-    windows: int  # of a document, at most
-    longest: int  # tokens that the model can read
+    prompt: str  # default prompt of the model, which precedes every text
+    max_tokens: int  # per window, including special tokens
+    windows: int  # maximum number per document
+    longest: int  # maximum number of tokens of the model
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self, texts: Sequence[str]) -> Windows:
@@ -54,17 +54,18 @@ class WindowReader:
         whole = [self.prompt + text for text in texts]
         heads = [text[: _head(text, wanted)] for text in whole]
         with self._lock:
-            found = self._ids(heads)
+            ids_of_texts = self._ids(heads)
             short = [
                 i
-                for i, windows in enumerate(found)
+                for i, windows in enumerate(ids_of_texts)
                 if len(heads[i]) < len(whole[i]) and not self._full(windows)
             ]
             for i, windows in zip(short, self._ids([whole[i] for i in short]), strict=True):
-                found[i] = windows
-        counts = np.fromiter(map(len, found), np.int64, len(found))
+                ids_of_texts[i] = windows
+        counts = np.fromiter(map(len, ids_of_texts), np.int64, len(ids_of_texts))
         return Windows(
-            [ids for windows in found for ids in windows], np.repeat(np.arange(len(found)), counts)
+            [ids for windows in ids_of_texts for ids in windows],
+            np.repeat(np.arange(len(ids_of_texts)), counts),
         )
 
     def _full(self, windows: list[list[int]]) -> bool:
@@ -73,16 +74,16 @@ class WindowReader:
     def _ids(self, texts: list[str]) -> list[list[list[int]]]:
         if not texts:
             return []
-        # Stated anew at each call: what tokenizer.json says of truncation and padding must not count.
+        # Set in each call, to override truncation and padding of tokenizer.json.
         settings = {"truncation": True, "max_length": self.max_tokens, "padding": False}
         if self.windows == 1:
             return [[ids] for ids in self.tokenizer(texts, **settings)["input_ids"]]
         cut = self.tokenizer(texts, **settings, return_overflowing_tokens=True, stride=0)
-        found: list[list[list[int]]] = [[] for _ in texts]
+        windows_of: list[list[list[int]]] = [[] for _ in texts]
         for ids, i in zip(cut["input_ids"], cut["overflow_to_sample_mapping"], strict=True):
-            if len(found[i]) < self.windows:
-                found[i].append(ids)
-        return found
+            if len(windows_of[i]) < self.windows:
+                windows_of[i].append(ids)
+        return windows_of
 
     def pad(
         self, rows: Sequence[list[int]], length: int
@@ -135,7 +136,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _head(text: str, characters: int) -> int:
-    """Return the place to cut a text longer than `characters`: its last space before, or its end."""
+    """Return the length of the text's head: at most `characters`, up to a space.
+
+    A text without a space there is not cut.
+    """
     if len(text) <= characters:
         return len(text)
     space = text.rfind(" ", 0, characters)

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["Estimate", "EstimatedCount", "estimate_build"]
 
-_SIDE_FILES = 4  # side files that are parsed to learn their rate
+_SIDE_FILES = 4  # side files parsed to measure their rate
 
 
 class Estimate(Settings):
@@ -101,7 +101,7 @@ def estimate_build(
             head is a step, and the trial of the machine is one.
 
     Raises:
-        UserError: The config is refused as by `pipeline.run.check_request`, or no text could be read.
+        UserError: `pipeline.run.check_request` rejects the config, or no text could be read.
     """
     source = corpus_source(config)
     shards = source.plan()

@@ -16,12 +16,12 @@ from pipeline.quality.signals.measure import measure_signals
 from pipeline.shard.tokenize import _load_given, _train
 
 _ENCODED_DOCUMENTS = 96
-_WARM_UP_DOCUMENTS = 16  # embedded first: kernels are compiled at their first use
-_MEASURED_DOCUMENTS = 1_024  # whose encoder tokens are counted
+_WARM_UP_DOCUMENTS = 16  # embedded before measuring, because first use compiles kernels
+_MEASURED_DOCUMENTS = 1_024  # documents whose encoder tokens are counted
 _TOKENIZED_CHARACTERS = 1_000_000
-_SIGNED_CHARACTERS = 100_000  # whose signals and signatures are computed
+_SIGNED_CHARACTERS = 100_000  # characters whose signals and signatures are computed
 _SAMPLING_KEY = 11  # second word of the random generator's key
-_VECTORS = 8_192  # compared with each centroid
+_VECTORS = 8_192  # vectors compared with each centroid
 _CENTROIDS = 64
 
 

@@ -183,7 +183,7 @@ def _has_grown(root: Path, built_from: str) -> bool:
         grown = read_manifest(root).version > 1
         same = grown and read_manifest(root, 1).built_from == built_from
     except UserError:
-        return False  # no finished catalog is there
+        return False  # there is no finished catalog
     if grown and not same:
         raise UserError(
             f"out {root}: the catalog there has additions, which a new build would lose. "

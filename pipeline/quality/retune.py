@@ -21,7 +21,7 @@ SIGNALS_FOLDER, VERDICTS_FOLDER = (
     "signals",
     "verdicts",
 )  # below a catalog: a file a part, of tables.MEASURED and tables.VERDICTS
-MAXIMUM_REPORT_SOURCES = 20  # that a report names, the largest first
+MAXIMUM_REPORT_SOURCES = 20  # listed in a report, largest first
 _BATCH_ROWS = 16_384
 _REGROUP_ROWS = 1_000_000
 

@@ -66,7 +66,7 @@ def _basic(threshold: str) -> tuple[Rule, ...]:
             threshold=threshold,
         ),
         Rule(id="symbols", signal="rps_doc_symbol_to_word_ratio", most=0.1, threshold=threshold),
-        # kept as the mean over lines, which is the share of lines: the sum over ccnet_nlines
+        # Stored as the mean over lines, which is the share of lines.
         Rule(
             id="bullets", signal="rps_lines_start_with_bulletpoint", most=0.9, threshold=threshold
         ),
@@ -122,12 +122,12 @@ _C4_RULES = (
 
 RULE_PRESETS: Mapping[str, tuple[Rule, ...]] = {
     "none": (),
-    "gopher": (  # but for its rules on repeated lines and on required words: RedPajama-V2 has no such signals
+    # Without the rules on repeated lines and required words, as RedPajama-V2 lacks their signals.
+    "gopher": (
         *_basic(_GOPHER),
         _ellipsis(_GOPHER),
-        _alphabetic(
-            0.2, _GOPHER
-        ),  # the signal counts punctuation as words: 0.3 is nearer to what Gopher meant
+        # The signal counts punctuation as words. A bound of 0.3 is nearer to Gopher's intention.
+        _alphabetic(0.2, _GOPHER),
         *_top(_GOPHER),
         *_repeated(_GOPHER),
     ),
@@ -165,7 +165,7 @@ def resolve(preset: str, thresholds: Mapping[str, Bounds]) -> tuple[Rule, ...]:
     The order of the rules, and so the bit of each rule, does not change.
 
     Raises:
-        UserError: the preset is unknown, it has no rule of a given name, or a lower bound is
+        UserError: The preset is unknown, it has no rule of a given name, or a lower bound is
             greater than its upper bound.
     """
     if preset not in RULE_PRESETS:
@@ -184,20 +184,20 @@ def resolve(preset: str, thresholds: Mapping[str, Bounds]) -> tuple[Rule, ...]:
     for rule in rules:
         if rule.least is not None and rule.most is not None and rule.least > rule.most:
             raise UserError(
-                f"quality.thresholds.{rule.id}: least {rule.least:g} is greater than most {rule.most:g}. "
-                "No document could pass. Set both bounds."
+                f"quality.thresholds.{rule.id}: least {rule.least:g} is greater than most "
+                f"{rule.most:g}. No document could pass. Set both bounds."
             )
     return rules
 
 
 def _replaced(rule: Rule, bounds: Bounds | None) -> Rule:
-    given = bounds.model_dump(exclude_none=True) if bounds else {}
-    here = "quality.thresholds of this build"
-    if "null" in given:
-        given["because"] = here
-    if "least" in given or "most" in given:
-        given["threshold"] = here
-    return rule.model_copy(update=given)
+    changes = bounds.model_dump(exclude_none=True) if bounds else {}
+    origin = "quality.thresholds of this build"
+    if "null" in changes:
+        changes["because"] = origin
+    if "least" in changes or "most" in changes:
+        changes["threshold"] = origin
+    return rule.model_copy(update=changes)
 
 
 _LISTED = pa.schema(

@@ -48,7 +48,7 @@ def judge_part(source: Part, folder: Path, config: Quality) -> Part:
     reasons = [f"{preset}.{rule.id}" for rule in rules]
 
     def make(out: Path) -> Account:
-        rows = np.zeros(len(rules) + 1, np.int64)  # documents by first rule failed, then the kept
+        rows = np.zeros(len(rules) + 1, np.int64)  # documents by first failed rule, then kept ones
         characters = np.zeros(len(rules) + 1, np.int64)
         with (
             pq.ParquetFile(source.folder / DOCUMENTS_FILE, pre_buffer=False) as file,
@@ -89,12 +89,12 @@ def judge_part(source: Part, folder: Path, config: Quality) -> Part:
 
 
 def read_signals(judged: Part, signal_columns: Sequence[str] | None = None) -> pa.Table:
-    """Return the signals of a judged part (tables.MEASURED), rows in the order of its source part."""
+    """Return the signals of a judged part (tables.MEASURED), in the row order of its source."""
     return pq.read_table(judged.folder / SIGNALS_FILE, columns=signal_columns)
 
 
 def signals_key(source: Part, config: Quality) -> str:
-    """Return a fingerprint of the signals of this source part, which does not depend on the rules."""
+    """Return a fingerprint of the signals of a source part. It does not depend on the rules."""
     return fingerprint("signals", VERSION, config.compute, measure.VERSION, source.fingerprint)
 
 
@@ -148,7 +148,7 @@ def _verdicts(
     first: Int[np.ndarray, " documents"],
     reasons: list[str],
 ) -> pa.RecordBatch:
-    names = pa.array([*reasons, None], pa.string())  # the last is the kept ones'
+    names = pa.array([*reasons, None], pa.string())  # the last is for kept documents
     return pa.RecordBatch.from_arrays(
         [numbers, pa.array(lengths), pa.array(bitmask(failed)), names.take(pa.array(first))],
         schema=tables.VERDICTS,

@@ -40,38 +40,38 @@ def sweep(
         on_progress: See `pipeline.quality.retune.retune`.
 
     Raises:
-        UserError: see `choose_rules`; or no document has the signal.
+        UserError: The rules are rejected, see `choose_rules`, or no document has the signal.
     """
-    _, asked = choose_rules(root, preset, thresholds or {})
-    mine = next(
-        (known for known in asked if known.id == rule), Rule(id=rule, signal=rule, threshold="none")
+    _, rules = choose_rules(root, preset, thresholds or {})
+    swept = next(
+        (known for known in rules if known.id == rule), Rule(id=rule, signal=rule, threshold="none")
     )
-    others = [known for known in asked if known.id != rule]
+    others = [known for known in rules if known.id != rule]
     values, sizes, passes = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, bool)]
     for batch in read_measured(root, on_progress):
-        values.append(signal_columns(batch.signals, [mine.signal])[mine.signal])
+        values.append(signal_columns(batch.signals, [swept.signal])[swept.signal])
         sizes.append(batch.characters)
         passes.append(~failures(batch.signals, others).any(axis=0) & batch.unique)
     value, size, left = np.concatenate(values), np.concatenate(sizes), np.concatenate(passes)
-    found = (
+    bounds = (
         np.unique(np.quantile(value[~np.isnan(value)], quantiles, method="inverted_cdf"))
         if not np.isnan(value).all()
         else np.zeros(0)
     )
-    if not len(found):
-        known = ", ".join(known.id for known in asked)
+    if not len(bounds):
+        known = ", ".join(known.id for known in rules)
         raise UserError(
-            f"sweep {rule}: no document of {root} has the signal {mine.signal}. "
+            f"sweep {rule}: no document of {root} has the signal {swept.signal}. "
             f"Give the name of a rule ({known}) or of a signal."
         )
     rows = []
-    for bound in found.tolist():
+    for bound in bounds.tolist():
         row: dict[str, float] = {
             "quantile": float((value <= bound).sum() / (~np.isnan(value)).sum()),
             "bound": bound,
         }
         for side in ("most", "least"):
-            bounded = mine.model_copy(update={"least": None, "most": None, side: bound})
+            bounded = swept.model_copy(update={"least": None, "most": None, side: bound})
             passed = left & ~fails(value, bounded)
             row |= {
                 f"{side}_documents": passed.mean(),

@@ -22,7 +22,9 @@ from pipeline.shard.sorted_runs import (
     tally_documents,
 )
 
-MINIMUM_GROUP_ROWS = 2_048  # fewest of a row group, which ends with a leaf: one domain is read without its neighbours
+# A row group ends with a leaf, so that a domain is read without its neighbours, but has at least
+# this many rows.
+MINIMUM_GROUP_ROWS = 2_048
 MAXIMUM_GROUP_ROWS = 16_384  # a leaf with more has several groups
 _DICTIONARY_COLUMNS = [
     "source",

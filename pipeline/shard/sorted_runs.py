@@ -17,7 +17,7 @@ from jaxtyping import Int, UInt32
 from data_catalog.format import tables
 from data_catalog.format.accounts import Tally
 
-RUN_BATCH_ROWS = 4_096  # of a record batch of a run
+RUN_BATCH_ROWS = 4_096  # rows per record batch of a run
 INDEX_FILE = "index.parquet"  # one row a run and leaf: run, leaf, first_row, rows, bytes
 IDS_COLUMN = "ids"  # the column of token ids, beside those of tables.DOCUMENTS
 _ROW_BYTES, _SIGNAL_BYTES = (
@@ -90,7 +90,10 @@ def tally_documents(table: pa.Table) -> Tally:
 
 
 def row_bytes(table: pa.Table) -> Int[np.ndarray, " documents"]:
-    """Return the memory of each document: exact for text and token ids, an estimate for the rest."""
+    """Return the memory of each document in bytes.
+
+    It is exact for text and token ids, and an estimate for the other columns.
+    """
     text = pc.binary_length(table["text"]).to_numpy().astype(np.int64)
     width = table.schema.field(IDS_COLUMN).type.value_type.bit_width // 8
     signals = pc.fill_null(pc.list_value_length(pc.cast(table["signals"], _PAIRS)), 0).to_numpy()
@@ -111,7 +114,9 @@ def sorted_order(table: pa.Table) -> Int[np.ndarray, " documents"]:
     held_out = pc.equal(table["split"], "heldout").to_numpy()
     order = np.lexsort((number, held_out, leaf))
     tied = (np.diff(number[order]) == 0) & (np.diff(leaf[order]) == 0)
-    if tied.any():  # two documents of one id, or a collision of 64-bit hashes: rare, so that names are not worth sorting otherwise
+    # Two documents with one id, or a collision of 64-bit hashes. Ties are rare, so names are not
+    # sorted otherwise.
+    if tied.any():
         named = pa.table(
             {"leaf": leaf, "held_out": held_out, "number": number, "doc_id": table["doc_id"]}
         )
@@ -131,7 +136,7 @@ def take_ranges(
     Columns are made contiguous once. `take` on chunks would do so on every call.
     """
     names, run_columns = table.column_names, []
-    while table.num_columns:  # one column at a time, letting go of its chunks
+    while table.num_columns:  # one column at a time, to release its chunks
         column = table.column(0).combine_chunks()
         run_columns.append(column.chunk(0) if isinstance(column, pa.ChunkedArray) else column)
         table = table.remove_column(0)

@@ -29,7 +29,7 @@ from pipeline.verdicts import kept_key, read_verdicts
 VERSION = 2
 OFFSETS_FILE = "offsets.parquet"
 _SIGNALS = "signals.parquet"  # of a quality part: shipped and computed ones
-_READ_ROWS = 1_024  # tokenized at once: an encoding takes about 100 bytes a token
+_READ_ROWS = 1_024  # rows tokenized at once, at about 100 bytes per token
 _MEGABYTE = 2**20
 
 
@@ -152,35 +152,34 @@ def _documents(
             f"{assigned.folder}: {leaves.num_rows} leaves. Expected {placed.sum()}, the documents "
             f"that {unique.folder} keeps."
         )
-    leaf_row = np.cumsum(placed) - 1  # of each document that is placed
+    leaf_row = np.cumsum(placed) - 1  # row in `leaves` of each placed document
     for start, batch in _source_batches(source, judged):
         rows = start + np.flatnonzero(stored[start : start + batch.num_rows])
         if not len(rows):
             continue
-        here = batch.take(pa.array(rows - start))
-        ids = encode_texts(here["text"].to_pylist(), tokenizer)
+        kept = batch.take(pa.array(rows - start))
+        ids = encode_texts(kept["text"].to_pylist(), tokenizer)
         made = {
-            **{name: here[name] for name in here.column_names},
+            **{name: kept[name] for name in kept.column_names},
             **{
                 name: verdicts[name].take(pa.array(rows)) for name in ("characters", "failed_rules")
             },
             **{name: leaves[name].take(pa.array(leaf_row[rows])) for name in ("leaf", "distance")},
             "tokens": pc.cast(pc.list_value_length(ids), pa.int64()),
-            "split": assign_splits(here["id_int"], held_out_share, "train", "heldout"),
+            "split": assign_splits(kept["id_int"], held_out_share, "train", "heldout"),
             "ids": ids,
         }
         yield pa.table([made[name] for name in run_columns()], names=run_columns())
 
 
 def _source_batches(source: Part, judged: Part) -> Iterator[tuple[int, pa.Table]]:
-    """Yield the source's documents and the row of the first, with the signals of the quality part."""
+    """Yield documents of the source with their signals, and the row of the first document."""
     names = ["doc_id", "id_int", "url", "source", "language", "digest", "text"]
     measured = judged.folder / _SIGNALS
     start = 0
     with (
-        pq.ParquetFile(
-            source.folder / DOCUMENTS_FILE, pre_buffer=False
-        ) as file,  # which would hold the whole file
+        # Buffering would keep the whole file in memory.
+        pq.ParquetFile(source.folder / DOCUMENTS_FILE, pre_buffer=False) as file,
         pq.ParquetFile(
             measured if measured.is_file() else source.folder / DOCUMENTS_FILE, pre_buffer=False
         ) as signals,

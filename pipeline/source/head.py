@@ -11,8 +11,8 @@ import numpy as np
 from pipeline.location import Place
 from pipeline.source.documents import Document, Fault, Shard
 
-HEAD_BYTES = 2**19  # stored bytes that are read of a shard
-HEAD_DOCUMENTS = 256  # documents that are read of a shard where bytes do not apply
+HEAD_BYTES = 2**19  # stored bytes read per shard
+HEAD_DOCUMENTS = 256  # documents read per shard if its bytes cannot be counted
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pipeline.source.head import Head, head_of_documents
 from pipeline.source.interface import Source
 from pipeline.source.lines import text_fault
 
-STDLIB = "stdlib"  # stands for the whole standard library in a list of packages
+STDLIB = "stdlib"  # name of the whole standard library in a list of packages
 DEFAULT_PACKAGES = (  # large and well documented; those not installed are skipped
     *("alembic", "beartype", "click", "datasets", "duckdb", "faiss", "fastapi", "fsspec"),
     *("huggingface_hub", "hypothesis", "jinja2", "mpmath", "narwhals", "networkx", "numpy"),
@@ -96,7 +96,7 @@ class PythonDocsSource(Source[PythonDocs]):
         yield from islice(documents, shard.quota)
 
     def choices(self) -> list[object]:
-        """Return the minimum length, and what is held out for targets."""
+        """Return the minimum length and the held-out modules."""
         modules = list(self.reservations.modules)
         return [self.section.min_characters, self.section.held_out_share, modules]
 

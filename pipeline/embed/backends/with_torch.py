@@ -17,8 +17,8 @@ from data_catalog.format.encoder_identity import Identity
 
 logger = logging.getLogger(__name__)
 
-CPU_BATCH_TOKENS = 4_096  # larger batches fall out of the processor's cache
-GPU_BATCH_TOKENS = 65_536  # smaller ones leave a GPU waiting for its next kernel
+CPU_BATCH_TOKENS = 4_096  # larger batches do not fit the cache of the CPU
+GPU_BATCH_TOKENS = 65_536  # smaller batches leave the GPU idle between kernels
 
 
 def load_torch(
@@ -84,7 +84,10 @@ def embed_tokens(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Ten
 
 
 class TorchModel:
-    """A sentence-transformers model on one device. On a GPU `start` returns while the batch still runs."""
+    """A sentence-transformers model on one device.
+
+    On a GPU `start` returns before the batch is finished.
+    """
 
     def __init__(self, model: Any, device: str, batch_tokens: int) -> None:
         self.model = model

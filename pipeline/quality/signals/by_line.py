@@ -22,15 +22,18 @@ _BULLETS = np.array(
 
 @dataclass(frozen=True)
 class _Lines:
-    """Lines of a batch. A line ends with its newline, and a newline at the end begins no other."""
+    """Lines of a batch. A line ends with its newline. The last newline does not begin a line."""
 
     starts: Int[np.ndarray, " lines"]
     ends: Int[np.ndarray, " lines"]  # before the newline
-    sizes: Int[np.ndarray, " lines"]  # with it, if it is the text's
+    sizes: Int[np.ndarray, " lines"]  # including the newline if it belongs to the text
     counts: Int[np.ndarray, " documents"]
 
     def mean(self, scores: np.ndarray) -> Float[np.ndarray, " documents"]:
-        """Return the mean per document of scores rounded as published ones are, NaN without lines."""
+        """Return the mean of the lines' scores per document, NaN for one without lines.
+
+        Scores are rounded first, as in the published signals.
+        """
         owner = np.repeat(np.arange(len(self.counts)), self.counts)
         return ratio(
             np.bincount(owner, np.round(scores.astype(np.float64), DECIMALS), len(self.counts)),
@@ -72,7 +75,7 @@ def _find_lines(characters: Characters) -> _Lines:
     starts = np.concatenate(([0], ends[:-1] + 1))
     added = np.zeros(len(characters.codes), bool)
     added[characters.ends] = True
-    real = ~added[starts]  # what begins at an added newline is empty
+    real = ~added[starts]  # a line that begins at an added newline is empty
     starts, ends = starts[real], ends[real]
     counts = np.searchsorted(starts, characters.ends) - np.searchsorted(starts, characters.starts)
     return _Lines(starts, ends, ends - starts + ~added[ends], counts)

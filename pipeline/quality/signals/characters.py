@@ -8,13 +8,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8, UInt32
 
 WORD, SPACE, LATIN, UPPER, LOWER, NUMERIC, END = (1 << bit for bit in range(7))
-DECIMALS = 8  # that RedPajama-V2 keeps of a score
-_PLANES = 0x40000  # above them no code point is a letter, a number or a space
+DECIMALS = 8  # decimals of a score in RedPajama-V2
+_PLANES = 0x40000  # no code point from here on is a letter, a number or a space
 
 
 @dataclass(frozen=True)
 class Characters:
-    """Texts joined by newlines: document i is `codes[starts[i]:ends[i]]`, and `codes[ends[i]]` is the added newline."""
+    """Texts joined by newlines.
+
+    Document i is `codes[starts[i]:ends[i]]`, and `codes[ends[i]]` is the added newline.
+    """
 
     codes: UInt32[np.ndarray, " characters"]
     kinds: UInt8[np.ndarray, " characters"]
