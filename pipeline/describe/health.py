@@ -239,9 +239,10 @@ def compare_labels(
 ) -> dict[int, tuple[float, float]]:
     """Return by granularity the agreement of domains with labels of documents: (NMI, purity).
 
-    Row i represents `counts[i]` documents, or one if `counts` is None. Normalised mutual information is I(domain;
-    label) divided by the mean of the two entropies. Purity is the share of documents whose label is
-    the most frequent one of their domain, which grows with the number of domains.
+    Row i represents `counts[i]` documents, or one if `counts` is None. Normalised mutual
+    information is I(domain; label) divided by the mean of the two entropies. Purity is the share
+    of documents whose label is the most frequent one of their domain. It grows with the number of
+    domains.
     """
     from scipy.sparse import coo_matrix  # noqa: PLC0415
     from scipy.stats import entropy  # noqa: PLC0415

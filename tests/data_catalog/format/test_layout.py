@@ -21,7 +21,7 @@ def test_levels_must_nest(granularities):
 
 
 def test_a_level_that_is_not_there():
-    with pytest.raises(UserError, match=r"level 3: this catalog has levels \[2, 4\]"):
+    with pytest.raises(UserError, match=r"level 3: .*\[2, 4\]"):
         Levels((2, 4)).span(3)
 
 
