@@ -28,12 +28,13 @@ from transformers import (
 from benchmarks.hardware import headline, today
 from data_catalog.format.tokens import IGNORED
 from tests.helpers.tiny_catalog import write_tiny_catalog
+from trainer.begin import begin_run
 from trainer.config import Train
 from trainer.distributed import Team
 from trainer.model.flops import utilisation
 from trainer.model.model import LanguageLoss, build_model
 from trainer.model.optimizer import build_optimizer
-from trainer.run import Run, begin_run
+from trainer.run import Run
 from trainer.sampling.batches import Batch, interval_batches
 from trainer.state.metrics import timed_batches
 from trainer.state.numeric_checks import BatchOrigin

@@ -1,4 +1,7 @@
-"""`python -m trainer CONFIG.toml [--set key.sub=value ...]`, or `torchrun -m trainer ...` for several processes."""
+"""Command `python -m trainer CONFIG.toml [--set key.sub=value ...]`.
+
+For several processes, run `torchrun -m trainer ...`.
+"""
 
 import argparse
 import logging
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return 0 if train(config, frozenset(chosen.accept)) else _STOPPED_EXIT_CODE
     except UserError as error:
-        # Every process finds the same mistake; one message is enough.
+        # Every process raises the same error. Only one of them prints it.
         if os.environ.get("RANK", "0") == "0":
             sys.stderr.write(f"clustermix: {error}\n")
         return 2

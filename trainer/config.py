@@ -66,10 +66,10 @@ class Data(Settings):
     version: Positive | None = None
     """Version of the catalog. If not given, the newest."""
     tokens_per_domain: Positive | None = None
-    """Maximum number of tokens that each domain contains for this run. Simulates scarce data. If
-    not given, domains are used as they are."""
+    """Maximum number of tokens available per domain, to simulate scarce data. If not given, there
+    is no maximum."""
     max_epochs: Above | None = None
-    """Maximum number of epochs over any domain. If not given, there is no maximum."""
+    """Maximum number of epochs per domain. If not given, there is no maximum."""
     budgets: Path | None = None
     """File with a maximum number of sampled tokens per domain: a table with columns `domain` and
     `tokens`, or a JSON object."""
@@ -114,12 +114,12 @@ class Mixture(Settings):
     """Maximum of KL(new weights || old weights) per update, in nats. If not given, there is no
     maximum."""
     floor: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Minimum total weight that is spread evenly over all members."""
+    """Share of the total weight that is always spread evenly over all members."""
     error_aware: bool = False
     """Shrink scores in proportion to the noise that their standard errors indicate."""
     backend: AlignmentBackend = "exact"
-    """Measurement of gradients. `exact`: a backward pass per member. `ghost`: scores per sequence
-    from one backward pass. `finite_difference`: two forward passes."""
+    """Method that measures gradient alignment. `exact`: a backward pass per member. `ghost`: scores
+    per sequence from one backward pass. `finite_difference`: two forward passes per sequence."""
     measure_on: Literal["probes", "batch"] = "probes"
     """Sequences that are measured: new sequences of each member, or the last training batch before
     the update."""
@@ -189,7 +189,7 @@ class Optimizer(Settings):
     """Peak learning rate."""
     schedule: Schedule = "cosine"
     """Learning rate after warm-up. `cosine`: decays to a tenth of the peak. `wsd`: constant, then
-    decays to zero over the last fifth of the steps. `constant`: constant."""
+    decays to zero over the last fifth of the steps. `constant`: stays at the peak."""
     warmup_steps: Count = 100
     """Number of steps over which the learning rate rises to its peak."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1

@@ -1,4 +1,4 @@
-"""The processes of a run: this process's place among them, and small collectives over all of them.
+"""The processes of a run, and small collectives over them.
 
 Gradients are summed by `trainer.model.parallel`.
 """
@@ -52,7 +52,7 @@ class Team:
         return texts
 
     def wait(self) -> None:
-        """Wait until all processes get here."""
+        """Wait until all processes have called this."""
         if self.world > 1:
             dist.barrier()
 
@@ -75,8 +75,8 @@ def join_team() -> Iterator[Team]:
         yield Team(rank, world, device)
     finally:
         if world > 1:
-            # Sleeping releases Python's lock, which the threads of the last collective need in
-            # order to release its tensors.
+            # Sleeping releases Python's global lock, which the threads of the last collective need
+            # to release its tensors.
             time.sleep(DRAIN_SECONDS)
             dist.destroy_process_group()
 

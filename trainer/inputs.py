@@ -73,7 +73,7 @@ def open_inputs(config: Train) -> Inputs:
     """
     files = open_files(config.catalog, config.data.version, config.training.sequence_tokens)
     level = config.mixture.level or files.levels.leaves
-    files.levels.span(level)  # raises UserError for a level that the tree lacks
+    files.levels.span(level)  # raises UserError if the tree has no such level
     name = f"target {config.target}: its align split"
     align = Pool(open_target(files, config.target, "align"), files.sequence_tokens, name)
     _check_encoder(files, config.target)
@@ -111,6 +111,6 @@ def _check_encoder(files: CatalogFiles, target: str) -> None:
     expected = files.manifest.encoder.comparable
     if record.encoder.comparable != expected:
         raise UserError(
-            f"target {target}: embedded with {record.encoder.comparable}. The corpus was embedded "
-            f"with {expected}. Build the target again with the catalog's encoder."
+            f"target {target}: It was embedded with {record.encoder.comparable}. The corpus was "
+            f"embedded with {expected}. Build the target again with the catalog's encoder."
         )

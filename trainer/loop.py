@@ -1,12 +1,13 @@
-"""The story of a run: draw sequences, train on them, measure what helps the target, adapt.
+"""The loop of a run. Start reading here.
 
-Start reading here. A run alternates between two things:
+A run alternates between two phases:
 
 1. It trains for an interval of `mixture.update_every_steps` steps. During an interval the mixture
-   weights are fixed, so the interval's sequences can be planned in advance.
-2. Between two intervals it measures what the mixer needs, and the mixer chooses new weights.
+   weights are fixed, so that the interval's sequences can be planned in advance.
+2. Between two intervals it makes the measurements that the mixer needs, and the mixer chooses new
+   weights.
 
-The verbs (`begin_interval`, `take_step`, `after_step`, ...) are methods of `trainer.run.Run`.
+The actions (`begin_interval`, `take_step`, `after_step`, ...) are methods of `trainer.run.Run`.
 """
 
 import logging
@@ -17,9 +18,10 @@ from pathlib import Path
 from types import FrameType
 
 from data_catalog.format.lock import sole_holder
+from trainer.begin import begin_run
 from trainer.config import Train
 from trainer.distributed import Team, join_team
-from trainer.run import Run, begin_run
+from trainer.run import Run
 from trainer.sampling.batches import interval_batches
 from trainer.sampling.finetune import finetune_batches, finetune_draws
 from trainer.state.metrics import timed_batches
@@ -29,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 def train(config: Train, accept: frozenset[str] = frozenset()) -> bool:
-    """Train as `config` says, from the last checkpoint in `config.out` if there is one.
+    """Train a model, from the last checkpoint in `config.out` if there is one.
 
     Args:
         config: the config of the run.
@@ -37,7 +39,7 @@ def train(config: Train, accept: frozenset[str] = frozenset()) -> bool:
             "tokenizer".
 
     Returns:
-        True if the run is finished; False if SIGTERM stopped it, after a checkpoint.
+        True if the run is finished, and False if it wrote a checkpoint and stopped after SIGTERM.
 
     Raises:
         UserError: The config, the catalog and the run folder do not fit each other, or the loss or
@@ -46,7 +48,7 @@ def train(config: Train, accept: frozenset[str] = frozenset()) -> bool:
     with join_team() as team, _stop_requests() as stops, _hold_folder(config.out, team):
         run = begin_run(config, team, accept)
         if run is None:
-            logger.warning("%s: this run is already finished.", config.out)
+            logger.warning("%s: This run is already finished.", config.out)
             return True
         with closing(run.writer), closing(run.metrics):
             if run.state.step == 0 and config.evaluation.every_steps:
@@ -60,11 +62,11 @@ def train(config: Train, accept: frozenset[str] = frozenset()) -> bool:
 
 
 def pretrain(run: Run, stops: list[int]) -> bool:
-    """Train on the corpus with a mixture that adapts; return whether this phase is complete.
+    """Train on the corpus with an adaptive mixture, and return whether this phase is complete.
 
     Args:
         run: the open run.
-        stops: signals received so far; not empty once this process was asked to stop.
+        stops: signals received so far. If it is not empty, this process was asked to stop.
     """
     config, state, team = run.config, run.state, run.team
     batch_sequences = config.training.batch_sequences
@@ -110,11 +112,11 @@ def pretrain(run: Run, stops: list[int]) -> bool:
 
 
 def finetune(run: Run, stops: list[int]) -> bool:
-    """Train on the target's align split alone, if configured; return whether this is complete.
+    """Train on the target's align split, if configured, and return whether this is complete.
 
     Args:
         run: the open run, after pretraining.
-        stops: signals received so far; not empty once this process was asked to stop.
+        stops: signals received so far. If it is not empty, this process was asked to stop.
     """
     config, state, align = run.config, run.state, run.inputs.align
     first_step = config.training.steps

@@ -29,7 +29,7 @@ class _PreviewPart(BaseModel):
 class MemberPreview(_PreviewPart):
     """A basis member at the initial weights.
 
-    Epochs say how often the run draws the sequences of the member, averaged over its draws.
+    Epochs are the average number of times that the run draws the member's sequences.
     """
 
     name: str
@@ -38,7 +38,7 @@ class MemberPreview(_PreviewPart):
     tokens: int
     """Available tokens in the leaves that the member reaches."""
     drawn_tokens: int
-    """Tokens drawn by its initial weight."""
+    """Tokens drawn from it at its initial weight."""
     epochs: float
     """Epochs at the initial weights of all members."""
     epochs_alone: float
@@ -86,7 +86,7 @@ class Preview(_PreviewPart):
     scoring_share: float
     """Work of measuring for the mixer, as a share of the training work."""
     parameters: int | None
-    """Number of model parameters. None: a model on the hub is not looked up."""
+    """Number of model parameters. None for a model on the hub, which is not looked up."""
     memory_bytes: MemoryBytes | None
 
 
@@ -94,7 +94,7 @@ def preview(config: Train) -> Preview:
     """Open the inputs of a run and describe it.
 
     Raises:
-        UserError: The inputs cannot be opened, or the bounds leave less than the run draws.
+        UserError: The inputs cannot be opened, or the bounds allow fewer draws than the run needs.
     """
     inputs = open_inputs(config)
     names, rates = inputs.basis.names, partial(learning_rate_at, config)

@@ -1,44 +1,33 @@
-"""One training run and its verbs: begin an interval, take a step, evaluate, save, finish.
+"""An open training run, with a method for each of its actions.
 
-`loop.py` says when each of them happens. An interval is a piece of `mixture.update_every_steps`
-steps during which the mixture weights are fixed; run files call it a stage.
+`loop.py` calls them in order. An interval is a number of steps, `mixture.update_every_steps`, in
+which the mixture weights are fixed. The files of a run call it a stage.
 """
 
 import time
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Int
 
 from data_catalog.format.manifest import write_json
-from data_catalog.format.run_record import RUN_RECORD, RunCadence, RunRecord, RunSettings
 from trainer.alignment.observe import MixerMeasurement, backward_and_measure, observe
-from trainer.alignment.overhead import within_budget
-from trainer.config import Model, Train
+from trainer.config import Train
 from trainer.distributed import Team
 from trainer.evaluation.evaluate import EvaluationSet, held_out_losses
-from trainer.inputs import Inputs, open_inputs
+from trainer.inputs import Inputs
 from trainer.mixers import Mixer, Observation
-from trainer.mixers.choose import first_state, make_mixer
 from trainer.mixers.simplex import final_weights
-from trainer.model.engine import Engine, open_engine
-from trainer.model.optimizer import build_optimizer, learning_rate_at, set_learning_rate
+from trainer.model.engine import Engine
+from trainer.model.optimizer import learning_rate_at, set_learning_rate
 from trainer.sampling.batches import Batch
 from trainer.sampling.bounds import DrawBounds
 from trainer.sampling.plan import IntervalPlan, draw_interval, leaf_weights
-from trainer.state.checkpoint import (
-    CheckpointWriter,
-    State,
-    checkpoints,
-    load_checkpoint,
-    write_log,
-)
+from trainer.state.checkpoint import CheckpointWriter, State, write_log
 from trainer.state.export import export_model, repeats, write_usage
 from trainer.state.metrics import Metrics, Speed
 from trainer.state.numeric_checks import BatchOrigin, check_finite, check_replicas
-from trainer.state.resume import check_identity
 
 
 @dataclass(frozen=True)
@@ -87,7 +76,7 @@ class Run:
         config, log = self.config, self.state.log
         weights = leaf_weights(np.array(log[interval]["sampling"]), self.inputs.basis.matrix)
         steps = config.mixture.update_every_steps
-        if self.bounds:  # bounds are exact for the steps that the run really takes
+        if self.bounds:  # Bounds are exact for the number of steps that the run takes.
             steps = min(steps, config.training.steps - interval * steps)
         return draw_interval(
             interval,
@@ -122,7 +111,7 @@ class Run:
                 on its batch; None otherwise.
 
         Returns:
-            Whether any process was asked to stop. All processes get the same answer.
+            True if any process was asked to stop. The result is the same on all processes.
 
         Raises:
             UserError: The loss or the gradient is not finite. The weights are unchanged.
@@ -194,7 +183,7 @@ class Run:
         self.optimizer.state.clear()
 
     def finish(self) -> None:
-        """Write the totals and then the model, whose folder marks the run as finished."""
+        """Write the totals and the model. The folder of the model marks the run as finished."""
         config, state, sequences = self.config, self.state, self.inputs.corpus.sequences
         used = self.draws_so_far()
         self.metrics.write(
@@ -225,7 +214,7 @@ class Run:
         return used + self.plan(interval).counts(draws, len(used))
 
     def _update_weights(self, interval: int) -> list[float] | None:
-        """Measure what the mixer needs, let it change the weights, and return the scores."""
+        """Make the measurements that the mixer needs, update the weights and return the scores."""
         begun = time.perf_counter()
         config, state = self.config, self.state
         if len(state.pending_measurement):  # taken on the last training batch
@@ -261,14 +250,17 @@ class Run:
         export_model(folder, model, self.inputs.files, self.team.is_leader)
 
     def _observation(self, measurement: MixerMeasurement | None = None) -> Observation:
-        """Return what the mixer gets to see: the progress of the run, and `measurement` if any."""
+        """Return the input of the mixer: the progress of the run, and `measurement` if any."""
         state, log = self.state, self.state.log
         tokens = np.sum([row["sampling"] for row in log], axis=0) * (state.tokens / len(log))
         measurement = measurement or MixerMeasurement.unknown(len(tokens))
         return measurement.observation(state.step, self.config.training.steps, tokens)
 
     def _log_step(self, batch: Batch, loss: float, rate: float, norm: float) -> None:
-        """Write a `train` record; with a record per step also a digest of every process's batch."""
+        """Write a `train` record.
+
+        If every step is logged, it includes a digest of every process's batch.
+        """
         state = self.state
         state.seconds = self.speed.seconds()
         digests = {}
@@ -284,79 +276,3 @@ class Run:
             **self.speed.since_last(state),
             **digests,
         )
-
-
-def begin_run(config: Train, team: Team, accept: frozenset[str] = frozenset()) -> Run | None:
-    """Open the inputs, build the model, and load the last checkpoint in `config.out` if any.
-
-    Args:
-        config: the config.
-        team: the processes of the run.
-        accept: the declared changes since the run was started: any of "config", "catalog" and
-            "tokenizer".
-
-    Returns:
-        The open run, or None if the run is already finished.
-
-    Raises:
-        UserError: The config, the catalog and the run folder do not fit each other.
-    """
-    inputs = open_inputs(config)
-    manifest = inputs.files.manifest
-    identity = {
-        "fingerprint": config.fingerprint(),
-        "catalog": manifest.fingerprint,
-        "tokenizer": manifest.tokenizer.sha256,
-    }
-    settings = config.model_dump(mode="json", exclude={"catalog", "out", "checkpoint"})
-    history = check_identity(config.out, identity, settings, accept)
-    if (config.out / "model").is_dir():
-        return None
-    requested, training, basis = config, config.training, inputs.basis
-    cadence = within_budget(config.mixture, len(basis.names), training.batch_sequences)
-    mixture = config.mixture.model_copy(update=cadence._asdict())
-    config = config.model_copy(update={"mixture": mixture})
-    bounds = inputs.bounds(config)
-    engine = open_engine(config.model, config, inputs.files, team)
-    optimizer = build_optimizer(engine.model, config.optimizer)
-    rates = partial(learning_rate_at, config)
-    mixer = make_mixer(config, basis.names, rates, inputs.member_sizes())
-    reference = None
-    if "reference_losses" in mixer.needs:
-        model = Model(path=str(mixture.reference))
-        reference = open_engine(model, config, inputs.files, team)
-    weights = first_state(mixer, basis.names, mixture.start)
-    state = State(weights, np.zeros_like(inputs.corpus.sequences))
-    saved = checkpoints(config.out)
-    if saved:
-        state = load_checkpoint(saved[-1], state, engine.model, optimizer)
-    team.wait()  # every process has read the folder before the leader writes to it
-    if team.is_leader:
-        record = RunRecord(
-            config=RunSettings.model_validate(requested.model_dump(mode="json")),
-            basis=basis.names,
-            level=inputs.level,
-            cadence=RunCadence(**cadence._asdict()),
-            sequences=inputs.corpus.total,
-            world=team.world,
-            history=tuple(history),
-            **identity,
-        )
-        write_json(config.out / RUN_RECORD, record)
-    speed = Speed(engine.model, training.sequence_tokens, team.device, team.world)
-    speed.begin(state)
-    return Run(
-        config=config,
-        identity=identity,
-        team=team,
-        inputs=inputs,
-        bounds=bounds,
-        engine=engine,
-        reference=reference,
-        optimizer=optimizer,
-        mixer=mixer,
-        state=state,
-        metrics=Metrics(config.out / "metrics.jsonl", state.metrics_bytes, team.is_leader),
-        writer=CheckpointWriter(config.out, config.checkpoint, team.is_leader),
-        speed=speed,
-    )

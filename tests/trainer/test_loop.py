@@ -18,11 +18,11 @@ from data_catalog.format.tokens import open_tokens
 from tests.helpers.tiny_catalog import ENCODER, write_tiny_catalog
 from tests.helpers.tiny_training import records, tiny_config, without_clock, write_config
 from trainer.__main__ import main
+from trainer.begin import begin_run
 from trainer.config import Train
 from trainer.distributed import Team
 from trainer.inputs import open_inputs
 from trainer.loop import train
-from trainer.run import begin_run
 
 
 @pytest.fixture(scope="module")

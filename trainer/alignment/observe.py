@@ -34,7 +34,7 @@ LOGGED_SHARES = 10  # maximum number of parameters whose share of a score is log
 
 @dataclass(frozen=True)
 class MixerMeasurement:
-    """Measurements of every basis member and of the target. What was not measured is NaN."""
+    """Measurements of every basis member and of the target. Missing ones are NaN."""
 
     alignment: Alignment
     reference_losses: Members
@@ -46,7 +46,7 @@ class MixerMeasurement:
 
     @classmethod
     def unknown(cls, members: int) -> "MixerMeasurement":
-        """Return a measurement of nothing."""
+        """Return a measurement without known values."""
         nan = np.full(members, np.nan)
         return cls(Alignment(nan, nan, nan, nan), nan, np.nan, np.nan)
 
@@ -73,7 +73,7 @@ class MixerMeasurement:
         """Check the scores, or the losses if the mixer needs no scores.
 
         Args:
-            needs: what the mixer needs.
+            needs: measurements that the mixer needs.
             step: number of steps taken.
 
         Raises:
@@ -101,7 +101,7 @@ class MixerMeasurement:
         }
 
     def observation(self, step: int, steps: int, tokens: Members) -> Observation:
-        """Return what a mixer gets to see; for the arguments see `Observation`."""
+        """Return the input of a mixer. `Observation` describes the arguments."""
         members = self.alignment
         return Observation(
             step,
@@ -126,7 +126,7 @@ def direction_of(
         engine: the model.
         config: the config of the run.
         inputs: the open inputs.
-        interval: number of the interval that the measurement is for; it selects the sequences.
+        interval: number of the interval that is measured for, which selects the sequences.
         optimizer: the run's optimizer, used if `mixture.preconditioned`.
     """
     preconditioner = optimizer if config.mixture.preconditioned else None
@@ -151,12 +151,13 @@ def observe(
     """Measure the basis members on fresh sequences, at the current parameters.
 
     Args:
-        needs: what the mixer needs: any of "scores", "losses" and "reference_losses".
+        needs: measurements that the mixer needs: any of "scores", "losses" and
+            "reference_losses".
         engine: the model.
         reference: the reference model, for a mixer that needs its losses.
         config: the config of the run.
         inputs: the open inputs.
-        interval: number of the interval that begins; it selects the sequences.
+        interval: number of the interval that begins, which selects the sequences.
         optimizer: the run's optimizer, used if `mixture.preconditioned`.
     """
     unknown = np.full(len(inputs.basis.names), np.nan)
@@ -193,9 +194,8 @@ def backward_and_measure(
         optimizer: the run's optimizer, used if `mixture.preconditioned`.
 
     Returns:
-        The measurement for the next interval; this process's share of the mean loss and its
-        sequences' sums of nats, as `Engine.backward` returns them; and the seconds that the
-        target's gradient took.
+        The measurement for the next interval, this process's share of the mean loss, the sum of
+        nats of each of its sequences, and the duration of the target's gradient in seconds.
     """
     begun = time.perf_counter()
     direction = direction_of(engine, config, inputs, plan.interval + 1, optimizer)

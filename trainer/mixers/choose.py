@@ -78,7 +78,8 @@ def first_state(mixer: Mixer, names: Sequence[str], start: str | None) -> MixerS
         return state
     if start not in names:
         raise UserError(
-            f"mixture.start {start}: Not a member of the basis. Members: {', '.join(names)}."
+            f"mixture.start {start}: This is not a member of the basis. "
+            f"Expected one of: {', '.join(names)}. Correct the name."
         )
     weights = np.full(len(names), 0.5 / len(names))
     weights[list(names).index(start)] += 0.5

@@ -16,7 +16,7 @@ from data_catalog.settings import overridden, parse, read_toml
 from trainer.config import Train
 from trainer.mixers import MixerState, Observation
 
-# Settings taken from the other run's mixture. The other ones are about measuring.
+# Settings taken from the other run's mixture. The others concern measurements.
 _FOLLOWED_KEYS = ("objective", "answer_after", "update_every_steps")
 _LOG_SUM_TOLERANCE = 1e-6
 
@@ -25,10 +25,10 @@ _LOG_SUM_TOLERANCE = 1e-6
 class Replay:
     """A mixer that follows a weight log.
 
-    Every interval gets the weights that the logged run sampled with after as many tokens; after the
-    end of the log, the last ones. Intervals of another length or batch size thus follow the same
-    weights at the same tokens. A logged interval that lies inside one of them is skipped. Nothing
-    is measured.
+    Every interval gets the weights that the logged run used after the same number of tokens, or its
+    last weights after the end of the log. Runs with other interval lengths or batch sizes thus use
+    the same weights at the same number of tokens. Logged intervals that start and end inside one
+    interval of this run are skipped. Nothing is measured.
     """
 
     first_token: Int[np.ndarray, " intervals"]
@@ -72,8 +72,8 @@ def read_replay(place: Path, names: Sequence[str], step_tokens: int) -> Replay:
         ) from error
     if tuple(names) != record.basis:
         raise UserError(
-            f"mixture.file {place}: The basis of that run is {', '.join(record.basis)}. The basis of this "
-            f"run is {', '.join(names)}. Use the same mixture settings for both."
+            f"mixture.file {place}: The basis of that run is {', '.join(record.basis)}. The basis "
+            f"of this run is {', '.join(names)}. Use the same mixture settings for both."
         )
     first = table["first_sequence"].to_numpy() * record.config.training.sequence_tokens
     sampling = (
@@ -87,14 +87,14 @@ def read_replay(place: Path, names: Sequence[str], step_tokens: int) -> Replay:
     )
     if not grows or not whole:
         raise UserError(
-            f"{log_file}: The weight log is damaged. Expected first_sequence to increase from 0 and "
-            "sampling weights to sum to 1. Choose another run."
+            f"{log_file}: The weight log is damaged. Expected first_sequence to increase from 0 "
+            "and sampling weights to sum to 1. Choose another run."
         )
     return Replay(first, sampling, step_tokens)
 
 
 def replaying(run: Path, config: Path | None, out: Path, overrides: Sequence[str] = ()) -> Train:
-    """Return the config of a run in `out` that draws as `run` did after as many tokens.
+    """Return the config of a run in `out` that uses the weights of `run`, token by token.
 
     Args:
         run: folder of the run to follow.

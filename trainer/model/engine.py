@@ -57,13 +57,13 @@ class Engine:
 
         Args:
             batch: this process's slice of the global batch, on any device.
-            shared: whether to sum `.grad` over all processes, including what it held before, so
-                that it must be cleared first. If False, only this process's share is added, without
-                communication. A sharded engine always sums: all processes call this together,
-                those without sequences with an empty batch.
+            shared: whether to sum `.grad` over all processes. The sum includes earlier gradients,
+                which must therefore be cleared first. If False, only this process's share is added,
+                without communication. A sharded engine always sums: all processes call this
+                together, those without sequences with an empty batch.
 
         Returns:
-            This process's share of the mean loss in nats per token, fp64; and the sum of nats of
+            This process's share of the mean loss in nats per token, fp64, and the sum of nats of
             each of its sequences, fp32.
         """
         total, sums = torch.zeros((), dtype=torch.float64, device=self.team.device), []
@@ -123,7 +123,7 @@ class Engine:
             parameter.grad = None
 
     def clip(self, maximum_norm: float) -> float:
-        """Scale the gradient to norm `maximum_norm` if it is longer; return its norm before."""
+        """Scale a gradient longer than `maximum_norm` to that norm, and return its norm before."""
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if isinstance(norm, DTensor):
@@ -152,7 +152,7 @@ class Engine:
         return hashlib.sha256(sums.cpu().numpy().tobytes()).hexdigest()[:16]
 
     def _own_sequences(self, batch: Batch, sums: list[Tensor]) -> Float[Tensor, " sequences"]:
-        """Return the values of the batch's own sequences, without the padding at the end."""
+        """Return the values of the batch's sequences, without the padding at the end."""
         return (
             torch.cat(sums)[: len(batch.inputs)]
             if sums

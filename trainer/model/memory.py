@@ -35,13 +35,17 @@ class MemoryBytes(BaseModel):
 
     weights: int
     gradients: int
-    optimizer: int  # AdamW's two moments
-    alignment: int  # the target's gradient
-    activations: int  # of one micro-batch; an estimate
+    optimizer: int
+    """AdamW's two moments."""
+    alignment: int
+    """The target's gradient."""
+    activations: int
+    """Activations of one micro-batch, estimated."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def total(self) -> int:
+        """Sum of all parts."""
         return self.weights + self.gradients + self.optimizer + self.alignment + self.activations
 
 
@@ -55,34 +59,33 @@ def model_shape(config: Model, vocabulary: int) -> Shape | None:
         layers, hidden, _ = MODEL_PRESETS[config.preset]
         layers, hidden = config.layers or layers, config.hidden_size or hidden
         intermediate = -(-hidden * 8 // 3 // 64) * 64
-        block = (
-            4 * hidden * hidden + 3 * hidden * intermediate + 2 * hidden
-        )  # attention, gated feed-forward, two norms
+        # Parameters of attention, of the gated feed-forward layers and of two norms.
+        block = 4 * hidden * hidden + 3 * hidden * intermediate + 2 * hidden
         return Shape(
             vocabulary * hidden + layers * block + hidden, layers, hidden, intermediate, vocabulary
         )
     if not Path(config.path).exists():
         return None
     try:
-        found = AutoConfig.from_pretrained(
+        loaded = AutoConfig.from_pretrained(
             config.path, local_files_only=True, trust_remote_code=False
         )
         with torch.device("meta"):  # shapes without storage
-            model = AutoModelForCausalLM.from_config(found)  # type: ignore[no-untyped-call]
+            model = AutoModelForCausalLM.from_config(loaded)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise UserError(
-            f"model.path {config.path}: There is no causal language model ({error})."
+            f"model.path {config.path}: There is no causal language model ({error}). "
+            "Correct the path."
         ) from error
-    hidden = int(found.hidden_size)
-    intermediate = (
-        getattr(found, "intermediate_size", None) or 4 * hidden
-    )  # what a config without it means, as GPT-2's
+    hidden = int(loaded.hidden_size)
+    # Configs without this size, such as GPT-2's, use four times the hidden size.
+    intermediate = getattr(loaded, "intermediate_size", None) or 4 * hidden
     return Shape(
         model.num_parameters(),
-        int(found.num_hidden_layers),
+        int(loaded.num_hidden_layers),
         hidden,
         int(intermediate),
-        int(found.vocab_size),
+        int(loaded.vocab_size),
     )
 
 
@@ -108,21 +111,22 @@ def memory_need(shape: Shape, training: Training, *, aligns: bool, device: str) 
 def activation_bytes(shape: Shape, training: Training, device: str) -> int:
     """Estimate the bytes of the tensors kept for the backward pass of one micro-batch.
 
-    The estimate is for Llama-like blocks with fused attention, and includes the head's logits. A
-    block keeps, in fp32, the input and output of two norms; and in the type of the matrix products
-    their inputs, the four tensors of attention, and four of the feed-forward block.
+    The estimate is for Llama-like blocks with fused attention, and includes the head's logits. Each
+    block keeps the inputs and outputs of two norms in fp32. It also keeps the inputs of the matrix
+    products, the four tensors of attention and four tensors of the feed-forward block in the dtype
+    of the matrix products.
     """
     positions = training.micro_batch_sequences * training.sequence_tokens
     narrow = training.precision == "bfloat16"
     inside = (9 * shape.hidden + 4 * shape.intermediate) * BFLOAT16_BYTES
-    if not narrow:  # the inputs of the products are then the norms' own outputs
+    if not narrow:  # The inputs of the products are the outputs of the norms.
         inside = (6 * shape.hidden + 4 * shape.intermediate) * FLOAT32_BYTES
     block = positions * (4 * shape.hidden * FLOAT32_BYTES + inside)
     boundary = positions * shape.hidden * FLOAT32_BYTES
     blocks = (
         shape.layers * boundary + block if training.checkpoint_activations else shape.layers * block
     )
-    copies = BFLOAT16_BYTES * shape.parameters if narrow else 0  # of the weights, kept by autocast
+    copies = BFLOAT16_BYTES * shape.parameters if narrow else 0  # weights cached by autocast
     logits = min(positions * shape.vocabulary, LOGITS_PER_PIECE[device])
     head = (shape.vocabulary * shape.hidden + 2 * logits) * FLOAT32_BYTES
     return blocks + 3 * boundary + copies + head

@@ -8,8 +8,8 @@ from torch import nn
 
 from trainer.config import Optimizer, Schedule, Train
 
-FINAL_SHARE = 0.1  # of the peak learning rate, at the end of a cosine schedule
-DECAY_SHARE = 0.2  # of the steps, in the final phase of a "wsd" (warmup-stable-decay) schedule
+FINAL_SHARE = 0.1  # final learning rate of a cosine schedule, as a share of the peak
+DECAY_SHARE = 0.2  # share of the steps in which a "wsd" (warmup-stable-decay) schedule decays
 
 
 @runtime_checkable
@@ -33,7 +33,7 @@ class ScheduleSettings(Protocol):
 
 
 def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.AdamW:
-    """Return AdamW for the trainable parameters; vectors (norms and biases) are not decayed."""
+    """Return AdamW for the trainable parameters. Norms and biases have no weight decay."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},

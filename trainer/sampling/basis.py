@@ -16,7 +16,7 @@ from data_catalog.settings import parse
 from trainer.config import Mixture
 from trainer.mixers.fixed import read_weights, temperature_weights
 
-BUILT_IN_DISTRIBUTIONS = ("natural", "uniform")  # need no histogram
+BUILT_IN_DISTRIBUTIONS = ("natural", "uniform")  # distributions that need no histogram
 MAXIMUM_BASIS_BYTES = 4 * 1024**3
 
 
@@ -28,8 +28,8 @@ def build_basis(
 ) -> Basis:
     """Return the basis: `(members, leaves)` float64, each row summing to 1.
 
-    A mixer that does not learn has one row. A mixer that learns has a row per named distribution, or
-    per domain that has sequences.
+    A mixer that does not learn has one row. A mixer that learns has a row per named distribution,
+    or per domain that has sequences.
 
     Args:
         files: the open catalog.
@@ -94,17 +94,17 @@ def _replayed(place: Path) -> tuple[Mixture, str]:
 
 def _histograms(files: CatalogFiles, kind: str, level: int) -> list[str]:
     table = pq.read_table(files.layout.distributions)
-    found = table.filter((pc.field("kind") == kind) & (pc.field("level") == level))
-    return sorted(set(found["name"].to_pylist()))
+    rows = table.filter((pc.field("kind") == kind) & (pc.field("level") == level))
+    return sorted(set(rows["name"].to_pylist()))
 
 
 def _domains(levels: Levels, level: int, sequences: Int[np.ndarray, " leaves"]) -> Basis:
     reachable = np.flatnonzero(sequences.reshape(level, -1).sum(axis=1))
     if len(reachable) * levels.leaves * 8 > MAXIMUM_BASIS_BYTES:
         raise UserError(
-            f"mixture.level {level}: {len(reachable)} domains are too many to learn a weight for each, "
-            "because every update takes a gradient per domain. Choose a coarser mixture.level, or "
-            'mixture.basis = "distributions".'
+            f"mixture.level {level}: {len(reachable)} domains are too many to learn a weight for "
+            "each, because every update takes a gradient per domain. Choose a coarser "
+            'mixture.level, or mixture.basis = "distributions".'
         )
     rows = [
         to_leaves(np.eye(1, level, int(domain))[0], levels, level, sequences)

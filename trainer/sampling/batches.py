@@ -26,7 +26,7 @@ class Batch:
     inputs: Int[Tensor, "sequences tokens"]
     """Token ids."""
     labels: Int[Tensor, "sequences tokens"]
-    """Token ids shifted by one; -100 where masked."""
+    """Token ids shifted by one. Masked ones are -100."""
     total: int
     """Number of unmasked labels of the whole global batch, by which the loss is divided."""
 
@@ -44,9 +44,9 @@ class Batch:
 
 
 class Pool:
-    """The sequences of one split, as the trainer draws them.
+    """The sequences of one split that the trainer can draw.
 
-    If fewer sequences of a leaf are available than the store holds, rows number the available ones.
+    If not all stored sequences of a leaf are available, rows count only the available ones.
     """
 
     def __init__(

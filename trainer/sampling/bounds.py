@@ -1,9 +1,9 @@
 """Limits on a run's draws: scarce domains, and hard bounds that the weights are projected onto.
 
-A bound takes effect gradually. The rest of a domain is spread over the rest of the run, and an
-interval may take at most `PACE` times its even share. A domain that the weights would use up early
-thus gives up its share step by step, and the last of it is drawn in the last interval. The weights
-do not change; the draws are a function of the weights and of the earlier draws.
+A bound takes effect gradually. The remaining sequences of a domain are spread over the rest of the
+run, and an interval may draw at most `PACE` times its even share. A domain that the weights would
+use up early thus loses its share step by step, and its last sequences are drawn in the last
+interval. The weights do not change. The draws are a function of the weights and the earlier draws.
 """
 
 import json
@@ -23,7 +23,8 @@ from trainer.config import Data
 from trainer.sampling.permutation import derive, permutation_key
 
 PACE = 2.0  # maximum draws of an interval, in even shares of the rest
-UNBOUNDED = 2**40  # sequences: more than any run draws, and small enough to sum over all leaves
+# Number of sequences that no run draws. It is small enough to sum over all leaves.
+UNBOUNDED = 2**40
 
 _Leaves = Int[np.ndarray, " leaves"]
 
@@ -50,16 +51,16 @@ def available_sequences(
     maximum = tokens // length
     if not maximum:
         raise UserError(
-            f"data.tokens_per_domain: {tokens:,}. Expected at least one sequence of {length:,} tokens. "
-            "Increase it."
+            f"data.tokens_per_domain: {tokens:,}. Expected at least one sequence of {length:,} "
+            "tokens. Increase it."
         )
     ends = np.cumsum(sequences.reshape(level, -1), axis=1)
     total = np.maximum(ends[:, -1:], 1)
     offsets = derive(permutation_key(seed, "scarce"), np.arange(level, dtype=np.uint64)) % total[
         :, 0
     ].astype(np.uint64)
-    kept = (ends * np.minimum(total, maximum) + offsets[:, None].astype(np.int64)) // total
-    return np.diff(kept, prepend=0, axis=1).reshape(-1)
+    edges = (ends * np.minimum(total, maximum) + offsets[:, None].astype(np.int64)) // total
+    return np.diff(edges, prepend=0, axis=1).reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class DrawBounds:
     """Number of remaining draws of the run."""
 
     def left(self, used: _Leaves) -> "DrawBounds":
-        """Return the bounds that remain after `used` draws per leaf."""
+        """Return the remaining bounds after `used` draws per leaf."""
         domains = self.domains - used.reshape(len(self.domains), -1).sum(axis=1)
         return DrawBounds(
             np.maximum(self.leaves - used, 0), np.maximum(domains, 0), self.draws - int(used.sum())
@@ -120,9 +121,10 @@ class DrawBounds:
     ) -> Float[np.ndarray, " leaves"]:
         """Return the allowed shares of an interval that are nearest to `weights`.
 
-        Nearest means in relative entropy. If no bound is active, `weights` itself is returned. If
-        the weighted leaves cannot fill the interval at their pace, they give all they have. If that
-        is not enough either, the other leaves give the rest, in proportion to what they have left.
+        The distance is the relative entropy. If no bound is active, `weights` itself is returned.
+        If the weighted leaves cannot fill the interval at their pace, all of their sequences are
+        used. If these are too few, the other leaves fill the rest, in proportion to their remaining
+        sequences.
 
         Args:
             weights: weight of each leaf, on any scale.
@@ -184,7 +186,7 @@ def build_bounds(
     length: int,
     draws: int,
 ) -> DrawBounds | None:
-    """Return the bounds of a whole run; None without `data.max_epochs` and `data.budgets`.
+    """Return the bounds of a whole run, or None without `data.max_epochs` and `data.budgets`.
 
     A domain is drawn at most `max_epochs` times. For a leaf that number is rounded up to a whole
     number of sequences.
@@ -256,8 +258,8 @@ def read_budgets(path: Path, level: int) -> Int[np.ndarray, " domains"]:
         or len(np.unique(domain)) < len(domain)
     ):
         raise UserError(
-            f"data.budgets {path}: A row is not valid. Expected domains from 0 to {level - 1}, each "
-            "at most once, with a non-negative number of tokens."
+            f"data.budgets {path}: A row is not valid. Expected domains from 0 to {level - 1}, "
+            "each at most once, with a non-negative number of tokens."
         )
     budgets = np.full(level, np.iinfo(np.int64).max)
     budgets[domain] = tokens

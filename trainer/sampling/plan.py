@@ -1,10 +1,10 @@
 """From weights to sequences: the plan of an interval.
 
-A plan says which sequence of which leaf every global sequence number is. Weights change only
-between intervals. Inside an interval the number of sequences per leaf is fixed by systematic
-sampling, within the bounds of the run, and their order by a keyed permutation. The sequences of a
-leaf come in a new keyed order every epoch. The token stream is therefore a function of the seed and
-the weight log, and its state is the number of an interval and one counter per leaf.
+A plan maps every global sequence number to a sequence of a leaf. Weights change only between
+intervals. In an interval, systematic sampling within the bounds of the run determines the number
+of sequences per leaf, and a keyed permutation determines their order. The sequences of a leaf have
+a new keyed order in every epoch. The token stream is therefore a function of the seed and the
+weight log, and its state is the number of an interval and one counter per leaf.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class IntervalPlan:
     rows: Int[np.ndarray, " draws"]
     """Row of each drawn sequence inside its leaf."""
     epochs: Int[np.ndarray, " draws"]
-    """Number of times that the leaf had been used up before."""
+    """Number of earlier epochs over the leaf."""
     shares: Float[np.ndarray, " leaves"]
     """Shares that the leaves were drawn with: the weights within the bounds. They sum to 1."""
     moved: float

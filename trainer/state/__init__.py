@@ -1,5 +1,6 @@
-"""State: everything that survives the end of a process.
+"""State: everything that remains after the end of a process.
 
-In: the state of a run, its model and its optimizer. Out: checkpoints, metrics.jsonl and the exported
-model. `resume.py` and `numeric_checks.py` stop runs that would produce wrong results.
+The inputs are the state of a run, its model and its optimizer. The outputs are checkpoints,
+metrics.jsonl and the exported model. `resume.py` and `numeric_checks.py` stop runs that would
+produce wrong results.
 """

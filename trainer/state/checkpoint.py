@@ -49,7 +49,7 @@ class State:
     pending_measurement: Float[np.ndarray, " numbers"] = field(
         default_factory=lambda: np.zeros(0), metadata={"key": "heard"}
     )
-    """`MixerMeasurement.flat` of the last step's batch until it is used; empty if there is none."""
+    """`MixerMeasurement.flat` of the last step's batch until it is used. Empty if there is none."""
     step: int = 0
     """Number of steps taken."""
     tokens: int = 0
@@ -84,7 +84,7 @@ class CheckpointWriter:
     """
 
     def __init__(self, out: Path, settings: Checkpoint, is_leader: bool) -> None:
-        """Prepare to write, and remove what killed processes left unfinished."""
+        """Prepare to write, and remove the unfinished files of killed processes."""
         self._out, self._settings, self._is_leader = out, settings, is_leader
         self._thread = ThreadPoolExecutor(1) if settings.asynchronous and is_leader else None
         self._writing: Future[None] | None = None
@@ -98,7 +98,7 @@ class CheckpointWriter:
         optimizer: torch.optim.Optimizer,
         identity: Mapping[str, str],
     ) -> None:
-        """Copy everything as it is now and write it, or start writing it.
+        """Copy the current state and write it, or start writing it.
 
         Args:
             state: the state of the run.
@@ -110,7 +110,7 @@ class CheckpointWriter:
             UserError: This checkpoint, or the previous one if it was still being written, could not
                 be written.
         """
-        self._wait()  # before copying: at most one copy is in memory
+        self._wait()  # Wait before copying, so that at most one copy is in memory.
         snapshot = take_snapshot(state, model, optimizer, identity)
         if self._thread is not None:
             self._writing = self._thread.submit(self._write, snapshot)
@@ -176,7 +176,7 @@ def take_snapshot(
 
 
 def write_snapshot(out: Path, snapshot: Snapshot) -> None:
-    """Write `out/checkpoints/STEP/`. It gets its name only when all of it is safely on disk."""
+    """Write `out/checkpoints/STEP/`. The folder is renamed to this only when it is on disk."""
     folder = out / "checkpoints" / f"{snapshot.step:010d}"
     with replacing(folder) as temporary:
         temporary.mkdir()
@@ -270,7 +270,7 @@ def _remove_old(out: Path, settings: Checkpoint) -> None:
 
 
 def _remove_unfinished(out: Path) -> None:
-    """Remove what killed processes left unfinished."""
+    """Remove the unfinished files of killed processes."""
     for unfinished in (*out.glob(".*.tmp"), *(out / "checkpoints").glob(".*.tmp")):
         if unfinished.is_dir():
             shutil.rmtree(unfinished)

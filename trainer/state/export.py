@@ -47,7 +47,7 @@ def export_model(
     """Write the model and the catalog's tokenizer to `folder`, for `from_pretrained`.
 
     The folder `model` of a run marks the run as finished. All processes call this together, because
-    each may hold a shard; the leader writes.
+    each may hold a shard. Only the leader writes.
 
     Args:
         folder: the folder to write.

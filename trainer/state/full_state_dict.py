@@ -1,6 +1,6 @@
 """The full tensors of a model and its optimizer by name, regardless of sharding.
 
-The checkpoint format is the same for any number of processes. Built on
+The checkpoint format is the same for any number of processes. This module uses
 `torch.distributed.checkpoint.state_dict`, which supports plain, DDP and FSDP2 parameters. All
 processes call these functions together.
 """
@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 OptimizerState = dict[str, Any]
 
-# Full tensors on the leader, one at a time; nothing on the other processes.
+# Gathers full tensors on the leader, one at a time. The other processes get none.
 _GATHER_TO_LEADER = StateDictOptions(full_state_dict=True, cpu_offload=True)
 # Every process has read the full tensors and keeps its own shard.
 _LOAD_FROM_FULL = StateDictOptions(full_state_dict=True)
@@ -38,7 +38,7 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Copy the tensors of `shapes` to CPU memory; the result is empty except on the leader."""
+    """Copy the tensors of `shapes` to CPU memory. The result is empty except on the leader."""
     gathered: Mapping[str, Tensor] = get_model_state_dict(model, options=_GATHER_TO_LEADER)  # type: ignore[assignment]
     return {
         name: _copied(gathered[name], model).contiguous()
@@ -48,9 +48,9 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> OptimizerState:
-    """Copy the optimizer's state by parameter name; the result is empty except on the leader."""
+    """Copy the optimizer's state by parameter name. The result is empty except on the leader."""
     if not optimizer.state:
-        # Before the first step. torch would take a step to create the tensors, and count it.
+        # Before the first step, torch would take a step to create the tensors, and count it.
         return {}
     gathered = get_optimizer_state_dict(model, optimizer, options=_GATHER_TO_LEADER)
     state: Mapping[str, Mapping[str, Tensor]] = gathered.get("state", {})  # type: ignore[assignment]

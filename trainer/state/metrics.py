@@ -44,7 +44,7 @@ class Metrics:
         if writes:
             path.touch()
             size = path.stat().st_size
-            if size < size_bytes:  # truncating would fill the file up with zeros
+            if size < size_bytes:  # Truncating would extend the file with zeros.
                 logger.warning(
                     "%s: %d of the %d bytes before the checkpoint are left. The rest is lost.",
                     path,
@@ -95,7 +95,7 @@ class Speed:
         return time.perf_counter() - self._started
 
     def _mark(self, state: State) -> None:
-        """Let the next record's rates begin at `state`."""
+        """Start the rates of the next record at `state`."""
         self._last = (state.tokens, state.seconds, state.data_seconds, state.scoring_seconds)
 
     def since_last(self, state: State) -> dict[str, float | None]:

@@ -85,7 +85,7 @@ def check_finite(
         cause = "gradient" if lists_all and math.isfinite(loss) else "loss"
         about = {"step": step, "cause": cause, "loss": loss, "gradient_norm": norm}
         write_json(file, json_ready({**about, "sequences": rows}))
-    team.wait()  # the first process that exits ends the others
+    team.wait()  # The first process that exits ends the others, so the file is written first.
     if lists_all:
         subject = "the gradient" if math.isfinite(loss) else "the loss of the batch"
         fault = f"{subject} is not finite, although the loss of each sequence is"

@@ -16,8 +16,8 @@ from trainer.state.checkpoint import checkpoints
 # Choices of `--accept` and the key of config.json that identifies each. A cause comes before its
 # consequences.
 _IDENTITY_KEYS = {"tokenizer": "tokenizer", "catalog": "catalog", "config": "fingerprint"}
-# Settings that determine the run's position in its data: an interval, a step in it and the draws per
-# leaf. With another value the saved position would mean another one.
+# Settings that determine the run's position in its data, which is an interval, a step in it and the
+# number of draws per leaf. The saved position is valid only for the same values.
 _UNCHANGEABLE_KEYS = (
     "seed",
     "mixture.mixer",
@@ -98,8 +98,8 @@ def _refusal(out: Path, what: str, old: Any, new: Any) -> str:
     remedy = f"change out, or declare the change with --accept {what}."
     if what == "tokenizer":
         return (
-            f"{out}: The run in this folder used another tokenizer (sha256 {old}, now {new}), whose "
-            f"token ids have other meanings. To continue, {remedy}"
+            f"{out}: The run in this folder used another tokenizer (sha256 {old}, now {new}), "
+            f"whose token ids have other meanings. To continue, {remedy}"
         )
     if what == "catalog":
         return (

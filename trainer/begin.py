@@ -1,0 +1,95 @@
+"""Opening of a run: its inputs, its model and its last checkpoint."""
+
+from functools import partial
+
+import numpy as np
+
+from data_catalog.format.manifest import write_json
+from data_catalog.format.run_record import RUN_RECORD, RunCadence, RunRecord, RunSettings
+from trainer.alignment.overhead import within_budget
+from trainer.config import Model, Train
+from trainer.distributed import Team
+from trainer.inputs import open_inputs
+from trainer.mixers.choose import first_state, make_mixer
+from trainer.model.engine import open_engine
+from trainer.model.optimizer import build_optimizer, learning_rate_at
+from trainer.run import Run
+from trainer.state.checkpoint import CheckpointWriter, State, checkpoints, load_checkpoint
+from trainer.state.metrics import Metrics, Speed
+from trainer.state.resume import check_identity
+
+
+def begin_run(config: Train, team: Team, accept: frozenset[str] = frozenset()) -> Run | None:
+    """Open the inputs, build the model, and load the last checkpoint in `config.out` if any.
+
+    Args:
+        config: the config.
+        team: the processes of the run.
+        accept: the declared changes since the run was started: any of "config", "catalog" and
+            "tokenizer".
+
+    Returns:
+        The open run, or None if the run is already finished.
+
+    Raises:
+        UserError: The config, the catalog and the run folder do not fit each other.
+    """
+    inputs = open_inputs(config)
+    manifest = inputs.files.manifest
+    identity = {
+        "fingerprint": config.fingerprint(),
+        "catalog": manifest.fingerprint,
+        "tokenizer": manifest.tokenizer.sha256,
+    }
+    settings = config.model_dump(mode="json", exclude={"catalog", "out", "checkpoint"})
+    history = check_identity(config.out, identity, settings, accept)
+    if (config.out / "model").is_dir():
+        return None
+    requested, training, basis = config, config.training, inputs.basis
+    cadence = within_budget(config.mixture, len(basis.names), training.batch_sequences)
+    mixture = config.mixture.model_copy(update=cadence._asdict())
+    config = config.model_copy(update={"mixture": mixture})
+    bounds = inputs.bounds(config)
+    engine = open_engine(config.model, config, inputs.files, team)
+    optimizer = build_optimizer(engine.model, config.optimizer)
+    rates = partial(learning_rate_at, config)
+    mixer = make_mixer(config, basis.names, rates, inputs.member_sizes())
+    reference = None
+    if "reference_losses" in mixer.needs:
+        model = Model(path=str(mixture.reference))
+        reference = open_engine(model, config, inputs.files, team)
+    weights = first_state(mixer, basis.names, mixture.start)
+    state = State(weights, np.zeros_like(inputs.corpus.sequences))
+    saved = checkpoints(config.out)
+    if saved:
+        state = load_checkpoint(saved[-1], state, engine.model, optimizer)
+    team.wait()  # The leader writes only after every process has read the folder.
+    if team.is_leader:
+        record = RunRecord(
+            config=RunSettings.model_validate(requested.model_dump(mode="json")),
+            basis=basis.names,
+            level=inputs.level,
+            cadence=RunCadence(**cadence._asdict()),
+            sequences=inputs.corpus.total,
+            world=team.world,
+            history=tuple(history),
+            **identity,
+        )
+        write_json(config.out / RUN_RECORD, record)
+    speed = Speed(engine.model, training.sequence_tokens, team.device, team.world)
+    speed.begin(state)
+    return Run(
+        config=config,
+        identity=identity,
+        team=team,
+        inputs=inputs,
+        bounds=bounds,
+        engine=engine,
+        reference=reference,
+        optimizer=optimizer,
+        mixer=mixer,
+        state=state,
+        metrics=Metrics(config.out / "metrics.jsonl", state.metrics_bytes, team.is_leader),
+        writer=CheckpointWriter(config.out, config.checkpoint, team.is_leader),
+        speed=speed,
+    )
