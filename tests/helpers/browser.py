@@ -1,4 +1,4 @@
-"""A real browser for the tests of the pages: a reader's hands and eyes, and proof that a page asks nobody for anything."""
+"""A real browser for tests of the pages. It also checks that a page requests no other resource."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ needs_browser = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """One browser a module: its event loop must have ended before other tests start theirs."""
+    """Yield a browser per module. Its event loop must end before other tests start one."""
     if MISSING:
         pytest.skip(MISSING)
     from playwright.sync_api import sync_playwright
@@ -46,18 +46,22 @@ def opened(
     place: str = "",
     *,
     width: int = 1400,
-    said: list[str] | None = None,
+    messages: list[str] | None = None,
     **context: Any,
 ) -> Iterator[Any]:
-    """The page, loaded; at the end it must have asked for nothing but itself, and written nothing to the console.
+    """Yield the loaded page.
+
+    At the end, check that it has requested nothing except itself and has written nothing to the
+    console.
 
     Args:
-        place: what follows `#`.
-        said: takes what was written to the console, which is then no failure.
-        context: further settings of the browser, e.g. `color_scheme="dark"`, or `bypass_csp=True` to see what the policy would hide.
+        place: The part of the address after `#`.
+        messages: List for messages of the console. They are an error if it is None.
+        context: Further settings of the browser, such as `color_scheme="dark"`, or
+            `bypass_csp=True` to disable the content security policy.
     """
     where = page.as_uri() if isinstance(page, Path) else page
-    console, asked = [] if said is None else said, []
+    console, asked = [] if messages is None else messages, []
     with chromium.new_context(viewport={"width": width, "height": 1000}, **context) as session:
         session.set_default_timeout(20_000)
         tab = session.new_page()
@@ -71,7 +75,7 @@ def opened(
         settle(tab)
         yield tab
         settle(tab)
-        if said is None:
+        if messages is None:
             assert console == []
         own = {where, where.rstrip("/") + "/data"}  # a live page asks its own server
         assert [
@@ -80,32 +84,36 @@ def opened(
 
 
 def settle(tab: Any) -> None:
-    """Wait until two further frames are painted: what a frame puts off to the next one is done."""
+    """Wait until two frames are painted, so that work deferred to the next frame is finished."""
     tab.evaluate(
-        "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
+        """() => new Promise((done) => {
+            requestAnimationFrame(() => requestAnimationFrame(() => done()));
+        })"""
     )
 
 
 def address(tab: Any) -> str:
-    """Where in the page the reader is: what follows the file's name, once all that it changes is done."""
+    """Return the fragment of the address after the page has settled."""
     settle(tab)
     return tab.evaluate("location.hash")
 
 
 def text(tab: Any, place: str) -> str:
-    """What a reader reads there, white space as one blank each."""
+    """Return the visible text of an element, with white space collapsed."""
     return " ".join(tab.locator(place).first.inner_text().split())
 
 
 def elements(tab: Any) -> dict[str, int]:
-    """How many elements of each kind the document has, and its attributes that would run something."""
+    """Return the number of elements by tag, and of attributes that would run a script."""
     return tab.evaluate(
         """() => {
             const found = {}, count = (name) => { found[name] = (found[name] ?? 0) + 1; };
-            const runs = ({ name, value }) => name.startsWith("on") || /^\\s*javascript:/i.test(value);
+            const runs = ({ name, value }) =>
+                name.startsWith("on") || /^\\s*javascript:/i.test(value);
             for (const node of document.querySelectorAll("*")) {
                 count(node.localName);
-                for (const attribute of node.attributes) if (runs(attribute)) count(`${attribute.name}=${attribute.value}`);
+                for (const attribute of node.attributes)
+                    if (runs(attribute)) count(`${attribute.name}=${attribute.value}`);
             }
             return found;
         }"""
@@ -113,23 +121,29 @@ def elements(tab: Any) -> dict[str, int]:
 
 
 def unnamed(tab: Any) -> list[str]:
-    """Whatever can be focused and has no name that a screen reader could say."""
+    """Return the focusable elements without a name for screen readers."""
     return tab.evaluate(
         """() => [...document.querySelectorAll("a, button, input, select, summary, [tabindex]")]
-            .filter((node) => !(node.getAttribute("aria-label") || node.textContent.trim() || node.labels?.[0]?.textContent.trim()))
+            .filter((node) => !(
+                node.getAttribute("aria-label")
+                || node.textContent.trim()
+                || node.labels?.[0]?.textContent.trim()
+            ))
             .map((node) => node.outerHTML.slice(0, 200))"""
     )
 
 
 def contrast(tab: Any, ink: str, paper: str) -> float:
-    """Contrast ratio (WCAG) of two colours of the style, by the names of their properties."""
+    """Return the contrast ratio (WCAG) of two custom properties of the style."""
     return tab.evaluate(
         """([ink, paper]) => {
             const style = getComputedStyle(document.documentElement);
             const part = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
             const light = (name) => {
                 const hex = style.getPropertyValue(name).trim();
-                const [r, g, b] = [1, 3, 5].map((at) => part(parseInt(hex.slice(at, at + 2), 16) / 255));
+                const [r, g, b] = [1, 3, 5].map(
+                    (at) => part(parseInt(hex.slice(at, at + 2), 16) / 255)
+                );
                 return 0.2126 * r + 0.7152 * g + 0.0722 * b;
             };
             const [a, b] = [light(ink), light(paper)].sort((x, y) => y - x);

@@ -1,12 +1,12 @@
-"""Runs the examples of a Markdown page, top to bottom, in the current folder.
+"""Run the examples of a Markdown page, top to bottom, in the current folder.
 
-A fenced block may follow a comment that says how it is run:
+A comment before a fenced block sets how it is run:
 
-    <!-- not run: REASON -->        it is only looked at: its commands are parsed, with all their options
-    <!-- exit code: 2 -->           its last command ends so
-    <!-- may be empty -->           its query may find nothing here
-    <!-- file: configs/mine.toml -->  it is written to that file
-    <!-- of: build -->              it is a part of a config for `build`, `add` or `train`
+    <!-- not run: REASON -->          Its commands are only parsed, with all their options.
+    <!-- exit code: 2 -->             Its last command ends with this code.
+    <!-- may be empty -->             Its query may have an empty result.
+    <!-- file: configs/mine.toml -->  It is written to that file.
+    <!-- of: build -->                It is a part of a config for `build`, `add` or `train`.
 """
 
 import json
@@ -56,28 +56,28 @@ PARTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class Failed(Exception):
-    """An example does not do what the page says; the message names page, line and block."""
+    """An example differs from the page. The message names page, line and block."""
 
 
 @dataclass(frozen=True)
 class Block:
     page: Path
-    line: int  # of its first line of text, from 1
+    line: int  # line of its first line of text, from 1
     kind: str  # the word after the fence
     text: str
-    notes: Mapping[str, str]  # what the comment before it says
+    notes: Mapping[str, str]  # keys and values of the comment before it
 
     def fail(self, what: str) -> Failed:
         return Failed(f"{self.page}:{self.line}: {self.kind or 'block without a language'}: {what}")
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """The fenced blocks of a page; an indented one, which nobody would run, is a block without a language."""
+    """Yield the fenced blocks of a page. An indented block has no language."""
     notes: dict[str, str] = {}
     for token in MarkdownIt("commonmark").parse(page.read_text(encoding="utf-8")):
         if token.type == "html_block":
-            found = COMMENT.match(token.content.strip())
-            notes = {found[1]: found[2]} if found else {}
+            comment = COMMENT.match(token.content.strip())
+            notes = {comment[1]: comment[2]} if comment else {}
         elif token.type in ("fence", "code_block"):
             first = token.map[0] + (2 if token.type == "fence" else 1)
             yield Block(page, first, token.info.partition(" ")[0], token.content, notes)
@@ -124,12 +124,13 @@ def _look_at(block: Block) -> None:
 
 
 def _run_sh(block: Block) -> None:
-    """Each line as the command line would run it, in this process."""
+    """Run each line in this process, as the command line would."""
     commands = list(_commands(block))
     for number, (line, words) in enumerate(commands, start=1):
         if words[0] != "clustermix" or SHELL & set(words):
             raise block.fail(
-                f"only clustermix commands are run, without pipes: <!-- not run: REASON --> before it? Found: {line}"
+                f"found {line}. Only clustermix commands without pipes are run. Add "
+                "<!-- not run: REASON --> before the block."
             )
         expected = int(block.notes.get("exit code", 0)) if number == len(commands) else 0
         done = CliRunner().invoke(app, words[1:])
@@ -142,7 +143,7 @@ def _run_sh(block: Block) -> None:
 
 
 def _commands(block: Block) -> Iterator[tuple[str, list[str]]]:
-    """Each command of a block: as written, and its words; a backslash at the end of a line goes on with the next."""
+    """Yield each command of a block and its words. A backslash continues a line."""
     for line in re.sub(r"\\\n\s*", "", block.text).splitlines():
         words = shlex.split(line, comments=True)
         if words:
@@ -176,7 +177,7 @@ def _run_python(block: Block, names: dict[str, Any]) -> None:
 
 
 def _run_sql(block: Block) -> None:
-    """From Python with the runs here, and in a plain DuckDB shell, as far as either can; it must find something."""
+    """Run a query from Python and in a DuckDB shell, where possible. It must return rows."""
     found: list[Any] = []
     try:
         if not OF_FOLDERS.search(block.text):
@@ -188,14 +189,15 @@ def _run_sql(block: Block) -> None:
     except (duckdb.Error, UserError) as error:
         raise block.fail(str(error)) from error
     if not found and "may be empty" not in block.notes:
-        raise block.fail("finds nothing; <!-- may be empty --> before it?")
+        raise block.fail("no rows. Add <!-- may be empty --> before the block.")
 
 
 def _check_toml(block: Block) -> None:
-    """Checked against the config it is said to be a part of."""
+    """Check a part of a config against the config that its comment names."""
     if block.notes.get("of") not in PARTS:
         raise block.fail(
-            f"which file or config is it? <!-- file: NAME --> or <!-- of: {'|'.join(PARTS)} --> before it"
+            "neither a file nor a part of a config. Add <!-- file: NAME --> or "
+            f"<!-- of: {'|'.join(PARTS)} --> before the block."
         )
     import pipeline.config
     import trainer.config

@@ -23,7 +23,10 @@ def write_domains_catalog(
     text: str = "an example",
     target: str = "law",
 ) -> Path:
-    """Levels (top, leaves): every table that the page reads, with `text` wherever a catalog holds text of others."""
+    """Write every table that the page reads, for the levels (top, leaves).
+
+    All strings that come from a corpus are `text`.
+    """
     layout, leaves = Layout(root, 1), len(tokens)
     layout.tables.mkdir(parents=True)
     layout.tree.mkdir()

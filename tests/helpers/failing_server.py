@@ -1,4 +1,4 @@
-"""A local HTTP server that serves bytes from memory and fails as it is told to."""
+"""A local HTTP server that serves bytes from memory and fails on request."""
 
 import hashlib
 import re
@@ -10,10 +10,16 @@ from typing import Any
 
 
 class FailingServer:
-    """`files` by path (no leading slash); `faults[path]` are used up, one a GET, `head_faults[path]` one a HEAD.
+    """Files by path without a leading slash, and the faults of their requests.
 
-    Faults: a status such as "503"; "429 SECONDS" with Retry-After; "cut N": the connection closes after N bytes; "less N": Content-Length
-    and body are N bytes; "slow N": N bytes at once, then waits for `go`.
+    Each GET uses the next fault of `faults[path]`, and each HEAD one of `head_faults[path]`. The
+    faults are:
+
+    * a status such as "503",
+    * "429 SECONDS": with the header Retry-After,
+    * "cut N": the connection closes after N bytes,
+    * "less N": Content-Length and body are N bytes,
+    * "slow N": N bytes at once, and the rest when `go` is set.
     """
 
     def __init__(self) -> None:

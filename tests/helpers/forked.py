@@ -1,7 +1,9 @@
-"""Trainer processes forked from one that has the slow imports behind it: starting one costs milliseconds, not seconds.
+"""Trainer processes forked from one that has finished the slow imports.
 
-For scripts, not for pytest's own process: the parent must never start a thread. Forked processes share its hash seed; tests that
-compare what they did with a run of another process see whether anything hangs on the order of a set.
+Starting a process takes milliseconds. This is only for scripts, not for the process of pytest,
+because the parent must never start a thread. Forked processes share the hash seed of the parent.
+Tests that compare their output with that of another process notice if it depends on the order of a
+set.
 """
 
 import os
@@ -16,17 +18,17 @@ from pathlib import Path
 
 from trainer.__main__ import main
 
-for slow in (
-    "trainer.loop",
-    "pyarrow.dataset",
-    "pandas",
-):  # the last two at first use otherwise, by every child
+# Otherwise every child would import the last two on first use.
+for slow in ("trainer.loop", "pyarrow.dataset", "pandas"):
     with suppress(ImportError):
         import_module(slow)
 
 
 def fork(work: Callable[[], int], **environment: object) -> int:
-    """Run `work` in a child; return its process id. It ends with the work: no thread is waited for, and the interpreter not taken down."""
+    """Run `work` in a child process and return its id.
+
+    The child exits without waiting for threads and without finalising the interpreter.
+    """
     sys.stdout.flush()
     child = os.fork()
     if child:
@@ -42,7 +44,7 @@ def fork(work: Callable[[], int], **environment: object) -> int:
 
 
 def start(config: Path, *arguments: str, world: int = 1) -> list[int]:
-    """`python -m trainer CONFIG ...`, or what torchrun would start: process ids by rank."""
+    """Start `python -m trainer CONFIG ...`, or its processes under torchrun. Return ids by rank."""
     return team(lambda: main([str(config), *arguments]), world)
 
 

@@ -1,4 +1,7 @@
-"""The definitions of RedPajama-V2's signals, one text at a time and as plainly as they can be written: what the fast ones must equal."""
+"""Plain definitions of the signals of RedPajama-V2, one text at a time.
+
+The fast implementation must give the same values.
+"""
 
 import re
 import string
@@ -15,7 +18,7 @@ def normalise(text):
 
 
 def plain(text):
-    """Every signal of one text by name, rounded to 8 decimals; None where there is nothing to take a share of."""
+    """Return every signal of a text by name, rounded to 8 decimals, or None if it is undefined."""
     normal = normalise(text)
     words, raw = normal.split(), re.findall(r"\w+|[^\w\s]+", text)
     lines = re.findall(r"[^\n]*\n|[^\n]+$", text)

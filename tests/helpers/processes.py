@@ -1,4 +1,4 @@
-"""Work in processes forked from one that has done the slow imports: starting one takes milliseconds."""
+"""Processes forked from one that has finished the slow imports. Starting one takes milliseconds."""
 
 import multiprocessing
 import os

@@ -1,4 +1,7 @@
-"""Error bounds of central differences, from the method and the number format, so that they hold on any processor."""
+"""Error bounds of central differences that hold on any processor.
+
+They follow from the method and the number format.
+"""
 
 import torch
 from jaxtyping import Float
@@ -9,11 +12,11 @@ from trainer.alignment.direction import norm_of
 from trainer.alignment.finite_difference import RELATIVE_STEP
 from trainer.model.engine import Engine
 
-# Error of a float32 loss in units of its last place. Processors sum in different orders: between 0.2 and 0.6 were seen
-# over the sequences of a batch, and 1.0 for the worst single one.
+# Error of a float32 loss in units of its last place. Processors sum in different orders. Errors
+# between 0.2 and 0.6 were measured over the sequences of a batch, and 1.0 for the worst sequence.
 ROUNDINGS = 4
-# Share of a score that a step of 2e-4 cuts off, `e^2 / 6` times the third derivative. In float64, where nothing is
-# rounded, up to 3.2e-4 for the tests' models.
+# Truncation error of a step of 2e-4 relative to the score, `e^2 / 6` times the third derivative. It
+# is at most 3.2e-4 for the models of the tests, in float64, where rounding is negligible.
 TRUNCATION = 1e-3
 
 
@@ -27,9 +30,10 @@ def step_length(engine: Engine, direction: Direction) -> float:
 def rounding_error(
     engine: Engine, direction: Direction, losses: Float[Tensor, " sequences"]
 ) -> Float[Tensor, " sequences"]:
-    """Return the bound of a score's error that comes from rounding the two losses of its difference to float32.
+    """Return a bound on the error of a score from rounding its two losses to float32.
 
-    Each of the two errs by at most `ROUNDINGS` units of its last place, and their difference is divided by 2 e.
+    The error of each loss is at most `ROUNDINGS` units of its last place. The difference of the
+    losses is divided by 2 e.
     """
     unit = torch.finfo(torch.float32).eps * losses.double()
     return ROUNDINGS * unit / step_length(engine, direction)

@@ -12,7 +12,7 @@ def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     """Return the folder `name` of this test run, made by the first worker that asks for it.
 
     Args:
-        make: Takes the folder, which does not exist yet. Tests may read what it makes, not change it.
+        make: Called with the folder, which does not exist yet. Tests must not change its contents.
     """
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:

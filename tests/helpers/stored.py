@@ -1,4 +1,4 @@
-"""Documents as the store sees them, made by hand."""
+"""Stored documents made by hand."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,10 @@ def document_table(
     text: Sequence[str] | None = None,
     ids: Sequence[Sequence[int]] | None = None,
 ) -> pa.Table:
-    """A table that `write_runs` takes: by default document i is called "i", has the number i and the text "x", and two tokens: leaf, 0."""
+    """Return a table for `write_runs`.
+
+    By default document i has the id "i", the number i, the text "x" and the tokens [leaf, 0].
+    """
     n = len(leaf)
     texts = ["x"] * n if text is None else text
     lists = [[value, 0] for value in leaf] if ids is None else ids
@@ -51,7 +54,7 @@ def document_table(
 def store(
     table: pa.Table, folder: Path, tops: int, span: int, file_bytes: int = 2**30
 ) -> tuple[Layout, pa.Table]:
-    """Put documents into a catalog's places, without a manifest; returns the layout and the offsets."""
+    """Store documents without a manifest, and return the layout and the offsets."""
     layout = Layout(folder, 1)
     (folder / "run").mkdir(parents=True)
     write_runs([table], folder / "run", 2**30)

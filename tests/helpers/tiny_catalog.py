@@ -1,7 +1,8 @@
-"""A catalog small enough to read by eye, in the exact format that the trainer reads; no pipeline is needed to make it.
+"""A tiny catalog in the format that the trainer reads, made without the pipeline.
 
-Two top-level domains of four leaves. Leaf l speaks its own language: words 8l + 1 .. 8l + 7, and 0 is end-of-text. Leaf 6 is
-empty, leaf 7 tiny. The target `spe` speaks leaf 2's language, `other` speaks leaf 5's.
+It has two top-level domains of four leaves. Leaf l has the words 8l + 1 to 8l + 7, and 0 is
+end-of-text. Leaf 6 is empty, and leaf 7 is tiny. The target `spe` has the words of leaf 2, and
+`other` those of leaf 5.
 """
 
 import json

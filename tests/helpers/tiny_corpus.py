@@ -59,13 +59,13 @@ SUBJECTS = {
 def sentences(words: tuple[str, ...], i: int) -> str:
     a, b, c, d = (words[(i * step + step) % len(words)] for step in (1, 3, 7, 9))
     return (
-        f"The {a} and the {b} number {i}. Every {c} needs a {d}, and the {a} {i % 7} comes before the {c}. "
-        * (1 + i % 3)
-    )
+        f"The {a} and the {b} number {i}. Every {c} needs a {d}, "
+        f"and the {a} {i % 7} comes before the {c}. "
+    ) * (1 + i % 3)
 
 
 def write_corpus(folder: Path, documents: int = 160) -> dict[str, Any]:
-    """Two files of documents, a target on astronomy; the config of a build that takes seconds."""
+    """Write two files of documents and a target on astronomy. Return the config of a build."""
     names = list(SUBJECTS)
     rows = [
         {"id": f"doc-{i}", "text": sentences(SUBJECTS[names[i % 4]], i), "source": names[i % 4]}
@@ -82,7 +82,7 @@ def write_corpus(folder: Path, documents: int = 160) -> dict[str, Any]:
             + '}\n{"no": "text"}\nnot json\n'
         )
     (folder / "target").mkdir()
-    # The test split is on another subject, so that one can see whether it took part in the distributions.
+    # The test split has another subject, so that its use in the distributions would be visible.
     for name, subject, count in (("train", "astronomy", 40), ("test", "music", 10)):
         lines = [
             json.dumps({"id": f"{name}-{i}", "text": sentences(SUBJECTS[subject], 1000 + i)})

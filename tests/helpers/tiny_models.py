@@ -1,4 +1,4 @@
-"""Small causal models of several architectures, and what it takes to run one: for tests of anything that touches gradients."""
+"""Small causal models of several architectures, for tests of gradients."""
 
 import torch
 from transformers import (
@@ -30,7 +30,10 @@ ARCHITECTURES = (
 
 
 def tiny_model(architecture: str = "llama", *, tied: bool = True, seed: int = 0) -> PreTrainedModel:
-    """Two layers of width 32, in fp32, evaluation mode, no dropout; every parameter, norms and biases too, away from its usual start."""
+    """Return a model with two layers of width 32, in float32 and evaluation mode, without dropout.
+
+    Noise is added to every parameter, including norms and biases.
+    """
     with torch.random.fork_rng():
         torch.random.manual_seed(seed)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(_config(architecture, tied))

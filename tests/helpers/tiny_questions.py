@@ -1,4 +1,4 @@
-"""A target of lettered questions, and a byte-level tokenizer that can read them, put into a tiny catalog."""
+"""A target of lettered questions and a byte-level tokenizer, added to a tiny catalog."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ ODD = "An essay on no question at all.\nAnswer: none"
 
 
 def question(i: int) -> str:
-    """Question i, of two to four choices, of different lengths; some with bytes that are not ASCII, some longer than others."""
+    """Return question i. It has two to four choices. Lengths differ, and some are not ASCII."""
     words = ["red", "a light green", "blå", "ultramarine with a drop of ink"][: 2 + i % 3]
     lines = [f"{'ABCD'[j]}. {words[(i + j) % len(words)]}" for j in range(len(words))]
     asked = f"What colour has thing {i}{' of the long, long row of things' * (i % 4 == 1)}?"
@@ -27,7 +27,7 @@ def question(i: int) -> str:
 
 
 def add_quiz(root: Path, splits: tuple[int, int, int] = (10, 7, 9)) -> Path:
-    """Target `quiz` with so many questions to align, validate and test, and an odd document in each split."""
+    """Add the target `quiz` with these numbers of questions per split and an odd document each."""
     texts = [question(i) for i in range(sum(splits))]
     tokenizer = byte_level([*texts, ODD])
     layout = Layout(root)
@@ -56,7 +56,7 @@ def add_quiz(root: Path, splits: tuple[int, int, int] = (10, 7, 9)) -> Path:
 
 
 def write_target(folder: Path, texts: list[tuple[str, str]], tokenizer: Tokenizer) -> None:
-    """A target of (text, split) documents."""
+    """Write a target of documents given as (text, split)."""
     folder.mkdir(parents=True)
     ids = [
         [*tokenizer.encode(text, add_special_tokens=False).ids, tokenizer.token_to_id(END)]
@@ -80,7 +80,10 @@ def write_target(folder: Path, texts: list[tuple[str, str]], tokenizer: Tokenize
 
 
 def byte_level(texts: list[str], vocabulary: int = 300) -> Tokenizer:
-    """Byte-level BPE, as a catalog's own tokenizer is; asked to add special tokens, it puts one in front, as many others do."""
+    """Return a byte-level BPE tokenizer like that of a catalog.
+
+    If asked to add special tokens, it puts one before the text, as many tokenizers do.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

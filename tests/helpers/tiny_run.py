@@ -1,4 +1,4 @@
-"""Writes a small synthetic catalog's tables and run folders, in the formats of a real one: what the report reads, and no more."""
+"""Tables of a small synthetic catalog and folders of runs, as far as the report reads them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,11 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema
 def write_catalog(
     root: Path, tokens: Sequence[int], terms: Sequence[Sequence[str]], top: int = 2
 ) -> Path:
-    """Levels (top, leaves): leaf i holds tokens[i] training tokens, and a tenth of it held out; the target `goal` is all in leaf 0."""
+    """Write the tables of a catalog with the levels (top, leaves).
+
+    Leaf i has tokens[i] training tokens and a tenth as many held-out tokens. All documents of the
+    target `goal` are in leaf 0.
+    """
     leaves, total = len(tokens), sum(tokens)
     span = leaves // top
     fine = [
@@ -119,9 +123,10 @@ def write_run(
     target: str = "goal",
     mixture: Mapping[str, Any] | None = None,
 ) -> Path:
-    """A run of 10 steps a stage.
+    """Write a run with 10 steps per stage.
 
-    `losses`: on the target's validation text at steps 0, 10, ...; `usage`: (drawn, sequences) of each leaf, None for a run under way.
+    `losses` are those on the target's validation text at steps 0, 10 and so on. `usage` is (drawn,
+    sequences) per leaf, or None for an unfinished run.
     """
     folder.mkdir(parents=True)
     record = tiny_run_record(mixer=mixer, level=level, target=target, basis=basis)

@@ -1,4 +1,4 @@
-"""What retuning reads of a catalog: its manifest, the signals of all documents, and the final verdicts on them."""
+"""The parts of a catalog that retuning reads: manifest, signals and final verdicts."""
 
 from pathlib import Path
 

@@ -12,7 +12,10 @@ def angle(*degrees: float) -> np.ndarray:
 
 
 def compass_tree() -> Tree:
-    """Cells around 0, 90, 180 degrees and an empty one; each filled one has two children, but the third only one."""
+    """Return a tree with cells at 0, 90 and 180 degrees and an empty one.
+
+    The first two cells have two children each, and the third has one.
+    """
     coarse, fine = np.zeros((4, 2), np.float32), np.zeros((8, 2), np.float32)
     coarse[:3] = angle(0, 90, 180)
     fine[:5] = angle(-30, 30, 60, 120, 180)

@@ -1,4 +1,7 @@
-"""A folder as the documentation speaks of it, with everything tiny: the recipes, corpora, targets, a catalog and two finished runs."""
+"""A tiny version of the folder that the documentation uses.
+
+It has the recipes, corpora, targets, a catalog and two finished runs.
+"""
 
 import gzip
 import json
@@ -57,7 +60,7 @@ TEXTS = {
 }
 TARGETS = {"heldout_biomed": "medicine", "heldout_law": "law", "heldout_web": "shops"}
 DOCUMENTS = 840
-SHORT = {  # what makes a recipe's build a matter of seconds
+SHORT = {  # changes that make the build of a recipe take seconds
     "embed.max_tokens": "32",
     "cluster.min_points": "1",
     "cluster.iterations": "4",
@@ -80,7 +83,7 @@ SHORT_TRAINING = {
     "evaluation.sequences": "8",
     "checkpoint.every_steps": "10",
 }
-SAMPLE = {  # the sample beside the checkout is not everywhere: its recipe reads the tree that is here
+SAMPLE = {  # replaces the sample corpus, which not every checkout has, by the tree of this folder
     "source.path": '"data/redpajama-v2"',
     "targets_below": '"data/targets"',
     "labels.path": '"data/truth.parquet"',
@@ -133,7 +136,10 @@ def write_workspace(folder: Path) -> Path:
 
 
 def build_workspace(folder: Path) -> Path:
-    """A built `catalogs/sample` with levels 16, 64 and 512, and finished runs `sample-dga` and `sample-natural` on it."""
+    """Build `catalogs/sample` with levels 16, 64 and 512, and train two runs on it.
+
+    The runs are `sample-dga` and `sample-natural`.
+    """
     from data_catalog.settings import load
     from pipeline.config import Build
     from pipeline.run import build
@@ -197,7 +203,10 @@ def edited(toml: str, changes: Mapping[str, str]) -> str:
 
 
 def _write_rpv2(data: Path) -> None:
-    """Two files of one snapshot, a short document and a listed copy among them, and which subject each document is on."""
+    """Write two files of one snapshot, and the subject of each document.
+
+    One document is short, and one is listed as a copy.
+    """
     names, labels = list(TEXTS), []
     for bucket in range(2):
         key = f"2023-06/0000/en_{('head', 'middle')[bucket]}"

@@ -1,4 +1,4 @@
-"""Adding to a finished catalog: the next version has everything, the one before is as it was, and nothing is added twice."""
+"""Adding to a finished catalog writes a complete next version and leaves the last one unchanged."""
 
 import json
 import shutil
@@ -25,7 +25,10 @@ def addition_of(folder, **settings):
 
 
 def write_more(folder):
-    """Forty new documents on sailing, one twice; one that the corpus has, one that its target has, and a line that is no JSON."""
+    """Write forty new documents on sailing, one of them twice, and some that are not added.
+
+    These are a document of the corpus, a document of its target, and a line that is not JSON.
+    """
     folder.mkdir()
     rows = [
         {"id": f"new-{i}", "text": sentences(SUBJECTS["sailing"], 5000 + i), "source": "more"}
@@ -51,7 +54,7 @@ def states(root):
 
 @pytest.fixture(scope="module")
 def grown(built, tmp_path_factory):
-    """The built catalog with forty documents more; and the files it had before, with their times."""
+    """Return the catalog after adding forty documents, and its files before with their times."""
     folder = tmp_path_factory.mktemp("grown")
     root = folder / "catalog"
     shutil.copytree(built[0], root, ignore=shutil.ignore_patterns("work"))
@@ -76,7 +79,8 @@ def test_the_new_version_is_sound_and_has_all_documents(grown):
 
 def test_every_document_that_was_not_added_has_a_reason(grown):
     found = data_catalog.open(grown[0]).sql(
-        "SELECT stage, outcome, reason, rows FROM accounting WHERE stage IN ('source', 'dedup', 'shard')"
+        "SELECT stage, outcome, reason, rows FROM accounting "
+        "WHERE stage IN ('source', 'dedup', 'shard')"
     )
     assert found.fetchall() == [
         ("source", "read", None, 163 + 44),

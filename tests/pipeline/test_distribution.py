@@ -26,7 +26,8 @@ def test_without_smoothing_the_hard_form_is_a_histogram():
 
 def test_smoothing_adds_documents_that_fall_as_the_corpus_does_inside_the_parent():
     found = smoothed_shares(np.array([3.0, 0, 1, 0]), TOKENS, LEVELS, 4)
-    # Top: (3 + 4/2) / 8 and (1 + 4/2) / 8. Below domain 0: (3 + 4/4) / 7 and (0 + 4 * 3/4) / 7; below 1, the corpus has leaf 2 only.
+    # At the top: (3 + 4/2) / 8 and (1 + 4/2) / 8. Below domain 0: (3 + 4/4) / 7 and
+    # (0 + 4 * 3/4) / 7. Below domain 1 the corpus has only leaf 2.
     assert found[2] == pytest.approx([5 / 8, 3 / 8])
     assert found[4] == pytest.approx([5 / 8 * 4 / 7, 5 / 8 * 3 / 7, 3 / 8, 0])
 

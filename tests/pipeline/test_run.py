@@ -1,4 +1,4 @@
-"""The whole build: the same catalog from a plain loop, from Prefect, and after being killed between parts."""
+"""A whole build gives the same catalog in a loop, from Prefect, and after being killed."""
 
 import subprocess
 import sys
@@ -18,7 +18,8 @@ from pipeline.run import build, one_by_one
 def test_every_document_is_reachable_or_has_a_reason(built):
     catalog = data_catalog.open(built[0])
     rows = catalog.sql(
-        "SELECT stage, outcome, reason, rows FROM accounting WHERE stage IN ('source', 'dedup', 'shard')"
+        "SELECT stage, outcome, reason, rows FROM accounting "
+        "WHERE stage IN ('source', 'dedup', 'shard')"
     ).fetchall()
     assert rows == [
         ("source", "read", None, 163),
@@ -44,14 +45,17 @@ def test_every_document_is_reachable_or_has_a_reason(built):
 def test_the_domains_follow_the_subjects(built):
     purity = """
         SELECT sum(most) / 160 FROM
-            (SELECT max(n) AS most FROM (SELECT leaf, source, count(*) AS n FROM documents GROUP BY ALL) GROUP BY leaf)"""
+            (SELECT max(n) AS most
+             FROM (SELECT leaf, source, count(*) AS n FROM documents GROUP BY ALL)
+             GROUP BY leaf)"""
     assert data_catalog.open(built[0]).sql(purity).fetchall()[0][0] > 0.95
 
 
 def test_the_target_falls_where_its_subject_is(built):
     query = """
         SELECT d.source FROM distributions p JOIN documents d ON d.leaf = p.domain
-        WHERE p.name = 'space' AND p.kind = $kind AND p.level = 4 GROUP BY d.source ORDER BY sum(p.weight) DESC LIMIT 1"""
+        WHERE p.name = 'space' AND p.kind = $kind AND p.level = 4
+        GROUP BY d.source ORDER BY sum(p.weight) DESC LIMIT 1"""
     for kind in ("hard", "distance"):
         assert data_catalog.open(built[0]).sql(query.replace("$kind", f"'{kind}'")).fetchall() == [
             ("astronomy",)
@@ -61,7 +65,8 @@ def test_the_target_falls_where_its_subject_is(built):
 def test_only_the_align_split_shapes_a_distribution(built):
     query = """
         SELECT coalesce(sum(p.weight), 0) FROM distributions p
-        WHERE p.name = 'space' AND p.kind = 'hard' AND p.level = 4 AND p.domain IN (SELECT leaf FROM documents WHERE source = 'music')"""
+        WHERE p.name = 'space' AND p.kind = 'hard' AND p.level = 4
+          AND p.domain IN (SELECT leaf FROM documents WHERE source = 'music')"""
     assert data_catalog.open(built[0]).sql(query).fetchall() == [(0,)]
 
 
@@ -92,7 +97,10 @@ def test_distributions_sum_to_one(built):
 @pytest.mark.system
 def test_the_files_are_as_recorded_and_the_views_work_in_the_shell(built):
     assert check(built[0]).faults == ()
-    code = "import duckdb; print(duckdb.connect('catalog.duckdb', read_only=True).sql('SELECT count(*) FROM documents').fetchall())"
+    code = (
+        "import duckdb; shell = duckdb.connect('catalog.duckdb', read_only=True); "
+        "print(shell.sql('SELECT count(*) FROM documents').fetchall())"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], cwd=built[0], capture_output=True, text=True, check=True

@@ -191,7 +191,7 @@ def test_the_policy_blocks_an_injected_script(chromium: Any, tmp_path: Path) -> 
         page.read_text().replace("</body>", "<script>document.title = 'taken'</script></body>")
     )
     messages: list[str] = []
-    with opened(chromium, page, said=messages) as tab:
+    with opened(chromium, page, messages=messages) as tab:
         assert tab.title() == "a"
     assert ["Content Security Policy" in line for line in messages] == [True]
 

@@ -31,7 +31,10 @@ def catalog(built):
 
 @pytest.fixture
 def run(catalog, tmp_path):
-    """A finished run on the catalog: one weight a domain of level 4, more and more of it on domain 0."""
+    """Return a finished run on the catalog with a weight per domain of level 4.
+
+    The weight of domain 0 grows.
+    """
     folder = write_run(
         tmp_path / "run", basis=("0", "1", "2", "3"), level=4, mixture={"basis": "domains"}
     )

@@ -1,4 +1,4 @@
-"""Which documents an export by weights takes: in proportion, without replacement, and the same ones for the same seed."""
+"""Sampling by weights is in proportion, without replacement, and repeatable with a seed."""
 
 import numpy as np
 import pytest
@@ -69,14 +69,16 @@ def test_a_quota_below_a_document_is_given_among_many_domains():
 
 
 def test_long_documents_are_drawn_as_often_as_their_tokens_say():
-    """Of two documents, one far longer than the quota: over seeds, the quota is met, and the long one is taken a quarter of the time."""
+    """One of two documents is far longer than the quota.
+
+    On average over seeds the quota is met, and the long document is taken in a quarter of them.
+    """
     tokens, shares = np.array([100, 1000]), np.zeros(2)
     for seed in range(3000):
         taken, _ = take(np.array([5, 9], dtype=np.uint64), tokens, 300.0, 0.0, seed)
         shares[taken] += tokens[taken] / 3000
-    assert shares.sum() == pytest.approx(
-        300, rel=0.1
-    )  # 100 + 0.2 * 1000 if the short one comes first, else 0.3 * 1000
+    # 100 + 0.2 * 1000 tokens if the short document is first, and 0.3 * 1000 otherwise.
+    assert shares.sum() == pytest.approx(300, rel=0.1)
     assert shares[1] == pytest.approx(250, rel=0.1)
 
 

@@ -22,7 +22,10 @@ def files(root, version=1):
 
 @pytest.fixture
 def store(tmp_path):
-    """Leaves 0 and 3 of four; leaf 0: documents [1 2 3 0] and [4 5 0]; leaf 3: [6 0]; leaf 3 heldout: [7 0]."""
+    """Write documents of leaves 0 and 3 of four.
+
+    Leaf 0 has [1 2 3 0] and [4 5 0], leaf 3 has [6 0], and [7 0] held out.
+    """
     for top, documents in enumerate([[[1, 2, 3, 0], [4, 5, 0]], [[6, 0], [7, 0]]]):
         layout = Layout(tmp_path)
         layout.tokens(top).parent.mkdir(parents=True)
@@ -88,7 +91,8 @@ def test_a_target_is_read_by_split(tmp_path):
             open_target(files(tmp_path), name, "test")
 
 
-# Leaf 0 has two extents, of 7 and 3 tokens, in two files; leaf 1 none; leaf 2 one of a single token and one of 5.
+# Leaf 0 has extents of 7 and 3 tokens in two files, leaf 1 has none, and leaf 2 has extents of 1
+# and 5 tokens.
 GROWN = TokenStore(
     files={
         0: np.array([1, 2, 3, 0, 4, 5, 0, 9], np.uint16),

@@ -21,7 +21,10 @@ pytest.importorskip("plotly", reason="plotly is not installed")
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
-HOSTILE = '<a href="javascript:alert(1)">x</a><img src=x onerror="document.title=1"> $\\href{x}{y}$ %{x} &lt;b&gt; \u202egnp.exe\n'
+HOSTILE = (
+    '<a href="javascript:alert(1)">x</a><img src=x onerror="document.title=1"> '
+    "$\\href{x}{y}$ %{x} &lt;b&gt; \u202egnp.exe\n"
+)
 SHOWN = escape(HOSTILE, 30)
 
 
@@ -221,7 +224,8 @@ def test_errors_are_bars(catalog, folder):
     run = write_run(folder / "with errors", basis=("law",), losses=(3.0, 2.0))
     with (run / "metrics.jsonl").open("a") as file:
         file.write(
-            '{"kind": "eval", "step": 10, "tokens": 4000, "set": "mmlu", "loss": 2.5, "error": 0.25}\n'
+            '{"kind": "eval", "step": 10, "tokens": 4000, "set": "mmlu", '
+            '"loss": 2.5, "error": 0.25}\n'
         )
     [trace] = data_catalog.open(catalog.root, runs=[run]).plot.losses("mmlu").data
     assert (trace.y, trace.error_y.array, trace.customdata) == ((2.5,), (0.25,), ("0.25",))
@@ -392,7 +396,9 @@ def test_figures_are_not_sent_to_anyone(catalog):
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_hostile_text_is_shown_letter_by_letter(hostile, tmp_path):
     page = tmp_path / "map.html"
-    script = "Plotly.Fx.hover('map', [{ curveNumber: 0, pointNumber: 0 }]); document.title = document.querySelector('.hoverlayer').textContent;"
+    script = """
+        Plotly.Fx.hover('map', [{ curveNumber: 0, pointNumber: 0 }]);
+        document.title = document.querySelector('.hoverlayer').textContent;"""
     hostile.plot.map(4).write_html(page, include_plotlyjs=True, div_id="map", post_script=script)
     flags = [
         "--headless",

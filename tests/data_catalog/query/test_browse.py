@@ -47,7 +47,8 @@ def test_words_find_the_domains_whose_terms_hold_all_of_them_the_best_match_firs
 def test_a_target_orders_by_its_weight(catalog):
     found = find_domains(catalog, level=4, target="space")
     expected = catalog.sql(
-        "SELECT domain, weight FROM distributions WHERE name = 'space' AND kind = 'hard' AND level = 4"
+        "SELECT domain, weight FROM distributions "
+        "WHERE name = 'space' AND kind = 'hard' AND level = 4"
     ).fetchall()
     assert dict(zip(found["domain"].to_pylist(), found["weight"].to_pylist(), strict=True)) == dict(
         expected

@@ -20,8 +20,11 @@ def test_the_views_are_there(catalog):
 
 
 def test_shards_add_up_to_the_documents(catalog):
-    query = "SELECT (SELECT sum(documents) FROM shards) = count(*), (SELECT sum(train_tokens + heldout_tokens) FROM shards) = sum(tokens)"
-    assert catalog.sql(f"{query} FROM documents").fetchall() == [(True, True)]
+    query = """
+        SELECT (SELECT sum(documents) FROM shards) = count(*),
+               (SELECT sum(train_tokens + heldout_tokens) FROM shards) = sum(tokens)
+        FROM documents"""
+    assert catalog.sql(query).fetchall() == [(True, True)]
 
 
 def test_answers_are_arrow_tables_too(catalog):
@@ -53,7 +56,7 @@ def test_a_catalog_works_where_it_was_moved_to(built, tmp_path):
 
 @pytest.fixture(scope="module")
 def shell(built, tmp_path_factory):
-    """What the DuckDB shell does: the database file alone, of a catalog that was moved after it was built."""
+    """Open only the database file, as the DuckDB shell does, of a catalog that was moved."""
     moved = tmp_path_factory.mktemp("moved") / "an [odd] 'name'"
     shutil.copytree(built[0], moved, ignore=shutil.ignore_patterns("work"))
     with duckdb.connect(str(moved / "catalog.duckdb"), read_only=True) as connection:

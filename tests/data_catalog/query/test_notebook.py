@@ -1,4 +1,4 @@
-"""The example notebook runs on a small catalog, and what a notebook shows of a catalog by itself."""
+"""The example notebook runs on a small catalog, and a notebook displays a catalog."""
 
 import importlib.util
 import os

@@ -13,7 +13,10 @@ from tests.helpers.stored import document_table, store
 
 @pytest.fixture
 def catalog(tmp_path, monkeypatch):
-    """Leaf l has l documents `l/0`, `l/1`, ..., the first of each held out; row groups of at least two rows, files of some leaves."""
+    """Write l documents `l/0`, `l/1` and so on per leaf l, of which the first is held out.
+
+    Row groups have at least two rows, and each file has several leaves.
+    """
     monkeypatch.setattr(merging, "MINIMUM_GROUP_ROWS", 2)
     leaf = [leaf for leaf in range(6) for _ in range(leaf)]
     names = [f"{leaf}/{i}" for leaf in range(6) for i in range(leaf)]

@@ -180,7 +180,7 @@ def test_the_macros_find_what_the_views_find(trained, catalog):
 
 @pytest.fixture
 def several(trained, tmp_path):
-    """Two runs of one name, one whose name is a pattern that fits another's, and one that has only begun."""
+    """Write two runs with one name, one named like a pattern, and one that has just begun."""
     for name in ("a/dga", "b/dga", "b/o'd [d]", "b/o'd d"):
         write_run(tmp_path / name, mixer="natural" if name == "a/dga" else "dga")
     begun = write_run(tmp_path / "b" / "begun")

@@ -1,4 +1,7 @@
-"""docs/sql.md: every view, macro and column is there with an example, and no other. test_docs_run.py runs the examples."""
+"""docs/sql.md describes exactly the views, macros and columns, each view with an example.
+
+test_docs_run.py runs the examples.
+"""
 
 import re
 from collections.abc import Iterator

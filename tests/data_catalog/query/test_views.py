@@ -92,7 +92,8 @@ def test_how_much_two_distributions_share(query):
     half_and_law = divergence([0.5, 0.5, 0], [0.25, 0.25, 0.5])
     columns = "other, kind, overlap, hellinger, jensen_shannon"
     assert query(
-        f"SELECT {columns} FROM distribution_overlaps WHERE level = 4 AND name = 'natural' AND other <> 'sea' ORDER BY ALL"
+        f"SELECT {columns} FROM distribution_overlaps "
+        "WHERE level = 4 AND name = 'natural' AND other <> 'sea' ORDER BY ALL"
     ) == [
         (
             "art",
@@ -114,7 +115,8 @@ def test_how_much_two_distributions_share(query):
 
 def test_every_pair_is_there_in_both_directions_and_kinds_are_not_mixed(query):
     assert query(
-        "SELECT name, other, level FROM distribution_overlaps WHERE kind = 'hard' AND 'sea' NOT IN (name, other) ORDER BY ALL"
+        "SELECT name, other, level FROM distribution_overlaps "
+        "WHERE kind = 'hard' AND 'sea' NOT IN (name, other) ORDER BY ALL"
     ) == [
         *(("art", "law", 4), ("art", "natural", 4), ("law", "art", 4)),
         *(("law", "natural", 4), ("natural", "art", 4), ("natural", "law", 4)),
@@ -126,7 +128,8 @@ def test_one_pair_is_the_same_as_among_all(query):
     assert [row[:3] for row in found] == [("hard", 4, 0.25), ("distance", 4, 0.25)]
     columns = "kind, level, overlap, hellinger, jensen_shannon"
     assert found == query(
-        f"SELECT {columns} FROM distribution_overlaps WHERE name = 'sea' AND other = 'natural' ORDER BY kind DESC"
+        f"SELECT {columns} FROM distribution_overlaps "
+        "WHERE name = 'sea' AND other = 'natural' ORDER BY kind DESC"
     )
 
 
@@ -153,8 +156,9 @@ def test_the_domains_nearest_to_a_target_are_the_first_by_either_kind(query):
 
 
 def test_every_domain_has_its_place_in_the_tree(query):
-    columns = "level, domain, depth, parent_level, parent, path, child_level, children, first_leaf, last_leaf"
-    assert query(f"SELECT {columns} FROM domain_tree") == [
+    columns = "level, domain, depth, parent_level, parent, path"
+    below = "child_level, children, first_leaf, last_leaf"
+    assert query(f"SELECT {columns}, {below} FROM domain_tree") == [
         (2, 0, 0, None, None, [0], 4, [0, 1], 0, 1),
         (2, 1, 0, None, None, [1], 4, [2, 3], 2, 3),
         (4, 0, 1, 2, 0, [0, 0], None, [], 0, 0),
@@ -168,7 +172,8 @@ def test_a_domain_s_documents_are_those_of_its_leaves(query):
     for level in LEVELS.granularities:
         for domain in range(level):
             expected = query(
-                f"SELECT doc_id FROM documents WHERE leaf // {LEVELS.span(level)} = {domain} ORDER BY ALL"
+                f"SELECT doc_id FROM documents "
+                f"WHERE leaf // {LEVELS.span(level)} = {domain} ORDER BY ALL"
             )
             assert (
                 query(f"SELECT doc_id FROM domain_docs({level}, {domain}) ORDER BY ALL") == expected

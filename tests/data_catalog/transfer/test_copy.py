@@ -1,4 +1,4 @@
-"""Catalogs travel whole or not at all: over memory, folders, and a real S3 server on this machine."""
+"""Catalogs are copied whole or not at all: in memory, to folders and to a local S3 server."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def store():
 
 @pytest.fixture(scope="module")
 def s3(request):
-    """A bucket on an S3 server of this machine; its address and keys come from the environment, as a user's do."""
+    """Yield a bucket on a local S3 server. Address and keys are in the environment."""
     server_module = pytest.importorskip("moto.server", reason="moto's server is not installed")
     pytest.importorskip("s3fs")
     patch = pytest.MonkeyPatch()
@@ -236,9 +236,21 @@ def test_another_catalog_is_left_alone(catalog, store, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["../../secret", "/etc/passwd", "documents/../../secret", "catalog.duckdb", "work/x", ".git/hooks/post-checkout", "documents//x",
-     "documents/a\\..\\b", "versions/0001/catalog.json", "documents/./x", "file://documents/x", "documents/\x00"],
-)  # fmt: skip
+    [
+        "../../secret",
+        "/etc/passwd",
+        "documents/../../secret",
+        "catalog.duckdb",
+        "work/x",
+        ".git/hooks/post-checkout",
+        "documents//x",
+        "documents/a\\..\\b",
+        "versions/0001/catalog.json",
+        "documents/./x",
+        "file://documents/x",
+        "documents/\x00",
+    ],
+)
 def test_a_manifest_that_leaves_the_catalog_is_refused(catalog, store, tmp_path, name):
     export_catalog(catalog, store)
     system, base = system_and_base(store)

@@ -195,7 +195,7 @@ def test_the_page_waits_for_an_active_reader_and_reports_a_stopped_server(
     folder, messages = write_run(tmp_path / "a", usage=None), []
     server = ExitStack()
     port = server.enter_context(running(open_server([folder], 0)))
-    with server, opened(chromium, f"http://127.0.0.1:{port}/", said=messages) as tab:
+    with server, opened(chromium, f"http://127.0.0.1:{port}/", messages=messages) as tab:
         tab.clock.install()
         tab.reload()
         tab.locator("#losses svg").first.focus()

@@ -77,7 +77,7 @@ def test_copies_leave_cells_empty():
 
 
 def test_cells_that_no_point_is_nearest_to_are_empty():
-    """Copies but for rounding: every point differs from the others, yet cosines cannot tell 20 groups apart."""
+    """All points differ, but only by rounding, so their cosines do not separate 20 groups."""
     noise = 1e-6 * np.random.Generator(np.random.Philox(key=1)).normal(size=(900, 3))
     found = spherical_kmeans(unit_rows(np.eye(3)[np.arange(900) % 3] + noise), 20, 5, 0)
     assert found.any(axis=1).sum() == 3
@@ -123,7 +123,10 @@ def test_a_vector_on_its_centroid_has_distance_zero_not_less():
 
 
 def test_settling_merges_small_cells_smallest_first():
-    """Cells at 0, 10, 20 and 90 degrees with 5, 1, 2 and 4 vectors: without the second, the third has enough."""
+    """Cells at 0, 10, 20 and 90 degrees have 5, 1, 2 and 4 vectors.
+
+    After the second is removed, the third has enough.
+    """
     angles = np.deg2rad(np.array([0, 10, 20, 90, 200]))
     centroids = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     at = np.deg2rad([0, 1, 2, 3, 4, 13, 20, 21, 88, 89, 90, 91])

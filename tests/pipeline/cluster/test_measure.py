@@ -29,10 +29,10 @@ def test_radii_hold_a_share_of_each_leafs_sample(tree):
     assert counts.tolist() == [2, 10, 0, 0]
     away = [squared(d) for d in (*range(10), 0, 3)]
     assert inertia == pytest.approx(np.mean(away), abs=1e-6)
+    # 90 % of two vectors are both, and of ten are nine. A leaf without vectors uses all of them.
     assert found.radius == pytest.approx(
         [squared(3), squared(8), np.quantile(away, 0.9), 0], abs=1e-6
     )
-    # of two vectors no share below 1 leaves one out; of ten, one; a leaf without any takes the share of all
 
 
 def test_a_level_is_told_with_its_cells_and_its_search(tree):

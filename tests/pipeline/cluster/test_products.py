@@ -52,7 +52,7 @@ def test_there_are_few_lengths_and_little_is_wasted():
 @pytest.mark.parametrize("dim", [8, 64, 384])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_rounding_stays_within_the_slack(dim, dtype):
-    """The truly nearest of many is never farther below the best of the rounded products than the slack."""
+    """The rounded product of the nearest centroid is at most the slack below the best one."""
     x, centroids = 3 * random(2000, dim), random(200, dim, 2)
     truth = x.astype(np.float64) @ centroids.T.astype(np.float64)
     rounded = (torch.from_numpy(x).to(dtype) @ torch.from_numpy(centroids).to(dtype).T).float()

@@ -108,13 +108,12 @@ def test_a_margin_follows_only_parents_nearly_as_near_as_the_best():
 def test_margins_are_learnt_from_where_the_nearest_leaves_are(monkeypatch):
     monkeypatch.setattr("pipeline.cluster.search.MINIMUM_MARGIN_VECTORS", 4)
     tree = Tree(Levels((2, 4)), {2: angle(0, 90), 4: angle(-10, 10, 50, 130)})
-    x = angle(
-        0, 10, 20, 31
-    )  # the last one's leaf is at 50 degrees, below the second parent, 59 away; the first is 31 away
+    # The leaf of the last vector is at 50 degrees, below the second parent. This parent is 59 degrees
+    # away, and the first one 31 degrees.
+    x = angle(0, 10, 20, 31)
     gap = np.cos(np.deg2rad(31)) - np.cos(np.deg2rad(59))
-    assert with_margins(x, tree).margins == (
-        pytest.approx(gap * 0.97, abs=1e-5),
-    )  # 99 % of the way from the third gap, 0, to the last
+    # The quantile 0.99 lies 97 % of the way from the third gap, which is 0, to the last one.
+    assert with_margins(x, tree).margins == (pytest.approx(gap * 0.97, abs=1e-5),)
     assert with_margins(x[:3], tree).margins is None
     assert with_margins(x, tree.to_level(2)).margins is None
 

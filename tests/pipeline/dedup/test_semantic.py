@@ -39,7 +39,10 @@ def identity():
 
 @pytest.fixture
 def made(tmp_path):
-    """Two parts; document a/2 is dropped before. Leaves 0 and 1 are one top-level domain, 2 and 3 the other."""
+    """Two parts, of which document a/2 is dropped before.
+
+    Leaves 0 and 1 form one top-level domain, and 2 and 3 the other.
+    """
     sources = [
         source_part(tmp_path / "source" / name, texts)
         for name, texts in (("a", ["p", "qq", "-", "r"]), ("b", ["s", "tt", "u"]))
@@ -158,7 +161,7 @@ def test_the_first_of_a_chain_stays(tmp_path):
 
 
 def test_equal_vectors_have_a_cosine_of_one(tmp_path):
-    """Though products of float32 are a little off: the tier at 1 drops documents with equal vectors."""
+    """With `cosine = 1`, documents with equal vectors are dropped despite rounding in float32."""
     vectors = np.random.Generator(np.random.Philox(key=2)).standard_normal((20, 384))
     embedded = [vectors_part(tmp_path / "embed" / "a", np.concatenate([vectors, vectors]))]
     near = near_part(

@@ -14,7 +14,8 @@ from pipeline.source.stage import read_shard
 from tests.helpers.parts import source_part
 from tests.helpers.repository import CORPUS
 
-FUNCTIONS_SHA256 = "6a5665743fa1884640a8eb3543348255a90b4dbd55b093f39e3d61ac90eac9e1"  # as published, for the 2x128 array
+# Checksum of the published hash functions, an array of shape (2, 128).
+FUNCTIONS_SHA256 = "6a5665743fa1884640a8eb3543348255a90b4dbd55b093f39e3d61ac90eac9e1"
 WORDS = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 
 

@@ -266,7 +266,10 @@ def test_texts_that_are_elsewhere_go_and_a_target_counts_first(tmp_path, two):
 
 
 def test_minhash_keeps_the_first_of_each_family_among_what_the_other_tiers_left(tmp_path, two):
-    """b/1 and a/1 share a band, b/3 and b/1 another, a/2 and b/2 the same band at another index: that is none."""
+    """b/1 and a/1 share a band, and b/3 and b/1 another one.
+
+    a/2 and b/2 have the same band at different indices, which does not count.
+    """
     a = signed(tmp_path, "a", [b"1", b"2"], [b"x", b"5"], [b"y", b"6"], [b"1", b"2"])
     b = signed(tmp_path, "b", None, [b"x", b"z"], [b"7", b"y"], [b"8", b"z"])
     part, reasons = run(tmp_path, ("minhash",), *two, signatures=(a, b))

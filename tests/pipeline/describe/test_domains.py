@@ -19,7 +19,7 @@ BREAD = [(3, "<b>bread</b> rises", 0.01, "food"), (3, "bread bakes", 0.01, "food
 
 
 def tree_part(folder):
-    """Two top cells, the axes; each first leaf is at 60 degrees from its parent's, the others on it."""
+    """The top cells are the axes. First leaves are at 60 degrees from them, and others on them."""
     leaves = np.array([[0.5, 0.75**0.5], [1, 0], [0, 0], [0, 1]], np.float32)
 
     def make(out):
@@ -94,7 +94,8 @@ def test_an_empty_domain_has_nothing(domains):
 def test_the_radius_is_of_the_domain_itself(domains):
     assert domains[4, 0]["radius"] == pytest.approx(0.25**0.5)
     assert domains[2, 1]["radius"] == pytest.approx(0.01**0.5)  # one leaf, on its parent's centroid
-    # Mean cosines with the leaf 0.875; leaf 0, two documents, has cosine 0.5 with its parent, leaf 1 has 1.
+    # The mean cosine with the leaf is 0.875. Leaf 0 has two documents and cosine 0.5 with its
+    # parent, and leaf 1 has cosine 1.
     assert domains[2, 0]["radius"] == pytest.approx((2 - 2 * (2 * 0.875 * 0.5 + 0.875) / 3) ** 0.5)
 
 

@@ -36,7 +36,8 @@ def test_a_word_is_weighed_by_its_share_here_and_its_frequency_everywhere(tmp_pa
         np.array([0, 1]),
         tmp_path / "a",
     )
-    # 9 words in 2 domains: A = 4.5. In domain 0: rare 2/5 ln(1 + 4.5/2) = 0.47, common 3/5 ln(1 + 4.5/7) = 0.30.
+    # 9 words in 2 domains: A = 4.5. In domain 0, `rare` has 2/5 ln(1 + 4.5/2) = 0.47, and `common`
+    # has 3/5 ln(1 + 4.5/7) = 0.30.
     assert best_terms([tmp_path / "a"], [1]) == [{0: ["rare", "common"], 1: ["common"]}]
 
 

@@ -1,4 +1,4 @@
-"""Every backend that is installed gives the model's embeddings, at shapes other than those it was exported at."""
+"""Every installed backend gives the embeddings of the model, also at other shapes than exported."""
 
 from importlib.util import find_spec
 

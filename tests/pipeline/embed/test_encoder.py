@@ -39,7 +39,7 @@ TEXTS = [*(" ".join(WORDS[i % 7 :] * (i % 5 + 1)) + f" {i}" for i in range(40)),
 
 
 class Counting:
-    """A model of two dimensions: how many tokens a row has, and its first token that is not special."""
+    """A model with two dimensions: the number of tokens and the first token that is not special."""
 
     device = "cpu"
 

@@ -272,7 +272,8 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from pipeline.fetch.rpv2 import fetch_rpv2
-fetch_rpv2(Path(sys.argv[2]), snapshots=("2023-06",), languages=("en",), base_url=sys.argv[1], workers=2)
+root, filters = Path(sys.argv[2]), {"snapshots": ("2023-06",), "languages": ("en",)}
+fetch_rpv2(root, **filters, base_url=sys.argv[1], workers=2)
 """
 
 

@@ -48,7 +48,8 @@ def test_a_corpus_read_whole_has_no_error():
 
 
 def test_the_error_between_shards_is_that_of_a_ratio_estimate():
-    # ratio 1/2; residuals -10 and 10 of 2 shards of 4: 2 sqrt((100 + 100) 2/1 (1 - 2/4)) = 28.3, times 400/200
+    # The ratio is 1/2, and 2 of 4 shards have residuals of -10 and 10. Twice the standard error is
+    # 2 sqrt((100 + 100) 2/1 (1 - 2/4)) = 28.3, times 400/200.
     assert extrapolate([40, 60], [0, 0], [100, 100], [100] * 4) == EstimatedCount(
         low=143, likely=200, high=257
     )

@@ -18,7 +18,8 @@ def rows(table):
 
 
 def test_what_each_bound_keeps_with_the_other_rules_as_they_are(catalog):
-    # Of 6 documents the other rules and dedup leave three: of 5 sentences, of 2, and one without the signal.
+    # The other rules and dedup leave three of 6 documents. They have 5 sentences, 2 sentences and
+    # no signal.
     assert rows(sweep(catalog, "sentences", quantiles=(0, 0.5, 1))) == [
         (1, 1 / 6, 3 / 200, 3 / 6, 153 / 200),
         (4, 2 / 6, 53 / 200, 2 / 6, 103 / 200),

@@ -1,4 +1,4 @@
-"""Merging runs: files of a bounded size, in the order of the leaves, whatever the share of a domain."""
+"""Merging runs gives files of bounded size in the order of the leaves."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Sorted runs: what is written comes back sorted, by leaf range, from as many runs as the bound on memory asks for."""
+"""Documents written as sorted runs are read back sorted by leaf range, in bounded memory."""
 
 import numpy as np
 import pyarrow as pa
