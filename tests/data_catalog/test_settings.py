@@ -36,7 +36,7 @@ def test_an_unknown_key_is_named_by_its_dotted_path_with_a_suggestion(tmp_path):
         load(Outer, file)
 
 
-def test_an_unknown_key_in_a_list_and_one_without_likeness():
+def test_an_unknown_key_without_a_similar_one_lists_the_known_keys():
     with pytest.raises(UserError, match=r"many\.1\.zzz: unknown key\. Known keys: beam"):
         parse(Outer, {"out": "a", "many": [{}, {"zzz": 1}]}, "x")
 
@@ -49,7 +49,7 @@ def test_a_wrong_value_is_shown():
 @pytest.mark.parametrize(
     ("text", "message"), [("out = ", "not valid TOML"), (None, "cannot be read")]
 )
-def test_a_file_that_is_not_a_config(tmp_path, text, message):
+def test_other_files_than_configs_are_refused(tmp_path, text, message):
     file = write(tmp_path, text) if text else tmp_path / "none.toml"
     with pytest.raises(UserError, match=message):
         load(Outer, file)
@@ -112,13 +112,13 @@ class Whole(Settings):
         ({}, "x: source: missing. Give it in the file or with --set."),
     ],
 )
-def test_a_value_that_is_none_of_a_few_gets_a_suggestion(tree, sentence):
+def test_an_invalid_choice_gets_a_suggestion(tree, sentence):
     with pytest.raises(UserError) as refused:
         parse(Whole, {"source": {"kind": "file"}, **tree} if tree else {}, "x")
     assert str(refused.value) == sentence
 
 
-def test_overrides_leave_the_mapping_as_it_was():
+def test_overrides_do_not_change_the_mapping():
     tree = {"inner": {"beam": 2}}
     assert overridden(tree, ["inner.beam=3"]) == {"inner": {"beam": 3}}
     assert tree == {"inner": {"beam": 2}}

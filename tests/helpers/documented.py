@@ -89,7 +89,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def run_page(page: Path) -> int:
-    """Run all blocks of a page in the current folder; returns how many there are.
+    """Run all blocks of a page in the current folder, and return their number.
 
     Raises:
         Failed: the first block that cannot be run, or is of an unknown kind.

@@ -62,12 +62,12 @@ def team(work: Callable[[], int], world: int) -> list[int]:
 
 
 def ended(children: Sequence[int]) -> list[int]:
-    """Exit codes; minus the signal where one ended a process."""
+    """Return exit codes. A process that a signal ended has its negative number."""
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
 def wait_for_step(children: Sequence[int], out: Path, step: int) -> None:
-    """Return once the run has logged `step`; fail if a process ends before."""
+    """Return once the run has logged `step`. Fail if a process ends before."""
     while steps_logged(out) < step:
         for child in children:
             assert os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None, (

@@ -79,7 +79,7 @@ def write_tiny_catalog(
 
 
 def speak(random: np.random.Generator, leaf: int, tokens: int) -> np.ndarray:
-    """One document: a walk that mostly goes on to the leaf's next word, closed by end-of-text."""
+    """Return a random walk over the words of a leaf, mostly to the next one, and end-of-text."""
     steps = np.where(random.random(tokens - 1) < 0.8, 1, random.integers(1, WORDS, tokens - 1))
     words = np.cumsum(steps) % (WORDS - 1) + 1 + WORDS * leaf
     return np.append(words, 0).astype(np.uint16)

@@ -1,4 +1,4 @@
-"""A corpus of short documents on four subjects, as JSON lines, with one target; and its config."""
+"""A corpus of short documents on four subjects as JSON Lines, with one target and its config."""
 
 import json
 from pathlib import Path

@@ -73,7 +73,7 @@ def tiny_engine(
 
 
 def tiny_batch(sequences: int = 7, *, seed: int = 1) -> Batch:
-    """Random tokens; every second sequence ends in padding, each a little shorter than the last."""
+    """Return random tokens. Every second sequence ends in padding of growing length."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(0, VOCABULARY, (sequences, TOKENS + 1), generator=generator)
     inputs, labels = tokens[:, :-1].clone(), tokens[:, 1:].clone()

@@ -1,4 +1,4 @@
-"""What a mixer sees, with NaN for all that a test does not say."""
+"""Observations of mixers, with NaN for values that a test does not set."""
 
 import numpy as np
 

@@ -44,7 +44,7 @@ def write_config(folder: Path, catalog: Path, out: Path) -> Path:
 
 
 def tiny_config(catalog: Path, out: Path, **changed: dict[str, Any]) -> Train:
-    """The config above; `training={"steps": 3}` changes parts of it."""
+    """Return the config above with changes, such as `training={"steps": 3}`."""
     import tomllib
 
     tree = tomllib.loads(CONFIG)

@@ -105,7 +105,7 @@ def test_every_document_that_was_not_added_has_a_reason(grown):
     ]
 
 
-def test_nothing_that_was_there_was_touched(grown):
+def test_existing_files_are_unchanged(grown):
     root, before = grown
     after = states(root)
     changed = [
@@ -114,7 +114,7 @@ def test_nothing_that_was_there_was_touched(grown):
     assert sorted(changed) == ["catalog.duckdb", "catalog.json"]
 
 
-def test_the_earlier_version_is_still_there_and_sound(grown, built):
+def test_the_earlier_version_is_still_sound(grown, built):
     root = grown[0]
     assert check(root, 1).faults == ()
     old = data_catalog.open(root, version=1)
@@ -151,7 +151,7 @@ def test_natural_and_the_domains_follow_the_new_documents(grown):
     assert has >= had + 30
 
 
-def test_adding_the_same_again_does_nothing_and_says_so(grown, caplog):
+def test_adding_the_same_again_changes_nothing_and_warns(grown, caplog):
     root = grown[0]
     before = states(root)
     add(root, addition_of(root.parent / "more"))
@@ -164,7 +164,7 @@ def copy(grown, folder):
     return folder / "catalog"
 
 
-def test_a_target_alone(grown, tmp_path):
+def test_a_target_can_be_added_alone(grown, tmp_path):
     root = copy(grown, tmp_path)
     (tmp_path / "music").mkdir()
     lines = [json.dumps({"text": sentences(SUBJECTS["music"], 7000 + i)}) for i in range(30)]
@@ -198,7 +198,7 @@ def test_a_target_alone(grown, tmp_path):
     ]
 
 
-def test_tiers_that_the_catalog_was_built_without(built, tmp_path):
+def test_additions_can_use_tiers_that_the_catalog_lacks(built, tmp_path):
     root = tmp_path / "catalog"
     shutil.copytree(built[0], root, ignore=shutil.ignore_patterns("work"))
     write_more(tmp_path / "more")
@@ -218,7 +218,7 @@ def test_tiers_that_the_catalog_was_built_without(built, tmp_path):
     assert 160 < stored < 200
 
 
-def test_what_cannot_be_added_is_refused(grown, tmp_path):
+def test_invalid_additions_are_refused(grown, tmp_path):
     root = grown[0]
     with pytest.raises(UserError, match="source, targets: nothing to add"):
         add(root, Addition())
@@ -241,7 +241,7 @@ def test_another_encoder_is_refused(grown, tmp_path):
         add(root, addition_of(grown[0].parent / "more"))
 
 
-def test_an_addition_that_died_leaves_the_catalog_and_is_taken_up(built, tmp_path):
+def test_a_killed_addition_leaves_the_catalog_and_resumes(built, tmp_path):
     root = tmp_path / "catalog"
     shutil.copytree(built[0], root, ignore=shutil.ignore_patterns("work"))
     write_more(tmp_path / "more")

@@ -24,7 +24,7 @@ def test_without_smoothing_the_hard_form_is_a_histogram():
     assert found[4].tolist() == [0.75, 0, 0.25, 0]
 
 
-def test_smoothing_adds_documents_that_fall_as_the_corpus_does_inside_the_parent():
+def test_smoothing_adds_documents_in_proportion_to_the_corpus_inside_the_parent():
     found = smoothed_shares(np.array([3.0, 0, 1, 0]), TOKENS, LEVELS, 4)
     # At the top: (3 + 4/2) / 8 and (1 + 4/2) / 8. Below domain 0: (3 + 4/4) / 7 and
     # (0 + 4 * 3/4) / 7. Below domain 1 the corpus has only leaf 2.
@@ -32,7 +32,7 @@ def test_smoothing_adds_documents_that_fall_as_the_corpus_does_inside_the_parent
     assert found[4] == pytest.approx([5 / 8 * 4 / 7, 5 / 8 * 3 / 7, 3 / 8, 0])
 
 
-def test_levels_add_up_whatever_the_smoothing():
+def test_levels_add_up_with_any_smoothing():
     counts, tokens = (
         np.array([0.0, 0, 5, 1, 0, 0, 0, 2]),
         np.array([5.0, 0, 7, 1, 9, 4, 0, 0]),
@@ -61,7 +61,7 @@ def test_the_distance_form_is_a_softmax_over_squared_distances():
     assert weights == pytest.approx(np.array([1, e, e * e]) / (1 + e + e * e))
 
 
-def test_the_distance_form_looks_at_the_nearest_and_never_at_empty_domains():
+def test_the_distance_form_uses_the_nearest_nonempty_domains():
     x = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
     centroids = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], np.float32)
     assert distance_shares(x, centroids, temperature=0.05, nearest=1).tolist() == [0, 0.5, 0.5]
@@ -137,7 +137,7 @@ def test_a_catalog_has_natural_uniform_and_both_kinds_of_each_target():
     assert found.schema.equals(tables.DISTRIBUTIONS)
 
 
-def test_what_is_said_of_a_target():
+def test_the_table_of_targets():
     quantiles = [[0.0, 0.0, 0.0, 0.0, 0.2]] * 3 + [[]]  # leaf 3 has no documents
     domains = pa.table(
         {"level": [2, 2, 4, 4, 4, 4], "distance_quantiles": [quantiles[0]] * 2 + quantiles}

@@ -68,7 +68,7 @@ class SubjectEncoder:
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Part]]:
-    """Build a small catalog with every kind of deduplication; return the parts of each stage."""
+    """Build a small catalog with every kind of deduplication. Return its parts by stage."""
     made: dict[str, list[Part]] = {}
 
     def recorded(
@@ -131,7 +131,7 @@ def test_every_stage_has_a_digest(parts: dict[str, list[Part]]) -> None:
 
 
 @pytest.mark.parametrize("stage", MODULES)
-def test_output_changes_only_with_the_version(stage: str, parts: dict[str, list[Part]]) -> None:
+def test_digests_change_only_with_the_version(stage: str, parts: dict[str, list[Part]]) -> None:
     version, found = str(import_module(MODULES[stage]).VERSION), digest(parts[stage])
     assert GOLDEN[stage].get(version) == found, (
         f"stage {stage}: its output has the digest {found}, version {version} in golden.json has "

@@ -13,7 +13,7 @@ class Section(Settings):
     path: Location
 
 
-def test_a_path_is_a_path_and_is_written_as_one_string():
+def test_a_path_is_written_as_one_string():
     section = parse(Section, {"path": "/a/b"}, "test")
     assert isinstance(section.path, Path)
     assert (section.path, section.model_dump(mode="json")) == (Path("/a/b"), {"path": "/a/b"})
@@ -44,7 +44,7 @@ def test_other_values_are_refused_by_their_key(value, message):
         parse(Section, {"path": value}, "test")
 
 
-def test_only_errors_that_reading_again_cannot_help_are_faults_of_the_file():
+def test_only_permanent_errors_are_faults_of_the_file():
     local, remote = Path("/a"), UPath("memory://a")
     assert is_file_fault(OSError(5, "I/O error"), local)
     assert [

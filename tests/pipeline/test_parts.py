@@ -17,7 +17,7 @@ def writer(text, account=ONE):
     return make
 
 
-def test_a_part_is_made_once_for_a_fingerprint(tmp_path):
+def test_a_part_is_made_once_per_fingerprint(tmp_path):
     folder = tmp_path / "stage" / "a"
     first = make_part(folder, "f1", writer("one"))
     again = make_part(folder, "f1", writer("two"))
@@ -98,7 +98,7 @@ def test_a_failing_part_leaves_the_last_good_one(tmp_path):
     assert (tmp_path / "a" / "result").read_text() == "one"
 
 
-def test_one_build_at_a_time_clears_what_a_killed_one_began(tmp_path):
+def test_one_build_at_a_time_removes_leftovers_of_a_killed_one(tmp_path):
     begun = tmp_path / "work" / "embed" / ".a.123.tmp"
     begun.mkdir(parents=True)
     make_part(tmp_path / "work" / "embed" / "b", "f1", writer("one"))

@@ -51,7 +51,7 @@ def test_the_domains_follow_the_subjects(built):
     assert data_catalog.open(built[0]).sql(purity).fetchall()[0][0] > 0.95
 
 
-def test_the_target_falls_where_its_subject_is(built):
+def test_the_target_has_weight_where_its_subject_is(built):
     query = """
         SELECT d.source FROM distributions p JOIN documents d ON d.leaf = p.domain
         WHERE p.name = 'space' AND p.kind = $kind AND p.level = 4
@@ -109,7 +109,7 @@ def test_the_files_are_as_recorded_and_the_views_work_in_the_shell(built):
     )
 
 
-def test_building_again_does_no_work_again(built):
+def test_building_again_reuses_all_parts(built):
     before = read_manifest(built[0])
     made = []
 

@@ -34,7 +34,7 @@ def test_kept_batches_are_the_kept_rows_in_order(tmp_path):
     assert batch["text"].to_pylist() == ["x", "z"]
 
 
-def test_the_key_is_of_the_part_and_of_which_rows_are_kept(tmp_path):
+def test_the_key_depends_on_the_part_and_its_kept_rows(tmp_path):
     source, other = (
         source_part(tmp_path / "a", ["x", "y"]),
         source_part(tmp_path / "else" / "a", ["x", "w"]),
@@ -48,7 +48,7 @@ def test_the_key_is_of_the_part_and_of_which_rows_are_kept(tmp_path):
     assert kept_key(other, verdicts(tmp_path / "1", "a", None, "rule.x")) != first
 
 
-def test_a_file_that_does_not_say_what_is_kept_has_the_same_key(tmp_path):
+def test_the_key_does_not_need_stored_verdicts(tmp_path):
     source = source_part(tmp_path / "a", ["x", "y", "z"])
     plain = verdicts_part(tmp_path / "plain", [source], {"a": [1]})
     assert b"clustermix.kept" not in (pq.read_schema(plain.folder / "a.parquet").metadata or {})
@@ -57,7 +57,7 @@ def test_a_file_that_does_not_say_what_is_kept_has_the_same_key(tmp_path):
     )
 
 
-def test_masks_that_differ_in_length_only_are_not_the_same(tmp_path):
+def test_masks_of_different_length_have_different_keys(tmp_path):
     """They are packed into bytes: nine dropped rows and ten make the same two."""
     source = source_part(tmp_path / "a", ["x"])
     nine, ten = (verdicts(tmp_path / str(n), "a", *["rule.x"] * n) for n in (9, 10))

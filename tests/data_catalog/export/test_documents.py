@@ -1,4 +1,4 @@
-"""Documents out of a catalog: the right ones, once each, whole or not at all."""
+"""An export has each selected document once, and is complete or absent."""
 
 import json
 import re
@@ -48,7 +48,7 @@ def asked(catalog, query):
     return data_catalog.open(catalog).sql(query).fetchall()
 
 
-def test_everything_but_what_is_held_out(catalog, tmp_path):
+def test_export_without_held_out_documents(catalog, tmp_path):
     made = export_documents(catalog, tmp_path / "out")
     rows = asked(catalog, "SELECT doc_id, text FROM documents WHERE split = 'train'")
     assert [(row["doc_id"], row["text"]) for row in lines(tmp_path / "out")] == rows
@@ -71,7 +71,7 @@ def test_everything_but_what_is_held_out(catalog, tmp_path):
     )
 
 
-def test_some_domains(catalog, tmp_path):
+def test_export_of_some_domains(catalog, tmp_path):
     made = export_documents(
         catalog, tmp_path / "out", level=4, domains=[1, 3], split="all", columns=["doc_id", "leaf"]
     )
@@ -85,7 +85,7 @@ def test_some_domains(catalog, tmp_path):
     assert [(coarse.documents,)] == asked(catalog, "SELECT count(*) FROM documents WHERE leaf >= 2")
 
 
-def test_a_condition_and_the_columns_as_parquet(catalog, tmp_path):
+def test_export_with_a_condition_and_columns_as_parquet(catalog, tmp_path):
     made = export_documents(
         catalog,
         tmp_path / "out",
@@ -154,7 +154,7 @@ def test_the_same_seed_draws_the_same_documents(catalog, run, tmp_path):
     assert set(first) != set(other)
 
 
-def test_what_is_exhausted_is_said(catalog, run, tmp_path):
+def test_exhausted_domains_are_reported(catalog, run, tmp_path):
     [(available,)] = asked(catalog, "SELECT sum(tokens)::INT FROM documents WHERE split = 'train'")
     made = export_documents(
         catalog, tmp_path / "out", weights=run, tokens=available * 2, columns=["doc_id", "leaf"]
@@ -179,7 +179,7 @@ def test_many_shards_hold_each_document_once(catalog, tmp_path):
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_an_export_is_not_made_twice_nor_written_over(catalog, run, tmp_path):
+def test_an_export_is_neither_repeated_nor_overwritten(catalog, run, tmp_path):
     out = tmp_path / "out"
     made = export_documents(catalog, out, weights=run, tokens=800)
     before = (out / "data" / "shard_00000.jsonl").stat().st_mtime_ns
@@ -198,7 +198,7 @@ class Cut(Exception):
     pass
 
 
-def test_an_export_that_was_cut_leaves_nothing(catalog, run, tmp_path):
+def test_an_interrupted_export_leaves_no_files(catalog, run, tmp_path):
     def stop(done, total, size):
         raise Cut
 
@@ -208,7 +208,7 @@ def test_an_export_that_was_cut_leaves_nothing(catalog, run, tmp_path):
         assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
-def test_progress_ends_with_all(catalog, run, tmp_path):
+def test_progress_ends_with_all_documents(catalog, run, tmp_path):
     seen = []
     made = export_documents(
         catalog,
@@ -240,7 +240,7 @@ def test_progress_ends_with_all(catalog, run, tmp_path):
         ({"shard_megabytes": 0}, "shard_megabytes 0: "),
     ],
 )
-def test_what_does_not_fit_is_a_sentence(catalog, tmp_path, request_, sentence):
+def test_invalid_selections_are_user_errors(catalog, tmp_path, request_, sentence):
     with pytest.raises(UserError, match=sentence) as found:
         export_documents(catalog, tmp_path / "out", **request_)
     assert "\n" not in str(found.value)
@@ -256,8 +256,8 @@ def test_a_run_on_another_catalog_is_refused(catalog, run, tmp_path):
         export_documents(catalog, tmp_path / "out", weights=run, tokens=10, split="all")
 
 
-def test_the_commands(catalog, run, tmp_path, capsys):
-    """As a script calls them: one JSON value on standard output."""
+def test_export_commands(catalog, run, tmp_path, capsys):
+    """Scripts get one JSON value on standard output."""
     from typer.testing import CliRunner
 
     from flows.cli import export, fetch

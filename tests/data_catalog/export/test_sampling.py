@@ -12,7 +12,7 @@ from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_run import write_run
 
 
-def test_shares_are_the_weights_where_there_is_enough():
+def test_shares_equal_the_weights_if_there_are_enough_tokens():
     quota, exhausted = share_out(
         np.array([0.5, 0.25, 0.25, 0.0]), np.array([1000, 1000, 1000, 1000]), 400
     )
@@ -20,14 +20,14 @@ def test_shares_are_the_weights_where_there_is_enough():
     assert not exhausted.any()
 
 
-def test_what_a_domain_lacks_the_others_give_by_their_weights():
+def test_missing_tokens_come_from_other_domains_by_weight():
     # 0.5 of 1000 is not there; what is left over makes the second run out too.
     quota, exhausted = share_out(np.array([0.5, 0.3, 0.2]), np.array([100, 400, 5000]), 1000)
     assert quota.tolist() == [100, 400, 500]
     assert exhausted.tolist() == [True, True, False]
 
 
-def test_a_domain_that_is_asked_for_all_it_has_is_exhausted_and_nothing_asks_for_more():
+def test_a_fully_used_domain_is_exhausted():
     quota, exhausted = share_out(np.array([0.75, 0.25, 0.0]), np.array([30, 10, 99]), 1000)
     assert (quota.tolist(), exhausted.tolist()) == ([30, 10, 0], [True, True, False])
 
@@ -56,7 +56,7 @@ def test_documents_are_taken_once_until_the_quota():
     assert set(take(ids, tokens, 200.0, 0.0, seed=4)[0].tolist()) != set(taken.tolist())
 
 
-def test_a_quota_below_a_document_is_given_among_many_domains():
+def test_quotas_below_one_document_are_met_over_many_domains():
     rng = np.random.default_rng(0)
     owed, drawn = 0.0, []
     for domain in range(2000):
@@ -68,7 +68,7 @@ def test_a_quota_below_a_document_is_given_among_many_domains():
     assert sum(drawn[:1000]) == pytest.approx(50_000, rel=0.1)
 
 
-def test_long_documents_are_drawn_as_often_as_their_tokens_say():
+def test_long_documents_are_sampled_in_proportion_to_their_tokens():
     """One of two documents is far longer than the quota.
 
     On average over seeds the quota is met, and the long document is taken in a quarter of them.
@@ -96,7 +96,7 @@ def weights_of(folder, catalog):
     return level, weights
 
 
-def test_a_runs_last_weights_over_domains(catalog, tmp_path):
+def test_last_weights_of_a_run_over_domains(catalog, tmp_path):
     run = write_run(tmp_path / "run", basis=("spe", "other"), level=8)
     level, weights = weights_of(run, catalog)
     import pyarrow.parquet as pq
@@ -107,7 +107,7 @@ def test_a_runs_last_weights_over_domains(catalog, tmp_path):
     assert weights.sum() == pytest.approx(weights[[2, 5]].sum())
 
 
-def test_each_mixer_is_understood(catalog, tmp_path):
+def test_weights_of_each_mixer_are_read(catalog, tmp_path):
     tokens = train_tokens(open_files(catalog), 8)
     natural = weights_of(
         write_run(tmp_path / "natural", mixer="natural", basis=("natural",), level=8), catalog
@@ -155,7 +155,7 @@ def test_each_mixer_is_understood(catalog, tmp_path):
     assert weights_of(replay, catalog)[1] == pytest.approx(domains[1])
 
 
-def test_a_run_that_is_none_or_under_way_is_a_sentence(catalog, tmp_path):
+def test_missing_and_unfinished_runs_are_user_errors(catalog, tmp_path):
     with pytest.raises(UserError, match=r"config\.json"):
         last_mixture(tmp_path, open_files(catalog))
     with pytest.raises(UserError, match=r"weights .*going: "):

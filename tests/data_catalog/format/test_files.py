@@ -19,7 +19,7 @@ def test_the_newest_version_is_opened_by_default(tmp_path):
     assert earlier.levels.granularities == (8,)
 
 
-def test_a_folder_that_was_left_out_is_named(tmp_path):
+def test_a_missing_folder_is_named(tmp_path):
     files = tiny_files(tmp_path, left_out=["tokens"])
     files.require("documents")
     with pytest.raises(UserError, match=f"{tmp_path}.* tokens"):

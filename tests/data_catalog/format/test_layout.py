@@ -5,7 +5,7 @@ from data_catalog.errors import UserError
 from data_catalog.format.layout import Layout, Levels
 
 
-def test_a_domain_is_a_prefix_of_the_leaf():
+def test_leaf_numbers_are_prefix_codes():
     levels = Levels((2, 4, 12))
     leaves = np.arange(12)
     assert levels.domains(leaves, 4).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
@@ -20,12 +20,12 @@ def test_levels_must_nest(granularities):
         Levels(granularities)
 
 
-def test_a_level_that_is_not_there():
+def test_a_missing_level_is_refused():
     with pytest.raises(UserError, match=r"level 3: .*\[2, 4\]"):
         Levels((2, 4)).span(3)
 
 
-def test_tables_are_those_of_a_version(tmp_path):
+def test_tables_belong_to_a_version(tmp_path):
     assert Layout(tmp_path, 12).offsets == tmp_path / "versions" / "0012" / "offsets.parquet"
     assert Layout(tmp_path, 12).signals("a") == tmp_path / "signals" / "0012-a.parquet"
     assert (

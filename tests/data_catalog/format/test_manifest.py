@@ -16,7 +16,7 @@ from data_catalog.format.manifest import (
 from tests.helpers.manifests import tiny_manifest, write_manifest
 
 
-def test_a_fingerprint_is_of_the_content():
+def test_a_fingerprint_depends_on_the_content():
     assert fingerprint({"b": 1, "a": Path("x")}) == fingerprint({"a": "x", "b": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})
     with pytest.raises(TypeError, match="plain values, found object"):
@@ -37,7 +37,7 @@ def test_replacing_leaves_the_old_file_when_the_work_fails(tmp_path):
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
-def test_replacing_a_folder_drops_what_was_in_it(tmp_path):
+def test_replacing_a_folder_removes_its_old_contents(tmp_path):
     (tmp_path / "part").mkdir()
     (tmp_path / "part" / "stale").touch()
     with replacing(tmp_path / "part") as temporary:
@@ -64,7 +64,7 @@ def test_files_are_described_by_size_and_checksum(catalog):
     assert read_manifest(catalog).files == expected
 
 
-def test_damage_names_what_is_wrong(catalog):
+def test_damage_is_described_per_file(catalog):
     file = catalog / "tree" / "a.bin"
     assert damaged(catalog, read_manifest(catalog)) == {}
     file.write_bytes(b"abd")
@@ -82,7 +82,7 @@ def test_a_link_out_of_the_catalog_is_not_followed(catalog):
     assert damaged(catalog, read_manifest(catalog)) == {"tree/a.bin": "lies outside the catalog"}
 
 
-def test_the_content_is_what_was_written(catalog):
+def test_a_manifest_is_read_as_written(catalog):
     content = json.loads((catalog / "catalog.json").read_text())
     assert "left_out" not in content
     encoder = {**content["encoder"], "windows": 1, "backend": "torch"}  # its defaults
@@ -101,7 +101,7 @@ def test_the_content_is_what_was_written(catalog):
         ("[" * 100_000, "catalog.json: not valid JSON"),
     ],
 )
-def test_what_is_not_a_catalog_is_refused(tmp_path, text, message):
+def test_other_folders_and_files_are_refused(tmp_path, text, message):
     if text is not None:
         (tmp_path / "catalog.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=message):
@@ -176,7 +176,7 @@ def test_several_faults_are_counted(tmp_path):
         read_manifest(tmp_path)
 
 
-def test_earlier_versions_are_read_and_later_ones_are_not_there(tmp_path):
+def test_earlier_versions_are_read_and_later_ones_are_refused(tmp_path):
     for version in (1, 2, 3):
         folder = tmp_path / "versions" / f"{version:04d}"
         folder.mkdir(parents=True)

@@ -75,12 +75,12 @@ def test_every_number_has_its_range(tmp_path, path, value):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '"\xff"'])
-def test_what_is_no_record_is_refused(tmp_path, text):
+def test_invalid_records_are_refused(tmp_path, text):
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=r"config\.json: not valid JSON"):
         read_run_record(tmp_path)
 
 
-def test_a_folder_without_one_is_no_run(tmp_path):
+def test_a_folder_without_a_record_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"config\.json is missing"):
         read_run_record(tmp_path)

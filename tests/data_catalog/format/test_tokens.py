@@ -46,7 +46,7 @@ def store(tmp_path):
     return tmp_path
 
 
-def test_every_token_but_the_first_is_predicted_once(store):
+def test_every_token_except_the_first_is_predicted_once(store):
     tokens = open_tokens(files(store), "train")
     assert tokens.sequences(4).tolist() == [2, 0, 0, 1]
     inputs, labels = tokens.read(np.array([0, 0, 3]), np.array([0, 1, 0]), 4)

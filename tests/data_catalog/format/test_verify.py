@@ -23,7 +23,7 @@ def catalog(built, tmp_path):
 
 
 def accept(root, *paths):
-    """Write the manifest anew, as if these files had been made so."""
+    """Write the manifest again with the current checksums of these files."""
     manifest = read_manifest(root)
     files = {**manifest.files, **describe_files(root, list(paths))}
     write_json(root / "catalog.json", manifest.model_copy(update={"files": files}).content())
@@ -43,7 +43,7 @@ def test_a_sound_catalog(catalog):
     assert report.bytes == sum((catalog / name).stat().st_size for name in manifest.files)
 
 
-def test_damaged_bytes_are_one_sentence_a_file(catalog):
+def test_each_damaged_file_is_one_fault(catalog):
     layout = Layout(catalog)
     for path in (layout.documents(0), layout.domains, layout.tokens(1), layout.distributions):
         data = bytearray(path.read_bytes())
@@ -62,7 +62,7 @@ def test_damaged_bytes_are_one_sentence_a_file(catalog):
     ]
 
 
-def test_a_file_that_is_no_parquet_but_as_recorded_is_a_sentence(catalog):
+def test_an_unreadable_file_with_the_recorded_checksum_is_a_fault(catalog):
     layout = Layout(catalog)
     paths = [layout.documents(0), layout.distributions, layout.tokens(1)]
     for path in paths:
@@ -77,7 +77,7 @@ def test_a_file_that_is_no_parquet_but_as_recorded_is_a_sentence(catalog):
     assert "\n" not in "".join(faults)
 
 
-def test_rows_out_of_order(catalog):
+def test_rows_out_of_order_are_a_fault(catalog):
     path = Layout(catalog).documents(1)
     rewrite(path, lambda table: table.sort_by([("leaf", "descending")]))
     accept(catalog, path)
@@ -87,7 +87,7 @@ def test_rows_out_of_order(catalog):
     )
 
 
-def test_rows_of_another_domain(catalog):
+def test_rows_of_another_domain_are_a_fault(catalog):
     path = Layout(catalog).documents(1)
     rewrite(
         path,
@@ -103,7 +103,7 @@ def test_rows_of_another_domain(catalog):
     )
 
 
-def test_a_document_that_went_missing(catalog):
+def test_a_missing_document_is_a_fault(catalog):
     path = Layout(catalog).documents(0)
     rewrite(path, lambda table: table.slice(1))
     accept(catalog, path)
@@ -113,7 +113,7 @@ def test_a_document_that_went_missing(catalog):
     )
 
 
-def test_offsets_that_reach_less(catalog):
+def test_incomplete_offsets_are_a_fault(catalog):
     path = Layout(catalog).offsets
     rewrite(path, lambda table: table.slice(0, table.num_rows - 1))
     accept(catalog, path)
@@ -126,7 +126,7 @@ def test_offsets_that_reach_less(catalog):
     assert [fault.split(":")[0] for fault in faults[2:]] == ["versions/0001/domains.parquet"] * 2
 
 
-def test_a_file_that_no_offset_reaches(catalog):
+def test_a_file_without_offsets_is_a_fault(catalog):
     layout = Layout(catalog)
     shutil.copy(layout.documents(0), layout.documents(0, 7))
     accept(catalog, layout.documents(0, 7))
@@ -135,7 +135,7 @@ def test_a_file_that_no_offset_reaches(catalog):
     )
 
 
-def test_weights_that_do_not_add_up(catalog):
+def test_weights_that_do_not_sum_to_one_are_a_fault(catalog):
     path = Layout(catalog).distributions
     rewrite(path, lambda table: table.set_column(4, "weight", pc.multiply(table["weight"], 1.001)))
     accept(catalog, path)
@@ -148,7 +148,7 @@ def test_weights_that_do_not_add_up(catalog):
     )
 
 
-def test_an_account_that_does_not_add_up(catalog):
+def test_an_account_that_does_not_add_up_is_a_fault(catalog):
     path = Layout(catalog).accounting
     rewrite(
         path,
@@ -159,7 +159,7 @@ def test_an_account_that_does_not_add_up(catalog):
     assert fault.startswith("versions/0001/accounting.parquet: dedup read 1 rows, ")
 
 
-def test_a_target_without_its_tokens(catalog):
+def test_a_target_without_its_tokens_is_a_fault(catalog):
     folder = Layout(catalog).target("space")
     rewrite(folder / "documents.parquet", lambda table: table.slice(1))
     accept(catalog, folder / "documents.parquet")
@@ -168,7 +168,7 @@ def test_a_target_without_its_tokens(catalog):
     )
 
 
-def test_there_has_to_be_a_catalog_of_that_version(catalog, tmp_path):
+def test_a_missing_catalog_or_version_is_refused(catalog, tmp_path):
     with pytest.raises(UserError, match="no catalog here"):
         check(tmp_path)
     with pytest.raises(UserError, match="version 2"):

@@ -1,4 +1,4 @@
-"""Figures: what they draw of a small catalog, and that text from a catalog stays text."""
+"""Figures of a small catalog. Text from a catalog is never markup."""
 
 import json
 import re
@@ -76,7 +76,7 @@ def test_a_treemap_nests_two_levels_and_its_areas_are_tokens(catalog):
     assert set(trace.marker.colors[3:]) == {"#b5d3e7"}
 
 
-def test_a_treemap_of_the_coarsest_level_has_no_boxes_in_boxes(catalog):
+def test_a_treemap_of_the_coarsest_level_is_not_nested(catalog):
     [trace] = catalog.plot.treemap(2).data
     assert (trace.ids, trace.parents, trace.values) == (
         ("all", "2/0", "2/1"),
@@ -182,7 +182,7 @@ def test_distributions_are_rows(catalog):
     assert catalog.plot.distributions(4, "distance").data[0].text[0] == ["25%"] * 4
 
 
-def test_overlaps_are_of_each_two(catalog):
+def test_overlaps_of_all_pairs(catalog):
     [trace] = catalog.plot.overlaps(2).data
     assert trace.x == trace.y == ("law", "natural", "uniform")
     assert [[None if v is None else round(v, 3) for v in row] for row in trace.z] == [
@@ -204,7 +204,7 @@ def test_drops_are_bars(catalog):
     )
 
 
-def test_losses_are_a_line_a_run_and_a_panel_a_set(catalog):
+def test_losses_have_a_line_per_run_and_a_panel_per_set(catalog):
     figure = catalog.plot.losses()
     assert [(t.name, t.xaxis) for t in figure.data] == [
         ("dga", "x"),
@@ -247,8 +247,8 @@ def test_weights_are_stacked_with_effective_numbers_below(catalog):
     assert catalog.plot.weights("natural").data[0].y == (1.0,) * 6
 
 
-def test_many_members_are_few_bands(catalog, folder):
-    """Of a mixture of domains: those with most weight by number and terms, the rest as one."""
+def test_many_members_share_a_few_bands(catalog, folder):
+    """Domains with the largest weight have a band each, and the rest share one."""
     basis = [str(i % 4) if i < 4 else f"x{i}" for i in range(40)]
     run = write_run(folder / "of domains", basis=basis, mixture={"basis": "domains"})
     figure = data_catalog.open(catalog.root, runs=[run]).plot.weights()
@@ -288,7 +288,7 @@ def test_scores_have_their_errors(catalog):
         ),
     ],
 )
-def test_what_is_not_there_is_a_sentence(catalog, draw, message):
+def test_unknown_names_are_user_errors(catalog, draw, message):
     with pytest.raises(UserError, match=message):
         draw(catalog.plot)
 
@@ -363,7 +363,7 @@ def hostile(tmp_path_factory):
     return data_catalog.open(folder / "<b>catalog", runs=[folder / "<img*"])
 
 
-def test_no_figure_has_markup_of_others(hostile):
+def test_no_figure_has_markup_from_the_catalog(hostile):
     plot = hostile.plot
     figures = [
         plot.treemap(4, HOSTILE),

@@ -10,7 +10,7 @@ def catalog(built):
     return data_catalog.open(built[0])
 
 
-def test_the_largest_of_the_coarsest_level_come_first(catalog):
+def test_the_largest_domains_of_the_coarsest_level_are_first(catalog):
     found = find_domains(catalog)
     assert found.column_names == ["level", "domain", "documents", "tokens", "terms", "flags"]
     assert found["level"].to_pylist() == [2, 2]
@@ -21,7 +21,7 @@ def test_the_largest_of_the_coarsest_level_come_first(catalog):
     assert find_domains(catalog, level=4, limit=None).num_rows == 4
 
 
-def test_words_find_the_domains_whose_terms_hold_all_of_them_the_best_match_first(catalog):
+def test_search_finds_domains_with_all_words_best_match_first(catalog):
     every = {
         (row["level"], row["domain"]): row["terms"]
         for row in find_domains(catalog, level=4, limit=None).to_pylist()
@@ -63,7 +63,7 @@ def test_a_target_orders_by_its_weight(catalog):
     )
 
 
-def test_one_domain_closely(catalog):
+def test_description_of_one_domain(catalog):
     found = describe_domain(catalog, 2, 1)
     assert (found["level"], found["domain"], found["parent"], found["child_level"]) == (
         2,
@@ -87,7 +87,7 @@ def test_one_domain_closely(catalog):
     assert describe_domain(catalog, 4, 3)["children"] == []
 
 
-def test_what_is_not_there_is_said(catalog):
+def test_unknown_names_are_refused(catalog):
     with pytest.raises(UserError, match=r"target spcae: not in .*\. Did you mean space\?"):
         find_domains(catalog, target="spcae")
     with pytest.raises(UserError, match=r"level 3: .*levels"):

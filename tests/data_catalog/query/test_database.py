@@ -14,7 +14,7 @@ def catalog(built):
     return data_catalog.open(built[0])
 
 
-def test_the_views_are_there(catalog):
+def test_all_views_exist(catalog):
     for view in ("domains", "documents", "shards", "offsets", "distributions", "accounting"):
         assert catalog.sql(f"SELECT count(*) FROM {view}").fetchall()[0][0] > 0
 
@@ -43,7 +43,7 @@ def test_answers_are_arrow_tables_too(catalog):
         ("SET threads = 1", "query: found SET"),
     ],
 )
-def test_what_is_not_a_query_on_this_catalog_is_refused(catalog, query, message):
+def test_other_statements_and_queries_are_refused(catalog, query, message):
     with pytest.raises(UserError, match=message):
         catalog.sql(query)
 
@@ -63,7 +63,7 @@ def shell(built, tmp_path_factory):
         yield moved, connection
 
 
-def test_the_shell_sees_what_python_sees(catalog, shell, monkeypatch):
+def test_the_shell_and_python_give_the_same_rows(catalog, shell, monkeypatch):
     moved, connection = shell
     monkeypatch.chdir(moved)
     views = [name for (name,) in catalog.sql("SHOW TABLES").fetchall()]
@@ -81,7 +81,7 @@ def test_the_shell_sees_what_python_sees(catalog, shell, monkeypatch):
         )
 
 
-def test_a_shell_elsewhere_has_to_say_where_the_catalog_lies(shell, monkeypatch):
+def test_a_shell_in_another_folder_needs_the_path_of_the_catalog(shell, monkeypatch):
     moved, _ = shell
     monkeypatch.chdir(moved / "documents")
     with duckdb.connect("../catalog.duckdb", read_only=True) as connection:
@@ -99,7 +99,7 @@ def test_domain_docs_and_domain_find_the_same(catalog):
         )
 
 
-def test_a_macro_s_error_is_the_user_s(catalog):
+def test_an_error_of_a_macro_is_a_user_error(catalog):
     with pytest.raises(UserError, match=r"level 3: .* 2, 4"):
         catalog.table("FROM domain_docs(3, 0)")
     assert catalog.table("SELECT doc_id FROM domain_docs(2, 0)").equals(
@@ -123,7 +123,7 @@ def test_a_file_outside_the_catalog_is_not_opened(built, tmp_path):
         data_catalog.open(tmp_path / "catalog")
 
 
-def test_files_that_the_manifest_does_not_name_are_not_seen(built, tmp_path):
+def test_files_outside_the_manifest_are_ignored(built, tmp_path):
     shutil.copytree(built[0], tmp_path / "catalog", ignore=shutil.ignore_patterns("work"))
     layout = Layout(tmp_path / "catalog")
     shutil.copy(layout.documents(0), layout.documents(0, 1))
@@ -151,7 +151,7 @@ def test_every_document_read_has_its_verdict_beside_its_signals(catalog):
     assert catalog.sql("SELECT count(*) FROM signals").fetchall() == [(161,)]
 
 
-def test_there_is_no_other_version(catalog):
+def test_a_missing_version_is_refused(catalog):
     assert catalog.version == 1
     with pytest.raises(UserError, match="version 2"):
         data_catalog.open(catalog.root, version=2)

@@ -60,7 +60,7 @@ def test_the_example_runs_as_a_notebook(built, runs, monkeypatch):
 
 
 @pytest.mark.system
-def test_the_example_runs_as_a_script_and_says_what_is_wrong(tmp_path):
+def test_the_example_runs_as_a_script_and_reports_errors(tmp_path):
     pytest.importorskip("marimo", reason="marimo is not installed")
     environment = {
         **os.environ,
@@ -89,7 +89,7 @@ def test_a_catalog_shows_its_levels_targets_and_views(catalog):
     assert repr(catalog) == f"Catalog({str(catalog.root)!r}, version 1, domains at 2, 4)"
 
 
-def test_names_of_others_are_escaped(built, tmp_path):
+def test_names_from_the_catalog_are_escaped(built, tmp_path):
     root = tmp_path / "<img src=x>"
     shutil.copytree(built[0], root, ignore=shutil.ignore_patterns("work"))
     change_manifest(root, warnings=[HOSTILE])
@@ -116,7 +116,7 @@ def test_views_are_attributes(catalog):
     assert not hasattr(catalog.views, "_ipython_canary_method_should_not_exist_")
 
 
-def test_what_was_typed_is_a_parameter(catalog):
+def test_typed_values_are_parameters(catalog):
     query = "SELECT count(*) AS n FROM domains WHERE level = $level AND terms[1] <> $word"
     given = {"level": 2, "word": "'; SELECT 1 --"}
     assert catalog.sql(query, given).fetchall() == [(2,)]
@@ -125,7 +125,7 @@ def test_what_was_typed_is_a_parameter(catalog):
         catalog.sql(query, {"level": 2})
 
 
-def test_frames(catalog):
+def test_results_convert_to_data_frames(catalog):
     pandas = pytest.importorskip("pandas")
     answer = catalog.sql(
         "SELECT level, count(*) AS domains FROM domains GROUP BY level ORDER BY level"

@@ -1,4 +1,4 @@
-"""Reading one domain: exactly its documents, from the row groups that hold them."""
+"""Reading a domain gives exactly its documents and reads only their row groups."""
 
 import pyarrow.parquet as pq
 import pytest
@@ -76,12 +76,12 @@ def test_columns_come_in_the_order_asked_for(catalog):
         ((6, 0, ["words"]), "columns words: .*doc_id"),
     ],
 )
-def test_what_is_not_there_is_refused(catalog, arguments, message):
+def test_unknown_domains_and_columns_are_refused(catalog, arguments, message):
     with pytest.raises(UserError, match=message):
         read_domain(*catalog, *arguments)
 
 
-def test_a_damaged_file_is_a_sentence(catalog):
+def test_a_damaged_file_is_a_user_error(catalog):
     catalog[0].layout.documents(0, 0).write_bytes(b"PAR1 no more")
     with pytest.raises(UserError, match=r"part-0000\.parquet: .*clustermix verify"):
         names(catalog, 6, 1)

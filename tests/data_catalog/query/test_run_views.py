@@ -1,4 +1,4 @@
-"""Runs in SQL: of a run that the trainer made, and of folders made by hand."""
+"""Runs in SQL, for a run of the trainer and for folders made by hand."""
 
 import json
 import logging
@@ -115,7 +115,7 @@ def test_every_record_is_a_row_with_its_numbers(trained, catalog):
     } == {*names, "tokens_per_second"}
 
 
-def test_the_weight_log_is_a_row_a_stage_and_member(trained, catalog):
+def test_the_weight_log_has_a_row_per_stage_and_member(trained, catalog):
     found = (
         catalog.sql("FROM weights WHERE run = 'dga' AND interval > 0").to_arrow_table().to_pylist()
     )
@@ -146,7 +146,7 @@ def test_the_weight_log_is_a_row_a_stage_and_member(trained, catalog):
     )
 
 
-def test_scores_come_with_what_was_measured(trained, catalog):
+def test_scores_include_the_measurements(trained, catalog):
     found = catalog.sql(
         "SELECT interval, step, member, score, error, loss, effective FROM scores"
     ).fetchall()
@@ -162,7 +162,7 @@ def test_scores_come_with_what_was_measured(trained, catalog):
     assert len(found) == 8
 
 
-def test_the_macros_find_what_the_views_find(trained, catalog):
+def test_macros_and_views_give_the_same_rows(trained, catalog):
     with duckdb.connect() as shell:
         for statement in data_catalog.query.run_views.run_macros():
             shell.execute(statement)
@@ -192,7 +192,7 @@ def several(trained, tmp_path):
     return tmp_path
 
 
-def test_runs_are_named_by_what_tells_them_apart(trained, several):
+def test_runs_are_named_by_the_distinct_part_of_their_path(trained, several):
     catalog = data_catalog.open(
         trained.catalog, runs=[several / "a/dga", f"{several}/b/*", several / "b/dga"]
     )
@@ -215,7 +215,7 @@ def test_runs_are_named_by_what_tells_them_apart(trained, several):
     ]
 
 
-def test_a_run_that_has_only_begun_can_be_asked(trained, several):
+def test_a_run_that_has_just_begun_can_be_queried(trained, several):
     catalog = data_catalog.open(trained.catalog, runs=[several / "b/begun"])
     assert catalog.sql(
         "SELECT run, finished, step, tokens, general_loss, target_test_loss FROM runs"
@@ -238,7 +238,7 @@ def test_only_the_named_runs_can_be_read(trained, several):
         data_catalog.open(trained.catalog).sql(f"FROM run_summary('{several}/b/dga')").fetchall()
 
 
-def test_a_run_on_another_catalog_is_worth_a_warning(trained, several, caplog):
+def test_a_run_on_another_catalog_gives_a_warning(trained, several, caplog):
     with caplog.at_level(logging.WARNING):
         data_catalog.open(trained.catalog, runs=[trained.out])
         assert caplog.text == ""
@@ -256,7 +256,7 @@ def test_a_run_on_another_catalog_is_worth_a_warning(trained, several, caplog):
         ("b", "runs .*b:"),
     ],
 )
-def test_what_is_no_run_is_refused(trained, several, asked, message):
+def test_other_folders_than_runs_are_refused(trained, several, asked, message):
     with pytest.raises(UserError, match=message):
         data_catalog.open(trained.catalog, runs=[several / asked])
 
@@ -268,7 +268,7 @@ def test_a_damaged_config_is_named(trained, several):
             data_catalog.open(trained.catalog, runs=[several / "b/dga"])
 
 
-def test_a_run_does_not_lead_out_of_its_folder(trained, several):
+def test_links_out_of_a_run_are_refused(trained, several):
     shutil.move(several / "b/dga/metrics.jsonl", several / "elsewhere.jsonl")
     (several / "b/dga/metrics.jsonl").symlink_to(several / "elsewhere.jsonl")
     with pytest.raises(UserError, match=r"dga: metrics\.jsonl"):

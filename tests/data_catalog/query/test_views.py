@@ -70,7 +70,7 @@ def query():
         yield lambda sql: connection.sql(sql).fetchall()
 
 
-def test_how_spread_a_distribution_is(query):
+def test_statistics_of_distributions(query):
     entropy = 0.5 * np.log(4) + 0.5 * np.log(2)
     assert query(
         "FROM distribution_statistics WHERE level = 4 AND kind <> 'distance' AND name <> 'sea'"
@@ -88,7 +88,7 @@ def divergence(p, q):
     return sum(w[w > 0] @ np.log(w[w > 0] / m[w > 0]) for w in (p, q)) / 2
 
 
-def test_how_much_two_distributions_share(query):
+def test_overlaps_of_two_distributions(query):
     half_and_law = divergence([0.5, 0.5, 0], [0.25, 0.25, 0.5])
     columns = "other, kind, overlap, hellinger, jensen_shannon"
     assert query(
@@ -113,7 +113,7 @@ def test_how_much_two_distributions_share(query):
     ]
 
 
-def test_every_pair_is_there_in_both_directions_and_kinds_are_not_mixed(query):
+def test_overlaps_have_both_directions_and_do_not_mix_kinds(query):
     assert query(
         "SELECT name, other, level FROM distribution_overlaps "
         "WHERE kind = 'hard' AND 'sea' NOT IN (name, other) ORDER BY ALL"
@@ -123,7 +123,7 @@ def test_every_pair_is_there_in_both_directions_and_kinds_are_not_mixed(query):
     ]
 
 
-def test_one_pair_is_the_same_as_among_all(query):
+def test_the_macro_for_one_pair_agrees_with_the_view(query):
     found = query("FROM overlap('sea', 'natural')")
     assert [row[:3] for row in found] == [("hard", 4, 0.25), ("distance", 4, 0.25)]
     columns = "kind, level, overlap, hellinger, jensen_shannon"
@@ -141,7 +141,7 @@ def test_an_unknown_distribution_is_an_error(query, call):
         query(f"FROM {call}")
 
 
-def test_the_domains_nearest_to_a_target_are_the_first_by_either_kind(query):
+def test_nearest_domains_are_ordered_by_both_kinds(query):
     assert query("FROM nearest_domains('sea', 1)") == [
         (4, 3, 1, 0.75, 3, 0.25, 43, None, ["w3"]),
         (4, 2, None, None, 1, 0.5, 42, None, ["w2"]),
@@ -190,12 +190,12 @@ def test_a_domain_s_documents_are_those_of_its_leaves(query):
         ("4, 4", "domain 4: .* 0 to 3"),
     ],
 )
-def test_a_domain_that_is_not_there_is_an_error_not_an_empty_one(query, arguments, message):
+def test_a_missing_domain_is_an_error(query, arguments, message):
     with pytest.raises(duckdb.Error, match=message):
         query(f"FROM domain_docs({arguments})")
 
 
-def test_what_each_rule_would_drop_and_did(query):
+def test_drops_per_rule(query):
     """Rule 2 of `web` is never the first that a document fails: nothing names it."""
     seventh = pytest.approx(1 / 7)
     assert query("FROM rules") == [
@@ -207,7 +207,7 @@ def test_what_each_rule_would_drop_and_did(query):
     ]
 
 
-def test_what_lacks_its_tables_is_left_out():
+def test_views_without_their_tables_are_left_out():
     made = [
         statement.split()[2].split("(")[0]
         for statement in derived_statements({"distributions"}, LEVELS)

@@ -88,7 +88,7 @@ def test_there_and_back_again_is_the_same_catalog(catalog, store, tmp_path):
     ).fetchall() == [(160,)]
 
 
-def test_what_is_there_is_not_sent_again(catalog, store, tmp_path):
+def test_existing_files_are_not_sent_again(catalog, store, tmp_path):
     export_catalog(catalog, store)
     assert export_catalog(catalog, store).copied == 0
     fetch_catalog(store, tmp_path / "here")
@@ -99,7 +99,7 @@ def test_what_is_there_is_not_sent_again(catalog, store, tmp_path):
 
 @contextmanager
 def cut_after(files):
-    """A connection that breaks for good after so many files have gone through it."""
+    """Break the connection for good after a number of files."""
     passed = count()
 
     def breaking(real):
@@ -116,7 +116,7 @@ def cut_after(files):
         yield
 
 
-def test_an_export_that_was_cut_is_no_catalog_and_goes_on(catalog, store, tmp_path):
+def test_an_interrupted_export_is_not_a_catalog_and_resumes(catalog, store, tmp_path):
     with cut_after(3), pytest.raises(UserError, match="Cut"):
         export_catalog(catalog, store)
     system, base = system_and_base(store)
@@ -131,7 +131,7 @@ def test_an_export_that_was_cut_is_no_catalog_and_goes_on(catalog, store, tmp_pa
     assert fetch_catalog(store, tmp_path / "here").copied == again.files
 
 
-def test_a_fetch_that_was_cut_goes_on(catalog, store, tmp_path):
+def test_an_interrupted_fetch_resumes(catalog, store, tmp_path):
     export_catalog(catalog, store)
     with cut_after(3), pytest.raises(UserError, match="Cut"):
         fetch_catalog(store, tmp_path / "here")
@@ -142,7 +142,7 @@ def test_a_fetch_that_was_cut_goes_on(catalog, store, tmp_path):
     assert check(tmp_path / "here").faults == ()
 
 
-def test_a_folder_is_a_place_too_and_gets_its_views(catalog, tmp_path):
+def test_a_catalog_can_be_exported_to_a_folder_with_views(catalog, tmp_path):
     export_catalog(catalog, str(tmp_path / "disk" / "catalog"))
     assert check(tmp_path / "disk" / "catalog").faults == ()
     assert (tmp_path / "disk" / "catalog" / "catalog.duckdb").is_file()
@@ -182,7 +182,7 @@ def test_a_trainer_fetches_no_documents(catalog, store, tmp_path):
     assert data_catalog.open(here).sql("SELECT count(*) FROM documents").fetchall() == [(160,)]
 
 
-def test_without_its_tokens_a_catalog_answers_but_is_not_trained_on(catalog, store, tmp_path):
+def test_a_catalog_without_tokens_can_be_queried_and_not_trained_on(catalog, store, tmp_path):
     export_catalog(catalog, store)
     fetch_catalog(store, tmp_path / "here", without=["tokens"])
     opened = data_catalog.open(tmp_path / "here")
@@ -198,7 +198,7 @@ def test_without_its_tokens_a_catalog_answers_but_is_not_trained_on(catalog, sto
         fetch_catalog(store, tmp_path / "other", without=["tree"])
 
 
-def test_damage_does_not_travel(catalog, store, tmp_path):
+def test_a_damaged_catalog_is_not_copied(catalog, store, tmp_path):
     path = catalog / "versions" / "0001" / "domains.parquet"
     good = path.read_bytes()
     path.write_bytes(good[:-1] + b"?")
@@ -251,7 +251,7 @@ def test_another_catalog_is_left_alone(catalog, store, tmp_path):
         "documents/\x00",
     ],
 )
-def test_a_manifest_that_leaves_the_catalog_is_refused(catalog, store, tmp_path, name):
+def test_a_manifest_with_paths_outside_the_catalog_is_refused(catalog, store, tmp_path, name):
     export_catalog(catalog, store)
     system, base = system_and_base(store)
     system.pipe_file(f"{base}/secret", b"secret")
@@ -277,7 +277,7 @@ def test_a_link_in_the_folder_is_not_followed_out_of_it(catalog, store, tmp_path
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_manifest_is_not_sent_files_of_elsewhere(catalog, store, tmp_path):
+def test_files_outside_the_catalog_are_not_exported(catalog, store, tmp_path):
     (tmp_path / "secret").write_bytes(b"secret")
     sha256 = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
     change_manifest(catalog, files={"../secret": {"bytes": 6, "sha256": sha256}})
@@ -293,14 +293,14 @@ def test_a_manifest_is_not_sent_files_of_elsewhere(catalog, store, tmp_path):
         (b'{"format": 2, "version": "1"}', "version"),
     ],
 )
-def test_what_is_no_manifest_is_a_sentence(store, tmp_path, text, sentence):
+def test_invalid_manifests_are_user_errors(store, tmp_path, text, sentence):
     system, base = system_and_base(store)
     system.pipe_file(f"{base}/catalog.json", text)
     with pytest.raises(UserError, match=rf"{re.escape(store)}/catalog\.json: .*{sentence}"):
         fetch_catalog(store, tmp_path / "here")
 
 
-def test_a_place_that_cannot_be_is_a_sentence(catalog, tmp_path):
+def test_invalid_urls_are_user_errors(catalog, tmp_path):
     with pytest.raises(UserError, match="nosuch://x: "):
         export_catalog(catalog, "nosuch://x")
     with pytest.raises(UserError, match="version 7"):
@@ -318,7 +318,7 @@ def test_s3_there_and_back_again(s3, catalog, tmp_path):
     assert check(tmp_path / "here").faults == ()
 
 
-def test_a_bucket_that_is_not_there_is_not_made(s3, catalog):
+def test_a_missing_bucket_is_not_created(s3, catalog):
     with pytest.raises(UserError, match="s3://nosuch/catalog: "):
         export_catalog(catalog, "s3://nosuch/catalog")
     assert not fsspec.filesystem("s3").exists("nosuch")

@@ -50,13 +50,13 @@ def test_without_bounds_small_and_large_cells_stay():
 
 
 @pytest.mark.parametrize("bound", [{"least_share": 0.1}, {"most_share": 1.5}])
-def test_a_small_cell_gives_its_place_to_half_of_a_large_one(bound):
+def test_small_cells_are_replaced_by_halves_of_large_ones(bound):
     x, cells = rows(*range(0, 50), 180), np.repeat([0, 1], [50, 1])
     found = rebalance(x, cells, angles(24.5, 180).astype(np.float32), Cluster(**bound))
     assert sorted(degrees(found)) == pytest.approx([24.5 - 14.2, 24.5 + 14.2], abs=0.5)
 
 
-def test_a_large_cell_is_not_split_at_the_cost_of_one_nearly_as_large():
+def test_a_large_cell_is_not_split_to_replace_one_of_similar_size():
     x, cells = rows(*range(0, 30), *range(100, 110)), np.repeat([0, 1], [30, 10])
     centroids = angles(15, 105).astype(np.float32)
     assert rebalance(x, cells, centroids, Cluster(most_share=1.2)).tolist() == centroids.tolist()

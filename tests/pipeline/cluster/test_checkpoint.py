@@ -13,7 +13,7 @@ def test_a_checkpoint_is_read_as_written_and_replaced(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["c.npz"]
 
 
-def test_a_broken_one_is_none(tmp_path):
+def test_a_broken_checkpoint_is_ignored(tmp_path):
     (tmp_path / "c.npz").write_bytes(b"PK\x03\x04 cut short")
     assert KmeansCheckpoint(tmp_path / "c.npz").read() is None
     assert read_arrays(tmp_path / "c.npz") is None

@@ -77,7 +77,7 @@ def test_small_cells_keep_empty_children(tmp_path):
 
 
 @pytest.mark.parametrize("points", [1024, 16])  # all vectors, or a subset, move the centroids
-def test_the_seed_decides_not_the_threads(monkeypatch, tmp_path, points):
+def test_the_result_depends_on_the_seed_and_not_on_threads(monkeypatch, tmp_path, points):
     monkeypatch.setattr("pipeline.cluster.grow.POINTS_PER_CENTROID", points)
     x = vectors(1500)
     first = grown(x, (4, 16, 32), tmp_path / "a").centroids
@@ -99,7 +99,7 @@ def test_cells_are_grown_from_different_random_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("when", ["iteration.npz", "top.npz", "ends.npy", "sub-tree-00002.npz"])
-def test_a_killed_training_goes_on_to_the_same_bytes(monkeypatch, tmp_path, when):
+def test_a_killed_training_resumes_to_the_same_bytes(monkeypatch, tmp_path, when):
     """Killed just after a file was written: what came later is not there."""
     x = vectors(2000)
     whole = grown(x, (4, 16), tmp_path / "whole", workers=1).centroids

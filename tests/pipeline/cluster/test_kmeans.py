@@ -20,7 +20,7 @@ def spherical_kmeans(x, k, iterations, seed, **cluster):
     ).centroids
 
 
-def test_unit_scales_rows_and_leaves_zeros():
+def test_unit_rows_keeps_zero_rows():
     found = unit_rows(np.array([[3, 4], [0, 0]], np.float16))
     assert found.dtype == np.float32
     assert found == pytest.approx(np.array([[0.6, 0.8], [0, 0]]))
@@ -40,7 +40,7 @@ def test_separate_groups_are_found_and_centroids_are_their_directions():
     assert distance.max() < 0.1
 
 
-def test_all_points_are_used_however_many_a_centroid():
+def test_all_points_are_used_for_any_number_per_centroid():
     """Two points of 2,000 lie apart: a sample of 256 a centroid would nearly always miss them."""
     x = np.zeros((2000, 2), np.float32)
     x[:, 0] = 1
@@ -51,13 +51,13 @@ def test_all_points_are_used_however_many_a_centroid():
 
 
 @pytest.mark.parametrize("k", [3, 700])  # both ways to start
-def test_the_same_seed_gives_the_same_bytes_and_another_another(k):
+def test_bytes_depend_on_the_seed(k):
     x = unit_rows(np.random.Generator(np.random.Philox(key=5)).normal(size=(2000, 8)))
     assert spherical_kmeans(x, k, 5, 1).tobytes() == spherical_kmeans(x, k, 5, 1).tobytes()
     assert spherical_kmeans(x, k, 5, 1).tobytes() != spherical_kmeans(x, k, 5, 2).tobytes()
 
 
-def test_no_more_points_than_cells_are_centroids_themselves():
+def test_points_are_centroids_if_there_are_at_most_as_many_as_cells():
     x = np.eye(3, dtype=np.float32)
     found = spherical_kmeans(x, 5, 10, 0)
     assert sorted(found.tolist(), reverse=True) == [
@@ -114,7 +114,7 @@ def test_only_empty_cells_are_an_error():
         nearest_centroid(np.eye(2, dtype=np.float32), np.zeros((3, 2), np.float32))
 
 
-def test_a_vector_on_its_centroid_has_distance_zero_not_less():
+def test_a_vector_on_its_centroid_has_distance_zero():
     x = unit_rows(np.random.Generator(np.random.Philox(key=5)).normal(size=(200, 384)))
     squared = nearest_centroid(x, x)[1]
     assert squared.min() >= 0

@@ -11,7 +11,7 @@ def random(key: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key))
 
 
-def test_groups_far_apart_are_all_chosen_from():
+def test_every_distant_group_gets_a_centroid():
     label = np.repeat(np.arange(16), [400, *[10] * 15])
     x = unit_rows(np.eye(16)[label] + 0.01 * random().normal(size=(len(label), 16)))
     for key in range(5):
@@ -20,7 +20,7 @@ def test_groups_far_apart_are_all_chosen_from():
         )
 
 
-def test_few_centroids_are_tried_from_several_starts(monkeypatch):
+def test_a_small_number_of_centroids_has_several_starts(monkeypatch):
     """Two pairs of groups: a start may leave one without a centroid of its own."""
     at = np.deg2rad(np.array([0, 40, 180, 220]))
     groups = np.stack([np.cos(at), np.sin(at), np.zeros(4), np.zeros(4)], axis=1)
@@ -41,7 +41,7 @@ def test_few_centroids_are_tried_from_several_starts(monkeypatch):
 
 
 @pytest.mark.parametrize("widest", [512, 4])
-def test_the_start_is_different_rows_of_x_and_the_same_for_a_seed(monkeypatch, widest):
+def test_the_start_has_distinct_rows_and_depends_on_the_seed(monkeypatch, widest):
     monkeypatch.setattr("pipeline.cluster.kmeans_plus_plus.MAXIMUM_DIRECT_CENTROIDS", widest)
     x = unit_rows(random(1).normal(size=(300, 8))).astype(np.float16)
     chosen = choose_centroids(x, 40, random(2))

@@ -26,7 +26,7 @@ def by_hand(x, centroids, iterations):
     return centroids
 
 
-def test_iterations_are_lloyds(monkeypatch, x):
+def test_iterations_follow_lloyds_algorithm(monkeypatch, x):
     monkeypatch.setattr("pipeline.cluster.lloyd.fast_dtype", lambda: torch.float32)
     start = random(8, 16, 2)
     for iterations in (1, 2, 5):
@@ -35,7 +35,7 @@ def test_iterations_are_lloyds(monkeypatch, x):
         )
 
 
-def test_the_fast_product_gives_as_little_inertia(x):
+def test_the_fast_product_gives_the_same_inertia(x):
     start = random(8, 16, 2)
     inertia = [
         2 - 2 * (x @ c.T).max(axis=1).mean()
@@ -45,7 +45,7 @@ def test_the_fast_product_gives_as_little_inertia(x):
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_threads_pieces_and_interruptions_do_not_change_a_bit(monkeypatch, x, workers):
+def test_threads_pieces_and_interruptions_do_not_change_the_result(monkeypatch, x, workers):
     config, start = Cluster(iterations=12, least_share=0.5, most_share=1.5), random(24, 16, 2)
     saved = {}
     whole = lloyd(x, start, config, save=saved.__setitem__)
@@ -58,7 +58,7 @@ def test_threads_pieces_and_interruptions_do_not_change_a_bit(monkeypatch, x, wo
         assert lloyd(x, saved[done], config, workers, done).tobytes() == whole.tobytes()
 
 
-def test_it_ends_when_no_row_moves():
+def test_iterations_end_when_no_row_moves():
     x = np.repeat(np.eye(4), 5, axis=0).astype(np.float16)
     seen = []
     lloyd(x, random(4, 4, 3), Cluster(iterations=50), save=lambda done, _: seen.append(done))

@@ -23,7 +23,7 @@ def tree() -> Tree:
     return Tree(Levels((2, 4)), {2: angles(0, 60), 4: fine})
 
 
-def test_radii_hold_a_share_of_each_leafs_sample(tree):
+def test_radii_include_a_share_of_the_sample_of_each_leaf(tree):
     sample = np.concatenate([angles(*range(10, 20)), angles(-10), angles(-13)])
     found, counts, inertia = with_radius(tree, sample, 0.9, 1)
     assert counts.tolist() == [2, 10, 0, 0]
@@ -35,7 +35,7 @@ def test_radii_hold_a_share_of_each_leafs_sample(tree):
     )
 
 
-def test_a_level_is_told_with_its_cells_and_its_search(tree):
+def test_measures_of_a_level_include_cells_and_search(tree):
     known, *_ = with_radius(tree, angles(10, 12, -10, -11, 50, 40), 0.99, 1)
     told = measure_tree(known, np.array([2, 2, 2, 0]), angles(28, 10))
     assert told["2"]["empty"] == 0
@@ -47,7 +47,7 @@ def test_a_level_is_told_with_its_cells_and_its_search(tree):
     assert told["4"]["beyond"] == 0.5  # 28 degrees lie 18 from the leaf at 10, its sample at most 2
 
 
-def test_what_a_narrow_search_misses_is_told(tree):
+def test_measures_include_what_a_narrow_search_misses(tree):
     told = measure_tree(
         with_radius(tree, angles(10, -10, 50), 0.99, 1)[0],
         np.array([1, 1, 1, 0]),
@@ -69,6 +69,6 @@ def test_what_a_narrow_search_misses_is_told(tree):
     )
 
 
-def test_without_unseen_vectors_only_sizes_are_told(tree):
+def test_without_unseen_vectors_only_sizes_are_measured(tree):
     told = measure_tree(tree, np.array([1, 2, 3, 0]), angles()[:0])
     assert told["4"] == {"empty": 1, "sizes": {"smallest": 1, "median": 2.0, "largest": 3}}

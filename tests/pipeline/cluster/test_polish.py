@@ -16,7 +16,7 @@ def x() -> np.ndarray:
     )
 
 
-def test_a_mean_at_every_level_is_the_direction_of_what_lies_below():
+def test_centroids_are_the_mean_directions_of_their_leaves():
     x = np.array([[1, 0, 0], [0.5, 0.75, 0], [0, 0, 1], [0, 1, 0]], np.float16)
     found = cell_means(x, np.array([0, 0, 3, 1], np.uint32), Levels((2, 4)), Cluster(), last=True)
     sums = [x[:2].sum(axis=0), x[3], [0, 0, 0], x[2]]
@@ -28,7 +28,7 @@ def test_a_mean_at_every_level_is_the_direction_of_what_lies_below():
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_threads_do_not_change_a_bit(x, workers):
+def test_threads_do_not_change_the_result(x, workers):
     leaves = (np.arange(3000) % 16).astype(np.uint32)
     one, more = (
         cell_means(x, leaves, Levels((4, 16)), Cluster(workers=w), last=False) for w in (1, workers)

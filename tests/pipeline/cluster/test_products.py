@@ -13,7 +13,7 @@ def random(n: int, dim: int, key: int = 1) -> np.ndarray:
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("n", [0, 1, 8192, 8193])
-def test_the_nearest_cell_is_that_of_the_exact_search_and_empty_ones_are_not_it(n, workers):
+def test_the_nearest_cell_equals_exact_search_and_is_never_empty(n, workers):
     x, centroids = random(n, 16), random(9, 16, 2)
     centroids[[0, 5]] = 0
     cell, cosine = exact_cells(x, centroids, workers)
@@ -22,7 +22,7 @@ def test_the_nearest_cell_is_that_of_the_exact_search_and_empty_ones_are_not_it(
     assert 2 - 2 * cosine == pytest.approx(distance, abs=1e-5)
 
 
-def test_many_centroids_take_few_rows_at_once(monkeypatch):
+def test_many_centroids_use_small_blocks_of_rows(monkeypatch):
     assert [products.product_rows(k) for k in (1, 4096, 8192, 2**20, 2**22)] == [
         8192,
         8192,
@@ -35,14 +35,14 @@ def test_many_centroids_take_few_rows_at_once(monkeypatch):
     assert exact_cells(x, centroids)[0].tolist() == nearest_centroid(x, centroids)[0].tolist()
 
 
-def test_of_equal_cells_the_first_is_best():
+def test_ties_go_to_the_first_cell():
     cosine, cell = best_cells(
         torch.eye(2), torch.tensor([[0.0, 0], [-1, 0], [1, 0], [1, 0], [0, -1]]), torch.tensor([0])
     )
     assert (cosine.tolist(), cell.tolist()) == ([1, 0], [2, 1])
 
 
-def test_there_are_few_lengths_and_little_is_wasted():
+def test_padded_lengths_are_few_and_waste_little():
     lengths = {padded_rows(n) for n in range(1, 8193)}
     assert len(lengths) < 60
     assert all(n <= padded_rows(n) <= n + max(n / 8, 31) for n in range(1, 8193))

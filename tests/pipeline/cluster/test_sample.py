@@ -8,7 +8,7 @@ from pipeline.cluster.sample import draw_sample, sort_by_cell
 
 @pytest.fixture
 def maps() -> list[np.ndarray]:
-    """Three parts, one of them empty; every vector is different."""
+    """Three parts, of which one is empty. All vectors differ."""
     random = np.random.Generator(np.random.Philox(key=1))
     return [random.normal(size=(n, 6)).astype(np.float16) for n in (400, 0, 200)]
 
@@ -17,7 +17,7 @@ def places(rows) -> set[tuple[int, int]]:
     return {(i, int(row)) for i, taken in enumerate(rows.taken) for row in taken}
 
 
-def test_sample_and_held_out_are_apart_and_in_proportion(maps):
+def test_sample_and_held_out_documents_are_disjoint_and_proportional(maps):
     sample, held = draw_sample(maps, 301, 30, 0)
     assert [len(rows) for rows in sample.taken] == [201, 0, 100]
     assert [len(rows) for rows in held.taken] == [19, 0, 11]
@@ -30,7 +30,7 @@ def test_sample_and_held_out_are_apart_and_in_proportion(maps):
     assert places(again) == places(sample) != places(other)
 
 
-def test_all_can_be_drawn(maps):
+def test_all_documents_can_be_sampled(maps):
     sample, held = draw_sample(maps, 590, 10, 0)
     assert len(places(sample) | places(held)) == 600
     assert len(draw_sample(maps, 600, 0, 0)[1]) == 0
@@ -46,7 +46,7 @@ def test_vectors_are_read_in_order_and_of_unit_length(monkeypatch, maps, rows):
     assert sample.read().tobytes() == expected.tobytes()
 
 
-def test_some_are_a_subset_without_repetition(maps):
+def test_some_returns_a_subset_without_repetition(maps):
     sample, _ = draw_sample(maps, 300, 0, 0)
     some = sample.some(100, 0)
     assert len(places(some)) == len(some) == 100
@@ -71,7 +71,7 @@ def test_a_partition_is_the_sample_sorted_by_cell(monkeypatch, tmp_path, maps, w
     assert (tmp_path / "sample.npy").stat().st_mtime_ns == stamp
 
 
-def test_a_partition_that_was_cut_short_is_made_again(tmp_path, maps):
+def test_an_unfinished_partition_is_made_again(tmp_path, maps):
     sample, _ = draw_sample(maps, 300, 0, 0)
     whole = sort_by_cell(sample, np.eye(6, dtype=np.float32), tmp_path, 1)[0].tobytes()
     (tmp_path / "ends.npy").unlink()

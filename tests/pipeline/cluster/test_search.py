@@ -45,7 +45,7 @@ def test_lengths_and_half_precision_do_not_matter(compass):
     assert distance == pytest.approx(2 - 2 * np.cos(np.deg2rad(1)), abs=1e-4)
 
 
-def test_a_narrow_beam_can_miss_and_recall_says_so():
+def test_a_narrow_beam_can_miss_the_nearest_leaf():
     """40 degrees: the nearer parent is at 0, but the nearest leaf is the other parent's."""
     tree = Tree(Levels((2, 4)), {2: angle(0, 90), 4: angle(-10, 10, 50, 130)})
     x = angle(40, 9)
@@ -60,7 +60,7 @@ def test_a_narrow_beam_can_miss_and_recall_says_so():
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("rows", [64, 100_000])
-def test_three_levels_agree_with_the_search_of_every_leaf(monkeypatch, rows, workers):
+def test_search_over_three_levels_agrees_with_exact_search(monkeypatch, rows, workers):
     monkeypatch.setattr("pipeline.cluster.search.MINIMUM_SEARCH_ROWS", rows)
     monkeypatch.setattr("pipeline.cluster.search.SEARCH_ROWS_PER_PARENT", 1)
     tree = nested()
@@ -88,7 +88,7 @@ def test_near_ties_are_decided_in_float32():
     assert (leaf.tolist(), distance.max()) == (list(range(64)), pytest.approx(0, abs=1e-6))
 
 
-def test_of_equal_leaves_the_first_is_taken():
+def test_ties_go_to_the_first_leaf():
     tree = Tree(Levels((2, 4)), {2: angle(0, 90), 4: angle(10, 45, 45, 80)})
     assert assign_leaves(angle(45, 46), tree, 2)[0].tolist() == [1, 1]
 
@@ -105,11 +105,11 @@ def test_a_margin_follows_only_parents_nearly_as_near_as_the_best():
     ]  # the beam is the most that are followed
 
 
-def test_margins_are_learnt_from_where_the_nearest_leaves_are(monkeypatch):
+def test_margins_are_quantiles_of_the_gaps_to_the_parents_of_nearest_leaves(monkeypatch):
     monkeypatch.setattr("pipeline.cluster.search.MINIMUM_MARGIN_VECTORS", 4)
     tree = Tree(Levels((2, 4)), {2: angle(0, 90), 4: angle(-10, 10, 50, 130)})
-    # The leaf of the last vector is at 50 degrees, below the second parent. This parent is 59 degrees
-    # away, and the first one 31 degrees.
+    # The leaf of the last vector is at 50 degrees, below the second parent. That parent is 59
+    # degrees away, and the first one 31 degrees.
     x = angle(0, 10, 20, 31)
     gap = np.cos(np.deg2rad(31)) - np.cos(np.deg2rad(59))
     # The quantile 0.99 lies 97 % of the way from the third gap, which is 0, to the last one.
@@ -139,7 +139,7 @@ def test_a_beam_wider_than_the_filled_cells_never_ends_in_an_empty_leaf(compass)
     assert distance.max() <= 4
 
 
-def test_an_empty_child_is_not_taken_for_a_distant_one():
+def test_an_empty_child_is_never_the_nearest():
     tree = Tree(
         Levels((2, 4)),
         {
@@ -151,7 +151,7 @@ def test_an_empty_child_is_not_taken_for_a_distant_one():
     assert (leaf.tolist(), distance.tolist()) == ([0], [pytest.approx(4)])
 
 
-def test_no_vectors_have_no_leaves(compass):
+def test_no_vectors_give_no_leaves(compass):
     leaf, distance = assign_leaves(np.zeros((0, 2), np.float32), compass, 2)
     assert (leaf.shape, distance.shape) == ((0,), (0,))
 
@@ -161,7 +161,7 @@ def test_vectors_of_another_length_are_refused(compass):
         assign_leaves(np.ones((1, 3), np.float32), compass, 1)
 
 
-def test_out_of_distribution_counts_what_lies_beyond_its_leafs_radius(compass):
+def test_out_of_distribution_is_the_share_outside_the_radius_of_the_leaf(compass):
     leaves, distances = (
         np.array([0, 1, 1, 4], np.uint32),
         np.array([0.1, 0.1, 0.3, 0.2], np.float32),

@@ -56,7 +56,7 @@ def cluster(**settings):
     return Cluster(**{"granularities": (4, 16), "min_points": 10, "iterations": 8, **settings})
 
 
-def test_a_trained_tree_is_nested_and_says_what_it_is(tmp_path, parts):
+def test_a_trained_tree_is_nested_and_described(tmp_path, parts):
     part = train_tree(parts, tmp_path / "tree", cluster(), 0)
     tree = load_tree(part.folder)
     assert tree.levels == Levels((4, 16))
@@ -85,7 +85,7 @@ def test_a_trained_tree_is_nested_and_says_what_it_is(tmp_path, parts):
     assert part.account == Account(read=amount, kept=amount)
 
 
-def test_the_same_input_gives_the_same_bytes_and_another_seed_others(tmp_path, parts):
+def test_bytes_depend_on_input_and_seed(tmp_path, parts):
     def files(name, seed=0):
         folder = train_tree(parts, tmp_path / name, cluster(sample=300), seed).folder
         return [(folder / file).read_bytes() for file in ("centroids.npz", "tree.json")]
@@ -96,7 +96,7 @@ def test_the_same_input_gives_the_same_bytes_and_another_seed_others(tmp_path, p
     assert files("four", seed=-1)[0] != first[0]
 
 
-def test_neither_beam_nor_threads_train_the_tree_anew(tmp_path, parts):
+def test_beam_and_threads_do_not_train_the_tree_again(tmp_path, parts):
     prints = [
         train_tree(parts, tmp_path / "tree", cluster(**how), 0).fingerprint
         for how in ({"beam": 1}, {"beam": 2}, {"workers": 3})
@@ -106,7 +106,9 @@ def test_neither_beam_nor_threads_train_the_tree_anew(tmp_path, parts):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_killed_training_goes_on_and_leaves_nothing_behind(monkeypatch, tmp_path, parts, workers):
+def test_a_killed_training_resumes_and_leaves_no_temporary_files(
+    monkeypatch, tmp_path, parts, workers
+):
     whole = train_tree(parts, tmp_path / "whole", cluster(), 0)
 
     class Killed(BaseException):
@@ -149,7 +151,7 @@ def test_enough_held_out_documents_give_margins_that_find_nearly_all(monkeypatch
     assert told["levels"]["16"]["search"]["8"]["found"] > 0.9
 
 
-def test_levels_without_enough_documents_are_left_out_aloud(tmp_path, parts, caplog):
+def test_levels_without_enough_documents_are_left_out_with_a_warning(tmp_path, parts, caplog):
     part = train_tree(parts, tmp_path / "tree", cluster(granularities=(4, 60, 120, 240)), 0)
     assert load_tree(part.folder).levels == Levels((4, 60))
     told = json.loads((part.folder / "tree.json").read_text())
@@ -187,7 +189,7 @@ def test_a_first_level_without_enough_documents_has_fewer_cells(tmp_path, parts)
         )
 
 
-def test_one_document_makes_a_tree_and_none_is_refused(tmp_path):
+def test_a_tree_needs_at_least_one_document(tmp_path):
     lone = embedded(tmp_path / "embed" / "lone", vectors(1))
     assert load_tree(train_tree([lone], tmp_path / "tree", cluster(), 0).folder).levels == Levels(
         (2,)
@@ -196,7 +198,7 @@ def test_one_document_makes_a_tree_and_none_is_refused(tmp_path):
         train_tree([], tmp_path / "none", cluster(), 0)
 
 
-def test_a_small_sample_is_told(tmp_path, parts, caplog):
+def test_a_small_sample_gives_a_warning(tmp_path, parts, caplog):
     part = train_tree(parts, tmp_path / "tree", cluster(sample=100), 0)
     told = json.loads((part.folder / "tree.json").read_text())
     assert told["sample"] == 100

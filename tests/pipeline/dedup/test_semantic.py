@@ -121,7 +121,7 @@ def test_only_documents_of_one_cell_are_compared(tmp_path, made, monkeypatch):
         ),
     ],
 )
-def test_the_threshold_decides_who_stays(tmp_path, made, cosine, a, b, dropped):
+def test_documents_below_the_threshold_stay(tmp_path, made, cosine, a, b, dropped):
     sources, unique, _, _, near = made
     part = drop_near(near, sources, unique, tmp_path / "final", config(cosine))
     assert [read_verdicts(source, part)["reason"].to_pylist() for source in sources] == [a, b]
@@ -132,7 +132,7 @@ def test_the_threshold_decides_who_stays(tmp_path, made, cosine, a, b, dropped):
     )
 
 
-def test_another_threshold_is_another_decision_on_the_same_cosines(tmp_path, made):
+def test_another_threshold_uses_the_same_cosines(tmp_path, made):
     sources, unique, embedded, assigned, near = made
     first, second = (
         drop_near(near, sources, unique, tmp_path / str(c), config(c)).fingerprint

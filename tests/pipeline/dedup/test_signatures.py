@@ -31,7 +31,7 @@ def test_shingles_are_thirteen_normalised_words():
     assert len(shingles("a " * 40)) == 1
 
 
-def test_bands_are_the_least_values_of_the_published_hash_functions():
+def test_bands_are_minima_of_the_published_hash_functions():
     """The definition spelled out for one text of two shingles, with Python's own integers."""
     random = np.random.RandomState(42)
     functions = [
@@ -114,7 +114,7 @@ def shipped(root, similarity, rows):
     return Input(path=path, bytes=(root / path).stat().st_size)
 
 
-def test_shipped_bands_are_taken_and_the_missing_computed(tmp_path):
+def test_shipped_bands_are_used_and_missing_ones_computed(tmp_path):
     source = source_part(
         tmp_path / "source" / "a",
         ["short", WORDS, "words that ship another signature", WORDS.upper()],
@@ -143,7 +143,7 @@ def test_a_shipped_file_with_every_row(tmp_path):
 
 
 @pytest.mark.parametrize("bands", [[b"x" * 36] * 13, [b"x" * 36] * 13 + [b"x" * 35]])
-def test_bands_of_another_shape_are_not_taken(tmp_path, caplog, bands):
+def test_bands_of_another_shape_are_ignored(tmp_path, caplog, bands):
     source = source_part(tmp_path / "source" / "a", [WORDS])
     part = sign_part(
         shard(tmp_path, shipped(tmp_path, 0.7, {0: bands})),
@@ -161,7 +161,7 @@ def test_bands_of_another_shape_are_not_taken(tmp_path, caplog, bands):
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 no footer"])
-def test_a_broken_file_is_not_taken(tmp_path, caplog, content):
+def test_a_broken_signature_file_is_ignored(tmp_path, caplog, content):
     source = source_part(tmp_path / "source" / "a", [WORDS])
     file = shipped(tmp_path, 0.7, {})
     (tmp_path / file.path).write_bytes(content)
@@ -189,7 +189,7 @@ def test_another_similarity_than_the_shipped_one_is_computed(tmp_path, caplog):
     not (CORPUS / "documents").is_dir(), reason="the sample corpus is not beside this checkout"
 )
 def test_computed_bands_equal_the_shipped_ones(tmp_path):
-    """For every document of a hundred, short ones among them, at every similarity."""
+    """This holds for each of a hundred documents, including short ones, at every similarity."""
     settings = Build(out=tmp_path, source={"kind": "rpv2", "path": CORPUS, "max_shards": 1})
     source = corpus_source(settings)
     [first] = source.plan()

@@ -135,7 +135,7 @@ def test_shipped_drops_what_the_corpus_lists(tmp_path, two):
     assert part.account.dropped == {"dedup.shipped": Tally(rows=2, characters=7)}
 
 
-def test_both_tiers_count_a_copy_once_and_digest_sees_what_shipped_left(tmp_path, two):
+def test_a_copy_counts_once_and_digest_follows_shipped(tmp_path, two):
     part, reasons = run(tmp_path, ("shipped", "digest"), *two)
     assert reasons == {
         "a": ["gopher.words", "dedup.shipped", None, None],
@@ -151,13 +151,13 @@ def test_both_tiers_count_a_copy_once_and_digest_sees_what_shipped_left(tmp_path
     )
 
 
-def test_without_tiers_quality_has_the_last_word(tmp_path, two):
+def test_without_tiers_only_quality_drops_documents(tmp_path, two):
     part, reasons = run(tmp_path, (), *two)
     assert reasons == {"a": ["gopher.words", None, None, None], "b": [None, None, None, None]}
     assert part.account.read == part.account.kept == Tally(rows=7, characters=23)
 
 
-def test_the_other_columns_and_the_order_stay_and_nothing_else_is_left_behind(tmp_path, two):
+def test_other_columns_and_order_stay_and_no_other_files_remain(tmp_path, two):
     part, _ = run(tmp_path, ("digest",), *two)
     before = pq.read_table(two[0][1].folder / "verdicts.parquet").drop_columns("reason")
     assert pq.read_table(part.folder / "a.parquet").drop_columns("reason").equals(before)
@@ -198,7 +198,7 @@ def target(root: Path, name: str, *texts: str) -> dict[str, str]:
     return {"name": name, "path": str(folder)}
 
 
-def test_every_copy_of_a_targets_text_goes_whatever_the_tiers(tmp_path, two):
+def test_copies_of_targets_are_dropped_with_any_tiers(tmp_path, two):
     targets = [target(tmp_path, "t", "same", "same"), target(tmp_path, "u", "cccc")]
     part, reasons = run(tmp_path, (), *two, targets=targets)
     assert reasons == {
@@ -217,7 +217,7 @@ def test_every_copy_of_a_targets_text_goes_whatever_the_tiers(tmp_path, two):
     }
 
 
-def test_target_digests_are_of_all_splits_each_once(tmp_path):
+def test_target_digests_cover_all_splits_without_repetition(tmp_path):
     targets = [target(tmp_path, "t", "same"), target(tmp_path, "u", "same", "other")]
     (tmp_path / "targets" / "u" / "test.jsonl").write_text('{"text": "from the test split"}\n')
     config = Build.model_validate(
@@ -233,7 +233,7 @@ def test_target_digests_are_of_all_splits_each_once(tmp_path):
     assert target_digests(config) == sorted(map(text_digest, texts))
 
 
-def test_a_new_target_makes_new_verdicts_but_the_same_key_for_parts_without_its_text(tmp_path, two):
+def test_a_new_target_keeps_the_key_of_parts_without_its_text(tmp_path, two):
     before, _ = run(tmp_path, ("digest",), *two)
     keys = [kept_key(source, before) for source, _ in two]
     after, _ = run(tmp_path, ("digest",), *two, targets=[target(tmp_path, "t", "cccc")])
@@ -244,7 +244,7 @@ def test_a_new_target_makes_new_verdicts_but_the_same_key_for_parts_without_its_
     ]
 
 
-def test_texts_that_are_elsewhere_go_and_a_target_counts_first(tmp_path, two):
+def test_known_texts_are_dropped_and_targets_take_precedence(tmp_path, two):
     pq.write_table(
         pa.table({"digest": [text_digest("aa"), text_digest("cccc"), text_digest("aa"), None]}),
         tmp_path / "catalog.parquet",
@@ -265,7 +265,7 @@ def test_texts_that_are_elsewhere_go_and_a_target_counts_first(tmp_path, two):
     )
 
 
-def test_minhash_keeps_the_first_of_each_family_among_what_the_other_tiers_left(tmp_path, two):
+def test_minhash_keeps_the_first_of_each_remaining_family(tmp_path, two):
     """b/1 and a/1 share a band, and b/3 and b/1 another one.
 
     a/2 and b/2 have the same band at different indices, which does not count.
@@ -286,7 +286,7 @@ def test_minhash_keeps_the_first_of_each_family_among_what_the_other_tiers_left(
     }
 
 
-def test_signatures_count_only_with_their_tier(tmp_path, two):
+def test_signatures_are_used_only_by_their_tier(tmp_path, two):
     a, b = signed(tmp_path, "a", *[[b"x"]] * 4), signed(tmp_path, "b", *[[b"x"]] * 4)
     with_them, reasons = run(tmp_path, ("digest",), *two, signatures=(a, b))
     assert "dedup.minhash" not in reasons["a"] + reasons["b"]
@@ -311,6 +311,6 @@ def test_the_order_of_the_tiers_and_other_stages_settings_change_nothing(tmp_pat
         ([(1, 9), (0, 9), (1 << 45, 9)], [1, 9, 1 << 45]),
     ],
 )
-def test_all_but_the_least_of_a_component_are_later_members(edges, dropped):
+def test_all_members_of_a_component_except_the_smallest_are_later(edges, dropped):
     a, b = np.array(edges, np.int64).reshape(-1, 2).T
     assert later_members(a, b).tolist() == dropped

@@ -64,7 +64,7 @@ def test_every_domain_of_every_level_has_a_row(domains):
     assert [row["documents"] for row in domains.values()] == [3, 2, 2, 1, 0, 2]
 
 
-def test_an_empty_domain_has_nothing(domains):
+def test_an_empty_domain_has_no_values(domains):
     assert domains[4, 2] == {
         **{
             "level": 4,
@@ -91,7 +91,7 @@ def test_an_empty_domain_has_nothing(domains):
     }
 
 
-def test_the_radius_is_of_the_domain_itself(domains):
+def test_the_radius_is_about_the_centroid_of_the_domain(domains):
     assert domains[4, 0]["radius"] == pytest.approx(0.25**0.5)
     assert domains[2, 1]["radius"] == pytest.approx(0.01**0.5)  # one leaf, on its parent's centroid
     # The mean cosine with the leaf is 0.875. Leaf 0 has two documents and cosine 0.5 with its
@@ -99,7 +99,7 @@ def test_the_radius_is_of_the_domain_itself(domains):
     assert domains[2, 0]["radius"] == pytest.approx((2 - 2 * (2 * 0.875 * 0.5 + 0.875) / 3) ** 0.5)
 
 
-def test_terms_and_flags_know_the_other_domains(domains):
+def test_terms_and_flags_depend_on_other_domains(domains):
     assert domains[4, 0]["terms"][0] == "whales"
     assert domains[2, 1]["terms"] == ["bread", "bakes", "rises"]
     assert [domains[4, d]["flags"] for d in (0, 1, 3)] == [
@@ -109,7 +109,7 @@ def test_terms_and_flags_know_the_other_domains(domains):
     ]
 
 
-def test_all_examples_are_there(whole):
+def test_all_examples_are_written(whole):
     shown = pq.read_table(whole.folder / "examples.parquet")
     assert shown.num_rows == 18 + 12
     assert (

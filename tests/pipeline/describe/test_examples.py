@@ -15,7 +15,7 @@ from pipeline.describe.examples import (
 
 
 def documents(path, rows, groups=2):
-    """Rows are (leaf, distance, text); document i has id_int i and doc_id di."""
+    """Write rows of (leaf, distance, text). Document i has id_int i and doc_id di."""
     full = [
         {
             "doc_id": f"d{i}",
@@ -32,13 +32,13 @@ def documents(path, rows, groups=2):
     return str(path)
 
 
-def test_the_first_of_each_group():
+def test_first_of_each_group():
     rows, rank = first_of_each(np.array([1, 0, 1, 1, 0]), np.array([3, 9, 1, 2, 8]), most=2)
     assert (rows.tolist(), rank.tolist()) == ([4, 1, 2, 3], [0, 1, 0, 1])
     assert [found.tolist() for found in first_of_each(np.array([], int), most=2)] == [[], []]
 
 
-def test_a_reservoir_is_the_same_whatever_the_order_and_not_the_head():
+def test_a_reservoir_does_not_depend_on_order_and_is_not_the_head():
     ids = np.arange(100, dtype=np.uint64)
     leaf = np.zeros(100, np.int64)
     rows, rank = reservoir(leaf, ids, most=10)
@@ -64,7 +64,7 @@ def test_nearest_typical_and_boundary_documents_of_a_leaf():
     }  # leaf 3: median 0.4; leaf 5 has one document
 
 
-def test_a_coarse_domain_shows_its_largest_leaves_first_and_each_leaf_once_before_any_twice():
+def test_a_coarse_domain_takes_turns_between_leaves_largest_first():
     leaf, rank = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 0])
     rows, ranks = domain_examples(leaf, rank, sizes=np.array([2, 9, 1, 0]), span=2, most=3)
     assert (rows.tolist(), ranks.tolist()) == ([2, 0, 3, 4], [0, 1, 2, 0])
@@ -102,7 +102,7 @@ def test_the_table_of_examples(tmp_path):
     ]
 
 
-def test_the_openings_are_one_text_a_leaf(tmp_path):
+def test_openings_are_one_text_per_leaf(tmp_path):
     sample = LeafSample(
         [
             documents(

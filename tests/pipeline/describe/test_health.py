@@ -176,5 +176,5 @@ def test_unusable_labels_are_refused(tmp_path, name, column, message):
         check_labels(Labels(path=tmp_path / name, column=column))
 
 
-def test_no_labels_are_fine():
+def test_labels_are_optional():
     check_labels(None)

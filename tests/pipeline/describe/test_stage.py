@@ -12,7 +12,7 @@ LEVELS = Levels((2, 4))
 
 
 def shard(folder, rows):
-    """Rows are (leaf, text, distance, source); document i of the part NAME is NAME/i."""
+    """Store rows of (leaf, text, distance, source). Document i of the part NAME is NAME/i."""
     full = [
         {
             "doc_id": f"{folder.name}/{i}",
@@ -97,7 +97,7 @@ def test_sizes_distances_and_names_of_the_domains_that_hold_documents(part):
     assert part.account.kept == Tally(rows=3)
 
 
-def test_the_examples_are_named_in_the_domains_and_shown_in_a_table(part):
+def test_examples_are_listed_per_domain_and_in_a_table(part):
     rows = pq.read_table(
         part.folder / "domains.parquet", columns=["nearest", "typical", "boundary"]
     ).to_pylist()

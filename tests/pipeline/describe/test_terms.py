@@ -6,7 +6,7 @@ from pipeline.describe.terms import best_terms, count_words, documents_per_leaf
 
 @pytest.fixture
 def counted(tmp_path):
-    """Leaves 0 and 1 in one folder, leaf 3 in another; leaf 2 has no documents."""
+    """Leaves 0 and 1 are in one folder, and leaf 3 in another. Leaf 2 has no documents."""
     for name, texts, leaves in (
         ("a", ["whales swim whales sea", "the stars shine 42 sea"], [0, 1]),
         ("b", ["sea bread"], [3]),
@@ -16,7 +16,7 @@ def counted(tmp_path):
     return [tmp_path / "a", tmp_path / "b"]
 
 
-def test_terms_are_what_sets_a_domain_apart(counted):
+def test_terms_distinguish_a_domain(counted):
     [coarse, leaves] = best_terms(counted, [2, 1])
     assert leaves == {
         0: ["whales", "swim", "sea"],
@@ -29,7 +29,7 @@ def test_terms_are_what_sets_a_domain_apart(counted):
     }  # sea: twice in domain 0
 
 
-def test_a_word_is_weighed_by_its_share_here_and_its_frequency_everywhere(tmp_path):
+def test_weights_of_words_follow_class_tf_idf(tmp_path):
     (tmp_path / "a").mkdir()
     count_words(
         ["rare rare common common common", "common common common common"],
@@ -41,7 +41,7 @@ def test_a_word_is_weighed_by_its_share_here_and_its_frequency_everywhere(tmp_pa
     assert best_terms([tmp_path / "a"], [1]) == [{0: ["rare", "common"], 1: ["common"]}]
 
 
-def test_only_the_best_are_kept(counted):
+def test_only_the_best_terms_are_kept(counted):
     assert best_terms(counted, [1], most=1) == [{0: ["whales"], 1: ["shine"], 3: ["bread"]}]
 
 
@@ -55,5 +55,5 @@ def test_texts_without_words(tmp_path):
 
 
 @pytest.mark.parametrize(("leaves", "documents"), [(1, 100), (400, 100), (800, 50), (4_096, 10)])
-def test_the_text_that_is_read_is_bounded(leaves, documents):
+def test_the_amount_of_text_is_bounded(leaves, documents):
     assert documents_per_leaf(leaves) == documents

@@ -78,7 +78,7 @@ def exact() -> Encoder:
 
 @pytest.fixture(scope="module")
 def reference():
-    """What the library itself gives, in float32, at its defaults."""
+    """Return the embeddings of the library with its defaults, in float32."""
     from sentence_transformers import SentenceTransformer
 
     return SentenceTransformer(str(locate_model("all-MiniLM-L6-v2")), device="cpu").encode(TEXTS)
@@ -99,7 +99,7 @@ def test_max_tokens_counts_the_special_tokens():
     assert a == pytest.approx(b, abs=1e-6)
 
 
-def test_windows_give_the_mean_direction_of_their_embeddings(exact):
+def test_the_embedding_is_the_mean_direction_of_windows(exact):
     short = Embed(precision="float32", max_tokens=8)
     a, b, c = load_encoder(short).encode(
         ["one two three four five six", "seven eight nine ten red blue", "green"]
@@ -112,7 +112,7 @@ def test_windows_give_the_mean_direction_of_their_embeddings(exact):
     assert found[1] == pytest.approx(c, abs=1e-6)
 
 
-def test_a_window_counts_by_its_direction_not_its_length():
+def test_windows_have_equal_weight():
     found = counting(Counting(), windows=2, max_tokens=4).encode(
         ["one two three", "one"]
     )  # their ids: 2028, 2048, 2093
@@ -120,7 +120,7 @@ def test_a_window_counts_by_its_direction_not_its_length():
     assert found[1] == pytest.approx(unit(3, 2028), abs=1e-6)
 
 
-def test_batches_hold_every_row_once_within_the_budget_the_longest_first():
+def test_batches_have_every_row_once_longest_first():
     encoder = counting(Counting(batch_tokens=512))
     batches = list(encoder._batches(np.array([3, 250, 16, 17, 256, 40, 90]), encoder.models[0]))
     assert [(rows.tolist(), length) for rows, length in batches] == [
@@ -135,7 +135,7 @@ def test_no_texts_give_no_embeddings(exact):
 
 
 @pytest.mark.parametrize("copies", [1, 2, 3])
-def test_chunks_are_dealt_to_all_copies_and_come_back_in_order(copies):
+def test_chunks_are_shared_by_all_copies_and_stay_in_order(copies):
     models = [Counting(seconds=0.02) for _ in range(copies)]
     chunks = [
         ["one"],
@@ -152,7 +152,7 @@ def test_chunks_are_dealt_to_all_copies_and_come_back_in_order(copies):
     assert sum(len(model.shapes) for model in models) == 5
 
 
-def test_two_copies_of_the_model_give_what_one_gives(exact, reference, monkeypatch):
+def test_two_copies_of_the_model_give_the_same_embeddings(exact, reference, monkeypatch):
     monkeypatch.setattr("pipeline.embed.backends.model.torch_devices", lambda: ["cpu", "cpu"])
     models = load_models(exact.identity, locate_model("all-MiniLM-L6-v2"), None)
     assert len(models) == 2
@@ -197,7 +197,7 @@ def test_an_error_in_the_texts_reaches_the_caller():
         list(counting(Counting()).encode_chunks(chunks()))
 
 
-def test_threads_share_one_model_and_do_not_disturb_each_other(exact, reference):
+def test_threads_share_one_model(exact, reference):
     assert load_encoder(Embed(precision="float32")) is exact
     spans = [slice(0, 10), slice(10, 25), slice(0, 10), slice(20, 45)]
     with ThreadPoolExecutor(3) as pool:
@@ -207,7 +207,7 @@ def test_threads_share_one_model_and_do_not_disturb_each_other(exact, reference)
             assert np.abs(found - reference[span]).max() < 1e-5
 
 
-def test_too_large_a_batch_is_halved_and_later_ones_are_smaller(caplog):
+def test_a_batch_that_is_too_large_is_halved(caplog):
     model = Counting(batch_tokens=128, memory_tokens=40)
     found = counting(model).encode(["one", "one two", "one two three", "one", "one", "one"] * 2)
     assert [round(float(row[0] / row[1] * 2028)) for row in found] == [3, 4, 5, 3, 3, 3] * 2
@@ -216,7 +216,7 @@ def test_too_large_a_batch_is_halved_and_later_ones_are_smaller(caplog):
     assert "cpu: out of memory. Batches have 64 tokens" in caplog.text
 
 
-def test_a_single_row_without_memory_is_an_error():
+def test_a_single_row_that_exceeds_memory_is_an_error():
     with pytest.raises(MemoryError):
         counting(Counting(memory_tokens=8)).encode(["one", "two"])
 

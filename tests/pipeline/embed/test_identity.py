@@ -50,7 +50,7 @@ def test_the_installed_package_is_found_and_checked_without_torch_or_network(mon
     )
 
 
-def test_a_folder_is_itself(model):
+def test_a_local_folder_is_used_as_it_is(model):
     identity = identify(Embed(model=str(model), precision="bfloat16", max_tokens=32))
     assert identity.comparable == {
         "sha256": sha256(b"weights").hexdigest(),
@@ -72,12 +72,12 @@ def test_a_folder_is_itself(model):
         ({"sha256": "00"}, False),
     ],
 )
-def test_rounding_leaves_vectors_comparable_other_windows_and_weights_do_not(changes, comparable):
+def test_rounding_keeps_vectors_comparable_and_windows_and_weights_do_not(changes, comparable):
     one = Identity(model="a", sha256="ff", dimension=3, max_tokens=256, precision="float32")
     assert (one.model_copy(update=changes).comparable == one.comparable) == comparable
 
 
-def test_windows_count_only_where_they_are_asked_for(model):
+def test_windows_apply_only_to_windowed_text(model):
     assert identify(Embed(model=str(model), windows=3)).windows == 1
     assert identify(Embed(model=str(model), text="windows", windows=3)).windows == 3
 
@@ -93,7 +93,7 @@ def installed(monkeypatch):
 @pytest.mark.parametrize(
     ("backend", "expected"), [("torch", "bfloat16"), ("onnx", "float32"), ("openvino", "bfloat16")]
 )
-def test_the_precision_is_the_fastest_that_backend_and_processor_have(
+def test_the_default_precision_is_the_fastest_available(
     model, installed, monkeypatch, backend, expected
 ):
     monkeypatch.setattr("pipeline.embed.identity._has_bfloat16", lambda _: True)
@@ -106,7 +106,7 @@ def test_the_precision_is_the_fastest_that_backend_and_processor_have(
 @pytest.mark.parametrize(
     ("backend", "precision"), [("torch", "int8"), ("onnx", "bfloat16"), ("openvino", "int8")]
 )
-def test_a_precision_that_the_backend_has_not_is_refused(model, installed, backend, precision):
+def test_a_precision_that_the_backend_lacks_is_refused(model, installed, backend, precision):
     with pytest.raises(
         UserError, match=rf"embed\.precision {precision}: .*embed\.backend {backend}\..*float32"
     ):
@@ -190,17 +190,17 @@ def hub(model, monkeypatch):
     return asked
 
 
-def test_other_names_are_taken_from_the_hub(hub, model):
+def test_other_names_are_downloaded_from_the_hub(hub, model):
     assert identify(Embed(model="who/known")).dimension == 3
     assert locate_model("short") == model
     assert hub == ["who/known", "sentence-transformers/short"]
 
 
-def test_a_hub_out_of_reach_is_said_in_a_sentence(hub):
+def test_an_unreachable_hub_is_a_user_error(hub):
     with pytest.raises(UserError, match=r"embed\.model who/unknown: .*cannot be reached"):
         identify(Embed(model="who/unknown"))
 
 
-def test_an_impossible_name_is_said_in_a_sentence():
+def test_an_invalid_model_name_is_a_user_error():
     with pytest.raises(UserError, match=r"embed\.model no/such name!: .*Hugging Face hub \("):
         identify(Embed(model="no/such name!"))

@@ -47,7 +47,7 @@ def test_kept_documents_are_embedded_in_order(tmp_path, inputs, monkeypatch, chu
     assert read_identity(part).dimension == 384
 
 
-def test_done_work_is_kept_until_the_encoder_or_the_kept_documents_change(tmp_path, inputs):
+def test_finished_parts_are_reused_until_encoder_or_kept_documents_change(tmp_path, inputs):
     source, verdicts = inputs
     folder = tmp_path / "embed" / "a"
     first = embed_part(source, verdicts, folder, config())
@@ -71,9 +71,7 @@ def test_done_work_is_kept_until_the_encoder_or_the_kept_documents_change(tmp_pa
 
 
 @pytest.mark.parametrize(("precision", "kept"), [("auto", True), ("float32", False)])
-def test_a_part_stays_done_on_a_machine_of_another_precision_unless_one_is_asked_for(
-    tmp_path, inputs, monkeypatch, precision, kept
-):
+def test_parts_are_reused_across_default_precisions(tmp_path, inputs, monkeypatch, precision, kept):
     folder = tmp_path / "embed" / "a"
     monkeypatch.setattr("pipeline.embed.identity._has_bfloat16", lambda _: True)
     identify.cache_clear()

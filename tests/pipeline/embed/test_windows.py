@@ -32,7 +32,7 @@ def reader(max_tokens, windows=1):
     )
 
 
-def test_a_head_is_the_first_tokens_with_the_special_ones():
+def test_a_head_has_the_first_tokens_and_special_ones():
     found = reader(8).read(["one two", "", "one two three four five six seven"])
     assert found.ids == [
         [START, ONE, TWO, END],
@@ -43,7 +43,7 @@ def test_a_head_is_the_first_tokens_with_the_special_ones():
     assert found.lengths.tolist() == [4, 2, 8]
 
 
-def test_windows_follow_each_other_and_no_more_than_asked():
+def test_windows_are_consecutive_and_limited():
     found = reader(4, windows=3).read(["one two three four five six seven", "one", "one two three"])
     assert found.ids == [
         [START, ONE, TWO, END],

@@ -169,7 +169,7 @@ def test_the_sample_has_one_listing_and_needs_no_filters(server, tmp_path):
     )
 
 
-def test_absent_files_are_a_state_and_are_asked_for_again_only_when_told(server, tmp_path):
+def test_absent_files_are_recorded_and_requested_again_only_on_request(server, tmp_path):
     path = f"quality_signals/{TAGS[0]}.signals.json.gz"
     body = server.files.pop(path)
     assert counts(fetch(server, tmp_path)) == {

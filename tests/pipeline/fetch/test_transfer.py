@@ -48,7 +48,7 @@ def test_a_server_that_fails_twice_is_asked_three_times(server, tmp_path):
     assert (body == BODY, done.attempts) == (True, 3)
 
 
-def test_a_pause_that_a_server_asks_for_is_kept(server, tmp_path):
+def test_a_pause_that_a_server_requests_is_kept(server, tmp_path):
     server.faults["f"] = ["429 1"]
     started = time.monotonic()
     body, done, _ = transfer(server, tmp_path)

@@ -43,7 +43,7 @@ def test_a_small_corpus_is_counted_exactly(tiny):
 
 
 def test_languages_are_shares_of_all_documents():
-    """Of 100 documents a quarter is French; 300 others are German."""
+    """A quarter of 100 documents is French, and 300 others are German."""
     heads = [
         Head(["x"] * len(languages), languages, records, 1.0)
         for languages, records in ((["en", "en", "en", "fr"], 100.0), (["de"], 300.0))

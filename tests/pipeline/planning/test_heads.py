@@ -41,7 +41,7 @@ def test_counts_are_in_proportion_to_size():
     )
 
 
-def test_a_corpus_read_whole_has_no_error():
+def test_a_fully_read_corpus_has_no_error():
     assert extrapolate([10, 90], [0, 0], [100, 100], [100, 100]) == EstimatedCount(
         low=100, likely=100, high=100
     )

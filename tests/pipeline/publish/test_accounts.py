@@ -53,7 +53,7 @@ def test_a_chain_without_loss():
         ),
     ],
 )
-def test_what_is_lost_between_two_stages_is_an_error(stage, amount, message):
+def test_a_loss_between_two_stages_is_an_error(stage, amount, message):
     with pytest.raises(AccountingError, match=message):
         check_chain(GOOD | {stage: Account(read=amount, kept=amount)})
 
@@ -72,7 +72,7 @@ def offsets(rows, tokens):
     return pa.Table.from_pylist([row], tables.OFFSETS)
 
 
-def test_offsets_reach_what_was_stored():
+def test_offsets_cover_all_stored_documents():
     check_reachable(offsets(2, 4), STORED)
     check_reachable(tables.OFFSETS.empty_table(), Account())
     for rows, tokens in ((1, 4), (2, 3)):

@@ -24,7 +24,7 @@ def test_accounts_are_added_stage_by_stage():
     }
 
 
-def test_a_tier_that_one_side_left_out_passed_its_documents_on():
+def test_a_tier_that_one_account_lacks_keeps_all_documents():
     semantic = Account(
         read=Tally(rows=4), kept=Tally(rows=3), dropped={"dedup.semantic": Tally(rows=1)}
     )

@@ -1,4 +1,4 @@
-"""Publishing: what was built is what is there, and a catalog that has grown is not built over."""
+"""A published catalog has exactly the built files, and a grown catalog is not replaced."""
 
 import shutil
 
@@ -31,7 +31,7 @@ def test_the_manifest_is_kept_with_its_version(built):
     assert "versions/0001/catalog.json" not in manifest.files
 
 
-def test_every_file_placed_is_in_the_manifest_and_nothing_else(built):
+def test_the_manifest_lists_exactly_the_files(built):
     content = {
         path.relative_to(built[0]).as_posix() for path in built[0].rglob("*") if path.is_file()
     }

@@ -17,7 +17,7 @@ def kept(retuned):
     return {row["rules"]: (row["documents"], row["characters"]) for row in retuned.kept.to_pylist()}
 
 
-def test_the_catalogs_own_rules_keep_what_they_kept(catalog):
+def test_the_rules_of_the_catalog_keep_the_same_documents(catalog):
     retuned = retune(catalog)
     assert kept(retuned) == {
         "read": (5, 190),
@@ -85,7 +85,7 @@ def test_another_preset_forgets_the_catalogs_thresholds(catalog):
     assert len(choose_rules(catalog, "gopher", {})[1]) == 15
 
 
-def test_batches_make_no_difference(catalog, monkeypatch):
+def test_batches_do_not_change_the_report(catalog, monkeypatch):
     whole = retune(catalog, thresholds={"sentences": Bounds(least=2)})
     monkeypatch.setattr("pipeline.quality.retune._BATCH_ROWS", 1)
     monkeypatch.setattr("pipeline.quality.retune._REGROUP_ROWS", 1)
@@ -98,7 +98,7 @@ def test_without_verdicts_nothing_counts_as_a_copy(catalog):
     assert kept(retune(catalog))["asked"] == (3, 113)
 
 
-def test_mistakes_are_sentences(catalog):
+def test_mistakes_are_user_errors(catalog):
     with pytest.raises(UserError, match=r"quality\.thresholds\..*sentences"):
         retune(catalog, thresholds={"sentence": Bounds(least=1)})
     with pytest.raises(UserError, match=r"quality\.preset none: .*gopher, together, c4, lucie"):

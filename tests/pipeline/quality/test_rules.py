@@ -7,7 +7,7 @@ from pipeline.quality.rules import RULE_PRESETS, list_rules, resolve
 from pipeline.quality.signals.measure import SIGNAL_NAMES
 
 
-def test_presets_have_the_rules_that_people_use():
+def test_presets_have_the_published_rules():
     assert {name: len(rules) for name, rules in RULE_PRESETS.items()} == {
         "none": 0,
         "gopher": 15,
@@ -24,7 +24,7 @@ def test_presets_have_the_rules_that_people_use():
 
 
 @pytest.mark.parametrize("name", RULE_PRESETS)
-def test_each_rule_has_a_name_of_its_own_a_bound_and_the_source_of_it(name):
+def test_each_rule_has_a_unique_name_a_bound_and_a_source(name):
     rules = RULE_PRESETS[name]
     assert len({rule.id for rule in rules}) == len(rules) <= 64  # bits of the mask
     assert all(
@@ -55,19 +55,19 @@ def test_equal_bounds_ask_for_one_value():
     assert (rule.least, rule.most) == (3, 3)
 
 
-def test_bounds_that_say_nothing_are_refused():
+def test_empty_bounds_are_refused():
     with pytest.raises(UserError, match=r"test: thresholds\.words: .*least.*most.*null"):
         parse(Quality, {"thresholds": {"words": {}}}, "test")
 
 
-def test_every_preset_keeps_what_has_no_signal_and_says_why():
+def test_every_preset_keeps_documents_without_signals_for_a_reason():
     rules = [rule for preset in RULE_PRESETS.values() for rule in preset]
     assert {rule.null for rule in rules} == {"keep"}
     assert all(len(rule.because) > 20 for rule in rules)
     assert "list of words" in next(rule for rule in rules if rule.id == "bad_words").because
 
 
-def test_every_signal_of_a_rule_is_measured_or_says_what_it_needs():
+def test_every_signal_of_a_rule_is_measured_or_explained():
     rules = [rule for preset in RULE_PRESETS.values() for rule in preset]
     assert {rule.id for rule in rules if rule.signal not in SIGNAL_NAMES} == {
         "bad_words",

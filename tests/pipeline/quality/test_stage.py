@@ -40,7 +40,7 @@ def quality(**settings):
     return Quality.model_validate(settings)
 
 
-def test_bounds_are_inclusive_and_what_is_not_there_passes():
+def test_bounds_are_inclusive_and_missing_values_pass():
     found = signals(
         {"words": 2.0, "symbols": 0.5},
         {"words": 4.0},
@@ -56,7 +56,7 @@ def test_bounds_are_inclusive_and_what_is_not_there_passes():
     ]
 
 
-def test_null_means_what_the_rule_says():
+def test_null_is_treated_as_the_rule_states():
     nothing = signals({"words": None}, {"words": float("nan")}, {}, None)
     assert not failures(nothing, RULES).any()
     strict = [RULES[0].model_copy(update={"null": "drop"}), RULES[1]]
@@ -163,7 +163,7 @@ def test_signals_of_every_document_are_kept_beside_the_verdicts(tmp_path):
     assert read_signals(part, ["id_int"]).column_names == ["id_int"]
 
 
-def test_the_key_of_signals_follows_what_is_computed_and_not_the_rules(tmp_path):
+def test_the_key_of_signals_does_not_depend_on_rules(tmp_path):
     part = source(tmp_path / "source", [Document("a", "x")])
     key = signals_key(part, quality())
     assert key == signals_key(part, quality(preset="gopher", thresholds={"words": {"least": 9}}))
@@ -182,9 +182,7 @@ def test_null_can_be_made_to_drop(tmp_path):
 
 
 @pytest.mark.parametrize("preset", ["none", "lucie"])
-def test_documents_without_signals_and_empty_parts_are_kept_by_every_preset_if_nothing_is_computed(
-    tmp_path, preset
-):
+def test_every_preset_keeps_documents_without_signals_and_empty_parts(tmp_path, preset):
     config = quality(preset=preset, compute="never")
     one = judge_part(source(tmp_path / "one", [Document("a", "x")]), tmp_path / "q1", config)
     none = judge_part(source(tmp_path / "none", []), tmp_path / "q0", config)

@@ -17,7 +17,7 @@ def rows(table):
     return [tuple(row.values()) for row in table.select(COLUMNS).to_pylist()]
 
 
-def test_what_each_bound_keeps_with_the_other_rules_as_they_are(catalog):
+def test_a_sweep_varies_one_bound_and_keeps_other_rules(catalog):
     # The other rules and dedup leave three of 6 documents. They have 5 sentences, 2 sentences and
     # no signal.
     assert rows(sweep(catalog, "sentences", quantiles=(0, 0.5, 1))) == [
@@ -27,7 +27,7 @@ def test_what_each_bound_keeps_with_the_other_rules_as_they_are(catalog):
     ]
 
 
-def test_equal_quantiles_are_one_row_that_says_how_many_values_it_covers(catalog):
+def test_equal_quantiles_are_merged_into_one_row(catalog):
     table = sweep(
         catalog, "curly_bracket", thresholds={"sentences": Bounds(least=0)}, quantiles=(0, 0.1, 0.5)
     )
@@ -36,7 +36,7 @@ def test_equal_quantiles_are_one_row_that_says_how_many_values_it_covers(catalog
     assert table["most_documents"].to_pylist() == [3 / 6]
 
 
-def test_null_counts_as_the_rule_says(catalog):
+def test_null_is_treated_as_the_rule_states(catalog):
     strict = sweep(
         catalog, "sentences", thresholds={"sentences": Bounds(null="drop")}, quantiles=(1,)
     )
@@ -48,6 +48,6 @@ def test_a_signal_without_a_rule(catalog):
     assert rows(with_all_rules) == [(5, 2 / 6, 103 / 200, 2 / 6, 103 / 200)]
 
 
-def test_what_no_document_has_is_refused(catalog):
+def test_a_signal_that_no_document_has_is_refused(catalog):
     with pytest.raises(UserError, match=r"sweep .*rps_doc_ldnoobw_words"):
         sweep(catalog, "bad_words")

@@ -14,7 +14,7 @@ from tests.helpers.stored import document_table
 HALF = 2**63
 
 
-def test_files_hold_as_many_leaves_as_fit():
+def test_files_have_as_many_leaves_as_fit():
     assert plan_files(np.array([0, 1, 3, 7, 8]), np.array([40, 60, 10, 90, 5]), 100) == [
         LeafRange(0, 3),
         LeafRange(3, 8),
@@ -101,7 +101,7 @@ def test_a_large_leaf_has_an_extent_of_each_split_in_every_file(tmp_path):
     assert written.rows == 4
 
 
-def test_a_share_without_documents_is_no_file(tmp_path):
+def test_a_share_without_documents_has_no_file(tmp_path):
     table = document_table(leaf=[0] * 4, number=[HALF + i for i in range(4)])
     (tmp_path / "out").mkdir()
     merge_runs(
@@ -112,13 +112,13 @@ def test_a_share_without_documents_is_no_file(tmp_path):
     ]
 
 
-def test_nothing_to_merge_is_no_file(tmp_path, runs):
+def test_nothing_to_merge_gives_no_file(tmp_path, runs):
     (tmp_path / "out").mkdir()
     offsets, written = merge_runs(runs, 20, 30, tmp_path / "out", 2**30, top=5)
     assert (offsets.num_rows, written, list((tmp_path / "out").iterdir())) == (0, Tally(), [])
 
 
-def test_row_groups_end_with_a_leaf_and_are_not_too_long(monkeypatch):
+def test_row_groups_end_with_a_leaf_and_have_bounded_length(monkeypatch):
     monkeypatch.setattr("pipeline.shard.merge.MINIMUM_GROUP_ROWS", 3)
     monkeypatch.setattr("pipeline.shard.merge.MAXIMUM_GROUP_ROWS", 4)
     assert group_ends(np.array([0, 0, 1, 1, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4])) == [4, 8, 12, 14, 15]
@@ -154,7 +154,7 @@ def test_the_result_does_not_depend_on_how_runs_were_cut(tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_the_numbers_of_a_leaf_stay_in_order_over_its_files(tmp_path):
+def test_ids_of_a_leaf_are_sorted_across_its_files(tmp_path):
     random = np.random.Generator(np.random.Philox(key=6))
     table = document_table(
         leaf=[0] * 300, number=random.integers(0, 2**64, 300, np.uint64).tolist()

@@ -31,7 +31,7 @@ def test_a_run_is_sorted_by_leaf_then_train_then_number():
     assert sorted_order(table).tolist() == [1, 3, 2, 0]
 
 
-def test_documents_of_one_number_are_sorted_by_name():
+def test_documents_with_one_number_are_sorted_by_name():
     table = document_table(leaf=[0, 0, 0], number=[5, 5, 4], doc_id=["b", "a", "c"])
     assert sorted_order(table).tolist() == [2, 1, 0]
 
@@ -54,7 +54,7 @@ def test_leaf_ranges_are_read_back_from_every_run(tmp_path):
     assert next(runs.read(2, 3)).schema.names == run_columns()
 
 
-def test_a_range_may_lie_across_record_batches(tmp_path):
+def test_a_range_can_span_record_batches(tmp_path):
     n = 2 * RUN_BATCH_ROWS + 10
     write_runs(
         [document_table(leaf=(np.arange(n) // RUN_BATCH_ROWS).tolist(), number=list(range(n)))],
@@ -67,12 +67,12 @@ def test_a_range_may_lie_across_record_batches(tmp_path):
     assert (rest.num_rows, rest["id_int"][-1].as_py()) == (RUN_BATCH_ROWS + 10, n - 1)
 
 
-def test_no_documents_are_no_run(tmp_path):
+def test_no_documents_give_no_run(tmp_path):
     assert write_runs([], tmp_path, 1) == Tally()
     assert rows(SortedRuns(tmp_path).read(0, 100)) == []
 
 
-def test_a_row_takes_its_text_tokens_and_signals():
+def test_the_memory_of_a_row_counts_text_tokens_and_signals():
     plain = document_table(leaf=[0], text=["x" * 1000])
     signals = pa.array([[("a", 1.0), ("b", 2.0)]], pa.map_(pa.string(), pa.float64()))
     more = plain.set_column(plain.schema.get_field_index("signals"), "signals", signals)
@@ -80,7 +80,7 @@ def test_a_row_takes_its_text_tokens_and_signals():
     assert row_bytes(more).tolist() == [1000 + 2 * 2 + 2 * 40 + 200]
 
 
-def test_memory_is_that_of_a_run_whatever_the_part(tmp_path):
+def test_memory_is_bounded_by_a_run_for_any_part(tmp_path):
     """Arrow's own count of its peak, for eight times the documents."""
 
     def peak(tables: int, folder) -> int:

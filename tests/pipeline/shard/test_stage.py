@@ -18,7 +18,7 @@ LEVELS = Levels((2, 4))
 
 
 def judged_part(folder, signals=None):
-    """A quality part; `signals`: one list of pairs a document of the source."""
+    """Return a quality part. `signals` has a list of pairs per document of the source."""
 
     def make(out):
         if signals is not None:

@@ -39,14 +39,14 @@ def test_any_text_survives_a_round_trip_and_ends_with_end_of_text(tokenizer):
     assert vocabulary_size(tokenizer) <= 300
 
 
-def test_a_document_cannot_end_itself(tokenizer):
+def test_text_cannot_contain_end_of_text(tokenizer):
     _, eos = load_tokenizer(tokenizer.folder / "tokenizer.json")
     [ids] = encode_texts(["a<|endoftext|>b"], tokenizer).to_pylist()
     assert ids.count(eos) == 1
     assert ids[-1] == eos
 
 
-def test_only_kept_text_trains_it(tmp_path):
+def test_only_kept_text_trains_the_tokenizer(tmp_path):
     source = source_part(tmp_path / "a", ["zqzqzqzq " * 50, "the cat sat"])
     verdicts = verdicts_part(tmp_path / "dedup", [source], {"a": [0]})
     part = make_tokenizer([source], verdicts, tmp_path / "tokenizer", config(), 0)
@@ -68,6 +68,6 @@ def test_a_given_tokenizer_is_used_as_it_is(tmp_path, tokenizer):
     assert encode_texts(TEXTS, given) == encode_texts(TEXTS, tokenizer)
 
 
-def test_a_tokenizer_that_is_not_there(tmp_path, tokenizer):
+def test_a_missing_tokenizer_is_refused(tmp_path, tokenizer):
     with pytest.raises(UserError, match=r"tokenizer\.path .*none"):
         make_tokenizer([], tokenizer, tmp_path / "given", config(path=str(tmp_path / "none")), 0)
