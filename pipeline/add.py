@@ -32,7 +32,7 @@ def add(root: Path, addition: Addition, each: Each = one_by_one) -> Path:
     Documents that the catalog already holds are not added again.
 
     Raises:
-        UserError: there is no catalog, its encoder is not available, there is nothing to add, or
+        UserError: There is no catalog, its encoder is not available, there is nothing to add, or
             the name of a target is taken.
     """
     with sole_builder(Layout(root).work):
@@ -68,15 +68,15 @@ def _check_addition(existing: ExistingCatalog, addition: Addition) -> tuple[Buil
     """Return the catalog's own config with the addition's keys, and the pieces of its corpus.
 
     Raises:
-        UserError: see `add`.
+        UserError: The addition is invalid, see `add`.
     """
     root, manifest = existing.layout.root, existing.manifest
     base = parse(Build, {**manifest.config, "out": str(root)}, str(root / "catalog.json"))
-    given = {
+    changes = {
         name: getattr(addition, name) for name in ("quality", "dedup", "targets", "targets_below")
     }
     config = base.model_copy(
-        update={**given, "source": addition.source or base.source, "labels": None}
+        update={**changes, "source": addition.source or base.source, "labels": None}
     )
     if addition.source is None and not config.all_targets():
         raise UserError(

@@ -113,7 +113,7 @@ def corpus_distributions(levels: Levels, train_tokens: Int[np.ndarray, " leaves"
     `natural` is proportional to training tokens, `uniform` is over domains that have any.
 
     Raises:
-        UserError: there are no training tokens.
+        UserError: There are no training tokens.
     """
     if not train_tokens.any():
         raise UserError(

@@ -72,7 +72,7 @@ def sole_builder(work: Path) -> Iterator[None]:
     Finished parts are not touched.
 
     Raises:
-        UserError: another build is running in the folder.
+        UserError: Another build is running in the folder.
     """
     with sole_holder(
         work,

@@ -74,7 +74,7 @@ def check_request(config: Build) -> list[Shard]:
     """Check a build's config before any work starts and return the pieces of its corpus.
 
     Raises:
-        UserError: the targets, the labels, the encoder or the source cannot be used.
+        UserError: The targets, the labels, the encoder or the source cannot be used.
     """
     check_targets(config)
     check_labels(config.labels)
@@ -88,7 +88,7 @@ def build(config: Build, each: Each = one_by_one) -> Path:
     Parts that were already made with this config are kept.
 
     Raises:
-        UserError: the data or this machine cannot give what the config asks for. Nothing is
+        UserError: The data or this machine cannot give what the config asks for. Nothing is
             half-published.
     """
     shards = check_request(config)

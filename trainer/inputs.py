@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from data_catalog.errors import UserError
 from data_catalog.format.distributions import Basis
 from data_catalog.format.files import CatalogFiles, open_files
-from data_catalog.format.manifest import REMEDY
+from data_catalog.format.manifest import CATALOG_REMEDY
 from data_catalog.format.records import read_record
 from data_catalog.format.target_record import TARGET_RECORD, TargetRecord
 from data_catalog.format.tokens import open_target, open_tokens
@@ -107,7 +107,7 @@ def _corpus(files: CatalogFiles, config: Train, level: int) -> Pool:
 
 def _check_encoder(files: CatalogFiles, target: str) -> None:
     """Check that the target was embedded by the catalog's encoder."""
-    record = read_record(TargetRecord, files.layout.target(target) / TARGET_RECORD, REMEDY)
+    record = read_record(TargetRecord, files.layout.target(target) / TARGET_RECORD, CATALOG_REMEDY)
     expected = files.manifest.encoder.comparable
     if record.encoder.comparable != expected:
         raise UserError(

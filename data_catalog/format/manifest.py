@@ -19,7 +19,7 @@ from data_catalog.format.records import Record, parse_record, read_record
 
 FORMAT = 2
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # of a target
-REMEDY = (
+CATALOG_REMEDY = (
     f"This version of clustermix reads catalogs of format {FORMAT}. "
     "Build, export or fetch the catalog again."
 )
@@ -183,7 +183,7 @@ def parse_manifest(text: bytes, place: str) -> Manifest:
         UserError: A key is missing, unknown, of another type or out of range, or the catalog has
             another format. The message names `place` and the key.
     """
-    return parse_record(Manifest, text, place, REMEDY)
+    return parse_record(Manifest, text, place, CATALOG_REMEDY)
 
 
 def read_manifest(root: Path, version: int | None = None) -> Manifest:
@@ -214,7 +214,7 @@ def _read(path: Path, root: Path) -> Manifest:
         raise UserError(
             f"{root}: no catalog here ({path.relative_to(root)} is missing). {_others(root)}"
         )
-    return read_record(Manifest, path, REMEDY)
+    return read_record(Manifest, path, CATALOG_REMEDY)
 
 
 def _others(root: Path) -> str:

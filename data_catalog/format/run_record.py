@@ -9,7 +9,7 @@ from data_catalog.errors import UserError
 from data_catalog.format.records import Record, read_record
 
 RUN_RECORD = "config.json"
-REMEDY = "Name the folder of a run that `clustermix train` wrote, or start the run again."
+_REMEDY = "Name the folder of a run that `clustermix train` wrote, or start the run again."
 
 
 class _Section(BaseModel):
@@ -100,5 +100,5 @@ def read_run_record(run: Path) -> RunRecord:
             out of range. The message names the file and the key.
     """
     if not (run / RUN_RECORD).is_file():
-        raise UserError(f"{run}: no run here ({RUN_RECORD} is missing). {REMEDY}")
-    return read_record(RunRecord, run / RUN_RECORD, REMEDY)
+        raise UserError(f"{run}: no run here ({RUN_RECORD} is missing). {_REMEDY}")
+    return read_record(RunRecord, run / RUN_RECORD, _REMEDY)

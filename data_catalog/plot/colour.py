@@ -14,7 +14,7 @@ from typing import Any
 from data_catalog.dropped_shares import DROPPED_SHARES
 from data_catalog.errors import UserError, suggestion
 from data_catalog.format.layout import Levels
-from data_catalog.plot.look import FILLS, NEUTRAL, RAMP, SOFT, format_share, query_rows
+from data_catalog.plot.look import FILLS, NEUTRAL, RAMP, SOFT, format_share, query_records
 from data_catalog.queryable import Queryable, view_names
 from data_catalog.untrusted import escape
 
@@ -169,7 +169,7 @@ def read_colouring(
         SELECT level, domain, documents, tokens, terms[1:8] AS terms, v.value
         FROM domains LEFT JOIN ({values}) AS v USING (level, domain)
         WHERE list_contains($levels, level) ORDER BY level, domain"""  # noqa: S608 (one of the queries above)
-    rows = query_rows(catalog, query, levels=list(levels), **parameters)
+    rows = query_records(catalog, query, levels=list(levels), **parameters)
     weights = colour in names
     return Colouring(
         [{**row, "value": row["value"] or 0.0} for row in rows] if weights else rows,
@@ -183,7 +183,7 @@ def read_colouring(
 def _names(catalog: Queryable, query: str, view: str) -> list[str]:
     if view not in view_names(catalog):
         return []
-    return [row["name"] for row in query_rows(catalog, query)]
+    return [row["name"] for row in query_records(catalog, query)]
 
 
 def _title(colour: str | None, weights: bool) -> str:

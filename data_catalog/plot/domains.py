@@ -22,7 +22,7 @@ from data_catalog.plot.look import (
     format_count,
     graph_objects,
     line_style,
-    query_rows,
+    query_records,
 )
 from data_catalog.untrusted import escape
 
@@ -199,7 +199,7 @@ class DomainFigures(Figures):
                    row_number() OVER (PARTITION BY level ORDER BY tokens DESC, domain) AS rank
             FROM domains WHERE list_contains($levels, level) AND tokens > 0
             ORDER BY level, rank"""
-        rows = query_rows(self.catalog, query, levels=list(levels))
+        rows = query_records(self.catalog, query, levels=list(levels))
         figure = graph_objects().Figure()
         for number, k in enumerate(levels):
             curve = [row for row in rows if row["level"] == k]

@@ -41,7 +41,7 @@ def graph_objects() -> Any:
     """Import and return `plotly.graph_objects`, which is slow to import and optional.
 
     Raises:
-        UserError: plotly is not installed.
+        UserError: Plotly is not installed.
     """
     try:
         import plotly.graph_objects as go  # noqa: PLC0415
@@ -52,7 +52,7 @@ def graph_objects() -> Any:
     return go
 
 
-def query_rows(catalog: Queryable, query: str, **parameters: Any) -> list[dict[str, Any]]:
+def query_records(catalog: Queryable, query: str, **parameters: Any) -> list[dict[str, Any]]:
     """Return the result of one SELECT, one dict per row. `parameters` are the values of $NAME."""
     return catalog.table(query, parameters).to_pylist()
 

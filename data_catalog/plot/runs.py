@@ -18,7 +18,7 @@ from data_catalog.plot.look import (
     finish,
     graph_objects,
     line_style,
-    query_rows,
+    query_records,
 )
 from data_catalog.plot.run_queries import MIXTURE_QUERY, SCORES_QUERY
 from data_catalog.queryable import view_names
@@ -58,10 +58,10 @@ class RunFigures(Figures):
             WHERE kind = 'eval' AND loss IS NOT NULL AND list_contains($sets, held_out)
             ORDER BY run, held_out, tokens"""
         sets = [held_out] if isinstance(held_out, str) else list(held_out)
-        rows = query_rows(self.catalog, query, sets=sets)
+        rows = query_records(self.catalog, query, sets=sets)
         if not rows:
             query = "SELECT DISTINCT held_out FROM metrics WHERE kind = 'eval' ORDER BY 1"
-            known = [row["held_out"] for row in query_rows(self.catalog, query)]
+            known = [row["held_out"] for row in query_records(self.catalog, query)]
             hint = suggestion(sets[0] if sets else "", known, "Evaluated sets")
             raise UserError(f"held_out {', '.join(sets)}: not evaluated by any run. {hint}")
         import plotly.subplots  # noqa: PLC0415
@@ -112,7 +112,7 @@ class RunFigures(Figures):
             UserError: There is no such run, or there are several and none is named.
         """
         chosen = self._choose_run(run)
-        rows = query_rows(
+        rows = query_records(
             self.catalog,
             MIXTURE_QUERY,
             run=chosen["run"],
@@ -200,7 +200,7 @@ class RunFigures(Figures):
         chosen = self._choose_run(run)
         parameters = {key: chosen[key] for key in ("run", "basis", "level")}
         rows = (
-            query_rows(self.catalog, SCORES_QUERY, **parameters, limit=_LISTED_MEMBERS)
+            query_records(self.catalog, SCORES_QUERY, **parameters, limit=_LISTED_MEMBERS)
             if "scores" in view_names(self.catalog)
             else []
         )
@@ -246,7 +246,7 @@ class RunFigures(Figures):
                 opened without runs.
         """
         query = "SELECT run, mixer, target, basis, level, tokens FROM runs ORDER BY run"
-        runs = {row["run"]: row for row in query_rows(self.catalog, query)}
+        runs = {row["run"]: row for row in query_records(self.catalog, query)}
         if run is None and len(runs) == 1:
             return next(iter(runs.values()))
         if run is None:

@@ -16,7 +16,7 @@ from data_catalog.plot.look import (
     format_count,
     format_share,
     graph_objects,
-    query_rows,
+    query_records,
 )
 from data_catalog.untrusted import escape
 
@@ -64,7 +64,7 @@ class TargetFigures(Figures):
             CROSS JOIN (SELECT domain, terms FROM domains WHERE level = $level)
             LEFT JOIN (FROM distributions WHERE level = $level) USING (name, kind, domain)
             GROUP BY name, kind ORDER BY kind IN ('natural', 'uniform'), name"""
-        rows = query_rows(self.catalog, query, level=level, kind=_check_kind(kind))
+        rows = query_records(self.catalog, query, level=level, kind=_check_kind(kind))
         title = f"Weights of {level:,} domains by distribution"
         if not rows:
             return empty_figure("The catalog has no distributions.", title)
@@ -147,7 +147,7 @@ class TargetFigures(Figures):
                    list({measure} ORDER BY other) AS measures
             FROM distribution_overlaps WHERE level = $level AND kind = $kind
             GROUP BY name ORDER BY name"""  # noqa: S608 (one of _MEASURES)
-        rows = query_rows(self.catalog, query, level=level, kind=_check_kind(kind))
+        rows = query_records(self.catalog, query, level=level, kind=_check_kind(kind))
         if not rows:
             return empty_figure("The catalog has fewer than two distributions.", title)
         names = [row["name"] for row in rows]
@@ -192,7 +192,7 @@ class TargetFigures(Figures):
                 AS share
             FROM accounting WHERE outcome IN ('dropped', 'failed') AND rows > 0
             ORDER BY rows DESC, stage, reason"""
-        rows = query_rows(self.catalog, query)
+        rows = query_records(self.catalog, query)
         title = "Dropped documents by rule"
         if not rows:
             return empty_figure("No documents were dropped.", title)

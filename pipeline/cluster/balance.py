@@ -10,9 +10,8 @@ from pipeline.config import Cluster
 
 _SPLIT_MEMBERS = 1_024  # sampled members of a split cell, enough to find its longest axis
 _POWER_STEPS = 5
-_COPY_DISTANCE = (
-    1e-4  # a cell whose farthest row is no farther from its mean is copies of one vector
-)
+# A cell whose rows are all within this distance of its mean has copies of one vector.
+_COPY_DISTANCE = 1e-4
 
 
 def smallest_allowed(rows: int, cells: int, config: Cluster) -> float:
@@ -28,9 +27,9 @@ def rebalance(
 ) -> Float32[np.ndarray, "k dim"]:
     """Return the centroids for k-means' next iteration, given the cells and their means.
 
-    The largest cells are split in two, across their longest direction, until every cell that is too
-    small has given its place to a half and no cell is too large, or nothing is left to split. The
-    next iteration moves the rows.
+    The largest cells are split in two across their longest direction, and one half replaces a cell
+    that is too small. This ends when no cell is too small or too large, or when none can be split.
+    The next iteration moves the rows.
     """
     k = len(centroids)
     counts = np.bincount(cells, minlength=k).astype(np.float64)

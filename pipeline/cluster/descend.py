@@ -136,12 +136,9 @@ class Descent:
                 .numpy()
                 .astype(np.int64)
             )
-            falling = np.where(
-                bits < 0, 2**15 + (bits & 0x7FFF), 2**15 - 1 - bits
-            )  # small for a large cosine
-            keys = np.sort(
-                (rows[crowded] << 47) | (falling << 31) | cells[crowded]
-            )  # one sort of numbers instead of two of places
+            # A large cosine has a small number, so that one sort orders rows, cosines and cells.
+            falling = np.where(bits < 0, 2**15 + (bits & 0x7FFF), 2**15 - 1 - bits)
+            keys = np.sort((rows[crowded] << 47) | (falling << 31) | cells[crowded])
             starts = np.flatnonzero(np.diff(keys >> 47, prepend=-1))
             rank = np.arange(len(keys)) - np.repeat(starts, np.diff(starts, append=len(keys)))
             keys = keys[rank < self.beam]

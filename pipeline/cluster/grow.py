@@ -31,9 +31,8 @@ from pipeline.threads import in_threads
 logger = logging.getLogger(__name__)
 
 _CELLS = 2  # purpose of random numbers: second word of a generator's key
-POINTS_PER_CENTROID = (
-    1_024  # vectors a new centroid that a split is trained on, at most; all of them get a cell
-)
+# Maximum number of vectors per new centroid that train a split. All vectors are assigned to cells.
+POINTS_PER_CENTROID = 1_024
 
 Centroids = dict[int, Float32[np.ndarray, "cells dim"]]
 
@@ -41,7 +40,7 @@ Centroids = dict[int, Float32[np.ndarray, "cells dim"]]
 @dataclass(frozen=True)
 class GrownTree:
     centroids: Centroids  # by granularity
-    sample: Float16[np.ndarray, "n dim"]  # on disk, sorted by the first level's cell
+    sample: Float16[np.ndarray, "n dim"]  # on disk, sorted by cells of the first level
 
 
 def grow(rows: SampleRows, levels: Levels, config: Cluster, seed: int, scratch: Path) -> GrownTree:

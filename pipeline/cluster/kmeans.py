@@ -140,9 +140,8 @@ def squared_distance(cosine: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, "
 
 def _distinct(x: Float16[np.ndarray, "n dim"], k: int) -> Float16[np.ndarray, "m dim"]:
     """Return the distinct rows of `x`, or just more than k of them."""
-    head = np.unique(
-        x[: 2 * k + 1], axis=0
-    )  # nearly always enough, and far cheaper than sorting all
+    # The head nearly always suffices, and is much faster to sort than all rows.
+    head = np.unique(x[: 2 * k + 1], axis=0)
     return head if len(head) > k else np.unique(x, axis=0)
 
 

@@ -8,9 +8,7 @@ from torch import Tensor
 from pipeline.threads import in_threads, pieces
 
 EXACT_DTYPE = torch.float32
-MAXIMUM_PRODUCT_ROWS = (
-    8_192  # rows of one product at most: with their cosines they stay in the cache
-)
+MAXIMUM_PRODUCT_ROWS = 8_192  # per product, so that rows and cosines stay in the cache
 MAXIMUM_PRODUCT_COSINES = 2**25  # per product
 
 
@@ -35,9 +33,8 @@ def fast_dtype() -> torch.dtype:
             if torch.cuda.is_bf16_supported(including_emulation=False)
             else EXACT_DTYPE
         )
-    capabilities: dict[str, bool] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # an older torch does not tell: float32
+    # Older versions of torch lack this function. They use float32.
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return (
         torch.bfloat16
         if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")

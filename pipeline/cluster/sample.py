@@ -78,9 +78,8 @@ def draw_sample(
     Both have rows of every part, in proportion to its rows.
     """
     ends = np.cumsum([len(x) for x in maps])
-    quotas = np.diff(
-        ends * (size + held_out) // ends[-1], prepend=0
-    )  # rounded so that they sum to the size
+    # Rounded so that they add up to the size.
+    quotas = np.diff(ends * (size + held_out) // ends[-1], prepend=0)
     held = np.diff(np.cumsum(quotas) * held_out // (size + held_out), prepend=0)
     drawn = []
     for i, (x, quota) in enumerate(zip(maps, quotas.tolist(), strict=True)):

@@ -11,14 +11,11 @@ from pipeline.cluster.tree import Tree
 from pipeline.threads import in_threads, one_thread, pieces
 
 MAXIMUM_SEARCH_COSINES = 2**26  # maximum number of cosines with the first level at once
-MINIMUM_SEARCH_ROWS, MAXIMUM_SEARCH_ROWS = (
-    16_384,
-    65_536,
-)  # vectors searched at once by one thread: the least and the most
+# Minimum and maximum number of vectors that a thread searches at once.
+MINIMUM_SEARCH_ROWS, MAXIMUM_SEARCH_ROWS = 16_384, 65_536
 SEARCH_ROWS_PER_PARENT = 16  # more vectors for many cells, so that each product has several rows
-MARGIN_MISS_SHARE = (
-    0.01  # of vectors, the share whose nearest leaf's parents lie outside the margins
-)
+# Share of vectors whose nearest leaf has a parent outside the margins.
+MARGIN_MISS_SHARE = 0.01
 MINIMUM_MARGIN_VECTORS = 500  # vectors needed to learn margins
 
 
@@ -41,7 +38,7 @@ def assign_leaves(
     without margins it follows the `beam` best. The vectors' lengths do not matter.
 
     Raises:
-        UserError: the vectors have another dimension than the centroids.
+        UserError: The vectors have another dimension than the centroids.
     """
     if x.shape[1] != tree.dimension:
         raise UserError(
@@ -119,7 +116,7 @@ def out_of_distribution(
     and not with 1 %.
 
     Raises:
-        UserError: the tree has no radii of its leaves.
+        UserError: The tree has no radii of its leaves.
     """
     if tree.radius is None:
         raise UserError(

@@ -47,17 +47,16 @@ def train_tree(embedded: Sequence[Part], folder: Path, config: Cluster, seed: in
     two bytes of disk per number of the sample's vectors.
 
     Raises:
-        UserError: there are no documents, there are too few for a level and
+        UserError: There are no documents, there are too few for a level and
             `cluster.unsupported` is "refuse", or the parts come from different encoders.
     """
     settings = config.model_dump(mode="json", exclude={"beam", "workers"})
     key = fingerprint("tree", VERSION, settings, seed, [part.fingerprint for part in embedded])
     scratch = folder.with_name(f".{folder.name}.{key[:16]}.unfinished")
     part = make_part(folder, key, lambda out: _train(embedded, out, config, seed, scratch))
-    for left in folder.parent.glob(
-        f".{folder.name}.*.unfinished"
-    ):  # of other configs too: nobody will come back to them
-        shutil.rmtree(left)
+    # Also remove unfinished work of other configs, which no build will resume.
+    for unfinished in folder.parent.glob(f".{folder.name}.*.unfinished"):
+        shutil.rmtree(unfinished)
     return part
 
 
@@ -169,7 +168,7 @@ def _supported(documents: int, config: Cluster) -> tuple[Levels, list[str]]:
     """Return the levels to build, and a sentence on those that are left out.
 
     Raises:
-        UserError: there are no documents, or a level has too few and `unsupported` is "refuse".
+        UserError: There are no documents, or a level has too few and `unsupported` is "refuse".
     """
     if not documents:
         raise UserError(

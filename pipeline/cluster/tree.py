@@ -70,7 +70,7 @@ def load_tree(path: Path) -> Tree:
     """Read a tree from `centroids.npz`, or from a part or a catalog's `tree` folder that holds it.
 
     Raises:
-        UserError: the file is missing, or it is not a tree.
+        UserError: The file is missing, or it is not a tree.
     """
     file = path / CENTROIDS if path.is_dir() else path
     try:

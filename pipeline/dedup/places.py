@@ -13,12 +13,11 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 _ROW_BITS = 40
-_MEMORY = "1GB"  # then DuckDB spills to the folder
+_MEMORY = "1GB"  # DuckDB spills to the folder beyond this
 
 Places = Int64[np.ndarray, " documents"]  # ascending
-Alive = Callable[
-    [int], Bool[np.ndarray, " documents"]
-]  # part's number -> which of its documents are still kept
+# Returns a mask of the documents of a part, by its number, that are still kept.
+Alive = Callable[[int], Bool[np.ndarray, " documents"]]
 
 
 def to_places(

@@ -90,12 +90,12 @@ def drop_near(
         )
 
     def make(out: Path) -> Account:
-        least = pa.scalar(cosine, pa.float32())
+        minimum = pa.scalar(cosine, pa.float32())
         close = [
             pq.read_table(
                 part.folder / NEAR_FILE,
                 columns=["part", "row"],
-                filters=pc.field("cosine") >= least,
+                filters=pc.field("cosine") >= minimum,
             )
             for part in near
         ]

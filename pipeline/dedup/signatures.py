@@ -33,18 +33,13 @@ logger = logging.getLogger(__name__)
 # 1: MinHash signatures in bands.
 VERSION = 1
 SIGNATURES_FILE = "signatures.parquet"
-BANDS = {
-    0.7: (14, 9),
-    0.8: (9, 13),
-    0.9: (5, 25),
-    1.0: (1, 128),
-}  # similarity aimed at -> bands, values in each
+# Number of bands and of values per band, by similarity.
+BANDS = {0.7: (14, 9), 0.8: (9, 13), 0.9: (5, 25), 1.0: (1, 128)}
 SHINGLE_WORDS = 13
 _FUNCTIONS, _SEED = 128, 42
 _BATCH_ROWS = 1_024
-_CHUNK_SHINGLES = (
-    256  # hashed at once: the 128 values of each stay in the cache, however long a document is
-)
+# Shingles hashed at once, so that their values stay in the cache for long documents.
+_CHUNK_SHINGLES = 256
 
 
 def sign_part(shard: Shard, source: Part, folder: Path, config: Dedup) -> Part:

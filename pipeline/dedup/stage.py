@@ -70,7 +70,7 @@ def dedup(
         known: Texts that are elsewhere already.
 
     Raises:
-        ValueError: the parts do not match.
+        ValueError: The parts do not match.
     """
     tiers = config.tiers
     names = [part.name for part in sources]

@@ -21,9 +21,8 @@ EXAMPLE_KINDS = ("nearest", "typical", "boundary")
 MAXIMUM_EXAMPLES = 5  # examples per kind and domain
 RESERVOIR_DOCUMENTS = 500  # sampled documents per leaf, from which examples are chosen
 SNIPPET_CHARACTERS = 200  # length of a snippet
-_MIX = np.uint64(
-    0xD1B54A32D192ED03
-)  # odd: a bijection. Ids order samples and splits elsewhere, this orders reservoirs
+# An odd factor is a bijection. Samples and splits are ordered by ids, and reservoirs by products.
+_MIX_FACTOR = np.uint64(0xD1B54A32D192ED03)
 
 
 def first_of_each(
@@ -53,7 +52,7 @@ def reservoir(
     The sample does not depend on the files that hold the documents. Returns rows sorted by leaf,
     and their ranks. The first j ranks of a leaf are a sample too.
     """
-    return first_of_each(leaf, ids * _MIX, most=most)
+    return first_of_each(leaf, ids * _MIX_FACTOR, most=most)
 
 
 def leaf_examples(

@@ -72,19 +72,19 @@ def best_terms(
     means = [
         total / max(sum(len(np.unique(numbers // span)) for numbers in leaves), 1) for span in spans
     ]
-    found: list[dict[int, list[str]]] = [{} for _ in spans]
+    best: list[dict[int, list[str]]] = [{} for _ in spans]
     for folder, table, numbers in zip(folders, tables, leaves, strict=True):
         frequency = (
             everywhere["count_sum"].take(pc.index_in(table["word"], everywhere["word"])).to_numpy()
         )
         words, by_leaf = table["word"].to_pylist(), load_npz(folder / COUNTS_FILE)
-        for terms, span, mean in zip(found, spans, means, strict=True):
+        for terms, span, mean in zip(best, spans, means, strict=True):
             domains, counts = _group(by_leaf, numbers // span)
             for domain, (scores, ids) in zip(
                 domains.tolist(), _scores(counts, np.log1p(mean / frequency)), strict=True
             ):
                 terms[domain] = [words[i] for i in ids[np.lexsort((ids, -scores))[:most]]]
-    return found
+    return best
 
 
 def _group(

@@ -35,8 +35,8 @@ def load_encoder(config: Embed) -> "Encoder":
     """Return the encoder of this config. A process holds one, and any thread may use it.
 
     Raises:
-        UserError: see `identify`; or the model is not a transformer with a fast tokenizer, or
-            reads fewer tokens than `max_tokens`.
+        UserError: `identify` rejects the model, it is not a transformer with a fast tokenizer, or
+            it reads fewer tokens than `max_tokens`.
     """
     with _loading:
         if config not in _encoders:
@@ -71,7 +71,7 @@ class Encoder:
         1, it is the mean direction of the embeddings of the text's first windows of that length.
 
         Raises:
-            RuntimeError: the model gave an embedding that is zero or not finite.
+            RuntimeError: The model gave an embedding that is zero or not finite.
         """
         chunks = (
             texts[first : first + ENCODE_DOCUMENTS]
@@ -91,7 +91,7 @@ class Encoder:
         sorted by length inside a chunk, so large chunks waste less.
 
         Raises:
-            RuntimeError: see `encode`.
+            RuntimeError: An embedding is zero or not finite.
         """
         source = iter(chunks)
 

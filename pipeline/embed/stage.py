@@ -53,7 +53,7 @@ def embed_part(source: Part, verdicts: Part, folder: Path, config: Embed) -> Par
     compared.
 
     Raises:
-        UserError: see `pipeline.embed.encoder.load_encoder`; or the verdicts do not fit this
+        UserError: `pipeline.embed.encoder.load_encoder` fails, or the verdicts do not fit this
             source.
     """
     chosen = (identify(config).comparable, config.precision, config.backend)
@@ -65,7 +65,7 @@ def read_embeddings(parts: Sequence[Part]) -> list[Float16[np.ndarray, "_documen
     """Return memory maps of the parts' embeddings.
 
     Raises:
-        UserError: the parts come from encoders whose vectors cannot be compared.
+        UserError: The parts come from encoders whose vectors cannot be compared.
     """
     made_by = {json.dumps(read_identity(part).comparable, sort_keys=True): part for part in parts}
     if len(made_by) > 1:

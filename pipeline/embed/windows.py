@@ -13,12 +13,8 @@ from jaxtyping import Int64
 from data_catalog.errors import UserError
 
 HEAD_CHARACTERS_PER_TOKEN = 8  # nearly always enough to fill the windows
-RESERVED_POSITIONS = {
-    "camembert": 2,
-    "mpnet": 2,
-    "roberta": 2,
-    "xlm-roberta": 2,
-}  # of max_position_embeddings, by model_type
+# Part of max_position_embeddings that tokens cannot use, by model_type.
+RESERVED_POSITIONS = {"camembert": 2, "mpnet": 2, "roberta": 2, "xlm-roberta": 2}
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,7 @@ class Windows:
     """Token ids, including special tokens, of every window of some documents, in order."""
 
     ids: list[list[int]]
-    document: Int64[np.ndarray, " windows"]  # that each window is of
+    document: Int64[np.ndarray, " windows"]  # document of each window
 
     @property
     def lengths(self) -> Int64[np.ndarray, " windows"]:
@@ -103,7 +99,7 @@ def make_window_reader(model: str, folder: Path, max_tokens: int, windows: int) 
     """Return the reader of the model in `folder`.
 
     Raises:
-        UserError: the model has no fast tokenizer, or reads fewer tokens than `max_tokens`.
+        UserError: The model has no fast tokenizer, or reads fewer tokens than `max_tokens`.
     """
     from transformers import AutoTokenizer  # noqa: PLC0415
 

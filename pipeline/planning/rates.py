@@ -13,7 +13,7 @@ from pipeline.config import Build
 from pipeline.dedup.signatures import sign
 from pipeline.embed.encoder import load_encoder
 from pipeline.quality.signals.measure import measure_signals
-from pipeline.shard.tokenize import _load_given, _train
+from pipeline.shard.tokenize import _load_tokenizer, _train
 
 _ENCODED_DOCUMENTS = 96
 _WARM_UP_DOCUMENTS = 16  # embedded before measuring, because first use compiles kernels
@@ -122,7 +122,7 @@ def _tokenize(sample: Sequence[str], config: Build) -> tuple[pa.ListArray, float
     A tokenizer that the config does not name is trained on the other half.
     """
     if config.tokenizer.path:
-        tokenizer = _load_given(config.tokenizer.path).backend_tokenizer
+        tokenizer = _load_tokenizer(config.tokenizer.path).backend_tokenizer
     else:
         tokenizer = _train(iter(sample[1::2]), config.tokenizer.vocabulary)
     started = perf_counter()

@@ -13,6 +13,7 @@ from data_catalog.errors import AccountingError
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally
 
+# Stages in order. A build may leave out `semantic`.
 CHAIN = (
     "source",
     "quality",
@@ -22,8 +23,8 @@ CHAIN = (
     "semantic",
     "sort",
     "shard",
-)  # a build may leave out semantic
-COUNTED = ("sort", "shard")  # stages that know the tokens
+)
+COUNTED = ("sort", "shard")  # stages that count tokens
 
 
 def check_chain(accounts: Mapping[str, Account]) -> None:
@@ -32,7 +33,7 @@ def check_chain(accounts: Mapping[str, Account]) -> None:
     Tokens count from the stage that makes them.
 
     Raises:
-        AccountingError: a stage did not.
+        AccountingError: A stage did not.
     """
     for before, after in pairwise(stage for stage in CHAIN if stage in accounts):
         kept, read = accounts[before].kept, accounts[after].read
@@ -46,7 +47,7 @@ def check_reachable(offsets: pa.Table, stored: Account) -> None:
     """Check that offsets (tables.OFFSETS) reach what the last stage stored, in rows and tokens.
 
     Raises:
-        AccountingError: they do not.
+        AccountingError: They do not.
     """
     rows, tokens = (pc.sum(offsets[name]).as_py() or 0 for name in ("rows", "tokens"))
     if (rows, tokens) != (stored.kept.rows, stored.kept.tokens):
@@ -74,12 +75,12 @@ def accounting_table(accounts: Mapping[str, Account]) -> pa.Table:
 
 def read_accounts(table: pa.Table) -> dict[str, Account]:
     """Return the accounts from a table of `accounting_table`."""
-    found: dict[str, dict[str, object]] = {}
+    accounts: dict[str, dict[str, object]] = {}
     for row in table.to_pylist():
         tally = Tally(rows=row["rows"], characters=row["characters"], tokens=row["tokens"])
-        account = found.setdefault(row["stage"], {"dropped": {}, "failed": {}})
+        account = accounts.setdefault(row["stage"], {"dropped": {}, "failed": {}})
         if row["outcome"] in {"read", "kept"}:
             account[row["outcome"]] = tally
         else:
             account[row["outcome"]][row["reason"]] = tally  # type: ignore[index]
-    return {stage: Account.model_validate(account) for stage, account in found.items()}
+    return {stage: Account.model_validate(account) for stage, account in accounts.items()}

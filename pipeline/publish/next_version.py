@@ -40,7 +40,7 @@ def publish_next(
         addition: The addition's entry in the manifest.
 
     Raises:
-        AccountingError: a document was lost on the way.
+        AccountingError: A document was lost on the way.
     """
     before, manifest, stages = existing.layout, existing.manifest, built.stages
     layout = Layout(before.root, manifest.version + 1)

@@ -108,8 +108,8 @@ def publish(built: Built, levels: Levels, config: Build) -> Path:
     The manifest is written last, so a killed build leaves none.
 
     Raises:
-        AccountingError: a stage did not read what the stage before it kept.
-        UserError: the catalog there has additions, which this build would lose.
+        AccountingError: A stage did not read what the stage before it kept.
+        UserError: The catalog there has additions, which this build would lose.
     """
     layout = Layout(config.out, 1)
     accounts = built.accounts()
@@ -177,7 +177,7 @@ def _has_grown(root: Path, built_from: str) -> bool:
     """Return whether the catalog at `root` is this build with additions.
 
     Raises:
-        UserError: it is another build with additions, which must not be overwritten.
+        UserError: It is another build with additions, which must not be overwritten.
     """
     try:
         grown = read_manifest(root).version > 1

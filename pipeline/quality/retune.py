@@ -17,10 +17,8 @@ from pipeline.quality.rules import RULE_PRESETS, Rule, resolve
 from pipeline.quality.signals.columns import signal_columns
 from pipeline.quality.stage import failures
 
-SIGNALS_FOLDER, VERDICTS_FOLDER = (
-    "signals",
-    "verdicts",
-)  # below a catalog: a file a part, of tables.MEASURED and tables.VERDICTS
+# Folders of a catalog with a file per part (tables.MEASURED and tables.VERDICTS).
+SIGNALS_FOLDER, VERDICTS_FOLDER = "signals", "verdicts"
 MAXIMUM_REPORT_SOURCES = 20  # listed in a report, largest first
 _BATCH_ROWS = 16_384
 _REGROUP_ROWS = 1_000_000
@@ -38,8 +36,8 @@ class Retuned:
 
     `kept`: one row each for `built` (the catalog's rules, computed again) and `asked`, with the
     documents and characters that pass all rules, those of them that dedup dropped, and those left.
-    The row `back` has those left by the asked rules only, which dedup has not seen; `gone` has
-    those left by the catalog's rules only.
+    The row `back` has those left by the asked rules only, which dedup has not seen. The row `gone`
+    has those left by the catalog's rules only.
 
     `sources`: the largest sources by characters, with the share of their documents left by either.
     """
@@ -67,7 +65,7 @@ def choose_rules(
     Without a preset, the asked rules are the catalog's own, with `thresholds` over its thresholds.
 
     Raises:
-        UserError: there is no catalog at `root`, a preset or rule is unknown, or there are no
+        UserError: There is no catalog at `root`, a preset or rule is unknown, or there are no
             rules to judge by.
     """
     own = Quality.model_validate(read_manifest(root).config["quality"])
@@ -114,9 +112,8 @@ def retune(
     """
     built, asked = choose_rules(root, preset, thresholds or {})
     failing, only, without = (np.zeros((len(asked), 2), np.int64) for _ in range(3))
-    kept = {
-        name: np.zeros((3, 2), np.int64) for name in ("read", "built", "asked", "back", "gone")
-    }  # by rules, then dedup took, left
+    # Rows: kept by the rules, then dropped by dedup, and the remaining ones.
+    kept = {name: np.zeros((3, 2), np.int64) for name in ("read", "built", "asked", "back", "gone")}
     sources: list[pa.Table] = []
     for batch in read_measured(root, on_progress):
         failed = failures(batch.signals, asked)
@@ -161,7 +158,7 @@ def read_measured(
     Catalogs without verdicts count every document as kept by dedup.
 
     Raises:
-        UserError: the catalog has no signals.
+        UserError: The catalog has no signals.
     """
     files = sorted((root / SIGNALS_FOLDER).glob("*.parquet"))
     if not files:

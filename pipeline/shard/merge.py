@@ -25,20 +25,10 @@ from pipeline.shard.sorted_runs import (
 # A row group ends with a leaf, so that a domain is read without its neighbours, but has at least
 # this many rows.
 MINIMUM_GROUP_ROWS = 2_048
-MAXIMUM_GROUP_ROWS = 16_384  # a leaf with more has several groups
-_DICTIONARY_COLUMNS = [
-    "source",
-    "language",
-    "split",
-    "signals.key_value.key",
-]  # columns worth a dictionary
-_STATISTICS_COLUMNS = [
-    "id_int",
-    "characters",
-    "tokens",
-    "leaf",
-    "distance",
-]  # columns whose least and greatest value help a reader to skip
+MAXIMUM_GROUP_ROWS = 16_384  # a leaf with more rows has several groups
+_DICTIONARY_COLUMNS = ["source", "language", "split", "signals.key_value.key"]
+# Columns whose minima and maxima let a reader skip row groups.
+_STATISTICS_COLUMNS = ["id_int", "characters", "tokens", "leaf", "distance"]
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,10 @@ from data_catalog.format import tables
 from data_catalog.format.accounts import Tally
 
 RUN_BATCH_ROWS = 4_096  # rows per record batch of a run
-INDEX_FILE = "index.parquet"  # one row a run and leaf: run, leaf, first_row, rows, bytes
-IDS_COLUMN = "ids"  # the column of token ids, beside those of tables.DOCUMENTS
-_ROW_BYTES, _SIGNAL_BYTES = (
-    200,
-    40,
-)  # memory of a row's fixed columns, and of one signal with its name
+INDEX_FILE = "index.parquet"  # one row per run and leaf: run, leaf, first_row, rows, bytes
+IDS_COLUMN = "ids"  # column of token ids, in addition to tables.DOCUMENTS
+# Memory of the fixed columns of a row, and of a signal with its name.
+_ROW_BYTES, _SIGNAL_BYTES = 200, 40
 
 
 @dataclass(frozen=True)

@@ -125,9 +125,8 @@ def assign_splits(ids: pa.ChunkedArray, held_out: float, most: str, few: str) ->
 
     The hash of the id decides, so the split is the same in every build.
     """
-    mixed = ids.to_numpy() * np.uint64(
-        0x9E3779B97F4A7C15
-    )  # id_int orders samples elsewhere: decorrelate
+    # Other samples are ordered by id_int. The product makes the split independent of them.
+    mixed = ids.to_numpy() * np.uint64(0x9E3779B97F4A7C15)
     return pa.array(
         np.where(mixed < np.uint64(int(held_out * 2**64)), few, most).astype(object), pa.string()
     )

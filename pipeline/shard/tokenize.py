@@ -31,21 +31,21 @@ def make_tokenizer(
     """Write a Hugging Face tokenizer folder: trained on kept text, or copied from `tokenizer.path`.
 
     Raises:
-        UserError: the given tokenizer cannot be loaded, is not a fast one, or has no
+        UserError: The given tokenizer cannot be loaded, is not a fast one, or has no
             end-of-text token.
     """
-    given = config.path
+    path = config.path
     inputs = (
-        _identity(given)
-        if given
+        _identity(path)
+        if path
         else (verdicts.fingerprint, [part.fingerprint for part in sources], seed)
     )
 
     def make(out: Path) -> Account:
         from transformers import PreTrainedTokenizerFast  # noqa: PLC0415 - most of a second, and only here
 
-        if given:
-            tokenizer = _load_given(given)
+        if path:
+            tokenizer = _load_tokenizer(path)
         else:
             trained = _train(_sample(sources, verdicts, config), config.vocabulary)
             tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
@@ -57,24 +57,24 @@ def make_tokenizer(
     return make_part(folder, fingerprint("tokenizer", VERSION, config, inputs), make)
 
 
-def _identity(given: str) -> str:
-    file = Path(given) / "tokenizer.json"
-    return sha256_file(file) if file.is_file() else given
+def _identity(path: str) -> str:
+    file = Path(path) / "tokenizer.json"
+    return sha256_file(file) if file.is_file() else path
 
 
-def _load_given(given: str):  # type: ignore[no-untyped-def]
+def _load_tokenizer(path: str):  # type: ignore[no-untyped-def]
     from transformers import AutoTokenizer  # noqa: PLC0415
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(given, use_fast=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"tokenizer.path {given}: not a tokenizer ({str(error).splitlines()[0]}). "
+            f"tokenizer.path {path}: not a tokenizer ({str(error).splitlines()[0]}). "
             "Give a folder with tokenizer.json or a name on the Hugging Face hub."
         ) from error
     if tokenizer.eos_token is None or not tokenizer.is_fast:
         raise UserError(
-            f"tokenizer.path {given}: not a fast tokenizer with an end-of-text token. "
+            f"tokenizer.path {path}: not a fast tokenizer with an end-of-text token. "
             "Give another tokenizer."
         )
     return tokenizer

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 # 1: ONNX with dynamic batch and length.
 VERSION = 1
 ONNX_OPSET = 18
-_exporting = threading.Lock()  # the tracer is not for two threads
+_exporting = threading.Lock()  # the tracer is not thread-safe
 
 
 def model_cache_folder() -> Path:
@@ -36,7 +36,7 @@ def export_onnx(identity: Identity, folder: Path) -> Path:
     dim)`.
 
     Raises:
-        UserError: the model cannot be exported.
+        UserError: The model cannot be exported.
     """
     layers = sorted(
         (path.relative_to(folder).as_posix(), path.read_text(encoding="utf-8"))
@@ -81,9 +81,8 @@ def _export(identity: Identity, folder: Path, place: Path) -> None:
     example = torch.ones(2, 16, dtype=torch.int64)
     batch = {0: "batch", 1: "length"}
     with replacing(place) as temporary, warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter(
-            "ignore"
-        )  # the tracer's remarks on shapes: tests compare the result at other shapes
+        # The tracer warns about shapes. Tests compare the result at other shapes.
+        warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
                 Whole(model).eval(),
@@ -111,9 +110,8 @@ def _quantize(plain: Path, place: Path) -> None:
 
     root = logging.getLogger()
     level = root.level
-    root.setLevel(
-        logging.ERROR
-    )  # it advises, on the root logger, a preparation that changes nothing here
+    # The root logger would advise preprocessing, which does not change the result here.
+    root.setLevel(logging.ERROR)
     try:
         with replacing(place) as temporary:
             quantize_dynamic(plain, temporary, per_channel=True, weight_type=QuantType.QInt8)

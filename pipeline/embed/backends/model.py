@@ -26,7 +26,7 @@ class EncoderModel(Protocol):
         The embeddings need not have unit norm.
 
         Raises:
-            MemoryError: the batch is too large for the device.
+            MemoryError: The batch is too large for the device.
         """
         ...
 
@@ -49,7 +49,7 @@ def load_models(
     measured to suit the device.
 
     Raises:
-        UserError: the model is not a transformer, or its dimension differs from its config
+        UserError: The model is not a transformer, or its dimension differs from its config
             files.
     """
     match identity.backend:

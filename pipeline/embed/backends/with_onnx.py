@@ -34,10 +34,9 @@ class OnnxModel:
 def load_onnx(identity: Identity, folder: Path, batch_tokens: int | None) -> OnnxModel:
     """Load the exported model; see `pipeline.embed.backends.model.load_models`."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))  # 0: one a core
-    options.add_session_config_entry(
-        "session.intra_op.allow_spinning", "0"
-    )  # its waiting threads would keep others from the cores
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))  # 0: one per core
+    # Spinning threads would take cores from other work.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(
         export_onnx(identity, folder), options, providers=["CPUExecutionProvider"]
     )

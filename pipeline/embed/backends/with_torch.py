@@ -27,9 +27,8 @@ def load_torch(
     """Load the model on one device; see `pipeline.embed.backends.model.load_models`."""
     model = load_sentence_transformer(identity, folder, device)
     if identity.precision == "bfloat16":
-        model.transformers_model.to(
-            torch.bfloat16
-        )  # the layers after it (pooling, normalising) stay in float32
+        # The following layers (pooling and normalisation) stay in float32.
+        model.transformers_model.to(torch.bfloat16)
     logger.info(
         "encoder %s: torch on %s in %s, %d threads",
         identity.model,
@@ -45,7 +44,7 @@ def load_sentence_transformer(identity: Identity, folder: Path, device: str) -> 
     """Return the sentence-transformers model, in float32 and ready for inference.
 
     Raises:
-        UserError: see `pipeline.embed.backends.model.load_models`.
+        UserError: The model is invalid, see `pipeline.embed.backends.model.load_models`.
     """
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415
     from transformers.utils import logging as transformers_logging  # noqa: PLC0415
@@ -110,12 +109,11 @@ class TorchModel:
     ) -> Callable[[], Float32[np.ndarray, "batch dim"]]:
         with torch.cuda.device(self.device):
             try:
-                there = [
+                inputs = [
                     tensor.pin_memory().to(self.device, non_blocking=True) for tensor in (ids, mask)
                 ]
-                embeddings = embed_tokens(self.model, *there).to(
-                    "cpu", non_blocking=True
-                )  # into pinned memory
+                # The result is copied into pinned memory.
+                embeddings = embed_tokens(self.model, *inputs).to("cpu", non_blocking=True)
             except torch.OutOfMemoryError as error:
                 torch.cuda.empty_cache()
                 raise MemoryError(str(error)) from error

@@ -12,12 +12,11 @@ from pipeline.quality.signals.characters import DECIMALS, UPPER, Characters, rat
 from pipeline.quality.signals.raw_words import RawWords
 from pipeline.quality.signals.words import NormalisedWords
 
-_TERMINAL = np.array(
-    [ord(mark) for mark in ".!?”"], np.uint32
-)  # as published: the ASCII quotation mark is not among them
+# As published. The ASCII quotation mark is not a terminal mark, and a hyphen is not a bullet.
+_TERMINAL = np.array([ord(mark) for mark in ".!?”"], np.uint32)
 _BULLETS = np.array(
     [0x2022, 0x2023, 0x25B6, 0x25C0, 0x25E6, 0x25A0, 0x25A1, 0x25AA, 0x25AB, 0x2013], np.uint32
-)  # nor a hyphen here
+)
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,8 @@ def _edges(
 
     The characters are 0 for a line without any. Dots means three of them.
     """
-    codes = np.concatenate(
-        (np.zeros(3, np.uint32), characters.codes)
-    )  # three earlier than their place
+    # Index i + 3 is the character i.
+    codes = np.concatenate((np.zeros(3, np.uint32), characters.codes))
     first = np.searchsorted(runs.starts, lines.starts)
     final = np.searchsorted(runs.starts, lines.ends) - 1
     solid = first <= final

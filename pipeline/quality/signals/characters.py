@@ -47,20 +47,18 @@ def kinds_of(codes: UInt32[np.ndarray, " n"]) -> UInt8[np.ndarray, " n"]:
 def _table() -> UInt8[np.ndarray, " planes"]:
     characters = list(map(chr, range(_PLANES)))
 
-    def which(test: Callable[[str], bool]) -> Bool[np.ndarray, " planes"]:
+    def matching(test: Callable[[str], bool]) -> Bool[np.ndarray, " planes"]:
         return np.fromiter(map(test, characters), bool, _PLANES)
 
-    upper, title = (
-        which(str.isupper),
-        which(str.istitle),
-    )  # a single upper-case letter is in title case too
+    # A single upper-case letter is also in title case.
+    upper, title = matching(str.isupper), matching(str.istitle)
     table = np.zeros(_PLANES, np.uint8)
-    table[which(str.isalnum)] |= WORD
+    table[matching(str.isalnum)] |= WORD
     table[ord("_")] |= WORD
-    table[which(str.isspace)] |= SPACE
+    table[matching(str.isspace)] |= SPACE
     table[upper] |= UPPER
-    table[which(str.islower) | (title & ~upper)] |= LOWER
-    table[which(str.isnumeric)] |= NUMERIC
+    table[matching(str.islower) | (title & ~upper)] |= LOWER
+    table[matching(str.isnumeric)] |= NUMERIC
     for letters in ("az", "AZ"):
         table[ord(letters[0]) : ord(letters[1]) + 1] |= LATIN
     table[[ord(mark) for mark in ".!?"]] |= END

@@ -14,7 +14,7 @@ def signal_entries(
     signals: pa.MapArray,
 ) -> tuple[Int[np.ndarray, " entries"], pa.StringArray, Float[np.ndarray, " entries"]]:
     """Return the document, name and value (NaN for null) of every entry, in order."""
-    offsets = signals.offsets.to_numpy()  # of a slice: still into all entries
+    offsets = signals.offsets.to_numpy()  # offsets of a slice refer to all entries
     first, count = int(offsets[0]), int(offsets[-1] - offsets[0])
     owner = np.repeat(np.arange(len(signals)), np.diff(offsets))
     return (

@@ -87,8 +87,8 @@ def _measure(texts: Sequence[str]) -> Float[np.ndarray, "documents signals"]:
     return np.column_stack([signals[name] for name in SIGNAL_NAMES])
 
 
-def _count(texts: Sequence[str], *found: str) -> Int[np.ndarray, " documents"]:
-    return np.array([sum(text.count(string) for string in found) for text in texts], np.int64)
+def _count(texts: Sequence[str], *strings: str) -> Int[np.ndarray, " documents"]:
+    return np.array([sum(text.count(string) for string in strings) for text in texts], np.int64)
 
 
 def _fillers(normal: Sequence[str]) -> Int[np.ndarray, " documents"]:

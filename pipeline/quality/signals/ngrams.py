@@ -13,7 +13,7 @@ _DUPLICATED_SIZES = (5, 6, 7, 8, 9, 10)
 
 @dataclass(frozen=True)
 class _Repeated:
-    """Every n-gram of a batch that occurs more than once in its document."""
+    """The n-grams of a batch that occur more than once in their document."""
 
     places: Int[np.ndarray, " ngrams"]  # word at which it begins, ascending
     groups: Int[np.ndarray, " ngrams"]  # equal for equal n-grams of one document
@@ -72,10 +72,9 @@ def _top(
     best = np.zeros(len(words.first), np.int64)
     np.maximum.at(best, owner, count)
     leading = np.flatnonzero(count == best[owner])
-    documents, which = np.unique(
-        owner[leading], return_index=True
-    )  # places ascend: the first of each document
-    first = repeated.places[leading[which]]
+    # Places ascend, so this is the first such n-gram of each document.
+    documents, index = np.unique(owner[leading], return_index=True)
+    first = repeated.places[leading[index]]
     characters = np.zeros(len(words.first), np.int64)
     characters[documents] = (sums[first + n] - sums[first]) * best[documents]
     return characters

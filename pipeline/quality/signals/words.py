@@ -19,18 +19,17 @@ _PUNCTUATION = string.punctuation.encode()
 class NormalisedWords:
     """Normalised words of a batch, in order."""
 
-    ids: Int[
-        np.ndarray, " words"
-    ]  # equal for equal words of one document; two documents share none
-    counts: Int[np.ndarray, " ids"]  # how often each id occurs
+    # Equal for equal words of one document. Two documents have no id in common.
+    ids: Int[np.ndarray, " words"]
+    counts: Int[np.ndarray, " ids"]  # occurrences of each id
     lengths: Int[np.ndarray, " words"]  # in code points
     digits: Int[np.ndarray, " words"]  # numeric code points
-    owner: Int[np.ndarray, " words"]  # the document of each
+    owner: Int[np.ndarray, " words"]  # document of each word
     first: Int[np.ndarray, " documents"]  # words first[i]:last[i] are document i's
     last: Int[np.ndarray, " documents"]
     line_ends: Int[np.ndarray, " lines"]  # words up to the end of each line
-    known: pa.StringArray  # the words of all documents, each once
-    places: Int[np.ndarray, " words"]  # of each in `known`
+    known: pa.StringArray  # distinct words of all documents
+    places: Int[np.ndarray, " words"]  # index of each word in `known`
 
     @property
     def text_lengths(self) -> Int[np.ndarray, " documents"]:
@@ -51,9 +50,8 @@ def normalise(text: str) -> str:
     White space is left as it is. RedPajama-V2 also collapses it before it decomposes, but no
     canonical decomposition makes or removes a space.
     """
-    bare = (
-        text.encode().translate(None, _PUNCTUATION).decode().lower()
-    )  # in UTF-8 no other character has an ASCII byte
+    # In UTF-8 only ASCII characters have ASCII bytes.
+    bare = text.encode().translate(None, _PUNCTUATION).decode().lower()
     return bare if bare.isascii() else unicodedata.normalize("NFD", bare)
 
 
@@ -65,7 +63,7 @@ def read_words(texts: Sequence[str], normal: Sequence[str]) -> NormalisedWords:
     for text, bare in zip(texts, normal, strict=True):
         lines = bare.split("\n")
         if not text or text.endswith("\n"):
-            lines.pop()  # a newline ends a line and begins none
+            lines.pop()  # the last newline does not begin a line
         for line in lines:
             words += line.split()
             line_ends.append(len(words))
