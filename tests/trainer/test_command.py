@@ -1,4 +1,4 @@
-"""`python -m trainer`: its exit codes, and how its sentences begin, by which the flow that starts it knows them."""
+"""Exit codes and prefixes of errors of `python -m trainer`. The flow that starts it uses them."""
 
 from flows.train import FAILURE_PREFIX, REFUSAL_PREFIX
 from tests.helpers.tiny_catalog import write_tiny_catalog
@@ -6,7 +6,7 @@ from tests.helpers.tiny_training import write_config
 from trainer.__main__ import main
 
 
-def test_a_refusal_and_a_failure_differ_in_code_and_beginning(tmp_path, capsys):
+def test_user_errors_and_failures_differ_in_exit_code_and_prefix(tmp_path, capsys):
     config = write_config(tmp_path, write_tiny_catalog(tmp_path / "catalog"), tmp_path / "run")
     assert main([str(config), "--set", "mixture.level=3"]) == 2
     refused = capsys.readouterr().err.splitlines()[-1]

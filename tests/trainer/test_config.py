@@ -1,4 +1,4 @@
-"""The run's config: what is refused, what a fingerprint covers."""
+"""The config of a run: invalid settings, and the settings that a fingerprint covers."""
 
 import subprocess
 import sys
@@ -51,23 +51,25 @@ def test_a_loaded_model_has_its_own_sizes() -> None:
         Train.model_validate({**LEAST, "model": {"path": "somewhere", "layers": 3}})
 
 
-def test_the_fingerprint_covers_what_changes_the_numbers_only() -> None:
-    def of(**changed: object) -> str:
+def test_the_fingerprint_covers_only_settings_that_change_results() -> None:
+    def fingerprint_of(**changed: object) -> str:
         return Train.model_validate({**LEAST, **changed}).fingerprint()
 
-    assert of() == of(out="elsewhere", catalog="moved", checkpoint={"every_steps": 3})
+    assert fingerprint_of() == fingerprint_of(
+        out="elsewhere", catalog="moved", checkpoint={"every_steps": 3}
+    )
     different = [
-        of(),
-        of(seed=1),
-        of(target="u"),
-        of(mixture={"eta": 0.5}),
-        of(training={"steps": 7}),
-        of(model={"layers": 5}),
+        fingerprint_of(),
+        fingerprint_of(seed=1),
+        fingerprint_of(target="u"),
+        fingerprint_of(mixture={"eta": 0.5}),
+        fingerprint_of(training={"steps": 7}),
+        fingerprint_of(model={"layers": 5}),
     ]
     assert len(set(different)) == 6
 
 
-def test_a_mistake_is_a_sentence_and_exit_code_2(
+def test_an_invalid_config_gives_a_message_and_exit_code_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)  # the run's folder is relative

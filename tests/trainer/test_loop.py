@@ -32,13 +32,13 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
-    """A finished run of 28 steps, 5 a stage."""
+    """Return the config of a finished run of 28 steps, with 5 per interval."""
     config = tiny_config(catalog, tmp_path_factory.mktemp("runs") / "run")
     assert train(config)
     return config
 
 
-def test_every_file_of_a_run_is_there(config: Train) -> None:
+def test_a_run_writes_all_of_its_files(config: Train) -> None:
     names = {path.name for path in config.out.iterdir()}
     assert names - {".lock"} == {
         "config.json",
@@ -59,7 +59,7 @@ def test_every_file_of_a_run_is_there(config: Train) -> None:
     assert about["config"]["mixture"]["basis_sequences"] == 4
 
 
-def test_the_weight_log_has_a_row_a_stage_and_moves_to_the_target(config: Train) -> None:
+def test_the_weight_log_has_a_row_per_interval_and_moves_to_the_target(config: Train) -> None:
     table = pq.read_table(config.out / "weights.parquet")
     assert table.schema.equals(WEIGHTS)
     rows = table.to_pylist()
@@ -72,7 +72,7 @@ def test_the_weight_log_has_a_row_a_stage_and_moves_to_the_target(config: Train)
     assert [update["sampling"] for update in updates] == [row["sampling"] for row in rows[1:]]
 
 
-def test_losses_fall_and_evaluations_come_when_they_should(config: Train) -> None:
+def test_losses_fall_and_evaluations_are_on_schedule(config: Train) -> None:
     evals = [(record["step"], record["set"]) for record in records(config.out, "eval")]
     during = ["target/validation", "general"]
     assert evals == [(0, s) for s in during] + [(14, s) for s in during] + [
@@ -94,7 +94,7 @@ def test_losses_fall_and_evaluations_come_when_they_should(config: Train) -> Non
     assert (final["steps"], final["tokens"]) == (28, steps[-1]["tokens"])
 
 
-def test_usage_adds_up_to_what_was_drawn(config: Train) -> None:
+def test_usage_sums_to_the_number_of_draws(config: Train) -> None:
     usage = pq.read_table(config.out / "usage.parquet").to_pydict()
     assert usage["leaf"] == [0, 1, 2, 3, 4, 5, 7]
     assert usage["sequences"] == [60, 36, 45, 24, 18, 30, 2]
@@ -105,9 +105,7 @@ def test_usage_adds_up_to_what_was_drawn(config: Train) -> None:
     assert records(config.out, "final")[0]["repeats"] == pytest.approx(28 * 6 / distinct)
 
 
-def test_the_model_loads_as_any_other_and_has_the_recorded_loss(
-    config: Train, catalog: Path
-) -> None:
+def test_the_exported_model_loads_and_has_the_recorded_loss(config: Train, catalog: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(config.out / "model")
     tokenizer = AutoTokenizer.from_pretrained(config.out / "model")
     assert tokenizer("w3 w4")["input_ids"] == [3, 4]
@@ -126,7 +124,7 @@ def test_the_model_loads_as_any_other_and_has_the_recorded_loss(
     assert abs(loss - recorded) < 0.5  # the record is of 8 of these sequences
 
 
-def test_a_finished_run_is_left_alone(config: Train) -> None:
+def test_a_finished_run_is_not_changed(config: Train) -> None:
     before = (config.out / "metrics.jsonl").read_bytes()
     assert train(config)
     assert (config.out / "metrics.jsonl").read_bytes() == before
@@ -179,7 +177,7 @@ def test_static_mixers_keep_their_weights(catalog: Path, tmp_path: Path, mixer: 
         assert sum(count > 0 for count in drawn.values()) >= 5
 
 
-def test_domain_mode_starts_uniform_and_prefers_the_targets_domain(
+def test_a_basis_of_domains_starts_uniform_and_prefers_the_targets_domain(
     catalog: Path, tmp_path: Path
 ) -> None:
     mixture = {"basis": "domains", "ema": 1.0, "scores": "cosine"}
@@ -219,7 +217,9 @@ def test_micro_batches_do_not_change_the_run(config: Train, catalog: Path, tmp_p
     )
 
 
-def test_training_goes_on_from_a_saved_model(config: Train, catalog: Path, tmp_path: Path) -> None:
+def test_training_continues_from_a_saved_model(
+    config: Train, catalog: Path, tmp_path: Path
+) -> None:
     tree = {
         **tiny_config(catalog, tmp_path / "tuned", training={"steps": 2}).model_dump(),
         "model": {"path": str(config.out / "model")},
@@ -257,7 +257,7 @@ def test_a_target_of_another_encoder_is_refused(catalog: Path, tmp_path: Path) -
         train(tiny_config(moved, tmp_path / "run"))
 
 
-def test_a_target_of_the_same_encoder_in_another_precision_is_not(
+def test_a_target_of_the_same_encoder_in_another_precision_is_accepted(
     catalog: Path, tmp_path: Path
 ) -> None:
     moved = shutil.copytree(catalog, tmp_path / "catalog")
@@ -272,8 +272,8 @@ def test_an_unknown_target_is_refused_with_the_known_ones(catalog: Path, tmp_pat
         train(tiny_config(catalog, tmp_path / "run", target="nosuch"))
 
 
-def test_scoring_leaves_no_trace_in_the_training(catalog: Path, tmp_path: Path) -> None:
-    """With a step size too small to matter, a learning run is the static run of the same weights."""
+def test_scoring_does_not_change_the_training(catalog: Path, tmp_path: Path) -> None:
+    """With a negligible step size, a learning run equals the static run with the same weights."""
     tiny, none = {"eta": 1e-300}, {"eta": 1e-300, "warmup_steps": 1000}
     runs = [
         tiny_config(catalog, tmp_path / name, mixture=m, training={"steps": 12})
@@ -286,7 +286,7 @@ def test_scoring_leaves_no_trace_in_the_training(catalog: Path, tmp_path: Path) 
     assert len(records(runs[0].out, "update")) == 2
 
 
-def test_begin_takes_up_the_last_checkpoint(catalog: Path, tmp_path: Path, config: Train) -> None:
+def test_begin_run_loads_the_last_checkpoint(catalog: Path, tmp_path: Path, config: Train) -> None:
     copied = shutil.copytree(config.out, tmp_path / "run")
     shutil.rmtree(copied / "model")
     run = begin_run(tiny_config(catalog, copied), Team())

@@ -1,4 +1,4 @@
-"""Every mixer, backend and phase in a whole run on the tiny catalog."""
+"""Whole runs of every mixer, backend and phase, on the tiny catalog."""
 
 import json
 import shutil
@@ -55,8 +55,8 @@ def test_cheap_backends_move_the_weights_to_the_target(
     assert bool(updates[0]["shares"]) == (backend == "ghost" and measure_on == "probes")
 
 
-def test_what_the_last_step_heard_survives_a_checkpoint(catalog: Path, tmp_path: Path) -> None:
-    """A checkpoint at a stage's end holds what that stage's last step measured: the resumed run uses it."""
+def test_the_pending_measurement_survives_a_checkpoint(catalog: Path, tmp_path: Path) -> None:
+    """A checkpoint at the end of an interval holds the measurement of its last step."""
     mixture = {"backend": "ghost", "measure_on": "batch", "scores": "normalised"}
     sections = {"mixture": mixture, "checkpoint": {"every_steps": 5, "keep": 9}}
     sections |= {"training": {"steps": 15}}
@@ -71,7 +71,7 @@ def test_what_the_last_step_heard_survives_a_checkpoint(catalog: Path, tmp_path:
 
 
 @pytest.mark.parametrize("mixer", ["odm", "ado"])
-def test_mixers_of_losses(catalog: Path, tmp_path: Path, mixer: str) -> None:
+def test_mixers_that_use_losses(catalog: Path, tmp_path: Path, mixer: str) -> None:
     mixture = {"mixer": mixer, "basis": "domains", "update_every_steps": 1}
     rows = run(catalog, tmp_path / "run", mixture, training={"steps": 28})
     assert rows[-1]["sampling"] != rows[0]["sampling"]
@@ -79,7 +79,9 @@ def test_mixers_of_losses(catalog: Path, tmp_path: Path, mixer: str) -> None:
     assert all(loss > 0 for loss in records(tmp_path / "run", "update")[0]["losses"])
 
 
-def test_doge_and_doremi_give_the_weights_of_a_second_run(catalog: Path, tmp_path: Path) -> None:
+def test_weights_of_doge_and_doremi_can_be_used_by_a_second_run(
+    catalog: Path, tmp_path: Path
+) -> None:
     run(catalog, tmp_path / "natural", {"mixer": "natural"})
     proxies = {
         "target": {"mixer": "doge"},
@@ -133,7 +135,10 @@ def test_temperature_and_start(catalog: Path, tmp_path: Path) -> None:
 
 
 def test_bounds_hold(catalog: Path, tmp_path: Path) -> None:
-    """Importance sampling on one leaf of 45 sequences, drawn at most twice: the rest comes from nowhere, so that it is refused."""
+    """Importance sampling uses one leaf of 45 sequences, at most twice.
+
+    The run needs more and is refused.
+    """
     with pytest.raises(UserError, match=r"data\.max_epochs"):
         run(
             catalog,

@@ -1,4 +1,7 @@
-"""What a dry run says, on the tiny catalog: 60, 36, 45, 24, 18, 30, 0 and 2 sequences of 16 tokens."""
+"""The preview, on the tiny catalog.
+
+Its leaves have 60, 36, 45, 24, 18, 30, 0 and 2 sequences of 16 tokens.
+"""
 
 from pathlib import Path
 
@@ -54,7 +57,7 @@ def test_members_of_a_learned_mixture(catalog: Path) -> None:
     assert found.memory_bytes.alignment == 4 * (found.parameters or 0)
 
 
-def test_domains_that_would_run_dry_are_named_with_the_step(catalog: Path) -> None:
+def test_used_up_domains_are_listed_with_their_step(catalog: Path) -> None:
     found = preview(
         tiny_config(
             catalog, catalog / "out", mixture={"mixer": "uniform"}, data={"max_epochs": 1.0}
@@ -68,7 +71,7 @@ def test_domains_that_would_run_dry_are_named_with_the_step(catalog: Path) -> No
     ]
 
 
-def test_a_budget_of_overhead_shows_in_the_cadence(catalog: Path) -> None:
+def test_the_overhead_budget_changes_the_cadence(catalog: Path) -> None:
     found = preview(tiny_config(catalog, catalog / "out", mixture={"overhead_budget": 0.5}))
     assert (
         found.update_every_steps,
@@ -79,7 +82,7 @@ def test_a_budget_of_overhead_shows_in_the_cadence(catalog: Path) -> None:
     assert found.scoring_share == pytest.approx(0.5)
 
 
-def test_a_plan_that_cannot_be_done_is_refused(catalog: Path) -> None:
+def test_an_impossible_run_is_refused(catalog: Path) -> None:
     with pytest.raises(UserError, match=r"data\.max_epochs .*1,712 tokens .* 2,688"):
         preview(
             tiny_config(
@@ -88,7 +91,7 @@ def test_a_plan_that_cannot_be_done_is_refused(catalog: Path) -> None:
         )
 
 
-def test_it_travels_as_json(catalog: Path) -> None:
+def test_a_preview_can_be_sent_as_json(catalog: Path) -> None:
     found = preview(tiny_config(catalog, catalog / "out"))
     assert '"total":' in found.model_dump_json()
     assert (

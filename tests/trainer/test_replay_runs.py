@@ -1,4 +1,7 @@
-"""From a run to the config of one that follows its weights; that the engine follows them is tested with the mixers."""
+"""Configs of runs that follow the weights of another.
+
+The mixer tests check that the weights are followed.
+"""
 
 import json
 
@@ -15,7 +18,7 @@ from trainer.mixers.replay import replaying
 
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory):
-    """A short run of a mixer that scores the batch, which `replay` must not be asked to do."""
+    """Return a short run of a mixer that scores the batch, which `replay` does not do."""
     folder = tmp_path_factory.mktemp("followed")
     mixture = {
         "update_every_steps": 3,
@@ -41,7 +44,7 @@ def weights(run):
     ).to_pylist()
 
 
-def test_a_larger_model_draws_as_the_smaller_one_did(followed, tmp_path):
+def test_a_larger_model_has_the_draws_of_the_smaller_one(followed, tmp_path):
     config = replaying(followed.out, None, tmp_path / "large", ["model.hidden_size=64"])
     assert (config.mixture.mixer, config.mixture.file, config.mixture.update_every_steps) == (
         "replay",
@@ -57,10 +60,11 @@ def test_a_larger_model_draws_as_the_smaller_one_did(followed, tmp_path):
     )
 
 
-def test_a_config_gives_all_but_the_mixture(followed, tmp_path):
+def test_a_config_replaces_everything_but_the_mixture(followed, tmp_path):
     file = tmp_path / "large.toml"
     file.write_text(
-        f'catalog = "{followed.catalog}"\nout = "elsewhere"\ntarget = "spe"\n[training]\nsteps = 5\n[mixture]\nmixer = "dga"\n'
+        f'catalog = "{followed.catalog}"\nout = "elsewhere"\ntarget = "spe"\n'
+        '[training]\nsteps = 5\n[mixture]\nmixer = "dga"\n'
     )
     config = replaying(followed.out, file, tmp_path / "large", ["training.steps=6"])
     assert (config.mixture.mixer, config.mixture.file, config.out, config.training.steps) == (
@@ -71,7 +75,7 @@ def test_a_config_gives_all_but_the_mixture(followed, tmp_path):
     )
 
 
-def test_what_cannot_be_followed_is_said(followed, tmp_path):
+def test_runs_that_cannot_be_followed_are_refused(followed, tmp_path):
     with pytest.raises(UserError, match=r"config\.json"):
         replaying(tmp_path, None, tmp_path / "x")
     (tmp_path / "config.json").write_text(json.dumps(tiny_run_record()))

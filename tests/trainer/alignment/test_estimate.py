@@ -1,4 +1,4 @@
-"""From scored sequences to members: weights, means and errors, by hand and by simulation."""
+"""Estimates for members from scored sequences, by hand and by simulation."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ DOMAINS = np.eye(3)
 MIXED = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [1 / 3, 1 / 3, 1 / 3]])
 
 
-def of(
+def estimate_of(
     scores: np.ndarray, tokens: np.ndarray, weights: np.ndarray, losses: np.ndarray | None = None
 ) -> Alignment:
     found = torch.as_tensor(scores, dtype=torch.float64)
@@ -30,14 +30,14 @@ def test_importance_weights_by_hand() -> None:
 
 
 def test_domains_have_the_plain_means_and_their_textbook_errors() -> None:
-    """And what nothing was drawn of is unknown; of one sequence the error is."""
+    """A domain without a sequence is unknown. With a single sequence, only the error is unknown."""
     matrix, leaves = np.eye(4), np.array([0, 1, 0, 0, 1, 2])
     scores, tokens, losses = (
         np.array([3.0, 1.0, 6.0, 12.0, 5.0, 8.0]),
         np.full(6, 2),
         np.array([4.0, 2.0, 5.0, 6.0, 4.0, 1.0]),
     )
-    found = of(
+    found = estimate_of(
         scores, tokens, importance_weights(matrix, leaves, np.array([0.4, 0.3, 0.2, 0.1])), losses
     )
     np.testing.assert_allclose(found.scores, [3.5, 1.5, 4.0, np.nan])
@@ -53,7 +53,7 @@ def test_a_ratio_with_unequal_sequences_by_hand() -> None:
         np.array([3, 1, 2]),
         np.array([[1.0, 2.0, 0.5]]),
     )
-    found = of(scores, tokens, weights)
+    found = estimate_of(scores, tokens, weights)
     assert found.scores[0] == pytest.approx((6 + 4 + 2.5) / (3 + 2 + 1))
     without = [(4 + 2.5) / 3, (6 + 2.5) / 4, (6 + 4) / 5]  # each sequence left out in turn
     squares = sum((value - 12.5 / 6) ** 2 for value in without)
@@ -72,7 +72,10 @@ TRUTH = (MIXED @ (LENGTH * LEVEL)) / (MIXED @ LENGTH)
 def simulate(
     rounds: int, sources: list[tuple[np.ndarray, int]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores that depend on the leaf, on the length and on chance, of so many sequences from each distribution: scores, errors, losses."""
+    """Return scores, errors and losses of simulated sequences.
+
+    They depend on the leaf, the length and chance.
+    """
     rng = np.random.default_rng(0)
     count = sum(draws for _, draws in sources)
     density = sum(p * draws for p, draws in sources) / count
@@ -82,7 +85,9 @@ def simulate(
         tokens = LENGTH[leaves] + rng.integers(-5, 6, count)
         scores = tokens * (LEVEL[leaves] + 0.5 * rng.standard_normal(count))
         found.append(
-            of(scores, tokens, importance_weights(MIXED, leaves, density), losses=2 * scores)
+            estimate_of(
+                scores, tokens, importance_weights(MIXED, leaves, density), losses=2 * scores
+            )
         )
     return (
         np.stack([one.scores for one in found]),
@@ -92,11 +97,11 @@ def simulate(
 
 
 def calibration(scores: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """For each member, the error that is said over the error that is made, in the mean square."""
+    """Return for each member the estimated error divided by the real one."""
     return np.sqrt((errors**2).mean(axis=0) / ((scores - TRUTH) ** 2).mean(axis=0))
 
 
-def test_means_come_out_right_from_any_mixture() -> None:
+def test_means_are_unbiased_for_any_mixture() -> None:
     scores, errors, losses = simulate(1500, [(DENSITY, 256)])
     assert (
         np.abs(scores.mean(axis=0) - TRUTH) < 0.1 * scores.std(axis=0)
@@ -105,21 +110,21 @@ def test_means_come_out_right_from_any_mixture() -> None:
     np.testing.assert_allclose(losses, 2 * scores, rtol=1e-5)
 
 
-def test_errors_of_a_training_batch_are_as_large_as_they_say() -> None:
+def test_errors_of_a_training_batch_are_calibrated() -> None:
     scores, errors, _ = simulate(1500, [(DENSITY, 64)])
     np.testing.assert_allclose(calibration(scores, errors), 1, atol=0.06)
     inside = (np.abs(scores - TRUTH) < 1.96 * errors).mean(axis=0)
     assert (np.abs(inside - 0.95) < 0.03).all(), inside
 
 
-def test_errors_of_a_few_probes_of_each_member_are_not_too_small() -> None:
-    """Four of each: the plain delta method, without the leverages, says 5 % too little for the first."""
+def test_errors_of_few_probes_per_member_are_not_too_small() -> None:
+    """Without leverages, the delta method for four probes per member is 5 % too small."""
     scores, errors, _ = simulate(1500, [(member, 4) for member in MIXED])
     ratios = calibration(scores, errors)
     assert 1 <= ratios.min() <= ratios.max() < 1.15, ratios
 
 
-def test_shares_are_means_a_token() -> None:
+def test_shares_are_means_per_token() -> None:
     scores, tokens = torch.tensor([1.0, 3.0], dtype=torch.float64), torch.tensor([2, 6])
     found = estimate_alignment(
         scores, tokens, scores, np.ones((1, 2)), Team(), {"head": 5.0, "body": -1.0}

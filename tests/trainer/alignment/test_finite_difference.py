@@ -1,4 +1,4 @@
-"""Finite differences: per-sequence slopes without a backward pass, and parameters that come back bit for bit."""
+"""Finite differences: slopes without a backward pass, and exactly restored parameters."""
 
 import pytest
 import torch
@@ -17,8 +17,9 @@ from trainer.model.engine import Engine, build_engine
 from trainer.model.head import Losses
 from trainer.sampling.batches import Batch
 
-# Two losses differ by the square root of two times the noise of one, and are divided by 2 e: 0.7 times the noise over e.
-# Over forty sequences, with several models and processors, it was 0.5 to 0.9 times.
+# The noise of the difference of two losses is sqrt(2) times that of one. It is divided by 2 e,
+# which gives 0.7 times the noise over e. Over forty sequences, with several models and processors,
+# it was 0.5 to 0.9 times.
 NOISES = 2
 
 
@@ -28,7 +29,7 @@ def toward_a_target(engine: Engine) -> Direction:
 
 
 def by_autograd(engine: Engine, direction: Direction, batch: Batch) -> torch.Tensor:
-    """Each sequence's score, from a backward pass of its own."""
+    """Return each sequence's score from its own backward pass."""
     scores = []
     for inputs, labels in zip(batch.inputs.split(1), batch.labels.split(1), strict=True):
         engine.clear()
@@ -38,7 +39,7 @@ def by_autograd(engine: Engine, direction: Direction, batch: Batch) -> torch.Ten
     return torch.stack(scores)
 
 
-def off(found: torch.Tensor, expected: torch.Tensor) -> float:
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
@@ -56,8 +57,8 @@ def test_scores_are_each_sequences_slope(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_in_bfloat16_scores_err_by_the_noise_of_the_losses(architecture: str) -> None:
-    """The noise is measured where the scores are taken: processors sum bfloat16 products in different ways."""
+def test_errors_in_bfloat16_are_the_noise_of_the_losses(architecture: str) -> None:
+    """The noise is measured at the same point. Processors sum bfloat16 products differently."""
     exact = tiny_engine(tiny_model(architecture))
     direction, batch = toward_a_target(exact), tiny_batch(40)
     engine = tiny_engine(exact.model, micro=3, precision="bfloat16")
@@ -71,7 +72,7 @@ def test_in_bfloat16_scores_err_by_the_noise_of_the_losses(architecture: str) ->
 
 
 class DoubleLoss(nn.Module):
-    """The loss of a model in float64. The product's own takes logits and losses in float32."""
+    """The loss of a model in float64. `LanguageLoss` computes logits and losses in float32."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -83,8 +84,11 @@ class DoubleLoss(nn.Module):
         return Losses(tokens.sum(), tokens.sum(1).detach())
 
 
-def test_without_rounding_the_error_falls_with_the_square_of_the_step() -> None:
-    """Also the bound of truncation that the tests in float32 add to that of rounding. GPT-2, as Llama's norms are float32."""
+def test_without_rounding_the_error_is_quadratic_in_the_step() -> None:
+    """This also checks the truncation bound of the float32 tests.
+
+    GPT-2 is used because Llama's norms are float32.
+    """
     model = tiny_model("gpt2").double()
     training = Training(precision="float32", sequence_tokens=TOKENS)
     engine = Engine(model, DoubleLoss(model), Team(), training)
@@ -93,12 +97,14 @@ def test_without_rounding_the_error_falls_with_the_square_of_the_step() -> None:
     whole, half = (
         finite_differences(engine, direction, batch, size)[0] for size in (step, step / 2)
     )
-    assert off(whole, expected) < TRUNCATION
-    assert off(half, expected) == pytest.approx(off(whole, expected) / 4, rel=1e-2)
-    assert off((4 * half - whole) / 3, expected) < 1e-3 * off(whole, expected)
+    assert relative_error(whole, expected) < TRUNCATION
+    assert relative_error(half, expected) == pytest.approx(
+        relative_error(whole, expected) / 4, rel=1e-2
+    )
+    assert relative_error((4 * half - whole) / 3, expected) < 1e-3 * relative_error(whole, expected)
 
 
-def test_parameters_come_back_bit_for_bit() -> None:
+def test_parameters_are_restored_exactly() -> None:
     engine = tiny_engine(tiny_model())
     direction = toward_a_target(engine)
     before = {name: p.detach().clone() for name, p in engine.model.named_parameters()}
@@ -112,7 +118,7 @@ def test_parameters_come_back_bit_for_bit() -> None:
     assert all(p.grad is None for p in engine.model.parameters())
 
 
-def test_halving_the_step_shows_one_that_is_too_long_and_one_too_short(
+def test_halving_error_detects_a_step_that_is_too_long_or_too_short(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine = tiny_engine(tiny_model())
@@ -132,7 +138,7 @@ def test_a_direction_of_length_zero_scores_zero() -> None:
     assert finite_differences(engine, still, tiny_batch(3))[0].tolist() == [0.0] * 3
 
 
-def test_a_process_without_a_sequence_scores_none() -> None:
+def test_a_process_without_sequences_has_no_scores() -> None:
     engine, empty = tiny_engine(tiny_model()), tiny_batch(2)
     found = finite_differences(
         engine, toward_a_target(engine), Batch(empty.inputs[:0], empty.labels[:0], empty.total)

@@ -1,4 +1,4 @@
-"""The target's direction and the exact backend, on problems whose gradients are known: the sign, the method's identities, convergence."""
+"""The target's direction and the exact backend, on problems with known gradients."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,10 @@ from trainer.sampling.batches import Batch
 
 
 class Quadratic(PreTrainedModel):
-    """A "sequence" is the number of a centre, and its loss 1/2 |theta - centre|^2: the gradient is theta - centre."""
+    """A model whose "sequences" are numbers of centres.
+
+    The loss is 1/2 |theta - centre|^2, its gradient theta - centre.
+    """
 
     def __init__(self, theta: list[float], centers: np.ndarray) -> None:
         super().__init__(PreTrainedConfig())
@@ -33,7 +36,7 @@ class Quadratic(PreTrainedModel):
 
 
 class Regression(PreTrainedModel):
-    """A small network in fp64; gradients are shorter than 1, so that clipping leaves them alone."""
+    """A small network in fp64. Its gradients are shorter than 1, so that clipping has no effect."""
 
     def __init__(self) -> None:
         super().__init__(PreTrainedConfig())
@@ -57,15 +60,20 @@ def toy(theta: list[float], *centers: list[float]) -> Engine:
     return Engine(problem, problem, Team(), Training())
 
 
-def of(*centers: int) -> Batch:
+def batch_of(*centers: int) -> Batch:
     numbers = torch.tensor(centers)[:, None]
     return Batch(numbers, torch.zeros_like(numbers), len(centers))
 
 
 def align(engine: Engine, scores: str = "raw", members: list[Batch] | None = None) -> Alignment:
-    """The first centre is the target; the others are the members, unless given."""
-    members = [of(i) for i in range(1, len(engine.loss.centers))] if members is None else members
-    direction = target_direction(engine, lambda: engine.backward(of(0))[0])
+    """Return the alignment.
+
+    The first centre is the target. The others are the members, unless given.
+    """
+    members = (
+        [batch_of(i) for i in range(1, len(engine.loss.centers))] if members is None else members
+    )
+    direction = target_direction(engine, lambda: engine.backward(batch_of(0))[0])
     return exact_alignment(engine, direction, [lambda b=batch: b for batch in members], scores)
 
 
@@ -91,7 +99,7 @@ def test_the_direction_is_the_targets_gradient() -> None:
     engine.model.theta.grad = torch.tensor(
         [100.0, 100.0], dtype=torch.float64
     )  # left by the last step: does not count
-    found = target_direction(engine, lambda: engine.backward(of(0))[0])
+    found = target_direction(engine, lambda: engine.backward(batch_of(0))[0])
     assert (found.loss, found.norm, found.tensors["theta"].tolist()) == (12.5, 5.0, [3.0, 4.0])
     assert engine.model.theta.grad is None
 
@@ -109,12 +117,12 @@ def test_a_zero_gradient_scores_zero() -> None:
     assert align(toy([3.0, 0.0], [0.0, 0.0], [3.0, 0.0]), "cosine").scores.tolist() == [0.0]
 
 
-def test_a_gradient_left_by_the_last_step_does_not_count() -> None:
+def test_the_gradient_of_the_last_step_is_not_added() -> None:
     engine = toy([3.0, 0.0], [0.0, -4.0], [2.0, 0.0], [3.0, 8.0])
-    direction = target_direction(engine, lambda: engine.backward(of(0))[0])
+    direction = target_direction(engine, lambda: engine.backward(batch_of(0))[0])
     engine.model.theta.grad = torch.tensor([100.0, 100.0], dtype=torch.float64)
     assert exact_alignment(
-        engine, direction, [lambda: of(1), lambda: of(2)], "raw"
+        engine, direction, [lambda: batch_of(1), lambda: batch_of(2)], "raw"
     ).scores.tolist() == [3.0, -32.0]
 
 
@@ -122,7 +130,9 @@ def test_errors_by_hand() -> None:
     engine = toy(
         [3.0, 0.0], [0.0, -4.0], [2.0, 0.0], [3.0, 8.0], [3.0, 0.0], [0.0, 0.0]
     )  # products 3, -32, 0, 9 with (3, 4)
-    found = align(engine, members=[of(1, 2, 3, 4), of(1, 1, 4, 4, 3, 3, 3, 3), of(2)])
+    found = align(
+        engine, members=[batch_of(1, 2, 3, 4), batch_of(1, 1, 4, 4, 3, 3, 3, 3), batch_of(2)]
+    )
     assert found.scores == pytest.approx([-5.0, 3.0, -32.0])
     assert found.errors[0] == pytest.approx(np.std([3, -32, 0, 9], ddof=1) / 2)  # of a mean of four
     assert found.errors[1] == pytest.approx(
@@ -130,10 +140,10 @@ def test_errors_by_hand() -> None:
     )  # of a mean of four pairs
     assert np.isnan(found.errors[2])
     assert found.effective.tolist() == [4, 8, 1]
-    assert np.isnan(align(engine, "clipped", [of(1, 2, 3, 4)]).errors).all()
+    assert np.isnan(align(engine, "clipped", [batch_of(1, 2, 3, 4)]).errors).all()
 
 
-def test_errors_are_as_large_as_the_scatter_of_redrawn_scores() -> None:
+def test_errors_equal_the_spread_of_redrawn_scores() -> None:
     model = tiny_model()
     engine = tiny_engine(model)
     target = tiny_batch(8, seed=99)
@@ -144,7 +154,7 @@ def test_errors_are_as_large_as_the_scatter_of_redrawn_scores() -> None:
     assert np.sqrt((redrawn.errors**2).mean()) == pytest.approx(redrawn.scores.std(), rel=0.25)
 
 
-def test_sign_the_domain_that_equals_the_target_gains_weight() -> None:
+def test_a_domain_equal_to_the_target_gains_weight() -> None:
     found = align(toy([0.0, 0.0], [1.0, 1.0], [1.0, 1.0], [-1.0, -1.0]))
     state = propose(Dga(eta=0.1, ema=1.0), uniform_state(2), found.scores)
     assert state.alpha[0] > 0.5 > state.alpha[1]
@@ -155,7 +165,7 @@ def test_the_mixed_scores_are_minus_the_derivative_of_the_target_loss(kind: str)
     problem = Regression()
     engine, parts, alpha = (
         Engine(problem, problem, Team(), Training()),
-        [of(*range(8 * i, 8 * i + 8)) for i in range(4)],
+        [batch_of(*range(8 * i, 8 * i + 8)) for i in range(4)],
         [0.2, 0.5, 0.3],
     )
     direction = target_direction(engine, lambda: engine.backward(parts[3])[0])
@@ -182,9 +192,11 @@ def test_distributions_with_identity_rows_equal_domains_and_scores_are_linear() 
     engine = toy([0.5, -2.0, 1.0], [1.0, 1.0, 1.0], [1.0, 0, 0], [0, 2.0, 0], [0, 0, 3.0])
     domains = align(engine).scores
     np.testing.assert_allclose(
-        align(engine, members=[of(1, 1), of(2, 2), of(3, 3)]).scores, domains, rtol=1e-12
+        align(engine, members=[batch_of(1, 1), batch_of(2, 2), batch_of(3, 3)]).scores,
+        domains,
+        rtol=1e-12,
     )
-    rows = align(engine, members=[of(1, 1, 2, 2, 2, 3, 3, 3, 3, 3), of(2)]).scores
+    rows = align(engine, members=[batch_of(1, 1, 2, 2, 2, 3, 3, 3, 3, 3), batch_of(2)]).scores
     np.testing.assert_allclose(
         rows, np.array([[0.2, 0.3, 0.5], [0.0, 1.0, 0.0]]) @ domains, rtol=1e-12
     )
@@ -197,13 +209,14 @@ def test_permuting_the_members_permutes_the_weights() -> None:
     for _ in range(3):
         plain = propose(mixer, plain, align(engine, "clipped").scores)
         permuted = propose(
-            mixer, permuted, align(engine, "clipped", [of(1 + i) for i in order]).scores
+            mixer, permuted, align(engine, "clipped", [batch_of(1 + i) for i in order]).scores
         )
     np.testing.assert_allclose(permuted.sampling, plain.sampling[order], rtol=1e-12)
 
 
 def test_dga_finds_the_known_optimum_of_a_quadratic_problem() -> None:
-    # The target is 0.6 A + 0.3 B + 0.1 C of three domains in general position: those weights, and no others, train to it.
+    # The target is 0.6 A + 0.3 B + 0.1 C of three domains in general position. Only training with
+    # these weights reaches it.
     centers, optimum = (
         np.array([[2.0, 0, 1.0], [0, 2.0, -1.0], [-1.0, -1.0, 2.0]]),
         np.array([0.6, 0.3, 0.1]),
@@ -216,10 +229,10 @@ def test_dga_finds_the_known_optimum_of_a_quadratic_problem() -> None:
             with torch.no_grad():
                 theta -= 0.3 * (theta - torch.from_numpy(state.sampling @ centers))
     np.testing.assert_allclose(state.sampling, optimum, atol=1e-4)
-    assert float(engine.losses(of(0))) < 1e-8
+    assert float(engine.losses(batch_of(0))) < 1e-8
 
 
-def test_descent_on_alignment_would_move_away_from_it() -> None:
+def test_descent_on_alignment_moves_away_from_the_optimum() -> None:
     engine, state = toy([0.5, 0.5], [0.8, 0.2], [1.0, 0.0], [0.0, 1.0]), uniform_state(2)
     for _ in range(20):
         state = propose(Dga(eta=0.5, ema=1.0), state, -align(engine).scores)
@@ -229,13 +242,17 @@ def test_descent_on_alignment_would_move_away_from_it() -> None:
 def preconditioned(
     theta: list[float], steps: list[list[float]], eps: float = 1e-8
 ) -> tuple[Engine, torch.optim.AdamW, Direction]:
-    """The direction toward (0, -4) after AdamW has seen the gradients `steps`, without moving."""
+    """Return the direction toward (0, -4) after AdamW received the gradients `steps`."""
     engine = toy(theta, [0.0, -4.0])
     optimizer = torch.optim.AdamW(engine.model.parameters(), lr=0.0, betas=(0.9, 0.75), eps=eps)
     for gradient in steps:
         engine.model.theta.grad = torch.tensor(gradient, dtype=torch.float64)
         optimizer.step()
-    return engine, optimizer, target_direction(engine, lambda: engine.backward(of(0))[0], optimizer)
+    return (
+        engine,
+        optimizer,
+        target_direction(engine, lambda: engine.backward(batch_of(0))[0], optimizer),
+    )
 
 
 def test_a_preconditioned_direction_by_hand() -> None:
@@ -250,7 +267,7 @@ def test_a_preconditioned_direction_by_hand() -> None:
     assert found.norm == 5.0
 
 
-def test_it_is_the_direction_in_which_adamw_would_step() -> None:
+def test_a_preconditioned_direction_is_the_step_of_adamw() -> None:
     engine, optimizer, found = preconditioned([3.0, 0.0], [[1.0, 2.0], [2.0, -1.0]])
     theta, moment = engine.model.theta, optimizer.state[engine.model.theta]["exp_avg"]
     moment.zero_()
@@ -264,7 +281,7 @@ def test_it_is_the_direction_in_which_adamw_would_step() -> None:
     )
 
 
-def test_a_parameter_that_training_has_not_reached_does_not_outweigh_all_else() -> None:
+def test_a_parameter_without_gradients_so_far_does_not_dominate() -> None:
     _, _, found = preconditioned([3.0, 0.0], [[1.0, 0.0]] * 50)
     along = found.tensors["theta"].abs()
     assert along[1] / along[0] < 2  # 1e8 with the moment as it stands

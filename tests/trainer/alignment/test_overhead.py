@@ -1,4 +1,4 @@
-"""The cost of measuring, by hand; and a cadence that keeps within a budget."""
+"""The cost of measuring, by hand, and the cadence within a budget."""
 
 import pytest
 from hypothesis import given
@@ -28,12 +28,15 @@ def mixture(**changed: object) -> Mixture:
         ({"mixer": "natural"}, 0),
     ],
 )
-def test_the_share_of_the_trainings_work(changed: dict[str, object], work: int) -> None:
+def test_the_share_of_the_training_work(changed: dict[str, object], work: int) -> None:
     assert scoring_share(mixture(**changed), 20, 64) == pytest.approx(work / (3 * 64 * 100))
 
 
 def test_the_published_figures() -> None:
-    """METHOD 6: 20 domains, batches of 64, every 100 steps: 3 % by samples, 0.8 % from the training batch itself."""
+    """METHOD 6: Measuring takes 3 % with probes and 0.8 % on the batch.
+
+    There are 20 domains, batches of 64 and updates every 100 steps.
+    """
     assert scoring_share(mixture(), 20, 64) == pytest.approx(0.03)
     assert scoring_share(mixture(backend="ghost", measure_on="batch"), 20, 64) == pytest.approx(
         0.008, abs=0.0004
@@ -75,7 +78,7 @@ def test_members_measured_on_the_batch_keep_their_sequences() -> None:
     st.integers(1, 64),
     st.sampled_from(["exact", "ghost", "finite_difference"]),
 )
-def test_the_budget_is_kept_and_nothing_is_given_away(
+def test_the_cadence_is_within_the_budget_and_uses_all_of_it(
     budget: float, members: int, batch: int, every: int, basis: int, target: int, backend: str
 ) -> None:
     chosen = mixture(

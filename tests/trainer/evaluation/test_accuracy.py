@@ -1,4 +1,4 @@
-"""The harness on local task files, against our own likelihoods."""
+"""The harness on local task files, compared with likelihoods computed here."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(catalog: Path) -> PreTrainedModel:
-    """One whose likelihoods are far from uniform."""
+    """Return the folder of a model whose likelihoods are far from uniform."""
     model = build_model(
         Model(hidden_size=32, layers=2, heads=2),
         open_tokenizer(open_files(catalog)).get_vocab_size(),
@@ -52,7 +52,7 @@ def model(catalog: Path) -> PreTrainedModel:
 
 @pytest.fixture(scope="module")
 def run(catalog: Path, model: PreTrainedModel) -> Path:
-    """As much of a finished run's folder as is read."""
+    """Return a folder with the files of a finished run that are read."""
     run = catalog / "run"
     shutil.copytree(catalog / "tokenizer", run / "model")
     model.save_pretrained(run / "model")
@@ -62,7 +62,7 @@ def run(catalog: Path, model: PreTrainedModel) -> Path:
     return run
 
 
-def test_the_harness_agrees_with_our_own_likelihoods(
+def test_the_harness_agrees_with_likelihoods_computed_here(
     catalog: Path, model: PreTrainedModel, run: Path, tmp_path: Path
 ) -> None:
     sections = {
@@ -111,7 +111,7 @@ def test_accuracy_of_a_run_without_a_network(run: Path, monkeypatch: pytest.Monk
     assert found["versions"]["lm_eval"]
 
 
-def test_what_is_refused(run: Path, tmp_path: Path) -> None:
+def test_invalid_requests_are_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="model"):
         evaluate_run(tmp_path, ["quiz"])
     with pytest.raises(UserError, match="targets: "):

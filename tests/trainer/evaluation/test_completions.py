@@ -14,7 +14,7 @@ def tokens(tokenizer: Tokenizer, text: str) -> list[int]:
     return found
 
 
-def test_only_the_completion_and_what_closes_it_are_labels() -> None:
+def test_labels_are_the_completion_and_its_end_of_text() -> None:
     tokenizer = byte_level([a + b for a, b in PAIRS])
     end = tokenizer.token_to_id(END)
     found = tokenize_completions(tokenizer, PAIRS, 100, end)
@@ -31,7 +31,7 @@ def test_only_the_completion_and_what_closes_it_are_labels() -> None:
     assert int((bare.labels != -100).sum()) == len(tokens(tokenizer, " four five"))
 
 
-def test_what_is_too_long_loses_its_beginning() -> None:
+def test_the_beginning_of_long_pairs_is_cut_off() -> None:
     tokenizer = byte_level([])  # a byte a token
     batch = tokenize_completions(
         tokenizer, [("a long prompt:", " yes"), ("p:", " far too long")], 6, None

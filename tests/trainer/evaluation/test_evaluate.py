@@ -47,7 +47,7 @@ def engine() -> Engine:
 
 
 def sequences(leaves: list[int]) -> Pool:
-    """A pool of so many sequences in each leaf, all tokens 1."""
+    """Return a pool with the given number of sequences in each leaf. All tokens are 1."""
     tokens = np.array(leaves) * LENGTH + 1
     tokens[np.array(leaves) == 0] = 0
     store = TokenStore(
@@ -86,7 +86,7 @@ def test_loss_error_and_bytes_of_a_set(catalog: Path, pool: Pool, engine: Engine
         assert one.record().keys() == {"set", "loss", "error", "sequences", "bits_per_byte"}
 
 
-def test_the_error_says_how_far_samples_lie_from_the_whole() -> None:
+def test_the_error_is_the_spread_of_samples_around_the_population() -> None:
     random = np.random.default_rng(0)
     sizes = random.integers(1, 40, 20_000).astype(float)
     values = 3 * sizes + random.normal(0, 1, 20_000) * sizes
@@ -162,7 +162,7 @@ def test_losses_by_domain_add_up(engine: Engine, catalog: Path) -> None:
     ) / tokens.sum() == pytest.approx(whole.loss, rel=1e-6)
 
 
-def test_parts_of_all_processes_are_the_whole() -> None:
+def test_the_parts_of_all_processes_are_the_whole_set() -> None:
     assert [list(range(7))[process_slice(7, rank, 3)] for rank in range(3)] == [
         [0, 1],
         [2, 3],

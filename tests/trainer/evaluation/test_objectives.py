@@ -1,4 +1,4 @@
-"""The gradients of the target's objectives, against autograd on the whole logits."""
+"""Gradients of the objectives, compared with autograd on all logits."""
 
 import itertools
 import math
@@ -39,7 +39,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return add_quiz(write_tiny_catalog(tmp_path_factory.mktemp("catalog")))
 
 
-def of(catalog: Path, objective: str, **mixture: object) -> tuple[Objective, Train]:
+def objective_of(catalog: Path, objective: str, **mixture: object) -> tuple[Objective, Train]:
     config = tiny_config(
         catalog,
         catalog / "run",
@@ -56,11 +56,11 @@ def of(catalog: Path, objective: str, **mixture: object) -> tuple[Objective, Tra
 
 @pytest.fixture(scope="module")
 def engine(catalog: Path) -> Engine:
-    return of_team(catalog, Team())
+    return engine_of_team(catalog, Team())
 
 
-def of_team(catalog: Path, team: Team, parallel: str = "ddp") -> Engine:
-    """A model whose likelihoods are far from uniform."""
+def engine_of_team(catalog: Path, team: Team, parallel: str = "ddp") -> Engine:
+    """Return an engine of a model whose likelihoods are far from uniform."""
     vocabulary = open_tokenizer(open_files(catalog)).get_vocab_size()
     model = build_model(Model(hidden_size=32, layers=2, heads=2), vocabulary, 0, LENGTH, seed=3)
     with torch.no_grad():
@@ -72,7 +72,7 @@ def of_team(catalog: Path, team: Team, parallel: str = "ddp") -> Engine:
 
 
 def log_likelihood(engine: Engine, catalog: Path, prompt: str, completion: str) -> Tensor:
-    """Of the completion given the prompt, from the logits of the whole text."""
+    """Return the log-likelihood of the completion given the prompt."""
     before, ids = token_ids(open_tokenizer(open_files(catalog)), [prompt, prompt + completion])
     logs = engine.model(torch.tensor([ids[:-1]])).logits.double().log_softmax(-1)[0]
     return logs[torch.arange(len(ids) - 1), torch.tensor(ids[1:])][len(before) - 1 :].sum()
@@ -110,8 +110,8 @@ def question_loss(engine: Engine, catalog: Path, question: Question) -> Tensor:
     return -torch.stack(scores).log_softmax(0)[question.right]
 
 
-def test_gradient_of_choosing(catalog: Path, engine: Engine) -> None:
-    objective, config = of(catalog, "choices")
+def test_gradient_of_the_choice_loss(catalog: Path, engine: Engine) -> None:
+    objective, config = objective_of(catalog, "choices")
     assert isinstance(objective, ChoiceLoss)
     questions = read_questions(open_files(catalog), "quiz", "align", "\nAnswer:")
     chosen = walk(config.seed, "target", 4, 4, len(questions))
@@ -125,8 +125,8 @@ def test_gradient_of_choosing(catalog: Path, engine: Engine) -> None:
     assert_same(found, gradient(engine))
 
 
-def test_an_untrained_model_finds_all_choices_alike(catalog: Path) -> None:
-    objective, _ = of(catalog, "choices")
+def test_an_untrained_model_gives_all_choices_the_same_score(catalog: Path) -> None:
+    objective, _ = objective_of(catalog, "choices")
     model = build_model(
         Model(hidden_size=32, layers=2, heads=2),
         open_tokenizer(open_files(catalog)).get_vocab_size(),
@@ -141,8 +141,10 @@ def test_an_untrained_model_finds_all_choices_alike(catalog: Path) -> None:
     )
 
 
-def test_a_step_against_it_makes_the_right_choice_likelier(catalog: Path, engine: Engine) -> None:
-    objective, _ = of(catalog, "choices")
+def test_a_step_against_the_gradient_makes_the_right_choice_more_likely(
+    catalog: Path, engine: Engine
+) -> None:
+    objective, _ = objective_of(catalog, "choices")
     before = {name: p.detach().clone() for name, p in engine.parameters().items()}
     engine.clear()
     first = float(objective.backward(engine, 0))
@@ -157,8 +159,8 @@ def test_a_step_against_it_makes_the_right_choice_likelier(catalog: Path, engine
     assert second < first - 1e-3
 
 
-def test_gradient_of_answering(catalog: Path, engine: Engine) -> None:
-    objective, config = of(catalog, "answer")
+def test_gradient_of_the_answer_loss(catalog: Path, engine: Engine) -> None:
+    objective, config = objective_of(catalog, "answer")
     texts = [
         *read_questions(open_files(catalog), "quiz", "align", "\nAnswer:"),
         Question("An essay on no question at all.\nAnswer:", (" none",), 0),
@@ -184,8 +186,10 @@ def test_gradient_of_answering(catalog: Path, engine: Engine) -> None:
     assert_same(found, gradient(engine))
 
 
-def test_gradient_of_text_is_that_of_the_align_split(catalog: Path, engine: Engine) -> None:
-    objective, config = of(catalog, "text")
+def test_gradient_of_the_text_loss_is_that_of_the_align_split(
+    catalog: Path, engine: Engine
+) -> None:
+    objective, config = objective_of(catalog, "text")
     pool = Pool(open_target(open_files(catalog), "quiz", "align"), LENGTH, "align")
     engine.clear()
     share = objective.backward(engine, interval=2)
@@ -197,7 +201,7 @@ def test_gradient_of_text_is_that_of_the_align_split(catalog: Path, engine: Engi
 
 
 def test_held_out_questions(catalog: Path, engine: Engine) -> None:
-    objective, config = of(catalog, "choices")
+    objective, config = objective_of(catalog, "choices")
     questions = read_questions(open_files(catalog), "quiz", "validation", "\nAnswer:")
     chosen = [questions[i] for i in walk(config.seed, "evaluate", 0, 5, len(questions))]
     found = objective.evaluate(engine)[0]
@@ -222,7 +226,7 @@ def test_held_out_questions(catalog: Path, engine: Engine) -> None:
 
 
 def test_held_out_answers(catalog: Path, engine: Engine) -> None:
-    objective, _ = of(catalog, "answer")
+    objective, _ = objective_of(catalog, "answer")
     found = objective.evaluate(engine)[0]
     assert (found.set, found.sequences, found.accuracy) == ("target/validation/answer", 5, None)
     everything = replace(objective, maximum_evaluated=100).evaluate(engine)[0]  # type: ignore[type-var]
@@ -230,23 +234,23 @@ def test_held_out_answers(catalog: Path, engine: Engine) -> None:
     assert 0 < everything.error < everything.loss
 
 
-def test_a_walk_visits_each_once_an_epoch() -> None:
+def test_each_question_is_read_once_per_epoch() -> None:
     draws = np.concatenate([walk(1, "target", stage * 4, 4, 6) for stage in range(6)])
     epochs = draws.reshape(4, 6)
     assert [sorted(epoch) for epoch in epochs.tolist()] == [list(range(6))] * 4
     assert len({tuple(epoch) for epoch in epochs.tolist()}) > 1
 
 
-def measured(catalog: Path, team: Team, parallel: str = "ddp") -> dict[str, Any]:
-    """What a process finds: losses and errors, and the summed gradient of each objective."""
-    engine = of_team(catalog, team, parallel)
+def measurements(catalog: Path, team: Team, parallel: str = "ddp") -> dict[str, Any]:
+    """Return the losses and errors, and the summed gradient of each objective."""
+    engine = engine_of_team(catalog, team, parallel)
     pools = [
         Pool(open_target(open_files(catalog), "quiz", split), LENGTH, split)
         for split in ("test", "align")
     ]
     found: dict[str, Any] = {}
     for name in ("choices", "answer"):
-        objective, _ = of(catalog, name, target_sequences=3)
+        objective, _ = objective_of(catalog, name, target_sequences=3)
         engine.clear()
         share = float(team.sum(objective.backward(engine, interval=1).clone()))
         sets = held_out_losses(
@@ -263,13 +267,14 @@ def measured(catalog: Path, team: Team, parallel: str = "ddp") -> dict[str, Any]
     return found
 
 
-def in_processes(rank: int, world: int, folder: Path, catalog: Path) -> None:
+def measure_in_process(rank: int, world: int, folder: Path, catalog: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world
     )
     found = {
-        parallel: measured(catalog, Team(rank, world), parallel) for parallel in ("ddp", "fsdp2")
+        parallel: measurements(catalog, Team(rank, world), parallel)
+        for parallel in ("ddp", "fsdp2")
     }
     if rank == 0:
         torch.save(found, folder / "found.pt")
@@ -277,9 +282,9 @@ def in_processes(rank: int, world: int, folder: Path, catalog: Path) -> None:
 
 
 @pytest.mark.system
-def test_two_processes_give_what_one_gives(catalog: Path, tmp_path: Path) -> None:
-    run_in_processes(in_processes, 2, 2, tmp_path, catalog)
-    alone, together = measured(catalog, Team()), torch.load(tmp_path / "found.pt")
+def test_two_processes_agree_with_one(catalog: Path, tmp_path: Path) -> None:
+    run_in_processes(measure_in_process, 2, 2, tmp_path, catalog)
+    alone, together = measurements(catalog, Team()), torch.load(tmp_path / "found.pt")
     for parallel, name in itertools.product(("ddp", "fsdp2"), ("choices", "answer")):
         torch.testing.assert_close(
             together[parallel][name]["numbers"], alone[name]["numbers"], rtol=1e-5, atol=0
@@ -287,6 +292,6 @@ def test_two_processes_give_what_one_gives(catalog: Path, tmp_path: Path) -> Non
         assert_same(together[parallel][name]["gradient"], alone[name]["gradient"])
 
 
-def test_other_documents_are_refused(catalog: Path) -> None:
+def test_documents_of_another_form_are_refused(catalog: Path) -> None:
     with pytest.raises(UserError, match=r"Question\?\\nSolution: the answer"):
-        of(catalog, "answer", answer_after="\nSolution:")
+        objective_of(catalog, "answer", answer_after="\nSolution:")

@@ -18,7 +18,7 @@ MARKER = "\nAnswer:"
 HEAD = "Which?\nA. 0\nB. 1\nC. 0,1"
 
 
-def test_the_answer_gives_the_form_of_all_completions() -> None:
+def test_all_completions_have_the_form_of_the_answer() -> None:
     prompt = HEAD + MARKER
     assert parse_question(f"{HEAD}{MARKER} B. 1", MARKER) == Question(
         prompt, (" A. 0", " B. 1", " C. 0,1"), 1
@@ -39,12 +39,15 @@ def test_the_answer_gives_the_form_of_all_completions() -> None:
         f"{HEAD}{MARKER}",
     ],
 )
-def test_what_is_no_question(text: str) -> None:
+def test_texts_that_are_not_questions(text: str) -> None:
     assert parse_question(text, MARKER) is None
 
 
-def test_statements_and_long_choices_are_no_choices_of_their_own() -> None:
-    text = f"A. is a letter.\nI. one\nII. two\nWhich?\nA) I only\nof them\nC) is not the next\nB) I and II\nAnswer: none{MARKER} A"
+def test_lines_that_start_with_another_letter_belong_to_the_previous_choice() -> None:
+    text = (
+        "A. is a letter.\nI. one\nII. two\nWhich?\nA) I only\nof them\nC) is not the next\n"
+        f"B) I and II\nAnswer: none{MARKER} A"
+    )
     found = parse_question(text, MARKER)
     assert found is not None
     assert found.completions == (" A", " B")
@@ -56,13 +59,13 @@ def test_statements_and_long_choices_are_no_choices_of_their_own() -> None:
     assert in_words.completions[0] == " A) I only\nof them\nC) is not the next"
 
 
-def test_the_last_marker_begins_the_answer() -> None:
+def test_the_answer_follows_the_last_marker() -> None:
     assert split_answer("a\nAnswer: b\nAnswer: c", MARKER) == ("a\nAnswer: b\nAnswer:", " c")
     assert split_answer("a", MARKER) is None
     assert split_answer("a\nAnswer: \n", MARKER) is None
 
 
-def test_documents_that_are_no_questions_are_counted(
+def test_documents_that_are_not_questions_are_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     catalog = add_quiz(write_tiny_catalog(tmp_path / "catalog"))

@@ -36,7 +36,7 @@ def write(folder: Path, text: str) -> Path:
     return folder
 
 
-def test_a_written_task_comes_back_as_its_questions(
+def test_a_written_task_is_read_as_the_same_questions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalog = add_quiz(write_tiny_catalog(tmp_path / "catalog"))
@@ -118,7 +118,7 @@ def test_a_list_of_templates(tmp_path: Path) -> None:
         ("task: colours", "[", "yaml: "),
     ],
 )
-def test_what_is_refused(
+def test_unsupported_task_files_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, message: str
 ) -> None:
     assert old in TASK

@@ -14,7 +14,7 @@ from trainer.evaluation.tokenizer import byte_lengths, open_tokenizer, token_ids
 TEXTS = ["naïve café, 東京 🙂\n\tx", "plain words", f"says {END} itself", " "]
 
 
-def test_bytes_of_a_byte_level_tokenizer_are_those_of_the_text(tmp_path: Path) -> None:
+def test_bytes_of_a_byte_level_tokenizer_sum_to_those_of_the_text(tmp_path: Path) -> None:
     tokenizer = open_tokenizer(open_files(add_quiz(write_tiny_catalog(tmp_path / "catalog"))))
     lengths = byte_lengths(tokenizer)
     assert [int(lengths[ids].sum()) for ids in token_ids(tokenizer, TEXTS)] == [
@@ -31,8 +31,8 @@ def test_added_tokens_have_their_own_bytes() -> None:
     assert byte_lengths(tokenizer)[ids].sum() == len("a½½b".encode())
 
 
-def test_bytes_of_a_tokenizer_that_falls_back_to_bytes() -> None:
-    """As of Llama 2: blanks are ▁, and what is not in the vocabulary is spelled in bytes."""
+def test_bytes_of_a_byte_fallback_tokenizer() -> None:
+    """Like Llama 2's, it writes blanks as U+2581 and unknown characters as byte tokens."""
     pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "▁a", "é"]
     tokenizer = Tokenizer(
         models.BPE(
@@ -53,7 +53,7 @@ def test_bytes_of_a_tokenizer_that_falls_back_to_bytes() -> None:
     assert byte_lengths(tokenizer)[ids].sum() == len(text.encode())
 
 
-def test_words_count_the_blank_before_them(tmp_path: Path) -> None:
+def test_a_word_includes_the_blank_before_it(tmp_path: Path) -> None:
     tokenizer = open_tokenizer(open_files(write_tiny_catalog(tmp_path / "catalog")))
     np.testing.assert_array_equal(byte_lengths(tokenizer)[[3, 12]], [len(" w3"), len(" w12")])
 

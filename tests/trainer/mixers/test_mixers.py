@@ -1,4 +1,4 @@
-"""Dynamic gradient alignment against numbers worked out by hand, and what every mixer must keep."""
+"""Dynamic gradient alignment, compared with results by hand, and invariants of all mixers."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_high_alignment_gains_weight():
     assert state.alpha[0] > 1 / 3 > state.alpha[2]
 
 
-def test_ema_one_is_no_average():
+def test_ema_one_disables_averaging():
     state = uniform_state(4)
     for scores in ([0.3, -0.2, 0.1, 0.7], [-1.0, 0.4, 0.0, 0.2]):
         state = Dga(eta=1.5, ema=1.0).propose(state, seeing(scores))
@@ -53,7 +53,7 @@ def test_ema_is_the_share_of_the_new_weights():
     np.testing.assert_allclose(state.sampling, [0.55, 0.45], rtol=1e-12)
 
 
-def test_a_weight_too_small_for_a_float_can_come_back():
+def test_a_weight_too_small_for_a_float_can_recover():
     mixer, state = Dga(eta=1.0, ema=1.0), uniform_state(2)
     for _ in range(2000):
         state = mixer.propose(state, seeing([1.0, 0.0]))
@@ -64,7 +64,8 @@ def test_a_weight_too_small_for_a_float_can_come_back():
 
 
 def test_normalised_scores_are_centred_and_divided_by_their_spread():
-    # 7, 1, 1: mean 3, standard deviation sqrt((16 + 4 + 4) / 3) = sqrt 8, so the first gains by exp(eta 6 / sqrt 8) over the others
+    # The scores 7, 1, 1 have mean 3 and standard deviation sqrt((16 + 4 + 4) / 3) = sqrt 8, so that
+    # the first gains by exp(eta 6 / sqrt 8) over the others.
     for scale, shift in ((1.0, 0.0), (1e-6, 5e-6), (1e6, -1e3)):
         scores = scale * np.array([7.0, 1.0, 1.0]) + shift
         mixer = Dga(eta=np.log(2) * np.sqrt(8) / 6, ema=1.0, scores="normalised")
@@ -93,7 +94,7 @@ def test_a_member_without_a_score_moves_like_the_mean_of_the_others():
     assert filled(np.array([1.0, NAN, 4.0])).tolist() == [1.0, 2.5, 4.0]
 
 
-def test_a_change_is_cut_to_its_cap_exactly():
+def test_a_change_is_reduced_to_exactly_its_maximum():
     old = MixerState(np.log([0.2, 0.3, 0.5]), np.array([0.2, 0.3, 0.5]))
     free = Dga(eta=1.0, ema=1.0).propose(old, seeing([2.0, 0.0, -1.0]))
     cut = Dga(eta=1.0, ema=1.0, maximum_change=0.05).propose(old, seeing([2.0, 0.0, -1.0]))
@@ -107,7 +108,7 @@ def test_a_change_is_cut_to_its_cap_exactly():
     assert small.alpha.tolist() == free.alpha.tolist()
 
 
-def test_the_cap_holds_for_any_scores():
+def test_the_maximum_change_holds_for_any_scores():
     state = uniform_state(3)
     for size in (1e-300, 1.0, 1e4, 1e300):
         before, state = (
@@ -118,7 +119,7 @@ def test_the_cap_holds_for_any_scores():
         assert (state.alpha * np.log(state.alpha / before.alpha)).sum() <= 0.01 + 1e-12
 
 
-def test_a_floor_is_kept_by_all_together_and_the_rest_follows_alpha():
+def test_the_floor_is_spread_evenly_and_the_rest_follows_alpha():
     mixer, state = Dga(eta=1.0, ema=0.2, floor=0.3), uniform_state(3)
     for _ in range(200):
         state = mixer.propose(state, seeing([1.0, 0.0, 0.0]))
@@ -141,7 +142,7 @@ def test_scores_are_shrunk_by_their_noise():
     )
 
 
-def test_scores_that_are_all_noise_rank_nobody():
+def test_scores_that_are_only_noise_become_their_mean():
     np.testing.assert_allclose(
         shrunk(np.array([0.0, 2.0, 4.0]), np.full(3, 5.0)), [2.0, 2.0, 2.0], rtol=1e-15
     )
@@ -161,7 +162,7 @@ def test_shrinking_is_not_undone_by_dividing_by_the_spread():
     assert np.log(shy[2] / shy[0]) == pytest.approx(0.75 * np.log(known[2] / known[0]), rel=1e-12)
 
 
-def test_without_errors_nothing_is_shrunk():
+def test_scores_without_errors_are_not_shrunk():
     scores = np.array([0.0, 2.0, 4.0])
     assert shrunk(scores, np.full(3, NAN)).tolist() == scores.tolist()
     assert shrunk(scores, np.array([1.0, NAN, NAN])).tolist() == scores.tolist()
@@ -171,7 +172,7 @@ def test_without_errors_nothing_is_shrunk():
     np.testing.assert_allclose(some, [0.25, 3.75, 9.0, NAN], rtol=1e-15)
 
 
-def test_static_weights_stay():
+def test_static_weights_do_not_change():
     state = MixerState(np.log([0.25, 0.75]), np.array([0.25, 0.75]))
     assert Static().propose(state, seeing([5.0, -5.0])) is state
     assert not Static().needs
@@ -193,7 +194,7 @@ MIXERS = {
 
 
 def run_of(make, order):
-    """The states of eight updates, the members in another order."""
+    """Return the states of eight updates, with the members in the given order."""
     mixer, draws = make(order), np.random.default_rng(7)
     states = [mixer.start(4)]
     for step in range(100, 900, 100):
@@ -216,7 +217,7 @@ def test_permuting_the_members_permutes_the_weights(name):
 
 
 @pytest.mark.parametrize("name", MIXERS)
-def test_weights_stay_on_the_simplex_and_follow_from_what_is_kept(name):
+def test_weights_stay_on_the_simplex_and_depend_only_on_the_saved_state(name):
     states = run_of(MIXERS[name], np.arange(4))
     for state in states:
         for weights in (state.alpha, state.sampling):
@@ -239,7 +240,7 @@ def test_weights_stay_on_the_simplex_and_follow_from_what_is_kept(name):
 
 
 @pytest.mark.parametrize("name", ["dga", "doge", "doremi", "odm", "ado"])
-def test_a_learning_mixer_takes_an_update_in_which_a_member_or_all_went_unseen(name):
+def test_a_learning_mixer_accepts_updates_with_unmeasured_members(name):
     mixer = MIXERS[name](np.arange(4))
     state = mixer.start(4)
     for step in range(100, 900, 100):

@@ -1,4 +1,4 @@
-"""Weights from a rule, a file, or another run's log."""
+"""Weights from a rule, from a file and from the log of another run."""
 
 import json
 
@@ -16,7 +16,7 @@ from trainer.mixers.fixed import read_weights, temperature_weights
 from trainer.mixers.replay import read_replay
 
 
-def test_temperature_flattens():
+def test_temperature_flattens_the_weights():
     tokens = np.array([16, 1, 0, 81])
     np.testing.assert_allclose(temperature_weights(tokens, 1.0), tokens / 98, rtol=1e-15)
     np.testing.assert_allclose(
@@ -67,7 +67,7 @@ def test_a_json_object_of_domains_or_names(tmp_path):
     assert (found.by, found.weights.tolist()) == ("name", [0.75, 0.25])
 
 
-def test_rounded_weights_are_made_to_sum_to_one(tmp_path):
+def test_rounded_weights_are_normalised(tmp_path):
     found = read_weights(write(tmp_path / "w.json", {"0": 0.333, "1": 0.333, "2": 0.3335}), 3, [])
     assert found.weights.sum() == pytest.approx(1.0, abs=1e-15)
 
@@ -97,7 +97,7 @@ def test_rounded_weights_are_made_to_sum_to_one(tmp_path):
         ("w.csv", {"domain": [0], "tokens": [1.0]}, "w.csv: .* domain, tokens"),
     ],
 )
-def test_weights_that_cannot_be_meant_are_refused(tmp_path, name, content, message):
+def test_invalid_weights_are_refused(tmp_path, name, content, message):
     with pytest.raises(UserError, match=message):
         read_weights(write(tmp_path / name, content), 4, ["law", "natural"])
 
@@ -131,7 +131,7 @@ def write_run(
 
 
 def follow(mixer, steps):
-    """Sampling at each of `steps`, the first of which is 0."""
+    """Return the sampling weights at each of `steps`, the first of which is 0."""
     state = mixer.start(2)
     return [
         state.sampling.tolist(),
@@ -142,7 +142,7 @@ def follow(mixer, steps):
     ]
 
 
-def test_a_replay_follows_the_log_stage_by_stage_and_keeps_its_end(tmp_path):
+def test_a_replay_follows_the_log_and_keeps_its_last_weights(tmp_path):
     mixer = read_replay(
         write_run(tmp_path / "run"), ["law", "natural"], step_tokens=8 * 16
     )  # 10 steps a stage, as logged

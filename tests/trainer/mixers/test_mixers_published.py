@@ -1,4 +1,4 @@
-"""The rules of other papers: each against its published update, worked out with plain arithmetic."""
+"""Rules of other papers, compared with their published updates in plain arithmetic."""
 
 import math
 from functools import partial
@@ -23,7 +23,8 @@ from trainer.model.optimizer import learning_rate_at
 
 
 def test_doge_trace():
-    # lr / mu = log 2; scores are clipped to [0, 5]: (1, 2, -4) multiplies by (2, 4, 1), then (9, 0, 0) by (32, 1, 1)
+    # lr / mu = log 2, and scores are clipped to [0, 5]. (1, 2, -4) multiplies by (2, 4, 1), then
+    # (9, 0, 0) by (32, 1, 1).
     mixer = Doge(lambda step: 0.05 * math.log(2), mu=0.05)
     first = mixer.propose(mixer.start(3), seeing([1.0, 2.0, -4.0]))
     np.testing.assert_allclose(first.sampling, [2 / 7, 4 / 7, 1 / 7], rtol=1e-14)
@@ -36,7 +37,7 @@ def test_doge_trace():
     )
 
 
-def test_doge_step_follows_the_learning_rate_and_counts_the_steps_of_a_stage():
+def test_doge_step_is_proportional_to_the_learning_rate_and_interval():
     rising = Doge(lambda step: 1e-3 * step, mu=0.01, every_steps=10)
     state = rising.propose(uniform_state(2), seeing([0.5, 0.0], step=3))
     assert math.log(state.alpha[0] / state.alpha[1]) == pytest.approx(
@@ -45,7 +46,8 @@ def test_doge_step_follows_the_learning_rate_and_counts_the_steps_of_a_stage():
 
 
 def test_doremi_trace():
-    # excess (log 2, 0 for a negative one, log 3) multiplies by (2, 1, 3); a thousandth is spread evenly, and the next step starts there
+    # The excess (log 2, 0 for a negative one, log 3) multiplies by (2, 1, 3). Then 1e-3 is spread
+    # evenly. The next step starts from the result.
     mixer = DoReMi()
     first = mixer.propose(
         mixer.start(3),
@@ -62,7 +64,7 @@ def test_doremi_trace():
     )
 
 
-def test_the_average_is_over_all_updates_and_a_mixer_without_one_hands_on_what_it_samples():
+def test_final_weights_are_the_average_or_the_last_sampling_weights():
     mixer, state = DoReMi(), uniform_state(2)
     seen = []
     for step in range(7):
@@ -117,13 +119,13 @@ def test_a_law_is_recovered_from_its_own_losses(irreducible, amount, exponent):
     assert law.exponent == pytest.approx(exponent, abs=0.02)
 
 
-def test_a_wild_loss_does_not_decide_a_law():
+def test_a_single_outlier_hardly_changes_a_law():
     losses = 2 + 30 * TOKENS**-0.3
     losses[[7, 20, 38]] *= 2
     assert fit(TOKENS, losses).slope() == pytest.approx(0.3 * 30 * 1e8**-1.3, rel=0.01)
 
 
-def test_a_rising_loss_does_not_fall():
+def test_a_rising_loss_has_slope_zero():
     assert fit(TOKENS, np.linspace(2.0, 3.0, 40)).slope() == 0.0
 
 
@@ -158,7 +160,7 @@ def test_ado_trace():
         np.testing.assert_allclose(state.sampling, sampling, rtol=2e-3)
 
 
-def test_ado_prefers_nobody_below_its_floor_and_the_prior_where_no_loss_falls():
+def test_ado_keeps_a_minimum_preference_and_the_prior_if_no_loss_falls():
     np.testing.assert_allclose(
         preferred(np.array([1.0, 0.0]), np.array([0.5, 0.5])), [1 / 1.01, 0.01 / 1.01], rtol=1e-15
     )
@@ -200,7 +202,7 @@ def mixer_of(config: Train, names: str, sizes: np.ndarray | None = None) -> Mixe
     return make_mixer(config, names, partial(learning_rate_at, config), sizes)
 
 
-def test_the_config_chooses_a_mixer_and_published_steps():
+def test_the_config_selects_the_mixer_and_its_published_step():
     assert mixer_of(config(mixer="dga"), "ab") == Dga(eta=1.5, ema=0.1)
     assert mixer_of(
         config(

@@ -1,4 +1,4 @@
-"""What dynamic gradient alignment does on problems small enough to know the answer."""
+"""Dynamic gradient alignment on problems with known solutions."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,8 @@ NEAR = 0  # the domain that documents like the target's fall into, and that hold
 
 @pytest.mark.parametrize("ema", [1.0, 0.1])
 def test_a_quadratic_problem_is_solved(ema):
-    # Losses |theta - c_i|^2 / 2, target |theta - t|^2 / 2: the best mixture is the one whose centre is t, here (0.5, 0.3, 0.2).
+    # The losses are |theta - c_i|^2 / 2, and the target's is |theta - t|^2 / 2. The centre of the
+    # optimal mixture, (0.5, 0.3, 0.2), is t.
     centres, best = np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 3.0]]), np.array([0.5, 0.3, 0.2])
     mixer, theta = Dga(eta=0.05, ema=ema), np.array([5.0, -4.0])
     state = mixer.start(3)
@@ -28,8 +29,9 @@ def test_a_quadratic_problem_is_solved(ema):
     np.testing.assert_allclose(theta, [0.6, 0.6], atol=1e-3)
 
 
-def test_where_no_mixture_is_perfect_the_nearest_one_is_found():
-    # The target's centre lies outside the triangle; the nearest point of it is (1, 0), halfway between the first two centres.
+def test_the_nearest_mixture_is_found_if_none_is_perfect():
+    # The target's centre is outside the triangle. The nearest point of the triangle is (1, 0),
+    # halfway between the first two centres.
     centres, target = np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 3.0]]), np.array([1.0, -2.0])
     mixer, theta = Dga(eta=0.05, ema=0.1), np.array([5.0, 4.0])
     state = mixer.start(3)
@@ -50,10 +52,14 @@ class Course:
 
 
 def scarce(seed: int, mixer: Mixer, start: list[float], *, memorised_probes: bool = True) -> Course:
-    """Linear regression on three domains: one is the target's own but has 40 samples of 40 features; one is like it and large; one opposes.
+    """Train a linear regression on three domains.
+
+    The first is the target's domain, but has only 40 samples of 40 features. The second is similar
+    and large. The third has the opposite sign.
 
     Args:
-        memorised_probes: whether alignment is measured on the training samples, as the trainer does, or on fresh ones.
+        memorised_probes: whether alignment is measured on the training samples, as in the trainer,
+            or on fresh ones.
     """
     draws, features = np.random.default_rng(seed), 40
 
@@ -110,8 +116,8 @@ def learned(
     )
 
 
-def surely_above(values: list[float], bound: float) -> bool:
-    """Whether the mean lies above `bound` by three standard errors."""
+def clearly_above(values: list[float], bound: float) -> bool:
+    """Return whether the mean is above `bound` by three standard errors."""
     return float(np.mean(values) - 3 * np.std(values, ddof=1) / np.sqrt(len(values))) > bound
 
 
@@ -122,45 +128,46 @@ def averaged() -> list[Course]:
 
 def test_importance_sampling_overfits_a_scarce_domain_and_alignment_does_not(averaged):
     fixed = [importance(seed) for seed in SEEDS]
-    assert surely_above(
+    assert clearly_above(
         [np.log(course.end() / course.held_out.min()) for course in fixed], np.log(2)
     )  # it had been half as high
-    assert surely_above(
+    assert clearly_above(
         [np.log(there.end() / here.end()) for there, here in zip(fixed, averaged, strict=True)],
         np.log(3),
     )
     assert max(course.end() for course in averaged) < 0.2
 
 
-def test_mass_leaves_a_memorised_domain(averaged):
-    assert surely_above([course.near.max() for course in averaged], 1 / 3)  # it is wanted at first
-    assert surely_above([course.near.max() - course.near[-20:].mean() for course in averaged], 0.1)
+def test_weight_moves_away_from_a_memorised_domain(averaged):
+    assert clearly_above([course.near.max() for course in averaged], 1 / 3)  # it is wanted at first
+    assert clearly_above([course.near.max() - course.near[-20:].mean() for course in averaged], 0.1)
 
 
-def test_fresh_probes_would_not_see_that_a_domain_is_memorised(averaged):
+def test_fresh_probes_do_not_detect_a_memorised_domain(averaged):
     blind = [learned(seed, memorised_probes=False) for seed in SEEDS]
     kept = [
         there.near[-20:].mean() - here.near[-20:].mean()
         for there, here in zip(blind, averaged, strict=True)
     ]
-    assert surely_above(kept, 0.1)
+    assert clearly_above(kept, 0.1)
 
 
 def test_without_the_moving_average_weights_jump_and_the_loss_spikes():
-    # A step this long wants one domain alone; which one changes all the time. With eta 1 the weights jump too, but the loss bears it.
+    # With this step size nearly all weight is on one domain, which changes all the time. With eta 1
+    # the weights jump too, but the loss does not spike.
     smooth, plain = ([learned(seed, eta=10.0, ema=ema) for seed in SEEDS] for ema in (0.1, 1.0))
     pairs = list(zip(plain, smooth, strict=True))
-    assert surely_above(
+    assert clearly_above(
         [
             np.abs(np.diff(there.near)).mean() / np.abs(np.diff(here.near)).mean()
             for there, here in pairs
         ],
         4.0,
     )
-    assert surely_above(
+    assert clearly_above(
         [there.near[-75:].std() / here.near[-75:].std() for there, here in pairs], 1.25
     )
-    assert surely_above(
+    assert clearly_above(
         [np.log(there.held_out[-75:].max() / here.held_out[-75:].max()) for there, here in pairs],
         np.log(1.2),
     )

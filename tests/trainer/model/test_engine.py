@@ -1,4 +1,4 @@
-"""One gradient, however it is computed: micro-batches, recomputed or compiled layers, and two processes of either kind."""
+"""Gradients of micro-batches, of recomputed and compiled layers, and of two processes are equal."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ Named = dict[str, Tensor]
 
 
 def plain(model: PreTrainedModel, batch: Batch) -> tuple[Named, Tensor]:
-    """The mean loss's gradient and each sequence's nats, with nothing but transformers and autograd."""
+    """Return the gradient of the mean loss and each sequence's nats, from transformers alone."""
     logits = model(input_ids=batch.inputs, use_cache=False).logits.float()
     nats = functional.cross_entropy(logits.transpose(1, 2), batch.labels, reduction="none").sum(1)
     names, parameters = zip(*model.named_parameters(), strict=True)
@@ -58,7 +58,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def assert_same(found: Named, expected: Named, rtol: float = 1e-5) -> None:
-    """Every tensor within `rtol` of the expected one's norm."""
+    """Check that every tensor is within `rtol` of the expected one's norm."""
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         assert (found[name] - tensor).norm() <= rtol * tensor.norm() + 1e-9, name
@@ -70,7 +70,7 @@ def assert_same(found: Named, expected: Named, rtol: float = 1e-5) -> None:
     [{"micro_batch_sequences": 64}, {}, {"checkpoint_activations": True}],
     ids=["whole", "micro", "again"],
 )
-def test_gradient_and_losses_are_the_plain_ones(
+def test_gradient_and_losses_equal_the_plain_ones(
     architecture: str, training: dict[str, Any]
 ) -> None:
     batch = tiny_batch(5)
@@ -83,7 +83,7 @@ def test_gradient_and_losses_are_the_plain_ones(
     assert total.item() == pytest.approx(nats.double().sum().item() / batch.total, rel=1e-6)
 
 
-def test_bfloat16_is_near_and_its_gradients_are_fp32() -> None:
+def test_bfloat16_is_close_and_its_gradients_are_fp32() -> None:
     batch = tiny_batch(5)
     expected, nats = plain(tiny_model(), batch)
     engine = engine_of(tiny_model(), precision="bfloat16")
@@ -110,7 +110,7 @@ def test_recomputed_layers_keep_only_their_input() -> None:
     assert saved(checkpoint_activations=True) < 0.7 * saved()
 
 
-def test_the_layers_found_are_the_blocks() -> None:
+def test_decoder_layers_are_the_blocks() -> None:
     assert [type(layer).__name__ for layer in decoder_layers(tiny_model("gpt2"))] == [
         "GPT2Block"
     ] * 2
@@ -142,7 +142,7 @@ def test_clip_by_hand() -> None:
     assert gradient(engine) == {}
 
 
-def test_digest_sees_one_bit() -> None:
+def test_digest_changes_with_a_single_bit() -> None:
     model = tiny_model()
     engine = engine_of(model)
     before = engine.digest()
@@ -159,8 +159,8 @@ def part(batch: Batch, rank: int) -> Batch:
     return Batch(batch.inputs[mine], batch.labels[mine], batch.total)
 
 
-def in_two_processes(rank: int, folder: Path) -> None:
-    """What each kind of parallel training makes of the same batches, for the tests below to look at."""
+def run_in_process(rank: int, folder: Path) -> None:
+    """Save the results of each kind of parallel training on the same batches."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD
@@ -226,7 +226,7 @@ def measured(kind: str, team: Team) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("engine")
-    run_in_processes(in_two_processes, WORLD, folder)
+    run_in_processes(run_in_process, WORLD, folder)
     return lambda kind: [torch.load(folder / f"{kind}-{rank}.pt") for rank in range(WORLD)]
 
 
@@ -248,7 +248,7 @@ def test_two_processes_sum_the_same_gradient(
 
 @pytest.mark.system
 @kinds
-def test_a_process_without_a_sequence_keeps_pace(
+def test_a_process_without_sequences_takes_part(
     two: Callable[[str], list[dict[str, Any]]], kind: str
 ) -> None:
     expected, nats = plain(tiny_model("gpt2"), tiny_batch(1))
@@ -261,7 +261,7 @@ def test_a_process_without_a_sequence_keeps_pace(
 
 @pytest.mark.system
 @kinds
-def test_local_gradients_do_not_disturb_summed_ones(
+def test_local_gradients_do_not_change_summed_ones(
     two: Callable[[str], list[dict[str, Any]]], kind: str
 ) -> None:
     expected, _ = plain(tiny_model("gpt2"), tiny_batch(5))
@@ -299,7 +299,7 @@ def test_two_processes_take_the_same_steps(
     )
 
 
-def compiled_in_two_processes(rank: int, folder: Path) -> None:
+def run_compiled_in_process(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD
@@ -315,4 +315,4 @@ def compiled_in_two_processes(rank: int, folder: Path) -> None:
 @pytest.mark.system
 @pytest.mark.slow
 def test_compiled_layers_sum_the_same_gradient(tmp_path: Path) -> None:
-    run_in_processes(compiled_in_two_processes, WORLD, tmp_path)
+    run_in_processes(run_compiled_in_process, WORLD, tmp_path)

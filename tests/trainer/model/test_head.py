@@ -1,4 +1,4 @@
-"""The piecewise head equals the plain cross entropy: in value, in every gradient, and in each sequence's slope along a direction."""
+"""The fused head equals the plain cross entropy in value, gradients and slopes per sequence."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from trainer.model import head
 
 
 def plain(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    """Each sequence's sum."""
+    """Return the sum of each sequence."""
     return functional.cross_entropy(
         (hidden @ weight.T).transpose(1, 2).float(), labels, ignore_index=-100, reduction="none"
     ).sum(1)
@@ -72,7 +72,7 @@ def test_the_loss_by_hand() -> None:
     assert losses.sequences.tolist() == [losses.total.item()]
 
 
-def test_nothing_but_masked_labels_costs_nothing() -> None:
+def test_only_masked_labels_give_loss_zero() -> None:
     hidden, weight, labels = make()
     losses = head.head_loss(hidden, weight, torch.full_like(labels, -100))
     losses.total.backward()

@@ -1,4 +1,4 @@
-"""Sizes from the config alone, against models that are built."""
+"""Sizes from the config alone, compared with those of built models."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ SMALL = Model(hidden_size=64, layers=3, heads=4)
 
 
 @pytest.mark.parametrize("config", [SMALL, Model(hidden_size=96, layers=1, heads=2), Model()])
-def test_the_parameters_of_a_preset_are_those_of_the_built_model(config: Model) -> None:
+def test_the_parameters_of_a_preset_equal_those_of_the_built_model(config: Model) -> None:
     shape = model_shape(config, 512)
     assert shape is not None
     assert shape.parameters == sum(
@@ -23,7 +23,7 @@ def test_the_parameters_of_a_preset_are_those_of_the_built_model(config: Model) 
     )
 
 
-def test_a_folder_says_the_same_as_the_preset_it_was_saved_from(tmp_path: Path) -> None:
+def test_a_saved_model_has_the_shape_of_its_preset(tmp_path: Path) -> None:
     build_model(SMALL, 512, 0, 64, 0).save_pretrained(tmp_path / "model")
     assert model_shape(Model(path=str(tmp_path / "model")), 512) == model_shape(SMALL, 512)
     assert model_shape(Model(path=str(tmp_path / "model" / "config.json")), 512) == model_shape(
@@ -42,7 +42,7 @@ def test_the_sizes_of_the_presets() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("layers", "hidden"), [(2, 64), (4, 64), (2, 128)])
-def test_activations_are_within_a_twentieth_of_what_is_saved_for_the_backward_pass(
+def test_activations_are_within_5_percent_of_the_saved_tensors(
     precision: str, layers: int, hidden: int
 ) -> None:
     config = Model(hidden_size=hidden, layers=layers, heads=4)

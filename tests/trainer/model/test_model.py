@@ -1,4 +1,4 @@
-"""Models: the presets' sizes, what may be loaded and what must not run, and how much work a token is."""
+"""Models: sizes of the presets, loading, and operations per token."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_presets_have_their_size(preset: str, block: int, layers: int, width: in
 
 
 def test_flops_by_hand() -> None:
-    """6 for every parameter of a product, and 12 L H Q T."""
+    """They are 6 per parameter of a product, plus 12 L H Q T."""
     model = tiny_model("llama", tied=True)
     parameters = sum(p.numel() for p in model.parameters())
     assert flops_per_token(model, 10) == 6 * parameters + 12 * 2 * 4 * 8 * 10
@@ -93,7 +93,7 @@ def test_building_a_model_leaves_the_generator_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_models_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.hidden_size 30: .* 4 heads"):
         build(hidden_size=30, heads=4)
     with pytest.raises(UserError, match=r"model\.path .*folder"):

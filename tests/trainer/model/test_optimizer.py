@@ -1,4 +1,4 @@
-"""Learning rates worked out by hand, and what is decayed."""
+"""Learning rates and weight decay, by hand."""
 
 import pytest
 import torch
@@ -43,13 +43,16 @@ def test_a_second_phase_has_its_own_rates() -> None:
     )
 
 
-def test_a_warm_up_longer_than_the_run_only_rises() -> None:
+def test_the_rate_only_rises_if_the_warmup_is_longer_than_the_run() -> None:
     settings = Optimizer(learning_rate=1.0, warmup_steps=10)
     assert [learning_rate(settings, step, 3) for step in range(3)] == pytest.approx([0.1, 0.2, 0.3])
 
 
 def test_one_step_by_hand() -> None:
-    """AdamW's first step is the learning rate times the gradient's sign, after a decay of rate times weight for matrices alone."""
+    """AdamW's first step is the learning rate times the sign of the gradient.
+
+    Only matrices decay.
+    """
     model = nn.Linear(1, 1)
     with torch.no_grad():
         model.weight.fill_(2.0)
@@ -65,7 +68,7 @@ def test_one_step_by_hand() -> None:
     assert model.bias.item() == pytest.approx(2.0 + 0.1)
 
 
-def test_frozen_parameters_are_left_out() -> None:
+def test_frozen_parameters_are_not_optimized() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
     owned = [

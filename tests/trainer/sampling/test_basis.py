@@ -1,4 +1,4 @@
-"""Every mixer's basis, on the tiny catalog."""
+"""The basis of every mixer, on the tiny catalog."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def test_importance_at_a_coarse_level_is_uniform_inside_the_domain(root: Path) -
     )
 
 
-def test_dga_takes_all_distributions_of_its_kind_and_the_plain_ones(root: Path) -> None:
+def test_dga_uses_all_distributions_of_its_kind_and_the_built_in_ones(root: Path) -> None:
     found = basis(root)
     assert found.names == ("other", "spe", "natural", "uniform")
     np.testing.assert_allclose(found.matrix.sum(axis=1), 1)

@@ -38,13 +38,13 @@ def test_the_divisor_of_a_part_counts_the_whole_batch() -> None:
     assert batch.total == 9
 
 
-def test_numbers_run_through_all_leaves_with_sequences() -> None:
+def test_numbers_cover_all_leaves_with_sequences() -> None:
     leaves, rows = POOL.locate(np.arange(4))
     assert leaves.tolist() == [0, 0, 0, 2]
     assert rows.tolist() == [0, 1, 2, 0]
 
 
-def test_the_walk_visits_every_sequence_once_an_epoch_wherever_it_is_entered() -> None:
+def test_the_walk_visits_every_sequence_once_per_epoch_from_any_start() -> None:
     leaves, rows = POOL.in_order(0, "walk", 0, 12)
     for epoch in range(3):
         part = slice(4 * epoch, 4 * epoch + 4)
@@ -100,7 +100,7 @@ def test_the_parts_of_all_ranks_are_the_global_batch(world: int) -> None:
 
 @pytest.mark.parametrize(("workers", "ahead"), [(1, 1), (1, 7), (3, 1), (3, 4), (8, 50)])
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_the_stream_depends_on_no_thread(workers: int, ahead: int, world: int) -> None:
+def test_the_stream_does_not_depend_on_threads(workers: int, ahead: int, world: int) -> None:
     plan = draw_interval(
         0, np.array([0.5, 0.0, 0.5]), POOL.sequences, np.zeros(3, np.int64), draws=60, seed=0
     )
@@ -130,7 +130,7 @@ def test_the_stream_depends_on_no_thread(workers: int, ahead: int, world: int) -
         assert rows == whole[5 * first :]
 
 
-def test_a_reader_that_fails_ends_the_stream() -> None:
+def test_an_error_of_a_reader_ends_the_stream() -> None:
     plan = IntervalPlan(
         0, np.array([0, 0, 1, 0]), np.array([0, 1, 0, 2]), np.zeros(4, np.int64), np.ones(3), 0.0
     )
@@ -145,7 +145,7 @@ def test_a_reader_that_fails_ends_the_stream() -> None:
         next(batches)
 
 
-def test_no_more_is_read_ahead_than_was_asked_for() -> None:
+def test_reading_ahead_is_limited() -> None:
     read: list[int] = []
 
     class Counting(Pool):
@@ -178,30 +178,30 @@ LONG = Pool(
 SCARCE = Pool(LONG.store, 4, "scarce", available=np.array([5, 15]), seed=3)
 
 
-def firsts(pool: Pool, leaves: np.ndarray, rows: np.ndarray) -> list[int]:
-    """The first token of each sequence: it tells which one of the store it is."""
+def first_tokens(pool: Pool, leaves: np.ndarray, rows: np.ndarray) -> list[int]:
+    """Return the first token of each sequence, which identifies it in the store."""
     return pool.read(leaves, rows).inputs[:, 0].tolist()
 
 
-def test_a_scarce_leaf_shows_the_same_few_sequences_to_whoever_draws() -> None:
+def test_a_scarce_leaf_always_has_the_same_sequences() -> None:
     assert LONG.sequences.tolist() == [25, 15]
-    kept = {*firsts(SCARCE, np.zeros(5, int), np.arange(5))}
+    kept = {*first_tokens(SCARCE, np.zeros(5, int), np.arange(5))}
     assert len(kept) == 5
-    assert kept != {*firsts(LONG, np.zeros(5, int), np.arange(5))}
-    assert firsts(SCARCE, np.ones(15, int), np.arange(15)) == firsts(
+    assert kept != {*first_tokens(LONG, np.zeros(5, int), np.arange(5))}
+    assert first_tokens(SCARCE, np.ones(15, int), np.arange(15)) == first_tokens(
         LONG, np.ones(15, int), np.arange(15)
     )
     leaves, rows = SCARCE.draw(np.array([1.0, 0.0]), 200, generator(0, "draws"))
-    assert {*firsts(SCARCE, leaves, rows)} == kept
+    assert {*first_tokens(SCARCE, leaves, rows)} == kept
     leaves, rows = SCARCE.in_order(0, "walk", 0, 20)
-    assert {*firsts(SCARCE, leaves[leaves == 0], rows[leaves == 0])} == kept
+    assert {*first_tokens(SCARCE, leaves[leaves == 0], rows[leaves == 0])} == kept
     plan = draw_interval(
         0, np.array([1.0, 0.0]), SCARCE.sequences, np.zeros(2, np.int64), draws=10, seed=0
     )
-    drawn = firsts(SCARCE, plan.leaves, plan.rows)
+    drawn = first_tokens(SCARCE, plan.leaves, plan.rows)
     assert {*drawn[:5]} == {*drawn[5:]} == kept
     other = Pool(LONG.store, 4, "scarce", available=np.array([5, 15]), seed=4)
-    assert {*firsts(other, np.zeros(5, int), np.arange(5))} != kept
+    assert {*first_tokens(other, np.zeros(5, int), np.arange(5))} != kept
 
 
 def test_tokens_count_what_is_available() -> None:
@@ -210,7 +210,7 @@ def test_tokens_count_what_is_available() -> None:
     assert POOL.tokens().tolist() == [7, 0, 2]
 
 
-def test_nothing_is_read_past_the_stage() -> None:
+def test_nothing_is_read_beyond_the_interval() -> None:
     plan = IntervalPlan(0, np.array([0, 0]), np.array([0, 1]), np.array([0, 0]), np.ones(1), 0.0)
     assert [
         batch.inputs.tolist()
@@ -222,7 +222,7 @@ def test_nothing_is_read_past_the_stage() -> None:
     assert list(interval_batches(POOL, plan, range(2, 2), batch_sequences=1, rank=0, world=1)) == []
 
 
-def test_the_tiny_catalog_speaks_one_language_a_leaf(tmp_path: Path) -> None:
+def test_each_leaf_of_the_tiny_catalog_has_one_language(tmp_path: Path) -> None:
     pool = Pool(
         open_tokens(open_files(write_tiny_catalog(tmp_path / "catalog")), "train"), 16, "tiny"
     )

@@ -1,4 +1,4 @@
-"""Bounds: never over, never a cliff, never a hang; the projection is the nearest point and the counts are whole numbers within it."""
+"""Bounds are never exceeded and take effect gradually. The projection is the nearest point."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def bounds(leaves: list[int], domains: list[int], draws: int) -> DrawBounds:
 def run(
     bound: DrawBounds, weights: np.ndarray, sequences: np.ndarray, draws: int, seed: int = 0
 ) -> list[IntervalPlan]:
-    """A whole run of stages of `draws`, the last one shorter."""
+    """Run all intervals of `draws`, the last of which is shorter."""
     plans: list[IntervalPlan] = []
     used = np.zeros(len(sequences), np.int64)
     while used.sum() < bound.draws:
@@ -50,36 +50,39 @@ def counts(plans: list[IntervalPlan], leaves: int) -> np.ndarray:
 # --- the projection
 
 
-def test_weights_that_fit_are_returned_as_they_are() -> None:
+def test_weights_within_the_bounds_are_not_changed() -> None:
     weights = np.array([0.1, 0.2, 0.3])
     assert bounds([100, 100, 100], [100, 100, 100], 100).project(weights, 10) is weights
 
 
-def test_what_is_over_a_bound_goes_to_the_others_in_proportion() -> None:
+def test_the_excess_over_a_bound_moves_to_the_others_in_proportion() -> None:
     drawn = bounds([2, 100, 100], [UNBOUNDED] * 3, 10).project(np.array([0.5, 0.3, 0.2]), 10)
     np.testing.assert_allclose(drawn, [2, 8 * 0.6, 8 * 0.4])
 
 
-def test_a_bound_that_is_only_reached_through_another_holds_too() -> None:
+def test_a_bound_that_becomes_active_through_another_holds() -> None:
     drawn = bounds([2, 4, 100], [UNBOUNDED] * 3, 10).project(np.array([0.5, 0.3, 0.2]), 10)
     np.testing.assert_allclose(drawn, [2, 4, 4])
 
 
 def test_a_domain_binds_the_sum_over_its_leaves() -> None:
-    """Domain 0 holds leaves 0 and 1, of weights 4 : 1, in all 4 draws; leaf 0 alone at most 3."""
+    """Domain 0 has leaves 0 and 1, with weights 4 to 1.
+
+    It gets at most 4 draws, and leaf 0 at most 3.
+    """
     drawn = bounds([3, 100, 100, 100], [4, UNBOUNDED], 10).project(
         np.array([0.4, 0.1, 0.25, 0.25]), 10
     )
     np.testing.assert_allclose(drawn, [3, 1, 3, 3])
 
 
-def test_tiny_weights_keep_their_proportions_when_they_must_take_over() -> None:
+def test_tiny_weights_keep_their_proportions() -> None:
     drawn = bounds([1, 100, 100], [UNBOUNDED] * 3, 9).project(np.array([1.0, 3e-300, 1e-300]), 9)
     np.testing.assert_allclose(drawn, [1, 6, 2], rtol=1e-9)
 
 
-def test_a_pace_that_cannot_fill_a_stage_gives_way() -> None:
-    """Twice the even share of 30, for 20 of 100 draws, is 12."""
+def test_the_pace_is_exceeded_if_the_interval_cannot_be_filled() -> None:
+    """Twice the even share of 30 sequences, for 20 of 100 draws, is 12."""
     np.testing.assert_allclose(
         bounds([30, 70], [UNBOUNDED] * 2, 100).project(np.array([1.0, 0.0]), 20), [20, 0]
     )
@@ -117,7 +120,7 @@ def situations(draw: st.DrawFn) -> tuple[DrawBounds, np.ndarray, int]:
 
 @settings(max_examples=150)
 @given(situations(), st.integers(1, 30), st.integers(0, 5))
-def test_any_run_within_its_bounds_can_be_drawn_to_its_end(
+def test_every_run_within_its_bounds_can_be_drawn_completely(
     found: tuple[DrawBounds, np.ndarray, int], draws: int, seed: int
 ) -> None:
     bound, weights, total = found
@@ -134,7 +137,7 @@ def test_any_run_within_its_bounds_can_be_drawn_to_its_end(
 def test_the_projection_is_the_nearest_point_in_relative_entropy(
     found: tuple[DrawBounds, np.ndarray, int],
 ) -> None:
-    """Moving a little from any drawn leaf to any other that has room in it and in its domain brings it no nearer."""
+    """No small move from a drawn leaf to another with room reduces the relative entropy."""
     bound, weights, total = found
     if total < bound.draws or not weights.any():
         return
@@ -157,8 +160,11 @@ def test_the_projection_is_the_nearest_point_in_relative_entropy(
 # --- over a run
 
 
-def test_a_small_domain_hands_its_share_over_bit_by_bit() -> None:
-    """It has 60, and its weight asks for 10 in each of 10 stages: even shares of 6 last to the end, twice that is the most."""
+def test_a_small_domain_loses_its_share_gradually() -> None:
+    """It has 60 sequences, and its weight demands 10 in each of 10 intervals.
+
+    The even share is 6, the maximum twice that.
+    """
     bound = bounds([60, 1000], [UNBOUNDED] * 2, 200)
     drawn = counts(run(bound, np.array([0.5, 0.5]), bound.leaves, 20), 2)[:, 0]
     assert drawn[0] == 10
@@ -166,7 +172,7 @@ def test_a_small_domain_hands_its_share_over_bit_by_bit() -> None:
     assert np.abs(np.diff(drawn)).max() <= 2  # no cliff
 
 
-def test_what_the_bounds_moved_is_said() -> None:
+def test_the_moved_share_is_reported() -> None:
     plan = draw_interval(
         0,
         np.array([0.5, 0.5]),
@@ -185,7 +191,7 @@ def test_what_the_bounds_moved_is_said() -> None:
     assert free.shares.tolist() == [0.5, 0.5]
 
 
-def test_bounds_that_do_not_bind_change_nothing() -> None:
+def test_inactive_bounds_have_no_effect() -> None:
     sequences, weights = np.array([7, 9, 20]), np.array([0.2, 0.3, 0.5])
     free = draw_interval(0, weights, sequences, np.zeros(3, np.int64), draws=30, seed=0)
     loose = draw_interval(
@@ -201,7 +207,7 @@ def test_bounds_that_do_not_bind_change_nothing() -> None:
     assert free.leaves.tolist() == loose.leaves.tolist()
 
 
-def test_rounding_never_takes_one_too_many() -> None:
+def test_rounding_never_exceeds_a_bound() -> None:
     bound = bounds([3, 3, 3, 9], [5, UNBOUNDED], 10)
     settled = bound.settle(np.array([4, 2, 3, 1]), np.array([0.4, 0.2, 0.3, 0.1]))
     assert settled.tolist() == [3, 2, 3, 2]
@@ -210,7 +216,7 @@ def test_rounding_never_takes_one_too_many() -> None:
     ).tolist() == [3, 1, 0, 6]
 
 
-def test_a_stage_settles_what_rounding_did(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settling_moves_the_excess_of_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.sampling.plan.interval_counts", lambda *_: np.array([3, 7]))
     plan = draw_interval(
         0,
@@ -224,7 +230,7 @@ def test_a_stage_settles_what_rounding_did(monkeypatch: pytest.MonkeyPatch) -> N
     assert plan.counts(10, 2).tolist() == [2, 8]
 
 
-def test_when_a_domain_is_used_up() -> None:
+def test_the_draws_until_a_domain_is_used_up() -> None:
     after = bounds([10, 10, 40], [10, UNBOUNDED, 40], 100).used_up_after(np.array([0.5, 0.0, 0.25]))
     assert after.tolist() == [15.0, np.inf, np.inf]
 
@@ -235,7 +241,7 @@ def test_when_a_domain_is_used_up() -> None:
 SEQUENCES = np.array([10, 0, 5, 5])
 
 
-def test_epochs_and_budgets_both_bind(tmp_path: Path) -> None:
+def test_epochs_and_budgets_both_apply(tmp_path: Path) -> None:
     (tmp_path / "budgets.csv").write_text("domain,tokens\n1,500\n")
     data = Data(max_epochs=1.5, budgets=tmp_path / "budgets.csv")
     found = build_bounds(
@@ -247,7 +253,7 @@ def test_epochs_and_budgets_both_bind(tmp_path: Path) -> None:
     assert build_bounds(Data(), SEQUENCES, SEQUENCES > 0, level=2, length=64, draws=10**9) is None
 
 
-def test_decimal_fractions_of_epochs_are_meant_as_written() -> None:
+def test_decimal_fractions_of_epochs_are_exact() -> None:
     found = build_bounds(
         Data(max_epochs=0.29), np.array([100]), np.array([True]), level=1, length=1, draws=1
     )
@@ -256,7 +262,7 @@ def test_decimal_fractions_of_epochs_are_meant_as_written() -> None:
     assert found.leaves.tolist() == [29]
 
 
-def test_a_run_that_needs_more_than_there_is_is_refused_with_numbers() -> None:
+def test_a_run_that_draws_more_than_the_bounds_allow_is_refused() -> None:
     with pytest.raises(
         UserError,
         match=r"data\.max_epochs .*1,280 tokens .* 1,344.*training\.steps",
@@ -292,7 +298,7 @@ def test_budgets_are_read_from_three_formats(tmp_path: Path) -> None:
         ("not.parquet", "text"),
     ],
 )
-def test_budgets_that_do_not_fit_are_refused(tmp_path: Path, name: str, text: str | None) -> None:
+def test_invalid_budgets_are_refused(tmp_path: Path, name: str, text: str | None) -> None:
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=f"data.budgets .*{name}: "):
@@ -309,7 +315,7 @@ def test_a_scarce_domain_keeps_its_leaves_in_proportion() -> None:
 
 @settings(max_examples=100)
 @given(st.lists(st.integers(0, 30), min_size=8, max_size=8), st.integers(4, 400), st.integers(0, 3))
-def test_every_domain_keeps_what_it_may_to_the_sequence(
+def test_every_domain_keeps_exactly_its_maximum(
     sequences: list[int], tokens: int, seed: int
 ) -> None:
     whole = np.array(sequences)
@@ -321,11 +327,11 @@ def test_every_domain_keeps_what_it_may_to_the_sequence(
     assert (np.abs(found - whole * share) < 1).all()
 
 
-def test_no_leaf_is_preferred_for_its_place() -> None:
+def test_no_leaf_is_preferred_for_its_position() -> None:
     found = [available_sequences(np.ones(4, int), 1, 4, 4, seed) for seed in range(400)]
     np.testing.assert_allclose(np.mean(found, axis=0), 0.25, atol=0.09)  # standard error 0.022
 
 
-def test_less_than_a_sequence_is_refused() -> None:
+def test_a_maximum_below_one_sequence_is_refused() -> None:
     with pytest.raises(UserError, match=r"data\.tokens_per_domain.* 512 tokens"):
         available_sequences(np.array([5]), 1, 511, 512, 0)

@@ -1,4 +1,4 @@
-"""The second phase: what it draws, and that it goes on where it stopped."""
+"""The second phase: its draws and resuming."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def tune(
     weights: dict[str, Tensor],
     moments: dict[str, Any] | None,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Take these steps of the phase; return the model's and the optimizer's tensors."""
+    """Take these steps of the phase, and return the tensors of the model and the optimizer."""
     model = build_model(config.model, 64, 0, 16, seed=0)
     model.load_state_dict(weights)
     engine, optimizer = tiny_engine(model, micro=3), build_optimizer(model, config.optimizer)
@@ -65,7 +65,7 @@ def tune(
 
 
 def losses(config: Train, weights: dict[str, Tensor]) -> list[float]:
-    """On the target's validation split, and on the corpus."""
+    """Return the losses on the target's validation split and on the corpus."""
     held = Pool(open_target(open_files(config.catalog), "spe", "validation"), 16, "validation")
     general = Pool(open_tokens(open_files(config.catalog), "heldout"), 16, "heldout")
     sets = [
@@ -82,7 +82,7 @@ def losses(config: Train, weights: dict[str, Tensor]) -> list[float]:
     ]
 
 
-def test_every_sequence_comes_once_an_epoch(config: Train, align: Pool) -> None:
+def test_every_sequence_is_drawn_once_per_epoch(config: Train, align: Pool) -> None:
     batches = list(finetune_batches(config, align, 0, Team()))
     assert [len(batch.inputs) for batch in batches] == [5] * 20
     drawn = torch.cat([batch.inputs for batch in batches]).tolist()
@@ -101,7 +101,7 @@ def test_the_processes_share_a_batch(config: Train, align: Pool) -> None:
     assert {part.total for part in parts} == {whole.total}
 
 
-def test_it_learns_the_target(config: Train, align: Pool) -> None:
+def test_the_phase_learns_the_target(config: Train, align: Pool) -> None:
     start = build_model(config.model, 64, 0, 16, seed=0).state_dict()
     before = losses(config, start)
     after = losses(config, tune(config, align, range(20), start, None)[0])
@@ -111,7 +111,7 @@ def test_it_learns_the_target(config: Train, align: Pool) -> None:
     )  # what was learned is the target's language
 
 
-def test_it_goes_on_where_it_stopped(config: Train, align: Pool) -> None:
+def test_the_phase_resumes_where_it_stopped(config: Train, align: Pool) -> None:
     start = build_model(config.model, 64, 0, 16, seed=0).state_dict()
     whole, _ = tune(config, align, range(20), start, None)
     rest, _ = tune(config, align, range(7, 20), *tune(config, align, range(7), start, None))

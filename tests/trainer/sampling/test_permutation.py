@@ -1,4 +1,4 @@
-"""Keyed permutations: bijective for every size, keyed, uniform enough, and the same for ever."""
+"""Keyed permutations are bijective for every size, uniform, and stable over versions."""
 
 from collections import Counter
 
@@ -40,7 +40,7 @@ def test_every_index_is_reached_once(size: int) -> None:
     assert sorted(whole(size)) == list(range(size))
 
 
-def test_the_order_never_changes_between_versions() -> None:
+def test_the_order_is_stable_over_versions() -> None:
     assert whole(10) == GOLDEN
     assert whole(10) != whole(10, 1)
 
@@ -53,7 +53,7 @@ def test_elements_of_different_permutations_can_be_mixed_in_one_call() -> None:
     assert alone[3] == 0
 
 
-def test_one_key_for_all_is_the_same_as_that_key_for_each() -> None:
+def test_a_scalar_key_equals_the_same_key_per_element() -> None:
     index, one = np.arange(300, dtype=np.uint64), permutation_key(0, "test", 5)
     assert (
         permute(index, np.uint64(300), np.full(300, one)).tolist()
@@ -63,13 +63,13 @@ def test_one_key_for_all_is_the_same_as_that_key_for_each() -> None:
     assert grid.reshape(-1).tolist() == permute(index, np.uint64(300), one).tolist()
 
 
-def test_the_order_of_large_sizes_never_changes_either() -> None:
-    """Sizes on both sides of a power of two, where a count of bits by floats would go wrong."""
+def test_the_order_of_large_sizes_is_stable_over_versions() -> None:
+    """The sizes are on both sides of a power of two, where counting bits with floats could fail."""
     sizes = np.array([2**32, 2**32 + 1, 2**54 - 1, 2**54, 2**60 - 1, 2**60 + 1], np.uint64)
     assert permute(np.full(6, 7, np.uint64), sizes, permutation_key(0, "test")).tolist() == LARGE
 
 
-def test_all_orders_of_three_come_up_about_equally_often() -> None:
+def test_all_orders_of_three_are_about_equally_frequent() -> None:
     counts = Counter(tuple(whole(3, name)) for name in range(600))
     assert len(counts) == 6
     assert (
@@ -77,7 +77,7 @@ def test_all_orders_of_three_come_up_about_equally_often() -> None:
     )  # chi-square, 5 degrees of freedom, p = 0.001
 
 
-def test_an_image_tells_nothing_of_its_index() -> None:
+def test_an_image_is_independent_of_its_index() -> None:
     images = np.array(
         [whole(100, name) for name in range(400)]
     )  # mean of each column: 49.5, standard error 1.44
@@ -86,7 +86,7 @@ def test_an_image_tells_nothing_of_its_index() -> None:
     assert abs(neighbours) < 0.2
 
 
-def test_huge_sizes_cost_nothing() -> None:
+def test_huge_sizes_need_no_memory() -> None:
     size = np.uint64(2**62 - 57)
     image = permute(np.arange(1000, dtype=np.uint64), size, permutation_key(0, "huge"))
     assert len(set(image.tolist())) == 1000
@@ -98,7 +98,7 @@ def test_an_index_outside_is_refused() -> None:
         permute(np.array([3], np.uint64), np.uint64(3), permutation_key(0, "test"))
 
 
-def test_generators_are_keyed_by_all_of_their_name() -> None:
+def test_generators_depend_on_every_part_of_their_name() -> None:
     names = [(0, "stage", 1), (1, "stage", 1), (0, "probe", 1), (0, "stage", 2), (0, "stage", 1, 1)]
     draws = [int(generator(*name).integers(2**62)) for name in names]
     assert len(set(draws)) == 5

@@ -1,4 +1,4 @@
-"""The plan: exact counts, every sequence once an epoch, and the same stream however it is cut."""
+"""The plan has exact counts, every sequence once per epoch, and one stream for all world sizes."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_counts_are_unbiased() -> None:
     np.testing.assert_allclose(mean, [0.03, 2.47, 7.5], atol=0.03)  # standard error at most 0.008
 
 
-def test_whole_shares_are_met_exactly() -> None:
+def test_integer_shares_are_exact() -> None:
     assert interval_counts(np.array([0.25, 0.5, 0.0, 0.25]), 8, 0, 0).tolist() == [2, 4, 0, 2]
 
 
@@ -66,7 +66,7 @@ def test_each_epoch_of_a_leaf_draws_each_of_its_sequences_once() -> None:
     assert all(leaf != 1 for leaf, _ in drawn)
 
 
-def test_a_leafs_uses_come_in_the_order_of_sequence_numbers() -> None:
+def test_the_uses_of_a_leaf_are_in_the_order_of_sequence_numbers() -> None:
     plan = run(1)[0]
     assert plan.epochs[plan.leaves == 0].tolist() == [0] * 7 + [1] * 5
 
@@ -86,7 +86,7 @@ def test_the_stream_is_a_function_of_seed_and_weights() -> None:
     assert first[1].leaves.tolist() != third[1].leaves.tolist()
 
 
-def test_new_weights_act_on_the_first_sequence_of_their_stage() -> None:
+def test_new_weights_apply_from_the_first_sequence_of_their_interval() -> None:
     plan = draw_interval(
         3, np.array([0, 0, 0, 1.0]), SEQUENCES, np.array([40, 0, 9, 30]), draws=24, seed=0
     )
@@ -119,7 +119,7 @@ def test_leaf_weights_are_the_mixture_of_the_rows() -> None:
 def test_a_sequence_repeats_only_when_its_leafs_epoch_is_over(
     leaves: list[tuple[int, float]], stages: list[int], seed: int
 ) -> None:
-    """Empty leaves, leaves of one sequence, weights of 1e-300 and of one alone."""
+    """Includes empty leaves, leaves with one sequence, weights of 1e-300 and a single weight."""
     sequences = np.array([size for size, _ in leaves])
     weights = np.array([weight if size else 0.0 for size, weight in leaves])
     if not weights.any():

@@ -1,4 +1,4 @@
-"""Checkpoints hold everything, come whole or not at all, and fit any number of processes."""
+"""Checkpoints are complete, atomic, and independent of the number of processes."""
 
 import threading
 from collections.abc import Iterator
@@ -85,7 +85,7 @@ def save(
 
 @contextmanager
 def blocked_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """A disk on which no checkpoint becomes whole until the event is set."""
+    """Make no checkpoint complete until the event is set."""
     free = threading.Event()
 
     @contextmanager
@@ -100,7 +100,7 @@ def blocked_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         free.set()
 
 
-def test_a_restored_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+def test_a_restored_run_continues_bit_for_bit(tmp_path: Path) -> None:
     model, optimizer = make(0)
     model.seen += 2
     for _ in range(3):
@@ -123,7 +123,9 @@ def test_a_restored_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(state.mixer.memory["mean_loss"], [[0.1, np.nan]])
 
 
-def test_it_is_of_the_moment_of_the_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_has_the_state_at_the_time_of_the_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, optimizer = make(0)
     for _ in range(2):
         step(model, optimizer)
@@ -151,7 +153,9 @@ def test_it_is_of_the_moment_of_the_save(tmp_path: Path, monkeypatch: pytest.Mon
     assert all(torch.equal(written[key], inline[key]) for key in inline)
 
 
-def test_one_is_written_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_are_written_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, optimizer = make(0)
     with blocked_disk(monkeypatch) as disk:
         writer = CheckpointWriter(tmp_path, Checkpoint(), is_leader=True)
@@ -169,7 +173,7 @@ def test_one_is_written_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("moment", ["save", "close"])
-def test_what_the_thread_could_not_write_is_told_at_the_next_moment(
+def test_an_error_of_the_writing_thread_is_raised_at_the_next_call(
     tmp_path: Path, moment: str
 ) -> None:
     model, optimizer = make(0)
@@ -183,7 +187,7 @@ def test_what_the_thread_could_not_write_is_told_at_the_next_moment(
     writer.close()  # told once
 
 
-def test_the_last_ones_are_kept_and_those_of_chosen_steps(tmp_path: Path) -> None:
+def test_the_newest_checkpoints_and_those_of_chosen_steps_are_kept(tmp_path: Path) -> None:
     model, optimizer = make(0)
     writer = CheckpointWriter(
         tmp_path, Checkpoint(asynchronous=False, keep=2, keep_every_steps=4), is_leader=True
@@ -194,7 +198,7 @@ def test_the_last_ones_are_kept_and_those_of_chosen_steps(tmp_path: Path) -> Non
     assert len(list((tmp_path / "checkpoints").iterdir())) == 4
 
 
-def test_what_killed_processes_left_does_not_count_and_is_cleared_away(tmp_path: Path) -> None:
+def test_unfinished_files_of_killed_processes_are_ignored_and_removed(tmp_path: Path) -> None:
     model, optimizer = make(0)
     save(tmp_path, 1, model, optimizer)
     (tmp_path / "checkpoints" / ".0000000002.99.tmp").mkdir()
@@ -226,7 +230,7 @@ def test_no_file_of_a_checkpoint_is_a_pickle_that_runs_code(tmp_path: Path) -> N
     }  # tied tensors once
 
 
-def test_settings_of_the_optimizer_are_the_configs_not_the_files(tmp_path: Path) -> None:
+def test_optimizer_settings_are_those_of_the_config(tmp_path: Path) -> None:
     model, optimizer = make(0)
     step(model, optimizer)
     save(tmp_path, 1, model, optimizer)
@@ -239,7 +243,7 @@ def test_settings_of_the_optimizer_are_the_configs_not_the_files(tmp_path: Path)
     assert changed.state[model.embed.weight]["step"] == 1
 
 
-def test_a_save_before_the_first_step_takes_none(tmp_path: Path) -> None:
+def test_saving_before_the_first_step_takes_no_step(tmp_path: Path) -> None:
     model, optimizer = make(0)
     save(tmp_path, 0, model, optimizer)
     assert not optimizer.state
@@ -265,7 +269,7 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
 def continue_run(
     out: Path, before: Path | None, parallel: Literal["ddp", "fsdp2"], steps: int
 ) -> int:
-    """Load the checkpoint of `before`, take some steps with this process's part of the batch, and save."""
+    """Load the checkpoint of `before`, take steps on this process's part, and save."""
     tokens = torch.arange(24).reshape(4, 6)
     sizes = Model(hidden_size=20, layers=2, heads=2)  # 20 rows on 3 processes: the shards differ
     with join_team() as team:
@@ -287,7 +291,7 @@ def continue_run(
 
 
 def continue_with_other_processes(folder: Path) -> None:
-    """One plain process, then two with shards, three with shards, three with copies; and one again."""
+    """Continue with one process, two and three with shards, three with replicas, and one again."""
     from tests.helpers.forked import ended, team
 
     for name, before, world, parallel, steps in (
@@ -303,7 +307,7 @@ def continue_with_other_processes(folder: Path) -> None:
 
 
 @pytest.mark.system
-def test_shards_of_two_and_three_processes_go_on_from_one_and_back(tmp_path: Path) -> None:
+def test_runs_continue_with_another_number_and_kind_of_processes(tmp_path: Path) -> None:
     run_in_process(continue_with_other_processes, tmp_path)
     model = {
         name: load_file(checkpoints(tmp_path / name)[0] / "model.safetensors") for name in "abcde"

@@ -1,4 +1,7 @@
-"""A run goes on with the same config, catalog and tokenizer, or with a change that was declared, which is then written down."""
+"""A run resumes with the same config, catalog and tokenizer.
+
+Other changes are declared and recorded.
+"""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,8 +25,8 @@ SETTINGS = {
 }
 
 
-def begun(out: Path, **changed: object) -> Path:
-    """A folder with a checkpoint of step 4."""
+def started_run(out: Path, **changed: object) -> Path:
+    """Return a folder with a checkpoint of step 4."""
     record = {**tiny_run_record(), **IDENTITY, **changed}
     record["config"] |= {**SETTINGS, "out": str(out)}
     write_json(out / "config.json", record)
@@ -31,13 +34,13 @@ def begun(out: Path, **changed: object) -> Path:
     return out
 
 
-def test_a_run_of_the_same_identity_goes_on(tmp_path: Path) -> None:
+def test_a_run_of_the_same_identity_resumes(tmp_path: Path) -> None:
     assert (
         check_identity(tmp_path, {**IDENTITY, "fingerprint": "x"}, SETTINGS) == []
     )  # nothing to lose yet
-    assert check_identity(begun(tmp_path), IDENTITY, SETTINGS) == []
+    assert check_identity(started_run(tmp_path), IDENTITY, SETTINGS) == []
     history = [EARLIER.model_dump()]
-    assert check_identity(begun(tmp_path, history=history), IDENTITY, SETTINGS) == [EARLIER]
+    assert check_identity(started_run(tmp_path, history=history), IDENTITY, SETTINGS) == [EARLIER]
 
 
 @pytest.mark.parametrize(
@@ -58,21 +61,21 @@ def test_another_identity_is_refused_by_name(
     accept = {"config": "fingerprint", "catalog": "catalog", "tokenizer": "tokenizer"}
     others = frozenset(what for what, key in accept.items() if key not in changed)
     with pytest.raises(UserError, match=sentence):
-        check_identity(begun(tmp_path), {**IDENTITY, **changed}, SETTINGS, others)
+        check_identity(started_run(tmp_path), {**IDENTITY, **changed}, SETTINGS, others)
 
 
 def test_the_refusal_names_the_settings_that_changed(tmp_path: Path) -> None:
     now = {**SETTINGS, "target": "other", "optimizer": {"learning_rate": 0.2, "clip": 1.0}}
     named = "target was spe .*other; optimizer.learning_rate was 0.1 .*0.2; "
     with pytest.raises(UserError, match=f"{named}optimizer.warmup_steps was 3 .*None; .* 1 more"):
-        check_identity(begun(tmp_path), {**IDENTITY, "fingerprint": "x"}, now)
+        check_identity(started_run(tmp_path), {**IDENTITY, "fingerprint": "x"}, now)
 
 
-def test_an_accepted_change_is_written_down(tmp_path: Path) -> None:
+def test_an_accepted_change_is_recorded(tmp_path: Path) -> None:
     now = {**SETTINGS, "optimizer": {"learning_rate": 0.2, "warmup_steps": 3}}
     identity = {**IDENTITY, "fingerprint": "x", "catalog": "y"}
     earlier, *changes = check_identity(
-        begun(tmp_path, history=[EARLIER.model_dump()]),
+        started_run(tmp_path, history=[EARLIER.model_dump()]),
         identity,
         now,
         frozenset({"config", "catalog"}),
@@ -91,9 +94,9 @@ def test_an_accepted_change_is_written_down(tmp_path: Path) -> None:
     ]
 
 
-def test_what_a_place_in_the_data_hangs_on_cannot_be_accepted(tmp_path: Path) -> None:
+def test_changes_that_lose_the_position_in_the_data_are_refused(tmp_path: Path) -> None:
     now = {**SETTINGS, "training": {**TRAINING, "batch_sequences": 8}}
     with pytest.raises(UserError, match=r"training.batch_sequences was 6 and is now 8"):
         check_identity(
-            begun(tmp_path), {**IDENTITY, "fingerprint": "x"}, now, frozenset({"config"})
+            started_run(tmp_path), {**IDENTITY, "fingerprint": "x"}, now, frozenset({"config"})
         )

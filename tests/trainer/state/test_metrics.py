@@ -1,4 +1,4 @@
-"""Every line of the record is JSON, and is in the file once it is written."""
+"""Every record is a line of JSON that is in the file as soon as it is written."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from trainer.state.metrics import Metrics
 
 
-def test_a_line_is_strict_json_and_there_at_once(tmp_path: Path) -> None:
+def test_a_line_is_strict_json_and_written_at_once(tmp_path: Path) -> None:
     metrics = Metrics(tmp_path / "m", 0, writes=True)
     metrics.write(
         "update",
@@ -18,15 +18,13 @@ def test_a_line_is_strict_json_and_there_at_once(tmp_path: Path) -> None:
         nested={"a": (np.float64(2.0), np.int64(3), None)},
     )
     line = (tmp_path / "m").read_text()
-    assert (
-        line
-        == '{"kind": "update", "scores": [1.5, null], "loss": null, "nested": {"a": [2.0, 3, null]}}\n'
-    )
+    values = '"scores": [1.5, null], "loss": null, "nested": {"a": [2.0, 3, null]}'
+    assert line == f'{{"kind": "update", {values}}}\n'
     assert metrics.size_bytes() == len(line)
     metrics.close()
 
 
-def test_lines_after_the_checkpoint_are_cut_and_missing_ones_are_not_made_up(
+def test_lines_after_the_checkpoint_are_removed_and_missing_ones_are_not_filled(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "m"

@@ -1,4 +1,4 @@
-"""Faults are told with the sequences or the ranks that have them, before they reach the weights."""
+"""Faults are reported with their sequences or ranks before they reach the weights."""
 
 import json
 from pathlib import Path
@@ -32,12 +32,12 @@ def check(
     check_finite(out, Team(), step=5, loss=loss, norm=norm, nats=torch.tensor(nats), origin=origin)
 
 
-def test_finite_numbers_pass_and_leave_nothing(tmp_path: Path) -> None:
+def test_finite_numbers_pass_and_write_no_file(tmp_path: Path) -> None:
     check(tmp_path, [1.0, 2.0, 3.0, 4.0], loss=0.1, norm=1e30)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_sequences_at_fault_are_named(tmp_path: Path) -> None:
+def test_the_faulty_sequences_are_named(tmp_path: Path) -> None:
     named = r"step 5: .* 2 of 4 .*number 101 \(leaf 8, row 1\), number 103 \(leaf 7, row 3\)\."
     with pytest.raises(UserError, match=named + ".*fault.json"):
         check(tmp_path, [1.0, NAN, 2.0, INF], loss=NAN, norm=NAN)
@@ -59,7 +59,7 @@ def test_an_infinite_loss_is_a_fault_although_its_gradient_is_finite(tmp_path: P
         check(tmp_path, [INF, 1.0, 2.0, 3.0], loss=INF, norm=1.0)
 
 
-def test_a_gradient_at_fault_alone_names_the_whole_batch(tmp_path: Path) -> None:
+def test_a_faulty_gradient_with_finite_losses_names_the_whole_batch(tmp_path: Path) -> None:
     with pytest.raises(
         UserError,
         match=r"the gradient is .*fault.json lists 4 ",
@@ -71,7 +71,7 @@ def test_a_gradient_at_fault_alone_names_the_whole_batch(tmp_path: Path) -> None
     assert [row["nats"] for row in fault["sequences"]] == [1.0, 2.0, 3.0, 4.0]
 
 
-def test_many_are_counted_and_three_are_shown(tmp_path: Path) -> None:
+def test_many_faulty_sequences_are_counted_and_three_are_listed(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"4 of 4 .*number 102 \(leaf 9, row 2\), \.\.\..*fault.json lists 4 "
     ):
@@ -80,7 +80,10 @@ def test_many_are_counted_and_three_are_shown(tmp_path: Path) -> None:
 
 
 def test_one_poisoned_sequence_of_a_real_batch_is_found(tmp_path: Path) -> None:
-    """Only word 7 uses the NaN weight: every gradient is NaN, but the loss of only one sequence."""
+    """Only word 7 uses the NaN weight.
+
+    All gradients are NaN, but the loss of only one sequence is.
+    """
     torch.manual_seed(0)
     sizes = {
         "hidden_size": 16,
@@ -102,7 +105,7 @@ def test_one_poisoned_sequence_of_a_real_batch_is_found(tmp_path: Path) -> None:
         )
 
 
-def test_a_run_that_diverges_stops_before_its_weights_are_lost(tmp_path: Path) -> None:
+def test_a_diverging_run_stops_before_its_weights_change(tmp_path: Path) -> None:
     every = {
         "checkpoint": {"every_steps": 1},
         "evaluation": {"every_steps": 0},
@@ -124,7 +127,7 @@ def test_a_run_that_diverges_stops_before_its_weights_are_lost(tmp_path: Path) -
 
 
 def check_in_process(rank: int, folder: Path) -> None:
-    """Write what each check says to a process whose weights differ, then to one with a loss that is not a number."""
+    """Save the errors of a process with different weights, and of one with a loss of NaN."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=3)
     team = Team(rank, 3)
     check_replicas("same", team)
@@ -139,7 +142,7 @@ def check_in_process(rank: int, folder: Path) -> None:
 
 
 @pytest.mark.system
-def test_all_processes_learn_of_the_fault_of_one(tmp_path: Path) -> None:
+def test_all_processes_report_the_fault_of_one(tmp_path: Path) -> None:
     run_in_processes(check_in_process, 3, tmp_path)
     told = [(tmp_path / str(rank)).read_text() for rank in range(3)]
     assert told[0] == told[1] == told[2]
