@@ -31,8 +31,8 @@ Scores = Literal["raw", "clipped", "cosine", "normalised"]
 AlignmentBackend = Literal["exact", "ghost", "finite_difference"]
 Schedule = Literal["cosine", "constant", "wsd"]
 
-LEARNING = ("dga", "doge", "doremi", "odm", "ado")  # their weights change during training
-ALIGNING = ("dga", "doge")  # they need gradients
+LEARNING = ("dga", "doge", "doremi", "odm", "ado")  # mixers whose weights change during training
+ALIGNING = ("dga", "doge")  # mixers that need gradients
 
 
 class Model(Settings):
@@ -143,7 +143,7 @@ class Mixture(Settings):
 
     @property
     def learns(self) -> bool:
-        """Whether the weights change during training."""
+        """True if the weights change during training."""
         return self.mixer in LEARNING
 
     @model_validator(mode="after")

@@ -27,7 +27,7 @@ class Team:
 
     @property
     def is_leader(self) -> bool:
-        """Whether this process writes the run's files."""
+        """True if this process writes the run's files."""
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:

@@ -14,6 +14,6 @@ def test_user_errors_and_failures_differ_in_exit_code_and_prefix(tmp_path, capsy
     assert not refused.startswith(FAILURE_PREFIX)
     (tmp_path / "file").touch()
     assert main([str(config), "--set", f"out={tmp_path}/file/run"]) == 1
-    *told, last = capsys.readouterr().err.splitlines()
+    *lines, last = capsys.readouterr().err.splitlines()
     assert last.startswith(f"{FAILURE_PREFIX}NotADirectoryError: ")
-    assert told[0] == "Traceback (most recent call last):"
+    assert lines[0] == "Traceback (most recent call last):"

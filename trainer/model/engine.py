@@ -44,9 +44,9 @@ class Engine:
 
     @property
     def sharded(self) -> bool:
-        """Whether each process holds a shard of every parameter and gradient (DTensors).
+        """True if each process holds a shard of every parameter and gradient (DTensors).
 
-        If so, all processes must run every pass together.
+        All processes of a sharded engine must run every pass together.
         """
         return isinstance(self.loss, FSDPModule)
 

@@ -1,5 +1,6 @@
 """Sampling: from mixture weights to sequences and batches.
 
-In: the weights of an interval and the seed. Out: a plan of its draws, and batches as tensors.
-`basis.py` builds the matrix that the weights belong to; `bounds.py` limits the draws.
+The inputs are the weights of an interval and the seed. The outputs are a plan of its draws, and
+batches as tensors. `basis.py` builds the matrix whose rows are weighted. `bounds.py` limits the
+draws.
 """

@@ -302,7 +302,7 @@ def _pour(
     weight, cap = (
         np.take_along_axis(np.where(wet, values, 0.0), order, axis=1) for values in (weights, caps)
     )
-    # Summed from the small end: a small sum must not be a difference of large ones.
+    # Sum from the small end, so that a small sum is not a difference of large ones.
     rest = np.cumsum(weight[:, ::-1], axis=1)[:, ::-1]
     before = np.cumsum(np.pad(cap, ((0, 0), (1, 0)))[:, :-1], axis=1)
     needed = before + cap * np.divide(rest, weight, out=np.zeros_like(rest), where=weight > 0)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int, UInt64
 
 ROUNDS = 8
-MINIMUM_HALF_BITS = 2  # per half of the network; fewer bits give too few round functions
+MINIMUM_HALF_BITS = 2  # bits per half of the network; fewer give too few round functions
 GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, which spreads consecutive round numbers
 
 _Words = UInt64[np.ndarray, "..."]

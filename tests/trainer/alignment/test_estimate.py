@@ -24,7 +24,7 @@ def test_importance_weights_by_hand() -> None:
     weights = importance_weights(MIXED, np.array([2, 0, 2]), np.array([0.5, 0.25, 0.25]))
     np.testing.assert_allclose(weights, [[0.4, 1.4, 0.4], [3.2, 0.2, 3.2], [4 / 3, 2 / 3, 4 / 3]])
     balanced = importance_weights(MIXED, np.array([0, 1, 2]), MIXED.mean(axis=0))
-    np.testing.assert_allclose(balanced.sum(axis=0), 3)  # shares of a sequence among the members
+    np.testing.assert_allclose(balanced.sum(axis=0), 3)  # weights of a sequence
     with pytest.raises(ValueError, match="leaf 1"):
         importance_weights(MIXED, np.array([0, 1]), np.array([0.5, 0.0, 0.5]))
 
@@ -55,7 +55,7 @@ def test_a_ratio_with_unequal_sequences_by_hand() -> None:
     )
     found = estimate_of(scores, tokens, weights)
     assert found.scores[0] == pytest.approx((6 + 4 + 2.5) / (3 + 2 + 1))
-    without = [(4 + 2.5) / 3, (6 + 2.5) / 4, (6 + 4) / 5]  # each sequence left out in turn
+    without = [(4 + 2.5) / 3, (6 + 2.5) / 4, (6 + 4) / 5]  # Each one omits a sequence.
     squares = sum((value - 12.5 / 6) ** 2 for value in without)
     assert found.errors[0] == pytest.approx(np.sqrt((1 - (9 + 4 + 1) / 36) * squares))
     assert found.effective[0] == pytest.approx(3.5**2 / 5.25)

@@ -63,8 +63,8 @@ def score_in_process(rank: int, folder: Path) -> None:
             }
             for count in (5, 1):  # 2 and 3 sequences; none and 1
                 batch = tiny_batch(count)
-                mine = slice(rank * count // WORLD, (rank + 1) * count // WORLD)
-                part = Batch(batch.inputs[mine], batch.labels[mine], batch.total)
+                own = slice(rank * count // WORLD, (rank + 1) * count // WORLD)
+                part = Batch(batch.inputs[own], batch.labels[own], batch.total)
                 with Ghost(engine, Direction(tensors, 0.0, 1.0)) as ghost:
                     _, losses = engine.backward(part)
                 scores = ghost.scores[: len(part.inputs)]
@@ -72,9 +72,7 @@ def score_in_process(rank: int, folder: Path) -> None:
                     (
                         scores,
                         ghost.shares,
-                        estimated(
-                            engine.team, part, scores, losses, WEIGHTS[:, mine], ghost.shares
-                        ),
+                        estimated(engine.team, part, scores, losses, WEIGHTS[:, own], ghost.shares),
                     )
                 )
             torch.save(found, folder / f"{kind}-{architecture}-{rank}.pt")

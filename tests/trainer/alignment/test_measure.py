@@ -98,7 +98,7 @@ def test_the_direction_is_the_targets_gradient() -> None:
     engine = toy([3.0, 0.0], [0.0, -4.0])
     engine.model.theta.grad = torch.tensor(
         [100.0, 100.0], dtype=torch.float64
-    )  # left by the last step: does not count
+    )  # gradient of the last step
     found = target_direction(engine, lambda: engine.backward(batch_of(0))[0])
     assert (found.loss, found.norm, found.tensors["theta"].tolist()) == (12.5, 5.0, [3.0, 4.0])
     assert engine.model.theta.grad is None
@@ -284,7 +284,7 @@ def test_a_preconditioned_direction_is_the_step_of_adamw() -> None:
 def test_a_parameter_without_gradients_so_far_does_not_dominate() -> None:
     _, _, found = preconditioned([3.0, 0.0], [[1.0, 0.0]] * 50)
     along = found.tensors["theta"].abs()
-    assert along[1] / along[0] < 2  # 1e8 with the moment as it stands
+    assert along[1] / along[0] < 2  # It would be 1e8 with the current moment.
 
 
 def test_dots_count_missing_tensors_as_zero_and_add_up_in_fp64() -> None:

@@ -73,17 +73,17 @@ def test_the_harness_agrees_with_likelihoods_computed_here(
     config = tiny_config(catalog, tmp_path, **sections, target="quiz")
     files = open_files(catalog, sequence_tokens=LENGTH)
     align = Pool(open_target(files, "quiz", "align"), LENGTH, "align")
-    ours = open_objective(files, config, align).evaluate(tiny_engine(model))[0]
+    expected = open_objective(files, config, align).evaluate(tiny_engine(model))[0]
     name = write_task(files, "quiz", "validation", tmp_path)
-    theirs = accuracy(run / "model", read_tasks(tmp_path, [name]), device="cpu", batch_sequences=7)[
+    result = accuracy(run / "model", read_tasks(tmp_path, [name]), device="cpu", batch_sequences=7)[
         "tasks"
     ][name]
-    assert theirs["questions"] == ours.sequences == 40
-    assert theirs["acc"] == pytest.approx(ours.accuracy)
-    assert theirs["acc_stderr"] == pytest.approx(ours.accuracy_error)
-    assert theirs["acc_bytes"] == pytest.approx(ours.accuracy_normalised)
-    assert len({0.0, 1.0, theirs["acc"], theirs["acc_bytes"]}) == 4  # it can be told apart
-    assert theirs["chance"] == pytest.approx((14 * 1 / 2 + 13 * 1 / 3 + 13 * 1 / 4) / 40, abs=0.01)
+    assert result["questions"] == expected.sequences == 40
+    assert result["acc"] == pytest.approx(expected.accuracy)
+    assert result["acc_stderr"] == pytest.approx(expected.accuracy_error)
+    assert result["acc_bytes"] == pytest.approx(expected.accuracy_normalised)
+    assert len({0.0, 1.0, result["acc"], result["acc_bytes"]}) == 4  # all different
+    assert result["chance"] == pytest.approx((14 * 1 / 2 + 13 * 1 / 3 + 13 * 1 / 4) / 40, abs=0.01)
 
 
 def test_accuracy_of_a_run_without_a_network(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

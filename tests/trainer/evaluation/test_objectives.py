@@ -222,7 +222,7 @@ def test_held_out_questions(catalog: Path, engine: Engine) -> None:
         int((s / n).argmax()) == q.right for s, n, q in zip(scores, lengths, chosen, strict=True)
     ]
     assert found.accuracy_normalised == pytest.approx(np.mean(normalised))
-    assert hits != normalised  # or this would not tell the two apart
+    assert hits != normalised  # so that the test distinguishes the two
 
 
 def test_held_out_answers(catalog: Path, engine: Engine) -> None:

@@ -45,7 +45,7 @@ def test_a_written_task_is_read_as_the_same_questions(
     expected = read_questions(open_files(catalog), "quiz", "test", "\nAnswer:")
     assert list(read_tasks(tmp_path / "tasks", [name])[0].questions) == expected
 
-    monkeypatch.chdir(tmp_path / "tasks")  # and so does the harness read it
+    monkeypatch.chdir(tmp_path / "tasks")  # for the harness
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     task = TaskManager(include_path=".", include_defaults=False).load([name])["tasks"][name]
     docs = list(task.test_docs())

@@ -162,7 +162,7 @@ def test_a_replay_follows_the_log_and_keeps_its_last_weights(tmp_path):
             [0, 0, 0, 1, 1, 2],
         ),  # shorter stages change where the log does, or just after
         (8 * 16, [0, 15, 30], [0, 1, 2]),
-        (8 * 16, [0, 25], [0, 2]),  # a longer stage passes one over
+        (8 * 16, [0, 25], [0, 2]),  # A longer interval skips one.
     ],
 )
 def test_a_replay_follows_tokens_not_steps(tmp_path, step_tokens, steps, stages):

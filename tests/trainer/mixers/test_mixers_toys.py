@@ -11,7 +11,7 @@ from trainer.mixers.dga import Dga
 from trainer.mixers.fixed import Static
 
 SEEDS = range(5)
-NEAR = 0  # the domain that documents like the target's fall into, and that holds only a few
+NEAR = 0  # the small domain of documents like the target's
 
 
 @pytest.mark.parametrize("ema", [1.0, 0.1])
@@ -130,7 +130,7 @@ def test_importance_sampling_overfits_a_scarce_domain_and_alignment_does_not(ave
     fixed = [importance(seed) for seed in SEEDS]
     assert clearly_above(
         [np.log(course.end() / course.held_out.min()) for course in fixed], np.log(2)
-    )  # it had been half as high
+    )  # It was half as high before.
     assert clearly_above(
         [np.log(there.end() / here.end()) for there, here in zip(fixed, averaged, strict=True)],
         np.log(3),
@@ -139,7 +139,7 @@ def test_importance_sampling_overfits_a_scarce_domain_and_alignment_does_not(ave
 
 
 def test_weight_moves_away_from_a_memorised_domain(averaged):
-    assert clearly_above([course.near.max() for course in averaged], 1 / 3)  # it is wanted at first
+    assert clearly_above([course.near.max() for course in averaged], 1 / 3)  # high at first
     assert clearly_above([course.near.max() - course.near[-20:].mean() for course in averaged], 0.1)
 
 

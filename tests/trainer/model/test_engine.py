@@ -90,7 +90,7 @@ def test_bfloat16_is_close_and_its_gradients_are_fp32() -> None:
     _, sequences = engine.backward(batch)
     assert {g.dtype for g in gradient(engine).values()} == {torch.float32}
     assert_same(gradient(engine), expected, rtol=0.05)
-    assert not torch.equal(sequences, nats)  # it is not fp32 under another name
+    assert not torch.equal(sequences, nats)  # computed in bfloat16, not in fp32
     torch.testing.assert_close(sequences, nats, rtol=0.02, atol=0)
 
 
@@ -155,8 +155,8 @@ def test_digest_changes_with_a_single_bit() -> None:
 
 def part(batch: Batch, rank: int) -> Batch:
     count = len(batch.inputs)
-    mine = slice(rank * count // WORLD, (rank + 1) * count // WORLD)
-    return Batch(batch.inputs[mine], batch.labels[mine], batch.total)
+    own = slice(rank * count // WORLD, (rank + 1) * count // WORLD)
+    return Batch(batch.inputs[own], batch.labels[own], batch.total)
 
 
 def run_in_process(rank: int, folder: Path) -> None:
@@ -199,7 +199,7 @@ def measured(kind: str, team: Team) -> dict[str, Any]:
     found["single.nats"] = engine.losses(single)
     if engine.sharded:
         found["local"] = fresh(five, shared=False)
-    else:  # one process measures two batches, the other none; then they sum again
+    else:  # One process runs two local batches, the other none.
         found["local"] = (
             [fresh(tiny_batch(5), shared=False) for _ in range(2)][-1] if team.rank == 0 else None
         )

@@ -64,7 +64,7 @@ def test_activations_are_within_5_percent_of_the_saved_tensors(
     found = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
     shape = model_shape(config, 512)
     assert shape is not None
-    logits = 2 * 4 * 8 * 64 * 512  # made and gone within the head
+    logits = 2 * 4 * 8 * 64 * 512  # temporary tensors of the head
     assert activation_bytes(shape, training, "cpu") - logits == pytest.approx(found, rel=0.05)
 
 

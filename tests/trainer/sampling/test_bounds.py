@@ -93,7 +93,7 @@ def test_leaves_without_weight_are_drawn_only_when_all_others_are_used_up() -> N
     assert bound.project(np.array([0.5, 0.5, 0.0]), 8)[2] == 0
     np.testing.assert_allclose(
         bound.project(np.array([1.0, 0.0, 0.0]), 8), [5, 1, 2]
-    )  # 3 and 6 are left of the other two
+    )  # The other two have 3 and 6 left.
     with pytest.raises(UserError, match=r"data\.budgets .*14 sequences.* 15"):
         bound.project(np.array([1.0, 0.0, 0.0]), 15)
 

@@ -165,7 +165,7 @@ def test_checkpoints_are_written_one_at_a_time(
         )
         second.start()
         second.join(0.1)
-        assert second.is_alive()  # it waits for the first
+        assert second.is_alive()  # waiting for the first
         disk.set()
         second.join(60)
         writer.close()
@@ -184,7 +184,7 @@ def test_an_error_of_the_writing_thread_is_raised_at_the_next_call(
         writer.close() if moment == "close" else writer.save(
             state_at(5), model, optimizer, IDENTITY
         )
-    writer.close()  # told once
+    writer.close()  # The error is raised only once.
 
 
 def test_the_newest_checkpoints_and_those_of_chosen_steps_are_kept(tmp_path: Path) -> None:
@@ -206,9 +206,7 @@ def test_unfinished_files_of_killed_processes_are_ignored_and_removed(tmp_path: 
     (tmp_path / ".weights.parquet.99.tmp").write_text("half")
     assert [path.name for path in checkpoints(tmp_path)] == ["0000000001"]
     CheckpointWriter(tmp_path, INLINE, is_leader=False)
-    assert (
-        tmp_path / ".weights.parquet.99.tmp"
-    ).exists()  # it may be the leading process's, just being written
+    assert (tmp_path / ".weights.parquet.99.tmp").exists()  # The leader may be writing it.
     CheckpointWriter(tmp_path, INLINE, is_leader=True)
     assert sorted(path.name for path in tmp_path.rglob("*.tmp")) == []
     assert [path.name for path in checkpoints(tmp_path)] == ["0000000001"]
@@ -284,7 +282,7 @@ def continue_run(
             engine.clear()
             engine.backward(batch)
             optimizer.step()
-        engine.losses(batch)  # an evaluation, after which FSDP2 may have parameters gathered still
+        engine.losses(batch)  # After an evaluation FSDP2 may hold gathered parameters.
         writer = CheckpointWriter(out, INLINE, team.is_leader)
         writer.save(state_at(1), model, optimizer, IDENTITY)
     return 0
@@ -320,7 +318,7 @@ def test_runs_continue_with_another_number_and_kind_of_processes(tmp_path: Path)
         ("a", "b", 0.0),
         ("c", "d", 0.0),
         ("d", "e", 1e-5),
-    ):  # moved; moved; trained alike
+    ):  # The first two were only loaded, the last was trained.
         assert (
             model[left].keys()
             == model[right].keys()

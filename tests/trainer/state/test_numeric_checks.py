@@ -144,9 +144,9 @@ def check_in_process(rank: int, folder: Path) -> None:
 @pytest.mark.system
 def test_all_processes_report_the_fault_of_one(tmp_path: Path) -> None:
     run_in_processes(check_in_process, 3, tmp_path)
-    told = [(tmp_path / str(rank)).read_text() for rank in range(3)]
-    assert told[0] == told[1] == told[2]
-    drifted, lost = told[0].splitlines()
+    messages = [(tmp_path / str(rank)).read_text() for rank in range(3)]
+    assert messages[0] == messages[1] == messages[2]
+    drifted, lost = messages[0].splitlines()
     assert "rank 1: The weights differ" in drifted
     assert "1 of 3 sequences" in lost
     assert "number 32 (leaf 6, row 9)" in lost
