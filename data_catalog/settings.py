@@ -60,7 +60,7 @@ def read_toml(path: Path) -> dict[str, Any]:
             f"config {path}: cannot be read ({error.strerror}). Give the path of a TOML file."
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"config {path}: not valid TOML ({error})") from error
+        raise UserError(f"config {path}: not valid TOML ({error}). Correct the file.") from error
 
 
 def parse(model: type[Config], tree: dict[str, Any], name: str) -> Config:

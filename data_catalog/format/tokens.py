@@ -119,8 +119,11 @@ class TokenStore:
         ends = self._cumulated(length)
         begins = ends if self.extents is None else ends[self.extents]
         number = begins[leaves] + rows
-        if len(leaves) and ((rows < 0) | (number >= begins[leaves + 1])).any():
-            raise IndexError("a leaf has fewer sequences than the row asked of it")
+        outside = (rows < 0) | (number >= begins[leaves + 1])
+        if outside.any():
+            leaf, row = leaves[outside][0], rows[outside][0]
+            count = begins[leaf + 1] - begins[leaf]
+            raise IndexError(f"leaf {leaf}: row {row} not found. It has {count} sequences.")
         extent = np.searchsorted(ends, number, side="right") - 1
         return extent, number - ends[extent]
 

@@ -47,7 +47,7 @@ def test_a_wrong_value_is_shown():
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("out = ", "not valid TOML"), (None, "cannot be read")]
+    ("text", "message"), [("out = ", r"config\.toml: .*TOML"), (None, r"config .*none\.toml:")]
 )
 def test_other_files_than_configs_are_refused(tmp_path, text, message):
     file = write(tmp_path, text) if text else tmp_path / "none.toml"
@@ -56,7 +56,7 @@ def test_other_files_than_configs_are_refused(tmp_path, text, message):
 
 
 def test_an_override_needs_an_equals_sign():
-    with pytest.raises(UserError, match=r"expected key\.sub=value"):
+    with pytest.raises(UserError, match=r"--set inner\.beam: .*key\.sub=value"):
         load(Outer, None, ["inner.beam"])
 
 
@@ -122,5 +122,5 @@ def test_overrides_do_not_change_the_mapping():
     tree = {"inner": {"beam": 2}}
     assert overridden(tree, ["inner.beam=3"]) == {"inner": {"beam": 3}}
     assert tree == {"inner": {"beam": 2}}
-    with pytest.raises(UserError, match="inner is not a table"):
+    with pytest.raises(UserError, match=r"--set inner\.beam=3: inner "):
         overridden({"inner": 3}, ["inner.beam=3"])

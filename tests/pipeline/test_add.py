@@ -220,14 +220,14 @@ def test_additions_can_use_tiers_that_the_catalog_lacks(built, tmp_path):
 
 def test_invalid_additions_are_refused(grown, tmp_path):
     root = grown[0]
-    with pytest.raises(UserError, match="source, targets: nothing to add"):
+    with pytest.raises(UserError, match="source, targets: "):
         add(root, Addition())
     other = {"name": "space", "path": str(root.parent / "more")}
     with pytest.raises(UserError, match="target space:"):
         add(root, parse(Addition, {"targets": [other]}, "test"))
-    with pytest.raises(UserError, match="test: cluster: unknown key"):
+    with pytest.raises(UserError, match="test: cluster: "):
         parse(Addition, {"cluster": {"granularities": [8]}}, "test")
-    with pytest.raises(UserError, match="no catalog here"):
+    with pytest.raises(UserError, match=rf"{tmp_path}: .*catalog\.json"):
         add(tmp_path, addition_of(root.parent / "more"))
 
 

@@ -215,7 +215,7 @@ def test_progress_ends_with_all_documents(catalog, run, tmp_path):
         tmp_path / "out",
         weights=run,
         tokens=800,
-        on_documents=lambda *said: seen.append(said),
+        on_documents=lambda *counts: seen.append(counts),
     )
     assert seen[-1][:2] == (made.documents, made.documents)
 
@@ -285,7 +285,7 @@ def test_export_commands(catalog, run, tmp_path, capsys):
         )
     )
     assert (made["folder"], made["level"]) == (str(tmp_path / "out"), 4)
-    said = call(
+    output = call(
         export.export_commands,
         "documents",
         catalog,
@@ -297,8 +297,8 @@ def test_export_commands(catalog, run, tmp_path, capsys):
         "--format",
         "parquet",
     )
-    assert re.search(r"\b4 of 4 domains of level 4 .*100\.0%.*100\.0%", said)
-    assert "tokens are missing" in said
+    assert re.search(r"\b4 of 4 domains of level 4 .*100\.0%.*100\.0%", output)
+    assert "tokens are missing" in output
     sent = json.loads(call(export.export_commands, "catalog", catalog, tmp_path / "disk", "--json"))
     assert sent["copied"] == sent["files"] > 10
     came = json.loads(

@@ -19,7 +19,7 @@ from tests.helpers.manifests import tiny_manifest, write_manifest
 def test_a_fingerprint_depends_on_the_content():
     assert fingerprint({"b": 1, "a": Path("x")}) == fingerprint({"a": "x", "b": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})
-    with pytest.raises(TypeError, match="plain values, found object"):
+    with pytest.raises(TypeError, match="object"):
         fingerprint(object())
 
 
@@ -94,17 +94,17 @@ def test_a_manifest_is_read_as_written(catalog):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "no catalog here"),
-        ("{", "catalog.json: not valid JSON"),
-        ("[]", "catalog.json: not valid JSON"),
-        ('"\xff"', "catalog.json: not valid JSON"),
-        ("[" * 100_000, "catalog.json: not valid JSON"),
+        (None, r"{folder}: .*\(catalog\.json "),
+        ("{", r"catalog\.json: .*JSON"),
+        ("[]", r"catalog\.json: .*JSON"),
+        ('"\xff"', r"catalog\.json: .*JSON"),
+        ("[" * 100_000, r"catalog\.json: .*JSON"),
     ],
 )
 def test_other_folders_and_files_are_refused(tmp_path, text, message):
     if text is not None:
         (tmp_path / "catalog.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message.replace("{folder}", str(tmp_path))):
         read_manifest(tmp_path)
 
 

@@ -77,10 +77,10 @@ def test_every_number_has_its_range(tmp_path, path, value):
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '"\xff"'])
 def test_invalid_records_are_refused(tmp_path, text):
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match=r"config\.json: not valid JSON"):
+    with pytest.raises(UserError, match=r"config\.json: .*JSON"):
         read_run_record(tmp_path)
 
 
 def test_a_folder_without_a_record_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"config\.json is missing"):
+    with pytest.raises(UserError, match=rf"{tmp_path}: .*config\.json"):
         read_run_record(tmp_path)

@@ -80,7 +80,7 @@ def test_a_target_is_read_by_split(tmp_path):
     pq.write_table(pa.table({"split": ["align", "test"]}), folder / "documents.parquet")
     test = open_target(files(tmp_path), "law", "test")
     assert test.read(np.array([0]), np.array([0]), 4)[0].tolist() == [[2, 3, PAD, PAD]]
-    with pytest.raises(UserError, match="its validation split is empty"):
+    with pytest.raises(UserError, match=r"target law: .*validation"):
         open_target(files(tmp_path), "law", "validation")
     for name, hint in (
         ("art", "Its targets: law"),
@@ -134,7 +134,7 @@ def test_a_sequence_never_crosses_the_end_of_an_extent():
 
 @pytest.mark.parametrize(("leaf", "row"), [(0, 3), (1, 0), (2, 1), (0, -1)])
 def test_a_sequence_that_a_leaf_lacks_is_refused(leaf, row):
-    with pytest.raises(IndexError, match="fewer sequences"):
+    with pytest.raises(IndexError, match=f"leaf {leaf}: row {row} "):
         GROWN.read(np.array([leaf]), np.array([row]), 4)
 
 

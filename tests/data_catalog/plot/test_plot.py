@@ -86,7 +86,7 @@ def test_a_treemap_of_the_coarsest_level_is_not_nested(catalog):
 
 
 @pytest.mark.parametrize(
-    ("colour", "colours", "ticks", "said"),
+    ("colour", "colours", "ticks", "label"),
     [
         ("law", (0, 1, 0, 0), ("0%", "6.2%", "25%", "56.2%", "100%"), "weight in law: 100%"),
         (
@@ -109,12 +109,12 @@ def test_a_treemap_of_the_coarsest_level_is_not_nested(catalog):
         ),
     ],
 )
-def test_numbers_are_shades_of_one_ramp(catalog, colour, colours, ticks, said):
+def test_numbers_are_shades_of_one_ramp(catalog, colour, colours, ticks, label):
     [trace] = catalog.plot.treemap(4, colour).data
     assert trace.marker.colors[3:] == pytest.approx(colours)
     assert trace.marker.colors[:3] == (-0.004,) * 3  # boxes that hold others are neutral
     assert trace.marker.colorbar.ticktext == ticks
-    assert trace.customdata[4][2].split("<br>")[1] == said
+    assert trace.customdata[4][2].split("<br>")[1] == label
 
 
 def test_the_distance_distribution_can_be_shown_too(catalog):

@@ -123,7 +123,7 @@ def test_an_interrupted_export_is_not_a_catalog_and_resumes(catalog, store, tmp_
     there = system.find(base)
     assert f"{base}/{UNFINISHED_MANIFEST}" in there
     assert f"{base}/catalog.json" not in there
-    with pytest.raises(UserError, match=r"catalog\.json is missing"):
+    with pytest.raises(UserError, match=rf"{re.escape(store)}: .*catalog\.json"):
         fetch_catalog(store, tmp_path / "here")
     again = export_catalog(catalog, store)
     assert again.copied == again.files - 3
@@ -135,7 +135,7 @@ def test_an_interrupted_fetch_resumes(catalog, store, tmp_path):
     export_catalog(catalog, store)
     with cut_after(3), pytest.raises(UserError, match="Cut"):
         fetch_catalog(store, tmp_path / "here")
-    with pytest.raises(UserError, match="no catalog here"):
+    with pytest.raises(UserError, match=rf"{tmp_path / 'here'}: .*catalog\.json"):
         read_manifest(tmp_path / "here")
     again = fetch_catalog(store, tmp_path / "here")
     assert again.copied == again.files - 3
@@ -173,7 +173,7 @@ def test_a_trainer_fetches_no_documents(catalog, store, tmp_path):
             match=rf"query: .* {part}.*`clustermix fetch catalog`",
         ):
             opened.table(query)
-    with pytest.raises(UserError, match="was fetched without documents"):
+    with pytest.raises(UserError, match="documents"):
         opened.domain(4, 0)
     with pytest.raises(UserError, match="without documents, signals, verdicts"):
         export_catalog(here, store)
@@ -202,16 +202,16 @@ def test_a_damaged_catalog_is_not_copied(catalog, store, tmp_path):
     path = catalog / "versions" / "0001" / "domains.parquet"
     good = path.read_bytes()
     path.write_bytes(good[:-1] + b"?")
-    with pytest.raises(UserError, match=r"versions/0001/domains\.parquet is damaged"):
+    with pytest.raises(UserError, match=r"versions/0001/domains\.parquet"):
         export_catalog(catalog, store)
     path.write_bytes(good[:-1])
-    with pytest.raises(UserError, match="parquet is missing"):
+    with pytest.raises(UserError, match=r"versions/0001/domains\.parquet"):
         export_catalog(catalog, store)
     path.write_bytes(good)
     export_catalog(catalog, store)
     system, base = system_and_base(store)
     system.pipe_file(f"{base}/versions/0001/domains.parquet", good[:-1] + b"?")
-    with pytest.raises(UserError, match=r"versions/0001/domains\.parquet does not have"):
+    with pytest.raises(UserError, match=rf"{re.escape(store)}: versions/0001/domains\.parquet"):
         fetch_catalog(store, tmp_path / "here")
     assert not (tmp_path / "here" / "versions" / "0001" / "domains.parquet").exists()
 
@@ -220,17 +220,17 @@ def test_another_catalog_is_left_alone(catalog, store, tmp_path):
     export_catalog(catalog, store)
     for folder in (catalog, catalog / "versions" / "0001"):
         change_manifest(folder, fingerprint="other")
-    with pytest.raises(UserError, match="contains another catalog"):
+    with pytest.raises(UserError, match=f"{re.escape(store)}: .*another catalog"):
         export_catalog(catalog, store)
-    with pytest.raises(UserError, match="contains another catalog"):
+    with pytest.raises(UserError, match=f"{catalog}: .*another catalog than {re.escape(store)}"):
         fetch_catalog(store, catalog)
     system, base = system_and_base(store)
     system.rm_file(f"{base}/catalog.json")
-    with pytest.raises(UserError, match="files of an unknown catalog"):
+    with pytest.raises(UserError, match=f"{re.escape(store)}: .*unknown catalog"):
         export_catalog(catalog, store)
     (tmp_path / "begun" / "work").mkdir(parents=True)
     export_catalog(catalog, f"{store}2")
-    with pytest.raises(UserError, match="unfinished build"):
+    with pytest.raises(UserError, match=r"begun: .*build"):
         fetch_catalog(f"{store}2", tmp_path / "begun")
 
 
@@ -272,7 +272,7 @@ def test_a_link_in_the_folder_is_not_followed_out_of_it(catalog, store, tmp_path
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "documents").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="is a link"):
+    with pytest.raises(UserError, match=r"here: documents/.*link"):
         fetch_catalog(store, tmp_path / "here")
     assert list((tmp_path / "elsewhere").iterdir()) == []
 

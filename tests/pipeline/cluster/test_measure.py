@@ -37,25 +37,27 @@ def test_radii_include_a_share_of_the_sample_of_each_leaf(tree):
 
 def test_measures_of_a_level_include_cells_and_search(tree):
     known, *_ = with_radius(tree, angles(10, 12, -10, -11, 50, 40), 0.99, 1)
-    told = measure_tree(known, np.array([2, 2, 2, 0]), angles(28, 10))
-    assert told["2"]["empty"] == 0
-    assert told["2"]["sizes"] == {"smallest": 2, "median": 3.0, "largest": 4}
-    assert told["4"]["empty"] == 1
-    assert told["4"]["sizes"] == {"smallest": 2, "median": 2.0, "largest": 2}
-    assert told["4"]["inertia"] == pytest.approx(squared(18) / 2, abs=1e-6)
-    assert told["4"]["search"]["1"] == {"found": 1.0, "excess": pytest.approx(0, abs=1e-4)}
-    assert told["4"]["beyond"] == 0.5  # 28 degrees lie 18 from the leaf at 10, its sample at most 2
+    measures = measure_tree(known, np.array([2, 2, 2, 0]), angles(28, 10))
+    assert measures["2"]["empty"] == 0
+    assert measures["2"]["sizes"] == {"smallest": 2, "median": 3.0, "largest": 4}
+    assert measures["4"]["empty"] == 1
+    assert measures["4"]["sizes"] == {"smallest": 2, "median": 2.0, "largest": 2}
+    assert measures["4"]["inertia"] == pytest.approx(squared(18) / 2, abs=1e-6)
+    assert measures["4"]["search"]["1"] == {"found": 1.0, "excess": pytest.approx(0, abs=1e-4)}
+    assert (
+        measures["4"]["beyond"] == 0.5
+    )  # 28 degrees lie 18 from the leaf at 10, its sample at most 2
 
 
 def test_measures_include_what_a_narrow_search_misses(tree):
-    told = measure_tree(
+    measures = measure_tree(
         with_radius(tree, angles(10, -10, 50), 0.99, 1)[0],
         np.array([1, 1, 1, 0]),
         angles(29, 31.0, 10),
     )
-    assert told["4"]["search"]["2"]["found"] == 1
-    only = told["4"]["search"]["1"]
-    assert (told["2"]["search"]["1"]["found"], only["found"]) == (1, 1)
+    assert measures["4"]["search"]["2"]["found"] == 1
+    only = measures["4"]["search"]["1"]
+    assert (measures["2"]["search"]["1"]["found"], only["found"]) == (1, 1)
     wide = Tree(
         Levels((2, 4)),
         {2: angles(0, 90), 4: angles(-10, 10, 50, 130)},
@@ -70,5 +72,5 @@ def test_measures_include_what_a_narrow_search_misses(tree):
 
 
 def test_without_unseen_vectors_only_sizes_are_measured(tree):
-    told = measure_tree(tree, np.array([1, 2, 3, 0]), angles()[:0])
-    assert told["4"] == {"empty": 1, "sizes": {"smallest": 1, "median": 2.0, "largest": 3}}
+    measures = measure_tree(tree, np.array([1, 2, 3, 0]), angles()[:0])
+    assert measures["4"] == {"empty": 1, "sizes": {"smallest": 1, "median": 2.0, "largest": 3}}

@@ -60,17 +60,17 @@ def test_a_trained_tree_is_nested_and_described(tmp_path, parts):
     part = train_tree(parts, tmp_path / "tree", cluster(), 0)
     tree = load_tree(part.folder)
     assert tree.levels == Levels((4, 16))
-    told = json.loads((part.folder / "tree.json").read_text())
-    levels = told.pop("levels")
+    description = json.loads((part.folder / "tree.json").read_text())
+    levels = description.pop("levels")
     assert levels["4"]["inertia"] > levels["16"]["inertia"] > 0
     assert levels["16"]["empty"] == 0
     assert levels["16"]["sizes"]["smallest"] > 0
     assert set(levels["16"]["search"]) == {"1", "2", "4", "8", "16"}
     assert 0 <= levels["16"]["beyond"] < 0.5
     assert (
-        0.5 < told.pop("inertia") / levels["16"]["inertia"] < 2
+        0.5 < description.pop("inertia") / levels["16"]["inertia"] < 2
     )  # the sample's against that of 12 documents
-    assert told == {
+    assert description == {
         "granularities": [4, 16],
         "requested": [4, 16],
         "warnings": [],
@@ -146,20 +146,20 @@ def test_enough_held_out_documents_give_margins_that_find_nearly_all(monkeypatch
     )
     tree = load_tree(part.folder)
     assert len(tree.margins) == 1
-    told = json.loads((part.folder / "tree.json").read_text())
-    assert (told["sample"], told["held_out"]) == (3920, 80)
-    assert told["levels"]["16"]["search"]["8"]["found"] > 0.9
+    description = json.loads((part.folder / "tree.json").read_text())
+    assert (description["sample"], description["held_out"]) == (3920, 80)
+    assert description["levels"]["16"]["search"]["8"]["found"] > 0.9
 
 
 def test_levels_without_enough_documents_are_left_out_with_a_warning(tmp_path, parts, caplog):
     part = train_tree(parts, tmp_path / "tree", cluster(granularities=(4, 60, 120, 240)), 0)
     assert load_tree(part.folder).levels == Levels((4, 60))
-    told = json.loads((part.folder / "tree.json").read_text())
+    description = json.loads((part.folder / "tree.json").read_text())
     sentence = (
         "600 documents support at most 60 cells of 10 documents (cluster.min_points). "
         "The tree ends at level 60, without [120, 240]."
     )
-    assert (told["granularities"], told["requested"], told["warnings"]) == (
+    assert (description["granularities"], description["requested"], description["warnings"]) == (
         [4, 60],
         [4, 60, 120, 240],
         [sentence],
@@ -200,9 +200,9 @@ def test_a_tree_needs_at_least_one_document(tmp_path):
 
 def test_a_small_sample_gives_a_warning(tmp_path, parts, caplog):
     part = train_tree(parts, tmp_path / "tree", cluster(sample=100), 0)
-    told = json.loads((part.folder / "tree.json").read_text())
-    assert told["sample"] == 100
-    [warning] = told["warnings"]
+    description = json.loads((part.folder / "tree.json").read_text())
+    assert description["sample"] == 100
+    [warning] = description["warnings"]
     assert warning.startswith("cluster.sample: 100 vectors train 16 cells")
     assert "fewer than 10 each" in warning
     assert warning in caplog.text

@@ -160,10 +160,10 @@ def test_labels_are_read_from_csv_and_parquet(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "column", "message"),
     [
-        ("none.parquet", "topic", "cannot be read"),
+        ("none.parquet", "topic", "labels.path .*none.parquet: .*doc_id and topic"),
         ("labels.parquet", "subject", "labels.path .*no column subject.*doc_id, topic"),
-        ("labels.csv", "subject", "cannot be read .*subject"),
-        ("text.parquet", "topic", "cannot be read"),
+        ("labels.csv", "subject", "labels.path .*labels.csv: .*subject"),
+        ("text.parquet", "topic", "labels.path .*text.parquet: .*doc_id and topic"),
         ("twice.csv", "topic", "labels.path .*2 rows for 1 documents"),
     ],
 )
