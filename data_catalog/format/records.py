@@ -67,7 +67,7 @@ def parse_record(model: type[RecordType], text: bytes, place: str, remedy: str) 
 
 
 def read_record(model: type[RecordType], path: Path, remedy: str) -> RecordType:
-    """Read a JSON file; see `parse_record` for the arguments.
+    """Read a JSON file. See `parse_record` for the arguments.
 
     Raises:
         UserError: The file cannot be read, or `parse_record` refuses it.

@@ -32,7 +32,7 @@ class OnnxModel:
 
 
 def load_onnx(identity: Identity, folder: Path, batch_tokens: int | None) -> OnnxModel:
-    """Load the exported model; see `pipeline.embed.backends.model.load_models`."""
+    """Load the exported model. See `pipeline.embed.backends.model.load_models`."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))  # 0: one per core
     # Spinning threads would take cores from other work.

@@ -33,7 +33,7 @@ class OpenvinoModel:
 
 
 def load_openvino(identity: Identity, folder: Path, batch_tokens: int | None) -> OpenvinoModel:
-    """Load the exported model; see `pipeline.embed.backends.model.load_models`."""
+    """Load the exported model. See `pipeline.embed.backends.model.load_models`."""
     hints = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[identity.precision],

@@ -24,7 +24,7 @@ GPU_BATCH_TOKENS = 65_536  # smaller batches leave the GPU idle between kernels
 def load_torch(
     identity: Identity, folder: Path, device: str, batch_tokens: int | None
 ) -> "TorchModel":
-    """Load the model on one device; see `pipeline.embed.backends.model.load_models`."""
+    """Load the model on one device. See `pipeline.embed.backends.model.load_models`."""
     model = load_sentence_transformer(identity, folder, device)
     if identity.precision == "bfloat16":
         # The following layers (pooling and normalisation) stay in float32.
