@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from data_catalog.format.distributions import Basis
 from data_catalog.format.tokens import TokenStore
