@@ -1,7 +1,7 @@
 """Artifacts in Prefect's UI: progress of stages, tables, summaries and links to pages.
 
 Artifacts never fail a flow run. Prefect renders their text as markdown, also in the cells of
-tables, and much of it is untrusted. `escape_markdown` removes all markup.
+tables, and much text is untrusted. `escape_markdown` removes all markup.
 """
 
 import os

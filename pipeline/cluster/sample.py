@@ -64,7 +64,7 @@ class SampleRows:
 
 
 def philox_generator(seed: int, purpose: int, *number: int) -> np.random.Generator:
-    """Return the random generator for one purpose, and for one item of it (two numbers)."""
+    """Return the random generator for one purpose and item (two numbers)."""
     return np.random.Generator(
         np.random.Philox(key=np.array([seed % 2**64, purpose], np.uint64), counter=[0, 0, *number])
     )

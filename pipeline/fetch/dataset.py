@@ -47,7 +47,7 @@ class FetchedDataset:
     rows: int
     bytes: int
     finished: bool
-    """Whether the end of the dataset was reached."""
+    """True if the end of the dataset was reached."""
 
 
 def fetch_dataset(
@@ -79,8 +79,8 @@ def fetch_dataset(
         The number of pieces, rows and bytes in the folder.
 
     Raises:
-        UserError: The dataset cannot be found or read, or `root` holds another dataset or another
-            version of it.
+        UserError: The dataset cannot be found or read, or `root` holds another dataset or
+            another version.
     """
     builder, dataset = find_dataset(source, "name")
     columns = dataset.column_names

@@ -81,7 +81,7 @@ def merge_runs(
     The files are `documents-PPPP.parquet` and `tokens-PPPP.arrow`. Returns their offsets
     (tables.OFFSETS) and a tally of their documents. Memory: twice `file_bytes`, and as much again
     of mapped pages that the system may drop. It depends neither on the size of the corpus nor on a
-    domain's share of it, because ids are hashes.
+    domain's share, because ids are hashes.
     """
     sizes = np.zeros(last - first, np.int64)
     for run in runs:

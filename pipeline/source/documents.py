@@ -71,7 +71,7 @@ class Document:
     language: str | None = None
     signals: Mapping[str, float] = field(default_factory=dict)
     shipped_duplicate: bool | None = None
-    """Whether the corpus lists the document as a copy. None if it ships no such list."""
+    """True if the corpus lists the document as a copy. None if it ships no such list."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Fault:
     characters: int = 0
     """Length of the record's text, if the text could be decoded."""
     counted: bool = True
-    """Whether a document is lost. False for faults of side files."""
+    """True if a document is lost. False for faults of side files."""
 
 
 def document_number(doc_id: str) -> int:

@@ -26,7 +26,7 @@ class Head:
     share: float
     """Share of the shard that was read, from 0 to 1."""
     counted: bool = False
-    """Whether `records` is exact."""
+    """True if `records` is exact."""
 
     @property
     def characters(self) -> float:

@@ -45,7 +45,7 @@ class Source(ABC, Generic[Section]):
         Each shard has a name of its own and the identity of its files.
 
         Raises:
-            UserError: The corpus is missing or empty, or a filter leaves nothing of it.
+            UserError: The corpus is missing or empty, or a filter leaves nothing.
         """
 
     @abstractmethod

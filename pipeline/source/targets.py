@@ -80,7 +80,7 @@ def read_target(target: Target, source: AnySource) -> tuple[pa.Table, pa.Table]:
 
     Args:
         target: The target.
-        source: The build's section `source`. Modules are held out of it, and text is read as it is
+        source: The build's section `source`. Modules are held out, and text is read as it is
             there.
 
     Returns:

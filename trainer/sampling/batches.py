@@ -21,7 +21,7 @@ from trainer.sampling.plan import IntervalPlan
 
 @dataclass(frozen=True)
 class Batch:
-    """A global batch, or one process's slice of it."""
+    """A global batch, or the slice of one process."""
 
     inputs: Int[Tensor, "sequences tokens"]
     """Token ids."""
