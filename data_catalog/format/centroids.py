@@ -27,7 +27,7 @@ def read_centroids(
         raise UserError(f"{path}: outside the catalog. Do not use this catalog.")
     found: dict[int, Float[np.ndarray, "cells dim"]] = {}
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             for k in granularities:
                 found[k] = arrays[str(k)].astype(np.float64)
     except (OSError, ValueError, KeyError, BadZipFile) as error:

@@ -72,15 +72,15 @@ def load_tree(path: Path) -> Tree:
     Raises:
         UserError: The file is missing, or it is not a tree.
     """
-    file = path / CENTROIDS if path.is_dir() else path
+    source = path / CENTROIDS if path.is_dir() else path
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with source.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             centroids = {int(name): arrays[name] for name in arrays.files if name.isdecimal()}
             margins = tuple(arrays["margins"].tolist()) if "margins" in arrays.files else None
             radius = arrays["radius"] if "radius" in arrays.files else None
     except (OSError, ValueError, BadZipFile) as error:
         raise UserError(
-            f"{file}: the centroids cannot be read ({error}). "
+            f"{source}: the centroids cannot be read ({error}). "
             "Build the catalog or its cluster stage again."
         ) from error
     return Tree(Levels(tuple(sorted(centroids))), centroids, margins, radius)

@@ -38,14 +38,14 @@ def test_settings_of_the_trainer_are_kept(tmp_path):
     assert read_run_record(tmp_path).model_dump()["config"]["seed"] == 3
 
 
-@pytest.mark.parametrize("path", paths(tiny_run_record()), ids=".".join)
+@pytest.mark.parametrize("path", list(paths(tiny_run_record())), ids=".".join)
 def test_every_key_is_needed(tmp_path, path):
     write_changed(tmp_path, path, dict.pop)
     with pytest.raises(UserError, match=rf"config\.json: {'.'.join(path)}"):
         read_run_record(tmp_path)
 
 
-@pytest.mark.parametrize("path", paths(tiny_run_record()), ids=".".join)
+@pytest.mark.parametrize("path", list(paths(tiny_run_record())), ids=".".join)
 def test_every_key_has_its_type(tmp_path, path):
     write_changed(tmp_path, path, lambda node, key: node.__setitem__(key, {"of": "another type"}))
     with pytest.raises(UserError, match=rf"config\.json: {'.'.join(path)}"):
