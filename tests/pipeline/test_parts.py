@@ -71,7 +71,7 @@ def test_a_sidecar_is_read(tmp_path):
     assert (part.fingerprint, part.account, part.seconds) == ("f1", ONE, 1.5)
 
 
-@pytest.mark.parametrize("path", key_paths(SIDECAR), ids=".".join)
+@pytest.mark.parametrize("path", list(key_paths(SIDECAR)), ids=".".join)
 def test_every_key_of_a_sidecar_is_needed(tmp_path, path):
     write_sidecar(tmp_path / "a", path, dict.pop)
     with pytest.raises(UserError, match=rf"part\.json: .*{path[-1]}"):
@@ -79,7 +79,7 @@ def test_every_key_of_a_sidecar_is_needed(tmp_path, path):
 
 
 @pytest.mark.parametrize("value", [None, "text", -1, [1]])
-@pytest.mark.parametrize("path", key_paths(SIDECAR), ids=".".join)
+@pytest.mark.parametrize("path", list(key_paths(SIDECAR)), ids=".".join)
 def test_every_key_of_a_sidecar_has_its_type_and_range(tmp_path, path, value):
     if path == ("fingerprint",) and value == "text":
         value = ""
