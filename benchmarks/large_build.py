@@ -70,7 +70,7 @@ def vectors(sample: Path) -> np.ndarray:
     return np.concatenate(
         [
             np.load(path, allow_pickle=False)
-            for path in sorted(sample.glob(f"work/embed/*/{EMBEDDINGS}"))
+            for path in sorted(sample.glob(f"work/embed/*/{EMBEDDINGS_FILE}"))
         ]
     ).astype(np.float32)
 
