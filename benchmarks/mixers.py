@@ -1,6 +1,7 @@
-"""Every mixer on the sample corpus, for the same tokens, with seeds: with all its data, or with few tokens in each domain.
+"""Compare all mixers on the sample corpus, with the same number of tokens and several seeds.
 
-Builds the catalog if it is not there, trains (runs that are done are kept), and writes a dated table.
+The domains have either all their data or a limited number of tokens each. The script builds the
+catalog if it does not exist, trains, and writes a dated table. Finished runs are reused.
 """
 
 import argparse
@@ -24,7 +25,9 @@ from pipeline.config import Build  # noqa: E402
 from trainer.config import Train  # noqa: E402
 
 CONFIG = Path("configs/train_sample.toml")
-# What a row changes in the config; {NAME} is the folder of another row's run with the same target and seed.
+Results = dict[tuple[str, str], list[dict[str, float]]]  # one dict per seed, by mixer and target
+# Config keys set by each row. {NAME} stands for the folder of the run of the row NAME with the same
+# target and seed.
 MIXERS: dict[str, dict[str, Any]] = {
     "natural": {"mixer": "natural"},
     "importance": {"mixer": "importance"},
@@ -43,7 +46,7 @@ MIXERS: dict[str, dict[str, Any]] = {
 def run(
     name: str, target: str, seed: int, base: Path, common: dict[str, Any], targets: list[str]
 ) -> Path:
-    """Train one row once; return its folder."""
+    """Train a row unless its run is finished, and return the folder of the run."""
 
     def folder(row: str) -> Path:
         return base / f"{row.replace(', ', '-').replace(' ', '-')}-{target}-{seed}"
@@ -66,30 +69,34 @@ def run(
 
 
 def losses(folder: Path) -> dict[str, float]:
-    """The last loss of each held-out set, and the run's totals."""
+    """Return the last loss of each held-out set, together with the totals of the run."""
     [run] = read_runs([folder])
     return {record["set"]: record["loss"] for record in run.of_kind("eval")} | dict(run.final or {})
 
 
-def table(found: dict[tuple[str, str], list[dict[str, float]]], targets: list[str]) -> list[str]:
-    """Mean ± standard error over seeds, and each mixer's difference from importance sampling, paired by seed."""
+def table(results: Results, targets: list[str]) -> list[str]:
+    """Return table rows with means and standard errors over seeds.
+
+    The differences from importance sampling are paired by seed.
+    """
     rows = [
-        "| target | mixer | target loss | − importance | general loss | − importance | repeats | seconds |",
+        "| target | mixer | target loss | − importance | general loss | − importance | repeats "
+        "| seconds |",
         "|" + "---|" * 8,
     ]
     for target, name in product(targets, MIXERS):
-        results = found.get((name, target), [])
-        if not results or name.endswith("proxy"):
+        runs = results.get((name, target), [])
+        if not runs or name.endswith("proxy"):
             continue
         columns = []
         for key in ("target/test", "general"):
-            pairs = zip(results, found.get(("importance", target), []), strict=False)
+            pairs = zip(runs, results.get(("importance", target), []), strict=False)
             gaps = [a[key] - b[key] for a, b in pairs]
             columns += [
-                spread([r[key] for r in results]),
+                spread([run[key] for run in runs]),
                 spread(gaps) if gaps and name != "importance" else "",
             ]
-        means = [np.mean([r[name] for r in results]) for name in ("repeats", "seconds")]
+        means = [np.mean([run[key] for run in runs]) for key in ("repeats", "seconds")]
         rows.append(
             f"| {target} | {name} | {' | '.join(columns)} | {means[0]:.2f} | {means[1]:.0f} |"
         )
@@ -97,6 +104,7 @@ def table(found: dict[tuple[str, str], list[dict[str, float]]], targets: list[st
 
 
 def spread(values: list[float]) -> str:
+    """Return the mean and the standard error as text."""
     error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
     return f"{np.mean(values):.4f} ± {error:.4f}"
 
@@ -107,14 +115,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--targets", nargs="+", default=["heldout_biomed", "heldout_law"])
     parser.add_argument("--mixers", nargs="+", default=list(MIXERS), choices=list(MIXERS))
-    parser.add_argument("--tokens-per-domain", type=int)
+    parser.add_argument("--tokens-per-domain", type=int, help="limit on the tokens of each domain")
     parser.add_argument(
         "--set",
         dest="overrides",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="of every run, values in JSON",
+        help="config key of every run, with its value in JSON; may be repeated",
     )
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -128,37 +136,39 @@ def main() -> None:
         common["data.tokens_per_domain"] = scarce
     setting = f"{scarce}-tokens-per-domain" if scarce else "all-data"
     out = arguments.out or Path(f"benchmarks/results/{today()}-mixers-{setting}.md")
-    found: dict[tuple[str, str], list[dict[str, float]]] = {}
-    for seed, target, name in product(
-        range(arguments.seeds), arguments.targets, arguments.mixers
-    ):  # an early stop leaves whole comparisons
+    results: Results = {}
+    # Seeds are the outer loop, so that an early stop leaves complete comparisons.
+    for seed, target, name in product(range(arguments.seeds), arguments.targets, arguments.mixers):
         folder = run(name, target, seed, Path("runs/mixers") / setting, common, arguments.targets)
-        found.setdefault((name, target), []).append(losses(folder))
-        write(out, catalog, found, arguments, common)
+        results.setdefault((name, target), []).append(losses(folder))
+        write(out, catalog, results, arguments, common)
     print(out.read_text(encoding="utf-8"))
 
 
 def write(
     out: Path,
     catalog: Path,
-    found: dict[tuple[str, str], list[dict[str, float]]],
+    results: Results,
     arguments: argparse.Namespace,
     common: Any,
 ) -> None:
     opened = data_catalog.open(catalog)
-    parameters = int(next(iter(found.values()))[0]["model_parameters"])
-    tokens = next(iter(found.values()))[0]["tokens"] / 1e6
+    parameters = int(next(iter(results.values()))[0]["model_parameters"])
+    tokens = next(iter(results.values()))[0]["tokens"] / 1e6
     scarce = arguments.tokens_per_domain
     text = [
-        f"# Mixers: sample corpus, {f'{scarce:,} tokens a domain' if scarce else 'all its data'}, tiny model",
+        f"# Mixers: sample corpus, {f'{scarce:,} tokens per domain' if scarce else 'all data'}, "
+        "tiny model",
         headline(),
-        f"Catalog `{opened.manifest['fingerprint'][:12]}`: {opened.manifest['documents']:,} documents, "
-        f"domains {list(opened.levels.granularities)}. Model: Llama-style, {parameters:,} parameters; "
-        f"`{CONFIG}` with {json.dumps(common)}; {tokens:.2f} M tokens a run. Losses in nats per token on held-out text, at the end; "
-        f"mean ± standard error over {arguments.seeds} seeds; differences are paired by seed. "
-        "Repeats: sequences drawn / distinct sequences drawn. "
-        "doge and doremi: a static run with the weights that a proxy run of the same size found (its time is not counted).",
-        "\n".join(table(found, arguments.targets)),
+        f"Catalog `{opened.manifest.fingerprint[:12]}`: {opened.manifest.documents:,} documents, "
+        f"domains {list(opened.levels.granularities)}. Model: Llama-style, {parameters:,} "
+        f"parameters. Config: `{CONFIG}` with {json.dumps(common)}. {tokens:.2f} M tokens per run. "
+        "Losses are in nats per token on held-out text, at the end of training. Values are means "
+        f"± standard errors over {arguments.seeds} seeds, and differences are paired by seed. "
+        "Repeats are the sequences drawn divided by the distinct sequences drawn. The doge and "
+        "doremi rows are static runs with the weights from a proxy run of the same size, whose "
+        "time is not counted.",
+        "\n".join(table(results, arguments.targets)),
     ]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("\n\n".join(text) + "\n", encoding="utf-8")

@@ -1,7 +1,10 @@
-"""A tree of 262,144 leaves for 10 million vectors: seconds of each step, peak memory against the formula of `pipeline.cluster.grow`.
+"""Measure a tree of 262,144 leaves for 10 million vectors.
 
-The vectors are made: a mixture of modes on the sphere, each with a spread of its own direction, written chunk by chunk as float16. Memory
-is read from /proc/self/status ten times a second: anonymous pages are the process's own, file-backed ones the system may take back.
+The results are the seconds per step, and the peak memory beside the memory formula of
+`pipeline.cluster.grow`. The vectors are synthetic: a mixture of modes on the unit sphere with
+random noise around each mode, written in chunks as float16. Memory is read from /proc/self/status
+ten times per second. Anonymous pages belong to the process, while the system can reclaim
+file-backed pages.
 """
 
 import argparse
@@ -27,15 +30,20 @@ from pipeline.config import Cluster
 from pipeline.threads import cores, in_threads
 
 DIM, CHUNK = 384, 65_536
-SPREAD = 0.8  # length of the noise beside a mode's length of 1
+SPREAD = 0.8  # norm of the noise added to a mode, which has unit norm
 
 
 def philox(purpose: int, number: int) -> np.random.Generator:
+    """Return the random generator of a purpose and a chunk."""
     return np.random.Generator(np.random.Philox(key=[7, purpose], counter=[0, 0, 0, number]))
 
 
 def make(path: Path, vectors: int, modes: int, workers: int) -> np.ndarray:
-    """Modes lie around a few hundred themes, so that there is something to nest: each adds two of many directions to its theme's."""
+    """Write synthetic vectors to `path` and return them as a memory-mapped array.
+
+    Modes lie around 300 themes, so that the data has a hierarchy. The direction of a mode is the
+    direction of its theme plus two directions from a shared list.
+    """
     themes = unit_rows(philox(0, 0).standard_normal((300, DIM), np.float32))
     some = int(modes**0.5) + 1
     one, other = (unit_rows(philox(0, i).standard_normal((some, DIM), np.float32)) for i in (1, 2))
@@ -59,7 +67,7 @@ def make(path: Path, vectors: int, modes: int, workers: int) -> np.ndarray:
 
 @contextmanager
 def watched(name: str, rows: list[str]) -> Iterator[None]:
-    """Add a row of the table: seconds, peaks of anonymous and file-backed memory."""
+    """Append a table row with the seconds and the peaks of anonymous and file-backed memory."""
     peak = {"RssAnon": 0.0, "RssFile": 0.0}
     done = Event()
 
@@ -83,7 +91,10 @@ def watched(name: str, rows: list[str]) -> Iterator[None]:
 
 
 def formula(sample: int, levels: Levels, workers: int) -> dict[str, float]:
-    """Gigabytes beside what the process holds before it begins (see `pipeline.cluster.grow`)."""
+    """Return the expected memory per step in GB, from the formula of `pipeline.cluster.grow`.
+
+    Memory that the process holds before the first step is not included.
+    """
     first, leaves = levels.granularities[0], levels.leaves
     return {
         "first level": min(sample, POINTS_PER_CENTROID * first) * DIM * 4 / 2**30,
@@ -107,7 +118,7 @@ def main() -> None:
         "--folder",
         type=Path,
         default=Path("benchmarks/cache"),
-        help="needs four bytes a number of all vectors",
+        help="folder for temporary files; needs four bytes per vector component",
     )
     arguments = parser.parse_args()
     config = Cluster(granularities=tuple(arguments.granularities), workers=arguments.threads)
@@ -143,27 +154,32 @@ def main() -> None:
             _, distances = assign_leaves(x, tree, config.beam, config.workers)
         minutes = (perf_counter() - started) / 60
         with watched("measure", rows):
-            told = measure_tree(tree, counts, held_out[_MARGIN_DOCUMENTS:])
+            measures = measure_tree(tree, counts, held_out[_MARGIN_DOCUMENTS:])
     expected = ", ".join(
         f"{name} {size:.2f}" for name, size in formula(len(sample), levels, config.workers).items()
     )
     quality = []
-    for k, level in told.items():
+    for k, level in measures.items():
         sizes, search = level["sizes"], level["search"][str(config.beam)]
         quality.append(
-            f"| {k} | {sizes['smallest']} / {sizes['median']:.0f} / {sizes['largest']} | {level['empty']} "
-            f"| {level['inertia']:.4f} | {search['found']:.4f} | {search['excess']:+.2%} |"
+            f"| {k} | {sizes['smallest']} / {sizes['median']:.0f} / {sizes['largest']} "
+            f"| {level['empty']} | {level['inertia']:.4f} | {search['found']:.4f} "
+            f"| {search['excess']:+.2%} |"
         )
     text = "\n".join(
         [
             f"# A tree of {levels.leaves:,} leaves for {len(x):,} vectors\n",
             f"{headline()}\n",
-            f"{len(x):,} x {DIM} made vectors, {arguments.modes:,} modes; {config.iterations} iterations, {arguments.threads} threads. "
-            f"Trained and assigned in **{minutes:.1f} minutes**; inertia of all {distances.mean(dtype=np.float64):.4f}.\n",
-            "| step | seconds | peak, own memory, GB | peak, file-backed, GB |\n|---|---|---|---|",
+            f"{len(x):,} x {DIM} synthetic vectors, {arguments.modes:,} modes, "
+            f"{config.iterations} iterations, {arguments.threads} threads. "
+            f"Trained and assigned in **{minutes:.1f} minutes**. Inertia of all vectors: "
+            f"{distances.mean(dtype=np.float64):.4f}.\n",
+            "| step | seconds | peak anonymous memory, GB | peak file-backed memory, GB |\n"
+            "|---|---|---|---|",
             *rows,
-            f"\nThe formula's own memory, beside that of `before`, in GB: {expected}.\n",
-            "| level | vectors a cell: least / median / most | empty | inertia, unseen | recall@1 | inertia over exact |",
+            f"\nMemory by the formula in GB, in addition to that of `before`: {expected}.\n",
+            "| level | vectors per cell: minimum / median / maximum | empty | inertia, unseen "
+            "| recall@1 | inertia above exact |",
             "|---|---|---|---|---|---|",
             *quality,
         ]

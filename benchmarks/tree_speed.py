@@ -1,8 +1,12 @@
-"""The cluster tree against flat `faiss.Kmeans` (all points, none left out) on real vectors: seconds, inertia, and what the search misses.
+"""Compare the cluster tree with flat `faiss.Kmeans` on real vectors.
 
-Both get the same vectors, iterations and threads, and run in turns in one process: a shared machine slows both alike. The tree's
-training is all of it, from the vectors in memory to the polished tree with its margins and radii; its inertia is the one after the
-beam search. Assignment is the whole of the vectors with each side's own centroids, and the flat search with the tree's leaves as well.
+The comparison covers training and assignment seconds, inertia and the recall of the search. Flat
+k-means trains on all points, without subsampling. Both sides get the same vectors, iterations and
+threads. They run in turns in one process, so that other work on the machine slows both alike.
+
+The tree's training time covers everything from the vectors in memory to the polished tree with
+its margins and radii. The tree's inertia is measured after the beam search. Each side assigns all
+vectors to its own centroids.
 """
 
 import argparse
@@ -30,16 +34,18 @@ from pipeline.cluster.tree import Tree
 from pipeline.config import Cluster
 from pipeline.threads import cores
 
-HELD_OUT = 20_480  # of them, two fifths teach the margins
+HELD_OUT = 20_480  # vectors, two fifths of which set the margins
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the seconds that `work` took, and its result."""
     started = perf_counter()
     result = work()
     return perf_counter() - started, result
 
 
 def flat(x: np.ndarray, k: int, iterations: int, seed: int) -> np.ndarray:
+    """Return the `(k, dim)` centroids of flat spherical k-means."""
     trainer = faiss.Kmeans(
         x.shape[1],
         k,
@@ -54,13 +60,14 @@ def flat(x: np.ndarray, k: int, iterations: int, seed: int) -> np.ndarray:
 
 
 def flat_assign(x: np.ndarray, centroids: np.ndarray) -> float:
-    """Mean squared distance to the nearest centroid."""
+    """Return the mean squared distance to the nearest centroid."""
     index = faiss.IndexFlatIP(x.shape[1])
     index.add(centroids)
     return float((2 - 2 * index.search(x, 1)[0]).mean(dtype=np.float64))
 
 
 def tree(x: np.ndarray, unseen: np.ndarray, levels: Levels, config: Cluster, seed: int) -> Tree:
+    """Return a trained and polished tree with radii."""
     with TemporaryDirectory(dir=".") as scratch:
         sample, _ = draw_sample([x], len(x), 0, seed)
         grown = grow(sample, levels, config, seed, Path(scratch))
@@ -77,7 +84,8 @@ def main() -> None:
         "--flat-rounds",
         type=int,
         default=1,
-        help="of the flat training, which takes minutes; its assignment is in every round",
+        help="rounds in which flat k-means is trained, which takes minutes "
+        "(its assignment runs in every round)",
     )
     parser.add_argument("--threads", type=int, default=cores())
     arguments = parser.parse_args()
@@ -98,7 +106,7 @@ def main() -> None:
         name: [] for name in ("flat train", "tree train", "flat assign", "tree assign")
     }
     inertia: dict[str, list[float]] = {"flat": [], "tree": []}
-    found: list[float] = []
+    recalls: list[float] = []
     rows: dict[int, list[tuple[float, float, float]]] = {}
     for number in range(arguments.rounds):
         if number < arguments.flat_rounds:
@@ -106,48 +114,57 @@ def main() -> None:
                 lambda number=number: flat(floats, levels.leaves, config.iterations, number)
             )
             seconds["flat train"].append(took)
-        took, ours = timed(lambda number=number: tree(x, teach, levels, config, number))
+        took, grown_tree = timed(lambda number=number: tree(x, teach, levels, config, number))
         seconds["tree train"].append(took)
         took, value = timed(lambda centroids=centroids: flat_assign(floats, centroids))
         seconds["flat assign"].append(took)
         inertia["flat"].append(value)
         for beam in (1, 2, 4, 8, 16):
             took, (_, away) = timed(
-                lambda beam=beam, ours=ours: assign_leaves(x, ours, beam, arguments.threads)
+                lambda beam=beam, grown_tree=grown_tree: assign_leaves(
+                    x, grown_tree, beam, arguments.threads
+                )
             )
             rows.setdefault(beam, []).append(
-                (took, float(away.mean(dtype=np.float64)), recall(test, ours, beam).found)
+                (took, float(away.mean(dtype=np.float64)), recall(test, grown_tree, beam).found)
             )
         took, value, share = rows[config.beam][-1]
         seconds["tree assign"].append(took)
         inertia["tree"].append(value)
-        found.append(share)
+        recalls.append(share)
         print(
             {name: [round(s, 2) for s in values] for name, values in seconds.items()},
             inertia,
-            found,
+            recalls,
             flush=True,
         )
 
-    middle = {name: median(values) for name, values in seconds.items()}
+    medians = {name: median(values) for name, values in seconds.items()}
     loss = median(inertia["tree"]) / median(inertia["flat"]) - 1
     lines = [
         f"# The cluster tree {list(levels.granularities)} against flat faiss.Kmeans",
         f"{headline()}",
-        f"{len(x):,} windows of the shared corpus x {x.shape[1]}, {config.iterations} iterations, {arguments.threads} threads, products in "
-        f"{str(fast_dtype()).removeprefix('torch.')}. Medians; in brackets all rounds.",
+        f"{len(x):,} windows of the shared corpus x {x.shape[1]}, {config.iterations} iterations, "
+        f"{arguments.threads} threads, products in {str(fast_dtype()).removeprefix('torch.')}. "
+        "Medians, with all rounds in brackets.",
         "| | flat | tree | ratio |\n|---|---|---|---|",
         *(
-            f"| {job}, seconds | {middle[f'flat {job}']:.2f} ({_all(seconds[f'flat {job}'])}) "
-            f"| {middle[f'tree {job}']:.2f} ({_all(seconds[f'tree {job}'])}) | **{middle[f'flat {job}'] / middle[f'tree {job}']:.1f}x** |"
+            f"| {job}, seconds "
+            f"| {medians[f'flat {job}']:.2f} ({_all(seconds[f'flat {job}'])}) "
+            f"| {medians[f'tree {job}']:.2f} ({_all(seconds[f'tree {job}'])}) "
+            f"| **{medians[f'flat {job}'] / medians[f'tree {job}']:.1f}x** |"
             for job in ("train", "assign")
         ),
-        f"| inertia | {median(inertia['flat']):.4f} | {median(inertia['tree']):.4f} | {loss:+.2%} |",
-        f"| recall@1 of {len(test):,} unseen vectors, beam {config.beam} | 1 | {median(found):.4f} | |",
-        "\nThe beam, at most so many parents; with the tree's margins most vectors follow fewer:\n",
-        "| beam | assign, seconds | against flat | inertia against flat | recall@1 |\n|---|---|---|---|---|",
+        f"| inertia | {median(inertia['flat']):.4f} | {median(inertia['tree']):.4f} "
+        f"| {loss:+.2%} |",
+        f"| recall@1 of {len(test):,} unseen vectors, beam {config.beam} | 1 "
+        f"| {median(recalls):.4f} | |",
+        "\nThe beam is the maximum number of parents per vector. With the tree's margins, most "
+        "vectors follow fewer:\n",
+        "| beam | assign, seconds | against flat | inertia against flat | recall@1 |\n"
+        "|---|---|---|---|---|",
         *(
-            _beam_row(beam, values, middle["flat assign"], median(inertia["flat"]))
+            _beam_row(beam, values, medians["flat assign"], median(inertia["flat"]))
             for beam, values in rows.items()
         ),
     ]
@@ -172,7 +189,10 @@ def _beam_row(
     beam: int, values: list[tuple[float, float, float]], flat_seconds: float, flat_inertia: float
 ) -> str:
     took, value, share = (median(column) for column in zip(*values, strict=True))
-    return f"| {beam} | {took:.2f} | {flat_seconds / took:.1f}x | {value / flat_inertia - 1:+.2%} | {share:.4f} |"
+    return (
+        f"| {beam} | {took:.2f} | {flat_seconds / took:.1f}x | {value / flat_inertia - 1:+.2%} "
+        f"| {share:.4f} |"
+    )
 
 
 if __name__ == "__main__":
