@@ -1,9 +1,13 @@
-"""What measuring alignment costs a training run, and how good the scores are that it pays for.
+"""Measure the cost of alignment in a training run, and the quality of its scores.
 
-Cost: plain steps and updates of every backend take turns in one process; a backend's cost is its update, with the target's gradient,
-less the plain step that it replaces where the training batch itself is scored. Quality: scores against those of the exact backend on
-sixteen times as many sequences, with the same target gradient, every backend being given as many sequences as make the work of a
-forward pass equal (exact 3 a token, ghost on probes 4, finite differences 2, ghost on the training batch 1).
+Cost: plain steps and updates of every backend run in turns in one process. The cost of a backend
+is the time of its update, target gradient included. A backend that scores the training batch
+replaces a plain step, whose time is subtracted.
+
+Quality: the scores of a backend are compared with those of the exact backend on 16 times as many
+sequences, with the same target gradient. Each backend gets the number of sequences that makes the
+work equal, counted in forward passes per token: exact 3, ghost on probes 4, finite differences 2,
+ghost on the training batch 1.
 """
 
 import argparse
@@ -24,9 +28,11 @@ from tests.helpers.tiny_catalog import write_tiny_catalog
 from trainer.alignment import Alignment, Direction
 from trainer.alignment.measure import SequenceBackend, backward_and_score
 
-FORWARD_PASSES = {"exact": 3, "ghost": 4, "finite_difference": 2}  # a scored token, on probes
-REFERENCE = 16  # times as many sequences
-EVERY = (30, 100)  # steps between updates
+FORWARD_PASSES = {"exact": 3, "ghost": 4, "finite_difference": 2}  # per scored token, on probes
+REFERENCE_FACTOR = 16  # sequences of the reference scores, relative to those of a backend
+UPDATE_INTERVALS = (30, 100)  # steps between updates
+
+INTERVAL_COLUMNS = " | ".join(f"time per step, T_r = {steps}" for steps in UPDATE_INTERVALS)
 
 
 def main() -> None:
@@ -37,29 +43,33 @@ def main() -> None:
         "--catalog",
         type=Path,
         default=Path("catalogs/sample"),
-        help="where there is none: a tiny synthetic one",
+        help="catalog to train on; a tiny synthetic one is used if it does not exist",
     )
-    parser.add_argument("--target", help="None: the catalog's first")
+    parser.add_argument("--target", help="default: the first target of the catalog")
     parser.add_argument(
-        "--members", type=int, nargs="+", default=[22, 8], help="the first is the headline's"
+        "--members",
+        type=int,
+        nargs="+",
+        default=[22, 8],
+        help="numbers of members; the first is used for the cost",
     )
     parser.add_argument(
         "--levels",
         type=int,
         nargs="+",
-        help="granularities of the basis; None: all of the catalog's",
+        help="granularities of the basis; default: all of the catalog",
     )
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--micro", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=64, help="sequences per step")
+    parser.add_argument("--micro", type=int, default=64, help="sequences per forward pass")
+    parser.add_argument("--tokens", type=int, default=128, help="tokens per sequence")
     parser.add_argument("--basis-sequences", type=int, default=8)
     parser.add_argument("--target-sequences", type=int, default=32)
     parser.add_argument(
-        "--trained", type=int, default=100, help="steps before anything is measured"
+        "--trained", type=int, default=100, help="training steps before the first measurement"
     )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument(
-        "--draws", type=int, default=5, help="over which a backend's quality is averaged"
+        "--draws", type=int, default=5, help="draws over which the quality is averaged"
     )
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--precision", default="float32")
@@ -76,13 +86,17 @@ def main() -> None:
             else write_tiny_catalog(Path(folder) / "catalog")
         )
         bench = prepare(root, arguments)
-        levels = arguments.levels or read_manifest(root)["granularities"]
+        levels = arguments.levels or list(read_manifest(root).granularities)
         text = [
             "# Measuring alignment: cost and quality",
             headline(),
-            f"{arguments.preset} model ({sum(p.numel() for p in bench.engine.model.parameters()):,} parameters, {arguments.precision}, "
-            f"{bench.engine.team.device.type}), batch {arguments.batch} x {arguments.tokens} tokens, {arguments.basis_sequences} sequences "
-            f"a member, {arguments.target_sequences} of the target, after {arguments.trained} steps on {root.name}.",
+            f"{arguments.preset} model "
+            f"({sum(p.numel() for p in bench.engine.model.parameters()):,} parameters, "
+            f"{arguments.precision}, {bench.engine.team.device.type}), "
+            f"batch {arguments.batch} x {arguments.tokens} tokens, "
+            f"{arguments.basis_sequences} sequences per member, "
+            f"{arguments.target_sequences} sequences of the target, "
+            f"after {arguments.trained} steps on {root.name}.",
             *cost(bench.with_basis(members(bench, levels[-1], arguments.members[0])), arguments),
             *quality(bench, levels, arguments),
         ]
@@ -91,7 +105,7 @@ def main() -> None:
 
 
 def cost(bench: ScoredTraining, arguments: argparse.Namespace) -> list[str]:
-    """Every side's milliseconds in turns, and the memory it needs beyond what a plain step does."""
+    """Return the section with the time and the peak memory of each kind of update."""
     count, each = len(bench.inputs.basis.names), arguments.basis_sequences
 
     def plain() -> None:
@@ -106,10 +120,10 @@ def cost(bench: ScoredTraining, arguments: argparse.Namespace) -> list[str]:
     def batch(backend: SequenceBackend) -> Callable[[], None]:
         return lambda: void(bench.on_batches(bench.step(backend, target(1))))
 
-    sides: dict[
-        str, tuple[Callable[[], None], bool, str]
-    ] = {  # what runs, whether it is also a step, gradients held beside the model's
-        "target's gradient alone": (lambda: void(target(1)), False, "v"),
+    # Per row: the function to run, whether it includes a training step, and the gradients held in
+    # addition to those of the model.
+    sides: dict[str, tuple[Callable[[], None], bool, str]] = {
+        "target gradient alone": (lambda: void(target(1)), False, "v"),
         "exact, probes, clipped": (probes("exact", "clipped"), False, "v and one"),
         "exact, probes, raw with errors": (probes("exact", "raw"), False, "v and one"),
         "finite difference, probes": (
@@ -123,9 +137,9 @@ def cost(bench: ScoredTraining, arguments: argparse.Namespace) -> list[str]:
             "v and a copy of the parameters",
         ),
         "ghost, probes": (probes("ghost", "raw"), False, "v and one"),
-        "ghost, training batch": (batch("ghost"), True, "v; the step's own"),
+        "ghost, training batch": (batch("ghost"), True, "v and those of the step"),
     }
-    steps: list[tuple[float, float]] = []  # seconds, and megabytes at the peak
+    steps: list[tuple[float, float]] = []  # seconds and peak megabytes
     updates: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for number in range(arguments.rounds + 1):
         order = list(sides.items()) if number % 2 else list(sides.items())[::-1]
@@ -138,53 +152,58 @@ def cost(bench: ScoredTraining, arguments: argparse.Namespace) -> list[str]:
                 steps.append(step)
                 updates[name].append((update[0] - is_step * step[0], update[1]))
     step_seconds, step_peak = (median(column) for column in zip(*steps, strict=True))
-    every = " | ".join(f"time a step, T_r = {every}" for every in EVERY)
     rows = [
-        f"| update | ms | {every} | gradients held | peak memory, MB |",
-        "|---" * (4 + len(EVERY)) + "|",
+        f"| update | ms | {INTERVAL_COLUMNS} | gradients held | peak memory, MB |",
+        "|---" * (4 + len(UPDATE_INTERVALS)) + "|",
     ]
     for name, (_, _, held) in sides.items():
         seconds, peak = (median(column) for column in zip(*updates[name], strict=True))
-        shares = " | ".join(f"+{100 * seconds / (every * step_seconds):.2f} %" for every in EVERY)
+        shares = " | ".join(
+            f"+{100 * seconds / (interval * step_seconds):.2f} %" for interval in UPDATE_INTERVALS
+        )
         rows.append(f"| {name} | {1000 * seconds:,.0f} | {shares} | {held} | {peak:,.0f} |")
     return [
         "## Cost",
-        f"{count} members at {bench.inputs.basis.matrix.shape[1]} leaves. A plain step takes {1000 * step_seconds:.0f} ms (median of "
-        f"{len(steps)}) and at its peak {step_peak:,.0f} MB more than there was before it. An update's time has the target's gradient in "
-        "it; on the training batch it is what it adds to the step that ran just before.",
+        f"{count} members at {bench.inputs.basis.matrix.shape[1]} leaves. A plain step takes "
+        f"{1000 * step_seconds:.0f} ms (median of {len(steps)}) and {step_peak:,.0f} MB at its "
+        "peak, in addition to the memory in use before it. The time of an update includes the "
+        "target gradient. On the training batch, it is the time that the update adds to the "
+        "preceding plain step.",
         "\n".join(rows),
     ]
 
 
 def quality(bench: ScoredTraining, levels: list[int], arguments: argparse.Namespace) -> list[str]:
-    """Scores against the reference's, at every granularity and number of members."""
-    every = " | ".join(f"time a step, T_r = {every}" for every in EVERY)
+    """Return the section that compares scores with the reference per level and member count."""
     rows = [
-        f"| k | N | scores | sequences | ms | error | rank correlation | {every} |",
-        "|---" * (7 + len(EVERY)) + "|",
+        f"| k | N | scores | sequences | ms | error | rank correlation | {INTERVAL_COLUMNS} |",
+        "|---" * (7 + len(UPDATE_INTERVALS)) + "|",
     ]
     step = median(timed(lambda: void(bench.step()), bench.engine.team.device)[0] for _ in range(5))
     for level in levels:
         for count in arguments.members:
-            these = bench.with_basis(members(bench, level, count))
-            rows += compared(these, level, step, arguments)
+            with_members = bench.with_basis(members(bench, level, count))
+            rows += quality_rows(with_members, level, step, arguments)
     return [
         "## Quality at equal work",
-        f"Error: root mean square over members and {arguments.draws} draws, as a share of the reference scores' spread over the members. "
-        "Rank correlation: Spearman's, with the reference, mean over draws. Time: the scores alone, the target's gradient not counted.",
+        f"Error: root mean square over members and {arguments.draws} draws, divided by the "
+        "standard deviation of the reference scores over the members. Rank correlation: Spearman's "
+        "correlation with the reference, averaged over draws. Time: the scores alone, without the "
+        "target gradient.",
         "\n".join(rows),
     ]
 
 
-def compared(
+def quality_rows(
     bench: ScoredTraining, level: int, step: float, arguments: argparse.Namespace
 ) -> list[str]:
+    """Return the table rows of one level and one basis. `step` is the seconds of a plain step."""
     direction, each, count = (
         bench.direction(1),
         arguments.basis_sequences,
         len(bench.inputs.basis.names),
     )
-    reference = bench.probes("exact", "raw", REFERENCE * each, direction, 10_000).scores
+    reference = bench.probes("exact", "raw", REFERENCE_FACTOR * each, direction, 10_000).scores
     work = count * each * FORWARD_PASSES["exact"]
 
     def probes(backend: str) -> Callable[[int], Alignment]:
@@ -204,7 +223,7 @@ def compared(
 
         return score
 
-    def plainly(number: int) -> Callable[[int], None]:
+    def backward_passes(number: int) -> Callable[[int], None]:
         def run(_: int) -> None:
             for _ in range(number):
                 bench.engine.clear()
@@ -221,35 +240,37 @@ def compared(
             work // FORWARD_PASSES["finite_difference"],
         ),
         "ghost, probes": (probes("ghost"), None, work // FORWARD_PASSES["ghost"]),
-        "ghost, one training batch": (batches(1), plainly(1), arguments.batch),
+        "ghost, one training batch": (batches(1), backward_passes(1), arguments.batch),
         f"ghost, {equal} training batches": (
             batches(equal),
-            plainly(equal),
+            backward_passes(equal),
             equal * arguments.batch,
         ),
     }
     rows = []
-    for name, (score, instead, sequences) in sides.items():
-        found, seconds = [], []
+    for name, (score, replaced, sequences) in sides.items():
+        drawn, seconds = [], []
         for draw in range(arguments.draws):
             started = perf_counter()
-            found.append(score(100 + draw).scores)
+            drawn.append(score(100 + draw).scores)
             scored = perf_counter()
-            if instead is not None:
-                instead(draw)  # the backward passes that training runs anyway
+            if replaced is not None:
+                replaced(draw)  # the backward passes that training runs in any case
             seconds.append(
-                2 * scored - started - perf_counter() if instead is not None else scored - started
+                2 * scored - started - perf_counter() if replaced is not None else scored - started
             )
-        known = [
-            np.where(np.isfinite(scores), scores, np.nanmean(scores)) for scores in found
-        ]  # a mixer gives the unknown the mean
+        # Unknown scores are replaced with the mean, as in the mixers.
+        known = [np.where(np.isfinite(scores), scores, np.nanmean(scores)) for scores in drawn]
         error = float(
             np.sqrt(np.mean([(scores - reference) ** 2 for scores in known])) / reference.std()
         )
         rank = float(np.mean([spearmanr(scores, reference).statistic for scores in known]))
-        shares = " | ".join(f"{100 * median(seconds) / (every * step):.2f} %" for every in EVERY)
+        shares = " | ".join(
+            f"{100 * median(seconds) / (interval * step):.2f} %" for interval in UPDATE_INTERVALS
+        )
         rows.append(
-            f"| {level} | {count} | {name} | {sequences} | {1000 * median(seconds):,.0f} | {error:.2f} | {rank:.2f} | {shares} |"
+            f"| {level} | {count} | {name} | {sequences} | {1000 * median(seconds):,.0f} "
+            f"| {error:.2f} | {rank:.2f} | {shares} |"
         )
     return rows
 

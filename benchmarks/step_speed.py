@@ -1,8 +1,14 @@
-"""A training step without mixing, against loops that others would write, on the same model and the same batches.
+"""Compare a training step without mixing with other training loops on the same model and batches.
 
-Four sides take turns in one process. clustermix: `Run.take_step`, batches read from the catalog's token store by its own reader, learning
-rate, clipping, metrics, everything. The same loss in a bare loop: what all that costs. A plain loop: a transformers model, its logits and
-torch's cross entropy. Trainer: Hugging Face's, whose callback gives the others their turns. The last three find their batches in memory.
+Four loops run in turns in one process:
+
+* clustermix: `Run.take_step`, including reading the batches from the token store of the catalog,
+  the learning rate schedule, gradient clipping and metrics.
+* A bare loop with the same loss, which shows the overhead of the above.
+* A plain loop: a transformers model, its logits and the cross entropy of torch.
+* The Hugging Face `Trainer`, whose callback runs the steps of the other loops.
+
+The last three loops read their batches from memory.
 """
 
 import argparse
@@ -55,16 +61,18 @@ def main() -> None:
         "--catalog",
         type=Path,
         default=Path("catalogs/sample"),
-        help="a small one is made if it is not there",
+        help="catalog to train on; a small one is made if it does not exist",
     )
     parser.add_argument("--target", default="mmlu")
     parser.add_argument("--preset", default="tiny")
-    parser.add_argument("--batch", type=int, default=64, help="sequences of a step")
-    parser.add_argument("--micro", type=int, default=64, help="sequences of a forward pass")
-    parser.add_argument("--tokens", type=int, default=128, help="of a sequence")
+    parser.add_argument("--batch", type=int, default=64, help="sequences per step")
+    parser.add_argument("--micro", type=int, default=64, help="sequences per forward pass")
+    parser.add_argument("--tokens", type=int, default=128, help="tokens per sequence")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--rounds", type=int, default=40, help="steps of each side that are timed")
-    parser.add_argument("--untimed", type=int, default=5, help="steps of each side before those")
+    parser.add_argument("--rounds", type=int, default=40, help="timed steps of each loop")
+    parser.add_argument(
+        "--untimed", type=int, default=5, help="steps of each loop before the timed ones"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--out", type=Path, default=Path(f"benchmarks/results/{today()}-step-speed.md")
@@ -115,7 +123,10 @@ def open_run(arguments: argparse.Namespace, folder: Path, team: Team) -> Run:
 
 
 def measure(arguments: argparse.Namespace, run: Run, folder: Path) -> dict[str, list[float]]:
-    """Seconds of every timed step, by side. `Trainer` leads: the others' steps happen in its callback, off its clock."""
+    """Return the seconds of every timed step per loop.
+
+    The other loops run in a callback of `Trainer`, outside its timed section.
+    """
     steps, device = arguments.rounds + arguments.untimed, run.team.device
     run.begin_interval(0)
     batches = list(read(run, steps))
@@ -133,6 +144,8 @@ def measure(arguments: argparse.Namespace, run: Run, folder: Path) -> dict[str, 
         return perf_counter()
 
     class Turns(TrainerCallback):
+        """Run one step of each other loop after each step of `Trainer`."""
+
         begun = 0.0
 
         def on_train_begin(self, *_: object, **__: object) -> None:
@@ -148,7 +161,7 @@ def measure(arguments: argparse.Namespace, run: Run, folder: Path) -> dict[str, 
             self.begun = now()
 
     with_trainer(arguments, run, batches, folder, Turns())
-    return {side: found[arguments.untimed :] for side, found in seconds.items()}
+    return {side: times[arguments.untimed :] for side, times in seconds.items()}
 
 
 def read(run: Run, steps: int) -> Iterator[Batch]:
@@ -163,7 +176,7 @@ def read(run: Run, steps: int) -> Iterator[Batch]:
 
 
 def our_steps(run: Run, steps: int) -> Iterator[bool]:
-    """The body of `loop.pretrain`, a step at a time."""
+    """Run the body of `loop.pretrain`, one step per item."""
     plan, size = run.plan(0), run.config.training.batch_sequences
     for step, batch in enumerate(timed_batches(run.state, read(run, steps))):
         whole = plan.batch(step, size, 0, 1)
@@ -188,7 +201,7 @@ def loop(
     batches: list[Batch],
     nats: Callable[[PreTrainedModel, str], Callable[[Tensor, Tensor], Tensor]],
 ) -> Callable[[], None]:
-    """The least that trains: one call is one step."""
+    """Return a function that runs one step of a minimal training loop."""
     settings, device = run.config.training, run.team.device
     model = fresh_model(run).to(device)  # type: ignore[arg-type]
     sum_of, optimizer, numbers = (
@@ -235,7 +248,10 @@ def with_trainer(
     folder: Path,
     turns: TrainerCallback,
 ) -> None:
-    """It shifts labels itself: so it learns one label a sequence less."""
+    """Train with the Hugging Face `Trainer`.
+
+    `Trainer` shifts the labels itself, so it trains on one label less per sequence.
+    """
     rows = [
         {"input_ids": inputs, "labels": inputs.masked_fill(labels == IGNORED, IGNORED)}
         for batch in batches
@@ -262,7 +278,12 @@ def with_trainer(
         report_to="none",
         disable_tqdm=True,
     )
-    trainer = Trainer(fresh_model(run), settings, train_dataset=rows, callbacks=[turns])  # type: ignore[arg-type]
+    trainer = Trainer(
+        fresh_model(run),
+        settings,
+        train_dataset=rows,  # type: ignore[arg-type]
+        callbacks=[turns],
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
 
@@ -270,13 +291,15 @@ def with_trainer(
 def report(arguments: argparse.Namespace, run: Run, seconds: dict[str, list[float]]) -> str:
     tokens = arguments.batch * arguments.tokens
     lines = [
-        "| | ms a step, median | tokens/s | clustermix takes times as long, median of the rounds |",
+        "| | ms per step, median | tokens/s "
+        "| time of clustermix relative to this, median over rounds |",
         "|---|---|---|---|",
     ]
-    for side, found in seconds.items():
-        ratio = median(ours / theirs for ours, theirs in zip(seconds[OURS], found, strict=True))
+    for side, times in seconds.items():
+        ratio = median(own / other for own, other in zip(seconds[OURS], times, strict=True))
         lines.append(
-            f"| {side} | {median(found) * 1e3:.1f} | {tokens / median(found):,.0f} | {'' if side == OURS else f'{ratio:.3f}'} |"
+            f"| {side} | {median(times) * 1e3:.1f} | {tokens / median(times):,.0f} "
+            f"| {'' if side == OURS else f'{ratio:.3f}'} |"
         )
     used = utilisation(
         run.engine.model, arguments.tokens, tokens / median(seconds[OURS]), run.team.device, 1
@@ -290,11 +313,14 @@ def report(arguments: argparse.Namespace, run: Run, seconds: dict[str, list[floa
     parts = [
         "# A training step without mixing",
         headline(),
-        f"{device}. Preset {arguments.preset}: {parameters:,} parameters, vocabulary {run.inputs.vocabulary:,}. {arguments.precision}, "
-        f"{arguments.batch} sequences of {arguments.tokens} tokens a step, {min(arguments.micro, arguments.batch)} at a time. "
-        f"{arguments.rounds} rounds of one step each, after {arguments.untimed} that are not counted.",
+        f"{device}. Preset {arguments.preset}: {parameters:,} parameters, vocabulary "
+        f"{run.inputs.vocabulary:,}. {arguments.precision}, {arguments.batch} sequences of "
+        f"{arguments.tokens} tokens per step, {min(arguments.micro, arguments.batch)} per forward "
+        f"pass. {arguments.rounds} rounds of one step each, after {arguments.untimed} warm-up "
+        "rounds.",
         "\n".join(lines),
-        "Other work on the machine slows all sides of a round alike: trust the ratios.",
+        "Other work on the machine slows all loops of a round alike, so the ratios are more "
+        "reliable than the times.",
     ]
     if used is not None:
         parts.append(f"clustermix uses {used:.1%} of the GPU's bfloat16 peak (MFU).")
