@@ -60,7 +60,7 @@ def config_tables(name: str) -> str:
         model for field in Build.model_fields.values() for model in _models(field.annotation)
     }
     return "\n".join(
-        _sections(CONFIGS[name], "", "Above the first table", of_build if name == "add" else set())
+        _sections(CONFIGS[name], "", "Top level", of_build if name == "add" else set())
     )
 
 
@@ -78,7 +78,7 @@ def _sections(
     yield f"### {title}\n"
     if model.__doc__ and prefix:
         yield " ".join(model.__doc__.split()) + "\n"
-    yield _table(["key", "value", "if not given", "meaning"], rows)
+    yield _table(["key", "value", "default", "meaning"], rows)
     for found, place, field in below:
         if found not in shown:
             yield from _sections(found, _prefix(place, field), _title(found, place, field), shown)
@@ -111,7 +111,7 @@ def _meaning(field: FieldInfo, inner: list[type[BaseModel]], shown: set[type[Bas
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
-        return "**must be given**"
+        return "**required**"
     value = field.get_default(call_default_factory=True)
     if value is None or isinstance(value, BaseModel | dict) or value == ():
         return ""
