@@ -1,6 +1,8 @@
-"""The data plane at 262,144 leaves: opening, planning a stage, and reading batches, against the tiny preset's own speed.
+"""Measure the data plane at 262,144 leaves: opening, planning an interval and reading batches.
 
-The other readers get the very same sequences in the same order, 512 tokens each, inputs and labels as int64 tensors.
+The rates are compared with the training speed of the tiny preset and with other readers. All
+readers return the same sequences in the same order, 512 tokens each, with inputs and labels as
+int64 tensors.
 """
 
 import argparse
@@ -41,17 +43,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--leaves", type=int, default=262_144)
-    parser.add_argument("--leaf-tokens", type=int, default=1_200, help="on average")
-    parser.add_argument("--steps", type=int, default=100, help="of 64 sequences: a stage")
+    parser.add_argument("--leaf-tokens", type=int, default=1_200, help="average tokens per leaf")
+    parser.add_argument("--steps", type=int, default=100, help="steps of 64 sequences per interval")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--threads", type=int, default=2, help="of the trainer, and workers of torch's DataLoader"
+        "--threads",
+        type=int,
+        default=2,
+        help="threads of the trainer, and workers of the torch DataLoader",
     )
     parser.add_argument(
         "--folder",
         type=Path,
         default=Path(),
-        help="where the tokens go for the time being: 2 bytes each, twice",
+        help="folder for temporary files; needs 4 bytes per token",
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -70,7 +75,7 @@ def main() -> None:
 
 
 def write_store(root: Path, levels: Levels, leaf_tokens: int) -> None:
-    """A leaf holds between half and one and a half times the mean."""
+    """Write a token store in which a leaf holds 0.5 to 1.5 times the mean number of tokens."""
     random = np.random.Generator(np.random.Philox(key=17))
     layout, span, parts = Layout(root, 1), levels.span(TOPS), []
     layout.tables.mkdir(parents=True)
@@ -99,7 +104,7 @@ def write_store(root: Path, levels: Levels, leaf_tokens: int) -> None:
 
 
 def stand_in(root: Path, levels: Levels) -> CatalogFiles:
-    """Return the files of a store that has no manifest of its own."""
+    """Return the files of a store that has no manifest."""
     return tiny_files(root, granularities=list(levels.granularities))
 
 
@@ -108,7 +113,10 @@ def open_pool(root: Path, levels: Levels) -> Pool:
 
 
 def plan_times(pool: Pool, draws: int, rounds: int) -> dict[str, float]:
-    """Microseconds a draw: free, bounded loosely, and bounded so that the weights must be projected."""
+    """Return the microseconds per draw without bounds, with loose bounds and with tight bounds.
+
+    Tight bounds require a projection of the weights.
+    """
     leaves = len(pool.sequences)
     skewed = np.random.Generator(np.random.Philox(key=19)).random(leaves) ** 8
     bounds = partial(
@@ -126,7 +134,7 @@ def plan_times(pool: Pool, draws: int, rounds: int) -> dict[str, float]:
         ("bounds that bind", skewed, tight),
     ]
     used = np.zeros(leaves, np.int64)
-    found: dict[str, float] = {"draws": draws}
+    microseconds: dict[str, float] = {"draws": draws}
     for name, weights, bound in cases:
         times = [
             timed(
@@ -143,12 +151,15 @@ def plan_times(pool: Pool, draws: int, rounds: int) -> dict[str, float]:
             )[0]
             for stage in range(rounds)
         ]
-        found[name] = median(times) / draws * 1e6
-    return found
+        microseconds[name] = median(times) / draws * 1e6
+    return microseconds
 
 
 def read_rates(pool: Pool, root: Path, arguments: argparse.Namespace) -> dict[str, float]:
-    """Sequences a second of each reader, the median of rounds taken in turns; a round is one stage, in the system's cache."""
+    """Return the sequences per second of each reader, as medians over rounds run in turns.
+
+    A round reads the batches of one interval from the page cache of the system.
+    """
     draws = arguments.steps * BATCH
     weights, used = pool.sequences / pool.total, np.zeros(len(pool.sequences), np.int64)
     plan = draw_interval(0, weights, pool.sequences, used, draws=draws, seed=0)
@@ -184,7 +195,7 @@ def ours(
 
 
 def plain_loop(store: TokenStore, plan: IntervalPlan) -> Iterator[tuple[Tensor, Tensor]]:
-    """What one writes first: read each sequence, make two tensors, stack them."""
+    """Read each sequence, make two tensors, and stack them: the obvious implementation."""
     for first in range(0, len(plan.leaves), BATCH):
         chosen = zip(
             plan.leaves[first : first + BATCH], plan.rows[first : first + BATCH], strict=True
@@ -206,6 +217,8 @@ def one_sequence(store: TokenStore, leaf: int, row: int) -> tuple[Tensor, Tensor
 
 
 class Sequences(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    """The sequences of a plan, in the order of its draws."""
+
     def __init__(self, store: TokenStore, plan: IntervalPlan) -> None:
         self.store, self.plan = store, plan
 
@@ -217,14 +230,17 @@ class Sequences(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
 
 def torch_loader(pool: Pool, plan: IntervalPlan, workers: int) -> Pairs:
-    """The plan is its order; the workers are started anew for each stage, as they would have to be."""
+    """Return a torch DataLoader in the order of the plan.
+
+    Each interval starts new workers, which the changing plan makes necessary.
+    """
     return torch.utils.data.DataLoader(
         Sequences(pool.store, plan), batch_size=BATCH, num_workers=workers
     )
 
 
 def save_rows(pool: Pool, plan: IntervalPlan, folder: Path) -> Path:
-    """The plan's sequences as rows of a dataset, shuffled on disk, and where each draw's row is."""
+    """Save the sequences of the plan as shuffled rows of a dataset, with the row of each draw."""
     inputs, labels = pool.store.read(plan.leaves, plan.rows, LENGTH)
     place = np.random.Generator(np.random.Philox(key=23)).permutation(len(inputs))
     table = {
@@ -243,12 +259,15 @@ def datasets_rows(folder: Path) -> Iterator[tuple[Tensor, Tensor]]:
         datasets.load_from_disk(str(folder)).with_format("torch"),
     )
     for first in range(0, len(order), BATCH):
-        found = rows[order[first : first + BATCH]]
-        yield found["inputs"], found["labels"]
+        batch = rows[order[first : first + BATCH]]
+        yield batch["inputs"], batch["labels"]
 
 
 def trainer_rate() -> float:
-    """Sequences a second of training steps of the tiny preset, forward, backward and AdamW: the median of five."""
+    """Return the sequences per second of training steps of the tiny preset.
+
+    A step has a forward pass, a backward pass and an AdamW update. The median of five is returned.
+    """
     training = Training(sequence_tokens=LENGTH)
     loss = LanguageLoss(build_model(Model(), VOCABULARY, 0, LENGTH, 0), training.precision)
     optimizer, tokens, times = (
@@ -266,7 +285,7 @@ def trainer_rate() -> float:
 
 
 def checksum(pairs: Pairs) -> int:
-    """Touches every batch as it comes."""
+    """Return a checksum that reads every batch."""
     return sum(
         int(inputs.sum()) * number + int(labels.sum())
         for number, (inputs, labels) in enumerate(pairs, start=1)
@@ -289,7 +308,7 @@ def report(
 ) -> None:
     cases = [name for name in planning[0] if name != "draws"]
     plans = [
-        "| microseconds a draw | "
+        "| microseconds per draw | "
         + " | ".join(f"{found['draws']:,} draws" for found in planning)
         + " |",
         "|---|" + "---|" * len(planning),
@@ -300,25 +319,30 @@ def report(
     ]
     first = next(iter(reading.values()))
     reads = [
-        "| | sequences/s | tokens/s | times the trainer | interval_batches is |",
+        "| | sequences/s | tokens/s | relative to the trainer | speed of interval_batches |",
         "|---|---|---|---|---|",
     ]
     reads += [
-        f"| {name} | {found:,.0f} | {found * LENGTH / 1e6:,.1f} M | {found / rate:,.0f} | {first / found:.1f} times as fast |"
-        for name, found in reading.items()
+        f"| {name} | {speed:,.0f} | {speed * LENGTH / 1e6:,.1f} M | {speed / rate:,.0f} "
+        f"| {first / speed:.1f} times as fast |"
+        for name, speed in reading.items()
     ]
     lines = [
         "# The data plane",
         headline(),
-        f"{arguments.leaves:,} leaves in {TOPS} memory-mapped files of {int(pool.store.tokens.sum()) / 1e6:,.0f} M tokens together, "
-        f"{pool.total:,} sequences of {LENGTH}; a stage is {arguments.steps} batches of {BATCH}. "
+        f"{arguments.leaves:,} leaves in {TOPS} memory-mapped files with "
+        f"{int(pool.store.tokens.sum()) / 1e6:,.0f} M tokens in total, {pool.total:,} sequences of "
+        f"{LENGTH}. An interval has {arguments.steps} batches of {BATCH} sequences. "
         f"Medians of {arguments.rounds} rounds in turns.",
         f"Opening the catalog's tokens: {median(opening):.2f} s. "
-        f"The state of the stream, one counter a leaf: {8 * len(pool.sequences) / 2**20:.1f} MiB.",
+        f"The state of the stream, one counter per leaf: "
+        f"{8 * len(pool.sequences) / 2**20:.1f} MiB.",
         "\n".join(plans),
-        f"A part of this is fixed: what {arguments.leaves:,} leaves cost a stage, however long it is.",
+        "A part of this time is fixed per interval: it depends on the number of leaves, "
+        f"{arguments.leaves:,}, and not on the number of draws.",
         "\n".join(reads),
-        f"The trainer: the tiny preset, vocabulary {VOCABULARY:,}, fp32, {arguments.threads} threads: {rate:,.1f} sequences/s.",
+        f"The trainer is the tiny preset with vocabulary {VOCABULARY:,}, fp32 and "
+        f"{arguments.threads} threads: {rate:,.1f} sequences/s.",
     ]
     text = "\n\n".join(lines) + "\n"
     print(text)

@@ -1,7 +1,10 @@
-"""A build of a million documents and more: time and peak memory of every stage.
+"""Measure the time and the peak memory of every stage in a build of a million documents.
 
-The corpus is made from the shared one: each document gives many, a window of its words of which one in twenty is another of its words.
-Embeddings are synthetic, since the encoder would take hours for each million: the original's own vector, turned by noise.
+The corpus is derived from the shared one. Each document yields several windows of its words, in
+which one word in twenty is replaced with another word of the document.
+
+Embeddings are synthetic, since the encoder would take hours per million documents: the vector of
+the original document with noise.
 """
 
 import argparse
@@ -28,10 +31,11 @@ from pipeline.run import build
 from pipeline.verdicts import kept_batches, kept_key
 
 WORDS = 120
-NOISE = 0.6  # length of the noise beside a vector of length 1
+NOISE = 0.6  # norm of the noise added to a vector of unit norm
 
 
 def originals(corpus: Path) -> list[list[str]]:
+    """Return the words of each document of the shared corpus."""
     texts = []
     for path in sorted((corpus / "documents").glob("*/*/*.json.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as lines:
@@ -40,6 +44,7 @@ def originals(corpus: Path) -> list[list[str]]:
 
 
 def write_corpus(root: Path, corpus: Path, documents: int, shards: int) -> None:
+    """Write the derived corpus as gzipped JSON lines. Existing shards are kept."""
     texts = originals(corpus)
     for shard in range(shards):
         place = root / f"documents/2023-06/{shard:04d}/en_head.json.gz"
@@ -66,7 +71,7 @@ def write_corpus(root: Path, corpus: Path, documents: int, shards: int) -> None:
 
 
 def vectors(sample: Path) -> np.ndarray:
-    """The embeddings of the sample's documents; which belongs to which does not matter."""
+    """Return the embeddings of the sample catalog, `(documents, dim)` float32, in any order."""
     return np.concatenate(
         [
             np.load(path, allow_pickle=False)
@@ -76,7 +81,7 @@ def vectors(sample: Path) -> np.ndarray:
 
 
 def synthetic(base: np.ndarray):  # type: ignore[no-untyped-def]
-    """A stage in the place of `pipeline.embed.stage.embed_part`, with the same files."""
+    """Return a stage that replaces `embed_part` of `pipeline.embed.stage`, with the same files."""
 
     def embed_part(source: Part, verdicts: Part, folder: Path, config: Embed) -> Part:
         def make(out: Path) -> Account:
@@ -105,7 +110,7 @@ def synthetic(base: np.ndarray):  # type: ignore[no-untyped-def]
 
 
 def peak_mebibytes() -> float:
-    """The most memory that this process has held since the last call."""
+    """Return the peak memory of this process since the last call, in MiB."""
     [line] = [
         line
         for line in Path("/proc/self/status").read_text().splitlines()
@@ -160,9 +165,10 @@ def main() -> None:
         if path.is_file() and "work" not in path.relative_to(root).parts
     )
     text = (
-        f"# A build of {arguments.documents:,} documents\n\n{headline()}\n\n{__doc__.splitlines()[2]}\nEmbeddings are synthetic. "
-        f"{arguments.workers} threads, {perf_counter() - began:,.0f} s in all, the catalog holds {bytes_kept / 2**30:.2f} GiB.\n\n"
-        + "\n".join(rows)
+        f"# A build of {arguments.documents:,} documents\n\n{headline()}\n\n"
+        f"{__doc__.split(chr(10) * 2)[1]}\nEmbeddings are synthetic. "
+        f"{arguments.workers} threads, {perf_counter() - began:,.0f} s in total. The catalog holds "
+        f"{bytes_kept / 2**30:.2f} GiB.\n\n" + "\n".join(rows)
     )
     Path(f"benchmarks/results/{today()}-large-build.md").write_text(text + "\n", encoding="utf-8")
 

@@ -1,6 +1,8 @@
-"""The store against DuckDB: sorting and writing the same rows by leaf, and reading one of 4,096 domains back.
+"""Compare the store with DuckDB: sort and write the same rows by leaf, then read single domains.
 
-Each side sorts in a process of its own, in turns, with the same threads; its memory is what the system counted for that process.
+The two sides run in turns with the same number of threads, each in its own process. The memory of
+a side is the memory that the system reports for its process. Each read returns one of 4,096
+domains.
 """
 
 import argparse
@@ -22,15 +24,16 @@ import pyarrow.parquet as pq
 
 from benchmarks.hardware import headline, today
 from data_catalog.format import tables
-from data_catalog.format.layout import Layout, Levels
+from data_catalog.format.layout import Levels
 from data_catalog.format.offsets import read_offsets
 from data_catalog.query.read_domain import read_domain
 from pipeline.publish.link_files import link_file
 from pipeline.shard.merge import merge_runs
 from pipeline.shard.sorted_runs import IDS_COLUMN, SortedRuns, run_columns, write_runs
+from tests.helpers.manifests import tiny_files
 
 LEVELS = Levels((64, 4096))
-PART_ROWS = 100_000  # of an input file
+PART_ROWS = 100_000  # per input file
 READS = 200
 SIGNALS = [
     "ccnet_perplexity",
@@ -51,14 +54,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--file-megabytes", type=int, default=256)
-    parser.add_argument("--duckdb-memory", default="8GB", help="its limit; beyond it spills")
+    parser.add_argument(
+        "--duckdb-memory",
+        default="8GB",
+        help="memory limit of DuckDB, above which it spills to disk",
+    )
     parser.add_argument(
         "--folder",
         type=Path,
         default=Path(),
-        help="where the rows go for the time being: about 5 kB each",
+        help="folder for temporary files; needs about 5 kB per row",
     )
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)  # a child's
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)  # for the child processes
     arguments = parser.parse_args()
     if arguments.side:
         print(json.dumps(sort_and_write(arguments)))
@@ -84,7 +91,11 @@ def main() -> None:
 
 
 def make_rows(folder: Path, part: int, total: int) -> None:
-    """Documents of 60 to 130 words of a vocabulary of 30,000 with a long tail; a leaf, a split and token ids at random."""
+    """Write one input file of random documents.
+
+    A document has 60 to 130 words from a long-tailed vocabulary of 30,000, and a random leaf,
+    split and list of token ids.
+    """
     random = np.random.Generator(np.random.Philox(key=[11, part]))
     n = min(PART_ROWS, total - part * PART_ROWS)
     letters = np.random.Generator(np.random.Philox(key=[12, 0]))
@@ -95,10 +106,10 @@ def make_rows(folder: Path, part: int, total: int) -> None:
         ]
     )
     lengths, sizes = random.integers(60, 131, n), random.integers(100, 201, n)
-    said = words.take(
+    text_words = words.take(
         pa.array((random.random(int(lengths.sum())) ** 3 * len(words)).astype(np.int64))
     )
-    _, starts, letters_of_all = said.buffers()
+    _, starts, letters_of_all = text_words.buffers()
     ends = np.r_[0, np.cumsum(lengths)]
     text_ends = np.frombuffer(starts, np.int32)[ends].astype(np.int64)
     text = pa.LargeStringArray.from_buffers(n, pa.py_buffer(text_ends.tobytes()), letters_of_all)
@@ -120,9 +131,8 @@ def make_rows(folder: Path, part: int, total: int) -> None:
             random.random(len(SIGNALS) * n),
         ),
         "failed_rules": np.zeros(n, np.uint64),
-        "leaf": (random.random(n) ** 1.5 * LEVELS.leaves).astype(
-            np.uint32
-        ),  # skewed: the largest leaf has 37 times the mean
+        # Skewed: the largest leaf has 37 times the mean number of rows.
+        "leaf": (random.random(n) ** 1.5 * LEVELS.leaves).astype(np.uint32),
         "distance": random.random(n, np.float32),
         "split": np.where(random.random(n) < 0.02, "heldout", "train").astype(object),
         "ids": pa.LargeListArray.from_arrays(
@@ -159,7 +169,7 @@ def in_a_child(side: str, folder: Path, arguments: argparse.Namespace) -> dict[s
 
 
 def sort_and_write(arguments: argparse.Namespace) -> dict[str, float]:
-    """One side's work: seconds, and megabytes of memory at their peak."""
+    """Run one side and return its seconds and its peak memory in megabytes."""
     done = threading.Event()
     private = [0]
 
@@ -182,7 +192,7 @@ def sort_and_write(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def status() -> dict[str, int]:
-    """Kilobytes, by name, that the system counts for this process."""
+    """Return the memory figures of this process in kilobytes, by their names in /proc."""
     lines = (
         line.split() for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     )
@@ -190,15 +200,19 @@ def status() -> dict[str, int]:
 
 
 def with_clustermix(folder: Path, arguments: argparse.Namespace) -> None:
-    """`sort_part` and `shard_part` without what they say of the work: read, sort, runs; merge, documents, tokens, offsets."""
-    most = arguments.file_megabytes * 2**20
+    """Do the work of `sort_part` and `shard_part` without their accounts.
+
+    The inputs are read, sorted and written as runs. The runs are merged into documents, tokens
+    and offsets.
+    """
+    file_bytes = arguments.file_megabytes * 2**20
     inputs = sorted((folder / "in").iterdir())
     subprocess.run(["rm", "-rf", str(folder / "runs"), str(folder / "shards")], check=True)
 
     def sort(path: Path) -> SortedRuns:
         out = folder / "runs" / path.stem
         out.mkdir(parents=True)
-        write_runs(read_batches(path), out, most)
+        write_runs(read_batches(path), out, file_bytes)
         return SortedRuns(out)
 
     def shard(top: int) -> None:
@@ -206,7 +220,7 @@ def with_clustermix(folder: Path, arguments: argparse.Namespace) -> None:
         out.mkdir(parents=True)
         span = LEVELS.span(LEVELS.granularities[0])
         pq.write_table(
-            merge_runs(runs, top * span, (top + 1) * span, out, most, top)[0],
+            merge_runs(runs, top * span, (top + 1) * span, out, file_bytes, top)[0],
             out / "offsets.parquet",
         )
 
@@ -231,13 +245,18 @@ def with_duckdb(folder: Path, arguments: argparse.Namespace) -> None:
     with duckdb.connect(config=settings) as connection:  # type: ignore[arg-type]
         rows = f"read_parquet('{folder}/in/*.parquet')"
         connection.execute(
-            f"COPY (SELECT * FROM {rows} ORDER BY leaf) TO '{folder}/sorted.parquet' (FORMAT parquet, COMPRESSION zstd)"
+            f"COPY (SELECT * FROM {rows} ORDER BY leaf) TO '{folder}/sorted.parquet' "
+            "(FORMAT parquet, COMPRESSION zstd)"
         )
 
 
 def read_back(folder: Path, threads: int) -> dict[str, list[float]]:
-    """Seconds of each of `READS` reads of a random domain, all columns of documents; the files are in the system's cache."""
-    layout = Layout(folder, 1)
+    """Return the seconds of `READS` reads of random domains, and the sizes of the files.
+
+    A read returns all columns of documents. The files are in the page cache of the system.
+    """
+    files = tiny_files(folder, granularities=list(LEVELS.granularities))
+    layout = files.layout
     layout.tables.mkdir(parents=True)
     offsets = []
     for top, shard in enumerate(sorted((folder / "shards").iterdir())):
@@ -245,11 +264,11 @@ def read_back(folder: Path, threads: int) -> dict[str, list[float]]:
         for file in shard.glob("documents-*.parquet"):
             link_file(file, layout.documents(top, int(file.stem[-4:])))
     pq.write_table(pa.concat_tables(offsets), layout.offsets)
-    found = read_offsets(layout.offsets)
+    domain_offsets = read_offsets(layout.offsets)
     random = np.random.Generator(np.random.Philox(key=13))
-    chosen = random.choice(np.unique(found.leaf), READS).tolist()
+    chosen = random.choice(np.unique(domain_offsets.leaf), READS).tolist()
     names = ", ".join(tables.DOCUMENTS.names)
-    ours, its = f"{folder}/documents/*/*.parquet", f"{folder}/sorted.parquet"
+    store_files, duckdb_file = f"{folder}/documents/*/*.parquet", f"{folder}/sorted.parquet"
     times: dict[str, list[float]] = {
         "Catalog.domain": [],
         "DuckDB on its file": [],
@@ -259,11 +278,17 @@ def read_back(folder: Path, threads: int) -> dict[str, list[float]]:
         for leaf in chosen:
             counts = []
             started = perf_counter()
-            counts.append(read_domain(layout, found, LEVELS, LEVELS.leaves, leaf).num_rows)
+            counts.append(read_domain(files, domain_offsets, LEVELS.leaves, leaf).num_rows)
             times["Catalog.domain"].append(perf_counter() - started)
-            for name, files in (("DuckDB on its file", its), ("DuckDB on the store", ours)):
+            for name, path in (
+                ("DuckDB on its file", duckdb_file),
+                ("DuckDB on the store", store_files),
+            ):
                 started = perf_counter()
-                query = f"SELECT {names} FROM read_parquet('{files}', hive_partitioning = false) WHERE leaf = {leaf}"
+                query = (
+                    f"SELECT {names} FROM read_parquet('{path}', hive_partitioning = false) "
+                    f"WHERE leaf = {leaf}"
+                )
                 counts.append(connection.sql(query).to_arrow_table().num_rows)
                 times[name].append(perf_counter() - started)
             assert len(set(counts)) == 1, counts
@@ -272,7 +297,7 @@ def read_back(folder: Path, threads: int) -> dict[str, list[float]]:
         times[f"{name} bytes"] = [
             sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
         ]
-    times["duckdb bytes"] = [Path(its).stat().st_size]
+    times["duckdb bytes"] = [Path(duckdb_file).stat().st_size]
     times["files"] = [len(list((folder / "shards").rglob("documents-*.parquet")))]
     return times
 
@@ -283,36 +308,41 @@ def report(
     reads: dict[str, list[float]],
 ) -> None:
     rows = [
-        "| | seconds (median) | rows/s | private memory, peak MB | with mapped pages, peak MB |",
+        "| | seconds (median) | rows/s | peak private memory, MB | peak with mapped pages, MB |",
         "|---|---|---|---|---|",
     ]
-    middle = {side: median(run["seconds"] for run in runs) for side, runs in results.items()}
+    medians = {side: median(run["seconds"] for run in runs) for side, runs in results.items()}
     for side, runs in results.items():
         memory = [max(run[name] for run in runs) for name in ("private_mb", "resident_mb")]
         rows.append(
-            f"| {side} | {middle[side]:.1f} | {arguments.rows / middle[side]:,.0f} | {memory[0]:,.0f} | {memory[1]:,.0f} |"
+            f"| {side} | {medians[side]:.1f} | {arguments.rows / medians[side]:,.0f} "
+            f"| {memory[0]:,.0f} | {memory[1]:,.0f} |"
         )
     ratios = [
-        theirs["seconds"] / ours["seconds"]
-        for ours, theirs in zip(*(results[side] for side in SIDES), strict=True)
+        duckdb_run["seconds"] / store_run["seconds"]
+        for store_run, duckdb_run in zip(*(results[side] for side in SIDES), strict=True)
     ]
     lines = [
-        "# The store: sort by leaf and write; read one domain",
+        "# The store: sort by leaf, write, and read one domain",
         headline(),
-        f"{arguments.rows:,} rows in {reads['input bytes'][0] / 1e9:.2f} GB of Parquet, 4,096 leaves, {arguments.threads} threads, "
-        f"store.file_megabytes {arguments.file_megabytes}, DuckDB's memory_limit {arguments.duckdb_memory}.",
+        f"{arguments.rows:,} rows in {reads['input bytes'][0] / 1e9:.2f} GB of Parquet, "
+        f"4,096 leaves, {arguments.threads} threads, store.file_megabytes "
+        f"{arguments.file_megabytes}, DuckDB's memory_limit {arguments.duckdb_memory}.",
         "\n".join(rows),
-        f"DuckDB's `COPY (SELECT * ... ORDER BY leaf)` takes {median(ratios):.2f} times as long (rounds: "
-        f"{', '.join(f'{ratio:.2f}' for ratio in ratios)}). Written: {reads['store bytes'][0] / 1e9:.2f} GB in "
-        f"{reads['files'][0]:.0f} files of documents and as many of memory-mapped tokens, against "
+        f"DuckDB's `COPY (SELECT * ... ORDER BY leaf)` takes {median(ratios):.2f} times as long "
+        f"(rounds: {', '.join(f'{ratio:.2f}' for ratio in ratios)}). The store holds "
+        f"{reads['store bytes'][0] / 1e9:.2f} GB in {reads['files'][0]:.0f} files of documents and "
+        "the same number of files of memory-mapped tokens. DuckDB writes "
         f"{reads['duckdb bytes'][0] / 1e9:.2f} GB in one file.",
-        f"One of 4,096 domains, all columns, {READS} random ones, files in the system's cache:",
-        "| | median ms | 95 % | largest |\n|---|---|---|---|",
+        f"Reads of {READS} random domains out of 4,096, one per read, with all columns and with "
+        "the files in the page cache:",
+        "| | median, ms | 95 %, ms | maximum, ms |\n|---|---|---|---|",
     ]
     for name in ("Catalog.domain", "DuckDB on its file", "DuckDB on the store"):
         times = np.array(reads[name]) * 1000
         lines[-1] += (
-            f"\n| {name} | {np.median(times):.1f} | {np.quantile(times, 0.95):.1f} | {times.max():.1f} |"
+            f"\n| {name} | {np.median(times):.1f} | {np.quantile(times, 0.95):.1f} "
+            f"| {times.max():.1f} |"
         )
     text = "\n\n".join(lines) + "\n"
     print(text)
