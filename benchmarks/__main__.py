@@ -1,7 +1,7 @@
-"""Run all benchmarks in turn, or those that are named: `python -m benchmarks [NAME ...]`.
+"""Run all or the named benchmarks one after the other: `python -m benchmarks [NAME ...]`.
 
-Each runs as a process of its own with its default arguments and writes its result file. One that
-fails does not end the others; the exit code is then 1.
+Each benchmark runs in its own process with its default arguments and writes its result file. If a
+benchmark fails, the others still run, and the exit code is 1.
 """
 
 import argparse
@@ -24,7 +24,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(benchmark_names()))
     names = parser.parse_args().names or benchmark_names()
     if unknown := sorted(set(names) - set(benchmark_names())):
-        parser.error(f"{unknown[0]}: not a benchmark")
+        parser.error(
+            f"{unknown[0]}: not a benchmark. The benchmarks are {', '.join(benchmark_names())}."
+        )
     failed = []
     for number, name in enumerate(names, 1):
         print(f"[{number}/{len(names)}] {name}", flush=True)

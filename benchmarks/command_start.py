@@ -1,4 +1,6 @@
-"""How long a person waits for the first word of a command, against an interpreter that only imports Typer; in turns, in new processes.
+"""Measure the start time of commands, compared with an interpreter that only imports Typer.
+
+Commands run in turns, each in a new process.
 
 python -m benchmarks.command_start
 """
@@ -14,13 +16,14 @@ from time import perf_counter
 
 from benchmarks.hardware import headline, today
 
-MAIN = "import sys; sys.argv[0] = 'clustermix'; from flows.cli.main import main; main()"  # what the installed script does
+# The code of the installed script.
+MAIN = "import sys; sys.argv[0] = 'clustermix'; from flows.cli.main import main; main()"
 BARE = {
     "python -c pass": ["-c", "pass"],
     "import typer": ["-c", "import typer"],
     "import typer.rich_utils": ["-c", "import typer.rich_utils"],
 }
-ASKED = (
+COMMANDS = (
     ["--version"],
     ["--help"],
     ["query", "--help"],
@@ -35,27 +38,29 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--catalog", type=Path, default=Path("catalogs/sample"))
-    parser.add_argument("--times", type=int, default=10)
+    parser.add_argument("--times", type=int, default=10, help="timed runs per command")
     arguments = parser.parse_args()
     commands = dict(BARE)
-    for words in ASKED:
-        asked = [word.format(catalog=arguments.catalog) for word in words]
-        commands[f"clustermix {' '.join(asked)}"] = ["-c", MAIN, *asked]
+    for words in COMMANDS:
+        command = [word.format(catalog=arguments.catalog) for word in words]
+        commands[f"clustermix {' '.join(command)}"] = ["-c", MAIN, *command]
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for _ in range(arguments.times + 1):
         for name, words in commands.items():
             seconds[name].append(run(words))
     lines = [
         f"# Start of the command line\n\n{headline()}\n",
-        f"A process each, {arguments.times} in turns after one to warm up. Other work here counts in the seconds, hardly in those of the "
-        "processor.\n",
-        "| command | seconds, median | fastest | processor seconds, median |",
+        f"{arguments.times} timed runs per command, each in its own process, in turns, after one "
+        "warm-up run. Other work on the machine affects the elapsed seconds, but hardly the CPU "
+        "seconds.\n",
+        "| command | seconds, median | seconds, minimum | CPU seconds, median |",
         "|---|---|---|---|",
     ]
     for name, times in seconds.items():
         wall, work = zip(*times[1:], strict=True)
         lines.append(
-            f"| `{name}` | {statistics.median(wall):.3f} | {min(wall):.3f} | {statistics.median(work):.3f} |"
+            f"| `{name}` | {statistics.median(wall):.3f} | {min(wall):.3f} "
+            f"| {statistics.median(work):.3f} |"
         )
     text = "\n".join(lines) + "\n"
     print(text)
@@ -63,7 +68,7 @@ def main() -> None:
 
 
 def run(words: list[str]) -> tuple[float, float]:
-    """Seconds of one process: on the clock, and of the processor."""
+    """Run one process and return its elapsed seconds and its CPU seconds."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), perf_counter()
     done = subprocess.run(
         [sys.executable, *words],

@@ -1,4 +1,6 @@
-"""Seconds and memory of describing domains: synthetic documents of a tree as deep as is asked for, one top-level domain after another.
+"""Measure the seconds and the memory of describing domains.
+
+The documents and the tree are synthetic. Top-level domains are described one after the other.
 
 python -m benchmarks.describe --documents 300000 --granularities 64 4096 262144
 """
@@ -21,7 +23,7 @@ from pipeline.describe.domains import describe_domains
 from pipeline.describe.stage import describe_part
 from pipeline.parts import Part, make_part
 
-WORDS = 100  # a document
+WORDS = 100  # per document
 VOCABULARY = 200_000
 
 
@@ -31,9 +33,7 @@ def main() -> None:
     )
     parser.add_argument("--documents", type=int, default=300_000)
     parser.add_argument("--granularities", type=int, nargs="+", default=[64, 4_096])
-    parser.add_argument(
-        "--folder", type=Path, default=Path("."), help="where the temporary files go"
-    )
+    parser.add_argument("--folder", type=Path, default=Path("."), help="folder for temporary files")
     arguments = parser.parse_args()
     levels = Levels(tuple(arguments.granularities))
     with TemporaryDirectory(dir=arguments.folder) as folder:
@@ -49,21 +49,23 @@ def main() -> None:
         described = [
             describe_part([part], work / "described" / part.name, levels) for part in stored
         ]
-        middle = perf_counter()
+        parts_ended = perf_counter()
         done = describe_domains(described, stored, tree, work / "domains", None, levels)
         ended = perf_counter()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         sizes = {path.name: path.stat().st_size for path in done.folder.iterdir()}
     tables_mib = [sizes[file] / 2**20 for file in ("domains.parquet", "examples.parquet")]
     row = (
-        f"| {arguments.documents:,} | {' '.join(map(str, levels.granularities))} | {middle - started:.1f} | {ended - middle:.1f} "
-        f"| {before / 2**10:,.0f} | {peak / 2**10:,.0f} | {tables_mib[0]:.1f} | {tables_mib[1]:.1f} |"
+        f"| {arguments.documents:,} | {' '.join(map(str, levels.granularities))} "
+        f"| {parts_ended - started:.1f} | {ended - parts_ended:.1f} "
+        f"| {before / 2**10:,.0f} | {peak / 2**10:,.0f} "
+        f"| {tables_mib[0]:.1f} | {tables_mib[1]:.1f} |"
     )
     write(row)
 
 
 def make(folder: Path, top: int, documents: int, levels: Levels) -> Part:
-    """Documents of words drawn by Zipf's law, in random leaves of one top-level domain."""
+    """Write documents with Zipf-distributed words in random leaves of one top-level domain."""
     random = np.random.Generator(np.random.Philox(key=[top, 0]))
     span = levels.span(levels.granularities[0])
     words = random.zipf(1.3, (documents, WORDS)) % VOCABULARY
@@ -97,7 +99,7 @@ def make(folder: Path, top: int, documents: int, levels: Levels) -> Part:
 
 
 def name(word: int) -> str:
-    """A word of letters."""
+    """Return the letters of a word, given its number."""
     return "".join(chr(ord("a") + int(digit)) for digit in f"{word:06d}")
 
 
@@ -112,12 +114,18 @@ def save_tree(out: Path, levels: Levels) -> Account:
 
 
 def write(row: str) -> None:
-    """Add the row to today's result; one process a row, since memory is a process's peak."""
+    """Append a row to the result file of today.
+
+    Each row needs its own process, since the peak memory belongs to the process.
+    """
     path = Path(f"benchmarks/results/{today()}-describe.md")
     if not path.is_file():
-        columns = "| documents | granularities | parts, s | together, s | MiB before | MiB peak | domains.parquet, MiB | examples.parquet, MiB |"
+        columns = (
+            "| documents | granularities | parts, s | domains, s | memory before, MiB "
+            "| peak memory, MiB | domains.parquet, MiB | examples.parquet, MiB |"
+        )
         path.write_text(
-            f"# Describing domains\n\n{headline()}\n\n{columns}\n|---|---|---|---|---|---|---|---|\n",
+            f"# Describing domains\n\n{headline()}\n\n{columns}\n" + "|---" * 8 + "|\n",
             encoding="utf-8",
         )
     with path.open("a", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""What a result says of the machine and the moment it was measured on."""
+"""The line of a result that describes the machine and the date of a measurement."""
 
 import os
 import platform
@@ -8,11 +8,12 @@ from importlib.metadata import version
 
 
 def today() -> str:
+    """Return the UTC date, such as 2026-11-22."""
     return datetime.now(UTC).date().isoformat()
 
 
 def headline() -> str:
-    """Date, command, processor, cores, and the versions that numbers depend on."""
+    """Return the date, the command, the processor, its cores and the versions of main packages."""
     processor = platform.processor() or platform.machine()
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         processor = next(
@@ -23,5 +24,9 @@ def headline() -> str:
         f"{name} {version(name)}"
         for name in ("torch", "sentence-transformers", "faiss-cpu", "duckdb", "prefect")
     )
-    command = f"python -m {sys.modules['__main__'].__spec__.name} {' '.join(sys.argv[1:])}".strip()  # type: ignore[union-attr]
-    return f"{today()} · `{command}` · {processor}, {os.cpu_count()} cores (shared, noisy) · Python {platform.python_version()}, {parts}"
+    module = sys.modules["__main__"].__spec__.name  # type: ignore[union-attr]
+    command = f"python -m {module} {' '.join(sys.argv[1:])}".strip()
+    return (
+        f"{today()} · `{command}` · {processor}, {os.cpu_count()} cores (shared, noisy) · "
+        f"Python {platform.python_version()}, {parts}"
+    )

@@ -1,4 +1,4 @@
-"""Fill the README with real output: the answer below each SQL block, and the newest tables of results."""
+"""Update the README with the answer below each SQL block and with the newest result tables."""
 
 import argparse
 import re
@@ -17,6 +17,7 @@ RESULTS = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- end of results -->)", r
 
 
 def answer(catalog: data_catalog.Catalog, query: str) -> str:
+    """Return a query and its answer as two Markdown blocks."""
     written = StringIO()
     print_table(catalog.sql(query).to_arrow_table(), Console(file=written))
     table = "\n".join(line.rstrip() for line in written.getvalue().splitlines())
@@ -35,6 +36,7 @@ def main() -> None:
 
 
 def newest_table(pattern: str) -> str:
+    """Return the title and the table of the newest result file that matches `pattern`."""
     newest = max(Path("benchmarks/results").glob(pattern))
     title, _, _, table = newest.read_text(encoding="utf-8").split("\n\n")[:4]
     return f"\n{title.removeprefix('# ')} ([`{newest.name}`]({newest})):\n\n{table.strip()}\n\n"

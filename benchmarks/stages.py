@@ -1,4 +1,7 @@
-"""Documents a second of each stage: the sample catalog built from nothing by the plain loop, one part after the other."""
+"""Measure documents per second for each stage of a build.
+
+The sample catalog is built from scratch by the plain loop, which runs one part after the other.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -17,7 +20,7 @@ HEADER = "| stage | parts | documents | seconds | documents/s |"
 
 
 def row(stage: str, parts: Sequence[Part], seconds: float) -> str:
-    """One stage's row below HEADER."""
+    """Return the table row of a stage, in the columns of HEADER."""
     documents = total(part.account for part in parts).read.rows
     rate = f"{documents / seconds:,.0f}" if documents else ""
     return f"| {stage} | {len(parts)} | {documents or ''} | {seconds:.1f} | {rate} |"

@@ -1,4 +1,7 @@
-"""Real vectors in number: every document of the corpus cut into windows, each embedded. Resumable; `read` gives the array."""
+"""Embed windows of every document of the corpus, as a large set of real vectors.
+
+An interrupted run resumes. `read` returns the vectors.
+"""
 
 import argparse
 import gzip
@@ -19,6 +22,7 @@ CACHE = Path("benchmarks/cache/windows")
 
 
 def windows(corpus: Path) -> Iterator[str]:
+    """Yield the windows of all documents, at most CHARACTERS long."""
     for path in sorted((corpus / "documents").glob("*/*/*.json.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             for line in lines:
@@ -26,11 +30,12 @@ def windows(corpus: Path) -> Iterator[str]:
 
 
 def read(cache: Path = CACHE) -> np.ndarray:
-    """All embedded windows, float16 [windows, 384], in the corpus's order."""
+    """Return all embedded windows, `(windows, 384)` float16, in the order of the corpus."""
     files = sorted(cache.glob("*.npy"))
     if not files:
         raise SystemExit(
-            f"{cache}: no vectors; run `python -m benchmarks.windows` first (half an hour on two cores)"
+            f"{cache}: contains no vectors. "
+            "Run `python -m benchmarks.windows` first (about 30 minutes on two cores)."
         )
     return np.concatenate([np.load(path, allow_pickle=False) for path in files])
 

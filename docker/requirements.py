@@ -1,6 +1,9 @@
-"""The packages that some extras of pyproject.toml ask for, one a line: `python requirements.py pyproject.toml pipeline,flows`.
+"""Print the dependencies of extras of pyproject.toml, one per line.
 
-An image installs them in a layer before the code is copied, so that a change of the code does not install them again.
+Usage: `python requirements.py pyproject.toml pipeline,flows`.
+
+An image installs them in a layer before the code is copied, so that they are not installed again
+when only the code changes.
 """
 
 import re
@@ -10,24 +13,23 @@ from pathlib import Path
 
 
 def requirements(pyproject: Path, extras: list[str]) -> list[str]:
-    """The dependencies of the project and of these extras, those that extras name in turn included."""
+    """Return the dependencies of the project and of `extras`, including nested extras."""
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-    optional, found, left = (
-        project["optional-dependencies"],
-        set(project["dependencies"]),
-        list(extras),
-    )
-    while left:
-        extra = left.pop()
+    optional, packages = project["optional-dependencies"], set(project["dependencies"])
+    remaining = list(extras)
+    while remaining:
+        extra = remaining.pop()
         if extra not in optional:
-            raise SystemExit(f"{pyproject}: has no extra {extra}; there: {', '.join(optional)}")
+            raise SystemExit(
+                f"{pyproject}: has no extra {extra}. The extras are {', '.join(optional)}."
+            )
         for requirement in optional[extra]:
             own = re.fullmatch(rf"{project['name']}\[(.+)\]", requirement)
             if own:
-                left += own[1].split(",")
+                remaining += own[1].split(",")
             else:
-                found.add(requirement)
-    return sorted(found)
+                packages.add(requirement)
+    return sorted(packages)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Writes a corpus of sixty short documents, a target, and the recipes that build and train on them in seconds: an image's last check."""
+"""Write a corpus of 60 short documents, a target, and configs to build and train in seconds.
+
+The last check of an image runs them.
+"""
 
 import json
 import sys
@@ -52,15 +55,18 @@ sequences = 4
 
 
 def document(subject: str, number: int) -> dict[str, str]:
+    """Return a document about a subject."""
     words = SUBJECTS[subject].split()
     text = " ".join(
-        f"The {words[(number * step) % 10]} and the {words[(number + step) % 10]} are near {number}."
+        f"The {words[(number * step) % 10]} and the {words[(number + step) % 10]} "
+        f"are near {number}."
         for step in range(1, 8)
     )
     return {"id": f"{subject}-{number}", "text": text, "source": subject}
 
 
 def write(folder: Path, runs: Path) -> None:
+    """Write the corpus, the target and the two configs into `folder`."""
     for name, subjects, first in (("corpus", list(SUBJECTS), 0), ("target", ["sky"], 1000)):
         (folder / name).mkdir(parents=True)
         lines = [

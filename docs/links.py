@@ -1,4 +1,7 @@
-"""Site: a link to what is no page, such as ../pipeline/run.py, leads to the repository, or is plain words if no repository is named."""
+"""Rewrite links of the documentation site that point outside of docs/, such as ../pipeline/run.py.
+
+They lead to the repository, or become plain text if `extra.repository` is not set in mkdocs.yml.
+"""
 
 import posixpath
 import re
@@ -10,7 +13,7 @@ LINK = re.compile(
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
-    """Called by mkdocs for every page (`hooks` in mkdocs.yml)."""
+    """Rewrite the links of a page. mkdocs calls this for every page (`hooks` in mkdocs.yml)."""
 
     def rewritten(link: re.Match[str]) -> str:
         place = posixpath.normpath(

@@ -103,10 +103,10 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _meaning(field: FieldInfo, inner: list[type[BaseModel]], shown: set[type[BaseModel]]) -> str:
-    said = " ".join((field.description or "").split())
+    meaning = " ".join((field.description or "").split())
     if inner and all(model in shown for model in inner):
-        said += " Its keys are above."
-    return _escaped(said)
+        meaning += " Its keys are above."
+    return _escaped(meaning)
 
 
 def _default(field: FieldInfo) -> str:
@@ -144,7 +144,8 @@ def _type(annotation: Any) -> str:
         ]
         return ", ".join([_type(arguments[0]), *_bounds(details)])
     if origin is Literal:
-        return f"{'one of ' * (len(arguments) > 1)}{', '.join(f'`{json.dumps(choice)}`' for choice in arguments)}"
+        choices = ", ".join(f"`{json.dumps(choice)}`" for choice in arguments)
+        return f"one of {choices}" if len(arguments) > 1 else choices
     if origin in (Union, UnionType):
         return " or ".join(
             dict.fromkeys(_type(argument) for argument in arguments if argument is not NoneType)
@@ -200,9 +201,9 @@ def result_tables(pattern: str) -> str:
     path = max(RESULTS.glob(f"*-{pattern}.md"))
     _, about, rest = path.read_text(encoding="utf-8").strip().split("\n\n", 2)
     date, _, machine, *_ = about.split(" · ")
-    return f"{date} · {machine} · [`{path.name}`](../benchmarks/results/{path.name})\n\n" + re.sub(
-        r"^## ", "#### ", rest, flags=re.MULTILINE
-    )
+    source = f"[`{path.name}`](../benchmarks/results/{path.name})"
+    body = re.sub(r"^## ", "#### ", rest, flags=re.MULTILINE)
+    return f"{date} · {machine} · {source}\n\n{body}"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
