@@ -1,8 +1,9 @@
-"""What each dedup tier finds of the copies planted in the sample corpus, what else it drops, and how fast it is.
+"""Measure the recall of each dedup tier on planted copies, its other drops, and its speed.
 
-A family is an original with its planted copies. Recall: of the members that should go (all but one of each family), the share that went.
-Beyond: documents dropped that are the last of their family; most are near copies that nobody planted, so the true Jaccard similarity
-of 13-word shingles to the most similar document that stays is given for them.
+A family is an original with its planted copies. Recall is the share of the surplus members (all
+but one per family) that were dropped. The column "beyond" counts families that lost their last
+document. Most of these documents are near copies that were not planted. For each of them, the
+exact Jaccard similarity of 13-word shingles to the most similar kept document is given.
 """
 
 import argparse
@@ -30,13 +31,16 @@ from pipeline.source.stage import DOCUMENTS_FILE, read_shard
 from pipeline.verdicts import read_verdicts
 
 COSINES = (0.8, 0.85, 0.9, 0.95, 0.98)
-SAMPLE = 1_000  # documents signed from their text
+SAMPLE = 1_000  # documents whose signatures are computed from the text
 
 
 @dataclass(frozen=True)
 class Corpus:
+    """The documents of the sample corpus and their planted families."""
+
     sources: Sequence[Part]
-    truth: dict[str, tuple[str, str | None]]  # doc_id -> family, kind of planted copy
+    truth: dict[str, tuple[str, str | None]]
+    """Family and kind of planted copy by doc_id. The kind of an original is None."""
 
     @cached_property
     def ids(self) -> list[str]:
@@ -48,10 +52,11 @@ class Corpus:
 
     @cached_property
     def families(self) -> np.ndarray:
-        """The number of each document's family."""
+        """Number of the family of each document."""
         return np.unique([self.truth[doc_id][0] for doc_id in self.ids], return_inverse=True)[1]
 
     def planted(self, kind: str) -> np.ndarray:
+        """Return a mask of the planted copies of a kind: "exact" or "near"."""
         return np.array([self.truth[doc_id][1] == kind for doc_id in self.ids])
 
     @cached_property
@@ -68,15 +73,15 @@ class Corpus:
 
     @cached_property
     def index(self) -> tuple[np.ndarray, np.ndarray]:
-        """Every document's shingles, sorted, and which document each is of."""
+        """Sorted hashes of all shingles, and the document that each one belongs to."""
         flat = np.concatenate(self.shingles)
         order = np.argsort(flat, kind="stable")
         return flat[order], np.repeat(
-            np.arange(len(self.shingles)), [len(found) for found in self.shingles]
+            np.arange(len(self.shingles)), [len(hashes) for hashes in self.shingles]
         )[order]
 
     def most_similar(self, document: int, among: np.ndarray) -> float:
-        """The largest Jaccard similarity of a document to one of those marked in `among`."""
+        """Return the maximum Jaccard similarity of a document to those in the mask `among`."""
         hashes, owners = self.index
         own = self.shingles[document]
         low, high = np.searchsorted(hashes, own), np.searchsorted(hashes, own, side="right")
@@ -91,22 +96,23 @@ class Corpus:
 
 
 def kept_of(sources: Sequence[Part], verdicts: Part) -> np.ndarray:
+    """Return a mask of the kept documents of all sources."""
     return np.concatenate([kept_mask(read_verdicts(part, verdicts)) for part in sources])
 
 
 def judge(corpus: Corpus, name: str, before: np.ndarray, after: np.ndarray, seconds: float) -> str:
-    """One line of the table: `before` and `after` say which documents were and are kept."""
+    """Return a table row. `before` and `after` are masks of the kept documents."""
 
     def left(mask: np.ndarray) -> np.ndarray:
         return np.bincount(corpus.families[mask], minlength=corpus.families.max() + 1)
 
     def recall(kind: str) -> str:
-        """Over families with copies of this kind, which may be kept before: members that went, of all but one."""
+        """Return the share of surplus members dropped, over families with this kind of copy."""
         other = corpus.planted("near" if kind == "exact" else "exact")
-        there, here = left(before & ~other), left(after & ~other)
-        surplus = np.maximum(there - 1, 0)
+        members, remaining = left(before & ~other), left(after & ~other)
+        surplus = np.maximum(members - 1, 0)
         return (
-            f"{1 - np.maximum(here - 1, 0)[surplus > 0].sum() / surplus.sum():.3f}"
+            f"{1 - np.maximum(remaining - 1, 0)[surplus > 0].sum() / surplus.sum():.3f}"
             if surplus.sum()
             else ""
         )
@@ -123,7 +129,10 @@ def judge(corpus: Corpus, name: str, before: np.ndarray, after: np.ndarray, seco
         for count in ((similar >= 0.7).sum(), (similar >= 0.5).sum(), (similar < 0.5).sum())
     )
     rate = f"{before.sum() / seconds:,.0f}" if seconds else ""
-    return f"| {name} | {before.sum() - after.sum()} | {recall('exact')} | {recall('near')} | {len(beyond)} | {shares} | {rate} |"
+    return (
+        f"| {name} | {before.sum() - after.sum()} | {recall('exact')} | {recall('near')} "
+        f"| {len(beyond)} | {shares} | {rate} |"
+    )
 
 
 def timed(function: Callable[[], Part]) -> tuple[Part, float]:
@@ -139,7 +148,7 @@ def main() -> None:
         "--catalog",
         type=Path,
         default=Path("catalogs/sample"),
-        help="a built catalog of it, for its embeddings",
+        help="catalog built from the corpus, for its embeddings",
     )
     arguments = parser.parse_args()
     table = pq.read_table(
@@ -156,7 +165,8 @@ def main() -> None:
         )
 
     lines = [
-        "| tiers | dropped | exact recall | near recall | beyond | Jaccard >= 0.7 | >= 0.5 | < 0.5 | documents/s |",
+        "| tiers | dropped | exact recall | near recall | beyond | Jaccard >= 0.7 | >= 0.5 | < 0.5 "
+        "| documents/s |",
         "|---|" + "---|" * 8,
     ]
     with TemporaryDirectory() as name:
@@ -197,11 +207,13 @@ def main() -> None:
         lines += semantic(arguments.catalog / "work", corpus, root, config)
 
     notes = (
-        f"Signatures: {len(corpus.ids) / signing:,.0f} documents/s where the corpus ships them (but for its tail, whose are computed), "
-        f"{signed:,.0f} documents/s from the text ({len(texts)} documents, {sum(map(len, texts)) / len(texts):,.0f} characters each).\n"
+        f"Signatures: {len(corpus.ids) / signing:,.0f} documents/s with the signatures that the "
+        "corpus ships (those of its tail are computed), "
+        f"{signed:,.0f} documents/s from the text ({len(texts)} documents of "
+        f"{sum(map(len, texts)) / len(texts):,.0f} characters).\n"
     )
     text = (
-        f"# What dedup finds\n\n{headline()}\n\n{__doc__.split(chr(10), 2)[2].strip()}\n\n"
+        f"# Recall of dedup\n\n{headline()}\n\n{__doc__.split(chr(10), 2)[2].strip()}\n\n"
         + "\n".join(lines)
         + f"\n\n{notes}"
     )
@@ -210,7 +222,10 @@ def main() -> None:
 
 
 def semantic(work: Path, corpus: Corpus, root: Path, config: Callable[..., Build]) -> list[str]:
-    """Lines of the semantic tier, on what the catalog's own quality rules and exact tiers kept; none without a catalog."""
+    """Return the table rows of the semantic tier, or no rows if there is no catalog.
+
+    The tier gets the documents that the quality rules and exact tiers of the catalog kept.
+    """
     unique = read_part(work / "dedup" / "all")
     stages = [
         [read_part(work / stage / part.name) for part in corpus.sources]
@@ -235,7 +250,7 @@ def semantic(work: Path, corpus: Corpus, root: Path, config: Callable[..., Build
                 near, corpus.sources, unique, root / "final", settings.dedup
             )
         )
-        name = f"semantic {cosine}, of the {before.sum()} that the catalog's other rules kept"
+        name = f"semantic {cosine}, on {before.sum()} documents kept by the other rules"
         lines.append(
             judge(corpus, name, before, kept_of(corpus.sources, part), comparing + seconds)
         )

@@ -1,7 +1,8 @@
-"""Every backend and precision on the same documents: documents a second, cosine to torch in float32, and what changes of the clusters.
+"""Compare all backends and precisions of the encoder on the same documents.
 
-All run in turns in one process, so that a noisy machine slows all alike. "Same cell": the share of the documents whose nearest cell of a
-built catalog's tree is the one that float32 finds.
+The results are documents per second, the cosine to torch in float32, and the effect on clusters.
+All backends run in turns in one process, so that a noisy machine slows all alike. "Same cell" is
+the share of documents whose nearest cell in the tree of a catalog is the same as in float32.
 """
 
 import argparse
@@ -29,13 +30,14 @@ OTHERS = (
 
 
 def cells(x: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """The nearest cell of each vector, looking at all that are not empty."""
+    """Return the nearest non-empty cell of each vector."""
     cosine = x @ centroids.T
     cosine[:, ~centroids.any(axis=1)] = -np.inf
     return cosine.argmax(axis=1)
 
 
-def there() -> dict[tuple[str, str], Encoder]:
+def installed_encoders() -> dict[tuple[str, str], Encoder]:
+    """Return the encoders that can be loaded, and print why others cannot."""
     encoders = {}
     for backend, precision in (EXACT, *OTHERS):
         try:
@@ -53,38 +55,39 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--corpus", type=Path, default=Path("../shared/corpus"))
     parser.add_argument(
-        "--catalog", type=Path, default=Path("catalogs/sample"), help="whose tree is used"
+        "--catalog", type=Path, default=Path("catalogs/sample"), help="catalog with the tree"
     )
-    parser.add_argument("--trial", action="store_true", help="write no result")
+    parser.add_argument("--trial", action="store_true", help="do not write a result file")
     arguments = parser.parse_args()
     documents = texts(arguments.corpus, arguments.documents)
     tree = load_tree(arguments.catalog / "tree")
     levels = tree.levels.granularities
-    encoders = there()
-    vectors = {
-        name: encoder.encode(documents) for name, encoder in encoders.items()
-    }  # and each length's kernels are compiled
+    encoders = installed_encoders()
+    # This run also compiles the kernels of each length.
+    vectors = {name: encoder.encode(documents) for name, encoder in encoders.items()}
     rates: dict[tuple[str, str], list[float]] = {name: [] for name in encoders}
     for _ in range(arguments.rounds):
         for name, encoder in encoders.items():
-            seconds, _found = timed(encoder.encode, documents)
+            seconds, _ = timed(encoder.encode, documents)
             rates[name].append(len(documents) / seconds)
     exact = vectors[EXACT]
     rows = [
-        "| backend | precision | documents/s (median, least, most) | ratio to float32 | least cosine | mean cosine | "
+        "| backend | precision | documents/s: median (minimum, maximum) | ratio to float32 "
+        "| minimum cosine | mean cosine | "
         + " | ".join(f"same cell of {k}" for k in levels)
         + " |",
         "|---" * (6 + len(levels)) + "|",
     ]
-    for (backend, precision), found in rates.items():
+    for (backend, precision), speeds in rates.items():
         x = vectors[backend, precision]
         cosine = (x * exact).sum(axis=1)
         same = [
             (cells(x, tree.centroids[k]) == cells(exact, tree.centroids[k])).mean() for k in levels
         ]
-        ratio = np.median(np.array(found) / np.array(rates[EXACT]))
+        ratio = np.median(np.array(speeds) / np.array(rates[EXACT]))
         rows.append(
-            f"| {backend} | {precision} | {np.median(found):.1f} ({min(found):.1f}, {max(found):.1f}) | {ratio:.2f} "
+            f"| {backend} | {precision} "
+            f"| {np.median(speeds):.1f} ({min(speeds):.1f}, {max(speeds):.1f}) | {ratio:.2f} "
             f"| {cosine.min():.5f} | {cosine.mean():.5f} | "
             + " | ".join(f"{share:.1%}" for share in same)
             + " |"
@@ -93,8 +96,8 @@ def main() -> None:
         f"{name} {version(name)}" for name in ("onnxruntime", "openvino") if find_spec(name)
     )
     text = (
-        f"# Backends of the encoder\n\n{headline()}\n\n{len(documents)} documents, {arguments.rounds} rounds. {versions}\n\n"
-        + "\n".join(rows)
+        f"# Backends of the encoder\n\n{headline()}\n\n"
+        f"{len(documents)} documents, {arguments.rounds} rounds. {versions}\n\n" + "\n".join(rows)
     )
     print(text)
     if not arguments.trial:

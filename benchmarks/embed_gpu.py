@@ -1,8 +1,10 @@
-"""How near the encoder comes to what a GPU can do: its documents and tokens a second, and its share of a measured matmul limit.
+"""Measure the encoder on a GPU: documents and tokens per second, and its share of a matmul limit.
 
-The limit: the matrix products of one batch's layers, of the same shapes and in bfloat16, one after another with nothing between them.
-The model's operations counted are these products and attention's two, for the tokens of the documents without padding; two for each
-multiply-and-add. Tokenization, padding, sorting and copying are in the encoder's time and not in the limit's.
+The limit is the measured speed of the matrix products of a layer on one batch, with the same
+shapes, in bfloat16, and without other work between them. The operations of the model are these
+products and the two products of attention, for tokens without padding. A multiply-add counts as
+two operations. The time of the encoder includes tokenization, padding, sorting and copying, which
+the limit does not include.
 """
 
 import argparse
@@ -25,7 +27,10 @@ CHUNK_DOCUMENTS = 8_192
 
 
 def products(shape: dict[str, Any], tokens: int) -> Iterator[tuple[int, int, int]]:
-    """Rows, inner and outer size of a layer's matrix products: query, key, value and output, then the two of the feed-forward."""
+    """Yield the rows, inner and outer size of the matrix products of a layer.
+
+    They are query, key, value and output, then the two products of the feed-forward block.
+    """
     width, inner = shape["hidden_size"], shape["intermediate_size"]
     yield from [(tokens, width, width)] * 4
     yield tokens, width, inner
@@ -33,14 +38,14 @@ def products(shape: dict[str, Any], tokens: int) -> Iterator[tuple[int, int, int
 
 
 def operations(shape: dict[str, Any], lengths: np.ndarray) -> float:
-    """Of the whole model for documents of these lengths in tokens, without padding."""
+    """Return the operations of the model for documents of these lengths in tokens."""
     layer = sum(2 * rows * a * b for rows, a, b in products(shape, int(lengths.sum())))
     attention = 4 * shape["hidden_size"] * float((lengths.astype(np.float64) ** 2).sum())
     return float(shape["num_hidden_layers"] * (layer + attention))
 
 
 def limit(shape: dict[str, Any], tokens: int, device: str) -> float:
-    """Operations a second of one layer's matrix products on one device, the best of several runs."""
+    """Return the maximum operations per second of the matrix products of a layer on one device."""
     import torch
 
     with torch.inference_mode():
@@ -75,12 +80,15 @@ def _wait(device: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--documents", type=int, default=32_768, help="the corpus's, repeated as often as it takes"
+        "--documents",
+        type=int,
+        default=32_768,
+        help="number of documents; the corpus is repeated to reach it",
     )
     parser.add_argument("--corpus", type=Path, default=Path("../shared/corpus"))
-    parser.add_argument("--batch-tokens", type=int, help="default: what the encoder takes")
+    parser.add_argument("--batch-tokens", type=int, help="default: chosen by the encoder")
     parser.add_argument(
-        "--cpu", action="store_true", help="try the program where no GPU is; writes no result"
+        "--cpu", action="store_true", help="try the script without a GPU; no result is written"
     )
     arguments = parser.parse_args()
 
@@ -88,22 +96,25 @@ def main() -> None:
 
     if not torch.cuda.is_available() and not arguments.cpu:
         raise SystemExit(
-            "benchmarks.embed_gpu: no CUDA device that torch can use; --cpu tries the program without one"
+            "benchmarks.embed_gpu: torch found no usable CUDA device. "
+            "Use --cpu to try the script without one."
         )
-    found = texts(arguments.corpus, arguments.documents)
-    documents = (found * -(-arguments.documents // len(found)))[: arguments.documents]
+    available = texts(arguments.corpus, arguments.documents)
+    documents = (available * -(-arguments.documents // len(available)))[: arguments.documents]
     config = Embed(batch_tokens=arguments.batch_tokens)
     encoder = load_encoder(config)
     shape = json.loads((locate_model(config.model) / "config.json").read_text(encoding="utf-8"))
     chunks = [documents[i : i + CHUNK_DOCUMENTS] for i in range(0, len(documents), CHUNK_DOCUMENTS)]
     lengths = np.concatenate([encoder.reader.read(chunk).lengths for chunk in chunks])
     work = operations(shape, lengths)
-    encoder.encode(documents[:CHUNK_DOCUMENTS])  # each length's kernels are chosen at its first use
-    most = sum(limit(shape, model.batch_tokens, model.device) for model in encoder.models)
+    encoder.encode(
+        documents[:CHUNK_DOCUMENTS]
+    )  # the kernels of a length are chosen at its first use
+    speed_limit = sum(limit(shape, model.batch_tokens, model.device) for model in encoder.models)
 
     windows = [encoder.reader.read(chunk) for chunk in chunks]
     rows = [
-        "| what | documents/s | tokens/s | TFLOP/s | share of the limit |",
+        "| measured | documents/s | tokens/s | TFLOP/s | share of the limit |",
         "|---|---|---|---|---|",
     ]
 
@@ -111,10 +122,10 @@ def main() -> None:
         for chunk in windows:
             encoder._embed(chunk)
 
-    for what, run, copies in (
-        ("model on one device, tokens ready", model_alone, 1),
+    for label, run, devices in (
+        ("model on one device, from tokens", model_alone, 1),
         (
-            "all, from text",
+            "encoder, from text",
             lambda: [None for _ in encoder.encode_chunks(chunks)],
             len(encoder.models),
         ),
@@ -125,16 +136,18 @@ def main() -> None:
             run()
             seconds.append(perf_counter() - started)
         took = float(np.median(seconds))
-        share = work / took / (most * copies / len(encoder.models))
+        share = work / took / (speed_limit * devices / len(encoder.models))
         rows.append(
-            f"| {what} | {len(documents) / took:,.0f} | {lengths.sum() / took:,.0f} | {work / took / 1e12:.2f} | {share:.1%} |"
+            f"| {label} | {len(documents) / took:,.0f} | {lengths.sum() / took:,.0f} "
+            f"| {work / took / 1e12:.2f} | {share:.1%} |"
         )
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     text = (
-        f"# The encoder on a GPU\n\n{headline()}\n\n{len(encoder.models)} x {name}, {encoder.identity.precision}, "
-        f"{len(documents)} documents of {lengths.mean():.0f} tokens, batches of {encoder.models[0].batch_tokens} tokens, "
-        f"median of {len(seconds)}. "
-        f"Limit: {most / 1e12:.2f} TFLOP/s on all devices.\n\n" + "\n".join(rows)
+        f"# The encoder on a GPU\n\n{headline()}\n\n"
+        f"{len(encoder.models)} x {name}, {encoder.identity.precision}, "
+        f"{len(documents)} documents of {lengths.mean():.0f} tokens, "
+        f"batches of {encoder.models[0].batch_tokens} tokens, median of {len(seconds)}. "
+        f"Limit: {speed_limit / 1e12:.2f} TFLOP/s on all devices.\n\n" + "\n".join(rows)
     )
     print(text)
     if torch.cuda.is_available():

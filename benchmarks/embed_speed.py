@@ -1,6 +1,7 @@
-"""Documents a second: our batches against SentenceTransformer.encode at its defaults, both given the documents in file order.
+"""Compare the speed of the encoder with `SentenceTransformer.encode` at its defaults.
 
-Both run in turns in one process, so that a noisy machine slows both alike; the smallest cosine says whether they agree.
+Both get the documents in file order. They run in turns in one process, so that a noisy machine
+slows both alike. The minimum cosine between their vectors shows whether they agree.
 """
 
 import argparse
@@ -23,17 +24,18 @@ ROUNDS = 3
 
 
 def texts(corpus: Path, documents: int) -> list[str]:
-    """The first documents of every RedPajama-V2 file in turn."""
+    """Return the same number of first documents from each RedPajama-V2 file."""
     files = sorted((corpus / "documents").glob("*/*/*.json.gz"))
     each = -(-documents // max(len(files), 1))
-    found: list[str] = []
+    contents: list[str] = []
     for path in files:
         with gzip.open(path, "rt", encoding="utf-8") as lines:
-            found += [json.loads(line)["raw_content"] for line in islice(lines, each)]
-    return found[:documents]
+            contents += [json.loads(line)["raw_content"] for line in islice(lines, each)]
+    return contents[:documents]
 
 
 def timed(encode: Callable[[list[str]], Any], documents: list[str]) -> tuple[float, Any]:
+    """Return the seconds of a call of `encode`, and its result."""
     started = perf_counter()
     result = encode(documents)
     return perf_counter() - started, result
@@ -44,7 +46,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=1_024)
     parser.add_argument("--corpus", type=Path, default=Path("../shared/corpus"))
     parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
-    parser.add_argument("--trial", action="store_true", help="write no result")
+    parser.add_argument("--trial", action="store_true", help="do not write a result file")
     arguments = parser.parse_args()
     documents = texts(arguments.corpus, arguments.documents)
 
@@ -55,26 +57,27 @@ def main() -> None:
     library = SentenceTransformer(
         str(locate_model(config.model)), device=encoder.models[0].device, local_files_only=True
     )
-    encoder.encode(documents)  # each length's kernels are compiled at its first use
+    encoder.encode(documents)  # the kernels of a length are compiled at its first use
     library.encode(documents[:64])
 
-    ours: list[float] = []
-    theirs: list[float] = []
+    encoder_rates: list[float] = []
+    library_rates: list[float] = []
     cosine = 1.0
     for _ in range(ROUNDS):
-        mine, x = timed(encoder.encode, documents)
-        other, y = timed(library.encode, documents)
-        ours.append(len(documents) / mine)
-        theirs.append(len(documents) / other)
+        encoder_seconds, x = timed(encoder.encode, documents)
+        library_seconds, y = timed(library.encode, documents)
+        encoder_rates.append(len(documents) / encoder_seconds)
+        library_rates.append(len(documents) / library_seconds)
         cosine = min(cosine, float((x * y).sum(axis=1).min()))
+    ratio = np.median(np.array(encoder_rates) / np.array(library_rates))
     where = f"{len(encoder.models)} x {encoder.models[0].device}, {encoder.identity.precision}"
     text = "\n".join(
         (
             headline(),
             f"{len(documents)} documents, {ROUNDS} rounds, {where}",
-            f"ours    {np.median(ours):8.1f} documents/s  ({', '.join(f'{rate:.1f}' for rate in ours)})",
-            f"library {np.median(theirs):8.1f} documents/s  ({', '.join(f'{rate:.1f}' for rate in theirs)})",
-            f"ratio   {np.median(np.array(ours) / np.array(theirs)):8.2f}   least cosine {cosine:.5f}",
+            f"encoder {np.median(encoder_rates):8.1f} documents/s  ({_listed(encoder_rates)})",
+            f"library {np.median(library_rates):8.1f} documents/s  ({_listed(library_rates)})",
+            f"ratio   {ratio:8.2f}   minimum cosine {cosine:.5f}",
         )
     )
     print(text)
@@ -82,6 +85,10 @@ def main() -> None:
         Path(f"benchmarks/results/{today()}-embed-speed.txt").write_text(
             text + "\n", encoding="utf-8"
         )
+
+
+def _listed(rates: list[float]) -> str:
+    return ", ".join(f"{rate:.1f}" for rate in rates)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""How smooth the catalog page is: a page of synthetic domains in a real browser, headless and drawn by the processor.
+"""Measure how smoothly the catalog page runs in a headless browser, with synthetic domains.
 
 python -m benchmarks.pages --granularities 64 512 4096
 
-Needs Chromium and playwright. Of each action: the processor time of the page's main thread, and what a reader sees of it: the time
-between two frames (17 ms at best), and tasks over 50 ms, during which a page does not answer.
+Needs Chromium and playwright. The page is drawn by the CPU. The results per action are the CPU
+time of the main thread, the time between two frames (at least 17 ms), and the tasks over 50 ms,
+during which a page does not respond.
 """
 
 import argparse
@@ -23,10 +24,13 @@ from flows.pages.shared.shell import assemble
 from pipeline.describe.examples import EXAMPLE_KINDS, SNIPPET_CHARACTERS
 
 TARGETS, SITES, SIGNALS = 9, 300, 6
-MOVES = 200  # of the pointer
+POINTER_MOVES = 200
 WATCH = """() => {
     const seen = { frames: [], tasks: [] };
-    new PerformanceObserver((list) => list.getEntries().forEach((one) => seen.tasks.push(one.duration))).observe({ type: "longtask" });
+    const observer = new PerformanceObserver((list) => {
+        list.getEntries().forEach((entry) => seen.tasks.push(entry.duration));
+    });
+    observer.observe({ type: "longtask" });
     let last = performance.now();
     const frame = (now) => {
         seen.frames.push(now - last);
@@ -37,7 +41,10 @@ WATCH = """() => {
     window.seen = seen;
     window.over = (place, kind, i) => {
         const node = document.querySelector(place), box = node.getBoundingClientRect();
-        const at = { clientX: box.left + (box.width * (i % 97)) / 97, clientY: box.top + (box.height * ((i * 7) % 89)) / 89 };
+        const at = {
+            clientX: box.left + (box.width * (i % 97)) / 97,
+            clientY: box.top + (box.height * ((i * 7) % 89)) / 89,
+        };
         return [node, new PointerEvent(kind, at)];
     };
     window.pick = (place, i) => {
@@ -47,11 +54,15 @@ WATCH = """() => {
     };
     window.type = (i) => {
         const box = document.querySelector("#search");
-        box.value = ["w", "wo", "wor", "word", "word1", "word12", "word12 s", "word12 si", "word12 sit", "site1"][i % 10];
+        const texts = [
+            "w", "wo", "wor", "word", "word1", "word12", "word12 s", "word12 si", "word12 sit",
+            "site1",
+        ];
+        box.value = texts[i % 10];
         return [box, new Event("input")];
     };
 }"""
-# Each action is an event that a reader's hand would cause, one a frame.
+# Each action is an input event of a reader. One event is sent per frame.
 ACTIONS = {
     "point along the treemap": "(i) => over('#treemap canvas', 'pointermove', i)",
     "point along the map": "(i) => over('#map canvas', 'pointermove', i)",
@@ -60,7 +71,8 @@ ACTIONS = {
     "change the colour": "(i) => pick('#colour', i)",
     "change the level": "(i) => pick('#level', i)",
 }
-REPEATS = {"point along the treemap": MOVES, "point along the map": MOVES}  # of the others: 20
+REPEATS = {"point along the treemap": POINTER_MOVES, "point along the map": POINTER_MOVES}
+DEFAULT_REPEATS = 20
 
 
 def main() -> None:
@@ -82,27 +94,34 @@ def main() -> None:
         version = browser.version
         browser.close()
     print(
-        f"# The catalog page with {arguments.granularities[-1]:,} domains\n\n{headline()}, Chromium {version}\n"
+        f"# The catalog page with {arguments.granularities[-1]:,} domains\n\n"
+        f"{headline()}, Chromium {version}\n"
     )
     levels = " → ".join(f"{k:,}" for k in arguments.granularities)
     print(
-        f"Levels {levels}, {TARGETS} targets: a page of {size:.1f} MB, ready {loaded / 1000:.2f} s after it is asked for.\n"
+        f"Levels {levels}, {TARGETS} targets. The page has {size:.1f} MB and is ready "
+        f"{loaded / 1000:.2f} s after the request.\n"
     )
     print(
-        "| action | times | main thread, CPU ms each | of it scripts | frames: median, ms | 95 %, ms | tasks over 50 ms | longest, ms |"
+        "| action | times | main thread, CPU ms per action | scripts, CPU ms per action "
+        "| frame time: median, ms | 95 %, ms | tasks over 50 ms | longest task, ms |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(str(cell) for cell in row)} |")
-    wanted = os.getloadavg()[0]
+    load = os.getloadavg()[0]
     print(
-        f"\nWithout a graphics processor. {wanted:.0f} processes wanted the cores meanwhile: frames and long tasks tell of them too."
+        f"\nWithout a GPU. The load average of the machine was {load:.0f}, which also affects "
+        "frame times and long tasks."
     )
 
 
 def measure(browser: Any, page: Path, name: str, levels: int) -> list[Any]:
-    """Processor time, frames and long tasks of one action at the finest level, and the milliseconds until the page was ready."""
-    times = REPEATS.get(name, 20)
+    """Return a table row for one action at the finest level.
+
+    The row ends with the milliseconds until the page was ready.
+    """
+    times = REPEATS.get(name, DEFAULT_REPEATS)
     tab = browser.new_page(viewport={"width": 1400, "height": 1000})
     tab.goto(page.as_uri())
     ready = tab.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
@@ -110,15 +129,15 @@ def measure(browser: Any, page: Path, name: str, levels: int) -> list[Any]:
     tab.wait_for_timeout(1000)
     tab.evaluate(WATCH)
     devtools = tab.context.new_cdp_session(tab)
-    devtools.send(
-        "Performance.enable", {"timeDomain": "threadTicks"}
-    )  # processor time: others use the cores too
+    # CPU time, since other processes use the cores too.
+    devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
 
     def spent() -> np.ndarray:
-        found = {
-            one["name"]: one["value"] for one in devtools.send("Performance.getMetrics")["metrics"]
+        metrics = {
+            metric["name"]: metric["value"]
+            for metric in devtools.send("Performance.getMetrics")["metrics"]
         }
-        return 1000 * np.array([found["TaskDuration"], found["ScriptDuration"]])
+        return 1000 * np.array([metrics["TaskDuration"], metrics["ScriptDuration"]])
 
     before = spent()
     tab.evaluate(
@@ -138,19 +157,19 @@ def measure(browser: Any, page: Path, name: str, levels: int) -> list[Any]:
     task, script = (spent() - before) / times
     seen = tab.evaluate("seen")
     tab.close()
-    found = [
+    cells = [
         f"{task:.1f}",
         f"{script:.1f}",
         f"{np.median(seen['frames']):.0f}",
         f"{np.quantile(seen['frames'], 0.95):.0f}",
     ]
-    return [name, times, *found, len(seen["tasks"]), f"{max(seen['tasks'], default=0):.0f}", ready]
+    return [name, times, *cells, len(seen["tasks"]), f"{max(seen['tasks'], default=0):.0f}", ready]
 
 
 def synthetic(granularities: list[int]) -> str:
-    """A page with everything that a domain can have, and no catalog behind it."""
+    """Return a page of synthetic domains that have all optional fields."""
     random = np.random.Generator(np.random.Philox(key=1))
-    a_kind = max(
+    examples_per_kind = max(
         1,
         min(EXAMPLES_PER_KIND, MAXIMUM_PAGE_EXAMPLES // (len(EXAMPLE_KINDS) * sum(granularities))),
     )
@@ -160,7 +179,7 @@ def synthetic(granularities: list[int]) -> str:
         random.normal(size=(leaves, 2)),
     )
     data = {
-        "levels": [level(random, k, tokens, places, a_kind) for k in granularities],
+        "levels": [level(random, k, tokens, places, examples_per_kind) for k in granularities],
         "finer": [],
         "signals": [f"signal {i}" for i in range(SIGNALS)],
         "targets": [f"target_{i}" for i in range(TARGETS)],
@@ -178,16 +197,19 @@ def synthetic(granularities: list[int]) -> str:
 
 
 def level(
-    random: np.random.Generator, k: int, tokens: np.ndarray, places: np.ndarray, a_kind: int
+    random: np.random.Generator,
+    k: int,
+    tokens: np.ndarray,
+    places: np.ndarray,
+    examples_per_kind: int,
 ) -> dict[str, Any]:
-    """One level's columns, as `flows.pages.catalog.domains` gives them."""
+    """Return the columns of a level in the format of `flows.pages.catalog.domains`."""
     words = [f"word{i}" for i in range(5000)]
     snippet = " ".join(random.choice(words, 60))
     own = tokens.reshape(k, -1).sum(axis=1)
 
     def weights() -> list[Any]:
-        found = random.dirichlet(np.full(k, 0.1))
-        return json_numbers(found)
+        return json_numbers(random.dirichlet(np.full(k, 0.1)))
 
     def example(kind: int) -> list[Any]:
         start = int(random.integers(len(snippet) - SNIPPET_CHARACTERS))
@@ -223,7 +245,7 @@ def level(
         "weights": {kind: [weights() for _ in range(TARGETS)] for kind in ("hard", "distance")},
         "places": json_numbers(places.reshape(k, -1, 2).mean(axis=1)),
         "examples": [
-            [example(kind) for kind in range(len(EXAMPLE_KINDS)) for _ in range(a_kind)]
+            [example(kind) for kind in range(len(EXAMPLE_KINDS)) for _ in range(examples_per_kind)]
             for _ in range(k)
         ],
         "signals": [json_numbers(random.uniform(0, 1, k)) for _ in range(SIGNALS)],

@@ -1,4 +1,4 @@
-"""Training steps and scores for benchmarks: a model, a catalog, members to score, and time and memory of whatever runs."""
+"""Training steps and alignment scores for benchmarks, and the measurement of time and memory."""
 
 import argparse
 import ctypes
@@ -33,7 +33,7 @@ from trainer.sampling.batches import Batch
 
 @dataclass
 class ScoredTraining:
-    """A model that has been trained for a while, and what is drawn for it."""
+    """A partly trained model with its optimizer, its inputs and a random generator."""
 
     config: Train
     inputs: Inputs
@@ -44,7 +44,7 @@ class ScoredTraining:
     def step(
         self, backend: SequenceBackend | None = None, direction: Direction | None = None
     ) -> list[ScoredSequences]:
-        """A training step; with a backend, its batch is scored on the way."""
+        """Run a training step. With a backend and a direction, also score its batch."""
         self.engine.clear()
         leaves, batch = self.draw()
         scored = []
@@ -57,6 +57,7 @@ class ScoredTraining:
         return scored
 
     def draw(self) -> tuple[np.ndarray, Batch]:
+        """Draw a training batch, and return the leaves of its sequences with it."""
         leaves, rows = self.inputs.corpus.draw(
             self.density, self.config.training.batch_sequences, self.random
         )
@@ -64,10 +65,11 @@ class ScoredTraining:
 
     @property
     def density(self) -> np.ndarray:
-        """An even mixture of the members: that of a run's first stage."""
+        """The even mixture of the members, as in the first interval of a run."""
         return self.inputs.basis.matrix.mean(axis=0)
 
     def direction(self, stage: int) -> Direction:
+        """Return the gradient direction of the target."""
         return target_direction(
             self.engine, lambda: self.inputs.objective.backward(self.engine, stage)
         )
@@ -75,6 +77,7 @@ class ScoredTraining:
     def probes(
         self, backend: str, scores: str, sequences: int, direction: Direction, stage: int
     ) -> Alignment:
+        """Return the alignment of the members, measured on probe sequences."""
         changed = {"backend": backend, "scores": scores, "basis_sequences": sequences}
         config = self.config.model_copy(
             update={"mixture": self.config.mixture.model_copy(update=changed)}
@@ -82,13 +85,16 @@ class ScoredTraining:
         return measure_alignment(self.engine, direction, config, self.inputs, stage)
 
     def on_batches(self, scored: list[ScoredSequences]) -> Alignment:
+        """Return the alignment of the members, measured on scored training batches."""
         return batch_alignment(self.engine.team, self.inputs.basis.matrix, self.density, scored)
 
     def with_basis(self, basis: Basis) -> "ScoredTraining":
+        """Return a copy that scores the members of `basis`."""
         return replace(self, inputs=replace(self.inputs, basis=basis))
 
 
 def prepare(root: Path, arguments: argparse.Namespace) -> ScoredTraining:
+    """Build a model on the catalog at `root` and train it for `arguments.trained` steps."""
     manifest = read_manifest(root)
     training = {
         "batch_sequences": arguments.batch,
@@ -125,7 +131,7 @@ def prepare(root: Path, arguments: argparse.Namespace) -> ScoredTraining:
 
 
 def members(bench: ScoredTraining, level: int, count: int) -> Basis:
-    """The catalog's distributions at a level, then its coarsest domains, until there are `count`."""
+    """Return the first `count` of the distributions of a level and then the coarsest domains."""
     files, sequences = bench.inputs.files, bench.inputs.corpus.sequences
     levels = files.levels
     named = build_basis(files, Mixture(level=level), bench.config.target, sequences)
@@ -140,20 +146,19 @@ def members(bench: ScoredTraining, level: int, count: int) -> Basis:
 
 
 def void(_: object) -> None:
-    """Drop a result, and with it the memory."""
+    """Discard a result, which frees its memory."""
 
 
 def timed(run: Callable[[], None], device: torch.device) -> tuple[float, float]:
-    """Seconds, and megabytes at the peak beyond what there was before."""
+    """Return the seconds of a call, and its peak memory above the start in megabytes."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
-        ctypes.CDLL("libc.so.6").malloc_trim(
-            0
-        )  # what was freed is given back, so that it counts again
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+        # Return freed memory to the system, so that it is counted when it is used again.
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
         before = kilobytes("VmRSS") * 1024
     started = perf_counter()
     run()
@@ -165,5 +170,6 @@ def timed(run: Callable[[], None], device: torch.device) -> tuple[float, float]:
 
 
 def kilobytes(name: str) -> int:
+    """Return a memory figure of this process by its name in /proc/self/status."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

@@ -1,11 +1,12 @@
-"""Look around in a catalog, and compare two runs on it: a marimo notebook, which is a Python file.
+"""Explore a catalog and compare two runs on it, in a marimo notebook.
 
     marimo edit examples/explore.py              # the notebook, in the browser
-    marimo run examples/explore.py               # the same without its code
-    python examples/explore.py                   # as a script: computes everything once
+    marimo run examples/explore.py               # the same without the code
+    python examples/explore.py                   # as a script that computes everything once
 
-What it opens is catalogs/sample and runs/*, unless it is told otherwise: `marimo edit examples/explore.py -- --catalog FOLDER --runs GLOB`,
-or the variables CLUSTERMIX_CATALOG and CLUSTERMIX_RUNS (several globs with a colon between).
+By default, the notebook opens catalogs/sample and runs/*. To open others, use
+`marimo edit examples/explore.py -- --catalog FOLDER --runs GLOB`, or set the environment variables
+CLUSTERMIX_CATALOG and CLUSTERMIX_RUNS. Separate several globs with colons.
 """
 
 import marimo
@@ -41,7 +42,7 @@ def _(mo, os):
 
 @app.cell
 def _(chosen_catalog, chosen_runs, data_catalog, glob, os):
-    # A glob that matches no run's folder is left out: the notebook then shows the catalog alone.
+    # Globs that match no run are ignored. Without runs, the notebook shows the catalog alone.
     patterns = [
         pattern
         for pattern in chosen_runs.value.split(":")
@@ -54,11 +55,13 @@ def _(chosen_catalog, chosen_runs, data_catalog, glob, os):
 
 @app.cell
 def _(catalog, mo):
-    # Every query is a DuckDB relation: `.df()` for pandas, `.pl()` for polars, `.to_arrow_table()` for Arrow.
+    # Every query returns a DuckDB relation. Convert it with `.df()` (pandas), `.pl()` (polars) or
+    # `.to_arrow_table()` (Arrow).
     largest = catalog.sql(
-        "SELECT level, domain, documents, tokens, array_to_string(terms[1:6], ', ') AS terms FROM domains ORDER BY level, tokens DESC"
+        """SELECT level, domain, documents, tokens, array_to_string(terms[1:6], ', ') AS terms
+           FROM domains ORDER BY level, tokens DESC"""
     ).df()
-    mo.vstack([mo.md("## How large the domains are"), catalog.plot.domain_sizes(), largest])
+    mo.vstack([mo.md("## Sizes of domains"), catalog.plot.domain_sizes(), largest])
     return (largest,)
 
 
@@ -83,7 +86,7 @@ def _(catalog, mo):
 @app.cell
 def _(catalog, colour, level, mo):
     treemap = catalog.plot.treemap(level.value, colour.value)
-    mo.vstack([mo.md("## What there is"), treemap, catalog.plot.map(level.value, colour.value)])
+    mo.vstack([mo.md("## Map of domains"), treemap, catalog.plot.map(level.value, colour.value)])
     return (treemap,)
 
 
@@ -96,14 +99,15 @@ def _(mo):
 
 @app.cell
 def _(catalog, mo, word):
-    # What was typed is a parameter: it never becomes a part of the query.
-    found = catalog.sql(
+    # The search text is passed as a parameter, so that it never becomes part of the query.
+    matches = catalog.sql(
         """SELECT level, domain, documents, array_to_string(terms[1:8], ', ') AS terms FROM domains
-           WHERE len(list_filter(terms, lambda term: contains(lower(term), lower($word)))) > 0 ORDER BY level, tokens DESC LIMIT 20""",
+           WHERE len(list_filter(terms, lambda term: contains(lower(term), lower($word)))) > 0
+           ORDER BY level, tokens DESC LIMIT 20""",
         {"word": word.value},
     ).df()
-    mo.vstack([mo.md("## Domains with this word"), found])
-    return (found,)
+    mo.vstack([mo.md("## Domains with this word"), matches])
+    return (matches,)
 
 
 @app.cell
@@ -115,7 +119,7 @@ def _(level, mo):
 
 @app.cell
 def _(catalog, domain, level, mo):
-    # The documents of a domain lie next to each other: reading them takes milliseconds.
+    # The documents of a domain are stored together, so that reading them takes milliseconds.
     examples = (
         catalog.domain(
             level.value, domain.value, ["doc_id", "source", "tokens", "distance", "text"]
@@ -124,7 +128,8 @@ def _(catalog, domain, level, mo):
         .to_pandas()
     )
     examples["text"] = examples["text"].str.slice(0, 200)
-    # Text of others: pandas' own table shows it letter by letter, while marimo's makes links of what looks like one.
+    # The text is untrusted. The plain pandas table shows it literally, while the table of marimo
+    # would turn URLs into links.
     mo.vstack([mo.md(f"## Documents of domain {domain.value}"), mo.plain(examples)])
     return (examples,)
 
@@ -133,13 +138,14 @@ def _(catalog, domain, level, mo):
 def _(catalog, mo, target, targets):
     mo.stop(not targets, mo.md("The catalog has no targets."))
     nearest = catalog.sql(
-        """SELECT level, domain, rank, round(weight, 3) AS weight, distance_rank, documents, array_to_string(terms[1:6], ', ') AS terms
+        """SELECT level, domain, rank, round(weight, 3) AS weight, distance_rank, documents,
+           array_to_string(terms[1:6], ', ') AS terms
            FROM nearest_domains($target, 5) ORDER BY level, rank""",
         {"target": target.value},
     ).df()
     mo.vstack(
         [
-            mo.md("## Where the target falls"),
+            mo.md("## Nearest domains of the target"),
             nearest,
             catalog.plot.distributions(),
             catalog.plot.overlaps(),
@@ -150,18 +156,18 @@ def _(catalog, mo, target, targets):
 
 @app.cell
 def _(catalog, mo):
-    mo.vstack([mo.md("## What was dropped"), catalog.plot.drops()])
+    mo.vstack([mo.md("## Dropped documents"), catalog.plot.drops()])
 
 
 @app.cell
 def _(catalog, mo):
-    mo.stop("runs" not in catalog.views, mo.md("Name some runs above to compare them."))
+    mo.stop("runs" not in catalog.views, mo.md("Enter runs above to compare them."))
     runs = catalog.sql(
         "SELECT run, mixer, target, seed, tokens, target_test_loss, general_loss, repeats FROM runs"
     ).df()
     names = runs["run"].tolist()
-    first = mo.ui.dropdown(names, value=names[0], label="One run")
-    second = mo.ui.dropdown(names, value=names[-1], label="Another")
+    first = mo.ui.dropdown(names, value=names[0], label="First run")
+    second = mo.ui.dropdown(names, value=names[-1], label="Second run")
     mo.vstack(
         [mo.md("## Runs"), runs, catalog.plot.losses(), mo.hstack([first, second], justify="start")]
     )

@@ -49,11 +49,11 @@ def test_the_example_runs_as_a_notebook(built, runs, monkeypatch):
         False,
     ]  # these runs have no scores
     headings = (
-        "How large the domains are",
-        "What there is",
+        "Sizes of domains",
+        "Map of domains",
         "Domains with this word",
-        "Where the target falls",
-        "What was dropped",
+        "Nearest domains of the target",
+        "Dropped documents",
     )
     shown = "".join(output.text for output in outputs if hasattr(output, "text"))
     assert [heading for heading in headings if heading not in shown] == []
