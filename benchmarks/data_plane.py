@@ -113,10 +113,7 @@ def open_pool(root: Path, levels: Levels) -> Pool:
 
 
 def plan_times(pool: Pool, draws: int, rounds: int) -> dict[str, float]:
-    """Return the microseconds per draw without bounds, with loose bounds and with tight bounds.
-
-    Tight bounds require a projection of the weights.
-    """
+    """Return microseconds per draw: without bounds, and with loose and tight (projected) bounds."""
     leaves = len(pool.sequences)
     skewed = np.random.Generator(np.random.Philox(key=19)).random(leaves) ** 8
     bounds = partial(
@@ -166,7 +163,7 @@ def read_rates(pool: Pool, root: Path, arguments: argparse.Namespace) -> dict[st
     rows = save_rows(pool, plan, root / "rows")
     readers: dict[str, Callable[[], Pairs]] = {
         f"interval_batches, {count} {'worker' if count == 1 else 'workers'}": partial(
-            ours, pool, plan, arguments.steps, count
+            read_batches, pool, plan, arguments.steps, count
         )
         for count in (1, arguments.threads)
     }
@@ -179,13 +176,13 @@ def read_rates(pool: Pool, root: Path, arguments: argparse.Namespace) -> dict[st
     times: dict[str, list[float]] = {name: [] for name in readers}
     for _ in range(arguments.rounds):
         for name, read in readers.items():
-            seconds, found = timed(lambda read=read: checksum(read()))  # type: ignore[misc]
-            assert found == expected, name
+            seconds, result = timed(lambda read=read: checksum(read()))  # type: ignore[misc]
+            assert result == expected, name
             times[name].append(seconds)
     return {name: draws / median(seconds) for name, seconds in times.items()}
 
 
-def ours(
+def read_batches(
     pool: Pool, plan: IntervalPlan, steps: int, workers: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     for batch in interval_batches(
@@ -230,10 +227,7 @@ class Sequences(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
 
 def torch_loader(pool: Pool, plan: IntervalPlan, workers: int) -> Pairs:
-    """Return a torch DataLoader in the order of the plan.
-
-    Each interval starts new workers, which the changing plan makes necessary.
-    """
+    """Return a torch DataLoader over the plan. A new plan requires new workers per interval."""
     return torch.utils.data.DataLoader(
         Sequences(pool.store, plan), batch_size=BATCH, num_workers=workers
     )
@@ -309,12 +303,12 @@ def report(
     cases = [name for name in planning[0] if name != "draws"]
     plans = [
         "| microseconds per draw | "
-        + " | ".join(f"{found['draws']:,} draws" for found in planning)
+        + " | ".join(f"{case['draws']:,} draws" for case in planning)
         + " |",
         "|---|" + "---|" * len(planning),
     ]
     plans += [
-        f"| {name} | " + " | ".join(f"{found[name]:.2f}" for found in planning) + " |"
+        f"| {name} | " + " | ".join(f"{times[name]:.2f}" for times in planning) + " |"
         for name in cases
     ]
     first = next(iter(reading.values()))

@@ -107,9 +107,8 @@ def main() -> None:
     chunks = [documents[i : i + CHUNK_DOCUMENTS] for i in range(0, len(documents), CHUNK_DOCUMENTS)]
     lengths = np.concatenate([encoder.reader.read(chunk).lengths for chunk in chunks])
     work = operations(shape, lengths)
-    encoder.encode(
-        documents[:CHUNK_DOCUMENTS]
-    )  # the kernels of a length are chosen at its first use
+    # Warm up: the kernels of a length are chosen at its first use.
+    encoder.encode(documents[:CHUNK_DOCUMENTS])
     speed_limit = sum(limit(shape, model.batch_tokens, model.device) for model in encoder.models)
 
     windows = [encoder.reader.read(chunk) for chunk in chunks]

@@ -45,7 +45,7 @@ from trainer.sampling.batches import Batch, interval_batches
 from trainer.state.metrics import timed_batches
 from trainer.state.numeric_checks import BatchOrigin
 
-OURS, BARE, PLAIN, HUGGING_FACE = (
+CLUSTERMIX, BARE, PLAIN, HUGGING_FACE = (
     "clustermix",
     "bare loop, same loss",
     "plain torch loop",
@@ -130,9 +130,9 @@ def measure(arguments: argparse.Namespace, run: Run, folder: Path) -> dict[str, 
     steps, device = arguments.rounds + arguments.untimed, run.team.device
     run.begin_interval(0)
     batches = list(read(run, steps))
-    ours = our_steps(run, steps)
+    own_steps = clustermix_steps(run, steps)
     sides: dict[str, Callable[[], object]] = {
-        OURS: lambda: next(ours),
+        CLUSTERMIX: lambda: next(own_steps),
         BARE: loop(run, batches, same_loss),
         PLAIN: loop(run, batches, plain_loss),
     }
@@ -175,7 +175,7 @@ def read(run: Run, steps: int) -> Iterator[Batch]:
     )
 
 
-def our_steps(run: Run, steps: int) -> Iterator[bool]:
+def clustermix_steps(run: Run, steps: int) -> Iterator[bool]:
     """Run the body of `loop.pretrain`, one step per item."""
     plan, size = run.plan(0), run.config.training.batch_sequences
     for step, batch in enumerate(timed_batches(run.state, read(run, steps))):
@@ -296,13 +296,13 @@ def report(arguments: argparse.Namespace, run: Run, seconds: dict[str, list[floa
         "|---|---|---|---|",
     ]
     for side, times in seconds.items():
-        ratio = median(own / other for own, other in zip(seconds[OURS], times, strict=True))
+        ratio = median(own / other for own, other in zip(seconds[CLUSTERMIX], times, strict=True))
         lines.append(
             f"| {side} | {median(times) * 1e3:.1f} | {tokens / median(times):,.0f} "
-            f"| {'' if side == OURS else f'{ratio:.3f}'} |"
+            f"| {'' if side == CLUSTERMIX else f'{ratio:.3f}'} |"
         )
     used = utilisation(
-        run.engine.model, arguments.tokens, tokens / median(seconds[OURS]), run.team.device, 1
+        run.engine.model, arguments.tokens, tokens / median(seconds[CLUSTERMIX]), run.team.device, 1
     )
     parameters = sum(p.numel() for p in run.engine.model.parameters())
     device = (

@@ -268,22 +268,19 @@ def read_back(folder: Path, threads: int) -> dict[str, list[float]]:
     random = np.random.Generator(np.random.Philox(key=13))
     chosen = random.choice(np.unique(domain_offsets.leaf), READS).tolist()
     names = ", ".join(tables.DOCUMENTS.names)
-    store_files, duckdb_file = f"{folder}/documents/*/*.parquet", f"{folder}/sorted.parquet"
-    times: dict[str, list[float]] = {
-        "Catalog.domain": [],
-        "DuckDB on its file": [],
-        "DuckDB on the store": [],
+    duckdb_file = f"{folder}/sorted.parquet"
+    places = {
+        "DuckDB on its file": duckdb_file,
+        "DuckDB on the store": f"{folder}/documents/*/*.parquet",
     }
+    times: dict[str, list[float]] = {name: [] for name in ("Catalog.domain", *places)}
     with duckdb.connect(config={"threads": threads}) as connection:
         for leaf in chosen:
             counts = []
             started = perf_counter()
             counts.append(read_domain(files, domain_offsets, LEVELS.leaves, leaf).num_rows)
             times["Catalog.domain"].append(perf_counter() - started)
-            for name, path in (
-                ("DuckDB on its file", duckdb_file),
-                ("DuckDB on the store", store_files),
-            ):
+            for name, path in places.items():
                 started = perf_counter()
                 query = (
                     f"SELECT {names} FROM read_parquet('{path}', hive_partitioning = false) "
