@@ -1,4 +1,4 @@
-"""The shape of the project: what is importable from where, and no name of ours taken by a stranger."""
+"""Imports do not load heavy packages, and no installed package ships our names."""
 
 import subprocess
 import sys

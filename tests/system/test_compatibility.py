@@ -1,7 +1,7 @@
-"""A catalog and two runs of 28 November 2026 (commit cb48e95) open, verify, resume and report with today's code.
+"""A catalog and two runs of 28 November 2026 (commit cb48e95) work with today's code.
 
-The archive holds a catalog of two versions, its sources, a finished run and the same run interrupted
-at step 9. Its `made_by.py` is the script that made it. All paths in it are relative to its folder.
+They open, verify, resume and report. The archive holds a catalog of two versions, its sources, a
+finished run, and the same run interrupted at a checkpoint.
 """
 
 import json

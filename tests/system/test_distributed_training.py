@@ -1,4 +1,4 @@
-"""Two processes: the same stream, the same weights, and new weights acting on every rank at once."""
+"""Two processes draw the same stream, have the same weights and change them at the same time."""
 
 import shutil
 from pathlib import Path
@@ -76,7 +76,7 @@ def test_scores_do_not_depend_on_the_number_of_processes(folder: Path) -> None:
 
 
 def test_new_weights_act_on_the_next_batch_of_every_rank(folder: Path) -> None:
-    """Recompute each stage from the weights that were logged at its boundary; compare with what each rank says it read."""
+    """Recompute each interval from the logged weights and compare with what each rank has read."""
     config = tiny_config(folder / "catalog", folder / "two")
     inputs = open_inputs(config)
     used, changed = np.zeros(8, np.int64), 0

@@ -1,4 +1,4 @@
-"""Every example of the README and of the pages under docs/ runs, in a folder where everything they name is there, tiny."""
+"""Every example of the README and of docs/ runs, in a folder with tiny stand-ins."""
 
 import re
 from collections.abc import Iterator
@@ -88,24 +88,24 @@ def test_every_command_named_in_a_sentence_exists(name: str) -> None:
         ("<!-- not run: -->\n```sh\nmake\n```", "no reason"),
         (
             "<!-- not run: network -->\n\nA sentence between.\n\n```sh\nmake demo\n```",
-            "only clustermix commands are run",
+            "Only clustermix commands",
         ),
         (
             "```sh\nclustermix domains catalogs/sample | head\n```",
-            "only clustermix commands are run",
+            "Only clustermix commands",
         ),
         (
             "```python\nx = 1\n```\nText.\n```python\nassert x == 2\n```",
             r"page\.md:6: python: (.|\n)*line 6(.|\n)*AssertionError",
         ),
         ("```sql\nSELECT domane FROM domains\n```", "domane"),
-        ("```sql\nFROM domains WHERE level = 65\n```", "finds nothing"),
+        ("```sql\nFROM domains WHERE level = 65\n```", "no rows"),
         ("```sql\nFROM run_summary('runs/nothing')\n```", "runs/nothing"),
         (
             "<!-- of: build -->\n```toml\n[cluster]\ngranularity = [4]\n```",
             "cluster.granularity: unknown key",
         ),
-        ("```toml\nseed = 1\n```", "which file or config is it"),
+        ("```toml\nseed = 1\n```", "toml: neither a file nor a part of a config"),
         ("```json\n{1}\n```", "Expecting property name"),
         ("```\nclustermix demo\n```", "page.md:2: block without a language: expected one of"),
         ("Text.\n\n    clustermix demo\n", "page.md:3: block without a language: expected one of"),

@@ -1,4 +1,4 @@
-"""One token stream for any number of processes, also when the number changes where a run is stopped."""
+"""One token stream for any number of processes, also when a run resumes with another number."""
 
 import itertools
 import os
@@ -21,7 +21,7 @@ SETTINGS = ("--set", f"training.steps={STEPS}", "--set", f"training.batch_sequen
 
 
 def run_one_and_elastic(folder: Path) -> None:
-    """Run one process to its end; then 1, 3 and 2 processes, each set but the last stopped by a SIGTERM to one."""
+    """Run one process to its end. Then run 1, 3 and 2 processes, each stopped by a SIGTERM to one."""
     from tests.helpers.forked import ended, start, wait_for_step
 
     assert ended(start(folder / "one.toml", *SETTINGS)) == [0]
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_process_reads_its_part_of_the_one_stream(folder: Path) -> None:
-    """Draw the whole run again from the weight log of the one process; compare with what each process says it read."""
+    """Draw the run again from the weight log and compare with what each process has read."""
     inputs = open_inputs(tiny_config(folder / "catalog", folder / "one"))
     used, expected = np.zeros(8, np.int64), []
     read = [record["batch"] for record in records(folder / "elastic", "train")]

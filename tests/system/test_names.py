@@ -1,4 +1,4 @@
-"""Public names are unique in the project, and the English of descriptions keeps the rules of CONTRIBUTING.md."""
+"""Public names are unique, and descriptions keep the rules of CONTRIBUTING.md."""
 
 import ast
 import re

@@ -6,8 +6,8 @@ import sys
 
 from tests.helpers.repository import ROOT
 
-# Print the CPU seconds that the server takes in ten seconds without work. Up to three windows are measured and the
-# smallest counts, because a slow machine may still be starting the server during the first.
+# Print the CPU seconds that the server takes in ten seconds without work.
+# Up to three windows are measured and the smallest counts, because a slow machine may still be starting the server during the first.
 IDLE = """
 import time
 
@@ -32,7 +32,7 @@ print(min(seconds))
 
 
 def test_an_idle_server_leaves_the_cores_to_the_work(tmp_path):
-    """An idle server takes 0.1 CPU seconds of ten; one that spins takes a whole core, 9 seconds on a quiet machine."""
+    """An idle server takes 0.1 CPU seconds of ten, and one that spins takes 9."""
     ours = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
     environment = {**ours, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", IDLE]

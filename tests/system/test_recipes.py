@@ -265,7 +265,7 @@ def test_add_a_figure(checkout):
     method = """
             def levels(self):
                 \"\"\"Draw the number of documents per level.\"\"\"
-                rows = query_rows(
+                rows = query_records(
                     self.catalog, "SELECT level, sum(documents) AS n FROM domains GROUP BY level"
                 )
                 bars = graph_objects().Bar(

@@ -1,4 +1,7 @@
-"""A run that is stopped or killed, whenever, ends with the very same losses, batches and weights as one that was never disturbed."""
+"""A run that is stopped or killed at any moment ends like an undisturbed one.
+
+Losses, batches and weights are the same.
+"""
 
 import json
 import os
@@ -33,7 +36,7 @@ def is_writing(child: int, out: Path) -> bool:
 
 
 class Disturber:
-    """Runs that are stopped and killed; what they leave is moved into a folder, one after the other."""
+    """Runs that are stopped and killed. Each one's files are moved into a folder of their own."""
 
     def __init__(self, config: Path, kept: Path, seed: int) -> None:
         self.config, self.out, self.kept = config, kept / "run", kept
@@ -80,7 +83,7 @@ class Disturber:
 def disturb(config: Path, kept: Path, kills: int, seed: int) -> None:
     """One run undisturbed; one ended by SIGTERM; then several killed, up to four times each.
 
-    They are killed soon after a random step, at a random time, or while a checkpoint is being written.
+    They are killed soon after a random step, at a random time, or during a checkpoint.
     """
     runs = Disturber(config, kept, seed)
     begun = time.monotonic()

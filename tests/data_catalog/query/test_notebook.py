@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import data_catalog
-from tests.data_catalog.plot.test_plot import HOSTILE
+from tests.data_catalog.plot.test_hostile_text import HOSTILE
 from tests.helpers.manifests import change_manifest, write_manifest
 from tests.helpers.repository import ROOT
 from tests.helpers.tiny_run import write_run

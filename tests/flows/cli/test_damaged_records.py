@@ -1,4 +1,7 @@
-"""Every command refuses a damaged catalog or run: exit code 2, and the file and the key are named."""
+"""Every command refuses a damaged catalog or run.
+
+The exit code is 2, and the message names the file and the key.
+"""
 
 import json
 import shutil

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 from data_catalog.format import tables
 from data_catalog.format.layout import Levels
 from pipeline.describe.examples import (
-    _MIX,
+    _MIX_FACTOR,
     LeafSample,
     domain_examples,
     first_of_each,
@@ -46,7 +46,7 @@ def test_a_reservoir_does_not_depend_on_order_and_is_not_the_head():
     assert (
         ids[rows].tolist()
         == ids[::-1][backwards].tolist()
-        == sorted(ids.tolist(), key=lambda i: int(i) * int(_MIX) % 2**64)[:10]
+        == sorted(ids.tolist(), key=lambda i: int(i) * int(_MIX_FACTOR) % 2**64)[:10]
     )
     assert rank.tolist() == list(range(10))
     assert max(rows) > 50
