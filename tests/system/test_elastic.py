@@ -21,7 +21,7 @@ SETTINGS = ("--set", f"training.steps={STEPS}", "--set", f"training.batch_sequen
 
 
 def run_one_and_elastic(folder: Path) -> None:
-    """Run one process to its end. Then run 1, 3 and 2 processes, each stopped by a SIGTERM to one."""
+    """Run one process to its end. Then run 1, 3 and 2 processes, stopped by a SIGTERM to one."""
     from tests.helpers.forked import ended, start, wait_for_step
 
     assert ended(start(folder / "one.toml", *SETTINGS)) == [0]

@@ -7,7 +7,8 @@ import sys
 from tests.helpers.repository import ROOT
 
 # Print the CPU seconds that the server takes in ten seconds without work.
-# Up to three windows are measured and the smallest counts, because a slow machine may still be starting the server during the first.
+# Up to three windows are measured and the smallest counts, because a slow machine may still be
+# starting the server during the first.
 IDLE = """
 import time
 
