@@ -24,6 +24,8 @@ from trainer.distributed import Team
 from trainer.inputs import open_inputs
 from trainer.loop import train
 
+pytestmark = pytest.mark.system  # whole trainings, or models exported to other runtimes
+
 
 @pytest.fixture(scope="module")
 def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:

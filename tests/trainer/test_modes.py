@@ -14,6 +14,8 @@ from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_training import records, tiny_config
 from trainer.loop import train
 
+pytestmark = pytest.mark.system  # whole trainings, or models exported to other runtimes
+
 SHORT = {
     "training": {"steps": 12},
     "evaluation": {"every_steps": 0},

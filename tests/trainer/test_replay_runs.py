@@ -15,6 +15,8 @@ from tests.helpers.tiny_training import tiny_config
 from trainer.loop import train
 from trainer.mixers.replay import replaying
 
+pytestmark = pytest.mark.system  # whole trainings, or models exported to other runtimes
+
 
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory):

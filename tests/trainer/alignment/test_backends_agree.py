@@ -32,6 +32,8 @@ from trainer.alignment.probes import member_probes, members_probe
 from trainer.model.engine import Engine
 from trainer.sampling.batches import Batch
 
+pytestmark = pytest.mark.system  # whole trainings, or models exported to other runtimes
+
 
 def forward_mode(engine: Engine, direction: Direction, batch: Batch) -> torch.Tensor:
     """Return each sequence's slope along v by `torch.func.jvp`.
