@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from data_catalog.errors import UserError
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account, total
-from data_catalog.format.layout import Layout, Levels
+from data_catalog.format.layout import FOLDERS, Layout, Levels
 from data_catalog.format.manifest import (
     FORMAT,
     FileIdentity,
@@ -40,17 +40,6 @@ from pipeline.shard.stage import OFFSETS_FILE
 from pipeline.shard.tokenize import end_of_text, vocabulary_size
 
 logger = logging.getLogger(__name__)
-
-_FOLDERS = (
-    "documents",
-    "tokens",
-    "targets",
-    "tree",
-    "tokenizer",
-    "signals",
-    "verdicts",
-    "versions",
-)
 
 
 @dataclass(frozen=True)
@@ -119,7 +108,7 @@ def publish(built: Built, levels: Levels, config: Build) -> Path:
     if _has_grown(layout.root, built.fingerprint()):
         return layout.root
     layout.manifest.unlink(missing_ok=True)
-    for name in _FOLDERS:
+    for name in FOLDERS:
         shutil.rmtree(layout.root / name, ignore_errors=True)
     placed = [
         *place_stored(built.stages["shard"], layout),
