@@ -131,7 +131,7 @@ def test_missing_records_are_explained(chromium: Any, tmp_path: Path) -> None:
 
 
 def test_many_runs_are_compared(chromium: Any, tmp_path: Path) -> None:
-    """Of nine runs, the last has the colour of the first, but other dashes."""
+    """The last of nine runs has the colour of the first, but other dashes."""
     catalog = write_catalog(tmp_path / "catalog", [1000, 2000, 2000, 5000], TERMS)
     folders = [
         write_run(tmp_path / f"run-{seed}", losses=(6.0, 3.0, 2.0 + seed / 10)) for seed in range(9)
