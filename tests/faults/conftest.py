@@ -1,12 +1,14 @@
 """Count the trials of the reliability suite and write their table, docs/reliability.md.
 
-Each test of this folder is one trial. The mark `faults(kind, tried=..., expected=...)` of its module
-names the row of the table that it counts for.
+Each test of this folder is one trial. The mark `faults(kind, tried=..., expected=...)` of its
+module names the row of the table that it counts for.
 """
 
+import os
 import platform
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,8 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None]:
-    """Note the row and the outcome of a trial in its report, which xdist sends to the main process."""
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the row and the outcome of a trial to its report, which reaches the main process."""
     report = yield
     mark = item.get_closest_marker("faults")
     if mark and (report.when == "call" or report.outcome != "passed"):
@@ -58,6 +60,7 @@ class _Table:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
+        self._started = time.monotonic()
         self._kinds: dict[str, tuple[str, str]] = {}
         self._outcomes: Counter[tuple[str, str]] = Counter()
 
@@ -88,6 +91,7 @@ class _Table:
         )
         made = (
             f"Made by `make faults` on {datetime.now(UTC):%Y-%m-%d}, Python "
-            f"{platform.python_version()}, {platform.system()} {platform.machine()}."
+            f"{platform.python_version()}, {platform.system()}, {os.cpu_count()} cores, in "
+            f"{(time.monotonic() - self._started) / 60:.0f} minutes."
         )
         return f"{_HEADER}{made}\n\n{table}\n\n{sections}"
