@@ -87,7 +87,7 @@ class Text(Settings):
     """File, folder or URL."""
     suffixes: tuple[Suffix, ...] = Field(default=(".txt", ".text", ".md", ".rst"), min_length=1)
     """Suffixes of the files to read, in lower case. Case is ignored when files are matched."""
-    piece_characters: int = Field(default=8_000, ge=500)
+    piece_characters: int = Field(default=8_000, ge=500, le=2**24)
     """Maximum length of a document, in characters. Longer files are split between paragraphs."""
 
 

@@ -11,8 +11,9 @@ from typing import Any, BinaryIO, cast
 from pipeline.location import Place, is_file_fault, is_local
 from pipeline.source.documents import Fault
 
-# Maximum bytes of a line. No document is longer, and a gzip bomb is one line.
-LINE_BYTES = 64 * 2**20
+# Maximum bytes of a text in UTF-8, in every kind of source. Later stages need memory in proportion.
+TEXT_BYTES = 64 * 2**20
+LINE_BYTES = TEXT_BYTES  # maximum bytes of a line; a gzip bomb is one line
 _SKIP_BYTES = 2**20
 _BUFFER_BYTES = 2**18
 
@@ -48,7 +49,8 @@ def text_fault(text: object, label: str, row: int, key: str) -> Fault | None:
     """Return the reason why a record's text cannot be a document, or None.
 
     A text is never edited. NUL characters stay, since UTF-8, Arrow and DuckDB allow them. A text
-    with lone surrogates (`"\\ud800"` in JSON), which UTF-8 cannot encode, is a fault.
+    with lone surrogates (`"\\ud800"` in JSON), which UTF-8 cannot encode, is a fault, and so is
+    one of more than `TEXT_BYTES`.
 
     Args:
         text: Value of the record's text field.
@@ -63,7 +65,7 @@ def text_fault(text: object, label: str, row: int, key: str) -> Fault | None:
             label, row, "empty_text", f"{key} is empty or white space", characters=len(text)
         )
     try:
-        text.encode()
+        size = len(text.encode())
     except UnicodeEncodeError as error:
         return Fault(
             label,
@@ -72,6 +74,9 @@ def text_fault(text: object, label: str, row: int, key: str) -> Fault | None:
             f"{key} has a lone surrogate at character {error.start}",
             characters=len(text),
         )
+    if size > TEXT_BYTES:
+        detail = f"{key} has {size} bytes, the limit is {TEXT_BYTES}"
+        return Fault(label, row, "too_long", detail, characters=len(text))
     return None
 
 

@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.errors import UserError
@@ -16,6 +18,7 @@ from pipeline.source.documents import Document, Fault, Shard, encodable
 from pipeline.source.files import Listing, describe_file, find_files, shard_name, without_reserved
 from pipeline.source.head import HEAD_DOCUMENTS, Head, head_of_documents
 from pipeline.source.interface import Source
+from pipeline.source.lines import TEXT_BYTES
 from pipeline.source.records import to_document
 
 logger = logging.getLogger(__name__)
@@ -162,7 +165,8 @@ def read_parquet(
 
     The row of a record is its place in the whole file. What can be read of a broken file comes
     before its fault, `bad_parquet`. Memory holds a batch of about 32 MB, or one row if that is
-    larger, and a page of each column.
+    larger, and a page of each column. A text of more than `TEXT_BYTES` is a fault, `too_long`, and
+    only Arrow holds it: about four times its size.
 
     Args:
         path: The file.
@@ -189,7 +193,7 @@ def read_parquet(
             for group in groups:
                 rows = _batch_rows(file, group)
                 for batch in file.iter_batches(rows, row_groups=[group], columns=read):
-                    for record in _rows(batch):
+                    for record in _rows(batch, columns.text):
                         yield (
                             to_document(record, columns, label, row, source)
                             if isinstance(record, dict)
@@ -211,11 +215,26 @@ def _batch_rows(file: pq.ParquetFile, group: int) -> int:
     )
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | tuple[str, str]]:
-    """Yield each row as a mapping, or as `(reason, detail)` if its text is not UTF-8.
+def _rows(batch: pa.RecordBatch, text: str) -> Iterator[dict[str, Any] | tuple[str, str]]:
+    """Yield each row as a mapping, or as `(reason, detail)` if its text cannot be a document.
 
-    Writers of Parquet files need not check that.
+    The text is too long, or it is not UTF-8: writers of Parquet files need not check that.
     """
+    column = batch.column(text)
+    if not isinstance(column, pa.StringArray | pa.LargeStringArray):
+        yield from _decoded(batch)
+        return
+    sizes = pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False)
+    long = np.flatnonzero(sizes > TEXT_BYTES).tolist()
+    start = 0
+    for place in [*long, batch.num_rows]:
+        yield from _decoded(batch.slice(start, place - start))
+        if place < batch.num_rows:
+            yield "too_long", f"{text} has {sizes[place]} bytes, the limit is {TEXT_BYTES}"
+        start = place + 1
+
+
+def _decoded(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | tuple[str, str]]:
     try:
         yield from batch.to_pylist()
     except UnicodeDecodeError:

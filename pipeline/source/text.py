@@ -21,13 +21,15 @@ from pipeline.source.files import (
 )
 from pipeline.source.head import HEAD_BYTES, Head, read_beginning
 from pipeline.source.interface import Source
-from pipeline.source.lines import damage_fault, open_unpacked
+from pipeline.source.lines import TEXT_BYTES, damage_fault, open_unpacked
 
 logger = logging.getLogger(__name__)
 
 SHARD_FILES = 256  # mean number of files per shard
 SHARD_BYTES = 16 * 2**20  # a shard ends with the file that reaches this size
 _BLOCK_BYTES = 2**18
+# Text compresses to between a third and a hundredth of its size, and a gzip bomb to a thousandth.
+MAXIMUM_EXPANSION = 200
 
 
 class TextSource(Source[Text]):
@@ -143,8 +145,9 @@ def read_text(root: Place, name: str, piece_characters: int) -> Iterator[Documen
 
     The text has to be UTF-8, with or without a byte order mark. At the first byte that is not, or
     is NUL, the file ends with a fault, and only whole pieces before it are kept. A stretch of more
-    than `piece_characters` without white space is left out, as a fault. Memory holds a few pieces
-    and a block of 256 KiB.
+    than `piece_characters` without white space is left out, as a fault. A gzip file that expands to
+    more than `MAXIMUM_EXPANSION` times its size ends with a fault once it has given `TEXT_BYTES`.
+    Memory holds a few pieces and a block of 256 KiB.
 
     Raises:
         OSError: The network failed. Reading again may help.
@@ -174,6 +177,9 @@ def _blocks(path: Place, label: str) -> Iterator[str | Fault]:
             if file is None:
                 yield Fault(label, None, "empty_file", "the file has no bytes")
                 return
+            is_packed = path.name.lower().endswith(".gz")
+            size = path.stat().st_size if is_packed else 0
+            maximum = max(TEXT_BYTES, MAXIMUM_EXPANSION * size) if is_packed else float("inf")
             # `read1` gives the bytes before the damage of a gzip file.
             read = getattr(file, "read1", file.read)
             while block:
@@ -181,6 +187,13 @@ def _blocks(path: Place, label: str) -> Iterator[str | Fault]:
                 data = block.partition(b"\0")[0]
                 yield decoder.decode(data, final=not block)
                 position += len(data)
+                if position > maximum:
+                    detail = (
+                        f"expands to more than {MAXIMUM_EXPANSION} times its size; if it is no "
+                        "gzip bomb, unpack it"
+                    )
+                    yield Fault(label, None, "too_long", detail)
+                    return
                 if len(data) < len(block):
                     detail = (
                         f"byte {position} is NUL: a binary file, or not UTF-8; save it as UTF-8"

@@ -4,6 +4,7 @@ import json
 import pytest
 
 from pipeline.source.documents import Fault
+from pipeline.source import lines
 from pipeline.source.lines import read_records, text_fault
 
 
@@ -120,6 +121,14 @@ def test_a_gzip_bomb_of_one_line_takes_little_memory(tmp_path):
 def test_texts_that_are_no_documents(text, reason, characters):
     fault = text_fault(text, "f", 3, "text")
     assert (fault.file, fault.row, fault.reason, fault.characters) == ("f", 3, reason, characters)
+
+
+def test_a_text_over_the_limit_is_no_document(monkeypatch):
+    monkeypatch.setattr(lines, "TEXT_BYTES", 8)
+    assert text_fault("ab" * 4, "f", 3, "text") is None
+    fault = text_fault("é" * 5, "f", 3, "text")
+    assert (fault.reason, fault.characters) == ("too_long", 5)
+    assert fault.detail == "text has 10 bytes, the limit is 8"
 
 
 @pytest.mark.parametrize("text", ["a", "a\0b", "\U0001f600"])

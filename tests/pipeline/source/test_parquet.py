@@ -161,3 +161,16 @@ def test_a_batch_of_huge_documents_has_few_rows(tmp_path):
     with parquet._open(tmp_path / "huge.parquet") as file:
         assert parquet._batch_rows(file, 0) == 16
     assert len(everything(tmp_path)) == 2_010
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_a_text_over_the_limit_is_a_fault_and_the_rows_around_it_are_read(
+    tmp_path, monkeypatch, kind
+):
+    monkeypatch.setattr(parquet, "TEXT_BYTES", 8)
+    texts = ["a", "é" * 5, "b" * 8, None, "c" * 9]
+    write(tmp_path / "a.parquet", pa.table({"text": pa.array(texts, kind)}))
+    assert [
+        item.text if isinstance(item, Document) else (item.row, item.reason)
+        for item in everything(tmp_path)
+    ] == ["a", (1, "too_long"), "b" * 8, (3, "no_text"), (4, "too_long")]

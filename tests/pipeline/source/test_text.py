@@ -319,3 +319,16 @@ def test_a_head_estimates_the_number_of_pieces_of_a_shard(monkeypatch, root, end
     monkeypatch.setattr(text, "HEAD_BYTES", 10**6)
     found = source.read_head(shard)
     assert (found.records, found.share, len(found.texts)) == (pieces, 1.0, pieces)
+
+
+def test_a_gzip_bomb_ends_at_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "TEXT_BYTES", 2**19)
+    write(tmp_path / "a.txt.gz", gzip.compress(b"word " * 2**18))  # 1.25 MiB, 1 : 900
+    write(tmp_path / "b.txt.gz", gzip.compress(os.urandom(2**18).hex().encode()))
+    documents, faults = [], []
+    for record in read(tmp_path, piece_characters=2**20):
+        (faults if isinstance(record, Fault) else documents).append(record)
+    assert [(fault.file, fault.reason) for fault in faults] == [
+        ("a.txt.gz", "too_long"),
+    ]
+    assert [document.doc_id for document in documents] == ["b.txt.gz"]
