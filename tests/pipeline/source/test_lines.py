@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from pipeline.source.documents import Fault
 from pipeline.source import lines
+from pipeline.source.documents import Fault
 from pipeline.source.lines import read_records, text_fault
 
 
