@@ -1,6 +1,8 @@
 """Stop a process when its parent dies, even if the parent was killed with SIGKILL.
 
-`python -m flows.parent_watch MODULE ARGUMENTS` runs `python -m MODULE ARGUMENTS` in this way.
+`python -m flows.parent_watch PARENT MODULE ARGUMENTS` runs `python -m MODULE ARGUMENTS` in this
+way. PARENT is the process id of the parent. With the id 0 it is the parent at the time of the
+start.
 """
 
 import os
@@ -10,22 +12,28 @@ import sys
 import time
 from threading import Thread
 
-CHECK_SECONDS = 1.0
+CHECK_SECONDS = 0.5
 
 
-def stop_with_parent() -> None:
-    """Send this process a SIGTERM as soon as its parent process changes."""
-    parent = os.getppid()
+def stop_with_parent(parent: int, number: int = signal.SIGTERM) -> None:
+    """Send this process a signal as soon as its parent is no longer the process `parent`.
+
+    The parent passes its own id, so that its death is noticed even before this call.
+
+    Args:
+        parent: Process id of the parent.
+        number: Signal to send.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(CHECK_SECONDS)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     Thread(target=watch, name="stop-with-parent", daemon=True).start()
 
 
 if __name__ == "__main__":
-    stop_with_parent()
-    del sys.argv[0]
+    stop_with_parent(int(sys.argv[1]) or os.getppid())
+    del sys.argv[:2]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -1,7 +1,8 @@
 """Progress on standard error: bars on a terminal, elsewhere one line per stage."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
+from threading import Timer
 from time import perf_counter
 
 from rich.console import Console
@@ -113,9 +114,23 @@ def progress_callback(
         yield on_progress
 
 
-def spinner(message: str) -> AbstractContextManager[object]:
-    """Show a spinner on a terminal, for an operation of unknown length."""
-    return console.status(message)
+@contextmanager
+def working(message: str) -> Iterator[None]:
+    """Show a spinner on a terminal, for an operation of unknown length.
+
+    Elsewhere the message is printed if the operation takes longer than `QUIET_SECONDS`.
+    """
+    if console.is_terminal:
+        with console.status(message):
+            yield
+        return
+    timer = Timer(QUIET_SECONDS, console.print, [message], {"highlight": False, "soft_wrap": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

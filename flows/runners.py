@@ -92,4 +92,6 @@ def is_interruption(exc_type: type[BaseException] | None) -> bool:
 def prepare_worker() -> None:
     """Initialise a worker process."""
     prepare()
-    stop_with_parent()
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        stop_with_parent(parent.pid)

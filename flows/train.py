@@ -124,6 +124,7 @@ def trainer_command(config: Path, processes: int, accept: Sequence[str] = ()) ->
         sys.executable,
         "-m",
         "flows.parent_watch",
+        str(os.getpid()),
         *torchrun,
         "trainer",
         str(config),

@@ -88,10 +88,12 @@ def build_command(
 
     settings = load(Build, config, overrides or ())
     check_request(settings)  # reports mistakes before Prefect starts
-    from flows.build import build as flow
-    from flows.runners import task_runner
+    from flows.prefect_server import private_server
 
-    with stdout_for_json(as_json):
+    with stdout_for_json(as_json), private_server():
+        from flows.build import build as flow
+        from flows.runners import task_runner
+
         root = Path(flow.with_options(task_runner=task_runner(runner, workers))(settings))
     _print_newest_version(root, as_json)
 
@@ -124,9 +126,11 @@ def add_command(
 
     addition = load(Addition, config, overrides or ())
     read_manifest(catalog)
-    from flows.build import add as flow
+    from flows.prefect_server import private_server
 
-    with stdout_for_json(as_json):
+    with stdout_for_json(as_json), private_server():
+        from flows.build import add as flow
+
         root = Path(flow(catalog, addition))
     _print_newest_version(root, as_json)
 

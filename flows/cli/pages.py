@@ -33,9 +33,11 @@ def demo_command(
 
     Takes a few minutes.
     """
-    from flows.cli.demo import MIXERS, run_demo
+    from flows.prefect_server import private_server
 
-    with stdout_for_json(as_json):
+    with stdout_for_json(as_json), private_server():
+        from flows.cli.demo import MIXERS, run_demo
+
         run_demo(out)
     if as_json:
         from flows.pages.run import summary_table
@@ -69,10 +71,10 @@ def report_command(
     as_json: JsonOption = False,
 ) -> None:
     """Write a self-contained HTML page about a catalog, or about one or more runs."""
-    from flows.progress import spinner
+    from flows.progress import working
 
     about_catalog = len(folders) == 1 and (folders[0] / "catalog.json").is_file()
-    with spinner(f"Writing {out}"):
+    with working(f"Writing {out}"):
         if about_catalog:
             from flows.pages.catalog import write_catalog_page
 

@@ -132,10 +132,12 @@ def _train(
 
             print_preview(result)
         return
-    from flows.train import train as flow
+    from flows.prefect_server import private_server
 
     changes = cast("tuple[AcceptableChange, ...]", tuple(change.value for change in accept or ()))
-    with stdout_for_json(as_json):
+    with stdout_for_json(as_json), private_server():
+        from flows.train import train as flow
+
         run = Path(flow(settings, processes, changes))
     page = run / "report.html"
     if as_json:

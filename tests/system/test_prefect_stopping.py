@@ -193,9 +193,9 @@ def threads(process):
 
 def test_a_process_ends_with_its_killed_parent():
     script = """
-import subprocess, sys, time
+import os, subprocess, sys, time
 sleep = ["timeit", "-n", "1", "-r", "1", "import time; time.sleep(600)"]
-child = subprocess.Popen([sys.executable, "-m", "flows.parent_watch", *sleep])
+child = subprocess.Popen([sys.executable, "-m", "flows.parent_watch", str(os.getpid()), *sleep])
 print(child.pid, flush=True)
 time.sleep(600)
 """
