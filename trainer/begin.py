@@ -14,7 +14,14 @@ from trainer.mixers.choose import first_state, make_mixer
 from trainer.model.engine import open_engine
 from trainer.model.optimizer import build_optimizer, learning_rate_at
 from trainer.run import Run
-from trainer.state.checkpoint import CheckpointWriter, State, checkpoints, load_checkpoint
+from trainer.state.checkpoint import (
+    CheckpointWriter,
+    State,
+    load_checkpoint,
+    read_checkpoint,
+    write_log,
+)
+from trainer.state.checksums import Choice, choose_checkpoint, set_aside
 from trainer.state.metrics import Metrics, Speed
 from trainer.state.resume import check_identity
 
@@ -42,8 +49,10 @@ def begin_run(config: Train, team: Team, accept: frozenset[str] = frozenset()) -
         "tokenizer": manifest.tokenizer.sha256,
     }
     settings = config.model_dump(mode="json", exclude={"catalog", "out", "checkpoint"})
-    history = check_identity(config.out, identity, settings, accept)
-    if (config.out / "model").is_dir():
+    is_finished = (config.out / "model").is_dir()
+    chosen = Choice(None) if is_finished else choose_checkpoint(config.out, team, read_checkpoint)
+    history = check_identity(config.out, identity, settings, accept, checkpoint=chosen.folder)
+    if is_finished:
         return None
     requested, training, basis = config, config.training, inputs.basis
     cadence = within_budget(config.mixture, len(basis.names), training.batch_sequences)
@@ -60,11 +69,13 @@ def begin_run(config: Train, team: Team, accept: frozenset[str] = frozenset()) -
         reference = open_engine(model, config, inputs.files, team)
     weights = first_state(mixer, basis.names, mixture.start)
     state = State(weights, np.zeros_like(inputs.corpus.sequences))
-    saved = checkpoints(config.out)
-    if saved:
-        state = load_checkpoint(saved[-1], state, engine.model, optimizer)
+    if chosen.folder:
+        state = load_checkpoint(chosen.folder, state, engine.model, optimizer)
     team.wait()  # The leader writes only after every process has read the folder.
     if team.is_leader:
+        set_aside(chosen.damaged)
+        if state.log:  # drops the rows of steps that are taken again
+            write_log(config.out / "weights.parquet", state.log)
         record = RunRecord(
             config=RunSettings.model_validate(requested.model_dump(mode="json")),
             basis=basis.names,

@@ -24,6 +24,12 @@ class Team:
     rank: int = 0
     world: int = 1
     device: torch.device = CPU
+    local_rank: int = 0
+
+    @property
+    def leads_machine(self) -> bool:
+        """True for one process of each machine."""
+        return self.local_rank == 0
 
     @property
     def is_leader(self) -> bool:
@@ -72,7 +78,7 @@ def join_team() -> Iterator[Team]:
         # CPU tensors are communicated too: checkpoints, and counts that must not wait for a GPU.
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Team(rank, world, device)
+        yield Team(rank, world, device, local_rank)
     finally:
         if world > 1:
             # Sleeping releases Python's global lock, which the threads of the last collective need

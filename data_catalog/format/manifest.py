@@ -5,7 +5,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -13,11 +14,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, field_validator
 
 from data_catalog.errors import UserError, suggestion
+from data_catalog.format.damage import first_line, unreadable
 from data_catalog.format.encoder_identity import Identity
 from data_catalog.format.layout import FOLDERS, MANIFEST, Levels
 from data_catalog.format.records import Record, parse_record, read_record
 
 FORMAT = 2
+MAXIMUM_READERS = 8  # files that are hashed at the same time
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # of a target
 CATALOG_REMEDY = (
     f"This version of clustermix reads catalogs of format {FORMAT}. "
@@ -232,30 +235,51 @@ def _others(root: Path) -> str:
 
 def is_inside(root: Path, name: str) -> bool:
     """Return whether the file `name` of a manifest lies in the catalog after following links."""
-    return (root / name).resolve().is_relative_to(root.resolve())
+    real = os.path.realpath(root)  # does not fail for links that form a loop
+    return Path(os.path.realpath(root / name)).is_relative_to(real)
 
 
-def damaged(
-    root: Path, manifest: Manifest, on_progress: Callable[[int, int], None] | None = None
+def damaged_files(
+    root: Path,
+    files: Mapping[str, FileIdentity],
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, str]:
-    """Return the fault of each file that is missing or differs from its manifest, keyed by path.
+    """Return the fault of each file that is missing or has another size or checksum, by name.
+
+    Several files are read at the same time.
 
     Args:
+        root: Folder that the names are relative to.
+        files: Expected size and checksum by name.
         on_progress: Called after each file with the bytes checked and the bytes of all files.
     """
+    checked, total = 0, sum(file.bytes for file in files.values())
     faults = {}
-    checked, total = 0, sum(file.bytes for file in manifest.files.values())
-    for name, expected in manifest.files.items():
-        path = root / name
-        if not is_inside(root, name):
-            faults[name] = "lies outside the catalog"
-        elif not path.is_file():
-            faults[name] = "missing"
-        elif path.stat().st_size != expected.bytes:
-            faults[name] = f"{path.stat().st_size} bytes, expected {expected.bytes}"
-        elif sha256_file(path) != expected.sha256:
-            faults[name] = "checksum differs"
-        checked += expected.bytes
-        if on_progress:
-            on_progress(checked, total)
+    with ThreadPoolExecutor(min(MAXIMUM_READERS, os.cpu_count() or 1)) as pool:
+        found = pool.map(lambda name: _file_fault(root, name, files[name]), files)
+        try:
+            for name, fault in zip(files, found, strict=True):
+                if fault:
+                    faults[name] = fault
+                checked += files[name].bytes
+                if on_progress:
+                    on_progress(checked, total)
+        except BaseException:  # an interrupt must not wait for the other files
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return faults
+
+
+def _file_fault(root: Path, name: str, expected: FileIdentity) -> str:
+    path = root / name
+    if not is_inside(root, name):
+        return "lies outside the catalog"
+    if reason := unreadable(path):
+        return reason.removeprefix("the file is ")
+    try:
+        size = path.stat().st_size
+        if size != expected.bytes:
+            return f"{size} bytes, expected {expected.bytes}"
+        return "" if sha256_file(path) == expected.sha256 else "checksum differs"
+    except OSError as error:
+        return f"cannot be read ({first_line(error)})"

@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from data_catalog.errors import UserError
+from data_catalog.format.damage import reading
 
 
 class Record(BaseModel):
@@ -72,8 +73,6 @@ def read_record(model: type[RecordType], path: Path, remedy: str) -> RecordType:
     Raises:
         UserError: The file cannot be read, or `parse_record` refuses it.
     """
-    try:
+    with reading(path, remedy):
         text = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}). {remedy}") from error
     return parse_record(model, text, str(path), remedy)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from data_catalog.format import tables
 from data_catalog.format.files import CatalogFiles, open_files
-from data_catalog.format.manifest import damaged
+from data_catalog.format.manifest import damaged_files
 from data_catalog.format.offsets import extents
 from data_catalog.format.tokens import map_tokens
 from data_catalog.settings import Settings
@@ -60,7 +60,7 @@ def check(
     """
     files = open_files(root, version)
     layout, manifest = files.layout, files.manifest
-    bad = damaged(root, manifest, on_progress)
+    bad = damaged_files(root, manifest.files, on_progress)
     faults = [f"{name}: {fault}" for name, fault in bad.items()]
     checks: dict[Path, Callable[[], Iterable[str]]] = {
         layout.offsets: partial(_check_stored, files, bad),

@@ -19,10 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from data_catalog.errors import UserError
+from data_catalog.format.damage import reading
 from data_catalog.format.manifest import replacing, write_json
 from data_catalog.format.tables import WEIGHTS
 from trainer.config import Checkpoint
 from trainer.mixers import MixerState
+from trainer.state.checksums import CHECKSUMS_KEY, STATE, checkpoints, write_checksums
 from trainer.state.full_state_dict import (
     OptimizerState,
     load_model,
@@ -31,6 +33,8 @@ from trainer.state.full_state_dict import (
     optimizer_state,
     shapes,
 )
+
+_REMEDY = "Restore it from a copy, or remove this checkpoint."
 
 
 @dataclass
@@ -186,7 +190,8 @@ def write_snapshot(out: Path, snapshot: Snapshot) -> None:
             torch.save(snapshot.optimizer, file)
         write_log(temporary / "weights.parquet", snapshot.log)
         np.savez(temporary / "arrays.npz", allow_pickle=False, **snapshot.arrays)
-        write_json(temporary / "state.json", snapshot.about)
+        write_json(temporary / STATE, {**snapshot.about, CHECKSUMS_KEY: True})
+        write_checksums(temporary)
         for path in (*temporary.iterdir(), temporary):
             _sync_to_disk(path)
     _sync_to_disk(folder.parent)
@@ -196,6 +201,43 @@ def write_log(path: Path, log: list[dict[str, Any]]) -> None:
     """Write the weight log, replacing the file atomically."""
     with replacing(path) as temporary:
         pq.write_table(pa.Table.from_pylist(log, schema=WEIGHTS), temporary)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The contents of a checkpoint's files."""
+
+    folder: Path
+    about: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+    log: list[dict[str, Any]]
+    model: dict[str, Tensor]
+    optimizer: OptimizerState
+
+
+def read_checkpoint(folder: Path) -> Saved:
+    """Read every file of a checkpoint.
+
+    Raises:
+        DamagedFileError: A file is missing or cannot be read, or an array is missing.
+    """
+    with reading(folder / "model.safetensors", _REMEDY):
+        model = load_file(folder / "model.safetensors")
+    with (
+        reading(folder / "arrays.npz", _REMEDY),
+        np.load(folder / "arrays.npz", allow_pickle=False) as file,
+    ):
+        arrays = dict(file)
+        _ = (arrays["used"], arrays["mixer.log_alpha"], arrays["mixer.sampling"])
+    with reading(folder / "optimizer.pt", _REMEDY):
+        optimizer = torch.load(
+            folder / "optimizer.pt", map_location="cpu", mmap=True, weights_only=True
+        )
+    with reading(folder / STATE, _REMEDY):
+        about = {**json.loads((folder / STATE).read_bytes())}
+    with reading(folder / "weights.parquet", _REMEDY):
+        log = pq.read_table(folder / "weights.parquet", schema=WEIGHTS).to_pylist()
+    return Saved(folder, about, arrays, log, model, optimizer)
 
 
 def load_checkpoint(
@@ -212,46 +254,35 @@ def load_checkpoint(
         optimizer: its optimizer.
 
     Raises:
-        UserError: The checkpoint belongs to another model, basis or cluster tree.
+        UserError: The checkpoint belongs to another model, basis or cluster tree, or is damaged.
     """
-    tensors = load_file(folder / "model.safetensors")
-    if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != shapes(model):
+    saved = read_checkpoint(folder)
+    arrays = saved.arrays
+    if {name: tuple(tensor.shape) for name, tensor in saved.model.items()} != shapes(model):
         raise UserError(
             f"{folder}: The saved tensors are not those of this model. "
             "Restore the model's settings, or change out."
         )
-    with np.load(folder / "arrays.npz", allow_pickle=False) as file:
-        arrays = dict(file)
-    for kind, saved, expected in (
+    for kind, found, expected in (
         ("leaves", arrays["used"], fresh.used),
         ("basis members", arrays["mixer.sampling"], fresh.mixer.sampling),
     ):
-        if saved.shape != expected.shape:
+        if found.shape != expected.shape:
             raise UserError(
-                f"{folder}: The checkpoint has {len(saved)} {kind}, but this run has "
+                f"{folder}: The checkpoint has {len(found)} {kind}, but this run has "
                 f"{len(expected)}. Restore the settings, or change out."
             )
-    load_model(model, tensors)
-    saved_optimizer = torch.load(
-        folder / "optimizer.pt", map_location="cpu", mmap=True, weights_only=True
-    )
-    load_optimizer(model, optimizer, saved_optimizer)
-    about = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    load_model(model, saved.model)
+    load_optimizer(model, optimizer, saved.optimizer)
     memory = {
         name.removeprefix("mixer.memory."): array
         for name, array in arrays.items()
         if name.startswith("mixer.memory.")
     }
     mixer = MixerState(arrays["mixer.log_alpha"], arrays["mixer.sampling"], memory)
-    log = pq.read_table(folder / "weights.parquet").to_pylist()
-    values = {**about, **arrays}
+    values = {**saved.about, **arrays}
     restored = {f.name: values[_key(f)] for f in fields(State) if _key(f) in values}
-    return State(mixer=mixer, log=log, **restored)
-
-
-def checkpoints(out: Path) -> list[Path]:
-    """Return the folders of the complete checkpoints of a run, oldest first."""
-    return sorted(path.parent for path in (out / "checkpoints").glob("[0-9]*/state.json"))
+    return State(mixer=mixer, log=saved.log, **restored)
 
 
 def _key(state_field: Field[Any]) -> str:

@@ -17,9 +17,12 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from data_catalog.errors import UserError
 from trainer.model.flops import utilisation
 from trainer.sampling.batches import Batch
 from trainer.state.checkpoint import State
+
+_BLOCK_BYTES = 1 << 16
 
 logger = logging.getLogger(__name__)
 
@@ -42,16 +45,7 @@ class Metrics:
         """
         self._file = None
         if writes:
-            path.touch()
-            size = path.stat().st_size
-            if size < size_bytes:  # Truncating would extend the file with zeros.
-                logger.warning(
-                    "%s: %d of the %d bytes before the checkpoint are left. The rest is lost.",
-                    path,
-                    size,
-                    size_bytes,
-                )
-            os.truncate(path, min(size, size_bytes))
+            _cut(path, size_bytes)
             self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, kind: str, **values: Any) -> None:
@@ -72,6 +66,39 @@ class Metrics:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+
+
+def _cut(path: Path, size_bytes: int) -> None:
+    """Create or shorten the file to `size_bytes` and a whole number of lines.
+
+    A line that a crash or a copy has torn is dropped, so that the next record is on its own line.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    if path.exists() and not path.is_file():  # opening a pipe would wait for a reader
+        raise UserError(f"{path}: found no regular file. Remove it, or change out.")
+    path.touch()
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size < size_bytes:  # Truncating would extend the file with zeros.
+            logger.warning(
+                "%s: %d of the %d bytes before the checkpoint are left. The rest is lost.",
+                path,
+                size,
+                size_bytes,
+            )
+        file.truncate(min(size, size_bytes))
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - _BLOCK_BYTES)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                file.truncate(start + newline + 1)
+                return
+            end = start
+        file.truncate(0)
 
 
 @dataclass

@@ -11,7 +11,6 @@ from typing import Any
 
 from data_catalog.errors import UserError
 from data_catalog.format.run_record import RUN_RECORD, AcceptedChange, read_run_record
-from trainer.state.checkpoint import checkpoints
 
 # Choices of `--accept` and the key of config.json that identifies each. A cause comes before its
 # consequences.
@@ -34,6 +33,8 @@ def check_identity(
     identity: Mapping[str, str],
     settings: Mapping[str, Any],
     accept: frozenset[str] = frozenset(),
+    *,
+    checkpoint: Path | None = None,
 ) -> list[AcceptedChange]:
     """Check that the contents of `out` belong to this run.
 
@@ -44,6 +45,7 @@ def check_identity(
         settings: the config as JSON, as in config.json under `config`. Sections without influence
             on the results can be left out.
         accept: the declared changes: any of "config", "catalog" and "tokenizer".
+        checkpoint: folder of the checkpoint that the run resumes from, if there is one.
 
     Returns:
         The new `history` of config.json, with a row per change that was ever accepted: `when`
@@ -54,8 +56,7 @@ def check_identity(
         UserError: The folder holds a run with another config, catalog or tokenizer, or an accepted
             change would lose the run's position in its data.
     """
-    saved = checkpoints(out)
-    if not (out / RUN_RECORD).is_file() or not (saved or (out / "model").is_dir()):
+    if not (out / RUN_RECORD).is_file() or not (checkpoint or (out / "model").is_dir()):
         return []
     record = read_run_record(out)
     before = record.model_dump(mode="json")
@@ -84,7 +85,7 @@ def check_identity(
         history.append(
             AcceptedChange(
                 when=now,
-                step=int(saved[-1].name) if saved else None,
+                step=int(checkpoint.name) if checkpoint else None,
                 what=what,
                 old=old,
                 new=new,

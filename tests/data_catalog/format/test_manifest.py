@@ -6,7 +6,7 @@ import pytest
 from data_catalog.errors import UserError
 from data_catalog.format.manifest import (
     FileIdentity,
-    damaged,
+    damaged_files,
     describe_files,
     fingerprint,
     read_manifest,
@@ -66,20 +66,26 @@ def test_files_are_described_by_size_and_checksum(catalog):
 
 def test_damage_is_described_per_file(catalog):
     file = catalog / "tree" / "a.bin"
-    assert damaged(catalog, read_manifest(catalog)) == {}
+    assert damaged_files(catalog, read_manifest(catalog).files) == {}
     file.write_bytes(b"abd")
-    assert damaged(catalog, read_manifest(catalog)) == {"tree/a.bin": "checksum differs"}
+    assert damaged_files(catalog, read_manifest(catalog).files) == {
+        "tree/a.bin": "checksum differs"
+    }
     file.write_bytes(b"ab")
-    assert damaged(catalog, read_manifest(catalog)) == {"tree/a.bin": "2 bytes, expected 3"}
+    assert damaged_files(catalog, read_manifest(catalog).files) == {
+        "tree/a.bin": "2 bytes, expected 3"
+    }
     file.unlink()
-    assert damaged(catalog, read_manifest(catalog)) == {"tree/a.bin": "missing"}
+    assert damaged_files(catalog, read_manifest(catalog).files) == {"tree/a.bin": "missing"}
 
 
 def test_a_link_out_of_the_catalog_is_not_followed(catalog):
     file = catalog / "tree" / "a.bin"
     file.unlink()
     file.symlink_to("/etc/hostname")
-    assert damaged(catalog, read_manifest(catalog)) == {"tree/a.bin": "lies outside the catalog"}
+    assert damaged_files(catalog, read_manifest(catalog).files) == {
+        "tree/a.bin": "lies outside the catalog"
+    }
 
 
 def test_a_manifest_is_read_as_written(catalog):

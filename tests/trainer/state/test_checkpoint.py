@@ -26,7 +26,8 @@ from trainer.model.engine import build_engine
 from trainer.model.model import build_model
 from trainer.model.optimizer import build_optimizer
 from trainer.sampling.batches import Batch
-from trainer.state.checkpoint import CheckpointWriter, State, checkpoints, load_checkpoint
+from trainer.state.checkpoint import CheckpointWriter, State, load_checkpoint
+from trainer.state.checksums import checkpoints
 
 IDENTITY = {"fingerprint": "a", "catalog": "b", "tokenizer": "c"}
 INLINE = Checkpoint(asynchronous=False)
@@ -217,7 +218,14 @@ def test_no_file_of_a_checkpoint_is_a_pickle_that_runs_code(tmp_path: Path) -> N
     step(model, optimizer)
     save(tmp_path, 1, model, optimizer)
     folder = checkpoints(tmp_path)[0]
-    names = ["arrays.npz", "model.safetensors", "optimizer.pt", "state.json", "weights.parquet"]
+    names = [
+        "arrays.npz",
+        "checksums.json",
+        "model.safetensors",
+        "optimizer.pt",
+        "state.json",
+        "weights.parquet",
+    ]
     assert sorted(path.name for path in folder.iterdir()) == names
     assert torch.load(folder / "optimizer.pt", weights_only=True)["state"]
     assert np.load(folder / "arrays.npz", allow_pickle=False)["used"].tolist() == [3, 0, 9]

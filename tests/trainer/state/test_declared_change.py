@@ -5,6 +5,7 @@ Other changes are declared and recorded.
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,21 +27,25 @@ SETTINGS = {
 
 
 def started_run(out: Path, **changed: object) -> Path:
-    """Return a folder with a checkpoint of step 4."""
+    """Return a folder with the record of a run."""
     record = {**tiny_run_record(), **IDENTITY, **changed}
     record["config"] |= {**SETTINGS, "out": str(out)}
     write_json(out / "config.json", record)
-    write_json(out / "checkpoints" / "0000000004" / "state.json", {})
     return out
+
+
+def check(out: Path, *arguments: Any) -> list[AcceptedChange]:
+    """Resume from the checkpoint of step 4."""
+    return check_identity(out, *arguments, checkpoint=out / "checkpoints" / "0000000004")
 
 
 def test_a_run_of_the_same_identity_resumes(tmp_path: Path) -> None:
     assert (
         check_identity(tmp_path, {**IDENTITY, "fingerprint": "x"}, SETTINGS) == []
     )  # nothing to lose yet
-    assert check_identity(started_run(tmp_path), IDENTITY, SETTINGS) == []
+    assert check(started_run(tmp_path), IDENTITY, SETTINGS) == []
     history = [EARLIER.model_dump()]
-    assert check_identity(started_run(tmp_path, history=history), IDENTITY, SETTINGS) == [EARLIER]
+    assert check(started_run(tmp_path, history=history), IDENTITY, SETTINGS) == [EARLIER]
 
 
 @pytest.mark.parametrize(
@@ -61,20 +66,20 @@ def test_another_identity_is_refused_by_name(
     accept = {"config": "fingerprint", "catalog": "catalog", "tokenizer": "tokenizer"}
     others = frozenset(what for what, key in accept.items() if key not in changed)
     with pytest.raises(UserError, match=sentence):
-        check_identity(started_run(tmp_path), {**IDENTITY, **changed}, SETTINGS, others)
+        check(started_run(tmp_path), {**IDENTITY, **changed}, SETTINGS, others)
 
 
 def test_the_refusal_names_the_settings_that_changed(tmp_path: Path) -> None:
     now = {**SETTINGS, "target": "other", "optimizer": {"learning_rate": 0.2, "clip": 1.0}}
     named = "target was spe .*other; optimizer.learning_rate was 0.1 .*0.2; "
     with pytest.raises(UserError, match=f"{named}optimizer.warmup_steps was 3 .*None; .* 1 more"):
-        check_identity(started_run(tmp_path), {**IDENTITY, "fingerprint": "x"}, now)
+        check(started_run(tmp_path), {**IDENTITY, "fingerprint": "x"}, now)
 
 
 def test_an_accepted_change_is_recorded(tmp_path: Path) -> None:
     now = {**SETTINGS, "optimizer": {"learning_rate": 0.2, "warmup_steps": 3}}
     identity = {**IDENTITY, "fingerprint": "x", "catalog": "y"}
-    earlier, *changes = check_identity(
+    earlier, *changes = check(
         started_run(tmp_path, history=[EARLIER.model_dump()]),
         identity,
         now,
@@ -97,6 +102,4 @@ def test_an_accepted_change_is_recorded(tmp_path: Path) -> None:
 def test_changes_that_lose_the_position_in_the_data_are_refused(tmp_path: Path) -> None:
     now = {**SETTINGS, "training": {**TRAINING, "batch_sequences": 8}}
     with pytest.raises(UserError, match=r"training.batch_sequences was 6 and is now 8"):
-        check_identity(
-            started_run(tmp_path), {**IDENTITY, "fingerprint": "x"}, now, frozenset({"config"})
-        )
+        check(started_run(tmp_path), {**IDENTITY, "fingerprint": "x"}, now, frozenset({"config"}))

@@ -51,3 +51,17 @@ def test_only_the_leading_process_writes(tmp_path: Path) -> None:
     metrics.write("train", step=1)
     assert metrics.size_bytes() == 0
     assert not (tmp_path / "m").exists()
+
+
+def test_a_torn_line_does_not_swallow_the_next_record(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    path.write_text('{"kind": "train", "step": 1}\n{"kind": "train", "st')
+    metrics = Metrics(path, path.stat().st_size + 30, writes=True)
+    metrics.write("train", step=2)
+    metrics.close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
+    path.write_text("{" * 200_000)
+    metrics = Metrics(path, 300_000, writes=True)
+    metrics.write("train", step=3)
+    metrics.close()
+    assert path.read_text() == '{"kind": "train", "step": 3}\n'

@@ -19,7 +19,7 @@ from trainer.distributed import Team
 from trainer.loop import train
 from trainer.model.engine import build_engine
 from trainer.sampling.batches import Batch
-from trainer.state.checkpoint import checkpoints
+from trainer.state.checksums import checkpoints
 from trainer.state.numeric_checks import BatchOrigin, check_finite, check_replicas
 
 NAN, INF = float("nan"), float("inf")
