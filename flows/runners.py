@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
+from data_catalog.disk import describe_disk_failure
 from data_catalog.errors import AccountingError, UserError
 from flows.environment import prepare
 from flows.parent_watch import stop_with_parent
@@ -49,9 +50,11 @@ def task_runner(name: RunnerName = "threads", workers: int | None = None) -> Tas
 
 
 def worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
-    """Return whether a retry may help, as for disk errors but not for invalid requests."""
+    """Return whether a retry may help: not for invalid requests, and not for a full disk."""
     failure = state.result(raise_on_failure=False)
-    return not isinstance(failure, (UserError, AccountingError))
+    return not isinstance(failure, (UserError, AccountingError)) and not (
+        isinstance(failure, BaseException) and describe_disk_failure(failure)
+    )
 
 
 class InterruptibleThreads(ThreadPoolTaskRunner[Any]):

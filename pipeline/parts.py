@@ -3,7 +3,6 @@
 A part is done if and only if its sidecar is there and has the expected fingerprint.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,9 +12,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from data_catalog.disk import writing
 from data_catalog.format.accounts import Account
 from data_catalog.format.lock import sole_holder
-from data_catalog.format.manifest import replacing, write_json
+from data_catalog.format.manifest import remove, replacing, write_json
 from data_catalog.format.records import WholeRecord, read_record
 
 SIDECAR = "part.json"
@@ -73,13 +73,14 @@ def sole_builder(work: Path) -> Iterator[None]:
 
     Raises:
         UserError: Another build is running in the folder.
+        OSError: The disk is full or cannot be written. The error names a path.
     """
-    with sole_holder(
-        work,
-        f"{work.parent}: another build is running here. Wait for it to end, or set another `out`.",
-    ):
-        for begun in work.glob("*/.*.tmp"):
-            shutil.rmtree(begun, ignore_errors=True)
+    refusal = (
+        f"{work.parent}: another build is running here. Wait for it to end, or set another `out`."
+    )
+    with writing(work.parent), sole_holder(work, refusal):
+        for begun in (*work.glob("*/.*.tmp"), *work.glob("*/.*.unfinished/.*.tmp")):
+            remove(begun)
         yield
 
 

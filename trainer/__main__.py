@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_catalog.disk import describe_disk_failure
 from data_catalog.errors import UserError
 from data_catalog.settings import load
 from trainer.config import Train
@@ -59,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"clustermix: {error}\n")
         return 2
     except Exception as error:
+        if sentence := describe_disk_failure(error):  # of this process alone
+            sys.stderr.write(f"clustermix: {sentence}\n")
+            return 2
         traceback.print_exc()
         sys.stderr.write(f"{_FAILURE_PREFIX}{type(error).__name__}: {error}\n")
         return 1

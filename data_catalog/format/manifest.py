@@ -7,12 +7,13 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
+from data_catalog.disk import writing
 from data_catalog.errors import UserError, suggestion
 from data_catalog.format.damage import first_line, unreadable
 from data_catalog.format.encoder_identity import Identity
@@ -52,23 +53,32 @@ def sha256_file(path: Path) -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`, and rename it over `path` if the block succeeds.
 
-    The block makes a file or a folder at the temporary path.
+    The block makes a file or a folder at the temporary path. If it fails, `path` is as it was and
+    nothing is left at the temporary path.
+
+    Raises:
+        OSError: The disk is full or cannot be written. The error names a path, see
+            `data_catalog.disk.writing`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    _remove(temporary)
-    try:
-        yield temporary
-        if temporary.is_dir():
-            # A folder cannot replace one that is not empty. Its manifest is inside, so a process
-            # that dies here leaves an unfinished result, never a wrong one.
-            _remove(path)
-        os.replace(temporary, path)
-    finally:
-        _remove(temporary)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove(temporary)
+        try:
+            yield temporary
+            if temporary.is_dir():
+                # A folder cannot replace one that is not empty. Its manifest is inside, so a
+                # process that dies here leaves an unfinished result, never a wrong one.
+                remove(path)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):  # on a read-only file system. The first error says more.
+                remove(temporary)
+            raise
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder with its content, if it exists. Links are not followed."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

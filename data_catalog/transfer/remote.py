@@ -5,13 +5,16 @@ Credentials come from fsspec's configuration and from the environment.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_catalog.disk import describe_disk_failure
 from data_catalog.errors import UserError
+from data_catalog.format.manifest import replacing
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -40,13 +43,15 @@ class RemoteFolder:
         fsspec backends share no base exception.
 
         Raises:
-            UserError: The file system failed.
+            UserError: The file system failed, or the local disk did.
         """
         try:
             yield
         except UserError:
             raise
         except Exception as error:
+            if sentence := describe_disk_failure(error):
+                raise UserError(sentence) from error
             message = " ".join(str(error).split())
             raise UserError(
                 f"{self.url}: access failed ({type(error).__name__}: {message}). Check the URL, "
@@ -75,10 +80,18 @@ class RemoteFolder:
         return content
 
     def write(self, name: str, content: bytes) -> None:
+        if self.folder is not None:
+            with replacing(self.folder / name) as temporary:
+                temporary.write_bytes(content)
+            return
         self._make_parent(name)
         self.system.pipe_file(f"{self.base}/{name}", content)
 
     def put(self, file: Path, name: str) -> None:
+        if self.folder is not None:
+            with replacing(self.folder / name) as temporary:
+                shutil.copyfile(file, temporary)
+            return
         self._make_parent(name)
         self.system.put_file(str(file), f"{self.base}/{name}")
 

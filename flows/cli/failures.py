@@ -6,6 +6,7 @@ import traceback
 
 import typer
 
+from data_catalog.disk import describe_disk_failure
 from data_catalog.errors import TrainingError, UserError, suggestion
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130  # exit codes
@@ -44,6 +45,8 @@ def describe_error(error: Exception) -> tuple[str, int]:
                 "Run: pip install 'clustermix[all]'",
                 REFUSED,
             )
+        case _ if sentence := describe_disk_failure(error):
+            return sentence, REFUSED
         case _:
             return f"failed: {type(error).__name__}: {error}", FAILED
 

@@ -1,6 +1,5 @@
 """Vectors that a tree is trained on: rows of several parts, and one sorted copy on disk."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float16, Int64
 
+from data_catalog.format.manifest import replacing
+from pipeline.arrays import begin_array, write_rows
+from pipeline.cluster.checkpoint import read_arrays, write_arrays
 from pipeline.cluster.kmeans import unit_rows
 from pipeline.cluster.products import exact_cells
 from pipeline.threads import in_threads
@@ -98,8 +100,9 @@ def sort_by_cell(
     The vectors are memory-mapped from a file in `folder`. A counting sort makes it in two passes:
     one finds the cells, one writes each vector to its place. A finished file is not made again.
     """
-    file, counted = folder / "sample.npy", folder / "ends.npy"
-    if not counted.exists():
+    file, counted = folder / "sample.npy", folder / "ends.npz"
+    counts = read_arrays(counted)
+    if counts is None:
         cells = np.zeros(len(rows), np.int64)
 
         def find(chunk: tuple[slice, int, np.ndarray]) -> None:
@@ -111,17 +114,16 @@ def sort_by_cell(
         places[np.argsort(cells, kind="stable")] = np.arange(len(rows))
         ends = np.cumsum(np.bincount(cells, minlength=len(centroids)))
         del cells
-        ordered = np.lib.format.open_memmap(
-            file, mode="w+", dtype=np.float16, shape=(len(rows), centroids.shape[1])
-        )
+        with replacing(file) as temporary:
+            with temporary.open("wb") as opened:
+                header_bytes = begin_array(opened, (len(rows), centroids.shape[1]))
 
-        def write(chunk: tuple[slice, int, np.ndarray]) -> None:
-            place, i, taken = chunk
-            ordered[places[place]] = unit_rows(rows.maps[i][taken])
+            def write(chunk: tuple[slice, int, np.ndarray]) -> None:
+                place, i, taken = chunk
+                vectors = unit_rows(rows.maps[i][taken]).astype(np.float16)
+                write_rows(temporary, header_bytes, places[place], vectors)
 
-        in_threads(write, rows.chunks(), workers)
-        ordered.flush()
-        del ordered
-        np.save(folder / ".ends.npy", ends, allow_pickle=False)
-        os.replace(folder / ".ends.npy", counted)
-    return np.load(file, mmap_mode="r", allow_pickle=False), np.load(counted, allow_pickle=False)
+            in_threads(write, rows.chunks(), workers)
+        counts = {"ends": ends}
+        write_arrays(counted, counts)
+    return np.load(file, mmap_mode="r", allow_pickle=False), counts["ends"]

@@ -1,4 +1,4 @@
-"""Embed the kept documents of a part: one float16 vector each, in a memory-mapped array."""
+"""Embed the kept documents of a part: one float16 vector each, in an array file."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -14,6 +14,7 @@ from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.encoder_identity import Identity
 from data_catalog.format.manifest import fingerprint, write_json
 from data_catalog.settings import Settings
+from pipeline.arrays import begin_array
 from pipeline.config import Embed
 from pipeline.embed.encoder import load_encoder
 from pipeline.embed.identity import identify
@@ -106,9 +107,6 @@ def _embed(source: Part, verdicts: Part, out: Path, config: Embed) -> Account:
         np.save(out / EMBEDDINGS_FILE, np.zeros(shape, np.float16), allow_pickle=False)
         write_json(out / STORAGE_FILE, Storage())
         return Account(read=read, kept=read)
-    embeddings = np.lib.format.open_memmap(
-        out / EMBEDDINGS_FILE, mode="w+", dtype=np.float16, shape=shape
-    )
     characters: list[int] = []  # per chunk, as a chunk is read while earlier ones are embedded
 
     def chunks() -> Iterator[list[str]]:
@@ -118,12 +116,13 @@ def _embed(source: Part, verdicts: Part, out: Path, config: Embed) -> Account:
 
     rows = 0
     storage = Storage()
-    for x in load_encoder(config).encode_chunks(chunks()):
-        stored = x.astype(np.float16)
-        embeddings[rows : rows + len(x)] = stored
-        rows += len(x)
-        storage = _worst(storage, _compare(x, stored))
-    embeddings.flush()
+    with (out / EMBEDDINGS_FILE).open("wb") as embeddings:
+        begin_array(embeddings, shape)
+        for x in load_encoder(config).encode_chunks(chunks()):
+            stored = x.astype(np.float16)
+            embeddings.write(stored.tobytes())
+            rows += len(x)
+            storage = _worst(storage, _compare(x, stored))
     if storage.fp16_error > _MAXIMUM_STORAGE_ERROR or storage.norm_error > _MAXIMUM_STORAGE_ERROR:
         raise RuntimeError(
             f"{out.name}: stored embeddings differ from the computed ones: {storage}"

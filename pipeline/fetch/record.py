@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from data_catalog.disk import writing
 from data_catalog.errors import UserError
 from data_catalog.settings import Settings
 
@@ -45,15 +46,16 @@ class FetchEntry(Settings):
 class FetchRecord:
     """The entries of a root by path, and the file that they are appended to. Thread-safe."""
 
-    def __init__(self, file: int, entries: dict[str, FetchEntry]) -> None:
-        self._file, self._lock = file, threading.Lock()
+    def __init__(self, path: Path, file: int, entries: dict[str, FetchEntry]) -> None:
+        self._path, self._file, self._lock = path, file, threading.Lock()
         self.entries = entries
 
     def add(self, entry: FetchEntry) -> None:
         """Append an entry to the file."""
         line = entry.model_dump_json(exclude_none=True).encode() + b"\n"
-        with self._lock:
-            os.write(self._file, line)
+        with self._lock, writing(self._path):
+            while line:  # the system writes a part of a line if no more fits on the disk
+                line = line[os.write(self._file, line) :]
             self.entries[entry.path] = entry
 
 
@@ -75,7 +77,7 @@ def open_record(root: Path, name: str = RECORD_FILE) -> Iterator[FetchRecord]:
                 f"{root}: another process is fetching into this folder. "
                 "Wait for it, or choose another folder."
             ) from error
-        yield FetchRecord(file, _read(root / name, file))
+        yield FetchRecord(root / name, file, _read(root / name, file))
     finally:
         os.close(file)
 

@@ -2,8 +2,8 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +76,8 @@ def fetch_files(
         The number of files by outcome.
 
     Raises:
-        UserError: The files are larger than the free space, or the disk cannot be written.
+        UserError: The files are larger than the free space.
+        OSError: The disk cannot be written. Fetched files and parts are kept.
     """
     missing, summary = [], FetchSummary()
     for file in requested:
@@ -100,9 +101,12 @@ def fetch_files(
                 summary += _count(outcome)
         _check_space(root, remotes)
         largest_first = sorted(remotes, key=lambda file: (-(remotes[file].bytes or 0), file.path))
-        futures = [pool.submit(_fetch, root, file, remotes[file], client) for file in largest_first]
-        done = len(requested) - len(futures)
-        for entry, was_present in _finished(root, futures):
+        transfers = [
+            pool.submit(_fetch, root, file, remotes[file], client) for file in largest_first
+        ]
+        done = len(requested) - len(transfers)
+        for transfer in as_completed(transfers):
+            entry, was_present = transfer.result()
             record.add(entry)
             summary += FetchSummary(present=1) if was_present else _count(entry)
             done += 1
@@ -177,19 +181,6 @@ def _fetch(
         attempts=done.attempts,
     )
     return entry.model_copy(update={"etag": done.validator}), False
-
-
-def _finished(
-    root: Path, futures: Iterable["Future[tuple[FetchEntry, bool]]"]
-) -> Iterator[tuple[FetchEntry, bool]]:
-    for future in as_completed(futures):
-        try:
-            yield future.result()
-        except OSError as error:
-            raise UserError(
-                f"{root}: the folder cannot be written ({error.strerror or error}). "
-                "Fetched files are kept. Mend this and start again to resume."
-            ) from error
 
 
 def _check_space(root: Path, remotes: dict[RequestedFile, RemoteFile]) -> None:

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import httpx2
 
+from data_catalog.disk import writing
 from pipeline.fetch.partial import PartialFile, RemoteFile
 from pipeline.source.backoff import DEFAULT_RETRIES, RetryPolicy, is_transient_status
 
@@ -210,7 +211,7 @@ class HttpClient:
 
     def _receive(self, response: httpx2.Response, partial: PartialFile, held: int) -> str:
         digest = partial.digest() if held else hashlib.sha256()
-        with partial.part.open("ab" if held else "wb") as file:
+        with writing(partial.path), partial.part.open("ab" if held else "wb") as file:
             # Blocks have no fixed size: a full one would be lost when the connection breaks.
             for block in response.iter_raw():
                 file.write(block)

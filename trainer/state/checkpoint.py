@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from data_catalog.disk import describe_disk_failure
 from data_catalog.errors import UserError
 from data_catalog.format.damage import reading
 from data_catalog.format.manifest import replacing, write_json
@@ -140,13 +140,12 @@ class CheckpointWriter:
         try:
             write_snapshot(self._out, snapshot)
             _remove_old(self._out, self._settings)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             saved = checkpoints(self._out)
             last = f"that of step {int(saved[-1].name)}" if saved else "none"
             raise UserError(
-                f"{self._out}: The checkpoint of step {snapshot.step} could not be written "
-                f"({error}). The last complete checkpoint is {last}. Free disk space and restart "
-                "to resume from there."
+                f"{describe_disk_failure(error) or error} The checkpoint of step {snapshot.step} "
+                f"was not written. The last complete checkpoint is {last}."
             ) from error
 
 
@@ -185,7 +184,7 @@ def write_snapshot(out: Path, snapshot: Snapshot) -> None:
     with replacing(folder) as temporary:
         temporary.mkdir()
         save_file(snapshot.model, temporary / "model.safetensors")
-        # Given an open file instead of a path, torch.save fails with an OSError.
+        # Given an open file instead of a path, torch.save's error has the OSError as its context.
         with (temporary / "optimizer.pt").open("wb") as file:
             torch.save(snapshot.optimizer, file)
         write_log(temporary / "weights.parquet", snapshot.log)

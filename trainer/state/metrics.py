@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from data_catalog.disk import writing
 from data_catalog.errors import UserError
 from trainer.model.flops import utilisation
 from trainer.sampling.batches import Batch
@@ -43,7 +44,7 @@ class Metrics:
             size_bytes: size of the file at the checkpoint that the run resumes from.
             writes: whether this process writes the file.
         """
-        self._file = None
+        self._path, self._file = path, None
         if writes:
             _cut(path, size_bytes)
             self._file = path.open("a", encoding="utf-8", buffering=1)
@@ -52,20 +53,23 @@ class Metrics:
         """Append a record. Arrays become lists; NaN and infinities become null."""
         if self._file is not None:
             record = json_ready({"kind": kind, **values})
-            self._file.write(json.dumps(record, allow_nan=False) + "\n")
+            with writing(self._path):
+                self._file.write(json.dumps(record, allow_nan=False) + "\n")
 
     def size_bytes(self) -> int:
         """Flush the file to disk and return its size in bytes."""
         if self._file is None:
             return 0
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return self._file.tell()
+        with writing(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            return self._file.tell()
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
-            self._file.close()
+            with writing(self._path):
+                self._file.close()
 
 
 def _cut(path: Path, size_bytes: int) -> None:

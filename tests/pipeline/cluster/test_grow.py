@@ -98,7 +98,7 @@ def test_cells_are_grown_from_different_random_numbers(tmp_path):
     assert not np.array_equal(np.sort(leaves[:4].sum(axis=1)), np.sort(leaves[4:].sum(axis=1)))
 
 
-@pytest.mark.parametrize("when", ["iteration.npz", "top.npz", "ends.npy", "sub-tree-00002.npz"])
+@pytest.mark.parametrize("when", ["iteration.npz", "top.npz", "ends.npz", "sub-tree-00002.npz"])
 def test_a_killed_training_resumes_to_the_same_bytes(monkeypatch, tmp_path, when):
     """Killed just after a file was written: what came later is not there."""
     x = vectors(2000)
@@ -116,7 +116,7 @@ def test_a_killed_training_resumes_to_the_same_bytes(monkeypatch, tmp_path, when
 
     if when == "iteration.npz":
         monkeypatch.setattr("pipeline.cluster.checkpoint.write_arrays", dying)
-    elif when == "ends.npy":
+    elif when == "ends.npz":
         monkeypatch.setattr(
             "pipeline.cluster.grow._split", lambda *_: (_ for _ in ()).throw(Killed)
         )

@@ -74,6 +74,6 @@ def test_a_partition_is_the_sample_sorted_by_cell(monkeypatch, tmp_path, maps, w
 def test_an_unfinished_partition_is_made_again(tmp_path, maps):
     sample, _ = draw_sample(maps, 300, 0, 0)
     whole = sort_by_cell(sample, np.eye(6, dtype=np.float32), tmp_path, 1)[0].tobytes()
-    (tmp_path / "ends.npy").unlink()
+    (tmp_path / "ends.npz").unlink()
     (tmp_path / "sample.npy").write_bytes(b"half of it")
     assert sort_by_cell(sample, np.eye(6, dtype=np.float32), tmp_path, 1)[0].tobytes() == whole
