@@ -45,10 +45,10 @@ def describe_error(error: Exception) -> tuple[str, int]:
                 "Run: pip install 'clustermix[all]'",
                 REFUSED,
             )
-        case _ if sentence := describe_disk_failure(error):
-            return sentence, REFUSED
         case _:
-            return f"failed: {type(error).__name__}: {error}", FAILED
+            sentence = describe_disk_failure(error)
+            failure = (f"failed: {type(error).__name__}: {error}", FAILED)
+            return (sentence, REFUSED) if sentence else failure
 
 
 def _usage(error: typer.TyperException) -> str:

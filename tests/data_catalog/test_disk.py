@@ -146,7 +146,8 @@ def files_of_50_kilobytes():
 def test_what_every_library_raises_is_recognized_and_leaves_nothing(
     name, tmp_path, files_of_50_kilobytes
 ):
-    with pytest.raises(OSError) as raised, replacing(tmp_path / "result") as temporary:
+    result = tmp_path / "result"
+    with pytest.raises(OSError, match="File too large") as raised, replacing(result) as temporary:
         WRITERS[name](temporary)
     sentence = describe_disk_failure(raised.value)
     assert sentence.startswith(f"{tmp_path}/result")
