@@ -1,30 +1,62 @@
-"""Default settings of Prefect and other libraries for a command.
+"""Settings of libraries for a command, and replacements for what its environment lacks.
 
-The defaults keep Prefect quiet and offline, with its files in the user's cache folder. Settings
-from the user's environment take precedence.
+Settings from the user's environment take precedence. Every command calls `set_library_defaults`,
+which creates no file. Only commands that start a flow call `prepare` and `find_server`, which are
+about Prefect.
 """
 
 import atexit
+import logging
 import os
+import secrets
+import shutil
 import sys
+import tempfile
+import tomllib
+import warnings
+from contextlib import redirect_stderr, suppress
+from io import StringIO
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
+from typing import Any
+
+from data_catalog.errors import UserError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+ANSWER_SECONDS = 4.5  # in which a Prefect server must answer
 
 
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "clustermix"
-
-
-def prepare(debug: bool = False) -> None:
-    """Set environment variables that are not set yet. Call this before Prefect is imported.
-
-    Args:
-        debug: Show Prefect's log.
-    """
+def set_library_defaults() -> None:
+    """Set environment variables of numeric libraries, the home and proxies. Creates no file."""
     defaults = {
         "DO_NOT_TRACK": "1",
+        "TOKENIZERS_PARALLELISM": "true",
+        "OMP_WAIT_POLICY": "passive",  # waiting threads must not take cores from working ones
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    if not _has_home():
+        # Libraries would otherwise fail, or write to a folder named `~`.
+        os.environ["HOME"] = str(_new_private_path())
+    _connect_to_loopback_directly()
+
+
+def prepare() -> None:
+    """Set up Prefect for the flows of this process. Call this before Prefect is imported.
+
+    Prefect is quiet and offline, with its files in the user's cache folder, or in a private
+    temporary folder if the cache folder cannot be written. It logs only if the root logger shows
+    information.
+
+    Raises:
+        UserError: Prefect cannot work in this environment.
+    """
+    set_library_defaults()
+    _check_proxies()
+    verbose = logging.getLogger().isEnabledFor(logging.INFO)
+    defaults = {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_HOME": str(_cache_folder() / "prefect"),
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         # By default the server records tens of task runs per second, and loses the last ones when a
         # short flow ends.
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
@@ -32,17 +64,216 @@ def prepare(debug: bool = False) -> None:
         # Whole seconds: Prefect truncates this number, and with 0 its server keeps a core busy.
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
         # Failures are reported by the command line.
-        "PREFECT_LOGGING_LEVEL": "DEBUG" if debug else "CRITICAL",
-        "TOKENIZERS_PARALLELISM": "true",
-        "OMP_WAIT_POLICY": "passive",  # waiting threads must not take cores from working ones
+        "PREFECT_LOGGING_LEVEL": "DEBUG" if verbose else "CRITICAL",
     }
-    profiles = Path("~/.prefect/profiles.toml").expanduser()  # e.g. from `prefect cloud login`
-    if "PREFECT_HOME" not in os.environ and profiles.is_file():
-        defaults["PREFECT_PROFILES_PATH"] = str(profiles)
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    # Prefect only creates the last folder of the path.
-    Path(os.environ["PREFECT_HOME"]).expanduser().parent.mkdir(parents=True, exist_ok=True)
+    if not os.environ.get("PREFECT_HOME"):
+        profiles = Path.home() / ".prefect" / "profiles.toml"  # e.g. from `prefect cloud login`
+        if os.path.isfile(profiles):  # also False for a folder that cannot be searched
+            os.environ.setdefault("PREFECT_PROFILES_PATH", str(profiles))
+        os.environ["PREFECT_HOME"] = str(_cache_folder() / "prefect")
+    _check_prefect_home()
+    _check_settings_files()
+
+
+def find_server() -> str | None:
+    """Return the URL of the Prefect server that the user's settings name.
+
+    They are environment variables, `.env`, `prefect.toml`, `pyproject.toml` and the active profile.
+
+    Returns:
+        The URL, or None if flows need a server of their own.
+
+    Raises:
+        UserError: A setting is invalid, or the server does not answer.
+    """
+    try:
+        # Prefect warns of each setting of an earlier version that a profile has.
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            from prefect.context import get_settings_context  # noqa: PLC0415
+
+            url = get_settings_context().settings.api.url
+    except (ValueError, TypeError, OSError) as error:
+        raise UserError(
+            f"Prefect's settings: {_first_reason(error)}. They come from environment variables, "
+            f".env, prefect.toml, pyproject.toml and {_profiles_path()}. Correct or unset it."
+        ) from error
+    if url is not None:
+        _check_server(url)
+    return url
+
+
+def _has_home() -> bool:
+    """Return whether the user has a home. The root of the file system is none."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # HOME is not set, and the user is not in the system's database
+        return False
+    return home.is_absolute() and home != Path(home.anchor) and os.path.isdir(home)
+
+
+def _new_private_path() -> Path:
+    """Return a temporary path that nobody can guess. If it is created, it is removed at exit."""
+    try:
+        parent = tempfile.gettempdir()
+    except FileNotFoundError:  # no folder for temporary files can be written
+        parent = "/tmp"  # noqa: S108
+    path = Path(parent, f"clustermix-{secrets.token_hex(16)}")
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
+def _make_writable_folder(folder: Path) -> None:
+    folder.mkdir(0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def _cache_folder() -> Path:
+    """Create and return the folder for files of Prefect."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not cache.is_absolute():
+        cache = Path.home() / ".cache"
+    with suppress(OSError):
+        if not Path.home().exists():
+            Path.home().mkdir(0o700)  # the temporary one of `set_library_defaults`
+        _make_writable_folder(cache / "clustermix")
+        return cache / "clustermix"
+    folder = _new_private_path()
+    try:
+        _make_writable_folder(folder)
+    except OSError as error:
+        raise UserError(
+            f"{cache} and {folder.parent}: cannot be written ({error.strerror}). Set "
+            "XDG_CACHE_HOME or TMPDIR to a folder that you can write to."
+        ) from error
+    return folder
+
+
+def _check_prefect_home() -> None:
+    name = os.environ["PREFECT_HOME"]
+    try:
+        _make_writable_folder(Path(name).expanduser())
+    except (OSError, RuntimeError) as error:  # RuntimeError: the user of `~USER` is unknown
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"PREFECT_HOME {name}: cannot be written ({reason}). Set it to a folder that you can "
+            "write to, or unset it."
+        ) from error
+
+
+def _connect_to_loopback_directly() -> None:
+    """Exclude this machine from the proxies, for this process and those that it starts."""
+    proxies = [
+        name
+        for name, value in os.environ.items()
+        if value and name.lower().endswith("_proxy") and name.lower() != "no_proxy"
+    ]
+    for name in proxies:
+        scheme, separator, rest = os.environ[name].partition("://")
+        if scheme.lower() == "socks":  # desktops write this; httpx only knows versions
+            os.environ[name] = f"socks5{separator}{rest}"
+    if proxies:
+        spellings = ("no_proxy", "NO_PROXY")  # libraries differ in which one they prefer
+        before = {name: os.environ.get(name, "") for name in spellings}
+        for name in spellings:
+            hosts = before[name] or "".join(before.values())
+            if hosts.strip() != "*":
+                named = [host.strip() for host in hosts.split(",") if host.strip()]
+                missing = [host for host in LOOPBACK if host not in named]
+                os.environ[name] = ",".join([*named, *missing])
+
+
+def _check_proxies() -> None:
+    """Raise `UserError` if a client of Prefect cannot be made with the proxies."""
+    import httpx  # noqa: PLC0415
+
+    try:
+        httpx.Client(verify=False).close()  # noqa: S501 - it connects to nothing
+    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        raise UserError(
+            f"HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used: {str(error).rstrip('.')}. "
+            "Correct or unset it."
+        ) from error
+
+
+def _profiles_path() -> Path:
+    home = Path(os.environ["PREFECT_HOME"]).expanduser()
+    return Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
+
+
+def _check_settings_files() -> None:
+    """Raise `UserError` if a file of Prefect's settings is damaged. Prefect does not name it."""
+    profiles = _profiles_path()
+    for path in (profiles, Path("prefect.toml"), Path("pyproject.toml"), Path(".env")):
+        try:
+            text = path.read_bytes().decode()
+            tree = tomllib.loads(text) if path.suffix == ".toml" else {}
+            if path == profiles and not _holds_profiles(tree):
+                raise ValueError("expected `active` and tables [profiles.NAME]")
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UserError(
+                f"{path}: Prefect cannot read its settings from this file ({reason}). "
+                "Correct or remove it."
+            ) from error
+
+
+def _holds_profiles(tree: dict[str, Any]) -> bool:
+    profiles = tree.get("profiles", {})
+    return (
+        isinstance(tree.get("active", ""), str)
+        and isinstance(profiles, dict)
+        and all(isinstance(profile, dict) for profile in profiles.values())
+    )
+
+
+def _first_reason(error: Exception) -> str:
+    """Return the reason of an error in one line, without the value, which may be secret."""
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    if isinstance(error, ValidationError):
+        detail = error.errors(include_url=False, include_input=False)[0]
+        return f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _check_server(url: str) -> None:
+    """Raise `UserError` if no Prefect server that flows can use answers at `url`."""
+    from prefect.client.orchestration import get_client  # noqa: PLC0415
+    from prefect.settings import temporary_settings  # noqa: PLC0415
+
+    answers: Queue[Exception | None] = Queue()
+
+    def ask() -> None:
+        try:
+            with (
+                temporary_settings({"client.max_retries": 0}),
+                get_client({"timeout": ANSWER_SECONDS}, sync_client=True) as client,
+            ):
+                failure = client.api_healthcheck()
+                if failure is None:
+                    client.raise_for_api_version_mismatch()
+                answers.put(failure)
+        except Exception as error:
+            answers.put(error)
+
+    # In a thread, because a lookup of the host's name has no time limit.
+    Thread(target=ask, name="ask Prefect", daemon=True).start()
+    try:
+        failure = answers.get(timeout=ANSWER_SECONDS)
+    except Empty:
+        failure = TimeoutError("it did not answer in time")
+    if failure is not None:
+        named = "" if os.environ.get("PREFECT_API_URL") else ", which Prefect's settings name"
+        raise UserError(
+            f"PREFECT_API_URL {url}{named}: this Prefect server cannot be used "
+            f"({_first_reason(failure)}). Start it, or unset PREFECT_API_URL."
+        )
 
 
 def end_quietly() -> None:

@@ -9,11 +9,13 @@ from typing import Annotated
 
 import typer
 
+from data_catalog.errors import UserError
 from flows.cli import ask, build, export, fetch, pages, train
-from flows.cli.failures import INTERRUPTED, print_error
+from flows.cli.failures import INTERRUPTED, OUTPUT_CLOSED, print_error
 from flows.cli.interrupt import TERMINATED, Terminated, end_now, raise_on_sigterm
 from flows.cli.options import BUILD
-from flows.environment import end_quietly, prepare
+from flows.cli.output import OutputClosed, discard_output, flush_output, protect_output
+from flows.environment import end_quietly, set_library_defaults
 
 DEBUG_OPTION = "--debug"
 app = typer.Typer(
@@ -51,7 +53,7 @@ def _print_version(requested: bool) -> None:
 
 @app.callback()
 def common_options(
-    debug: Annotated[
+    debug: Annotated[  # noqa: ARG001 - `main` reads it
         bool,
         typer.Option(
             DEBUG_OPTION,
@@ -66,15 +68,16 @@ def common_options(
     ] = False,
 ) -> None:
     """Configure the libraries before any command runs."""
-    prepare(debug)
+    set_library_defaults()
 
 
 def main() -> None:
     """Run the command line of this process.
 
-    Exit codes: 0 success, 1 failure, 2 invalid request, 130 interrupted (Ctrl-C), 143 terminated
-    (SIGTERM).
+    Exit codes: 0 success, 1 failure, 2 invalid request, 130 interrupted (Ctrl-C), 141 nobody reads
+    the output, 143 terminated (SIGTERM).
     """
+    protect_output()
     words = sys.argv[1:]
     debug = DEBUG_OPTION in words[: words.index("--") if "--" in words else None]
     if debug:
@@ -88,12 +91,21 @@ def main() -> None:
     raise_on_sigterm()
     try:
         code = app(words, prog_name="clustermix", standalone_mode=False)
+        flush_output()
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except OutputClosed:
+        discard_output()
+        sys.exit(OUTPUT_CLOSED)
     except Terminated:
         end_now(TERMINATED)
     except Exception as error:
-        sys.exit(print_error(error, debug))
+        code = print_error(error, debug)
+        try:
+            flush_output()
+        except (OutputClosed, UserError):
+            discard_output()
+        sys.exit(code)
     if code == INTERRUPTED:
         print("clustermix: interrupted", file=sys.stderr)
         end_now(INTERRUPTED)
