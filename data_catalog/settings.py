@@ -51,15 +51,19 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Return the content of a TOML file as a plain mapping.
 
     Raises:
-        UserError: The file is missing or is not TOML.
+        UserError: The file is missing, is not UTF-8 or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors write such a mark
     except OSError as error:
         raise UserError(
             f"config {path}: cannot be read ({error.strerror}). Give the path of a TOML file."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"config {path}: not UTF-8 text (byte {error.start}). Save the file as UTF-8."
+        ) from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UserError(f"config {path}: not valid TOML ({error}). Correct the file.") from error
 
 

@@ -21,7 +21,7 @@ import yaml
 
 from tests.helpers.repository import ROOT
 
-SECRET = re.compile(r"KEY|SECRET|PASSWORD|TOKEN")
+SECRET = re.compile(r"KEY|SECRET|PASSWORD|TOKEN|AUTH")
 
 
 @dataclass
@@ -210,10 +210,21 @@ def test_secrets_come_from_variables_and_the_example_has_all_variables(compose):
         if line and line[0] != "#"
     )
     assert asked <= set(re.findall(r"\$\{(\w+)", text)) == set(example)
-    assert {value for key, value in example.items() if SECRET.search(key)} == {
-        "local-only",
-        "local-only-change-me",
-    }
+    # Compose refuses to start with empty values, so that nobody runs with keys that others know.
+    assert asked == {key for key, value in example.items() if not value}
+    assert all(SECRET.search(key) for key in asked)
+
+
+def test_the_command_of_the_example_makes_different_keys(tmp_path):
+    example = (ROOT / ".env.example").read_text()
+    [command] = re.findall(r"^#   (\(umask.*)", example, re.MULTILINE)
+    shutil.copy(ROOT / ".env.example", tmp_path)
+    assert run(["sh", "-c", command], cwd=tmp_path).returncode == 0
+    made = (tmp_path / ".env").read_text()
+    keys = re.findall(r"^\w+=([0-9a-f]{32})$", made, re.MULTILINE)
+    assert len(set(keys)) == 3
+    assert re.sub(r"=[0-9a-f]{32}$", "=", made, flags=re.MULTILINE) == example
+    assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
 
 
 def test_docker_compose_accepts_the_file():
@@ -224,10 +235,14 @@ def test_docker_compose_accepts_the_file():
     command = next((words for words in clients if run([*words, "version"]).returncode == 0), None)
     if command is None:
         pytest.skip("docker compose is not installed")
-    done = run([*command, "--env-file", ".env.example", "config", "--quiet"], cwd=ROOT)
+    keys = {"STORE_ACCESS_KEY": "a", "STORE_SECRET_KEY": "b", "PREFECT_AUTH_STRING": "c"}
+    words = [*command, "--env-file", ".env.example", "config", "--quiet"]
+    done = run(words, cwd=ROOT, env={**os.environ, **keys})
     assert done.returncode == 0, done.stderr
-    refused = run([*command, "--env-file", os.devnull, "config", "--quiet"], cwd=ROOT)
-    assert ".env.example" in refused.stderr
+    for name in keys:  # also where it is empty, as in the example
+        refused = run(words, cwd=ROOT, env={**os.environ, **keys, name: ""})
+        assert refused.returncode != 0
+        assert ".env.example" in refused.stderr
 
 
 PLACES = {
