@@ -53,6 +53,7 @@ def prepare() -> None:
         UserError: Prefect cannot work in this environment.
     """
     set_library_defaults()
+    _check_temporary_folder()
     _check_proxies()
     verbose = logging.getLogger().isEnabledFor(logging.INFO)
     defaults = {
@@ -94,7 +95,7 @@ def find_server() -> str | None:
             warnings.simplefilter("ignore")
             from prefect.context import get_settings_context  # noqa: PLC0415
 
-            url = get_settings_context().settings.api.url
+            url = get_settings_context().settings.api.url or None
     except (ValueError, TypeError, OSError) as error:
         raise UserError(
             f"Prefect's settings: {_first_reason(error)}. They come from environment variables, "
@@ -123,6 +124,16 @@ def _new_private_path() -> Path:
     path = Path(parent, f"clustermix-{secrets.token_hex(16)}")
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path
+
+
+def _check_temporary_folder() -> None:
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise UserError(
+            "TMPDIR: no folder for temporary files can be written, neither this one nor /tmp. "
+            "Set TMPDIR to a folder that you can write to."
+        ) from error
 
 
 def _make_writable_folder(folder: Path) -> None:

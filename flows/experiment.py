@@ -14,8 +14,9 @@ from flows.artifacts import artifact_key, show_runs
 from flows.build import build as build_catalog
 from flows.events import tag_flow_run
 from flows.pages.run import write_report
-from flows.train import ProcessCount, check_training
+from flows.train import ProcessCount
 from flows.train import train as train_one
+from flows.training_check import check_training
 from pipeline.config import Build
 from trainer.config import Train
 

@@ -26,6 +26,7 @@ from tempfile import TemporaryFile
 from typing import IO
 
 from data_catalog.errors import UserError
+from flows.environment import find_server, prepare
 from flows.parent_watch import stop_with_parent
 from flows.progress import working
 
@@ -39,12 +40,14 @@ STOP_SECONDS = 5.0
 def private_server() -> Iterator[None]:
     """Run Prefect's server for the flows of this block.
 
-    Does nothing if the environment or the user's Prefect profile names a server.
+    Only checks the server that the user's settings of Prefect name, if they name one.
 
     Raises:
-        UserError: The server did not start.
+        UserError: Prefect cannot work in this environment, or its server does not answer.
     """
+    prepare()
     if os.environ.get("PREFECT_API_URL"):
+        find_server()
         yield
         return
     password = f"clustermix:{secrets.token_urlsafe()}"
@@ -52,14 +55,14 @@ def private_server() -> Iterator[None]:
         server, port = _start(password, log)
         try:
             # These imports take seconds, like the start of the server.
-            from prefect.events.worker import EventsWorker  # noqa: PLC0415
-            from prefect.logging.handlers import APILogWorker  # noqa: PLC0415
-            from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
-
-            if PREFECT_API_URL.value():
+            if find_server() is not None:
                 server.kill()
                 yield
                 return
+            from prefect.events.worker import EventsWorker  # noqa: PLC0415
+            from prefect.logging.handlers import APILogWorker  # noqa: PLC0415
+            from prefect.settings import temporary_settings  # noqa: PLC0415
+
             with working("Starting Prefect's server. Its first start takes longer."):
                 _wait_until_ready(server, port, log)
             url = f"{_address(port)}/api"

@@ -17,13 +17,13 @@ from prefect import flow, tags, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
-from data_catalog.errors import TrainingError, UserError, suggestion
-from data_catalog.format.manifest import read_manifest
+from data_catalog.errors import TrainingError, UserError
 from flows.artifacts import show_runs, stage_progress
 from flows.events import emit_run_finished, tag_flow_run
 from flows.pages.run import write_report
 from flows.progress import console, progress_bar
 from flows.runners import worth_a_retry
+from flows.training_check import check_training
 from trainer.config import Train
 
 POLL_SECONDS = 0.5
@@ -188,30 +188,6 @@ def _raise(output: str) -> None:
     ]:
         raise UserError(refusals[0])
     raise TrainingError(f"the trainer failed: {lines[-1]}\n{output[-4000:]}")
-
-
-def check_training(settings: Train) -> None:
-    """Check a config against its catalog before a process is started.
-
-    Args:
-        settings: The config.
-
-    Raises:
-        UserError: The catalog is missing, or it lacks the target or the level.
-    """
-    manifest = read_manifest(settings.catalog, settings.data.version)
-    if settings.target not in manifest.targets:
-        hint = suggestion(settings.target, manifest.targets, "Its targets")
-        raise UserError(
-            f"target: found {settings.target!r}, which is not a target of {settings.catalog}. "
-            f"{hint}"
-        )
-    level = settings.mixture.level
-    if level is not None and level not in manifest.granularities:
-        raise UserError(
-            f"mixture.level: found {level}, which is not a level of {settings.catalog}. "
-            f"Its levels are {', '.join(map(str, manifest.granularities))}."
-        )
 
 
 def _latest(metrics: Path) -> tuple[int, str]:

@@ -60,7 +60,7 @@ def protect_output() -> None:
             file = kind(stream.fileno(), "w", closefd=False)
             buffered = file if stream.write_through else io.BufferedWriter(file)
             replacement = io.TextIOWrapper(
-                buffered,  # type: ignore[type-var]
+                buffered,
                 stream.encoding,
                 errors="replace",
                 line_buffering=stream.line_buffering,

@@ -118,7 +118,7 @@ def _train(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    from flows.train import check_training
+    from flows.training_check import check_training
 
     check_training(settings)
     if dry_run:

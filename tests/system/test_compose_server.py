@@ -19,7 +19,11 @@ from websockets.sync.client import connect
 
 from tests.helpers.repository import ROOT
 
-SECRETS = {"PREFECT_AUTH_STRING": "3f1c:of the test", "STORE_ACCESS_KEY": "a", "STORE_SECRET_KEY": "b"}
+SECRETS = {
+    "PREFECT_AUTH_STRING": "3f1c:of the test",
+    "STORE_ACCESS_KEY": "a",
+    "STORE_SECRET_KEY": "b",
+}
 PAGE, POOL = "http://localhost:4200", {"name": "pool", "type": "process"}
 
 

@@ -1,0 +1,29 @@
+"""The check of a training before Prefect or the trainer is started."""
+
+from data_catalog.errors import UserError, suggestion
+from data_catalog.format.manifest import read_manifest
+from trainer.config import Train
+
+
+def check_training(settings: Train) -> None:
+    """Check a config against its catalog before a process is started.
+
+    Args:
+        settings: The config.
+
+    Raises:
+        UserError: The catalog is missing, or it lacks the target or the level.
+    """
+    manifest = read_manifest(settings.catalog, settings.data.version)
+    if settings.target not in manifest.targets:
+        hint = suggestion(settings.target, manifest.targets, "Its targets")
+        raise UserError(
+            f"target: found {settings.target!r}, which is not a target of {settings.catalog}. "
+            f"{hint}"
+        )
+    level = settings.mixture.level
+    if level is not None and level not in manifest.granularities:
+        raise UserError(
+            f"mixture.level: found {level}, which is not a level of {settings.catalog}. "
+            f"Its levels are {', '.join(map(str, manifest.granularities))}."
+        )
