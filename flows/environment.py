@@ -25,6 +25,7 @@ from data_catalog.errors import UserError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANSWER_SECONDS = 4.5  # in which a Prefect server must answer
+_private_paths: set[Path] = set()  # of this process; they need not exist yet
 
 
 def set_library_defaults() -> None:
@@ -89,6 +90,8 @@ def find_server() -> str | None:
     Raises:
         UserError: A setting is invalid, or the server does not answer.
     """
+    if named := os.environ.get("PREFECT_API_URL"):
+        _check_answer(named)  # before the slow import of Prefect
     try:
         # Prefect warns of each setting of an earlier version that a profile has.
         with warnings.catch_warnings(), redirect_stderr(StringIO()):
@@ -102,7 +105,9 @@ def find_server() -> str | None:
             f".env, prefect.toml, pyproject.toml and {_profiles_path()}. Correct or unset it."
         ) from error
     if url is not None:
-        _check_server(url)
+        if url != named:
+            _check_answer(url)
+        _check_acceptance(url)
     return url
 
 
@@ -112,6 +117,8 @@ def _has_home() -> bool:
         home = Path.home()
     except RuntimeError:  # HOME is not set, and the user is not in the system's database
         return False
+    if home in _private_paths:
+        return True
     return home.is_absolute() and home != Path(home.anchor) and os.path.isdir(home)
 
 
@@ -122,6 +129,7 @@ def _new_private_path() -> Path:
     except FileNotFoundError:  # no folder for temporary files can be written
         parent = "/tmp"  # noqa: S108
     path = Path(parent, f"clustermix-{secrets.token_hex(16)}")
+    _private_paths.add(path)
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path
 
@@ -243,7 +251,7 @@ def _holds_profiles(tree: dict[str, Any]) -> bool:
     )
 
 
-def _first_reason(error: Exception) -> str:
+def _first_reason(error: BaseException) -> str:
     """Return the reason of an error in one line, without the value, which may be secret."""
     from pydantic import ValidationError  # noqa: PLC0415
 
@@ -253,38 +261,52 @@ def _first_reason(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def _check_server(url: str) -> None:
-    """Raise `UserError` if no Prefect server that flows can use answers at `url`."""
-    from prefect.client.orchestration import get_client  # noqa: PLC0415
-    from prefect.settings import temporary_settings  # noqa: PLC0415
+def _check_answer(url: str) -> None:
+    """Raise `UserError` if nothing answers at the address of a Prefect server."""
+    import httpx  # noqa: PLC0415
 
-    answers: Queue[Exception | None] = Queue()
+    failures: Queue[Exception | None] = Queue()
 
     def ask() -> None:
         try:
-            with (
-                temporary_settings({"client.max_retries": 0}),
-                get_client({"timeout": ANSWER_SECONDS}, sync_client=True) as client,
-            ):
-                failure = client.api_healthcheck()
-                if failure is None:
-                    client.raise_for_api_version_mismatch()
-                answers.put(failure)
+            # Without a password, so that the server need not prove who it is.
+            with httpx.Client(verify=False, timeout=ANSWER_SECONDS) as client:  # noqa: S501
+                client.get(f"{url.rstrip('/')}/health")
+            failures.put(None)
         except Exception as error:
-            answers.put(error)
+            failures.put(error)
 
     # In a thread, because a lookup of the host's name has no time limit.
     Thread(target=ask, name="ask Prefect", daemon=True).start()
     try:
-        failure = answers.get(timeout=ANSWER_SECONDS)
+        failure = failures.get(timeout=ANSWER_SECONDS)
     except Empty:
         failure = TimeoutError("it did not answer in time")
     if failure is not None:
-        named = "" if os.environ.get("PREFECT_API_URL") else ", which Prefect's settings name"
-        raise UserError(
-            f"PREFECT_API_URL {url}{named}: this Prefect server cannot be used "
-            f"({_first_reason(failure)}). Start it, or unset PREFECT_API_URL."
-        )
+        raise _server_error(url, failure)
+
+
+def _check_acceptance(url: str) -> None:
+    """Raise `UserError` if the Prefect server at `url` is no match for this client."""
+    from prefect.client.orchestration import get_client  # noqa: PLC0415
+    from prefect.settings import temporary_settings  # noqa: PLC0415
+
+    try:
+        with (
+            temporary_settings({"client.max_retries": 0}),
+            get_client(sync_client=True) as client,
+        ):
+            client.raise_for_api_version_mismatch()
+    except Exception as error:
+        raise _server_error(url, error.__cause__ or error) from error
+
+
+def _server_error(url: str, error: BaseException) -> UserError:
+    named = "" if os.environ.get("PREFECT_API_URL") else ", which Prefect's settings name"
+    return UserError(
+        f"PREFECT_API_URL {url}{named}: this Prefect server cannot be used "
+        f"({_first_reason(error)}). Start it, or unset PREFECT_API_URL."
+    )
 
 
 def end_quietly() -> None:
