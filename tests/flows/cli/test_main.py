@@ -252,3 +252,66 @@ except SystemExit as end:
     loaded = set(done.stdout.partition("LOADED")[2].split())
     assert "typer" in loaded
     assert not loaded & absent
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(
+    ("words", "output", "code"),
+    [
+        (["query", "CATALOG", "SELECT repeat('x', 1000000)"], "closed", 141),
+        (["domains", "CATALOG"], "closed", 141),
+        (["--help"], "closed", 141),
+        (["query", "CATALOG", "SELECT 1"], "full", 2),
+        (["query", "CATALOG", "SELECT 1"], "none", 0),
+    ],
+)
+def test_an_output_that_cannot_be_written_ends_in_order(built, words, output, code):
+    words = [str(built[0]) if word == "CATALOG" else word for word in words]
+    if output == "closed":
+        reader, writer = os.pipe()
+        os.close(reader)
+    else:
+        writer = os.open("/dev/full" if output == "full" else os.devnull, os.O_WRONLY)
+    close = (lambda: os.close(1)) if output == "none" else None
+    done = subprocess.run(
+        [*COMMAND, *words],
+        cwd=ROOT,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        preexec_fn=close,
+    )
+    os.close(writer)
+    sentence = "clustermix: standard output: cannot be written (No space left on device)"
+    assert done.returncode == code
+    assert done.stderr.partition(".")[0] == (sentence if output == "full" else "")
+
+
+@pytest.mark.system
+def test_a_character_that_the_terminal_lacks_ends_no_command(tmp_path, built):
+    """The terminal knows only ASCII, and one folder has a name that is not even UTF-8."""
+    folder = tmp_path / "caf\u00e9"
+    folder.symlink_to(built[0])
+    settings = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    for words, code in (
+        (["verify", folder], 0),
+        (["query", folder, "SELECT chr(8594)"], 0),
+        (["query", os.fsencode(tmp_path) + b"/\xe9", "SELECT 1"], 2),
+    ):
+        done = subprocess.run(
+            [*COMMAND, *words], cwd=ROOT, env=settings, capture_output=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert b"?" in (done.stdout or done.stderr)
+        assert b"Traceback" not in done.stderr
+
+
+def test_a_config_from_windows_is_read(config):
+    path = config(targets=[{"name": "x", "path": "none"}])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    refused(clustermix("build", path), "none")
+    path.write_bytes('# "Größe"\n'.encode("latin-1"))
+    refused(clustermix("build", path), str(path), "UTF-8")
+    path.write_text("a = 1\n", encoding="utf-16")
+    refused(clustermix("build", path), str(path), "UTF-8")
