@@ -1,13 +1,16 @@
 """Configuration of a catalog build and of an addition to a catalog."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from data_catalog.errors import UserError
 from data_catalog.format.layout import Levels
+from data_catalog.format.manifest import NAME
 from data_catalog.settings import Settings
-from pipeline.location import Location
+from pipeline.location import Location, folder_names
 from pipeline.source.config import (
     AnySource,
     Columns,
@@ -229,13 +232,25 @@ class Build(Settings):
     """Folder whose subfolders are further targets. Each is named after its folder."""
 
     def all_targets(self) -> tuple[Target, ...]:
-        """Return `targets`, followed by the subfolders of `targets_below` in order of name."""
-        below = (
-            sorted(path for path in self.targets_below.iterdir() if path.is_dir())
-            if self.targets_below
-            else []
-        )
-        return (*self.targets, *(Target(name=path.name, path=path) for path in below))
+        """Return `targets`, followed by the subfolders of `targets_below` in order of name.
+
+        Hidden subfolders (names starting with a dot or an underscore) are skipped.
+
+        Raises:
+            UserError: A subfolder's name cannot be the name of a target.
+        """
+        root = self.targets_below
+        if root is None:
+            return self.targets
+        names = [name for name in folder_names(root) if not name.startswith((".", "_"))]
+        for name in names:
+            if not re.fullmatch(NAME, name):
+                raise UserError(
+                    f"targets_below {root}: the folder {name!r} cannot name a target. Expected "
+                    "letters A to Z and a to z, digits, `_`, `.` and `-`. Rename the folder, or "
+                    "name it in `targets`, with a name and its path."
+                )
+        return (*self.targets, *(Target(name=name, path=root / name) for name in names))
 
 
 class Addition(Settings):

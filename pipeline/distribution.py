@@ -26,6 +26,7 @@ from pipeline.embed.encoder import load_encoder
 from pipeline.embed.identity import identify
 from pipeline.parts import Part, make_part
 from pipeline.shard.tokenize import encode_texts
+from pipeline.source.stage import account_of, quarantine_table
 from pipeline.source.targets import read_target
 
 # Versions of the output:
@@ -214,7 +215,7 @@ def target_part(
 
     Only the `align` split shapes the distributions, never the splits for evaluation.
     """
-    documents, quarantine = read_target(target, config.source)
+    documents, faults = read_target(target, config.source)
     identity = identify(config.embed)
 
     def make(out: Path) -> Account:
@@ -232,7 +233,7 @@ def target_part(
             out / "documents.parquet",
             compression="zstd",
         )
-        pq.write_table(quarantine, out / "quarantine.parquet")
+        pq.write_table(quarantine_table(faults), out / "quarantine.parquet")
         write_tokens(out / "tokens.arrow", ids)
         aligned = documents["split"].to_numpy(zero_copy_only=False) == "align"
         pq.write_table(
@@ -241,10 +242,7 @@ def target_part(
         )
         write_json(out / TARGET_RECORD, TargetRecord(name=target.name, encoder=identity))
         kept = Tally(rows=len(texts), characters=sum(map(len, texts)))
-        failed = {
-            reason: Tally(rows=n) for reason, n in Counter(quarantine["reason"].to_pylist()).items()
-        }
-        return Account(read=sum(failed.values(), kept), kept=kept, failed=failed)
+        return account_of(kept, faults)
 
     texts = fingerprint(
         documents["doc_id"].to_pylist(),

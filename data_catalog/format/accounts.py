@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from data_catalog.errors import AccountingError
 from data_catalog.settings import Settings
@@ -42,6 +43,16 @@ class Account(Settings):
     """Dropped documents by rule."""
     failed: dict[str, Tally] = Field(default_factory=dict)
     """Failed records by kind of fault."""
+    noted: dict[str, Tally] = Field(default_factory=dict)
+    """Lines, fields and files that lost no document, by kind of note. Not part of the equation."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_notes(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `noted` out where it is empty, as in accounts that were written before it."""
+        content: dict[str, Any] = handler(self)
+        if not self.noted:
+            content.pop("noted", None)
+        return content
 
     def check(self, where: str) -> Account:
         """Check the equation and return self.
@@ -62,9 +73,14 @@ def total(accounts: Iterable[Account]) -> Account:
     read, kept = Tally(), Tally()
     dropped: dict[str, Tally] = {}
     failed: dict[str, Tally] = {}
+    noted: dict[str, Tally] = {}
     for account in accounts:
         read, kept = read + account.read, kept + account.kept
-        for sums, amounts in ((dropped, account.dropped), (failed, account.failed)):
+        for sums, amounts in (
+            (dropped, account.dropped),
+            (failed, account.failed),
+            (noted, account.noted),
+        ):
             for name, tally in amounts.items():
                 sums[name] = sums.get(name, Tally()) + tally
-    return Account(read=read, kept=kept, dropped=dropped, failed=failed)
+    return Account(read=read, kept=kept, dropped=dropped, failed=failed, noted=noted)

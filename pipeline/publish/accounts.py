@@ -66,6 +66,7 @@ def accounting_table(accounts: Mapping[str, Account]) -> pa.Table:
         ]
         amounts += [("dropped", reason, tally) for reason, tally in sorted(account.dropped.items())]
         amounts += [("failed", reason, tally) for reason, tally in sorted(account.failed.items())]
+        amounts += [("noted", reason, tally) for reason, tally in sorted(account.noted.items())]
         rows += [
             {"stage": stage, "outcome": outcome, "reason": reason, **tally.model_dump()}
             for outcome, reason, tally in amounts
@@ -78,7 +79,7 @@ def read_accounts(table: pa.Table) -> dict[str, Account]:
     accounts: dict[str, dict[str, object]] = {}
     for row in table.to_pylist():
         tally = Tally(rows=row["rows"], characters=row["characters"], tokens=row["tokens"])
-        account = accounts.setdefault(row["stage"], {"dropped": {}, "failed": {}})
+        account = accounts.setdefault(row["stage"], {"dropped": {}, "failed": {}, "noted": {}})
         if row["outcome"] in {"read", "kept"}:
             account[row["outcome"]] = tally
         else:

@@ -4,10 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from data_catalog.format.manifest import NAME
 from data_catalog.settings import Settings
 from pipeline.location import Location
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Name = Annotated[str, Field(pattern=NAME)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -41,44 +42,61 @@ class Columns(Settings):
     text: str = "text"
     """Field that holds the text."""
     id: str = "id"
-    """Field that holds the identifier. If missing, the file name and row number are used."""
+    """Field that holds the identifier, text or a number. If missing, the file name and row number
+    are used."""
     url: str = "url"
     """Field that holds the document's address."""
     source: str = "source"
     """Field that holds the site, or another origin that accounts and pages group documents by."""
 
 
+Suffix = Annotated[str, Field(pattern=r"^\.[^/]*[a-z0-9]$")]
+JSONL_ENDINGS = (".jsonl", ".ndjson", ".json")
+
+
 class Jsonl(Settings):
-    """JSON lines (`.jsonl` or `.jsonl.gz`) in a file, or anywhere below a folder or URL."""
+    """JSON lines in a file, or anywhere below a folder or URL.
+
+    By default, files ending in `.jsonl`, `.ndjson` and `.json` are read, each also with `.gz`,
+    `.zst` and `.zstd`. Hidden files and folders (names starting with a dot or an underscore) are
+    skipped and counted, and so are files with other endings. Linked folders are read once.
+    """
 
     kind: Literal["jsonl"]
     """Kind of source."""
     path: Location
     """File, folder or URL."""
+    suffixes: tuple[Suffix, ...] = Field(default=JSONL_ENDINGS, min_length=1)
+    """Suffixes of the files to read, in lower case. Case is ignored when files are matched. Each is
+    also read with `.gz`, `.zst` and `.zstd`."""
     columns: Columns = Columns()
     """Keys of each line that hold a document's parts."""
 
 
 class Parquet(Settings):
-    """Parquet in a file, or anywhere below a folder or URL."""
+    """Parquet in a file, or anywhere below a folder or URL.
+
+    Hidden files and folders (names starting with a dot or an underscore) are skipped and counted,
+    and so are files with other endings. Linked folders are read once.
+    """
 
     kind: Literal["parquet"]
     """Kind of source."""
     path: Location
     """File, folder or URL."""
+    suffixes: tuple[Suffix, ...] = Field(default=(".parquet",), min_length=1)
+    """Suffixes of the files to read, in lower case. Case is ignored when files are matched."""
     columns: Columns = Columns()
     """Columns that hold a document's parts."""
-
-
-Suffix = Annotated[str, Field(pattern=r"^\.[^/]*[a-z0-9]$")]
 
 
 class Text(Settings):
     """Plain text in UTF-8 in a file, or anywhere below a folder or URL.
 
     Each file is one document. Long files are split into several. By default, files ending in
-    `.txt`, `.text`, `.md` and `.rst` are read, each also with `.gz`. Hidden files and folders
-    (names starting with a dot) are skipped.
+    `.txt`, `.text`, `.md` and `.rst` are read, each also with `.gz`, `.zst` and `.zstd`. Hidden
+    files and folders (names starting with a dot or an underscore), links to places outside of the
+    folder and files with other endings are skipped and counted.
     """
 
     kind: Literal["text"]
@@ -86,7 +104,8 @@ class Text(Settings):
     path: Location
     """File, folder or URL."""
     suffixes: tuple[Suffix, ...] = Field(default=(".txt", ".text", ".md", ".rst"), min_length=1)
-    """Suffixes of the files to read, in lower case. Case is ignored when files are matched."""
+    """Suffixes of the files to read, in lower case. Case is ignored when files are matched. Each is
+    also read with `.gz`, `.zst` and `.zstd`."""
     piece_characters: int = Field(default=8_000, ge=500, le=2**24)
     """Maximum length of a document, in characters. Longer files are split between paragraphs."""
 

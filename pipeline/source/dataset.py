@@ -1,17 +1,20 @@
 """Datasets that `datasets` can stream: one shard per shard of the dataset."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.location import parse_location
 from pipeline.source.backoff import DEFAULT_RETRIES, RetryPolicy, is_transient
 from pipeline.source.config import Columns, Dataset
-from pipeline.source.documents import Document, Fault, Input, Shard
+from pipeline.source.documents import Document, Fault, Input, Inventory, Shard
+from pipeline.source.files import file_labels
 from pipeline.source.head import HEAD_DOCUMENTS
 from pipeline.source.interface import Source
-from pipeline.source.records import to_document
+from pipeline.source.records import RecordReader
 from pipeline.source.stream import (
     Stream,
     dataset_label,
@@ -19,6 +22,8 @@ from pipeline.source.stream import (
     find_dataset,
     load_builder,
 )
+from pipeline.source.unread import unread_notes
+from pipeline.source.walk import walk
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder, IterableDataset
@@ -27,8 +32,10 @@ if TYPE_CHECKING:
 class DatasetSource(Source[Dataset]):
     """One split of a dataset, from the Hugging Face hub or a folder."""
 
-    def plan(self) -> list[Shard]:
+    def plan(self) -> Inventory:
         """Return one shard per shard of the dataset's split, in its order.
+
+        Of a dataset in a folder, the files that are not part of the split are noted.
 
         Raises:
             UserError: The dataset, subset, split or text column does not exist, or the hub cannot
@@ -38,7 +45,7 @@ class DatasetSource(Source[Dataset]):
         version = dataset_version(builder, self.section.split)
         entry = Input(path=dataset_label(self.section), bytes=0, version=version)
         stem = re.sub(r"[^A-Za-z0-9-]+", "_", entry.path)[-60:]
-        return [
+        shards = [
             Shard(
                 name=f"{stem}-{i:05d}",
                 kind="dataset",
@@ -49,6 +56,7 @@ class DatasetSource(Source[Dataset]):
             )
             for i in range(dataset.num_shards)
         ]
+        return Inventory(shards, _unread(self.section, builder))
 
     def read(
         self, shard: Shard, retries: RetryPolicy = DEFAULT_RETRIES
@@ -88,21 +96,43 @@ class DatasetSource(Source[Dataset]):
         ]
 
 
+def _unread(source: Dataset, builder: "DatasetBuilder") -> list[Fault]:
+    """Return notes on the files in a dataset's folder that its split does not have."""
+    folder, files = Path(source.name), getattr(builder.config, "data_files", None)
+    if not folder.is_dir() or files is None:
+        return []
+    chosen = {os.path.realpath(file) for file in files.get(source.split, ())}
+    tree = walk(folder)
+    unread = {
+        **tree.unread,
+        "not_chosen": [
+            name for name in tree.files if os.path.realpath(folder / name) not in chosen
+        ],
+    }
+    labels = file_labels([name for names in unread.values() for name in names])
+    return unread_notes(
+        {reason: [labels[name] for name in names] for reason, names in unread.items()}
+    )
+
+
 def stream_documents(stream: Stream, source: Dataset, label: str) -> Iterator[Document | Fault]:
     """Yield the rows of a stream as documents and faults, in order."""
-    records, row, name = iter(stream), 0, dataset_label(source)
+    records, row = iter(stream), 0
+    reader = RecordReader(source.columns, label, dataset_label(source))
     while True:
         try:
             record = next(records)
         except StopIteration:
+            yield from reader.notes()
             return
         except Exception as error:
             if is_transient(error):
                 raise
             detail = f"after row {row - 1}: {type(error).__name__}: {error}"[:200]
             yield Fault(label, None, "unreadable_dataset", detail)
+            yield from reader.notes()
             return
-        yield to_document(record, source.columns, label, row, name)
+        yield reader.document(record, row)
         row += 1
 
 

@@ -1,6 +1,7 @@
 """Types of the source stage: shards to read, and the documents and faults that reading gives."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,13 +14,20 @@ class Input(Settings):
     """One file or folder that a shard is read from, with what shows that it changed."""
 
     path: str
-    """Path below the root of the shard, with forward slashes."""
+    """Path below the root of the shard, with forward slashes, as ids and messages show it."""
+    raw: str | None = None
+    """The path's bytes in hexadecimal digits, for a local path that is not UTF-8."""
     bytes: int
     """Size of the file."""
     modified_ns: int | None = None
     """Modification time in nanoseconds, for local files."""
     version: str | None = None
     """Version reported by a remote store (ETag or checksum), otherwise its modification time."""
+
+    @property
+    def name(self) -> str:
+        """The path that opens the file."""
+        return self.path if self.raw is None else os.fsdecode(bytes.fromhex(self.raw))
 
 
 class Shard(Settings):
@@ -86,7 +94,21 @@ class Fault:
     characters: int = 0
     """Length of the record's text, if the text could be decoded."""
     counted: bool = True
-    """True if a document is lost. False for faults of side files."""
+    """True if documents are lost. False for a note: something that the reader has to know and that
+    loses no document, such as a fault of a side file."""
+    records: int = 1
+    """Number of documents that are lost, at least 1 for a broken file. For a note, the number of
+    records, lines or files that it is about."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a source found at its path, before any document is read."""
+
+    shards: list[Shard]
+    """Pieces to read, always in the same order."""
+    unread: list[Fault] = field(default_factory=list)
+    """Files that no shard reads: one note per reason, with their number and an example."""
 
 
 def document_number(doc_id: str) -> int:

@@ -1,19 +1,21 @@
 """The files of a corpus, on this machine or in a store: their names, sizes and versions."""
 
 import hashlib
-import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from data_catalog.errors import UserError
-from pipeline.location import Place, is_local
-from pipeline.source.documents import Input, encodable
+from upath import UPath
 
-logger = logging.getLogger(__name__)
+from data_catalog.errors import UserError
+from pipeline.location import File, Place, StoreFile, file_below, is_local
+from pipeline.source.documents import Fault, Input
+from pipeline.source.unread import unread_notes
+from pipeline.source.walk import walk
 
 # Keys under which stores describe a file's version, the best first.
 _VERSION_KEYS = (
@@ -29,56 +31,76 @@ _VERSION_KEYS = (
     "updated",
     "created",
 )
-# Names below a root, each with the store's description of the file, or None for a local file.
-Listing = Mapping[str, Mapping[str, Any] | None]
 
 
-def list_files(root: Place) -> Listing:
-    """List every file below `root` by its relative name, sorted.
+@dataclass(frozen=True)
+class FoundFile:
+    """A file below a root."""
 
-    Links to folders are not followed. A store is listed with one request.
+    name: str
+    """Name that opens it, see `pipeline.location.file_below`."""
+    label: str
+    """Name that ids and messages show. No two files of a listing share one."""
+    info: Mapping[str, Any] | None = None
+    """The store's description of the file, or None for a local file."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files at or below a path that a source reads, and the others by reason."""
+
+    root: Place
+    """Folder that names are relative to."""
+    files: tuple[FoundFile, ...]
+    unread: Mapping[str, Sequence[str]]
+    """Labels by reason, see `pipeline.source.unread.WHY`."""
+    endings: str
+    """The names that were searched for."""
+
+    def notes(self) -> list[Fault]:
+        """Return a note per reason for which files are not read."""
+        return unread_notes(self.unread, self.endings)
+
+
+def file_labels(names: Iterable[str]) -> dict[str, str]:
+    """Return the label of each name: the name itself, or an escaped form if it is not UTF-8.
+
+    Labels are UTF-8 and unique.
     """
-    if isinstance(root, Path):
-        return dict.fromkeys(sorted(_walk(root), key=_by_parts))
-    start = root.path.rstrip("/") + "/"
-    files: dict[str, dict[str, Any]] = root.fs.find(root.path, detail=True)
-    return {
-        name.removeprefix(start): files[name]
-        for name in sorted(files, key=_by_parts)
-        if name.startswith(start)
-    }
+    taken = set(names)
+    labels = {}
+    for name in taken:
+        label = _escaped(name)
+        if label != name and ("\\" in name or label in taken):
+            digest = hashlib.blake2b(repr(name).encode(), digest_size=4).hexdigest()
+            label = f"{label}~{digest}"
+        labels[name] = label
+    return labels
 
 
-def _by_parts(name: str) -> list[str]:
-    return name.split("/")
+def _escaped(name: str) -> str:
+    try:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a store's name with a surrogate that is not from a local path
+        return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _walk(root: Path) -> Iterator[str]:
-    def warn(error: OSError) -> None:
-        logger.warning(
-            "%s cannot be read (%s). Its files are left out.", error.filename, error.strerror
-        )
+def describe_file(root: Place, file: FoundFile) -> Input:
+    """Return the identity of a file below `root`.
 
-    for folder, _, names in os.walk(root, onerror=warn):
-        relative = Path(folder).relative_to(root)
-        for name in names:
-            yield (relative / name).as_posix()
-
-
-def describe_file(root: Place, name: str, info: Mapping[str, Any] | None = None) -> Input:
-    """Return the identity of the file `name` below `root`.
-
-    `info` is its description in a listing. It saves a request.
+    A store's description of the file saves a request.
     """
-    path = root / name
+    path = file_below(root, file.name)
     if isinstance(path, Path):
         status = path.lstat() if path.is_symlink() and not path.exists() else path.stat()
+        raw = None if file.label == file.name else os.fsencode(file.name).hex()
         return Input(
-            path=encodable(name) or name, bytes=status.st_size, modified_ns=status.st_mtime_ns
+            path=file.label, raw=raw, bytes=status.st_size, modified_ns=status.st_mtime_ns
         )
+    info = file.info
     if info is None or info.get("size") is None or not _version(info):
         info = path.fs.info(path.path)
-    return Input(path=name, bytes=info.get("size") or 0, version=_version(info))
+    return Input(path=file.label, bytes=info.get("size") or 0, version=_version(info))
 
 
 def _version(info: Mapping[str, Any]) -> str | None:
@@ -90,18 +112,18 @@ def _version(info: Mapping[str, Any]) -> str | None:
 
 
 def find_files(
-    path: Place, suffixes: Sequence[str], key: str, content: str
-) -> tuple[Place, Listing]:
+    path: Place, suffixes: Sequence[str], key: str, content: str, *, inside: bool = False
+) -> Found:
     """Find the files at or below `path` whose names end with one of `suffixes`.
+
+    A link to a file is left out if the file is found by another name.
 
     Args:
         path: A file, or a folder that is searched.
         suffixes: Endings of names, in lower case. Upper case is found too.
         key: Config key of the path, for error messages.
         content: Content of such files, for error messages.
-
-    Returns:
-        The folder that names are relative to, and the files.
+        inside: True if links to folders outside of `path` are not followed.
 
     Raises:
         UserError: There is nothing at the path, or no such file.
@@ -113,87 +135,109 @@ def find_files(
                 f"{key} {path}: the file's name does not fit. "
                 f"Expected a file named {endings}, or a folder of such files."
             )
-        return path.parent, {path.name: None}
+        [label] = file_labels([path.name]).values()
+        return Found(path.parent, (FoundFile(path.name, label),), {}, endings)
     if not path.is_dir():
         raise UserError(
             f"{key} {path}: the path does not exist. "
             f"Give a file of {content}, or a folder of such files."
         )
-    named = {
-        file: info
-        for file, info in list_files(path).items()
-        if file.lower().endswith(tuple(suffixes))
-    }
-    files = {
-        file: info for file, info in named.items() if info is not None or _is_readable(path / file)
-    }
-    if not files:
+    tree = walk(path, inside=inside)
+    named = [name for name in tree.files if name.lower().endswith(tuple(suffixes))]
+    unread = {reason: list(names) for reason, names in tree.unread.items()}
+    if second := _second_links(path, named, tree.links):
+        named = [name for name in named if name not in second]
+        unread["second_link"] = sorted([*unread.get("second_link", ()), *second])
+    if others := sorted(set(tree.files) - set(named) - second):
+        dangling = [name for name in others if name in tree.links and not _exists(path, name)]
+        unread["dangling_link"] = dangling
+        unread["other_ending"] = [name for name in others if name not in set(dangling)]
+    labels = file_labels([*tree.files, *(name for names in unread.values() for name in names)])
+    shown = {reason: [labels[name] for name in names] for reason, names in unread.items() if names}
+    if not named:
+        seen = "; ".join(note.detail for note in unread_notes(shown, endings))
         raise UserError(
-            f"{key} {path}: the folder has no file named {endings}. "
-            f"Give a folder that has files of {content}."
+            f"{key} {path}: the folder has no file named {endings}"
+            f"{f' ({seen})' if seen else ''}. Give a folder that has files of {content}."
         )
-    return path, files
+    files = tuple(FoundFile(name, labels[name], tree.files[name]) for name in named)
+    return Found(path, files, shown, endings)
 
 
-def _is_readable(path: Place) -> bool:
-    """Return whether `path` is a regular file or a dangling link.
-
-    Dangling links are kept so that reading them records a fault. Pipes and devices are skipped.
-    """
-    return path.is_file() or (path.is_symlink() and not path.exists())
+def _exists(root: Place, name: str) -> bool:
+    return os.path.exists(os.path.join(root, name))
 
 
-def is_below(path: Place, folders: Sequence[Place]) -> bool:
-    """Return whether `path` is one of `folders` or inside one, after links are resolved."""
-    resolved = _resolved(path)
+def _second_links(root: Place, names: Sequence[str], links: Set[str]) -> set[str]:
+    """Return the links to files that another name leads to. Of several links, the first stays."""
+    if links.isdisjoint(names):
+        return set()
+    real = {os.path.realpath(os.path.join(root, name)) for name in names if name not in links}
+    second = set()
+    for name in names:
+        if name in links and _exists(root, name):
+            target = os.path.realpath(os.path.join(root, name))
+            if target in real:
+                second.add(name)
+            real.add(target)
+    return second
+
+
+def is_below(file: File | Place, folders: Sequence[Place]) -> bool:
+    """Return whether `file` is one of `folders` or inside one, after links are resolved."""
+    if isinstance(file, Path):
+        # `Path.resolve` raises an error for a circle of links.
+        real = Path(os.path.realpath(file))
+        return any(
+            real.is_relative_to(os.path.realpath(str(folder)))
+            for folder in folders
+            if is_local(folder)
+        )
+    assert isinstance(file, StoreFile | UPath)  # noqa: S101 (the only other kinds)
     return any(
-        resolved.is_relative_to(_resolved(folder))  # type: ignore[arg-type]
+        file.fs.protocol == folder.fs.protocol
+        and f"{file.path}/".startswith(f"{folder.resolve().path.rstrip('/')}/")
         for folder in folders
-        if is_local(folder) == is_local(path)
+        if isinstance(folder, UPath)
     )
 
 
-def _resolved(path: Place) -> Place:
-    # `Path.resolve` raises an error for a circle of links.
-    return Path(os.path.realpath(path)) if isinstance(path, Path) else path.resolve()
-
-
 def shard_name(file: str, suffixes: Sequence[str]) -> str:
-    """Return a file's name as the name of a folder. Two files never share one."""
+    """Return a file's label as the name of a folder. Two files never share one."""
     stem = next((file.removesuffix(suffix) for suffix in suffixes if file.endswith(suffix)), file)
     name = re.sub(r"[^A-Za-z0-9-]+", "_", stem)[-80:]
     if name == stem and file.endswith(suffixes[0]):
         return name
-    digest = hashlib.blake2b((encodable(file) or "").encode(), digest_size=4).hexdigest()
+    digest = hashlib.blake2b(
+        file.encode("utf-8", "backslashreplace"), digest_size=4
+    ).hexdigest()
     return f"{name}-{digest}"
 
 
-def without_reserved(
-    path: Place, files: Listing, root: Place, reserved: Sequence[Place], warn: Callable[..., None]
-) -> Listing:
-    """Return the files that do not belong to a target, with a warning if some do.
+def without_reserved(path: Place, found: Found, reserved: Sequence[Place]) -> Found:
+    """Return the files that do not belong to a target. The others are in `unread`.
 
     Args:
         path: The config's `source.path`, for messages.
-        files: Files by their names below `root`.
-        root: Folder that the names are relative to.
+        found: Files of the corpus.
         reserved: Files and folders of targets.
-        warn: Function of a logger.
 
     Raises:
         UserError: No file is left.
     """
-    kept = {name: info for name, info in files.items() if not is_below(root / name, reserved)}
-    if len(kept) < len(files):
-        warn(
-            "%s: %d of %d files belong to targets and are not read",
-            path,
-            len(files) - len(kept),
-            len(files),
-        )
-    if not kept:
+    held_out = [
+        file for file in found.files if is_below(file_below(found.root, file.name), reserved)
+    ]
+    if not held_out:
+        return found
+    if len(held_out) == len(found.files):
         raise UserError(
-            f"source.path {path}: all of its {len(files)} files belong to targets. "
+            f"source.path {path}: all of its {len(held_out)} files belong to targets. "
             "Add files for the corpus, or move the targets' files elsewhere."
         )
-    return kept
+    gone = {file.name for file in held_out}
+    return replace(
+        found,
+        files=tuple(file for file in found.files if file.name not in gone),
+        unread={**found.unread, "held_out": [file.label for file in held_out]},
+    )

@@ -1,32 +1,40 @@
 """The head of a shard: its first documents, and an estimate of how many documents it has."""
 
-import json
+import gzip
+import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import BinaryIO, Literal
 
 import numpy as np
 
-from pipeline.location import Place
-from pipeline.source.documents import Document, Fault, Shard
+from pipeline.location import File
+from pipeline.source.documents import Document, Fault
+from pipeline.source.lines import read_records
+from pipeline.source.unpack import BadZstdError, OtherFormatError, open_unpacked
 
 HEAD_BYTES = 2**19  # stored bytes read per shard
 HEAD_DOCUMENTS = 256  # documents read per shard if its bytes cannot be counted
+_MAXIMUM_PACKING = 64  # a file that is packed more than this many times is read in part
+_BLOCK_BYTES = 2**16
 
 
 @dataclass(frozen=True)
 class Head:
-    """The first documents of a shard, and its number of records."""
+    """The first documents of a shard, and its number of documents."""
 
     texts: list[str]
     languages: list[str]
     records: float
-    """Records of the whole shard: counted, or extrapolated by bytes."""
+    """Documents of the whole shard: counted, or extrapolated by bytes."""
     share: float
     """Share of the shard that was read, from 0 to 1."""
     counted: bool = False
     """True if `records` is exact."""
+    faults: tuple[Fault, ...] = ()
+    """Faults and notes of the records that were read."""
 
     @property
     def characters(self) -> float:
@@ -51,89 +59,119 @@ class Head:
         )
 
 
+def head_of_records(
+    records: Iterable[Document | Fault], share: float = 1.0
+) -> Head:
+    """Return the head made of records that are `share` of a shard."""
+    documents, faults = [], []
+    for record in records:
+        if isinstance(record, Document):
+            documents.append(record)
+        else:
+            faults.append(record)
+    return Head(
+        [document.text for document in documents],
+        [document.language or "" for document in documents],
+        len(documents) / share if share else 0,
+        share,
+        faults=tuple(faults),
+    )
+
+
 def head_of_documents(records: Iterator[Document | Fault], maximum: int) -> Head:
     """Return the head made of at most `maximum` records.
 
     Its `share` is 1 if there are fewer documents than `maximum`, else 0.
     """
-    documents = [record for record in islice(records, maximum) if isinstance(record, Document)]
+    head = head_of_records(islice(records, maximum))
     return Head(
-        [document.text for document in documents],
-        [document.language or "" for document in documents],
-        len(documents),
-        float(len(documents) < maximum),
+        head.texts,
+        head.languages,
+        len(head.texts),
+        float(len(head.texts) < maximum),
+        faults=head.faults,
     )
 
 
-def head_of_json_lines(shard: Shard, text_key: str) -> Head:
-    """Return the head of the shard's first file, read as JSON lines.
+@dataclass(frozen=True)
+class Beginning:
+    """The first bytes of a file, which readers take for a file of its own."""
 
-    A line without a text counts as a record. A broken file gives what can be read.
+    name: str
+    data: bytes
+
+    def open(self, mode: Literal["rb"] = "rb", /) -> BinaryIO:  # noqa: ARG002
+        return io.BytesIO(self.data)
+
+
+def head_of_lines(
+    file: File, size: int, read: Callable[[File], Iterator[Document | Fault]]
+) -> Head:
+    """Return the head of a file whose records are lines.
+
+    Args:
+        file: The file.
+        size: Its size in bytes.
+        read: The reader of the stage. It is given the beginning of the file, as far as lines are
+            whole.
     """
-    if not shard.inputs:
-        return Head([], [], 0, 1)
-    lines, share = _complete_lines(shard.root / shard.inputs[0].path, shard.inputs[0].bytes)
-    records = [parse_line(line) for line in lines if line.strip()]
-    readable = [record for record in records if isinstance(record.get(text_key), str)]
-    return Head(
-        [str(record[text_key]) for record in readable],
-        [str(record.get("language") or "") for record in readable],
-        len(records) / share if share else 0,
-        share,
-    )
+    beginning, share = whole_lines(file, size, HEAD_BYTES)
+    return head_of_records(read(beginning), share)
 
 
-def parse_head(place: Place) -> float:
+def whole_lines(
+    file: File, size: int, maximum: int, separators: bytes = b"\n"
+) -> tuple[File, float]:
+    """Return the whole lines in a file's first `maximum` stored bytes, and their share of the file.
+
+    Nothing is read after damage, so the lines before it are the whole file. A file that cannot be
+    opened is returned as it is.
+
+    Args:
+        file: The file.
+        size: Its size in bytes.
+        maximum: Maximum number of bytes to read.
+        separators: Bytes that end a line.
+    """
+    try:
+        with file.open("rb") as raw:
+            data = raw.read(maximum + 1)
+    except OSError:
+        return file, 1.0
+    is_whole = len(data) <= maximum
+    stored = Beginning(file.name, data[:maximum])
+    plain, end = _unpack(stored, maximum * _MAXIMUM_PACKING)
+    if end == "damage" or (is_whole and end != "limit"):
+        return stored, 1.0
+    last = max(plain.rfind(byte) for byte in separators) + 1
+    share = last / max(len(plain), 1) * min(maximum / max(size, 1), 1.0)
+    return Beginning("", plain[:last]), share
+
+
+def _unpack(
+    stored: Beginning, maximum: int
+) -> tuple[bytes, Literal["end", "limit", "damage"]]:
+    """Return the decompressed bytes, and why they end.
+
+    A compressed stream that ends too early has reached its end: its file was cut.
+    """
+    plain = bytearray()
+    try:
+        with open_unpacked(stored) as file:
+            while file is not None and (block := file.read1(_BLOCK_BYTES)):  # type: ignore[attr-defined]
+                plain += block
+                if len(plain) >= maximum:
+                    return bytes(plain), "limit"
+    except EOFError:
+        return bytes(plain), "end"
+    except (gzip.BadGzipFile, zlib.error, BadZstdError, OtherFormatError):
+        return bytes(plain), "damage"
+    return bytes(plain), "end"
+
+
+def parse_head(file: File, size: int) -> float:
     """Parse the head of a JSON lines file, and return the share of the file that it is."""
-    lines, share = _complete_lines(place, place.stat().st_size)
-    for line in lines:
-        parse_line(line)
-    return share
-
-
-def parse_line(line: bytes) -> dict[str, object]:
-    """Return a line's JSON object, or an empty one if the line holds none."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def read_beginning(place: Place, maximum_bytes: int) -> tuple[str, bool]:
-    """Return the text in a file's first stored bytes, and whether these are the whole file."""
-    try:
-        with place.open("rb") as file:
-            data = file.read(maximum_bytes + 1)
-    except OSError:
-        return "", True
-    beginning = data[:maximum_bytes]
-    plain = _decompressed(beginning) if place.name.lower().endswith(".gz") else beginning
-    return plain.decode("utf-8", "ignore"), len(data) <= maximum_bytes
-
-
-def _complete_lines(place: Place, size: int) -> tuple[list[bytes], float]:
-    """Return the whole lines in a file's first `HEAD_BYTES`, and their share of the file."""
-    try:
-        with place.open("rb") as file:
-            data = file.read(HEAD_BYTES)
-    except OSError:
-        return [], 0.0
-    plain = _decompressed(data) if place.name.endswith(".gz") else data
-    if len(data) >= size:
-        return plain.splitlines(), 1.0
-    end = plain.rfind(b"\n") + 1
-    return plain[:end].splitlines(), end / max(len(plain), 1) * len(data) / size
-
-
-def _decompressed(data: bytes) -> bytes:
-    """Decompress the beginning of a gzip file, as far as it can be read."""
-    plain = b""
-    try:
-        while data:
-            member = zlib.decompressobj(wbits=31)
-            plain += member.decompress(data, 64 * HEAD_BYTES)
-            data = member.unused_data
-    except zlib.error:
+    beginning, share = whole_lines(file, size, HEAD_BYTES)
+    for _ in read_records(beginning, file.name):
         pass
-    return plain
+    return share

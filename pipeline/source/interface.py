@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from data_catalog.settings import Settings
-from pipeline.location import Place
-from pipeline.source.documents import Document, Fault, Shard
+from pipeline.location import File, Place
+from pipeline.source.documents import Document, Fault, Inventory, Shard
 from pipeline.source.head import HEAD_DOCUMENTS, Head, head_of_documents
 
 Section = TypeVar("Section", bound=Settings)
@@ -39,10 +39,11 @@ class Source(ABC, Generic[Section]):
     reservations: Reservations = NO_RESERVATIONS
 
     @abstractmethod
-    def plan(self) -> list[Shard]:
-        """Return the shards of the corpus, always in the same order, without reading documents.
+    def plan(self) -> Inventory:
+        """Return the shards of the corpus and what is not read, without reading documents.
 
-        Each shard has a name of its own and the identity of its files.
+        The shards are always in the same order. Each has a name of its own and the identity of its
+        files. Every file below the source's path is in a shard or in a note.
 
         Raises:
             UserError: The corpus is missing or empty, or a filter leaves nothing.
@@ -76,8 +77,11 @@ class Source(ABC, Generic[Section]):
         """
         return head_of_documents(self.read(shard), HEAD_DOCUMENTS)
 
-    def side_files(self, shard: Shard) -> list[Place]:  # noqa: ARG002
-        """Return the JSON lines files that are read with a shard but are not part of its head."""
+    def side_files(self, shard: Shard) -> list[tuple[File, int]]:  # noqa: ARG002
+        """Return the JSON lines files that are read with a shard but are not part of its head.
+
+        Each comes with its size in bytes.
+        """
         return []
 
     def caveats(self, shards: Sequence[Shard]) -> list[str]:  # noqa: ARG002

@@ -1,34 +1,36 @@
 """JSON lines, read with bounded memory. Every line gives a record or a fault with a name."""
 
-import gzip
-import io
 import json
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, BinaryIO, cast
+from codecs import BOM_UTF8
+from typing import Any
 
-from pipeline.location import Place, is_file_fault, is_local
+from pipeline.location import File
 from pipeline.source.documents import Fault
+from pipeline.source.unpack import damage_fault, open_unpacked, other_encoding
 
 # Maximum bytes of a text in UTF-8, in every kind of source. Later stages need memory in proportion.
 TEXT_BYTES = 64 * 2**20
 LINE_BYTES = TEXT_BYTES  # maximum bytes of a line; a gzip bomb is one line
 _SKIP_BYTES = 2**20
-_BUFFER_BYTES = 2**18
+
+_Record = tuple[int, dict[str, Any]]
 
 
 def read_records(
-    path: Place, label: str, line_bytes: int = LINE_BYTES
-) -> Iterator[tuple[int, dict[str, Any]] | Fault]:
+    path: File, label: str, line_bytes: int = LINE_BYTES
+) -> Iterator[_Record | Fault]:
     """Yield `(row, record)` for each JSON object of a JSON lines file, in order.
 
     A line that holds no object gives a `Fault`, and so does damage to the file, after everything
-    before it was yielded. Blank lines are skipped but numbered. Memory stays within about three
-    times `line_bytes`, whatever the file holds.
+    before it was yielded. Blank lines are skipped but numbered, and a note counts them. A byte
+    order mark at the start of a line is ignored. A file that is one JSON array, or one object over
+    several lines, is one fault. Memory stays within about three times `line_bytes`, whatever the
+    file holds.
 
     Args:
-        path: A plain file, or a gzip file if its name ends with `.gz`.
+        path: A plain, gzip or zstd file.
         label: Name of the file in faults.
         line_bytes: Maximum bytes of a line.
 
@@ -38,11 +40,52 @@ def read_records(
     Raises:
         OSError: The network failed. Reading again may help.
     """
+    blank = 0
+    opening: Fault | None = None  # the first line's fault, if it may open a larger value
+    is_first = True
     for item in _lines(path, label, line_bytes):
         if isinstance(item, Fault):
-            yield item
-        elif item[1].strip():
-            yield _parse(label, *item)
+            record: _Record | Fault = item
+        else:
+            row, line = item[0], item[1].removeprefix(BOM_UTF8)
+            if not line.strip():
+                blank += 1
+                continue
+            record = _parse(label, row, line)
+            if is_first:
+                is_first = False
+                if isinstance(record, Fault) and _may_open(line.strip()):
+                    opening = record
+                    continue
+        if opening:
+            if isinstance(record, Fault) and record.row is not None and not _is_whole(opening):
+                yield _one_value(label)
+                return
+            yield opening
+            opening = None
+        yield record
+    if opening:
+        yield _one_value(label)
+    if blank:
+        yield Fault(label, None, "blank_lines", f"{blank} lines", counted=False, records=blank)
+
+
+def _may_open(line: bytes) -> bool:
+    """Return whether a file's first line may be the beginning of one JSON value."""
+    return line == b"{" or line.startswith(b"[")
+
+
+def _is_whole(fault: Fault) -> bool:
+    """Return whether the line is valid JSON, but no object."""
+    return fault.detail.startswith(_NO_OBJECT)
+
+
+def _one_value(label: str) -> Fault:
+    detail = (
+        "the file is one JSON value, not one per line. Write one object per line, for example "
+        "with jq -c '.[]'"
+    )
+    return Fault(label, None, "not_json_lines", detail)
 
 
 def text_fault(text: object, label: str, row: int, key: str) -> Fault | None:
@@ -80,7 +123,7 @@ def text_fault(text: object, label: str, row: int, key: str) -> Fault | None:
     return None
 
 
-def _lines(path: Place, label: str, line_bytes: int) -> Iterator[tuple[int, bytes] | Fault]:
+def _lines(path: File, label: str, line_bytes: int) -> Iterator[tuple[int, bytes] | Fault]:
     row = -1
     try:
         with open_unpacked(path) as file:
@@ -89,6 +132,10 @@ def _lines(path: Place, label: str, line_bytes: int) -> Iterator[tuple[int, byte
                 return
             while line := file.readline(line_bytes + 1):
                 row += 1
+                if row == 0 and (encoding := other_encoding(line)):
+                    detail = f"the file is {encoding}. Save it as UTF-8"
+                    yield Fault(label, None, "bad_utf8", detail)
+                    return
                 if len(line) > line_bytes:
                     length = len(line) + _skip_line(file.readline, line)
                     yield Fault(
@@ -100,66 +147,6 @@ def _lines(path: Place, label: str, line_bytes: int) -> Iterator[tuple[int, byte
         yield damage_fault(error, path, label, f"line {row}")
 
 
-def damage_fault(
-    error: EOFError | OSError | zlib.error, path: Place, label: str, where: str
-) -> Fault:
-    """Return the fault of a file that an error while reading shows.
-
-    `where` is the last position that could be read.
-
-    Raises:
-        OSError: `error` itself, if it is about the network and not about the file.
-    """
-    if isinstance(error, EOFError):
-        return Fault(
-            label, None, "truncated_gzip", f"the gzip stream ends too early, after {where}"
-        )
-    if isinstance(error, gzip.BadGzipFile | zlib.error):
-        return Fault(label, None, "bad_gzip", f"after {where}: {error}")
-    if not is_file_fault(error, path):
-        raise error
-    return Fault(label, None, "unreadable_file", f"after {where}: {error.strerror or error}")
-
-
-@contextmanager
-def open_unpacked(path: Place) -> Iterator[BinaryIO | None]:
-    """Open a file, decompressed if its name ends with `.gz`. Give None if the file is empty."""
-    with path.open("rb") as file:
-        if not file.read(1):
-            yield None
-            return
-        file.seek(0)
-        if not path.name.lower().endswith(".gz"):
-            # The files of fsspec do not stop a line at a limit.
-            yield (
-                file
-                if is_local(path)
-                else io.BufferedReader(cast(io.RawIOBase, file), _BUFFER_BYTES)
-            )
-            return
-        with gzip.GzipFile(fileobj=file, mode="rb") as unpacked:
-            # A buffered reader splits lines in C.
-            yield io.BufferedReader(_Unpacked(unpacked), _BUFFER_BYTES)
-
-
-class _Unpacked(io.RawIOBase):
-    """A gzip file, one decompressed block at a time.
-
-    The blocks before damage are given out before the error is raised.
-    """
-
-    def __init__(self, file: gzip.GzipFile) -> None:
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        block = self._file.read1(len(buffer))
-        buffer[: len(block)] = block
-        return len(block)
-
-
 def _skip_line(read_line: Callable[[int], bytes], chunk: bytes) -> int:
     """Read to the end of the current line without holding it, and return the number of bytes."""
     skipped = 0
@@ -169,13 +156,16 @@ def _skip_line(read_line: Callable[[int], bytes], chunk: bytes) -> int:
     return skipped
 
 
-def _parse(label: str, row: int, line: bytes) -> tuple[int, dict[str, Any]] | Fault:
+_NO_OBJECT = "expected an object"
+
+
+def _parse(label: str, row: int, line: bytes) -> _Record | Fault:
     try:
-        record = json.loads(line.decode("utf-8-sig" if row == 0 else "utf-8"))
+        record = json.loads(line.decode())
     except UnicodeDecodeError as error:
         return Fault(label, row, "bad_utf8", f"byte {error.start}: {error.reason}")
     except (ValueError, RecursionError) as error:
         return Fault(label, row, "not_json", str(error).split(":", maxsplit=1)[0])
     if not isinstance(record, dict):
-        return Fault(label, row, "not_json", f"expected an object, found {type(record).__name__}")
+        return Fault(label, row, "not_json", f"{_NO_OBJECT}, found {type(record).__name__}")
     return row, record

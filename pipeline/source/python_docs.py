@@ -17,7 +17,7 @@ from pathlib import Path
 from data_catalog.errors import UserError
 from data_catalog.format.manifest import fingerprint
 from pipeline.source.config import AnySource, PythonDocs, Target
-from pipeline.source.documents import Document, Fault, Input, Shard, unit_hash
+from pipeline.source.documents import Document, Fault, Input, Inventory, Shard, unit_hash
 from pipeline.source.head import Head, head_of_documents
 from pipeline.source.interface import Source
 from pipeline.source.lines import text_fault
@@ -46,7 +46,7 @@ _Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 class PythonDocsSource(Source[PythonDocs]):
     """The documentation of installed packages."""
 
-    def plan(self) -> list[Shard]:
+    def plan(self) -> Inventory:
         """Return one shard per package, by name.
 
         A package may give a share of `max_documents` in proportion to its bytes of source. One
@@ -66,7 +66,7 @@ class PythonDocsSource(Source[PythonDocs]):
                 )
         inputs = {name: _describe(name, place) for name, place in places.items()}
         size = sum(entry.bytes for entry in inputs.values())
-        return [
+        shards = [
             Shard(
                 name=name,
                 kind="python-docs",
@@ -77,6 +77,7 @@ class PythonDocsSource(Source[PythonDocs]):
             )
             for name, entry in inputs.items()
         ]
+        return Inventory(shards)
 
     def read(self, shard: Shard) -> Iterator[Document | Fault]:
         """Yield a package's documents until the shard's quota is full.

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.location import Place, is_file_fault
+from pipeline.location import File, is_file_fault
 from pipeline.source.documents import Fault, encodable
 from pipeline.source.lines import read_records
 
@@ -60,7 +60,7 @@ class QualitySignals:
         names, scores = self.rows.pop(row, ((), array("d")))
         return dict(zip(names, scores, strict=True))
 
-    def fill(self, path: Place, label: str, key: str) -> Iterator[Fault]:
+    def fill(self, path: File, label: str, key: str) -> Iterator[Fault]:
         """Read a signals file. Yield its faults, none of which loses a document."""
         foreign = 0
         for item in read_records(path, label):
@@ -78,7 +78,9 @@ class QualitySignals:
             self.rows[row] = (self.names.setdefault(names, names), array("d", means.values()))
         if foreign:
             detail = f"{foreign} lines repeat a document or name none of this file"
-            yield Fault(label, None, "signals_unmatched", detail, counted=False)
+            yield Fault(
+                label, None, "signals_unmatched", detail, counted=False, records=foreign
+            )
 
 
 def _mean(spans: object) -> float | None:
@@ -101,7 +103,7 @@ def _row(doc_id: object, key: str) -> int | None:
     return int(row) if prefix == f"{key}.json.gz" and row.isdecimal() and len(row) < 19 else None
 
 
-def read_duplicates(path: Place, label: str, key: str) -> set[int] | Fault:
+def read_duplicates(path: File, label: str, key: str) -> set[int] | Fault:
     """Return the rows of the file `key` that the corpus lists as copies, or the list's fault.
 
     Raises:

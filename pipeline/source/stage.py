@@ -1,12 +1,13 @@
 """The first stage: write each shard as a table of documents and a table of unreadable records."""
 
 import hashlib
-from collections import Counter
+from array import array
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,7 +22,8 @@ from pipeline.source.interface import Source
 # Versions of the output:
 # 1: the first layout.
 # 2: the file's metadata holds a hash of its documents.
-VERSION = 2
+# 3: numbers are ids, files are unpacked by their content, and notes are counted.
+VERSION = 3
 DOCUMENTS_FILE = "documents.parquet"
 QUARANTINE_FILE = "quarantine.parquet"
 # Key of the documents file's metadata: a hash of the ids and the texts.
@@ -34,8 +36,8 @@ def read_shard(shard: Shard, folder: Path, source: Source[Any]) -> Part:
     """Write `documents.parquet` (tables.SOURCE) and `quarantine.parquet` (tables.QUARANTINE).
 
     A broken file never stops the build. Its readable records are kept, and the rest is one row of
-    the quarantine and one failed row in the account. Faults named `signals_*` and `duplicates_*`
-    are about side files. They lose no document, so the account leaves them out.
+    the quarantine. The account counts the documents that it loses, or one if their number is not
+    known. Notes lose no document. The account counts them apart, as `noted`.
 
     Args:
         shard: The shard to read.
@@ -46,13 +48,12 @@ def read_shard(shard: Shard, folder: Path, source: Source[Any]) -> Part:
         The part, which is kept if its fingerprint has not changed.
     """
     made_from = fingerprint("source", VERSION, shard.identity(), source.choices())
-    return make_part(folder, made_from, lambda temporary: _write(source.read(shard), temporary))
+    return make_part(folder, made_from, lambda temporary: _write(source.read(shard), shard.key, temporary))
 
 
-def _write(records: Iterable[Document | Fault], folder: Path) -> Account:
-    rows: Counter[str] = Counter()
-    characters: Counter[str] = Counter()
+def _write(records: Iterable[Document | Fault], key: str, folder: Path) -> Account:
     faults: list[Fault] = []
+    numbers = array("Q")
     group: list[Document] = []
     group_characters = 0
     kept = Tally()
@@ -62,6 +63,7 @@ def _write(records: Iterable[Document | Fault], folder: Path) -> Account:
         table = source_table(group)
         for column in ("doc_id", "digest"):
             content.update("\0".join(table[column].to_pylist()).encode())
+        numbers.extend(table["id_int"].to_pylist())
         writer.write_table(table)
         return Tally(rows=len(group), characters=sum(len(document.text) for document in group))
 
@@ -69,9 +71,6 @@ def _write(records: Iterable[Document | Fault], folder: Path) -> Account:
         for record in records:
             if isinstance(record, Fault):
                 faults.append(record)
-                if record.counted:
-                    rows[record.reason] += 1
-                    characters[record.reason] += record.characters
                 continue
             group.append(record)
             group_characters += len(record.text)
@@ -81,11 +80,29 @@ def _write(records: Iterable[Document | Fault], folder: Path) -> Account:
         if group:
             kept += write(writer, group)
         writer.add_key_value_metadata({CONTENT_KEY: content.hexdigest()})
+    if repeated := len(numbers) - len(np.unique(np.frombuffer(numbers, np.uint64))):
+        detail = f"{repeated} of {len(numbers)} documents have the id of an earlier one"
+        faults.append(Fault(key, None, "repeated_id", detail, counted=False, records=repeated))
+    if not faults and not kept.rows:
+        faults.append(Fault(key, None, "no_records", "the file has no records", counted=False))
     pq.write_table(quarantine_table(faults), folder / QUARANTINE_FILE, compression="zstd")
-    failed = {
-        reason: Tally(rows=rows[reason], characters=characters[reason]) for reason in sorted(rows)
-    }
-    return Account(read=sum(failed.values(), kept), kept=kept, failed=failed)
+    return account_of(kept, faults)
+
+
+def account_of(kept: Tally, faults: Iterable[Fault]) -> Account:
+    """Return the account of documents that were kept and of faults and notes."""
+    failed: dict[str, Tally] = {}
+    noted: dict[str, Tally] = {}
+    for fault in faults:
+        sums = failed if fault.counted else noted
+        tally = Tally(rows=fault.records, characters=fault.characters)
+        sums[fault.reason] = sums.get(fault.reason, Tally()) + tally
+    return Account(
+        read=sum(failed.values(), kept),
+        kept=kept,
+        failed=dict(sorted(failed.items())),
+        noted=dict(sorted(noted.items())),
+    )
 
 
 def source_table(documents: list[Document]) -> pa.Table:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,15 +10,14 @@ import pyarrow as pa
 from data_catalog.errors import UserError
 from data_catalog.format import tables
 from pipeline.config import Build
-from pipeline.location import Place
+from pipeline.location import file_below
 from pipeline.source.config import AnySource, Dataset, Target, Text
 from pipeline.source.dataset import stream_documents
 from pipeline.source.documents import Document, Fault, document_number, unit_hash
-from pipeline.source.files import find_files
+from pipeline.source.files import Found, find_files
 from pipeline.source.jsonl import JSONL_SUFFIXES, read_json_lines
 from pipeline.source.parquet import PARQUET_SUFFIXES, check_columns, read_parquet
 from pipeline.source.python_docs import check_modules, read_modules
-from pipeline.source.stage import quarantine_table
 from pipeline.source.stream import Stream, dataset_label, find_dataset, load_builder
 from pipeline.source.text import find_text, read_text, text_suffixes
 
@@ -28,6 +27,9 @@ TARGET_DOCUMENTS = pa.schema(
     [tables.TARGET.field(name) for name in ("doc_id", "id_int", "text", "split")]
 )
 _RECORD_SUFFIXES = (*JSONL_SUFFIXES, *PARQUET_SUFFIXES)
+_SURE_RECORD_SUFFIXES = tuple(
+    suffix for suffix in _RECORD_SUFFIXES if "json" not in suffix.split(".")
+)
 _Splits = tuple[tuple[str, float], ...]  # each name with the hash below which it ends
 _THREE_SPLITS: _Splits = (("align", 0.6), ("validation", 0.8), ("test", 1.0))
 _TWO_SPLITS: _Splits = (("align", 0.8), ("validation", 1.0))
@@ -54,18 +56,18 @@ def check_targets(config: Build) -> None:
         )
     for target in targets:
         if target.path is not None:
-            root, files = _files(target, config.source)
-            for file in files:
-                if file.lower().endswith(PARQUET_SUFFIXES):
-                    key = f"target {target.name}: columns.text"
-                    check_columns(root / file, target.columns, key)
+            found = _files(target, config.source)
+            for file in found.files:
+                if file.name.lower().endswith(PARQUET_SUFFIXES):
+                    path = file_below(found.root, file.name)
+                    check_columns(path, target.columns, f"target {target.name}: columns")
         elif target.dataset is not None:
             find_dataset(target.dataset, f"target {target.name}: dataset.name")
         else:
             check_modules(target, config.source)
 
 
-def read_target(target: Target, source: AnySource) -> tuple[pa.Table, pa.Table]:
+def read_target(target: Target, source: AnySource) -> tuple[pa.Table, list[Fault]]:
     """Read a target and split its documents.
 
     - JSON lines and Parquet: a file whose name starts with `test` is the test split. The rest is
@@ -84,7 +86,7 @@ def read_target(target: Target, source: AnySource) -> tuple[pa.Table, pa.Table]:
             there.
 
     Returns:
-        The documents (TARGET_DOCUMENTS) and the quarantine (tables.QUARANTINE).
+        The documents (TARGET_DOCUMENTS), and the faults and notes.
 
     Raises:
         UserError: The path is missing, no document can be read, or none falls in `align`.
@@ -107,10 +109,11 @@ def read_target(target: Target, source: AnySource) -> tuple[pa.Table, pa.Table]:
             }
         )
     if not rows:
-        reasons = ", ".join(sorted({fault.reason for fault in faults}))
+        lost = [fault for fault in faults if fault.counted]
+        reasons = ", ".join(sorted({fault.reason for fault in lost}))
         hint = (
-            f"Its {len(faults)} records cannot be read ({reasons}). Mend them."
-            if faults
+            f"Its {len(lost)} records cannot be read ({reasons}). Mend them."
+            if lost
             else _hint_if_empty(target)
         )
         raise UserError(
@@ -129,7 +132,9 @@ def read_target(target: Target, source: AnySource) -> tuple[pa.Table, pa.Table]:
             f"target {target.name}: none of its {len(rows)} documents falls in the align split, "
             "from which weights are made. Give the target more documents."
         )
-    return pa.Table.from_pylist(rows, schema=TARGET_DOCUMENTS), quarantine_table(faults)
+    if target.path is not None:
+        faults += _files(target, source).notes()
+    return pa.Table.from_pylist(rows, schema=TARGET_DOCUMENTS), faults
 
 
 def _hint_if_empty(target: Target) -> str:
@@ -175,20 +180,21 @@ def _first(records: Iterator[_Placed], documents: int | None) -> Iterator[_Place
         yield record
 
 
-def _files(target: Target, source: AnySource) -> tuple[Place, list[str]]:
+def _files(target: Target, source: AnySource) -> Found:
     """Return the target's JSON lines and Parquet files, or its text files if it has no others.
 
-    A folder of records often has a README.
+    A folder of records often has a README, and a folder of text a file of metadata (`.json`).
     """
     path, key = target.path or Path(), f"target {target.name}: path"
     endings = text_suffixes(_text_section(source))
-    root, files = find_files(
+    found = find_files(
         path, (*_RECORD_SUFFIXES, *endings), key, "JSON lines, Parquet or plain text"
     )
-    if records := [file for file in files if file.lower().endswith(_RECORD_SUFFIXES)]:
-        return root, records
-    root, files = find_text(path, endings, key)
-    return root, list(files)
+    has_text = any(file.name.lower().endswith(endings) for file in found.files)
+    choice = _SURE_RECORD_SUFFIXES if has_text else _RECORD_SUFFIXES
+    if any(file.name.lower().endswith(choice) for file in found.files):
+        return find_files(path, _RECORD_SUFFIXES, key, "JSON lines or Parquet")
+    return find_text(path, endings, key)
 
 
 def _text_section(source: AnySource) -> Text:
@@ -197,24 +203,31 @@ def _text_section(source: AnySource) -> Text:
 
 
 def _from_files(target: Target, source: AnySource) -> Iterator[_Placed]:
-    root, files = _files(target, source)
-    if not files[0].lower().endswith(_RECORD_SUFFIXES):
-        yield from _from_text(root, files, _text_section(source).piece_characters)
+    found = _files(target, source)
+    if not found.files[0].name.lower().endswith(_RECORD_SUFFIXES):
+        yield from _from_text(found, _text_section(source).piece_characters)
         return
-    tests = {file for file in files if file.rpartition("/")[2].startswith("test")}
-    for label in files:
+    labels = [file.label for file in found.files]
+    tests = {label for label in labels if label.rpartition("/")[2].startswith("test")}
+    for file in found.files:
+        label = file.label
         split = "test" if label in tests else _TWO_SPLITS if tests else _THREE_SPLITS
         read = read_parquet if label.lower().endswith(PARQUET_SUFFIXES) else read_json_lines
-        for number, record in enumerate(read(root / label, label, target.columns)):
+        records = read(file_below(found.root, file.name), label, target.columns)
+        for number, record in enumerate(records):
             yield f"{label}/{number}", split, record
 
 
-def _from_text(root: Place, files: Sequence[str], piece_characters: int) -> Iterator[_Placed]:
+def _from_text(found: Found, piece_characters: int) -> Iterator[_Placed]:
     records = [
-        (file, record) for file in files for record in read_text(root, file, piece_characters)
+        (file.label, record)
+        for file in found.files
+        for record in read_text(found.root, file.name, file.label, piece_characters)
     ]
     tests = {
-        file for file in files if "test" in (part.partition(".")[0] for part in file.split("/"))
+        label
+        for label, _ in records
+        if "test" in (part.partition(".")[0] for part in label.split("/"))
     }
     rest = [(file, record) for file, record in records if file not in tests]
     readable = {file for file, record in rest if isinstance(record, Document)}
