@@ -172,7 +172,7 @@ def main() -> None:
     with TemporaryDirectory() as name:
         root = Path(name)
         source = corpus_source(config())
-        shards = source.plan()
+        shards = source.plan().shards
         sources = [read_shard(shard, root / "source" / shard.name, source) for shard in shards]
         judged = [
             judge_part(part, root / "quality" / part.name, config().quality) for part in sources

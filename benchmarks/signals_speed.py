@@ -27,7 +27,7 @@ def documents(corpus: Path, shards: int | None) -> list[Document]:
     )
     return [
         document
-        for shard in source.plan()
+        for shard in source.plan().shards
         for document in source.read(shard)
         if isinstance(document, Document)
     ]

@@ -19,7 +19,7 @@ from pipeline.parts import sole_builder
 from pipeline.publish.existing_catalog import ExistingCatalog
 from pipeline.publish.next_version import publish_next
 from pipeline.run import Documents, Each, document_stages, one_by_one, store_stages
-from pipeline.source.documents import Shard
+from pipeline.source.documents import Inventory
 from pipeline.source.registry import corpus_source
 from pipeline.source.targets import check_targets
 
@@ -40,7 +40,8 @@ def add(root: Path, addition: Addition, each: Each = one_by_one) -> Path:
         for folder in OPTIONAL:
             files.require(folder)
         existing = ExistingCatalog(files)
-        config, shards = _check_addition(existing, addition)
+        config, inventory = _check_addition(existing, addition)
+        shards = inventory.shards
         targets = config.all_targets()
         inputs = ([shard.identity() for shard in shards], targets, target_digests(config))
         key = fingerprint("addition", addition.quality, addition.dedup, inputs)
@@ -60,12 +61,12 @@ def add(root: Path, addition: Addition, each: Each = one_by_one) -> Path:
         )
         built = store_stages(documents, existing.tokenizer, work, config, each, existing)
         record = AdditionRecord(fingerprint=key, config=addition.model_dump(mode="json"))
-        publish_next(existing, built, config.distributions, record)
+        publish_next(existing, built, config, inventory.unread, record)
         return root
 
 
-def _check_addition(existing: ExistingCatalog, addition: Addition) -> tuple[Build, list[Shard]]:
-    """Return the catalog's own config with the addition's keys, and the pieces of its corpus.
+def _check_addition(existing: ExistingCatalog, addition: Addition) -> tuple[Build, Inventory]:
+    """Return the catalog's own config with the addition's keys, and what there is to read.
 
     Raises:
         UserError: The addition is invalid, see `add`.
@@ -90,4 +91,4 @@ def _check_addition(existing: ExistingCatalog, addition: Addition) -> tuple[Buil
             f"embed.model {config.embed.model}: the encoder found here is {available}, but {root} "
             f"was built with {expected}. Restore that encoder."
         )
-    return config, corpus_source(config).plan() if addition.source else []
+    return config, corpus_source(config).plan() if addition.source else Inventory([])

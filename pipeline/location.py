@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, Protocol, cast
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from fsspec import AbstractFileSystem
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
@@ -15,6 +15,7 @@ Place = Path | UPath  # a local path is a pathlib.Path, whose names are never pa
 _URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]+://")
 
 
+@runtime_checkable
 class File(Protocol):
     """A file that can be read, wherever it is."""
 
@@ -38,8 +39,8 @@ class StoreFile:
     def name(self) -> str:
         return self.path.rpartition("/")[2]
 
-    def open(self, mode: Literal["rb"] = "rb", /) -> BinaryIO:
-        return cast(BinaryIO, self.fs.open(self.path, mode))
+    def open(self, mode: Literal["rb"] = "rb", /) -> Any:
+        return self.fs.open(self.path, mode)
 
     def __str__(self) -> str:
         return str(self.fs.unstrip_protocol(self.path))

@@ -33,7 +33,7 @@ from pipeline.publish.stage import Built, final_verdicts, publish
 from pipeline.quality.stage import judge_part
 from pipeline.shard.stage import shard_part, sort_part
 from pipeline.shard.tokenize import make_tokenizer
-from pipeline.source.documents import Shard
+from pipeline.source.documents import Inventory, Shard
 from pipeline.source.registry import corpus_source
 from pipeline.source.stage import read_shard
 from pipeline.source.targets import check_targets
@@ -70,8 +70,8 @@ def one_by_one(
     return [function(*arguments) for arguments in calls]
 
 
-def check_request(config: Build) -> list[Shard]:
-    """Check a build's config before any work starts and return the pieces of its corpus.
+def check_request(config: Build) -> Inventory:
+    """Check a build's config before any work starts and return what there is to read.
 
     Raises:
         UserError: The targets, the labels, the encoder or the source cannot be used.
@@ -91,10 +91,10 @@ def build(config: Build, each: Each = one_by_one) -> Path:
         UserError: The data or this machine cannot give what the config asks for. Nothing is
             half-published.
     """
-    shards = check_request(config)
+    inventory = check_request(config)
     work = Layout(config.out).work
     with sole_builder(work):
-        documents = document_stages(shards, work, config, each)
+        documents = document_stages(inventory.shards, work, config, each)
         sources, final = documents.stages["source"], final_verdicts(documents.stages)
         tokenizer_folder = _folder(work, "tokenizer")
         [tokenizer] = each(
@@ -103,7 +103,7 @@ def build(config: Build, each: Each = one_by_one) -> Path:
             [(sources, final, tokenizer_folder, config.tokenizer, config.seed)],
         )
         built = store_stages(documents, tokenizer, work, config, each)
-        return publish(built, documents.levels, config)
+        return publish(built, documents.levels, config, inventory.unread)
 
 
 def document_stages(

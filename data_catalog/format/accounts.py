@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, model_serializer
 
 from data_catalog.errors import AccountingError
 from data_catalog.settings import Settings
@@ -47,9 +47,9 @@ class Account(Settings):
     """Lines, fields and files that lost no document, by kind of note. Not part of the equation."""
 
     @model_serializer(mode="wrap")
-    def _without_empty_notes(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_empty_notes(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         """Leave `noted` out where it is empty, as in accounts that were written before it."""
-        content: dict[str, Any] = handler(self)
+        content = handler(self)
         if not self.noted:
             content.pop("noted", None)
         return content

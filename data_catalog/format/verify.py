@@ -179,6 +179,8 @@ def _check_accounting(files: CatalogFiles) -> Iterator[str]:
     name = _name(files, files.layout.accounting)
     sums: dict[str, Counter[str]] = {}
     for row in pq.read_table(files.layout.accounting).to_pylist():
+        if row["outcome"] == "noted":  # lines, fields and files that lost no document
+            continue
         sign = 1 if row["outcome"] == "read" else -1
         stage = sums.setdefault(row["stage"], Counter())
         for unit in ("rows", "characters", "tokens"):

@@ -15,7 +15,7 @@ import data_catalog
 from data_catalog.format.layout import Layout
 
 if TYPE_CHECKING:  # keeps queries fast: planning imports the encoder
-    from pipeline.planning.estimate import Estimate
+    from pipeline.planning.estimate import Estimate, Note
     from pipeline.planning.heads import EstimatedCount
 
 MAXIMUM_CELL_CHARACTERS = 60
@@ -125,6 +125,8 @@ def print_estimate(estimate: "Estimate") -> None:
         "documents": about(estimate.documents),
         "characters": about(estimate.characters),
         "tokens": about(estimate.tokens),
+        "not read": _notes(estimate.unread),
+        "in the heads": _notes(estimate.faults),
         "targets": f"{estimate.target_documents:,} documents, "
         f"{estimate.target_characters:,} characters",
         "encoder": f"{encoder.model} in {encoder.precision}, "
@@ -146,6 +148,13 @@ def print_estimate(estimate: "Estimate") -> None:
     console = stdout_console()
     console.print(labelled_lines({name: text.removesuffix(" ()") for name, text in lines.items()}))
     _print_warnings(console, estimate.warnings)
+
+
+def _notes(notes: Sequence["Note"]) -> str:
+    return ", ".join(
+        f"{note.reason} {note.number:,} ({cut_for_terminal(note.example, MAXIMUM_CELL_CHARACTERS)})"
+        for note in notes
+    )
 
 
 def _print_warnings(console: Console, warnings: Sequence[str]) -> None:
@@ -203,6 +212,27 @@ def search_sentences(catalog: data_catalog.Catalog) -> list[str]:
     return health_sentences
 
 
+def _reasons(catalog: data_catalog.Catalog) -> dict[str, str]:
+    """Return the reasons of each stage and outcome with their numbers.
+
+    Reasons that concern whole files come first, with the name of a file.
+    """
+    rows = catalog.table("""
+        SELECT stage, outcome, reason, rows, file
+        FROM accounting LEFT JOIN (
+            SELECT reason, min(file) FILTER (row IS NULL) AS file FROM quarantine GROUP BY reason
+        ) USING (reason)
+        WHERE outcome IN ('dropped', 'failed', 'noted')
+        ORDER BY outcome, file IS NULL, rows DESC, reason""")
+    lines: dict[str, list[str]] = {}
+    for row in rows.to_pylist():
+        file = f" ({cut_for_terminal(row['file'], MAXIMUM_CELL_CHARACTERS)})" if row["file"] else ""
+        lines.setdefault(f"{row['stage']} {row['outcome']}", []).append(
+            f"{row['reason']} {row['rows']:,}{file}"
+        )
+    return {name: ", ".join(reasons) for name, reasons in lines.items()}
+
+
 def print_build(root: Path) -> None:
     """Print the size of a finished catalog, what each stage dropped and why, and its health."""
     from pipeline.describe.health import health_sentences
@@ -220,13 +250,14 @@ def print_build(root: Path) -> None:
         catalog.sql("""
             SELECT stage, sum(rows) FILTER (outcome = 'read') AS read,
                    sum(rows) FILTER (outcome = 'kept') AS kept,
-                   coalesce(string_agg(reason || ' ' || rows, ', ' ORDER BY rows DESC)
-                            FILTER (reason IS NOT NULL), '') AS dropped
+                   coalesce(sum(rows) FILTER (outcome = 'dropped'), 0) AS dropped,
+                   coalesce(sum(rows) FILTER (outcome = 'failed'), 0) AS failed
             FROM accounting GROUP BY stage
             ORDER BY min(list_position(
                 ['source', 'quality', 'dedup', 'embed', 'assign', 'sort', 'shard'], stage
             ))""").to_arrow_table()
     )
+    stdout_console().print(labelled_lines(_reasons(catalog)))
     for sentence in search_sentences(catalog):
         console.print(sentence, highlight=False, soft_wrap=True)
     domains = catalog.sql(

@@ -4,6 +4,7 @@ Nothing is written.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
@@ -17,7 +18,7 @@ from pipeline.embed.encoder import load_encoder
 from pipeline.embed.identity import identify
 from pipeline.planning.heads import EstimatedCount, choose_shards, extrapolate, seconds_to_parse
 from pipeline.planning.rates import MachineRates, measure_rates
-from pipeline.source.documents import Shard
+from pipeline.source.documents import Fault, Shard
 from pipeline.source.head import Head
 from pipeline.source.interface import Source
 from pipeline.source.registry import corpus_source
@@ -28,6 +29,19 @@ logger = logging.getLogger(__name__)
 __all__ = ["Estimate", "EstimatedCount", "estimate_build"]
 
 _SIDE_FILES = 4  # side files parsed to measure their rate
+
+
+class Note(Settings):
+    """Files or records with one reason."""
+
+    reason: str
+    """Reason, as in the views `accounting` and `quarantine` of a catalog."""
+    number: int
+    """Number of files or records."""
+    example: str
+    """Name of the first file."""
+    detail: str
+    """Sentence about the first file."""
 
 
 class Estimate(Settings):
@@ -78,6 +92,10 @@ class Estimate(Settings):
     """Memory of these vectors and of the data that training derives from them."""
     rates: MachineRates
     """Measured speed of this machine."""
+    unread: tuple[Note, ...]
+    """Files below the source's path that are not read, by reason."""
+    faults: tuple[Note, ...]
+    """Records that cannot be read, in the beginnings that were read, and notes on the others."""
     warnings: tuple[str, ...]
     """Warnings about the estimate."""
 
@@ -104,7 +122,8 @@ def estimate_build(
         UserError: `pipeline.run.check_request` rejects the config, or no text could be read.
     """
     source = corpus_source(config)
-    shards = source.plan()
+    inventory = source.plan()
+    shards = inventory.shards
     sizes = [source.size(shard) for shard in shards]
     indices = choose_shards(sizes)
     chosen, read_sizes = [shards[i] for i in indices], [sizes[i] for i in indices]
@@ -118,10 +137,12 @@ def estimate_build(
         if on_progress:
             on_progress(len(heads), steps)
     texts = [text for head in heads for text in head.texts]
+    faults = _by_reason([fault for head in heads for fault in head.faults])
     if not texts:
+        seen = "".join(f" {note.example}: {note.reason}, {note.detail}." for note in faults[:3])
         raise UserError(
-            f"source: no text in the first documents of {len(chosen)} of {len(shards)} files. "
-            "Check that source.kind and the names of its columns fit the files."
+            f"source: no text in the first documents of {len(chosen)} of {len(shards)} files."
+            f"{seen} Check that source.kind and the names of its columns fit the files."
         )
     documents = extrapolate(
         [head.records for head in heads],
@@ -182,7 +203,22 @@ def estimate_build(
         # float32, for the vectors and for the part of them that one sub-tree trains on.
         tree_memory_bytes=vectors * identity.dimension * 4 * 2,
         rates=rates,
+        unread=_by_reason(inventory.unread),
+        faults=faults,
         warnings=(*warnings, *source.caveats(shards)),
+    )
+
+
+def _by_reason(faults: Sequence[Fault]) -> tuple[Note, ...]:
+    """Return the sum of the faults of each reason. Files that are damaged come first."""
+    first: dict[str, Fault] = {}
+    numbers: Counter[str] = Counter()
+    for fault in sorted(faults, key=lambda fault: (not fault.counted, fault.row is not None)):
+        first.setdefault(fault.reason, fault)
+        numbers[fault.reason] += fault.records
+    return tuple(
+        Note(reason=reason, number=numbers[reason], example=fault.file, detail=fault.detail)
+        for reason, fault in first.items()
     )
 
 
@@ -210,7 +246,8 @@ def _side_file_seconds(source: Source[Any], shards: Sequence[Shard]) -> float:
     """Return the seconds to parse the side files of some shards, from a few of these files."""
     files = [file for shard in shards for file in source.side_files(shard)]
     sample = files[:: max(len(files) // _SIDE_FILES, 1)]
-    return sum(map(seconds_to_parse, sample)) / max(len(sample), 1) * len(files)
+    seconds = sum(seconds_to_parse(file, size) for file, size in sample)
+    return seconds / max(len(sample), 1) * len(files)
 
 
 def _stage_seconds(

@@ -7,7 +7,7 @@ from time import perf_counter
 import numpy as np
 
 from data_catalog.settings import Settings
-from pipeline.location import Place
+from pipeline.location import File
 from pipeline.source.head import parse_head
 
 MAXIMUM_HEADS = 32
@@ -36,13 +36,13 @@ def choose_shards(sizes: Sequence[float]) -> list[int]:
     return np.unique(np.searchsorted(ends, places)).tolist()
 
 
-def seconds_to_parse(place: Place) -> float:
+def seconds_to_parse(file: File, size: int) -> float:
     """Return the seconds that reading a whole JSON lines file takes, extrapolated from its head.
 
-    Return 0 for a file without lines.
+    `size` is the file's size in bytes. Return 0 for a file without lines.
     """
     started = perf_counter()
-    share = parse_head(place)
+    share = parse_head(file, size)
     return (perf_counter() - started) / share if share else 0.0
 
 

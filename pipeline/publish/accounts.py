@@ -3,7 +3,7 @@
 The offsets must reach exactly what the last stage kept.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 import pyarrow as pa
@@ -11,7 +11,9 @@ import pyarrow.compute as pc
 
 from data_catalog.errors import AccountingError
 from data_catalog.format import tables
-from data_catalog.format.accounts import Account, Tally
+from data_catalog.format.accounts import Account, Tally, total
+from pipeline.source.documents import Fault
+from pipeline.source.stage import account_of
 
 # Stages in order. A build may leave out `semantic`.
 CHAIN = (
@@ -54,6 +56,14 @@ def check_reachable(offsets: pa.Table, stored: Account) -> None:
         raise AccountingError(
             f"shard kept {stored.kept} but offsets reach rows={rows} tokens={tokens}."
         )
+
+
+def with_notes(accounts: Mapping[str, Account], notes: Iterable[Fault]) -> dict[str, Account]:
+    """Return the accounts with notes on the files of the corpus added to that of source."""
+    if "source" not in accounts:
+        return dict(accounts)
+    noted = account_of(Tally(), notes)
+    return {**accounts, "source": total((accounts["source"], noted))}
 
 
 def accounting_table(accounts: Mapping[str, Account]) -> pa.Table:

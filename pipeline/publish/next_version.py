@@ -14,20 +14,36 @@ from data_catalog.format.accounts import Account, total
 from data_catalog.format.layout import Layout
 from data_catalog.format.manifest import AdditionRecord, describe_files
 from data_catalog.settings import parse
-from pipeline.config import Build, Distributions
+from pipeline.config import Build
 from pipeline.dedup.removed import removed_by_source
 from pipeline.parts import Part
-from pipeline.publish.accounts import CHAIN, check_chain, check_reachable, read_accounts
+from pipeline.publish.accounts import (
+    CHAIN,
+    check_chain,
+    check_reachable,
+    read_accounts,
+    with_notes,
+)
 from pipeline.publish.existing_catalog import ExistingCatalog, as_read, copies_in
 from pipeline.publish.link_files import place_stored, place_targets, place_verdicts
-from pipeline.publish.stage import Built, VersionTables, commit, read_parts, write_tables
+from pipeline.publish.stage import (
+    Built,
+    VersionTables,
+    all_faults,
+    commit,
+    read_parts,
+    write_tables,
+)
+from pipeline.publish.warnings import column_warnings, damage_warnings
 from pipeline.shard.stage import OFFSETS_FILE
+from pipeline.source.documents import Fault
 
 
 def publish_next(
     existing: ExistingCatalog,
     built: Built,
-    distributions: Distributions,
+    config: Build,
+    unread: Sequence[Fault],
     addition: AdditionRecord,
 ) -> None:
     """Make the parts of an addition the version after `existing`.
@@ -36,7 +52,8 @@ def publish_next(
         existing: The version that the addition was made for.
         built: The addition's parts. If no documents were read, shard is its only stage. Its
             description covers the documents of both.
-        distributions: The config of the targets' distributions.
+        config: The catalog's config with the addition's source.
+        unread: Notes on files of the addition that were not read.
         addition: The addition's entry in the manifest.
 
     Raises:
@@ -44,7 +61,8 @@ def publish_next(
     """
     before, manifest, stages = existing.layout, existing.manifest, built.stages
     layout = Layout(before.root, manifest.version + 1)
-    accounts = join_accounts(read_accounts(pq.read_table(before.accounting)), built.accounts())
+    own = with_notes(built.accounts(), unread)
+    accounts = join_accounts(read_accounts(pq.read_table(before.accounting)), own)
     offsets = pa.concat_tables(
         [existing.offsets(), read_parts(stages["shard"], OFFSETS_FILE, tables.OFFSETS)]
     )
@@ -61,19 +79,13 @@ def publish_next(
         ]
         placed += verdict_files
     read_folder = built.description.folder.parent.with_name("read")
+    faults = all_faults(built, unread)
     sources, verdicts = as_read(layout.root, measured, read_folder)
     content = VersionTables(
         offsets=offsets,
         accounts=accounts,
         quarantine=pa.concat_tables(
-            [
-                pq.read_table(before.quarantine, schema=tables.QUARANTINE),
-                read_parts(
-                    (*stages.get("source", ()), *built.targets),
-                    "quarantine.parquet",
-                    tables.QUARANTINE,
-                ),
-            ]
+            [pq.read_table(before.quarantine, schema=tables.QUARANTINE), faults]
         ),
         removed=removed_by_source(sources, verdicts),
         distances=pa.concat_tables(
@@ -85,10 +97,15 @@ def publish_next(
         targets=[*manifest.targets, *(part.name for part in built.targets)],
         description=built.description,
     )
-    placed += write_tables(content, existing.levels, layout, distributions)
+    placed += write_tables(content, existing.levels, layout, config.distributions)
     kept = {name: file for name, file in manifest.files.items() if not name.startswith("versions/")}
     about = {
-        "warnings": (*manifest.warnings, *_warnings(existing, built.targets)),
+        "warnings": (
+            *manifest.warnings,
+            *damage_warnings(faults, own),
+            *column_warnings(own, config.source),
+            *_warnings(existing, built.targets),
+        ),
         "built_from": manifest.built_from,
         "parent": manifest.fingerprint,
         "additions": (*manifest.additions, addition),

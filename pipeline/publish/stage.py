@@ -31,13 +31,23 @@ from data_catalog.format.manifest import (
 from data_catalog.query.database import write_database
 from pipeline.config import Build, Distributions
 from pipeline.dedup.removed import removed_by_source
+from pipeline.describe.domains import HEALTH_FILE
 from pipeline.distribution import all_distributions, target_table
 from pipeline.embed.identity import identify
 from pipeline.parts import Part
-from pipeline.publish.accounts import CHAIN, accounting_table, check_chain, check_reachable
+from pipeline.publish.accounts import (
+    CHAIN,
+    accounting_table,
+    check_chain,
+    check_reachable,
+    with_notes,
+)
 from pipeline.publish.link_files import place_all, place_stored, place_targets, place_verdicts
+from pipeline.publish.warnings import column_warnings, damage_warnings, label_warnings
 from pipeline.shard.stage import OFFSETS_FILE
 from pipeline.shard.tokenize import end_of_text, vocabulary_size
+from pipeline.source.documents import Fault
+from pipeline.source.stage import quarantine_table
 
 logger = logging.getLogger(__name__)
 
@@ -91,17 +101,23 @@ class VersionTables:
     description: Part
 
 
-def publish(built: Built, levels: Levels, config: Build) -> Path:
+def publish(built: Built, levels: Levels, config: Build, unread: Sequence[Fault] = ()) -> Path:
     """Make `config.out` a catalog and return its path.
 
     The manifest is written last, so a killed build leaves none.
+
+    Args:
+        built: The finished parts.
+        levels: Levels of the tree.
+        config: The build.
+        unread: Notes on files of the corpus that were not read.
 
     Raises:
         AccountingError: A stage did not read what the stage before it kept.
         UserError: The catalog there has additions, which this build would lose.
     """
     layout = Layout(config.out, 1)
-    accounts = built.accounts()
+    accounts = with_notes(built.accounts(), unread)
     check_chain(accounts)
     offsets = read_parts(built.stages["shard"], OFFSETS_FILE, tables.OFFSETS)
     check_reachable(offsets, accounts["shard"])
@@ -120,9 +136,7 @@ def publish(built: Built, levels: Levels, config: Build) -> Path:
     content = VersionTables(
         offsets=offsets,
         accounts=accounts,
-        quarantine=read_parts(
-            (*built.stages["source"], *built.targets), "quarantine.parquet", tables.QUARANTINE
-        ),
+        quarantine=all_faults(built, unread),
         removed=removed_by_source(built.stages["source"], final_verdicts(built.stages)),
         distances=read_parts(built.targets, "distributions.parquet", tables.DISTRIBUTIONS),
         targets=[part.name for part in built.targets],
@@ -136,7 +150,12 @@ def publish(built: Built, levels: Levels, config: Build) -> Path:
         sha256=sha256_file(layout.tokenizer / "tokenizer.json"),
     )
     about: dict[str, Any] = {
-        "warnings": tuple(tree["warnings"]),
+        "warnings": (
+            *damage_warnings(content.quarantine, accounts),
+            *column_warnings(accounts, config.source),
+            *label_warnings(pq.read_table(layout.tables / HEALTH_FILE), config.labels),
+            *tree["warnings"],
+        ),
         "built_from": built.fingerprint(),
         "parent": None,
         "additions": (),
@@ -150,6 +169,14 @@ def final_verdicts(stages: Mapping[str, Sequence[Part]]) -> Part:
     """Return the final verdicts on every document read."""
     [final] = stages.get("semantic") or stages["dedup"]
     return final
+
+
+def all_faults(built: Built, unread: Sequence[Fault]) -> pa.Table:
+    """Return the faults and notes of the corpus and of the targets (tables.QUARANTINE)."""
+    parts = (*built.stages.get("source", ()), *built.targets)
+    return pa.concat_tables(
+        [quarantine_table(unread), read_parts(parts, "quarantine.parquet", tables.QUARANTINE)]
+    )
 
 
 def read_parts(parts: Sequence[Part], name: str, schema: pa.Schema) -> pa.Table:

@@ -14,6 +14,7 @@ from upath import UPath
 from data_catalog.errors import UserError
 from pipeline.location import File, Place, StoreFile, file_below, is_local
 from pipeline.source.documents import Fault, Input
+from pipeline.source.unpack import COMPRESSIONS
 from pipeline.source.unread import unread_notes
 from pipeline.source.walk import walk
 
@@ -94,9 +95,7 @@ def describe_file(root: Place, file: FoundFile) -> Input:
     if isinstance(path, Path):
         status = path.lstat() if path.is_symlink() and not path.exists() else path.stat()
         raw = None if file.label == file.name else os.fsencode(file.name).hex()
-        return Input(
-            path=file.label, raw=raw, bytes=status.st_size, modified_ns=status.st_mtime_ns
-        )
+        return Input(path=file.label, raw=raw, bytes=status.st_size, modified_ns=status.st_mtime_ns)
     info = file.info
     if info is None or info.get("size") is None or not _version(info):
         info = path.fs.info(path.path)
@@ -128,7 +127,7 @@ def find_files(
     Raises:
         UserError: There is nothing at the path, or no such file.
     """
-    endings = " or ".join(f"*{suffix}" for suffix in suffixes)
+    endings = _shown_endings(suffixes)
     if path.is_file():
         if not path.name.lower().endswith(tuple(suffixes)):
             raise UserError(
@@ -162,6 +161,18 @@ def find_files(
         )
     files = tuple(FoundFile(name, labels[name], tree.files[name]) for name in named)
     return Found(path, files, shown, endings)
+
+
+def _shown_endings(suffixes: Sequence[str]) -> str:
+    """Return the endings as a sentence has them. Those of compressed files are summed up."""
+    packed = [
+        suffix
+        for suffix in suffixes
+        if any(packed and suffix.endswith(packed) for packed in COMPRESSIONS)
+    ]
+    plain = " or ".join(f"*{suffix}" for suffix in suffixes if suffix not in packed)
+    compressed = ", ".join(ending for ending in COMPRESSIONS if ending)
+    return f"{plain} (also with {compressed})" if plain and packed else plain or str(suffixes)
 
 
 def _exists(root: Place, name: str) -> bool:
@@ -208,9 +219,7 @@ def shard_name(file: str, suffixes: Sequence[str]) -> str:
     name = re.sub(r"[^A-Za-z0-9-]+", "_", stem)[-80:]
     if name == stem and file.endswith(suffixes[0]):
         return name
-    digest = hashlib.blake2b(
-        file.encode("utf-8", "backslashreplace"), digest_size=4
-    ).hexdigest()
+    digest = hashlib.blake2b(file.encode("utf-8", "backslashreplace"), digest_size=4).hexdigest()
     return f"{name}-{digest}"
 
 

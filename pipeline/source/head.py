@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -59,9 +59,7 @@ class Head:
         )
 
 
-def head_of_records(
-    records: Iterable[Document | Fault], share: float = 1.0
-) -> Head:
+def head_of_records(records: Iterable[Document | Fault], share: float = 1.0) -> Head:
     """Return the head made of records that are `share` of a shard."""
     documents, faults = [], []
     for record in records:
@@ -100,7 +98,7 @@ class Beginning:
     name: str
     data: bytes
 
-    def open(self, mode: Literal["rb"] = "rb", /) -> BinaryIO:  # noqa: ARG002
+    def open(self, mode: Literal["rb"] = "rb", /) -> Any:  # noqa: ARG002
         return io.BytesIO(self.data)
 
 
@@ -148,9 +146,7 @@ def whole_lines(
     return Beginning("", plain[:last]), share
 
 
-def _unpack(
-    stored: Beginning, maximum: int
-) -> tuple[bytes, Literal["end", "limit", "damage"]]:
+def _unpack(stored: Beginning, maximum: int) -> tuple[bytes, Literal["end", "limit", "damage"]]:
     """Return the decompressed bytes, and why they end.
 
     A compressed stream that ends too early has reached its end: its file was cut.

@@ -38,9 +38,7 @@ class JsonlSource(Source[Jsonl]):
         return self._read(shard, file_below(shard.root, shard.inputs[0].name))
 
     def _read(self, shard: Shard, file: File) -> Iterator[Document | Fault]:
-        return read_json_lines(
-            file, shard.key, self.section.columns, jsonl_suffixes(self.section)
-        )
+        return read_json_lines(file, shard.key, self.section.columns, jsonl_suffixes(self.section))
 
     def choices(self) -> list[object]:
         """Return the names of the columns and the suffixes, if they are not the default ones."""

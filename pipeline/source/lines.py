@@ -2,8 +2,8 @@
 
 import json
 import zlib
-from collections.abc import Callable, Iterator
 from codecs import BOM_UTF8
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pipeline.location import File
@@ -18,9 +18,7 @@ _SKIP_BYTES = 2**20
 _Record = tuple[int, dict[str, Any]]
 
 
-def read_records(
-    path: File, label: str, line_bytes: int = LINE_BYTES
-) -> Iterator[_Record | Fault]:
+def read_records(path: File, label: str, line_bytes: int = LINE_BYTES) -> Iterator[_Record | Fault]:
     """Yield `(row, record)` for each JSON object of a JSON lines file, in order.
 
     A line that holds no object gives a `Fault`, and so does damage to the file, after everything

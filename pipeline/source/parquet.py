@@ -45,9 +45,7 @@ class ParquetSource(Source[Parquet]):
         found = without_reserved(path, found, self.reservations.paths)
         first = file_below(found.root, found.files[0].name)
         check_columns(first, self.section.columns, "source.columns")
-        shards = [
-            shard for file in found.files for shard in _shards(found.root, file, suffixes)
-        ]
+        shards = [shard for file in found.files for shard in _shards(found.root, file, suffixes)]
         return Inventory(shards, found.notes())
 
     def read(self, shard: Shard) -> Iterator[Document | Fault]:

@@ -268,9 +268,7 @@ def _documents(
         return
     if beyond := sum(row > last for row in signals.rows):
         detail = f"{beyond} lines of quality signals are of rows after its last, {last}"
-        yield Fault(
-            label, None, "signals_unmatched", detail, counted=False, records=beyond
-        )
+        yield Fault(label, None, "signals_unmatched", detail, counted=False, records=beyond)
     if rows_without_signals and not shard.key.endswith("_tail"):  # the tail ships no signals
         name = f"quality_signals/{shard.key}{COMPONENT_SUFFIXES['quality_signals']}"
         detail = f"{rows_without_signals} of {rows} documents have no quality signals"

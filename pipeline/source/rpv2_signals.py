@@ -78,9 +78,7 @@ class QualitySignals:
             self.rows[row] = (self.names.setdefault(names, names), array("d", means.values()))
         if foreign:
             detail = f"{foreign} lines repeat a document or name none of this file"
-            yield Fault(
-                label, None, "signals_unmatched", detail, counted=False, records=foreign
-            )
+            yield Fault(label, None, "signals_unmatched", detail, counted=False, records=foreign)
 
 
 def _mean(spans: object) -> float | None:

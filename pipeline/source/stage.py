@@ -48,7 +48,9 @@ def read_shard(shard: Shard, folder: Path, source: Source[Any]) -> Part:
         The part, which is kept if its fingerprint has not changed.
     """
     made_from = fingerprint("source", VERSION, shard.identity(), source.choices())
-    return make_part(folder, made_from, lambda temporary: _write(source.read(shard), shard.key, temporary))
+    return make_part(
+        folder, made_from, lambda temporary: _write(source.read(shard), shard.key, temporary)
+    )
 
 
 def _write(records: Iterable[Document | Fault], key: str, folder: Path) -> Account:
@@ -134,7 +136,7 @@ def source_table(documents: list[Document]) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=tables.SOURCE)
 
 
-def quarantine_table(faults: list[Fault]) -> pa.Table:
+def quarantine_table(faults: Iterable[Fault]) -> pa.Table:
     """Return the faults as tables.QUARANTINE. `row` is null for a whole file."""
     rows = [
         {"file": fault.file, "row": fault.row, "reason": fault.reason, "detail": fault.detail}

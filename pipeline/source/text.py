@@ -58,9 +58,7 @@ class TextSource(Source[Text]):
     def read(self, shard: Shard) -> Iterator[Document | Fault]:
         """Yield every document of the shard's files, in order."""
         for entry in shard.inputs:
-            yield from read_text(
-                shard.root, entry.name, entry.path, self.section.piece_characters
-            )
+            yield from read_text(shard.root, entry.name, entry.path, self.section.piece_characters)
 
     def choices(self) -> list[object]:
         """Return the maximum length of a document."""
@@ -179,7 +177,9 @@ def _blocks(path: File, label: str) -> Iterator[str | Fault]:
                 yield Fault(label, None, "empty_file", "the file has no bytes")
                 return
             stored = file.stored_bytes if isinstance(file, PackedFile) else None
-            maximum = float("inf") if stored is None else max(TEXT_BYTES, MAXIMUM_EXPANSION * stored)
+            maximum = (
+                float("inf") if stored is None else max(TEXT_BYTES, MAXIMUM_EXPANSION * stored)
+            )
             # `read1` gives the bytes before the damage of a gzip file.
             read = getattr(file, "read1", file.read)
             while block:
@@ -189,7 +189,15 @@ def _blocks(path: File, label: str) -> Iterator[str | Fault]:
                     yield Fault(label, None, "bad_utf8", detail)
                     return
                 data = block.partition(b"\0")[0]
-                yield decoder.decode(data, final=not block)
+                try:
+                    decoded = decoder.decode(data, final=not block)
+                except UnicodeDecodeError as error:
+                    valid = len(data) - (len(error.object) - error.start)
+                    yield decoder.decode(data[: max(valid, 0)])
+                    detail = f"byte {position + valid}: {error.reason}. Save the file as UTF-8"
+                    yield Fault(label, None, "bad_utf8", detail)
+                    return
+                yield decoded
                 position += len(data)
                 if position > maximum:
                     detail = (
@@ -204,8 +212,5 @@ def _blocks(path: File, label: str) -> Iterator[str | Fault]:
                     )
                     yield Fault(label, None, "not_text", detail)
                     return
-    except UnicodeDecodeError as error:
-        at = position + len(data) - (len(error.object) - error.start)
-        yield Fault(label, None, "bad_utf8", f"byte {at}: {error.reason}; save the file as UTF-8")
     except (EOFError, OSError, zlib.error) as error:
         yield damage_fault(error, path, label, f"byte {position}")

@@ -5,7 +5,7 @@ import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import pyarrow as pa
 
@@ -46,7 +46,7 @@ class OtherFormatError(OSError):
 
 
 @contextmanager
-def open_unpacked(file: File) -> Iterator[BinaryIO | None]:
+def open_unpacked(file: File) -> Iterator[Any]:
     """Open a file and decompress it if it is gzip or zstd. Give None if the file is empty.
 
     All frames and members are read, one after the other.
@@ -132,7 +132,7 @@ class _ZstdBlocks(io.RawIOBase):
     by one.
     """
 
-    def __init__(self, file: File, raw: BinaryIO) -> None:
+    def __init__(self, file: File, raw: Any) -> None:
         self._file, self._stream = file, _zstd_stream(raw)
         self._position, self._rest = 0, b""
         self._error: OSError | EOFError | None = None
@@ -148,9 +148,7 @@ class _ZstdBlocks(io.RawIOBase):
                 if type(error) is not OSError or error.errno is not None:
                     raise
                 message = str(error)
-                self._error = (
-                    EOFError(message) if "runcated" in message else BadZstdError(message)
-                )
+                self._error = EOFError(message) if "runcated" in message else BadZstdError(message)
                 self._rest = self._before_damage(len(buffer))
             else:
                 self._position += len(block)
@@ -178,7 +176,7 @@ class _ZstdBlocks(io.RawIOBase):
         return bytes(rest)
 
 
-def _zstd_stream(raw: BinaryIO) -> pa.CompressedInputStream:
+def _zstd_stream(raw: Any) -> pa.CompressedInputStream:
     return pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
 
 

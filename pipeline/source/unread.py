@@ -38,7 +38,5 @@ def unread_notes(unread: Mapping[str, Sequence[str]], endings: str = "") -> list
             more = ", ..." if len(labels) > _EXAMPLES else ""
             why = WHY[reason].format(endings=endings)
             detail = f"{len(labels)} not read, {examples}{more}: {why}"
-            notes.append(
-                Fault(labels[0], None, reason, detail, counted=False, records=len(labels))
-            )
+            notes.append(Fault(labels[0], None, reason, detail, counted=False, records=len(labels)))
     return notes

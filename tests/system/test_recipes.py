@@ -121,7 +121,7 @@ def test_add_a_source(checkout):
 
         settings = {"out": "out", "source": {"kind": "shouted", "path": "corpus"}}
         source = corpus_source(parse(Build, settings, "test"))
-        [shard] = source.plan()
+        [shard] = source.plan().shards
         part = read_shard(shard, Path("work"), source)
         print(part.account.kept.rows, [document.text for document in source.read(shard)])
         """

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 def sources(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sample")
     source = corpus_source(configured(folder))
-    return [read_shard(shard, folder / shard.name, source) for shard in source.plan()]
+    return [read_shard(shard, folder / shard.name, source) for shard in source.plan().shards]
 
 
 def configured(folder, **settings):

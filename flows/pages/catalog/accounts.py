@@ -80,6 +80,37 @@ def drops_table(catalog: Catalog) -> str:
     return html_table(head, lines, text=(1, 3, 6))
 
 
+def notes_table(catalog: Catalog) -> str:
+    """Return a table with a row per kind of note, or an empty string if there is none.
+
+    Notes are about files that were not read, and lines and fields that lost no document.
+    """
+    query = """SELECT stage, reason, rows, left(file, 120), left(detail, 400)
+        FROM accounting LEFT JOIN (
+            SELECT reason, min(file) AS file, arg_min(detail, file) AS detail
+            FROM quarantine GROUP BY reason
+        ) USING (reason)
+        WHERE outcome = 'noted' ORDER BY rows DESC, stage, reason"""
+    rows = [
+        [
+            isolated(reason),
+            escape_html(stage),
+            f"{number:,}",
+            isolated(file or ""),
+            isolated(detail or ""),
+        ]
+        for stage, reason, number, file, detail in query_rows(catalog, query)
+    ]
+    if not rows:
+        return ""
+    caption = (
+        "<p class='caption'>Files that were not read, and lines and fields without effect. None of "
+        "them is one of the documents above.</p>"
+    )
+    heading = ["Note", "Stage", "Number", "First file", "About this file"]
+    return caption + html_table(heading, rows, text=(1, 3, 4))
+
+
 def stages_table(catalog: Catalog) -> str:
     """Return a table with a row per stage. Rates are per document or character that it read.
 

@@ -6,7 +6,13 @@ import data_catalog
 from data_catalog import Catalog
 from data_catalog.errors import UserError
 from data_catalog.format.manifest import replacing
-from flows.pages.catalog.accounts import drops_table, levels_table, stages_table, totals
+from flows.pages.catalog.accounts import (
+    drops_table,
+    levels_table,
+    notes_table,
+    stages_table,
+    totals,
+)
 from flows.pages.catalog.domains import catalog_page_data
 from flows.pages.shared.markup import escape_html, isolated, short_number
 from flows.pages.shared.shell import assemble
@@ -48,7 +54,7 @@ def write_catalog_page(catalog: Path, out: Path, version: int | None = None) -> 
             f"<li>{escape_html(str(warning)[:400])}</li>" for warning in opened.manifest.warnings
         ),
         "levels": levels_table(opened),
-        "drops": drops_table(opened),
+        "drops": drops_table(opened) + notes_table(opened),
         "stages": stages_table(opened),
     }
     text = assemble(

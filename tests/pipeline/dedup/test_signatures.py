@@ -192,7 +192,7 @@ def test_computed_bands_equal_the_shipped_ones(tmp_path):
     """This holds for each of a hundred documents, including short ones, at every similarity."""
     settings = Build(out=tmp_path, source={"kind": "rpv2", "path": CORPUS, "max_shards": 1})
     source = corpus_source(settings)
-    [first] = source.plan()
+    [first] = source.plan().shards
     with pq.ParquetFile(
         read_shard(first, tmp_path / "source" / "a", source).folder / "documents.parquet"
     ) as file:

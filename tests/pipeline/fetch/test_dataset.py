@@ -66,7 +66,7 @@ def test_pieces_hold_all_rows_in_order_and_are_a_parquet_source(source, tmp_path
     assert ids(tmp_path / "out") == EXPECTED
     assert pq.read_table(tmp_path / "out").num_rows == 2_500  # the folder as a whole is Parquet
     pieces_source = ParquetSource(Parquet(kind="parquet", path=tmp_path / "out"))
-    items = [item for shard in pieces_source.plan() for item in pieces_source.read(shard)]
+    items = [item for shard in pieces_source.plan().shards for item in pieces_source.read(shard)]
     assert [item.doc_id for item in items] == EXPECTED
     lines = [
         json.loads(line) for line in (tmp_path / "out" / "_fetch.jsonl").read_text().splitlines()

@@ -92,7 +92,7 @@ def test_the_fetched_tree_is_a_source(server, tmp_path):
         summary.bytes - len(server.files["listings/en-2023-06-head_middle.txt"]),
     )
     source = Rpv2Source(Rpv2(kind="rpv2", path=tmp_path))
-    shards = source.plan()
+    shards = source.plan().shards
     assert [shard.key for shard in shards] == list(TAGS)
     assert next(iter(item for item in source.read(shards[2]) if hasattr(item, "text"))).signals == {
         "a": 2.0
@@ -164,9 +164,9 @@ def test_the_sample_has_one_listing_and_needs_no_filters(server, tmp_path):
     server.files["sample_listings.txt"] = "\n".join(TAGS[:2]).encode()
     summary = fetch_rpv2(tmp_path, sample=True, base_url=server.url, retries=QUICKLY)
     assert counts(summary) == {"fetched": 7, "present": 0, "absent": 0, "failed": 0, "refused": 0}
-    assert [shard.key for shard in Rpv2Source(Rpv2(kind="rpv2", path=tmp_path)).plan()] == list(
-        TAGS[:2]
-    )
+    assert [
+        shard.key for shard in Rpv2Source(Rpv2(kind="rpv2", path=tmp_path)).plan().shards
+    ] == list(TAGS[:2])
 
 
 def test_absent_files_are_recorded_and_requested_again_only_on_request(server, tmp_path):

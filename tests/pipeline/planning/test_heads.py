@@ -31,7 +31,7 @@ def jsonl(tmp_path, lines, name="a.jsonl"):
     (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
     config = Build(out=tmp_path / "out", source={"kind": "jsonl", "path": str(tmp_path)})
     source = corpus_source(config)
-    [shard] = source.plan()
+    [shard] = source.plan().shards
     return source.read_head(shard)
 
 
@@ -84,9 +84,10 @@ def test_a_small_file_is_read_whole(tmp_path, name):
     assert (found.texts, found.languages, found.records, found.share) == (
         ["one", "two"],
         ["en", ""],
-        3,
+        2,
         1.0,
     )
+    assert [fault.reason for fault in found.faults] == ["not_json", "blank_lines", "no_id"]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
@@ -108,7 +109,7 @@ def test_a_broken_gzip_file_gives_what_can_be_read(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(whole + b"garbage")
     config = Build(out=tmp_path / "out", source={"kind": "jsonl", "path": str(tmp_path)})
     source = corpus_source(config)
-    [shard] = source.plan()
+    [shard] = source.plan().shards
     assert source.read_head(shard).texts == ["one"] * 5
 
 
@@ -117,7 +118,7 @@ def test_rows_of_parquet_are_counted(tmp_path, monkeypatch):
     pq.write_table(pa.table({"text": [f"text {i}" for i in range(10)]}), tmp_path / "a.parquet")
     config = Build(out=tmp_path / "out", source={"kind": "parquet", "path": str(tmp_path)})
     source = corpus_source(config)
-    [shard] = source.plan()
+    [shard] = source.plan().shards
     found = source.read_head(shard)
     assert (found.texts, found.records, found.share, found.counted) == (
         ["text 0", "text 1", "text 2", "text 3"],
@@ -146,4 +147,4 @@ def test_the_seconds_to_parse_a_file_are_in_proportion_to_its_size(tmp_path, mon
     monkeypatch.setattr(heads, "perf_counter", iter([0.0, 2.0]).__next__)
     monkeypatch.setattr(source_head, "HEAD_BYTES", 160)
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "one"}\n' * 40)
-    assert seconds_to_parse(tmp_path / "a.jsonl") == 8.0
+    assert seconds_to_parse(tmp_path / "a.jsonl", 16 * 40) == 8.0

@@ -32,12 +32,12 @@ COLUMNS = {"text": "body", "id": "key"}
 
 
 def records(source):
-    return [list(source.read(shard)) for shard in source.plan()]
+    return [list(source.read(shard)) for shard in source.plan().shards]
 
 
 def test_each_shard_of_the_dataset_becomes_a_shard(folder):
     source = open_dataset(folder, columns=COLUMNS)
-    shards = source.plan()
+    shards = source.plan().shards
     assert [shard.name for shard in shards] == [
         "set_train-00000",
         "set_train-00001",
@@ -67,11 +67,11 @@ def test_records_without_ids_are_named_by_their_row(folder):
 
 def test_a_shard_becomes_a_part_that_is_kept_until_the_dataset_changes(folder, tmp_path):
     source = open_dataset(folder, columns=COLUMNS)
-    first = read_shard(source.plan()[0], tmp_path / "part", source)
+    first = read_shard(source.plan().shards[0], tmp_path / "part", source)
     assert (first.account.kept.rows, first.account.failed["empty_text"].rows) == (4, 1)
-    assert read_shard(source.plan()[0], tmp_path / "part", source) == first
+    assert read_shard(source.plan().shards[0], tmp_path / "part", source) == first
     pq.write_table(pa.table({"body": ["new"], "key": ["n"]}), folder / "0.parquet")
-    second = read_shard(source.plan()[0], tmp_path / "part", source)
+    second = read_shard(source.plan().shards[0], tmp_path / "part", source)
     assert (second.fingerprint != first.fingerprint, second.account.kept.rows) == (True, 1)
 
 

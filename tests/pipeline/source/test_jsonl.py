@@ -20,7 +20,12 @@ def write(path, *rows):
 
 def shards(path, reserved=()):
     source = JsonlSource(Jsonl(kind="jsonl", path=path), Reservations(tuple(reserved)))
-    return source.plan()
+    return source.plan().shards
+
+
+def notes(path, reserved=()):
+    source = JsonlSource(Jsonl(kind="jsonl", path=path), Reservations(tuple(reserved)))
+    return {note.reason: note.records for note in source.plan().unread}
 
 
 def read(shard, **columns):
@@ -68,11 +73,11 @@ def test_paths_without_json_lines_are_refused(tmp_path):
         shards(tmp_path / "a.csv")
 
 
-def test_files_of_targets_are_not_read(tmp_path, caplog):
+def test_files_of_targets_are_not_read(tmp_path):
     write(tmp_path / "a.jsonl", {"text": "t"})
     write(tmp_path / "targets" / "space" / "b.jsonl", {"text": "t"})
     assert [shard.key for shard in shards(tmp_path, [tmp_path / "targets"])] == ["a.jsonl"]
-    assert "1 of 2 files belong to targets" in caplog.text
+    assert notes(tmp_path, [tmp_path / "targets"]) == {"held_out": 1}
     with pytest.raises(UserError, match=r"source\.path .*targets"):
         shards(tmp_path, [tmp_path])
 
@@ -88,13 +93,15 @@ def test_records_give_documents(tmp_path):
     found = list(read(shard))
     assert found[:3] == [
         Document("x", "one", "u", "s", "en"),
-        Document("sub/a.jsonl.gz/1", "two", source="sub/a"),
+        Document("7", "two", source="sub/a"),
         Document("sub/a.jsonl.gz/2", "three", source="sub/a"),
     ]
     assert [(fault.row, fault.reason) for fault in found[3:] if isinstance(fault, Fault)] == [
         (3, "empty_text"),
         (4, "no_text"),
+        (None, "no_id"),
     ]
+    assert (found[-1].records, found[-1].counted) == (1, False)
 
 
 def test_columns_can_have_other_names(tmp_path):

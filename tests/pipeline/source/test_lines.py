@@ -26,6 +26,7 @@ def test_objects_keep_their_line_numbers_over_blank_and_broken_lines(tmp_path):
         (4, "not_json"),
         (5, "bad_utf8"),
         (6, {"a": 3}),
+        (None, "blank_lines"),
     ]
 
 
@@ -58,11 +59,12 @@ def test_truncated_gzip_gives_its_whole_lines_then_the_fault(tmp_path):
     ("data", "expected"),
     [
         (b"", [(None, "empty_file")]),
-        (b"this is no gzip", [(None, "bad_gzip")]),
+        (b"this is no gzip", [(0, "not_json")]),
+        (b"\xff\xffthis is neither gzip nor text", [(None, "bad_gzip")]),
         (gzip.compress(b'{"a": 1}\n') + b"garbage", [(0, {"a": 1}), (None, "bad_gzip")]),
         (gzip.compress(b""), []),
     ],
-    ids=["empty", "text", "followed by garbage", "of nothing"],  # gzip holds the time
+    ids=["empty", "text", "bytes", "followed by garbage", "of nothing"],  # gzip holds the time
 )
 def test_broken_gzip_files(tmp_path, data, expected):
     (tmp_path / "a.jsonl.gz").write_bytes(data)

@@ -68,12 +68,12 @@ def build(**source):
 
 
 def plan(section):
-    return PythonDocsSource(section).plan()
+    return PythonDocsSource(section).plan().shards
 
 
 def everything(config, prefixes=()):
     source = PythonDocsSource(config.source, Reservations(modules=tuple(prefixes)))
-    return [item for shard in source.plan() for item in source.read(shard)]
+    return [item for shard in source.plan().shards for item in source.read(shard)]
 
 
 def texts(found):

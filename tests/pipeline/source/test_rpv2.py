@@ -52,13 +52,13 @@ def open_source(root, **filters):
 
 
 def shards(root, **filters):
-    return open_source(root, **filters).plan()
+    return open_source(root, **filters).plan().shards
 
 
 def everything(root):
     """All documents and all faults of a tree."""
     source = open_source(root)
-    found = [item for shard in source.plan() for item in source.read(shard)]
+    found = [item for shard in source.plan().shards for item in source.read(shard)]
     return [item for item in found if isinstance(item, Document)], [
         item for item in found if isinstance(item, Fault)
     ]
@@ -112,14 +112,16 @@ def test_a_missing_and_an_empty_tree_are_refused(tmp_path):
         shards(tmp_path)
 
 
-def test_missing_files_that_listings_name_give_a_warning(tmp_path, caplog):
+def test_missing_files_that_listings_name_are_noted(tmp_path):
     documents(tmp_path, KEY, [])
     (tmp_path / "listings").mkdir()
     (tmp_path / "listings" / "en-2023-06-head_middle.txt").write_text(
-        f"{KEY}\n2023-06/0001/en_head\n../../etc/passwd\n"
+        f"# a comment\n{KEY}\n2023-06/0001/en_head\n../../etc/passwd\n"
     )
-    assert [shard.key for shard in shards(tmp_path)] == [KEY]
-    assert "listings name 2 files that documents/ lacks, e.g. 2023-06/0001/en_head" in caplog.text
+    inventory = open_source(tmp_path).plan()
+    assert [shard.key for shard in inventory.shards] == [KEY]
+    [note] = inventory.unread
+    assert (note.reason, note.records, note.file) == ("missing_file", 1, "2023-06/0001/en_head")
 
 
 def test_documents_are_joined_with_signals_by_row_and_not_by_order(tmp_path):

@@ -24,12 +24,13 @@ def test_a_shard_becomes_a_table_of_documents_and_one_of_faults(tmp_path):
     config = build(
         tmp_path, {"text": "héllo", "id": "x"}, "broken", {"text": "  "}, {"text": "second"}
     )
-    (shard,) = corpus_source(config).plan()
+    (shard,) = corpus_source(config).plan().shards
     part = read_shard(shard, tmp_path / "part", corpus_source(config))
     assert part.account == Account(
         read=Tally(rows=4, characters=13),
         kept=Tally(rows=2, characters=11),
         failed={"empty_text": Tally(rows=1, characters=2), "not_json": Tally(rows=1)},
+        noted={"no_id": Tally(rows=1)},
     )
     documents = pq.read_table(part.folder / "documents.parquet")
     assert documents.schema.equals(tables.SOURCE)
@@ -49,6 +50,7 @@ def test_a_shard_becomes_a_table_of_documents_and_one_of_faults(tmp_path):
     assert [(row["file"], row["row"], row["reason"]) for row in quarantine.to_pylist()] == [
         ("a.jsonl", 1, "not_json"),
         ("a.jsonl", 2, "empty_text"),
+        ("a.jsonl", None, "no_id"),
     ]
 
 
@@ -70,10 +72,12 @@ def test_faults_of_side_files_are_quarantined_but_lose_no_document(tmp_path):
     config = Build.model_validate(
         {"out": tmp_path / "out", "source": {"kind": "rpv2", "path": tmp_path / "tree"}}
     )
-    (shard,) = corpus_source(config).plan()
+    (shard,) = corpus_source(config).plan().shards
     part = read_shard(shard, tmp_path / shard.name, corpus_source(config))
     assert part.account == Account(
-        read=Tally(rows=1, characters=4), kept=Tally(rows=1, characters=4)
+        read=Tally(rows=1, characters=4),
+        kept=Tally(rows=1, characters=4),
+        noted={"signals_missing": Tally(rows=1)},
     )
     assert pq.read_table(part.folder / "quarantine.parquet")["reason"].to_pylist() == [
         "signals_missing"
@@ -82,7 +86,7 @@ def test_faults_of_side_files_are_quarantined_but_lose_no_document(tmp_path):
 
 def test_groups_are_written_as_they_fill(tmp_path, monkeypatch):
     config = build(tmp_path, *({"text": "x" * 10} for _ in range(25)))
-    (shard,) = corpus_source(config).plan()
+    (shard,) = corpus_source(config).plan().shards
     monkeypatch.setattr(stage, "_GROUP_ROWS", 10)
     by_rows = read_shard(shard, tmp_path / "rows", corpus_source(config))
     monkeypatch.setattr(stage, "_GROUP_CHARACTERS", 50)
@@ -94,7 +98,7 @@ def test_groups_are_written_as_they_fill(tmp_path, monkeypatch):
 
 def test_a_file_without_readable_records_becomes_an_empty_part(tmp_path):
     config = build(tmp_path)
-    (shard,) = corpus_source(config).plan()
+    (shard,) = corpus_source(config).plan().shards
     part = read_shard(shard, tmp_path / "part", corpus_source(config))
     assert part.account == Account(read=Tally(rows=1), failed={"empty_file": Tally(rows=1)})
     assert pq.read_table(part.folder / "documents.parquet").num_rows == 0
@@ -102,13 +106,18 @@ def test_a_file_without_readable_records_becomes_an_empty_part(tmp_path):
 
 def test_a_part_is_kept_until_its_file_changes(tmp_path):
     config = build(tmp_path, {"text": "one"})
-    first = read_shard(corpus_source(config).plan()[0], tmp_path / "part", corpus_source(config))
+    first = read_shard(
+        corpus_source(config).plan().shards[0], tmp_path / "part", corpus_source(config)
+    )
     moved = config.model_copy(update={"seed": 1})
     assert (
-        read_shard(corpus_source(moved).plan()[0], tmp_path / "part", corpus_source(moved)) == first
+        read_shard(corpus_source(moved).plan().shards[0], tmp_path / "part", corpus_source(moved))
+        == first
     )
     build(tmp_path, {"text": "one"}, {"text": "two"})
-    second = read_shard(corpus_source(config).plan()[0], tmp_path / "part", corpus_source(config))
+    second = read_shard(
+        corpus_source(config).plan().shards[0], tmp_path / "part", corpus_source(config)
+    )
     assert (second.fingerprint != first.fingerprint, second.account.kept.rows) == (True, 2)
 
 
@@ -120,11 +129,11 @@ def test_a_target_inside_the_corpus_is_left_out(tmp_path):
     config = Build.model_validate(
         {**tree, "targets": [{"name": "space", "path": tmp_path / "corpus" / "space"}]}
     )
-    assert [shard.key for shard in corpus_source(config).plan()] == ["a.jsonl"]
+    assert [shard.key for shard in corpus_source(config).plan().shards] == ["a.jsonl"]
 
 
 def test_a_shard_survives_json(tmp_path):
-    (shard,) = corpus_source(build(tmp_path, {"text": "t"})).plan()
+    (shard,) = corpus_source(build(tmp_path, {"text": "t"})).plan().shards
     assert type(shard).model_validate_json(shard.model_dump_json()) == shard
 
 

@@ -1,0 +1,61 @@
+"""Warnings of a catalog about its corpus: damaged files, columns and labels that match nothing."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_catalog.format.accounts import Account
+from pipeline.config import Labels
+from pipeline.describe.health import read_labels
+from pipeline.source.config import AnySource
+from pipeline.source.unread import SUSPECT, WHY
+
+MAXIMUM_FILES = 20  # files that have a warning of their own
+_COLUMN_NOTES = ("id", "url", "source")  # `no_id`, ...: see `pipeline.source.records`
+
+
+def damage_warnings(faults: pa.Table, accounts: Mapping[str, Account]) -> Iterator[str]:
+    """Yield a sentence per damaged file, and per reason for which files may be missing.
+
+    Args:
+        faults: The faults and notes (tables.QUARANTINE). A damaged file has one without a row.
+        accounts: Accounts of the stages, to tell faults from notes.
+    """
+    noted = {*WHY, *(accounts["source"].noted if "source" in accounts else ())}
+    rows = faults.filter(pc.is_null(faults["row"])).to_pylist()
+    for row in rows:
+        if row["reason"] in SUSPECT:
+            yield f"{row['reason']}: {row['detail']}."
+    damaged = [row for row in rows if row["reason"] not in noted]
+    for row in damaged[:MAXIMUM_FILES]:
+        yield f"{row['file']}: {row['reason']}, {row['detail']}. What it lacks is not in the catalog."
+    if more := Counter(row["reason"] for row in damaged[MAXIMUM_FILES:]):
+        reasons = ", ".join(f"{reason} {number:,}" for reason, number in sorted(more.items()))
+        yield f"{more.total():,} more files are damaged ({reasons}). The view quarantine names them."
+
+
+def column_warnings(accounts: Mapping[str, Account], source: AnySource) -> Iterator[str]:
+    """Yield a sentence per column that the config names and that no document has."""
+    columns, account = getattr(source, "columns", None), accounts.get("source")
+    if columns is None or account is None or not account.kept.rows:
+        return
+    for field in _COLUMN_NOTES:
+        name, missing = getattr(columns, field), account.noted.get(f"no_{field}")
+        if name != field and missing and missing.rows == account.kept.rows:
+            yield f'source.columns.{field}: no document has a field "{name}".'
+
+
+def label_warnings(health: pa.Table, labels: Labels | None) -> Iterator[str]:
+    """Yield a sentence if no label belongs to a document of the catalog."""
+    if labels is None:
+        return
+    labelled = health.filter(pc.equal(health["measure"], "labelled"))["value"]
+    if not (pc.sum(labelled).as_py() or 0):
+        ids = read_labels(labels)["doc_id"].to_pylist()
+        examples = ", ".join(ids[:3])
+        yield (
+            f"labels.path {labels.path}: none of its {len(ids):,} ids is a document of the "
+            f"catalog, for example {examples}. Compare them with doc_id of the view documents."
+        )
