@@ -1,5 +1,6 @@
 """Exact copies by digest: of a target's text, of a known text, and of an earlier document."""
 
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ def exact_copies(
     connection.execute("CREATE TABLE known (digest VARCHAR, code UTINYINT)")
     for texts, code in zip(known, codes, strict=True):
         if isinstance(texts, KnownTexts):
-            files = [str(path) for path in texts.digests]
+            files = [glob.escape(str(path)) for path in texts.digests]
             connection.execute(
                 "INSERT INTO known SELECT digest, ? FROM read_parquet(?)", [code, files]
             )

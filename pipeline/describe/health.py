@@ -1,5 +1,6 @@
 """Health of the clustering: flags on domains that look wrong, and measures of each level."""
 
+import glob
 from collections.abc import Mapping, Sequence
 
 import duckdb
@@ -213,7 +214,7 @@ def label_agreement(
     """
     with duckdb.connect() as connection:
         connection.register("labels", labels)
-        connection.read_parquet(list(files)).create_view("documents")
+        connection.read_parquet([glob.escape(file) for file in files]).create_view("documents")
         counts = connection.sql(
             """SELECT leaf, label, count(*) AS n FROM documents JOIN labels USING (doc_id)
             GROUP BY ALL ORDER BY ALL"""

@@ -3,6 +3,7 @@
 The description has sizes, distances, examples, sites, languages and the words for their terms.
 """
 
+import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def _statistics(files: Sequence[str], shown: pa.Table, levels: Levels) -> Iterat
         # With one thread floats are added in one order, so the output has the same bytes each
         # time. Several parts run at once.
         connection.execute("SET threads = 1")
-        connection.read_parquet(list(files)).create_view("documents")
+        connection.read_parquet([glob.escape(file) for file in files]).create_view("documents")
         connection.execute(_NAMES)
         for k in levels.granularities:
             place = {"span": levels.span(k)}

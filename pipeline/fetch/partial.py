@@ -1,5 +1,6 @@
 """Files during their transfer: the part on disk, and the size and content of the whole."""
 
+import glob
 import hashlib
 import os
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class PartialFile:
         """Rename the part into place, delete parts of other contents, and return the size."""
         size = self.part.stat().st_size
         os.replace(self.part, self.path)
-        for stale in self.path.parent.glob(f"{self.path.name}.*.part"):
+        for stale in self.path.parent.glob(f"{glob.escape(self.path.name)}.*.part"):
             stale.unlink(missing_ok=True)
         return size
 

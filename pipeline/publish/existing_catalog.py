@@ -3,6 +3,7 @@
 Its tree, tokenizer, documents and verdicts are presented as parts. Nothing is copied.
 """
 
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +144,9 @@ def copies_in(existing: ExistingCatalog, targets: Sequence[Part]) -> dict[str, i
 
     Texts are compared word for word. Targets without copies are left out.
     """
-    files = [str(existing.layout.root / name) for name in existing.file_names("documents/")]
+    files = [
+        glob.escape(str(existing.layout.root / name)) for name in existing.file_names("documents/")
+    ]
     copies = {}
     for part in targets:
         texts = pq.read_table(part.folder / DOCUMENTS_FILE, columns=["text"])["text"].to_pylist()

@@ -30,10 +30,10 @@ def damage_warnings(faults: pa.Table, accounts: Mapping[str, Account]) -> Iterat
             yield f"{row['reason']}: {row['detail']}."
     damaged = [row for row in rows if row["reason"] not in noted]
     for row in damaged[:MAXIMUM_FILES]:
-        yield f"{row['file']}: {row['reason']}, {row['detail']}. What it lacks is not in the catalog."
+        yield f"{row['file']}: {row['reason']}, {row['detail']}. Its other documents are missing."
     if more := Counter(row["reason"] for row in damaged[MAXIMUM_FILES:]):
         reasons = ", ".join(f"{reason} {number:,}" for reason, number in sorted(more.items()))
-        yield f"{more.total():,} more files are damaged ({reasons}). The view quarantine names them."
+        yield f"{more.total():,} more damaged files ({reasons}). The view quarantine names them."
 
 
 def column_warnings(accounts: Mapping[str, Account], source: AnySource) -> Iterator[str]:

@@ -176,18 +176,18 @@ def _shown_endings(suffixes: Sequence[str]) -> str:
 
 
 def _exists(root: Place, name: str) -> bool:
-    return os.path.exists(os.path.join(root, name))
+    return os.path.exists(os.path.join(str(root), name))
 
 
 def _second_links(root: Place, names: Sequence[str], links: Set[str]) -> set[str]:
     """Return the links to files that another name leads to. Of several links, the first stays."""
     if links.isdisjoint(names):
         return set()
-    real = {os.path.realpath(os.path.join(root, name)) for name in names if name not in links}
+    real = {os.path.realpath(os.path.join(str(root), name)) for name in names if name not in links}
     second = set()
     for name in names:
         if name in links and _exists(root, name):
-            target = os.path.realpath(os.path.join(root, name))
+            target = os.path.realpath(os.path.join(str(root), name))
             if target in real:
                 second.add(name)
             real.add(target)

@@ -154,7 +154,7 @@ def _unpack(stored: Beginning, maximum: int) -> tuple[bytes, Literal["end", "lim
     plain = bytearray()
     try:
         with open_unpacked(stored) as file:
-            while file is not None and (block := file.read1(_BLOCK_BYTES)):  # type: ignore[attr-defined]
+            while file is not None and (block := file.read1(_BLOCK_BYTES)):
                 plain += block
                 if len(plain) >= maximum:
                     return bytes(plain), "limit"

@@ -82,9 +82,7 @@ def as_text(value: object) -> str | None:
     match value:
         case str():
             return encodable(value)
-        case bool():
-            return None
-        case int():
+        case int() if not isinstance(value, bool):
             return _digits(value)
         case float() if isfinite(value):
             return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
@@ -92,8 +90,7 @@ def as_text(value: object) -> str | None:
             return format(value.normalize(), "f") if value.is_finite() else None
         case UUID():
             return str(value)
-        case _:
-            return None
+    return None
 
 
 def _digits(value: int) -> str | None:

@@ -1,4 +1,4 @@
-"""Open files that may be compressed. Their first bytes decide, since names of files may be wrong."""
+"""Open files that may be compressed. Their first bytes decide, since names may be wrong."""
 
 import gzip
 import io

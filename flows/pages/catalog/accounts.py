@@ -85,6 +85,8 @@ def notes_table(catalog: Catalog) -> str:
 
     Notes are about files that were not read, and lines and fields that lost no document.
     """
+    if not query_rows(catalog, "SELECT 1 FROM accounting WHERE outcome = 'noted' LIMIT 1"):
+        return ""  # also in catalogs without the view quarantine
     query = """SELECT stage, reason, rows, left(file, 120), left(detail, 400)
         FROM accounting LEFT JOIN (
             SELECT reason, min(file) AS file, arg_min(detail, file) AS detail
@@ -101,8 +103,6 @@ def notes_table(catalog: Catalog) -> str:
         ]
         for stage, reason, number, file, detail in query_rows(catalog, query)
     ]
-    if not rows:
-        return ""
     caption = (
         "<p class='caption'>Files that were not read, and lines and fields without effect. None of "
         "them is one of the documents above.</p>"

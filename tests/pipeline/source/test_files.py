@@ -76,4 +76,4 @@ def test_files_are_read_over_http():
         assert (shard.key, shard.inputs[0].bytes) == ("a.jsonl.gz", len(server.files["a.jsonl.gz"]))
         assert shard.inputs[0].version.startswith('"')  # the ETag
         with pytest.raises(UserError, match=r"source\.path .*gone\.jsonl"):
-            JsonlSource(Jsonl(kind="jsonl", path=f"{server.url}/gone.jsonl")).plan().shards
+            JsonlSource(Jsonl(kind="jsonl", path=f"{server.url}/gone.jsonl")).plan()

@@ -114,7 +114,7 @@ def test_broken_files_are_faults_after_what_could_be_read(tmp_path):
     assert [(fault.file, fault.row, fault.reason) for fault in faults] == [
         (f"{name}.parquet", None, "bad_parquet") for name in "abc"
     ]
-    assert faults[0].detail.startswith(f"after row {len(documents) - 1}: ")
+    assert faults[0].detail.startswith(f"after row {len(documents) - 1} of ")
 
 
 def test_a_text_that_is_not_utf_8_is_a_fault_of_its_row(tmp_path):

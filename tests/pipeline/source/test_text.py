@@ -229,12 +229,12 @@ def test_large_files_end_a_shard(monkeypatch, tmp_path):
 def test_a_folder_without_text_is_refused(tmp_path):
     write(tmp_path / "a.csv")
     with pytest.raises(UserError, match=r"source\.path .*\*\.txt "):
-        TextSource(Text(kind="text", path=tmp_path)).plan().shards
+        TextSource(Text(kind="text", path=tmp_path)).plan()
     write(tmp_path / ".hidden" / "a.txt")
     with pytest.raises(UserError, match=r"source\.path .*1 not read, \.hidden/a\.txt"):
-        TextSource(Text(kind="text", path=tmp_path)).plan().shards
+        TextSource(Text(kind="text", path=tmp_path)).plan()
     with pytest.raises(UserError, match=r"source\.path .*gone"):
-        TextSource(Text(kind="text", path=tmp_path / "gone")).plan().shards
+        TextSource(Text(kind="text", path=tmp_path / "gone")).plan()
 
 
 def build(root, *targets, **source):
