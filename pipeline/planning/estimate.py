@@ -139,10 +139,10 @@ def estimate_build(
     texts = [text for head in heads for text in head.texts]
     faults = _by_reason([fault for head in heads for fault in head.faults])
     if not texts:
-        seen = "".join(f" {note.example}: {note.reason}, {note.detail}." for note in faults[:3])
+        seen = ". ".join(f"{note.example}: {note.reason}, {note.detail}" for note in faults[:3])
         raise UserError(
-            f"source: no text in the first documents of {len(chosen)} of {len(shards)} files."
-            f"{seen} Check that source.kind and the names of its columns fit the files."
+            f"source: no text in the first documents of {len(chosen)} of {len(shards)} files. "
+            f"{seen or 'The files are empty'}. Check that source.kind and the names of its columns fit the files."
         )
     documents = extrapolate(
         [head.records for head in heads],

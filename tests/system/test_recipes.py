@@ -77,7 +77,7 @@ def test_add_a_source(checkout):
     insert(checkout, "pipeline/source/config.py", r"    Rpv2 \| ", "Shouted | ")
     source = """\
         from pipeline.source.config import Shouted
-        from pipeline.source.documents import Document, Shard
+        from pipeline.source.documents import Document, Inventory, Shard
         from pipeline.source.files import describe_file, find_files
         from pipeline.source.interface import Source
 
@@ -86,12 +86,12 @@ def test_add_a_source(checkout):
             \"\"\"A document per line.\"\"\"
 
             def plan(self):
-                root, files = find_files(self.section.path, (".loud",), "source.path", "loud")
-                return [
-                    Shard(name="loud", kind="shouted", root=root, key=entry.path, inputs=(entry,))
-                    for name in files
-                    for entry in [describe_file(root, name, files[name])]
-                ]
+                found = find_files(self.section.path, (".loud",), "source.path", "loud")
+                [entry] = [describe_file(found.root, file) for file in found.files]
+                shard = Shard(
+                    name="loud", kind="shouted", root=found.root, key=entry.path, inputs=(entry,)
+                )
+                return Inventory([shard], found.notes())
 
             def read(self, shard):
                 for i, line in enumerate((shard.root / shard.key).read_text().splitlines()):

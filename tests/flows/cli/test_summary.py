@@ -8,7 +8,8 @@ from flows.cli.summary import cut_for_terminal, print_build, print_domain
 def test_the_summary_prints_drops_health_and_targets(built, capsys):
     print_build(built[0])
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert "dedup 161 160 dedup.digest 1" in lines
+    assert "dedup 161 160 1 0" in lines
+    assert "dedup dropped dedup.digest 1" in lines
     assert [line.split(":")[0] for line in lines if line.startswith("level")] == [
         "level 2",
         "level 4",
