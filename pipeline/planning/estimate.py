@@ -142,7 +142,8 @@ def estimate_build(
         seen = ". ".join(f"{note.example}: {note.reason}, {note.detail}" for note in faults[:3])
         raise UserError(
             f"source: no text in the first documents of {len(chosen)} of {len(shards)} files. "
-            f"{seen or 'The files are empty'}. Check that source.kind and the names of its columns fit the files."
+            f"{seen or 'The files are empty'}. "
+            "Check that source.kind and the names of its columns fit the files."
         )
     documents = extrapolate(
         [head.records for head in heads],

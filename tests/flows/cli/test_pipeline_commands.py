@@ -29,7 +29,7 @@ def test_plan_prints_an_estimate_and_writes_nothing(built, tmp_path):
     ] == []
     found = json.loads(clustermix("plan", config, "--json").stdout)
     assert found["documents"]["likely"] == 161
-    assert {note["reason"]: note["number"] for note in found["faults"]}["no_text"] == 2
+    assert {note["reason"]: note["number"] for note in found["faults"]}["no_text"] == 1
     assert found["granularities"] == [2, 4]
     assert not (tmp_path / "catalog").exists()
 
