@@ -138,12 +138,6 @@ def test_a_damaged_gzip_file_is_a_fault(root):
     assert [record.reason for record in read(root)] == ["truncated_gzip", "bad_gzip"]
 
 
-def test_a_file_is_unpacked_by_its_content(root):
-    write(root / "a.txt", gzip.compress(b"packed"))
-    write(root / "b.txt.gz", b"plain")
-    assert [record.text for record in read(root)] == ["packed", "plain"]
-
-
 def test_dangling_and_circular_links_and_those_out_of_the_folder_are_faults(tmp_path):
     write(tmp_path / "secret.txt", "secret")
     root = tmp_path / "root"
