@@ -5,7 +5,7 @@ import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -66,16 +66,13 @@ def open_unpacked(file: File) -> Iterator[Any]:
         raw.seek(0)
         if other := next((name for magic, name in _FORMATS.items() if start.startswith(magic)), ""):
             raise OtherFormatError(f"this is {other}")
-        name = file.name.lower()
         try:
-            if start.startswith(_GZIP) or (name.endswith(".gz") and not _is_text(start)):
+            kind = _compression(start, file.name.lower())
+            if kind == "gzip":
                 with gzip.GzipFile(fileobj=raw, mode="rb") as unpacked:
                     # A buffered reader splits lines in C.
                     yield PackedFile(_GzipBlocks(unpacked), size)
-            elif start.startswith(_ZSTD) or (
-                name.endswith((".zst", ".zstd"))
-                and (start[1:4] == _SKIPPABLE or not _is_text(start))
-            ):
+            elif kind == "zstd":
                 yield PackedFile(_ZstdBlocks(file, raw), size)
             else:
                 # The files of fsspec do not stop a line at a limit.
@@ -85,6 +82,19 @@ def open_unpacked(file: File) -> Iterator[Any]:
             if unread >= 0.01:
                 error.add_note(f"{unread:.0%} of the file's bytes were not read")
             raise
+
+
+def _compression(start: bytes, name: str) -> Literal["gzip", "zstd"] | None:
+    """Return how a file is compressed: by its first bytes, or by its name if they are no text."""
+    if start.startswith(_GZIP):
+        return "gzip"
+    if start.startswith(_ZSTD) or start[1:4] == _SKIPPABLE:
+        return "zstd"
+    if _is_text(start):
+        return None
+    if name.endswith(".gz"):
+        return "gzip"
+    return "zstd" if name.endswith((".zst", ".zstd")) else None
 
 
 def _is_text(start: bytes) -> bool:
