@@ -3,7 +3,7 @@
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,10 +113,8 @@ class _LocalWalk:
             elif entry.is_dir():
                 if is_hidden:
                     yield from self._hidden(name)
-                elif self._visit(entry.stat()):
-                    self._folders.append(name)
                 else:
-                    self._unread["second_link"].append(name)
+                    self._enter(name, entry.stat)
             elif entry.is_file() or is_hidden:
                 yield name
             else:
@@ -144,7 +142,17 @@ class _LocalWalk:
             self._unread["not_a_file"].append(name)
         elif self._inside and not Path(os.path.realpath(path)).is_relative_to(self._real_root):
             self._unread["outside_folder"].append(name)
-        elif self._visit(status):
+        else:
+            self._enter(name, lambda: status)
+
+    def _enter(self, name: str, get_status: Callable[[], os.stat_result]) -> None:
+        """Walk a folder next, unless another path has led to it."""
+        try:
+            is_first = self._visit(get_status())
+        except OSError:  # the path is too long, for example
+            self._unread["unreadable_folder"].append(name)
+            return
+        if is_first:
             self._folders.append(name)
         else:
             self._unread["second_link"].append(name)
