@@ -30,7 +30,7 @@ TABLES = {
         ],
     ),
     "QUARANTINE": Table(
-        "One row per record that could not be read.",
+        "One row per record that could not be read, per damaged file, and per kind of note.",
         [
             Column("file", pa.string(), "File that contains the record."),
             Column("row", pa.int64(), "Row number, from 0. Null if the whole file is affected."),
@@ -85,7 +85,7 @@ TABLES = {
         [
             Column("reason", pa.string(), "Rule or dedup tier."),
             columns.SOURCE_COLUMN,
-            Column("rows", pa.int64(), "Number of documents."),
+            Column("rows", pa.int64(), "Number of documents. Files, lines or fields for notes."),
             columns.TOTAL_CHARACTERS,
             Column("share", pa.float64(), "Share of the rows that were read from this source."),
         ],
@@ -273,15 +273,15 @@ TABLES = {
     ),
     "ACCOUNTING": Table(
         "Accounts of all stages. One row per stage, outcome and reason. For each stage,"
-        " read = kept + dropped + failed.",
+        " read = kept + dropped + failed. What is noted lost no document.",
         [
             Column(
                 "stage",
                 pa.string(),
                 "source, quality, dedup, embed, assign, semantic, sort or shard.",
             ),
-            Column("outcome", pa.string(), "read, kept, dropped or failed."),
-            Column("reason", pa.string(), "Rule, dedup tier or kind of damage."),
+            Column("outcome", pa.string(), "read, kept, dropped, failed or noted."),
+            Column("reason", pa.string(), "Rule, dedup tier, kind of damage or kind of note."),
             Column("rows", pa.int64(), "Number of documents."),
             columns.TOTAL_CHARACTERS,
             Column(
