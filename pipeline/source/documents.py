@@ -103,7 +103,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a source found at its path, before any document is read."""
+    """The content of a source's path, before any document is read."""
 
     shards: list[Shard]
     """Pieces to read, always in the same order."""
