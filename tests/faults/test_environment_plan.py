@@ -12,7 +12,8 @@ pytestmark = FAULTS
 @pytest.fixture(scope="module", params=USERS)
 def commands(request):
     running = Commands(
-        USERS[request.param], ("flows.cli.main", "pipeline.planning.estimate", "transformers")
+        USERS[request.param],
+        ("flows.cli.main", "pipeline.planning.estimate", "transformers", "sentence_transformers"),
     )
     yield running
     running.close()

@@ -14,6 +14,7 @@ from pipeline.run import build
 from tests.helpers.forked_commands import KNOWN_USER, UNKNOWN_USER, Commands, Done
 from tests.helpers.tiny_corpus import write_corpus
 
+HOMES = ("missing", "root", "read-only")
 PROFILES = {
     "none": None,
     "empty": "",
@@ -81,10 +82,7 @@ class Environment:
 
 
 USERS = {"known": KNOWN_USER, "unknown": UNKNOWN_USER}
-MATRIX = [
-    Environment(*values)
-    for values in product(("missing", "root", "read-only"), USERS, PROXIES, PROFILES)
-]
+MATRIX = [Environment(*values) for values in product(HOMES, USERS, PROXIES, PROFILES)]
 
 
 def files_below(folder: Path) -> set[str]:
