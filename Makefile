@@ -51,12 +51,16 @@ docs: $(STAMP)  ## the documentation: its generated pages, and all of it as a si
 bench: $(STAMP)  ## all benchmarks (hours); results go to benchmarks/results
 	$(BIN)/python -m benchmarks
 
-pins:  ## resolve the newest versions of all dependencies and pin them in constraints.txt
+pins:  ## resolve the newest versions of all dependencies: constraints.txt, hashes.txt, THIRD_PARTY.md
 	rm -rf .venv-pins && $(PYTHON) -m venv .venv-pins
 	.venv-pins/bin/python -m pip install --quiet -e '.[dev]'
 	grep '^#' constraints.txt > .venv-pins/constraints.txt
 	.venv-pins/bin/python -m pip freeze --exclude-editable >> .venv-pins/constraints.txt
-	mv .venv-pins/constraints.txt constraints.txt && rm -rf .venv-pins
+	mv .venv-pins/constraints.txt constraints.txt
+	.venv-pins/bin/python docs/make_licences.py
+	.venv-pins/bin/python -m pip install --quiet uv
+	.venv-pins/bin/uv pip compile --quiet --no-deps --generate-hashes --no-header --no-annotate constraints.txt -o hashes.txt
+	rm -rf .venv-pins
 
 fmt: $(STAMP)  ## format the code
 	$(BIN)/ruff format .

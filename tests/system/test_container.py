@@ -176,6 +176,24 @@ def test_external_images_are_pinned_and_prefect_has_our_version(compose):
     assert images["prefect"].split(":")[1].startswith(constraint.removeprefix("prefect==") + "-")
 
 
+def plain(pin):
+    """Return a pin with the name in the form in which the index compares names."""
+    name, _, version = pin.partition("==")
+    return re.sub(r"[-_.]+", "-", name).lower(), version
+
+
+def test_hashes_and_licences_are_those_of_the_pinned_packages():
+    pins = re.findall(r"^[\w.-]+==\S+", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    blocks = re.split(r"\n(?=\S)", (ROOT / "hashes.txt").read_text().strip())
+    assert {plain(block.split()[0]) for block in blocks} == set(map(plain, pins))
+    assert all(re.search(r" --hash=sha256:[0-9a-f]{64}\b", block) for block in blocks)
+    rows = re.findall(
+        r"^\| ([\w.-]+) \| (\d\S*) \|", (ROOT / "THIRD_PARTY.md").read_text(), re.MULTILINE
+    )
+    assert {f"{name}=={version}" for name, version in rows} <= set(pins)
+    assert len(rows) >= 0.9 * len(pins)
+
+
 def test_services_are_consistent_and_restricted(compose):
     services, targets = compose["services"], stages()
     for name, service in services.items():
