@@ -146,7 +146,7 @@ def read_tasks(folder: Path, names: Sequence[str]) -> list[TaskFile]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        task = yaml.safe_load(path.read_text(encoding="utf-8"))
+        task = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(
             f"{path}: The file cannot be read ({error}). Expected YAML with plain values. "
@@ -183,7 +183,7 @@ def _read(path: Path, task: dict[str, Any]) -> TaskFile:
     try:
         rows = [
             json.loads(line)
-            for line in _data(path, task).read_text(encoding="utf-8").splitlines()
+            for line in _data(path, task).read_text(encoding="utf-8-sig").splitlines()
             if line.strip()
         ]
         return TaskFile(str(task["task"]), tuple(_question(task, row) for row in rows))

@@ -110,7 +110,7 @@ _WeightColumns = tuple[Literal["domain", "name"], list[Any], list[Any]]
 def _read_json(path: Path) -> _WeightColumns:
     expected = "Expected a JSON object of names or domains to weights"
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: The file cannot be read ({error}). {expected}.") from error
     if not isinstance(tree, dict) or not tree:

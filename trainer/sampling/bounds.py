@@ -239,7 +239,7 @@ def read_budgets(path: Path, level: int) -> Int[np.ndarray, " domains"]:
     """
     try:
         if path.suffix == ".json":
-            budgets_by_domain = json.loads(path.read_text(encoding="utf-8"))
+            budgets_by_domain = json.loads(path.read_text(encoding="utf-8-sig"))
             numbers = [int(domain) for domain in budgets_by_domain]
             table = pa.table({"domain": numbers, "tokens": list(budgets_by_domain.values())})
         else:

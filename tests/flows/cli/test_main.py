@@ -182,8 +182,14 @@ def test_an_invalid_command_line(words, sentence):
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_a_failure_shows_a_traceback_only_with_debug(built, before):
-    words = ["report", built[0], "--out", built[0] / "catalog.json" / "page.html"]
+def test_a_failure_shows_a_traceback_only_with_debug(built, tmp_path, monkeypatch, before):
+    import flows.pages.catalog
+
+    def fail(*_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(flows.pages.catalog, "write_catalog_page", fail)
+    words = ["report", built[0], "--out", tmp_path / "page.html"]
     done = clustermix(*words)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1

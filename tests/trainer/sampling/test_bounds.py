@@ -276,7 +276,7 @@ def test_budgets_are_read_from_three_formats(tmp_path: Path) -> None:
         tmp_path / "b.parquet",
     )
     (tmp_path / "b.csv").write_text("tokens,domain\n5,2\n70,0\n")
-    (tmp_path / "b.json").write_text(json.dumps({"2": 5, "0": 70}))
+    (tmp_path / "b.json").write_text(json.dumps({"2": 5, "0": 70}), encoding="utf-8-sig")
     for name in ("b.parquet", "b.csv", "b.json"):
         budgets = read_budgets(tmp_path / name, 4)
         assert budgets[[0, 2]].tolist() == [70, 5]
