@@ -72,13 +72,14 @@ def sole_builder(work: Path) -> Iterator[None]:
     Finished parts are not touched.
 
     Raises:
-        UserError: Another build is running in the folder.
+        UserError: Another build is running in the folder, or a symbolic link in the catalog leads
+            outside it.
         OSError: The disk is full or cannot be written. The error names a path.
     """
     refusal = (
         f"{work.parent}: another build is running here. Wait for it to end, or set another `out`."
     )
-    with writing(work.parent), sole_holder(work, refusal):
+    with writing(work.parent), sole_holder(work.parent, refusal, f"{work.name}/.lock"):
         for begun in (*work.glob("*/.*.tmp"), *work.glob("*/.*.unfinished/.*.tmp")):
             remove(begun)
         yield

@@ -84,6 +84,11 @@ class Layout:
         return self.root / "catalog.duckdb"
 
     @property
+    def statements(self) -> Path:
+        """The SQL script with the same views and macros as `database`."""
+        return self.root / "catalog.sql"
+
+    @property
     def offsets(self) -> Path:
         return self.tables / "offsets.parquet"
 

@@ -1,26 +1,34 @@
 """Exclusive use of a folder by one process."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from data_catalog.errors import UserError
+from data_catalog.format.own_files import open_own_file, refuse_outside_links
 
 
 @contextmanager
-def sole_holder(folder: Path, refusal: str) -> Iterator[None]:
-    """Lock `folder`, which is created if missing.
+def sole_holder(folder: Path, refusal: str, lock: str = ".lock") -> Iterator[None]:
+    """Lock `folder`, which is created if missing, with the file `lock` below it.
 
     The operating system releases the lock when the process ends.
 
     Raises:
-        UserError: Another process holds the lock. The message is `refusal`.
+        UserError: Another process holds the lock, the message being `refusal`. Or a symbolic link
+            in the folder leads outside it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    refuse_outside_links(folder)
+    file = folder / lock
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = open_own_file(file, os.O_RDWR)
+    try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(refusal) from error
         yield
+    finally:
+        os.close(descriptor)

@@ -1,12 +1,15 @@
-"""SQL over the files of a catalog, with DuckDB.
+"""SQL over the files of a catalog, with DuckDB, which can only read.
 
-The database contains only views and macros, so it can be deleted and created again at any time.
+Three things prevent writing, each on its own: only statements that read are accepted, they run in a
+read-only transaction, and the file system that DuckDB may use opens files to read them.
 """
 
 from __future__ import annotations
 
 import glob
 import re
+import secrets
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,18 +19,25 @@ from typing import TYPE_CHECKING, Any
 
 from data_catalog.errors import UserError
 from data_catalog.format.files import CatalogFiles, open_files
-from data_catalog.format.layout import Layout, Levels
-from data_catalog.format.manifest import Manifest, is_inside, read_manifest, replacing
+from data_catalog.format.layout import Levels
+from data_catalog.format.manifest import Manifest, is_inside
 from data_catalog.format.offsets import Offsets, read_offsets
 from data_catalog.query.notebook import Views, describe_catalog
 from data_catalog.query.read_domain import read_domain
+from data_catalog.query.read_only_files import SCHEME, ReadOnlyFiles
 from data_catalog.query.run_views import (
     RUN_VIEWS,
     create_run_views,
     find_run_folders,
     run_macros,
 )
-from data_catalog.query.views import DERIVED_VIEWS, VIEW_FILES, derived_statements
+from data_catalog.query.statements import reading_statement
+from data_catalog.query.views import (
+    DERIVED_VIEWS,
+    VIEW_FILES,
+    derived_statements,
+    file_statements,
+)
 
 if TYPE_CHECKING:
     import duckdb  # imported where it is needed, because the trainer does not need it
@@ -35,10 +45,11 @@ if TYPE_CHECKING:
 
     from data_catalog.plot import Plots
 
-# DuckDB must not download extensions.
-_CONNECTION_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+# DuckDB must not download extensions, nor read variables of the Python program.
+CONNECTION_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",
 }
 
 
@@ -47,7 +58,7 @@ class Catalog:
     """An open, read-only catalog."""
 
     files: CatalogFiles
-    connection: duckdb.DuckDBPyConnection
+    _database: duckdb.DuckDBPyConnection
 
     @property
     def root(self) -> Path:
@@ -98,10 +109,11 @@ class Catalog:
         """Prepare one SELECT over the views and macros.
 
         The query runs when the result is printed or converted with `.df()` (pandas), `.pl()`
-        (polars), `.to_arrow_table()` or `.fetchall()`.
+        (polars), `.to_arrow_table()` or `.fetchall()`. The relation cannot write or create
+        anything, and each call has a connection of its own.
 
         Args:
-            query: One SELECT statement.
+            query: One SELECT statement, or EXPLAIN with one.
             parameters: Values of $NAME in the query. Always pass untrusted text this way.
 
         Raises:
@@ -109,17 +121,14 @@ class Catalog:
         """
         import duckdb  # noqa: PLC0415
 
+        connection = self._database.cursor()
         try:
-            kinds = [statement.type.name for statement in self.connection.extract_statements(query)]
-            if len(kinds) != 1 or kinds[0] not in {"SELECT", "EXPLAIN"}:
-                raise UserError(
-                    f"query: found {', '.join(kinds) or 'nothing'}. Expected one SELECT, as "
-                    "catalogs are read-only."
-                )
+            statement = reading_statement(connection, query)
+            connection.execute("BEGIN TRANSACTION READ ONLY")
             return (
-                self.connection.sql(query, params=dict(parameters))
+                connection.sql(statement, params=dict(parameters))
                 if parameters
-                else self.connection.sql(query)
+                else connection.sql(statement)
             )
         except duckdb.Error as error:
             raise UserError(_message(error, self.manifest)) from error
@@ -170,7 +179,9 @@ class Catalog:
 
 def _message(error: Exception, manifest: Manifest) -> str:
     """Return DuckDB's message on one line, followed by the line of the query that it points at."""
-    text, line, position = str(error).partition("\n\nLINE ")
+    text, line, position = str(error).replace(SCHEME, "").partition("\n\nLINE ")
+    if "Traceback (most recent call last)" in text:  # an error of `ReadOnlyFiles`
+        text = text.rstrip().rpartition("\n")[2].partition(": ")[2]
     if missing := re.search(rf"Table with name ({'|'.join(RUN_VIEWS)}) does not exist", text):
         return (
             f"query: the view {missing[1]} needs runs. Give their folders with --runs on the "
@@ -206,41 +217,43 @@ def open(root: str | Path, version: int | None = None, runs: Sequence[str | Path
     folders = find_run_folders(runs)
     catalog_files = open_files(root, version)
     manifest = catalog_files.manifest
-    connection = duckdb.connect(config=_CONNECTION_SETTINGS)
-    connection.execute("SET TimeZone = 'UTC'")
+    connection = duckdb.connect(config=CONNECTION_SETTINGS)
+    connection.register_filesystem(ReadOnlyFiles((root, *folders)))
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
     views = view_files(manifest)
     for view, names in views.items():
         if outside := [name for name in names if not is_inside(root, name)]:
             raise UserError(
                 f"{root}: {outside[0]} is outside the catalog. Do not use this catalog."
             )
+        [statement] = file_statements({view: names}, f"{SCHEME}{root}/")
         try:
-            files = [f"{glob.escape(str(root))}/{glob.escape(name)}" for name in names]
-            connection.read_parquet(files, hive_partitioning=False).create_view(view)
+            connection.execute(statement)
         except duckdb.Error as error:
             raise UserError(
-                f"{root}: the view {view} cannot be created ({error}). "
+                f"{root}: the view {view} cannot be created ({_message(error, manifest)}). "
                 "Run `clustermix verify` to see which files are damaged."
             ) from error
-    _create_derived(connection, views, manifest.levels)
+    for statement in (*derived_statements(views.keys(), manifest.levels), *run_macros(SCHEME)):
+        connection.execute(statement)
     create_run_views(connection, folders, manifest.fingerprint)
-    # DuckDB compares paths as they are written in a view, where special characters are escaped.
-    readable = [
-        written
-        for folder in (root, *folders)
-        for written in (str(folder), glob.escape(str(folder)))
-    ]
-    connection.execute("SET allowed_directories = $readable", {"readable": readable})
-    connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
+    _close_local_files(connection, (root, *folders))
     return Catalog(catalog_files, connection)
 
 
-def _create_derived(
-    connection: duckdb.DuckDBPyConnection, views: Mapping[str, object], levels: Levels
-) -> None:
-    for statement in (*derived_statements(views.keys(), levels), *run_macros()):
-        connection.execute(statement)
+def _close_local_files(connection: duckdb.DuckDBPyConnection, folders: Sequence[Path]) -> None:
+    """Leave only `ReadOnlyFiles` to queries, and a new folder for what does not fit in memory."""
+    # DuckDB compares paths as they are written in a view, where special characters are escaped.
+    readable = [
+        f"{SCHEME}{written}/"
+        for folder in map(str, folders)
+        for written in dict.fromkeys((folder, glob.escape(folder)))
+    ]
+    spilled = Path(tempfile.gettempdir()) / f"clustermix-query-{secrets.token_hex(8)}"
+    connection.execute("SET temp_directory = $spilled", {"spilled": str(spilled)})
+    connection.execute("SET allowed_directories = $readable", {"readable": readable})
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
 
 
 def missing_parts(manifest: Manifest, view: str) -> str:
@@ -263,56 +276,3 @@ def view_files(manifest: Manifest) -> dict[str, list[str]]:
         for view, pattern in VIEW_FILES.items()
     }
     return {view: names for view, names in matches.items() if names}
-
-
-def write_database(root: Path, manifest: Manifest) -> None:
-    """Write `catalog.duckdb` with the views and macros of one version.
-
-    It is meant for the DuckDB shell, started in the folder of the catalog.
-    """
-    import duckdb  # noqa: PLC0415
-
-    root = root.resolve()
-    with replacing(Layout(root).database) as temporary:
-        connection = duckdb.connect(str(temporary), config=_CONNECTION_SETTINGS)
-        try:
-            # DuckDB reads the files when a view is created. It finds them relative to this path,
-            # but the view stores only the path below the catalog.
-            connection.execute("SET file_search_path = $root", {"root": str(root)})
-            views = view_files(manifest)
-            for view, names in views.items():
-                connection.read_parquet(
-                    [glob.escape(name) for name in names], hive_partitioning=False
-                ).create_view(view)
-            _create_derived(connection, views, manifest.levels)
-        finally:
-            connection.close()
-
-
-def rebuild_database(root: Path) -> dict[str, int]:
-    """Write `catalog.duckdb` again from the files of the newest version.
-
-    Returns:
-        The `version`, and the numbers of `views` and `macros`.
-
-    Raises:
-        UserError: There is no finished catalog at `root`, or a file is missing or damaged.
-    """
-    import duckdb  # noqa: PLC0415
-
-    manifest = read_manifest(root)
-    try:
-        write_database(root, manifest)
-    except duckdb.Error as error:
-        raise UserError(
-            f"{root}: cannot be read ({error}). "
-            "Run `clustermix verify` to see which files are damaged."
-        ) from error
-    path = str(Layout(root).database)
-    with duckdb.connect(path, read_only=True, config=_CONNECTION_SETTINGS) as database:
-        queries = {
-            "views": "SELECT count(*) FROM duckdb_views() WHERE NOT internal",
-            "macros": "SELECT count(*) FROM duckdb_functions() WHERE NOT internal",
-        }
-        counts = {name: database.execute(query).fetchall()[0][0] for name, query in queries.items()}
-        return {"version": manifest.version, **counts}

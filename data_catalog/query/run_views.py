@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 from data_catalog.errors import UserError
 from data_catalog.format.manifest import is_inside
 from data_catalog.format.run_record import RUN_RECORD, read_run_record
+from data_catalog.query.read_only_files import SCHEME
+from data_catalog.query.views import literal, path_list
 
 if TYPE_CHECKING:
     import duckdb
@@ -32,11 +34,12 @@ _READERS = {
     "records": "read_ndjson_objects({}, filename = true, ignore_errors = true)",
     "logs": "read_parquet({}, filename = true)",
 }
+_FOLDER = f"replace(parse_dirpath(filename), '{SCHEME}', '')"  # the folder of a run's file
 # Each table reads one kind of file of all runs. {run} is replaced by an expression that computes a
 # run's name from a file's name.
 _TABLES = {
     "configs": """
-        SELECT {run} AS run, parse_dirpath(filename) AS place, TRY_CAST(content AS JSON) AS about
+        SELECT {run} AS run, {folder} AS place, TRY_CAST(content AS JSON) AS about
         FROM {read}""",
     # An incomplete last line is not valid JSON. It is skipped.
     "records": """
@@ -136,21 +139,28 @@ _MACROS = {
 def _select(view: str, run: str, files: Mapping[str, str]) -> str:
     """Return the SELECT of a view. `run` and the `files` of each table are SQL expressions."""
     needed, select = RUN_VIEWS[view]
+    readers = {table: _READERS[table].format(files[table]) for table in needed}
     tables = [
-        f"{table} AS ({_TABLES[table].format(run=run, read=_READERS[table].format(files[table]))})"
+        f"{table} AS ({_TABLES[table].format(run=run, folder=_FOLDER, read=readers[table])})"
         for table in needed
     ]
     return f"WITH {', '.join(tables)} {select}"
 
 
-def run_macros() -> Iterator[str]:
+def run_macros(scheme: str = "") -> Iterator[str]:
     """Yield the statements that create the table macros.
 
     Each macro takes a `folder`, which may be a glob pattern. Runs are named by their path.
+
+    Args:
+        scheme: Beginning of the paths, which `folder` lacks.
     """
-    files = {table: f"rtrim(folder, '/') || '/{name}'" for table, name in RUN_VIEW_FILES.items()}
+    files = {
+        table: f"'{scheme}' || rtrim(folder, '/') || '/{name}'"
+        for table, name in RUN_VIEW_FILES.items()
+    }
     for macro, view in _MACROS.items():
-        select = _select(view, "parse_dirpath(filename)", files)
+        select = _select(view, _FOLDER, files)
         yield f"CREATE MACRO {macro}(folder) AS TABLE {select}"
 
 
@@ -209,17 +219,15 @@ def create_run_views(
             "%s: trained on another catalog or another version of it. Their domains may differ.",
             ", ".join(others),
         )
-    # Paths are passed as variables, never as SQL. They are escaped, because readers expand globs.
     paths = {
-        name: [glob.escape(str(folder / file)) for folder in folders if (folder / file).is_file()]
-        for name, file in RUN_VIEW_FILES.items()
+        table: [f"{SCHEME}{folder / file}" for folder in folders if (folder / file).is_file()]
+        for table, file in RUN_VIEW_FILES.items()
     }
-    variables = {**paths, "folders": [str(folder) for folder in folders], "labels": names}
-    for name, value in variables.items():
-        connection.execute(f"SET VARIABLE run_{name} = $value::VARCHAR[]", {"value": value})
-    files = {table: f"getvariable('run_{table}')" for table in RUN_VIEW_FILES}
-    position = "list_position(getvariable('run_folders'), parse_dirpath(filename))"
-    run = f"getvariable('run_labels')[{position}]"
+    files = {table: path_list(found) for table, found in paths.items()}
+    known, labels = (
+        f"([{', '.join(map(literal, texts))}]::VARCHAR[])" for texts in (map(str, folders), names)
+    )
+    run = f"{labels}[list_position({known}, {_FOLDER})]"
     for view, (needed, _) in RUN_VIEWS.items():
         if all(paths[table] for table in needed):
             connection.execute(f"CREATE VIEW {view} AS {_select(view, run, files)}")

@@ -1,6 +1,10 @@
-"""The views and table macros of a catalog, in SQL. docs/sql.md describes their columns."""
+"""The views and table macros of a catalog, in SQL. docs/sql.md describes their columns.
 
-from collections.abc import Iterator, Set
+DuckDB 1.0 to 2.0 can run these statements.
+"""
+
+import glob
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from data_catalog.format.layout import Levels
@@ -181,7 +185,7 @@ DERIVED_VIEWS = {
         CREATE VIEW rules AS
         WITH masks AS (
             SELECT reason,
-                   list_filter(range(64), lambda bit: (failed_rules >> bit) & 1 = 1) AS bits,
+                   [bit FOR bit IN range(64) IF (failed_rules >> bit) & 1 = 1] AS bits,
                    count(*) AS n, sum(characters) AS length
             FROM verdicts WHERE failed_rules <> 0 GROUP BY reason, failed_rules)
         SELECT split_part(reason, '.', 1) AS preset, bit,
@@ -206,6 +210,28 @@ _FIRST_LEAF = """
          THEN error('domain ' || id || ': not in level ' || level || '. '
                     || 'Expected 0 to ' || (level - 1) || '.')
          ELSE id * ({leaves} // level) END"""
+
+
+def literal(text: str) -> str:
+    """Return `text` as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def path_list(paths: Iterable[str]) -> str:
+    """Return paths as an SQL list for DuckDB's readers, which would expand glob patterns."""
+    return f"[{', '.join(literal(glob.escape(path)) for path in paths)}]"
+
+
+def file_statements(files: Mapping[str, Sequence[str]], folder: str = "") -> Iterator[str]:
+    """Yield the statements that create the views of Parquet files.
+
+    Args:
+        files: Paths of each view's files, below the catalog.
+        folder: Beginning of each path. None is needed where the catalog is the current folder.
+    """
+    for view, names in files.items():
+        paths = path_list(f"{folder}{name}" for name in names)
+        yield f"CREATE VIEW {view} AS FROM read_parquet({paths}, hive_partitioning = false)"
 
 
 def derived_statements(views: Set[str], levels: Levels) -> Iterator[str]:

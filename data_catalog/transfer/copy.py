@@ -26,7 +26,8 @@ from data_catalog.format.manifest import (
     version_manifest,
     write_json,
 )
-from data_catalog.query.database import write_database
+from data_catalog.format.own_files import refuse_outside_links
+from data_catalog.query.shell_database import write_database
 from data_catalog.transfer.remote import RemoteFolder, open_remote
 
 # Manifest of an unfinished export. It identifies the files that are already there.
@@ -97,6 +98,8 @@ def export_catalog(
             )
     place = open_remote(url)
     with place.converting_errors():
+        if place.folder:
+            refuse_outside_links(place.folder)
         there = place.sizes()
         _refuse_others(place, there, manifests)
         if MANIFEST not in there:

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 
 from data_catalog.disk import writing
 from data_catalog.errors import UserError
+from data_catalog.format.own_files import open_own_file, refuse_outside_links
 from data_catalog.settings import Settings
 
 RECORD_FILE = "fetch.jsonl"
@@ -64,10 +65,11 @@ def open_record(root: Path, name: str = RECORD_FILE) -> Iterator[FetchRecord]:
     """Open the record of `root`, locked for this process until the block ends.
 
     Raises:
-        UserError: Another process is fetching into `root`.
+        UserError: Another process is fetching into `root`, or a symbolic link in it leads outside.
     """
+    refuse_outside_links(root)
     root.mkdir(parents=True, exist_ok=True)
-    file = os.open(root / name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    file = open_own_file(root / name, os.O_RDWR | os.O_APPEND)
     try:
         try:
             # The system releases the lock if this process is killed.
@@ -77,13 +79,14 @@ def open_record(root: Path, name: str = RECORD_FILE) -> Iterator[FetchRecord]:
                 f"{root}: another process is fetching into this folder. "
                 "Wait for it, or choose another folder."
             ) from error
-        yield FetchRecord(root / name, file, _read(root / name, file))
+        yield FetchRecord(root / name, file, _read(file))
     finally:
         os.close(file)
 
 
-def _read(path: Path, file: int) -> dict[str, FetchEntry]:
-    data = path.read_bytes()
+def _read(file: int) -> dict[str, FetchEntry]:
+    with os.fdopen(os.dup(file), "rb") as opened:
+        data = opened.read()
     if data and not data.endswith(b"\n"):
         # A process was killed while it wrote a line. That line is ignored, and the next one must
         # not continue it.

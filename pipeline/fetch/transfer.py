@@ -17,6 +17,7 @@ from typing import TypeVar
 import httpx2
 
 from data_catalog.disk import writing
+from data_catalog.format.own_files import open_own_file
 from pipeline.fetch.partial import PartialFile, RemoteFile
 from pipeline.source.backoff import DEFAULT_RETRIES, RetryPolicy, is_transient_status
 
@@ -211,7 +212,12 @@ class HttpClient:
 
     def _receive(self, response: httpx2.Response, partial: PartialFile, held: int) -> str:
         digest = partial.digest() if held else hashlib.sha256()
-        with writing(partial.path), partial.part.open("ab" if held else "wb") as file:
+        with (
+            writing(partial.path),
+            os.fdopen(open_own_file(partial.part, os.O_WRONLY), "wb") as file,
+        ):
+            file.truncate(held)
+            file.seek(held)
             # Blocks have no fixed size: a full one would be lost when the connection breaks.
             for block in response.iter_raw():
                 file.write(block)

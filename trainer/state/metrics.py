@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from data_catalog.disk import writing
-from data_catalog.errors import UserError
+from data_catalog.format.own_files import open_own_file
 from trainer.model.flops import utilisation
 from trainer.sampling.batches import Batch
 from trainer.state.checkpoint import State
@@ -46,8 +46,10 @@ class Metrics:
         """
         self._path, self._file = path, None
         if writes:
-            _cut(path, size_bytes)
-            self._file = path.open("a", encoding="utf-8", buffering=1)
+            with writing(path):
+                descriptor = open_own_file(path, os.O_RDWR | os.O_APPEND)
+                _cut(path, descriptor, size_bytes)
+                self._file = os.fdopen(descriptor, "a", encoding="utf-8", buffering=1)
 
     def write(self, kind: str, **values: Any) -> None:
         """Append a record. Arrays become lists; NaN and infinities become null."""
@@ -72,18 +74,12 @@ class Metrics:
                 self._file.close()
 
 
-def _cut(path: Path, size_bytes: int) -> None:
-    """Create or shorten the file to `size_bytes` and a whole number of lines.
+def _cut(path: Path, descriptor: int, size_bytes: int) -> None:
+    """Shorten the open file to `size_bytes` and a whole number of lines.
 
     A line that a crash or a copy has torn is dropped, so that the next record is on its own line.
-
-    Raises:
-        UserError: The file cannot be written.
     """
-    if path.exists() and not path.is_file():  # opening a pipe would wait for a reader
-        raise UserError(f"{path}: found no regular file. Remove it, or change out.")
-    path.touch()
-    with path.open("r+b") as file:
+    with os.fdopen(os.dup(descriptor), "r+b") as file:
         size = file.seek(0, os.SEEK_END)
         if size < size_bytes:  # Truncating would extend the file with zeros.
             logger.warning(

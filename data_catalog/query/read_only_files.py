@@ -1,0 +1,117 @@
+"""The files of a catalog and of runs, as DuckDB reads them: it has no way to write one."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fsspec import AbstractFileSystem
+
+SCHEME = "readonly://"
+
+
+class ReadOnlyFiles(AbstractFileSystem):  # type: ignore[misc]
+    """Regular files below some folders, under paths that start with `SCHEME`.
+
+    DuckDB's own settings can limit a query to folders, but not to reading. Its file system for
+    local paths is therefore closed for queries, and this one only opens files to read them.
+    """
+
+    protocol = SCHEME.removesuffix("://")
+    cachable = False
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        super().__init__()
+        self._folders = [os.path.realpath(folder) for folder in folders]
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return path.removeprefix(SCHEME)
+
+    def open(self, path: str, mode: str = "rb", **_: Any) -> ReadOnlyFile:
+        """Open a file.
+
+        Raises:
+            PermissionError: The mode is not for reading, or the file lies outside the folders.
+            FileNotFoundError: There is no such file.
+        """
+        if mode not in {"r", "rb"}:
+            raise PermissionError(f"{self._strip_protocol(path)}: catalogs are read-only")
+        return ReadOnlyFile(self._inside(path))
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """Return the name, size in bytes and type of a file or folder."""
+        place = self._inside(path)
+        status = os.stat(place)
+        kind = "directory" if stat.S_ISDIR(status.st_mode) else "file"
+        return {"name": place, "size": status.st_size, "type": kind}
+
+    def modified(self, path: str) -> datetime:
+        """Return the time of the last change."""
+        return datetime.fromtimestamp(os.stat(self._inside(path)).st_mtime, UTC)
+
+    def glob(self, path: str, **_: Any) -> list[str]:
+        """Return the files that match a pattern, ascending."""
+        places = glob.iglob(self._strip_protocol(path), recursive=True)
+        return sorted(place for place in places if self._is_inside(place))
+
+    def _inside(self, path: str) -> str:
+        place = self._strip_protocol(path)
+        if not self._is_inside(place):
+            raise PermissionError(f"{place}: lies outside the catalog and its runs")
+        return place
+
+    def _is_inside(self, place: str) -> bool:
+        real = os.path.realpath(place)
+        return any(os.path.commonpath([real, folder]) == folder for folder in self._folders)
+
+
+class ReadOnlyFile:
+    """An open file with a position of its own for each thread.
+
+    DuckDB's threads share it. Each moves the position and then reads, in two calls.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._positions = threading.local()
+        # O_NONBLOCK: opening a pipe would block.
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            self.close()
+            raise PermissionError(f"{path}: is not a regular file")
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move this thread's position and return it."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell()}
+        self._positions.at = offset + (start[whence] if whence in start else self._size())
+        return self.tell()
+
+    def tell(self) -> int:
+        """Return this thread's position in bytes."""
+        return int(getattr(self._positions, "at", 0))
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to `size` bytes from this thread's position, or all that follow."""
+        position = self.tell()
+        content = os.pread(self._descriptor, self._size() if size < 0 else size, position)
+        self._positions.at = position + len(content)
+        return content
+
+    def _size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def close(self) -> None:
+        """Close the file. Closing it again has no effect."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            self.close()
