@@ -57,9 +57,17 @@ class ReadOnlyFiles(AbstractFileSystem):  # type: ignore[misc]
         return datetime.fromtimestamp(os.stat(self._inside(path)).st_mtime, UTC)
 
     def glob(self, path: str, **_: Any) -> list[str]:
-        """Return the files that match a pattern, ascending."""
-        places = glob.iglob(self._strip_protocol(path), recursive=True)
-        return sorted(place for place in places if self._is_inside(place))
+        """Return the files that match a pattern, ascending.
+
+        Raises:
+            PermissionError: The path is no pattern and lies outside the folders.
+        """
+        pattern = self._strip_protocol(path)
+        if not glob.has_magic(pattern):
+            self._inside(path)
+        return sorted(
+            place for place in glob.iglob(pattern, recursive=True) if self._is_inside(place)
+        )
 
     def _inside(self, path: str) -> str:
         place = self._strip_protocol(path)
