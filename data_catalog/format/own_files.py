@@ -24,8 +24,9 @@ def refuse_outside_links(folder: Path) -> None:
     for path in _links(root):
         target = os.path.realpath(path)
         if os.path.islink(target) or not Path(target).is_relative_to(root):
+            name = os.path.relpath(path, root) + ("/" if os.path.isdir(target) else "")
             raise UserError(
-                f"{path}: is a symbolic link to a place outside {folder}. "
+                f"{folder}: {name} is a symbolic link to a place outside this folder. "
                 "Replace the link with what it leads to, or remove it."
             )
 

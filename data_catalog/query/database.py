@@ -6,11 +6,11 @@ read-only transaction, and the file system that DuckDB may use opens files to re
 
 from __future__ import annotations
 
-import glob
+import inspect
 import re
-import secrets
+import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from data_catalog.errors import UserError
 from data_catalog.format.files import CatalogFiles, open_files
-from data_catalog.format.layout import Levels
-from data_catalog.format.manifest import Manifest, is_inside
+from data_catalog.format.layout import Layout, Levels
+from data_catalog.format.manifest import Manifest, is_inside, read_manifest, replacing
 from data_catalog.format.offsets import Offsets, read_offsets
 from data_catalog.query.notebook import Views, describe_catalog
 from data_catalog.query.read_domain import read_domain
@@ -37,6 +37,7 @@ from data_catalog.query.views import (
     VIEW_FILES,
     derived_statements,
     file_statements,
+    literal,
 )
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ CONNECTION_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
     "python_enable_replacements": "false",
 }
+
+_SCRIPT_HEAD = """\
+-- Views and macros of this catalog. Start the shell in this folder: duckdb -init catalog.sql
+"""
 
 
 @dataclass(frozen=True)
@@ -218,7 +223,8 @@ def open(root: str | Path, version: int | None = None, runs: Sequence[str | Path
     catalog_files = open_files(root, version)
     manifest = catalog_files.manifest
     connection = duckdb.connect(config=CONNECTION_SETTINGS)
-    connection.register_filesystem(ReadOnlyFiles((root, *folders)))
+    files = ReadOnlyFiles((root, *folders))
+    connection.register_filesystem(files)
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     views = view_files(manifest)
     for view, names in views.items():
@@ -237,23 +243,8 @@ def open(root: str | Path, version: int | None = None, runs: Sequence[str | Path
     for statement in (*derived_statements(views.keys(), manifest.levels), *run_macros(SCHEME)):
         connection.execute(statement)
     create_run_views(connection, folders, manifest.fingerprint)
-    _close_local_files(connection, (root, *folders))
+    files.close_others(connection)
     return Catalog(catalog_files, connection)
-
-
-def _close_local_files(connection: duckdb.DuckDBPyConnection, folders: Sequence[Path]) -> None:
-    """Leave only `ReadOnlyFiles` to queries, and a new folder for what does not fit in memory."""
-    # DuckDB compares paths as they are written in a view, where special characters are escaped.
-    readable = [
-        f"{SCHEME}{written}/"
-        for folder in map(str, folders)
-        for written in dict.fromkeys((folder, glob.escape(folder)))
-    ]
-    spilled = Path(tempfile.gettempdir()) / f"clustermix-query-{secrets.token_hex(8)}"
-    connection.execute("SET temp_directory = $spilled", {"spilled": str(spilled)})
-    connection.execute("SET allowed_directories = $readable", {"readable": readable})
-    connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
 
 
 def missing_parts(manifest: Manifest, view: str) -> str:
@@ -276,3 +267,75 @@ def view_files(manifest: Manifest) -> dict[str, list[str]]:
         for view, pattern in VIEW_FILES.items()
     }
     return {view: names for view, names in matches.items() if names}
+
+
+def write_database(root: Path, manifest: Manifest) -> None:
+    """Write `catalog.duckdb` and `catalog.sql` with the views and macros of one version.
+
+    They are meant for the DuckDB shell, started in the folder of the catalog.
+    """
+    layout = Layout(root.resolve())
+    views = view_files(manifest)
+    statements = (
+        *file_statements(views),
+        *derived_statements(views.keys(), manifest.levels),
+        *run_macros(),
+    )
+    # DuckDB writes a second file beside the database, which a killed process would leave behind.
+    with tempfile.TemporaryDirectory(prefix="clustermix-") as folder:
+        made = Path(folder) / "catalog.duckdb"
+        _make_database(made, layout.root, statements)
+        with replacing(layout.database) as temporary:
+            shutil.copyfile(made, temporary)
+    with replacing(layout.statements) as temporary:
+        text = "".join(f"{inspect.cleandoc(statement)};\n\n" for statement in statements)
+        temporary.write_text(f"{_SCRIPT_HEAD}\n{text}", encoding="utf-8")
+    # The shell would apply the changes of a log beside the database.
+    for other in layout.root.glob(".catalog.duckdb.*.tmp*"):
+        other.unlink()
+    layout.database.with_name("catalog.duckdb.wal").unlink(missing_ok=True)
+
+
+def _make_database(path: Path, root: Path, statements: Iterable[str]) -> None:
+    import duckdb  # noqa: PLC0415
+
+    with duckdb.connect(config=CONNECTION_SETTINGS) as connection:
+        # DuckDB 1 cannot open the format of DuckDB 2. This one has all that views need.
+        connection.execute(f"ATTACH {literal(str(path))} AS made (STORAGE_VERSION 'v1.0.0')")
+        connection.execute("USE made")
+        # DuckDB reads the files when a view is created. It finds them relative to this path, but
+        # the view stores only the path below the catalog.
+        connection.execute("SET file_search_path = $root", {"root": str(root)})
+        for statement in statements:
+            connection.execute(statement)
+        connection.execute("USE memory")
+        connection.execute("DETACH made")
+
+
+def rebuild_database(root: Path) -> dict[str, int]:
+    """Write `catalog.duckdb` again from the files of the newest version.
+
+    Returns:
+        The `version`, and the numbers of `views` and `macros`.
+
+    Raises:
+        UserError: There is no finished catalog at `root`, or a file is missing or damaged.
+    """
+    import duckdb  # noqa: PLC0415
+
+    manifest = read_manifest(root)
+    try:
+        write_database(root, manifest)
+    except duckdb.Error as error:
+        raise UserError(
+            f"{root}: cannot be read ({error}). "
+            "Run `clustermix verify` to see which files are damaged."
+        ) from error
+    path = str(Layout(root).database)
+    with duckdb.connect(path, read_only=True, config=CONNECTION_SETTINGS) as database:
+        queries = {
+            "views": "SELECT count(*) FROM duckdb_views() WHERE NOT internal",
+            "macros": "SELECT count(*) FROM duckdb_functions() WHERE NOT internal",
+        }
+        counts = {name: database.execute(query).fetchall()[0][0] for name, query in queries.items()}
+        return {"version": manifest.version, **counts}

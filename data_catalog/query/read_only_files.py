@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import glob
 import os
+import secrets
+import shutil
 import stat
+import tempfile
 import threading
+import weakref
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fsspec import AbstractFileSystem
+
+if TYPE_CHECKING:
+    import duckdb
 
 SCHEME = "readonly://"
 
@@ -29,6 +36,21 @@ class ReadOnlyFiles(AbstractFileSystem):  # type: ignore[misc]
     def __init__(self, folders: Sequence[Path]) -> None:
         super().__init__()
         self._folders = [os.path.realpath(folder) for folder in folders]
+
+    def close_others(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Leave only these files to queries, and a new folder for what does not fit in memory."""
+        # DuckDB compares paths as they are written in a view, where special characters are escaped.
+        readable = [
+            f"{SCHEME}{written}/"
+            for folder in self._folders
+            for written in dict.fromkeys((folder, glob.escape(folder)))
+        ]
+        spilled = Path(tempfile.gettempdir()) / f"clustermix-query-{secrets.token_hex(8)}"
+        weakref.finalize(self, shutil.rmtree, spilled, ignore_errors=True)
+        connection.execute("SET temp_directory = $spilled", {"spilled": str(spilled)})
+        connection.execute("SET allowed_directories = $readable", {"readable": readable})
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
@@ -72,7 +94,9 @@ class ReadOnlyFiles(AbstractFileSystem):  # type: ignore[misc]
     def _inside(self, path: str) -> str:
         place = self._strip_protocol(path)
         if not self._is_inside(place):
-            raise PermissionError(f"{place}: lies outside the catalog and its runs")
+            raise PermissionError(
+                f"{place}: reading outside the catalog and its runs is disabled by configuration"
+            )
         return place
 
     def _is_inside(self, place: str) -> bool:

@@ -1,6 +1,6 @@
 """The views and table macros of a catalog, in SQL. docs/sql.md describes their columns.
 
-DuckDB 1.0 to 2.0 can run these statements.
+DuckDB 1.5 and 2.0 can run these statements.
 """
 
 import glob

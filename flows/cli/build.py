@@ -191,7 +191,7 @@ def rebuild_command(catalog: CatalogArgument, as_json: JsonOption = False) -> No
     Use it after an update of clustermix, or if the file was deleted.
     """
     from data_catalog.format.layout import Layout
-    from data_catalog.query.shell_database import rebuild_database
+    from data_catalog.query.database import rebuild_database
 
     counts = rebuild_database(catalog)
     database = Layout(catalog).database

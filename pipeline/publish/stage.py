@@ -28,7 +28,7 @@ from data_catalog.format.manifest import (
     sha256_file,
     write_json,
 )
-from data_catalog.query.shell_database import write_database
+from data_catalog.query.database import write_database
 from pipeline.config import Build, Distributions
 from pipeline.dedup.removed import removed_by_source
 from pipeline.describe.domains import HEALTH_FILE

@@ -62,6 +62,7 @@ WRITING = {
         "PRAGMA enable_profiling",
         "PRAGMA import_database('HERE/catalog')",
         "IMPORT DATABASE 'HERE/catalog'",
+        "COPY FROM DATABASE memory TO other",
     ],
     "VACUUM": ["VACUUM", "ANALYZE"],
     "CALL": ["CALL enable_logging(storage = 'file')", "CHECKPOINT", "FORCE CHECKPOINT"],
@@ -76,19 +77,14 @@ WRITING = {
     "ATTACH": ["ATTACH 'HERE/catalog/new.duckdb' AS n", "ATTACH ':memory:' AS n"],
     "DETACH": ["DETACH memory"],
     "MULTI": [f"CREATE TABLE t AS {PIVOT}", f"COPY ({PIVOT}) TO 'HERE/catalog/catalog.json'"],
-    "COPY_DATABASE": ["COPY FROM DATABASE memory TO other"],
     "MERGE_INTO": ["MERGE INTO a USING b ON a.x = b.x WHEN MATCHED THEN DELETE"],
     "not in the Python package": ["UPDATE EXTENSIONS"],
 }
 # Types that no text has: they are made by the program, or parsed as another.
 WITHOUT_TEXT = {
-    "INVALID",
-    "RELATION",
-    "EXTENSION",
-    "LOGICAL_PLAN",
-    "CREATE_FUNC",
-    "ANALYZE",
-    "SELECT",
+    *("INVALID", "RELATION", "EXTENSION", "LOGICAL_PLAN", "CREATE_FUNC", "ANALYZE"),
+    *("VARIABLE_SET", "COPY_DATABASE"),
+    "SELECT",  # see READING
 }
 
 WRAPPED = [

@@ -111,7 +111,7 @@ def test_existing_files_are_unchanged(grown):
     changed = [
         path.relative_to(root).as_posix() for path, time in before.items() if after[path] != time
     ]
-    assert sorted(changed) == ["catalog.duckdb", "catalog.json"]
+    assert sorted(changed) == ["catalog.duckdb", "catalog.json", "catalog.sql"]
 
 
 def test_the_earlier_version_is_still_sound(grown, built):
