@@ -288,7 +288,7 @@ def write_database(root: Path, manifest: Manifest) -> None:
         with replacing(layout.database) as temporary:
             shutil.copyfile(made, temporary)
     with replacing(layout.statements) as temporary:
-        text = "".join(f"{inspect.cleandoc(statement)};\n\n" for statement in statements)
+        text = "".join(f"{inspect.cleandoc(statement).strip()};\n\n" for statement in statements)
         temporary.write_text(f"{_SCRIPT_HEAD}\n{text}", encoding="utf-8")
     # The shell would apply the changes of a log beside the database.
     for other in layout.root.glob(".catalog.duckdb.*.tmp*"):

@@ -1,4 +1,4 @@
-"""Which SQL statements may run on a catalog: those that only read."""
+"""The check that an SQL statement only reads, before it runs on a catalog."""
 
 from __future__ import annotations
 

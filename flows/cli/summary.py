@@ -42,7 +42,10 @@ def print_table(table: pa.Table, console: Console | None = None) -> None:
         printed.add_column(field.name, justify="right" if is_number else "left")
     for row in table.to_pylist():
         printed.add_row(*(Text(_cell(value)) for value in row.values()))  # Text: no markup
-    (console or stdout_console()).print(printed)
+    console = console or stdout_console()
+    console.print(printed)
+    if not table.num_rows:
+        console.print("(0 rows)", highlight=False)
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
