@@ -1,4 +1,4 @@
-"""Exceptions, and the end of a message about a mistyped name."""
+"""Exceptions, and parts of messages: a library's error in one line, and a hint for a wrong name."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -22,6 +22,12 @@ class AccountingError(Exception):
 
     This is always a bug, never a mistake of the user.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error's first line without its full stop, or its type if it has no text."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200].rstrip(".")
 
 
 def suggestion(name: str, known: Iterable[str], label: str = "Known names") -> str:

@@ -24,15 +24,19 @@ from pipeline.cluster.tree import Tree, load_tree
 from pipeline.config import Build, Distributions, Target
 from pipeline.embed.encoder import load_encoder
 from pipeline.embed.identity import identify
+from pipeline.embed.stage import NO_EMBEDDING, NO_EMBEDDING_DETAIL, check_embedded
 from pipeline.parts import Part, make_part
-from pipeline.shard.tokenize import encode_texts
+from pipeline.shard.tokenize import NO_TOKENS, NO_TOKENS_DETAIL, encode_texts
+from pipeline.source.documents import Fault
 from pipeline.source.stage import account_of, quarantine_table
 from pipeline.source.targets import read_target
 
 # Versions of the output:
 # 1: hard and distance histograms of each target.
 # 2: histograms are smoothed when the catalog is published; `distributions` is part of the key.
-VERSION = 2
+# 3: documents without an embedding or tokens are quarantined, and the quarantine names the stage.
+VERSION = 3
+_DETAILS = {NO_EMBEDDING: NO_EMBEDDING_DETAIL, NO_TOKENS: NO_TOKENS_DETAIL}
 MAXIMUM_MAIN_DOMAINS = 5  # domains listed per target
 
 
@@ -213,7 +217,11 @@ def target_part(
 ) -> Part:
     """Embed, place and tokenize one target set, and make its distributions at every level.
 
-    Only the `align` split shapes the distributions, never the splits for evaluation.
+    Only the `align` split shapes the distributions, never the splits for evaluation. Documents
+    without an embedding or that the tokenizer refuses are left out and quarantined.
+
+    Raises:
+        UserError: No document can be read, or none of the align split can be used.
     """
     documents, faults = read_target(target, config.source)
     identity = identify(config.embed)
@@ -221,10 +229,23 @@ def target_part(
     def make(out: Path) -> Account:
         texts = documents["text"].to_pylist()
         x = load_encoder(config.embed).encode(texts)
+        ids = encode_texts(texts, tokenizer)
+        doc_ids = documents["doc_id"].to_pylist()
+        lost = _unusable(x, ids)
+        place = f"target {target.name}"
+        without = sum(reason == NO_EMBEDDING for reason in lost.values())
+        check_embedded(identity, without, len(texts), place)
+        used = np.setdiff1d(np.arange(len(texts)), list(lost))
+        kept_documents, x, ids = documents.take(used), x[used], ids.take(pa.array(used))
+        aligned = kept_documents["split"].to_numpy(zero_copy_only=False) == "align"
+        if not aligned.any():
+            raise UserError(
+                f"{place}: none of its documents in the align split has an embedding and tokens. "
+                "Give the target other documents."
+            )
         tree = load_tree(tree_part.folder)
         leaf, distance = assign_leaves(x, tree, config.cluster.beam)
-        ids = encode_texts(texts, tokenizer)
-        table = documents.append_column("leaf", pa.array(leaf)).append_column(
+        table = kept_documents.append_column("leaf", pa.array(leaf)).append_column(
             "distance", pa.array(distance)
         )
         table = table.append_column("tokens", pa.array(np.diff(ids.offsets.to_numpy())))
@@ -233,16 +254,20 @@ def target_part(
             out / "documents.parquet",
             compression="zstd",
         )
-        pq.write_table(quarantine_table(faults), out / "quarantine.parquet")
+        unusable = [
+            Fault(place, None, reason, _DETAILS[reason], len(texts[row]), doc_id=doc_ids[row])
+            for row, reason in sorted(lost.items())
+        ]
+        everything = [*faults, *unusable]
+        pq.write_table(quarantine_table(everything, "targets"), out / "quarantine.parquet")
         write_tokens(out / "tokens.arrow", ids)
-        aligned = documents["split"].to_numpy(zero_copy_only=False) == "align"
         pq.write_table(
             _own(target.name, x[aligned], leaf[aligned], tree, config.distributions),
             out / "distributions.parquet",
         )
         write_json(out / TARGET_RECORD, TargetRecord(name=target.name, encoder=identity))
-        kept = Tally(rows=len(texts), characters=sum(map(len, texts)))
-        return account_of(kept, faults)
+        kept = Tally(rows=len(used), characters=sum(len(texts[row]) for row in used.tolist()))
+        return account_of(kept, everything)
 
     texts = fingerprint(
         documents["doc_id"].to_pylist(),
@@ -259,6 +284,14 @@ def target_part(
         config.distributions.nearest,
     )
     return make_part(folder, fingerprint("target", VERSION, *inputs), make)
+
+
+def _unusable(x: Float[np.ndarray, "documents dim"], ids: pa.LargeListArray) -> dict[int, str]:
+    """Return the reason why a document cannot be used, by its row, for those that cannot."""
+    embedded = np.isfinite(x).all(axis=1)
+    encoded = ids.is_valid().to_numpy(zero_copy_only=False)
+    lost = np.flatnonzero(~(embedded & encoded)).tolist()
+    return {row: NO_TOKENS if embedded[row] else NO_EMBEDDING for row in lost}
 
 
 def _own(

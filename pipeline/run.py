@@ -29,7 +29,7 @@ from pipeline.embed.identity import identify
 from pipeline.embed.stage import embed_part
 from pipeline.parts import Part, sole_builder
 from pipeline.publish.existing_catalog import ExistingCatalog
-from pipeline.publish.stage import Built, final_verdicts, publish
+from pipeline.publish.stage import Built, embedded_verdicts, final_verdicts, publish
 from pipeline.quality.stage import judge_part
 from pipeline.shard.stage import shard_part, sort_part
 from pipeline.shard.tokenize import make_tokenizer
@@ -95,12 +95,12 @@ def build(config: Build, each: Each = one_by_one) -> Path:
     work = Layout(config.out).work
     with sole_builder(work):
         documents = document_stages(inventory.shards, work, config, each)
-        sources, final = documents.stages["source"], final_verdicts(documents.stages)
+        sources, finals = documents.stages["source"], final_verdicts(documents.stages)
         tokenizer_folder = _folder(work, "tokenizer")
         [tokenizer] = each(
             "tokenizer",
             make_tokenizer,
-            [(sources, final, tokenizer_folder, config.tokenizer, config.seed)],
+            [(sources, finals, tokenizer_folder, config.tokenizer, config.seed)],
         )
         built = store_stages(documents, tokenizer, work, config, each)
         return publish(built, documents.levels, config, inventory.unread)
@@ -183,7 +183,15 @@ def document_stages(
         stages["semantic"] = each(
             "semantic",
             drop_near,
-            [(near, sources, unique, _folder(work, "semantic"), config.dedup)],
+            [
+                (
+                    near,
+                    sources,
+                    embedded_verdicts(stages),
+                    _folder(work, "semantic"),
+                    config.dedup,
+                )
+            ],
         )
     return Documents(stages, tree, levels)
 
@@ -207,8 +215,14 @@ def store_stages(
     # The store: documents and their tokens, written once, in the order of the leaves.
     runs: list[Part] = []
     if stages:
-        [unique], final = stages["dedup"], final_verdicts(stages)
-        triples = zip(stages["source"], stages["quality"], stages["assign"], strict=True)
+        before_sort = zip(
+            stages["source"],
+            stages["quality"],
+            embedded_verdicts(stages),
+            final_verdicts(stages),
+            stages["assign"],
+            strict=True,
+        )
         runs = each(
             "sort",
             sort_part,
@@ -216,7 +230,7 @@ def store_stages(
                 (
                     source,
                     judged,
-                    unique,
+                    placed,
                     final,
                     assigned,
                     tokenizer,
@@ -224,7 +238,7 @@ def store_stages(
                     config.store,
                     config.held_out_share,
                 )
-                for source, judged, assigned in triples
+                for source, judged, placed, final, assigned in before_sort
             ],
         )
         stages["sort"] = runs

@@ -1,7 +1,12 @@
-"""The documents of a source part that quality and dedup kept, in order."""
+"""Verdicts on the documents of a source part: which are kept, and why the others are not.
+
+Several stages give verdicts: quality, dedup, embed, semantic and sort. Each passes on those of the
+stage before it, with reasons for the documents that it drops itself. embed and sort write verdicts
+only if they could not process a document.
+"""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +16,17 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool
 
 from data_catalog.format import tables
+from data_catalog.format.accounts import Tally
 from data_catalog.format.manifest import fingerprint
 from pipeline.parts import Part
-from pipeline.source.stage import CONTENT_KEY
+from pipeline.source.documents import Fault
+from pipeline.source.stage import (
+    CONTENT_KEY,
+    DOCUMENTS_FILE,
+    QUARANTINE_FILE,
+    quarantine_table,
+    source_file,
+)
 
 _BATCH_ROWS = 4_096
 _MASK = b"clustermix.kept"  # key of the file's metadata: which rows are kept, hashed
@@ -37,6 +50,71 @@ def read_verdicts(part: Part, verdicts: Part) -> pa.Table:
     return pq.read_table(_file(part, verdicts))
 
 
+def latest_verdicts(source: Part, stages: Sequence[Part]) -> Part:
+    """Return the last of `stages`, in the order of the build, that gave verdicts on a source part.
+
+    Raises:
+        ValueError: None of them did.
+    """
+    for stage in reversed(stages):
+        if _file(source, stage).is_file():
+            return stage
+    raise ValueError(f"{source.folder}: none of {stages} has verdicts on it.")
+
+
+def quarantine(
+    source: Part,
+    verdicts: Part,
+    faults: Mapping[int, str],
+    reason: str,
+    stage: str,
+    folder: Path,
+) -> Tally:
+    """Give documents that a stage cannot process a verdict, and a row of the quarantine each.
+
+    Writes the part's verdicts and `quarantine.parquet` (tables.QUARANTINE) to `folder`, if there
+    are any such documents.
+
+    Args:
+        source: The source part.
+        verdicts: The verdicts before this stage.
+        faults: What is wrong with each document, by its row in the source part.
+        reason: Reason of the verdict.
+        stage: Name of the stage.
+        folder: Folder of the stage's part.
+
+    Returns:
+        The amount of text of those documents.
+    """
+    if not faults:
+        return Tally()
+    table = read_verdicts(source, verdicts)
+    reasons = table["reason"].to_pylist()
+    for row in faults:
+        reasons[row] = reason
+    place = table.schema.get_field_index("reason")
+    write_verdicts(
+        folder / f"{source.name}.parquet",
+        table.set_column(place, "reason", pa.array(reasons, pa.string())),
+    )
+    rows = sorted(faults)
+    ids = pq.read_table(source.folder / DOCUMENTS_FILE, columns=["doc_id"])["doc_id"]
+    file = source_file(source)
+    pq.write_table(
+        quarantine_table(
+            [
+                Fault(file, None, reason, faults[row], doc_id=doc_id)
+                for row, doc_id in zip(rows, ids.take(pa.array(rows)).to_pylist(), strict=True)
+            ],
+            stage,
+        ),
+        folder / QUARANTINE_FILE,
+        compression="zstd",
+    )
+    characters = pc.sum(table["characters"].take(pa.array(rows))).as_py()
+    return Tally(rows=len(rows), characters=characters)
+
+
 def kept_key(part: Part, verdicts: Part) -> str:
     """Return a fingerprint of the kept documents of `part`: their ids, texts and order.
 
@@ -44,7 +122,7 @@ def kept_key(part: Part, verdicts: Part) -> str:
     stays the same if the corpus is copied elsewhere, or if another target, shard or threshold
     leaves the same documents in the part. Reads the footers of two files.
     """
-    content = (pq.read_schema(part.folder / "documents.parquet").metadata or {}).get(
+    content = (pq.read_schema(part.folder / DOCUMENTS_FILE).metadata or {}).get(
         CONTENT_KEY.encode()
     )
     digest = (pq.read_schema(_file(part, verdicts)).metadata or {}).get(_MASK)
@@ -57,11 +135,17 @@ def kept_key(part: Part, verdicts: Part) -> str:
     return fingerprint("kept", content.decode() if content else part.fingerprint, digest.decode())
 
 
+def kept_characters(part: Part, verdicts: Part) -> int:
+    """Return the number of characters of the kept documents of `part`."""
+    table = read_verdicts(part, verdicts)
+    return int(pc.sum(table["characters"].filter(pc.is_null(table["reason"]))).as_py() or 0)
+
+
 def kept_batches(part: Part, verdicts: Part, columns: list[str]) -> Iterator[pa.Table]:
     """Yield the kept documents of `part`, reading `_BATCH_ROWS` at a time."""
     keep = pc.is_null(read_verdicts(part, verdicts)["reason"])
     start = 0
-    with pq.ParquetFile(part.folder / "documents.parquet", pre_buffer=False) as file:
+    with pq.ParquetFile(part.folder / DOCUMENTS_FILE, pre_buffer=False) as file:
         for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
             yield pa.Table.from_batches([batch]).filter(keep.slice(start, len(batch)))
             start += len(batch)

@@ -30,12 +30,29 @@ TABLES = {
         ],
     ),
     "QUARANTINE": Table(
-        "One row per record that could not be read, per damaged file, and per kind of note.",
+        "One row per record that could not be read, per damaged file, per kind of note, and per"
+        " document that a later stage could not process.",
         [
             Column("file", pa.string(), "File that contains the record."),
-            Column("row", pa.int64(), "Row number, from 0. Null if the whole file is affected."),
+            Column(
+                "row",
+                pa.int64(),
+                "Row number, from 0. Null if the whole file is affected, or if doc_id names the"
+                " document.",
+            ),
             Column("reason", pa.string(), "Kind of damage."),
             Column("detail", pa.string(), "Explanation."),
+            Column(
+                "doc_id",
+                pa.string(),
+                "Identifier of a document that was read. Null for a record that was not.",
+            ),
+            Column(
+                "stage",
+                pa.string(),
+                "Stage that could not process it: source, embed, sort or targets. Null in rows of"
+                " catalogs that were built before this column existed.",
+            ),
         ],
     ),
     "MEASURED": Table(
@@ -44,8 +61,8 @@ TABLES = {
         [columns.ID_INT, columns.SOURCE_COLUMN, columns.CHARACTERS, columns.SIGNALS_COLUMN],
     ),
     "VERDICTS": Table(
-        "One row per document of a SOURCE table, in the same order, as written by the quality and"
-        " dedup stages.",
+        "One row per document of a SOURCE table, in the same order, as written by the stages that"
+        " drop documents: quality, dedup, embed, semantic and sort.",
         [
             columns.ID_INT,
             columns.CHARACTERS,
@@ -53,7 +70,8 @@ TABLES = {
             Column(
                 "reason",
                 pa.string(),
-                "First rule or dedup tier that dropped the document. Null if it is kept.",
+                "First rule or dedup tier that dropped the document, or no_embedding or no_tokens"
+                " if a stage could not process it. Null if it is kept.",
             ),
         ],
     ),
@@ -81,9 +99,10 @@ TABLES = {
         ],
     ),
     "REMOVED": Table(
-        "Documents that each rule and dedup tier removed, by source. Zeros are not stored.",
+        "Documents that each rule and dedup tier removed, and those that a stage after them could"
+        " not process, by source. Zeros are not stored.",
         [
-            Column("reason", pa.string(), "Rule or dedup tier."),
+            Column("reason", pa.string(), "Rule, dedup tier, no_embedding or no_tokens."),
             columns.SOURCE_COLUMN,
             Column("rows", pa.int64(), "Number of documents. Files, lines or fields for notes."),
             columns.TOTAL_CHARACTERS,

@@ -16,8 +16,10 @@ _KEYS = ["source", "reason"]
 _MERGE_ROWS = 1_000_000  # counts held before they are added up
 
 
-def removed_by_source(sources: Sequence[Part], verdicts: Part) -> pa.Table:
+def removed_by_source(sources: Sequence[Part], verdicts: Sequence[Part]) -> pa.Table:
     """Return tables.REMOVED, by reason, with the source that lost the most rows first.
+
+    `verdicts` has the part with the final verdicts on each source part.
 
     Documents without a source count for the source null. Memory: one count per source and reason,
     and the verdicts of one part at a time.
@@ -31,8 +33,8 @@ def removed_by_source(sources: Sequence[Part], verdicts: Part) -> pa.Table:
             }
         )
     ]
-    for part in sources:
-        table = read_verdicts(part, verdicts).select(["reason", "characters"])
+    for part, final in zip(sources, verdicts, strict=True):
+        table = read_verdicts(part, final).select(["reason", "characters"])
         source = pq.read_table(part.folder / DOCUMENTS_FILE, columns=["source"])["source"]
         ones = np.ones(len(source), np.int64)
         waiting.append(

@@ -26,7 +26,7 @@ from pipeline.dedup.places import Places, place_parts, place_rows, places_in_par
 from pipeline.dedup.stage import decide, kept_mask
 from pipeline.embed.stage import read_embeddings
 from pipeline.parts import Part, make_part
-from pipeline.verdicts import read_verdicts, write_verdicts
+from pipeline.verdicts import kept_key, read_verdicts, write_verdicts
 
 logger = logging.getLogger(__name__)
 
@@ -73,12 +73,23 @@ def near_part(
 
 
 def drop_near(
-    near: Sequence[Part], sources: Sequence[Part], unique: Part, folder: Path, config: Dedup
+    near: Sequence[Part],
+    sources: Sequence[Part],
+    embedded: Sequence[Part],
+    folder: Path,
+    config: Dedup,
 ) -> Part:
     """Drop the documents whose largest cosine to an earlier one is at least `dedup.cosine`.
 
-    Writes `NAME.parquet` (tables.VERDICTS) for each source part: the verdicts of `unique`, with the
-    reason `dedup.semantic` for the documents dropped here.
+    Writes `NAME.parquet` (tables.VERDICTS) for each source part: the verdicts before this stage,
+    with the reason `dedup.semantic` for the documents dropped here.
+
+    Args:
+        near: The part of `near_part` for each top-level domain.
+        sources: The source parts.
+        embedded: For each source part, the verdicts that keep the documents with an embedding.
+        folder: The part's folder.
+        config: The threshold.
 
     Raises:
         ValueError: `dedup.cosine` is smaller than the cosines that `near_part` keeps.
@@ -105,7 +116,7 @@ def drop_near(
         )
         accounts: list[Account] = []
         for number, source in enumerate(sources):
-            verdicts = read_verdicts(source, unique)
+            verdicts = read_verdicts(source, embedded[number])
             dropped = np.flatnonzero(kept_mask(verdicts))[
                 place_rows(places[places_in_part(number, places)])
             ]
@@ -117,8 +128,9 @@ def drop_near(
         return total(accounts)
 
     names = [[source.name, source.fingerprint] for source in sources]
+    before = [kept_key(source, part) for source, part in zip(sources, embedded, strict=True)]
     key = fingerprint(
-        "drop near", VERSION, cosine, names, unique.fingerprint, [part.fingerprint for part in near]
+        "drop near", VERSION, cosine, names, before, [part.fingerprint for part in near]
     )
     return make_part(folder, key, make)
 

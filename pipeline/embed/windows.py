@@ -1,6 +1,5 @@
 """Texts as token ids for the encoder: each document's first window, or its first few."""
 
-import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,19 +9,26 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from data_catalog.errors import UserError
+from data_catalog.errors import UserError, first_line
+from pipeline.embed.model_folder import model_config, read_model_json
+from pipeline.refusals import or_none
 
 HEAD_CHARACTERS_PER_TOKEN = 8  # nearly always enough to fill the windows
+MAXIMUM_CHARACTERS = 2**20  # read of a text, however few tokens they give: one word can be longer
 # Part of max_position_embeddings that tokens cannot use, by model_type.
 RESERVED_POSITIONS = {"camembert": 2, "mpnet": 2, "roberta": 2, "xlm-roberta": 2}
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Token ids, including special tokens, of every window of some documents, in order."""
+    """Token ids, including special tokens, of every window of some documents, in order.
+
+    A document that the tokenizer refuses has no window.
+    """
 
     ids: list[list[int]]
     document: Int64[np.ndarray, " windows"]  # document of each window
+    documents: int
 
     @property
     def lengths(self) -> Int64[np.ndarray, " windows"]:
@@ -44,10 +50,10 @@ class WindowReader:
         """Return the first `windows` windows of each text, at least one.
 
         Only the head of a long text is tokenized, cut between words. If it does not fill the
-        windows, the whole text is.
+        windows, its first `MAXIMUM_CHARACTERS` are. A text that the tokenizer refuses has none.
         """
         wanted = self.windows * self.max_tokens * HEAD_CHARACTERS_PER_TOKEN
-        whole = [self.prompt + text for text in texts]
+        whole = [self.prompt + text[:MAXIMUM_CHARACTERS] for text in texts]
         heads = [text[: _head(text, wanted)] for text in whole]
         with self._lock:
             ids_of_texts = self._ids(heads)
@@ -62,14 +68,17 @@ class WindowReader:
         return Windows(
             [ids for windows in ids_of_texts for ids in windows],
             np.repeat(np.arange(len(ids_of_texts)), counts),
+            len(ids_of_texts),
         )
 
     def _full(self, windows: list[list[int]]) -> bool:
         return len(windows) == self.windows and len(windows[-1]) == self.max_tokens
 
     def _ids(self, texts: list[str]) -> list[list[list[int]]]:
-        if not texts:
-            return []
+        """Return the windows of each text, none for a text that the tokenizer refuses."""
+        return [windows or [] for windows in or_none(self._encode, texts)] if texts else []
+
+    def _encode(self, texts: list[str]) -> list[list[list[int]]]:
         # Set in each call, to override truncation and padding of tokenizer.json.
         settings = {"truncation": True, "max_length": self.max_tokens, "padding": False}
         if self.windows == 1:
@@ -105,30 +114,33 @@ def make_window_reader(model: str, folder: Path, max_tokens: int, windows: int) 
 
     tokenizer = None
     if (folder / "tokenizer.json").is_file() or (folder / "tokenizer_config.json").is_file():
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+        except Exception as error:  # a damaged tokenizer raises errors of many kinds
+            raise UserError(
+                f"embed.model {model}: the tokenizer in {folder} cannot be loaded "
+                f"({first_line(error)}). Restore the model's files."
+            ) from error
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(
             f"embed.model {model}: not a transformer with a fast tokenizer. "
             "Choose another model, such as all-MiniLM-L6-v2."
         )
-    settings = _read_json(folder / "config.json")
-    longest = int(settings.get("max_position_embeddings", max_tokens)) - RESERVED_POSITIONS.get(
-        settings.get("model_type", ""), 0
-    )
+    longest = max_tokens
+    settings = model_config(model, folder)
+    positions = getattr(settings, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:  # others have no limit
+        longest = positions - RESERVED_POSITIONS.get(settings.model_type, 0)
     if max_tokens > longest:
         raise UserError(
             f"embed.max_tokens {max_tokens}: {model} reads at most {longest} tokens. "
             "Set a smaller number."
         )
-    sentence = _read_json(folder / "config_sentence_transformers.json")
+    sentence = read_model_json(folder / "config_sentence_transformers.json")
     prompt = (sentence.get("prompts") or {}).get(sentence.get("default_prompt_name") or "", "")
     return WindowReader(tokenizer, prompt, max_tokens, windows, longest)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _head(text: str, characters: int) -> int:

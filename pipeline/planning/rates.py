@@ -13,7 +13,7 @@ from pipeline.config import Build
 from pipeline.dedup.signatures import sign
 from pipeline.embed.encoder import load_encoder
 from pipeline.quality.signals.measure import measure_signals
-from pipeline.shard.tokenize import _load_tokenizer, _train
+from pipeline.shard.tokenize import _load_tokenizer, _train, largest_id
 
 _ENCODED_DOCUMENTS = 96
 _WARM_UP_DOCUMENTS = 16  # embedded before measuring, because first use compiles kernels
@@ -128,7 +128,7 @@ def _tokenize(sample: Sequence[str], config: Build) -> tuple[pa.ListArray, float
     started = perf_counter()
     encoded = tokenizer.encode_batch_fast(list(sample[::2]), add_special_tokens=False)
     seconds = perf_counter() - started
-    kind = pa.uint16() if tokenizer.get_vocab_size() <= 2**16 else pa.uint32()
+    kind = pa.uint16() if largest_id(tokenizer) < 2**16 else pa.uint32()
     return pa.array([encoding.ids for encoding in encoded], pa.list_(kind)), seconds
 
 

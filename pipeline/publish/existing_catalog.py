@@ -123,8 +123,8 @@ class ExistingCatalog:
         return self.manifest.files[path.relative_to(self.layout.root).as_posix()].sha256
 
 
-def as_read(root: Path, measured: Sequence[str], folder: Path) -> tuple[list[Part], Part]:
-    """Return source parts, and the verdicts on them, for all documents a catalog has read.
+def as_read(root: Path, measured: Sequence[str], folder: Path) -> tuple[list[Part], list[Part]]:
+    """Return source parts, and the verdicts on each, for all documents a catalog has read.
 
     The source parts have the columns `source` and `id_int` only.
 
@@ -136,7 +136,7 @@ def as_read(root: Path, measured: Sequence[str], folder: Path) -> tuple[list[Par
     parts = [Part(folder / Path(name).stem, name, Account(), 0) for name in measured]
     for part in parts:
         link_file(root / part.fingerprint, part.folder / DOCUMENTS_FILE)
-    return parts, Part(root / "verdicts", "verdicts", Account(), 0)
+    return parts, [Part(root / "verdicts", "verdicts", Account(), 0)] * len(parts)
 
 
 def copies_in(existing: ExistingCatalog, targets: Sequence[Part]) -> dict[str, int]:

@@ -5,7 +5,7 @@ Data files are placed once and never changed.
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data_catalog.format.layout import Layout
@@ -26,13 +26,15 @@ def place_stored(stored: Sequence[Part], layout: Layout) -> Iterator[Path]:
             yield link_file(file, layout.tokens(top, int(file.stem.rpartition("-")[2])))
 
 
-def place_verdicts(stages: Mapping[str, Sequence[Part]], layout: Layout) -> Iterator[Path]:
+def place_verdicts(
+    judged: Sequence[Part], verdicts: Sequence[Part], layout: Layout
+) -> Iterator[Path]:
     """Place the signals of every document read and the final verdicts on them.
 
-    The rows of the two agree, file by file.
+    The rows of the two agree, file by file. `verdicts` has the part with the final verdicts for
+    each part of `judged`.
     """
-    [final] = stages.get("semantic") or stages["dedup"]
-    for part in stages["quality"]:
+    for part, final in zip(judged, verdicts, strict=True):
         if (part.folder / SIGNALS_FILE).is_file():
             yield link_file(part.folder / SIGNALS_FILE, layout.signals(part.name))
             yield link_file(final.folder / f"{part.name}.parquet", layout.verdicts(part.name))

@@ -31,10 +31,11 @@ from pipeline.publish.stage import (
     VersionTables,
     all_faults,
     commit,
+    final_verdicts,
     read_parts,
     write_tables,
 )
-from pipeline.publish.warnings import column_warnings, damage_warnings
+from pipeline.publish.warnings import column_warnings, damage_warnings, document_warnings
 from pipeline.shard.stage import OFFSETS_FILE
 from pipeline.source.documents import Fault
 
@@ -71,7 +72,7 @@ def publish_next(
     placed = [*place_stored(stages["shard"], layout), *place_targets(built.targets, layout)]
     measured = existing.file_names("signals/")
     if "source" in stages:
-        verdict_files = list(place_verdicts(stages, layout))
+        verdict_files = list(place_verdicts(stages["quality"], final_verdicts(stages), layout))
         measured += [
             path.relative_to(layout.root).as_posix()
             for path in verdict_files
@@ -103,6 +104,7 @@ def publish_next(
         "warnings": (
             *manifest.warnings,
             *damage_warnings(faults, own),
+            *document_warnings(own),
             *column_warnings(own, config.source),
             *_warnings(existing, built.targets),
         ),

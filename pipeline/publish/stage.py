@@ -43,11 +43,17 @@ from pipeline.publish.accounts import (
     with_notes,
 )
 from pipeline.publish.link_files import place_all, place_stored, place_targets, place_verdicts
-from pipeline.publish.warnings import column_warnings, damage_warnings, label_warnings
+from pipeline.publish.warnings import (
+    column_warnings,
+    damage_warnings,
+    document_warnings,
+    label_warnings,
+)
 from pipeline.shard.stage import OFFSETS_FILE
 from pipeline.shard.tokenize import end_of_text, vocabulary_size
 from pipeline.source.documents import Fault
-from pipeline.source.stage import quarantine_table
+from pipeline.source.stage import QUARANTINE_FILE, quarantine_table
+from pipeline.verdicts import latest_verdicts
 
 logger = logging.getLogger(__name__)
 
@@ -126,9 +132,10 @@ def publish(built: Built, levels: Levels, config: Build, unread: Sequence[Fault]
     layout.manifest.unlink(missing_ok=True)
     for name in FOLDERS:
         shutil.rmtree(layout.root / name, ignore_errors=True)
+    verdicts = final_verdicts(built.stages)
     placed = [
         *place_stored(built.stages["shard"], layout),
-        *place_verdicts(built.stages, layout),
+        *place_verdicts(built.stages["quality"], verdicts, layout),
         *place_targets(built.targets, layout),
         *place_all(built.tree, layout.tree),
         *place_all(built.tokenizer, layout.tokenizer),
@@ -137,7 +144,7 @@ def publish(built: Built, levels: Levels, config: Build, unread: Sequence[Fault]
         offsets=offsets,
         accounts=accounts,
         quarantine=all_faults(built, unread),
-        removed=removed_by_source(built.stages["source"], final_verdicts(built.stages)),
+        removed=removed_by_source(built.stages["source"], verdicts),
         distances=read_parts(built.targets, "distributions.parquet", tables.DISTRIBUTIONS),
         targets=[part.name for part in built.targets],
         description=built.description,
@@ -152,6 +159,7 @@ def publish(built: Built, levels: Levels, config: Build, unread: Sequence[Fault]
     about: dict[str, Any] = {
         "warnings": (
             *damage_warnings(content.quarantine, accounts),
+            *document_warnings(accounts),
             *column_warnings(accounts, config.source),
             *label_warnings(pq.read_table(layout.tables / HEALTH_FILE), config.labels),
             *tree["warnings"],
@@ -165,17 +173,40 @@ def publish(built: Built, levels: Levels, config: Build, unread: Sequence[Fault]
     return layout.root
 
 
-def final_verdicts(stages: Mapping[str, Sequence[Part]]) -> Part:
-    """Return the final verdicts on every document read."""
-    [final] = stages.get("semantic") or stages["dedup"]
-    return final
+def final_verdicts(stages: Mapping[str, Sequence[Part]]) -> list[Part]:
+    """Return the part with the final verdicts on each source part.
+
+    Stages that have not run yet are left out of `stages`.
+    """
+    finals = []
+    for number, source in enumerate(stages["source"]):
+        given = [
+            *stages["dedup"],
+            stages["embed"][number],
+            *stages.get("semantic", ()),
+            *([stages["sort"][number]] if "sort" in stages else []),
+        ]
+        finals.append(latest_verdicts(source, given))
+    return finals
+
+
+def embedded_verdicts(stages: Mapping[str, Sequence[Part]]) -> list[Part]:
+    """Return the part with the verdicts on each source part that keep what has an embedding."""
+    return [
+        latest_verdicts(source, [*stages["dedup"], part])
+        for source, part in zip(stages["source"], stages["embed"], strict=True)
+    ]
 
 
 def all_faults(built: Built, unread: Sequence[Fault]) -> pa.Table:
-    """Return the faults and notes of the corpus and of the targets (tables.QUARANTINE)."""
-    parts = (*built.stages.get("source", ()), *built.targets)
+    """Return the faults and notes of all stages and of the targets (tables.QUARANTINE)."""
+    stages = built.stages
+    parts = [part for name in ("source", "embed", "sort") for part in stages.get(name, ())]
+    quarantined = [
+        part for part in (*parts, *built.targets) if (part.folder / QUARANTINE_FILE).is_file()
+    ]
     return pa.concat_tables(
-        [quarantine_table(unread), read_parts(parts, "quarantine.parquet", tables.QUARANTINE)]
+        [quarantine_table(unread), read_parts(quarantined, QUARANTINE_FILE, tables.QUARANTINE)]
     )
 
 

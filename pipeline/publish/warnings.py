@@ -1,4 +1,4 @@
-"""Warnings of a catalog about its corpus: damaged files, columns and labels that match nothing."""
+"""Warnings of a catalog about its corpus: damage, lost documents, columns that match nothing."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,8 @@ def damage_warnings(faults: pa.Table, accounts: Mapping[str, Account]) -> Iterat
         accounts: Accounts of the stages, to tell faults from notes.
     """
     noted = {*WHY, *(accounts["source"].noted if "source" in accounts else ())}
-    rows = faults.filter(pc.is_null(faults["row"])).to_pylist()
+    of_files = pc.and_(pc.is_null(faults["row"]), pc.is_null(faults["doc_id"]))
+    rows = faults.filter(of_files).to_pylist()
     for row in rows:
         if row["reason"] in SUSPECT:
             yield f"{row['reason']}: {row['detail']}."
@@ -34,6 +35,16 @@ def damage_warnings(faults: pa.Table, accounts: Mapping[str, Account]) -> Iterat
     if more := Counter(row["reason"] for row in damaged[MAXIMUM_FILES:]):
         reasons = ", ".join(f"{reason} {number:,}" for reason, number in sorted(more.items()))
         yield f"{more.total():,} more damaged files ({reasons}). The view quarantine names them."
+
+
+def document_warnings(accounts: Mapping[str, Account]) -> Iterator[str]:
+    """Yield a sentence per reason for which a stage after the source lost documents."""
+    for stage, account in accounts.items():
+        for reason, lost in account.failed.items() if stage != "source" else ():
+            yield (
+                f"{reason}: the stage {stage} could not process {lost.rows:,} of "
+                f"{account.read.rows:,} documents. The view quarantine names them."
+            )
 
 
 def column_warnings(accounts: Mapping[str, Account], source: AnySource) -> Iterator[str]:

@@ -19,9 +19,9 @@ from pipeline.config import Store
 from pipeline.parts import Part, make_part
 from pipeline.shard.merge import merge_runs
 from pipeline.shard.sorted_runs import SortedRuns, run_columns, write_runs
-from pipeline.shard.tokenize import encode_texts
+from pipeline.shard.tokenize import NO_TOKENS, NO_TOKENS_DETAIL, encode_texts
 from pipeline.source.stage import DOCUMENTS_FILE
-from pipeline.verdicts import kept_key, read_verdicts
+from pipeline.verdicts import kept_key, quarantine, read_verdicts
 
 # Versions of the output:
 # 1: one run per part, one file per top-level domain.
@@ -36,7 +36,7 @@ _MEGABYTE = 2**20
 def sort_part(
     source: Part,
     judged: Part,
-    unique: Part,
+    embedded: Part,
     final: Part,
     assigned: Part,
     tokenizer: Part,
@@ -47,14 +47,15 @@ def sort_part(
     """Tokenize the documents of one part that `final` keeps, and write them as sorted runs.
 
     Memory: twice `store.file_megabytes` (about four times with the allocator's overhead, as
-    measured), and about 100 bytes per document for verdicts and leaves.
+    measured), and about 100 bytes per document for verdicts and leaves. Documents that the
+    tokenizer refuses are quarantined, see `pipeline.verdicts.quarantine`.
 
     Args:
         source: The source part.
         judged: Its quality part.
-        unique: The verdicts before clustering.
-        final: The final verdicts.
-        assigned: One leaf per document that `unique` keeps.
+        embedded: The verdicts that keep the documents with an embedding.
+        final: The verdicts before this stage.
+        assigned: One leaf per document that `embedded` keeps.
         tokenizer: The tokenizer.
         folder: The part's folder.
         config: The size of a run.
@@ -62,11 +63,18 @@ def sort_part(
     """
 
     def make(out: Path) -> Account:
-        documents = _documents(source, judged, unique, final, assigned, tokenizer, held_out_share)
+        refused: list[int] = []
+        documents = _documents(
+            source, judged, embedded, final, assigned, tokenizer, held_out_share, refused
+        )
         written = write_runs(documents, out, config.file_megabytes * _MEGABYTE)
-        return Account(read=written, kept=written)
+        faults = dict.fromkeys(refused, NO_TOKENS_DETAIL)
+        failed = quarantine(source, final, faults, NO_TOKENS, "sort", out)
+        return Account(
+            read=written + failed, kept=written, failed={NO_TOKENS: failed} if refused else {}
+        )
 
-    kept = [kept_key(source, unique), kept_key(source, final)]
+    kept = [kept_key(source, embedded), kept_key(source, final)]
     inputs = [
         source.fingerprint,
         judged.fingerprint,
@@ -135,29 +143,36 @@ def assign_splits(ids: pa.ChunkedArray, held_out: float, most: str, few: str) ->
 def _documents(
     source: Part,
     judged: Part,
-    unique: Part,
+    embedded: Part,
     final: Part,
     assigned: Part,
     tokenizer: Part,
     held_out_share: float,
+    refused: list[int],
 ) -> Iterator[pa.Table]:
-    """Yield the documents that `final` keeps, with their tokens, `_READ_ROWS` at a time."""
-    verdicts = read_verdicts(source, unique)
+    """Yield the documents that `final` keeps, with their tokens, `_READ_ROWS` at a time.
+
+    Rows of documents that the tokenizer refuses are appended to `refused`.
+    """
+    verdicts = read_verdicts(source, embedded)
     placed = pc.is_null(verdicts["reason"]).to_numpy()
     stored = placed & pc.is_null(read_verdicts(source, final)["reason"]).to_numpy()
     leaves = pq.read_table(assigned.folder / "leaves.parquet", columns=["leaf", "distance"])
     if leaves.num_rows != placed.sum():
         raise ValueError(
             f"{assigned.folder}: {leaves.num_rows} leaves. Expected {placed.sum()}, the documents "
-            f"that {unique.folder} keeps."
+            f"that {embedded.folder} keeps."
         )
     leaf_row = np.cumsum(placed) - 1  # row in `leaves` of each placed document
     for start, batch in _source_batches(source, judged):
         rows = start + np.flatnonzero(stored[start : start + batch.num_rows])
         if not len(rows):
             continue
+        ids = encode_texts(batch["text"].take(pa.array(rows - start)).to_pylist(), tokenizer)
+        encoded = ids.is_valid().to_numpy(zero_copy_only=False)
+        refused += rows[~encoded].tolist()
+        rows, ids = rows[encoded], ids.drop_null()
         kept = batch.take(pa.array(rows - start))
-        ids = encode_texts(kept["text"].to_pylist(), tokenizer)
         made = {
             **{name: kept[name] for name in kept.column_names},
             **{

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,34 +12,45 @@ import pyarrow.compute as pc
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from data_catalog.errors import UserError
+from data_catalog.errors import UserError, first_line
 from data_catalog.format.accounts import Account
 from data_catalog.format.manifest import fingerprint, sha256_file
 from pipeline.config import Tokenizer
 from pipeline.parts import Part, make_part
-from pipeline.verdicts import kept_batches
+from pipeline.refusals import or_none
+from pipeline.verdicts import kept_batches, kept_characters
 
 # Versions of the output:
 # 1: byte-level BPE.
 VERSION = 1
 END_OF_TEXT = "<|endoftext|>"
+NO_TOKENS = "no_tokens"  # reason of a verdict
+NO_TOKENS_DETAIL = "the tokenizer refuses the text"
+MAXIMUM_SAMPLE_TEXT = 2**17  # characters of one text that a tokenizer is trained on
 logger = logging.getLogger(__name__)
 
 
 def make_tokenizer(
-    sources: Sequence[Part], verdicts: Part, folder: Path, config: Tokenizer, seed: int
+    sources: Sequence[Part], verdicts: Sequence[Part], folder: Path, config: Tokenizer, seed: int
 ) -> Part:
     """Write a Hugging Face tokenizer folder: trained on kept text, or copied from `tokenizer.path`.
 
+    Args:
+        sources: The source parts.
+        verdicts: The part with the verdicts on each source part.
+        folder: The part's folder.
+        config: The tokenizer to make.
+        seed: Seed of the build.
+
     Raises:
-        UserError: The given tokenizer cannot be loaded, is not a fast one, or has no
-            end-of-text token.
+        UserError: The given tokenizer cannot be used, see `check_tokenizer`.
     """
     path = config.path
+    kept = sorted({part.fingerprint for part in verdicts})
     inputs = (
         _identity(path)
         if path
-        else (verdicts.fingerprint, [part.fingerprint for part in sources], seed)
+        else (kept[0] if len(kept) == 1 else kept, [part.fingerprint for part in sources], seed)
     )
 
     def make(out: Path) -> Account:
@@ -57,38 +69,65 @@ def make_tokenizer(
     return make_part(folder, fingerprint("tokenizer", VERSION, config, inputs), make)
 
 
+def check_tokenizer(config: Tokenizer) -> None:
+    """Check a given tokenizer before any work starts. A trained one needs no check.
+
+    Raises:
+        UserError: It cannot be loaded, is not a fast one, has no end-of-text token, or has an id
+            that does not fit 32 bits.
+    """
+    if config.path is None:
+        return
+    tokenizer = _load_tokenizer(config.path)
+    largest = largest_id(tokenizer.backend_tokenizer)
+    if largest > np.iinfo(np.uint32).max:
+        raise UserError(
+            f"tokenizer.path {config.path}: its largest id is {largest}, and ids are stored in "
+            "32 bits. Give another tokenizer."
+        )
+
+
 def _identity(path: str) -> str:
     file = Path(path) / "tokenizer.json"
     return sha256_file(file) if file.is_file() else path
 
 
-def _load_tokenizer(path: str):  # type: ignore[no-untyped-def]
+def _load_tokenizer(path: str) -> Any:
     from transformers import AutoTokenizer  # noqa: PLC0415
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # damaged files raise errors of many kinds
         raise UserError(
-            f"tokenizer.path {path}: not a tokenizer ({str(error).splitlines()[0]}). "
+            f"tokenizer.path {path}: not a tokenizer ({first_line(error)}). "
             "Give a folder with tokenizer.json or a name on the Hugging Face hub."
         ) from error
-    if tokenizer.eos_token is None or not tokenizer.is_fast:
+    if not tokenizer.is_fast:
         raise UserError(
-            f"tokenizer.path {path}: not a fast tokenizer with an end-of-text token. "
-            "Give another tokenizer."
+            f"tokenizer.path {path}: not a fast tokenizer. Give one with a tokenizer.json."
+        )
+    if tokenizer.eos_token is None or tokenizer.eos_token_id is None:
+        raise UserError(
+            f"tokenizer.path {path}: it has no end-of-text token, which ends each document. "
+            "Set eos_token in its tokenizer_config.json, or give another tokenizer."
         )
     return tokenizer
 
 
-def _sample(sources: Sequence[Part], verdicts: Part, config: Tokenizer) -> Iterator[str]:
-    """Yield about `sample_characters` of kept text, chosen by document id in any order of work."""
-    share = min(1.0, config.sample_characters / max(verdicts.account.kept.characters, 1))
+def _sample(sources: Sequence[Part], verdicts: Sequence[Part], config: Tokenizer) -> Iterator[str]:
+    """Yield about `sample_characters` of kept text, chosen by document id in any order of work.
+
+    Of a long text the beginning is taken: the time for one word grows with its square.
+    """
+    kept = sum(kept_characters(part, final) for part, final in zip(sources, verdicts, strict=True))
+    share = min(1.0, config.sample_characters / max(kept, 1))
     logger.info("tokenizer: training on %.0f %% of the kept text", 100 * share)
     limit = min(int(share * 2**64), 2**64 - 1)
-    for part in sources:
-        for batch in kept_batches(part, verdicts, ["id_int", "text"]):
+    for part, final in zip(sources, verdicts, strict=True):
+        for batch in kept_batches(part, final, ["id_int", "text"]):
             chosen = batch.filter(pc.less_equal(batch["id_int"], pa.scalar(limit, pa.uint64())))
-            yield from chosen["text"].to_pylist()
+            beginnings = pc.utf8_slice_codeunits(chosen["text"], 0, MAXIMUM_SAMPLE_TEXT)
+            yield from beginnings.to_pylist()
 
 
 def _train(texts: Iterator[str], vocabulary_size: int) -> FastTokenizer:
@@ -124,18 +163,42 @@ def end_of_text(folder: Path) -> int:
 
 
 def encode_texts(texts: Sequence[str], tokenizer: Part) -> pa.LargeListArray:
-    """Return the token ids of each text, ended by end-of-text. No other special token is added."""
-    fast, eos = load_tokenizer(tokenizer.folder / "tokenizer.json")
-    kind = np.uint16 if fast.get_vocab_size() <= 2**16 else np.uint32
-    ids = [
-        np.asarray([*encoding.ids, eos], kind)
-        for encoding in fast.encode_batch_fast(list(texts), add_special_tokens=False)
-    ]
-    offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-    values = np.concatenate(ids) if ids else np.empty(0, kind)
-    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
+    """Return the token ids of each text, ended by end-of-text. No other special token is added.
+
+    A text that the tokenizer refuses has null. Ids are uint16 if every id of the tokenizer fits,
+    otherwise uint32.
+    """
+    file = tokenizer.folder / "tokenizer.json"
+    fast, eos = load_tokenizer(file)
+    kind = _id_type(file)
+
+    def encode(some: list[str]) -> list[np.ndarray]:
+        encodings = fast.encode_batch_fast(some, add_special_tokens=False)
+        return [np.asarray([*encoding.ids, eos], kind) for encoding in encodings]
+
+    ids = or_none(encode, texts) if texts else []
+    lengths = [0 if row is None else len(row) for row in ids]
+    offsets = pa.array(np.cumsum([0, *lengths], dtype=np.int64))
+    given = [row for row in ids if row is not None]
+    values = pa.array(np.concatenate(given) if given else np.empty(0, kind))
+    if len(given) == len(ids):
+        return pa.LargeListArray.from_arrays(offsets, values)
+    refused = pa.array([row is None for row in ids])
+    return pa.LargeListArray.from_arrays(offsets, values, mask=refused)
+
+
+@lru_cache(maxsize=2)
+def _id_type(file: Path) -> type[np.uint16] | type[np.uint32]:
+    fast, eos = load_tokenizer(file)
+    return np.uint16 if max(largest_id(fast), eos) <= np.iinfo(np.uint16).max else np.uint32
+
+
+def largest_id(fast: FastTokenizer) -> int:
+    """Return the largest id of a tokenizer. Ids may have gaps, so it can exceed their number."""
+    return max(fast.get_vocab(with_added_tokens=True).values(), default=0)
 
 
 def vocabulary_size(tokenizer: Part) -> int:
-    fast, _ = load_tokenizer(tokenizer.folder / "tokenizer.json")
-    return int(fast.get_vocab_size())
+    """Return the number of ids that a model needs: one more than the largest."""
+    fast, eos = load_tokenizer(tokenizer.folder / "tokenizer.json")
+    return max(largest_id(fast), eos) + 1

@@ -99,6 +99,8 @@ class Fault:
     records: int = 1
     """Number of documents that are lost, at least 1 for a broken file. For a note, the number of
     records, lines or files that it is about."""
+    doc_id: str | None = None
+    """Identifier of a document that was read and that a later stage cannot process."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ DOCUMENTS_FILE = "documents.parquet"
 QUARANTINE_FILE = "quarantine.parquet"
 # Key of the documents file's metadata: a hash of the ids and the texts.
 CONTENT_KEY = "clustermix.content"
+_FILE_KEY = "clustermix.file"  # another: the file that was read, the first of several
 _GROUP_ROWS = 1_024
 _GROUP_CHARACTERS = 16_000_000  # a row group of huge documents ends early, to bound memory
 
@@ -81,7 +82,7 @@ def _write(records: Iterable[Document | Fault], key: str, folder: Path) -> Accou
                 group, group_characters = [], 0
         if group:
             kept += write(writer, group)
-        writer.add_key_value_metadata({CONTENT_KEY: content.hexdigest()})
+        writer.add_key_value_metadata({CONTENT_KEY: content.hexdigest(), _FILE_KEY: key})
     if repeated := len(numbers) - len(np.unique(np.frombuffer(numbers, np.uint64))):
         detail = f"{repeated} of {len(numbers)} documents have the id of an earlier one"
         faults.append(Fault(key, None, "repeated_id", detail, counted=False, records=repeated))
@@ -105,6 +106,12 @@ def account_of(kept: Tally, faults: Iterable[Fault]) -> Account:
         failed=dict(sorted(failed.items())),
         noted=dict(sorted(noted.items())),
     )
+
+
+def source_file(part: Part) -> str:
+    """Return the name of the file that a source part was read from, the first of several."""
+    metadata = pq.read_metadata(part.folder / DOCUMENTS_FILE).metadata or {}
+    return metadata.get(_FILE_KEY.encode(), part.name.encode()).decode()
 
 
 def source_table(documents: list[Document]) -> pa.Table:
@@ -136,10 +143,10 @@ def source_table(documents: list[Document]) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=tables.SOURCE)
 
 
-def quarantine_table(faults: Iterable[Fault]) -> pa.Table:
-    """Return the faults as tables.QUARANTINE. `row` is null for a whole file."""
+def quarantine_table(faults: Iterable[Fault], stage: str = "source") -> pa.Table:
+    """Return the faults of a stage as tables.QUARANTINE. `row` is null for a whole file."""
+    columns = ("file", "row", "reason", "detail", "doc_id")
     rows = [
-        {"file": fault.file, "row": fault.row, "reason": fault.reason, "detail": fault.detail}
-        for fault in faults
+        {**{name: getattr(fault, name) for name in columns}, "stage": stage} for fault in faults
     ]
     return pa.Table.from_pylist(rows, schema=tables.QUARANTINE)

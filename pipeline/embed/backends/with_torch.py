@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 
-from data_catalog.errors import UserError
+from data_catalog.errors import UserError, first_line
 from data_catalog.format.encoder_identity import Identity
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,20 @@ def load_sentence_transformer(identity: Identity, folder: Path, device: str) -> 
     with_bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        model = SentenceTransformer(str(folder), device=device, local_files_only=True).eval()
+        model = SentenceTransformer(
+            str(folder),
+            device=device,
+            local_files_only=True,
+            trust_remote_code=False,
+            # Without a dtype, transformers would load a checkpoint in the dtype it was saved in.
+            model_kwargs={"dtype": torch.float32, "use_safetensors": True},
+        )
+        model = model.float().eval()  # modules after the transformer, too
+    except Exception as error:  # a damaged or foreign model raises errors of many kinds
+        raise UserError(
+            f"embed.model {identity.model}: sentence-transformers cannot load {folder} "
+            f"({first_line(error)}). Restore the model's files, or choose another model."
+        ) from error
     finally:
         if with_bar:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

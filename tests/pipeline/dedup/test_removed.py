@@ -18,7 +18,7 @@ def test_rows_characters_and_share_of_each_source(tmp_path, monkeypatch, merge_r
         source_part(tmp_path / "e", [], "empty"),
     ]
     verdicts = verdicts_part(tmp_path / "v", sources, {"a": [1], "b": [1], "c": [0, 1, 2]})
-    found = removed_by_source(sources, verdicts)
+    found = removed_by_source(sources, [verdicts] * len(sources))
     assert found.schema.equals(tables.REMOVED)
     assert found.to_pylist() == [
         {"reason": "rule.x", "source": "other", "rows": 3, "characters": 3, "share": 0.75},
@@ -34,7 +34,7 @@ def test_documents_without_a_source_are_counted_together(tmp_path):
         table.set_column(table.schema.get_field_index("source"), "source", nothing),
         source.folder / "documents.parquet",
     )
-    found = removed_by_source([source], verdicts_part(tmp_path / "v", [source], {"a": [1]}))
+    found = removed_by_source([source], [verdicts_part(tmp_path / "v", [source], {"a": [1]})])
     assert found.to_pylist() == [
         {"reason": "rule.x", "source": None, "rows": 1, "characters": 2, "share": 1.0}
     ]
@@ -42,5 +42,5 @@ def test_documents_without_a_source_are_counted_together(tmp_path):
 
 def test_nothing_removed_is_an_empty_table(tmp_path):
     source = source_part(tmp_path / "a", ["x"])
-    assert removed_by_source([source], verdicts_part(tmp_path / "v", [source])).num_rows == 0
-    assert removed_by_source([], verdicts_part(tmp_path / "none", [])).schema.equals(tables.REMOVED)
+    assert removed_by_source([source], [verdicts_part(tmp_path / "v", [source])]).num_rows == 0
+    assert removed_by_source([], []).schema.equals(tables.REMOVED)

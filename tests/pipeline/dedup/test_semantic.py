@@ -123,7 +123,7 @@ def test_only_documents_of_one_cell_are_compared(tmp_path, made, monkeypatch):
 )
 def test_documents_below_the_threshold_stay(tmp_path, made, cosine, a, b, dropped):
     sources, unique, _, _, near = made
-    part = drop_near(near, sources, unique, tmp_path / "final", config(cosine))
+    part = drop_near(near, sources, [unique] * len(sources), tmp_path / "final", config(cosine))
     assert [read_verdicts(source, part)["reason"].to_pylist() for source in sources] == [a, b]
     assert all(read_verdicts(source, part).schema.equals(tables.VERDICTS) for source in sources)
     kept = Tally(rows=6 - dropped.rows, characters=8 - dropped.characters)
@@ -135,7 +135,7 @@ def test_documents_below_the_threshold_stay(tmp_path, made, cosine, a, b, droppe
 def test_another_threshold_uses_the_same_cosines(tmp_path, made):
     sources, unique, embedded, assigned, near = made
     first, second = (
-        drop_near(near, sources, unique, tmp_path / str(c), config(c)).fingerprint
+        drop_near(near, sources, [unique] * len(sources), tmp_path / str(c), config(c)).fingerprint
         for c in (0.9, 0.95)
     )
     assert first != second
@@ -156,7 +156,7 @@ def test_the_first_of_a_chain_stays(tmp_path):
         [assigned_part(tmp_path / "assign" / "a", [0] * 4)],
     )
     near = [near_part(0, embedded, assigned, tmp_path / "near" / "0", LEVELS)]
-    part = drop_near(near, sources, unique, tmp_path / "final", config(0.95))
+    part = drop_near(near, sources, [unique] * len(sources), tmp_path / "final", config(0.95))
     assert read_verdicts(sources[0], part)["reason"].to_pylist() == [None, *["dedup.semantic"] * 3]
 
 

@@ -25,9 +25,15 @@ def model(tmp_path):
     folder = tmp_path / "model"
     (folder / "1_Pooling").mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"weights")
-    (folder / "config.json").write_text(json.dumps({"hidden_size": 5}))
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 5}))
     (folder / "modules.json").write_text(
-        json.dumps([{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Normalize"}])
+        json.dumps(
+            [
+                {"path": "", "type": "sentence_transformers.models.Transformer"},
+                {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+                {"path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+            ]
+        )
     )
     (folder / "1_Pooling" / "config.json").write_text(
         json.dumps({"word_embedding_dimension": 3, "pooling_mode_mean_tokens": True})

@@ -39,7 +39,7 @@ def shards(tmp_path):
     ]
     verdicts = verdicts_part(tmp_path / "dedup", sources, {"a": [1]})
     tokenizer = make_tokenizer(
-        sources, verdicts, tmp_path / "tokenizer", Tokenizer(vocabulary=270), 0
+        sources, [verdicts] * 2, tmp_path / "tokenizer", Tokenizer(vocabulary=270), 0
     )
     assigned = [
         assigned_part(tmp_path / "assign" / "a", [3, 0]),

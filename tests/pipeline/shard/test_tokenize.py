@@ -23,7 +23,7 @@ def tokenizer(tmp_path):
     source = source_part(tmp_path / "source" / "a", TEXTS)
     return make_tokenizer(
         [source],
-        verdicts_part(tmp_path / "dedup", [source]),
+        [verdicts_part(tmp_path / "dedup", [source])],
         tmp_path / "tokenizer",
         config(),
         0,
@@ -49,14 +49,14 @@ def test_text_cannot_contain_end_of_text(tokenizer):
 def test_only_kept_text_trains_the_tokenizer(tmp_path):
     source = source_part(tmp_path / "a", ["zqzqzqzq " * 50, "the cat sat"])
     verdicts = verdicts_part(tmp_path / "dedup", [source], {"a": [0]})
-    part = make_tokenizer([source], verdicts, tmp_path / "tokenizer", config(), 0)
+    part = make_tokenizer([source], [verdicts], tmp_path / "tokenizer", config(), 0)
     assert "zq" not in load_tokenizer(part.folder / "tokenizer.json")[0].get_vocab()
 
 
 def test_the_same_text_gives_the_same_bytes(tmp_path, tokenizer):
     source = source_part(tmp_path / "source" / "a", TEXTS)
     again = make_tokenizer(
-        [source], verdicts_part(tmp_path / "dedup", [source]), tmp_path / "again", config(), 0
+        [source], [verdicts_part(tmp_path / "dedup", [source])], tmp_path / "again", config(), 0
     )
     assert (again.folder / "tokenizer.json").read_bytes() == (
         tokenizer.folder / "tokenizer.json"
@@ -64,10 +64,10 @@ def test_the_same_text_gives_the_same_bytes(tmp_path, tokenizer):
 
 
 def test_a_given_tokenizer_is_used_as_it_is(tmp_path, tokenizer):
-    given = make_tokenizer([], tokenizer, tmp_path / "given", config(path=str(tokenizer.folder)), 0)
+    given = make_tokenizer([], [], tmp_path / "given", config(path=str(tokenizer.folder)), 0)
     assert encode_texts(TEXTS, given) == encode_texts(TEXTS, tokenizer)
 
 
 def test_a_missing_tokenizer_is_refused(tmp_path, tokenizer):
     with pytest.raises(UserError, match=r"tokenizer\.path .*none"):
-        make_tokenizer([], tokenizer, tmp_path / "given", config(path=str(tmp_path / "none")), 0)
+        make_tokenizer([], [], tmp_path / "given", config(path=str(tmp_path / "none")), 0)
