@@ -30,29 +30,16 @@ TABLES = {
         ],
     ),
     "QUARANTINE": Table(
-        "One row per record that could not be read, per damaged file, per kind of note, and per"
-        " document that a later stage could not process.",
+        "One row per unreadable record, damaged file, kind of note, and document without a result.",
         [
             Column("file", pa.string(), "File that contains the record."),
-            Column(
-                "row",
-                pa.int64(),
-                "Row number, from 0. Null if the whole file is affected, or if doc_id names the"
-                " document.",
-            ),
+            Column("row", pa.int64(), "Row number, from 0. Null for a whole file or a doc_id."),
             Column("reason", pa.string(), "Kind of damage."),
             Column("detail", pa.string(), "Explanation."),
             Column(
-                "doc_id",
-                pa.string(),
-                "Identifier of a document that was read. Null for a record that was not.",
+                "doc_id", pa.string(), "Document that a later stage could not process, or null."
             ),
-            Column(
-                "stage",
-                pa.string(),
-                "Stage that could not process it: source, embed, sort or targets. Null in rows of"
-                " catalogs that were built before this column existed.",
-            ),
+            Column("stage", pa.string(), "source, embed, sort or targets. Null in older catalogs."),
         ],
     ),
     "MEASURED": Table(
