@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,9 +82,30 @@ def parse(model: type[Config], tree: dict[str, Any], name: str) -> Config:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
+        if (kind := _kind(tree)) and not model.model_fields.keys() >= kind.keys:
+            raise UserError(f"{name}: this is {kind.remedy}.") from None
         raise UserError(
             "\n".join(_sentence(model, name, detail) for detail in error.errors())
         ) from None
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of config file, recognised by keys that the others lack."""
+
+    keys: frozenset[str]
+    remedy: str
+
+
+_KINDS = (
+    _Kind(frozenset({"catalog"}), "a training config: run `clustermix train`"),
+    _Kind(frozenset({"source", "out"}), "a build config: run `clustermix build`"),
+    _Kind(frozenset({"source"}), "a config of an addition: run `clustermix add`"),
+)
+
+
+def _kind(tree: Mapping[str, Any]) -> _Kind | None:
+    return next((kind for kind in _KINDS if tree.keys() >= kind.keys), None)
 
 
 def overridden(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -148,9 +170,33 @@ def _sentence(model: type[BaseModel], name: str, detail: Any) -> str:
             text = (
                 f"{_bare(context['discriminator'])} is missing. It selects the kind of the table."
             )
-        case _:
+        case "value_error":
             text = f"{detail['msg'].removeprefix('Value error, ')}{_shown(value)}"
+        case other:
+            text = f"expected {_expected(other, context)}{_shown(value)}"
     return f"{name}: {'.'.join(path) or '(top level)'}: {text}"
+
+
+def _expected(kind: str, context: Mapping[str, Any]) -> str:
+    """Return what pydantic expected in place of a value, from the type of its error."""
+    limits = {
+        "greater_than": "a number above {gt:g}",
+        "greater_than_equal": "a number of at least {ge:g}",
+        "less_than": "a number below {lt:g}",
+        "less_than_equal": "a number of at most {le:g}",
+        "string_too_short": "a text of at least {min_length} characters",
+        "string_too_long": "a text of at most {max_length} characters",
+        "too_short": "at least {min_length} entries",
+        "too_long": "at most {max_length} entries",
+        "string_pattern_mismatch": "letters A to Z and a to z, digits, `_`, `.` and `-`, "
+        "beginning with a letter or digit",
+    }
+    if kind in limits:
+        return limits[kind].format(**context)
+    for start, expected in _EXPECTED.items():
+        if kind.startswith(start):
+            return expected
+    return "another value"
 
 
 def _closest(value: Any, expected: str) -> str:
@@ -158,6 +204,21 @@ def _closest(value: Any, expected: str) -> str:
     names = re.findall(r"'([^']*)'", expected)
     hint = suggestion(str(value), names)
     return f" {hint}" if hint.endswith("?") else ""
+
+
+_EXPECTED = {  # by the beginning of the type of pydantic's error
+    "int": "a whole number",
+    "finite_number": "a finite number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "path": "a path",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "a table",
+    "model": "a table",
+    "dataclass": "a table",
+}
 
 
 def _bare(name: str) -> str:

@@ -14,7 +14,7 @@ from data_catalog.format.manifest import AdditionRecord, fingerprint
 from data_catalog.settings import parse
 from pipeline.config import Addition, Build
 from pipeline.dedup.exact import target_digests
-from pipeline.embed.identity import identify
+from pipeline.embed.encoder import check_encoder
 from pipeline.parts import sole_builder
 from pipeline.publish.existing_catalog import ExistingCatalog
 from pipeline.publish.next_version import publish_next
@@ -36,11 +36,7 @@ def add(root: Path, addition: Addition, each: Each = one_by_one) -> Path:
             the name of a target is taken.
     """
     with sole_builder(Layout(root).work):
-        files = open_files(root)
-        for folder in OPTIONAL:
-            files.require(folder)
-        existing = ExistingCatalog(files)
-        config, inventory = _check_addition(existing, addition)
+        existing, config, inventory = check_addition(root, addition)
         shards = inventory.shards
         targets = config.all_targets()
         inputs = ([shard.identity() for shard in shards], targets, target_digests(config))
@@ -65,13 +61,19 @@ def add(root: Path, addition: Addition, each: Each = one_by_one) -> Path:
         return root
 
 
-def _check_addition(existing: ExistingCatalog, addition: Addition) -> tuple[Build, Inventory]:
-    """Return the catalog's own config with the addition's keys, and what there is to read.
+def check_addition(root: Path, addition: Addition) -> tuple[ExistingCatalog, Build, Inventory]:
+    """Check an addition before any work starts. Nothing is written.
+
+    Returns:
+        The catalog, its own config with the addition's keys, and what there is to read.
 
     Raises:
         UserError: The addition is invalid, see `add`.
     """
-    root, manifest = existing.layout.root, existing.manifest
+    files = open_files(root)
+    for folder in OPTIONAL:
+        files.require(folder)
+    existing, manifest = ExistingCatalog(files), files.manifest
     base = parse(Build, {**manifest.config, "out": str(root)}, str(root / "catalog.json"))
     changes = {
         name: getattr(addition, name) for name in ("quality", "dedup", "targets", "targets_below")
@@ -85,10 +87,11 @@ def _check_addition(existing: ExistingCatalog, addition: Addition) -> tuple[Buil
             "Name them in the config."
         )
     check_targets(config)
-    available, expected = identify(config.embed).comparable, manifest.encoder.comparable
+    available, expected = check_encoder(config.embed).comparable, manifest.encoder.comparable
     if available != expected:
         raise UserError(
             f"embed.model {config.embed.model}: the encoder found here is {available}, but {root} "
             f"was built with {expected}. Restore that encoder."
         )
-    return config, corpus_source(config).plan() if addition.source else Inventory([])
+    inventory = corpus_source(config).plan() if addition.source else Inventory([])
+    return existing, config, inventory

@@ -135,12 +135,12 @@ class Cluster(Settings):
     unsupported: Literal["cap", "refuse"] = "cap"
     """Treatment of levels with fewer than `min_points` documents per domain. `cap` omits them,
     `refuse` stops the build."""
-    min_points: int = 39
+    min_points: int = Field(default=39, ge=1)
     """Minimum number of documents per domain that a level needs, on average."""
     sample: int | None = Field(default=None, ge=1)
     """Maximum number of vectors used for training. If not given, 64 per domain of the finest level,
     but at least two million."""
-    iterations: int = 20
+    iterations: int = Field(default=20, ge=1)
     """Iterations of k-means per split."""
     beam: int = Field(default=8, ge=1)
     """Maximum number of branches that an assignment follows down the tree."""
@@ -165,9 +165,9 @@ class Tokenizer(Settings):
     path: str | None = None
     """Folder with `tokenizer.json`, or name on the Hugging Face hub. If not given, a byte-level BPE
     tokenizer is trained on the corpus."""
-    vocabulary: int = 8_192
-    """Vocabulary size of a trained tokenizer."""
-    sample_characters: int = 20_000_000
+    vocabulary: int = Field(default=8_192, ge=257)
+    """Vocabulary size of a trained tokenizer: at least the 256 bytes and end-of-text."""
+    sample_characters: int = Field(default=20_000_000, ge=1)
     """Maximum number of characters that the tokenizer is trained on."""
 
 
@@ -206,7 +206,7 @@ class Build(Settings):
     """Folder of the catalog."""
     source: AnySource
     """Corpus to cluster."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of the samples that the tree and the tokenizer are trained on."""
     quality: Quality = Quality()
     """Rules that drop documents by quality signals of their text."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from data_catalog.format.layout import Layout, Levels
+from data_catalog.errors import UserError
+from data_catalog.format.layout import MANIFEST, Layout, Levels
 from pipeline.cluster.stage import assign_part, train_tree
 from pipeline.cluster.tree import load_tree
 from pipeline.config import Build
@@ -25,14 +26,14 @@ from pipeline.describe.domains import describe_domains
 from pipeline.describe.health import check_labels
 from pipeline.describe.stage import describe_part
 from pipeline.distribution import target_part
-from pipeline.embed.identity import identify
+from pipeline.embed.encoder import check_encoder
 from pipeline.embed.stage import embed_part
 from pipeline.parts import Part, sole_builder
 from pipeline.publish.existing_catalog import ExistingCatalog
 from pipeline.publish.stage import Built, embedded_verdicts, final_verdicts, publish
 from pipeline.quality.stage import judge_part
 from pipeline.shard.stage import shard_part, sort_part
-from pipeline.shard.tokenize import make_tokenizer
+from pipeline.shard.tokenize import check_tokenizer, make_tokenizer
 from pipeline.source.documents import Inventory, Shard
 from pipeline.source.registry import corpus_source
 from pipeline.source.stage import read_shard
@@ -73,12 +74,17 @@ def one_by_one(
 def check_request(config: Build) -> Inventory:
     """Check a build's config before any work starts and return what there is to read.
 
+    Nothing is written.
+
     Raises:
-        UserError: The targets, the labels, the encoder or the source cannot be used.
+        UserError: The targets, the labels, the encoder, the tokenizer, the source or the folder
+            `out` cannot be used.
     """
+    _check_folder(Layout(config.out))
     check_targets(config)
     check_labels(config.labels)
-    identify(config.embed)
+    check_tokenizer(config.tokenizer)
+    check_encoder(config.embed)
     return corpus_source(config).plan()
 
 
@@ -277,6 +283,24 @@ def store_stages(
         [(described, everything, tree, _folder(work, "domains"), config.labels, levels)],
     )
     return Built(stages, tree, tokenizer, targets, description)
+
+
+def _check_folder(layout: Layout) -> None:
+    """Check that a catalog may be written here: the folder is new, empty or a catalog's.
+
+    A folder of a build that was stopped has a work folder.
+    """
+    root = layout.root
+    if root.exists() and not root.is_dir():
+        raise UserError(f"out {root}: not a folder. Set another `out`.")
+    own = {MANIFEST, layout.work.name, layout.tables.parent.name}
+    names = {path.name for path in root.iterdir()} if root.is_dir() else set()
+    others = sorted(name for name in names if not name.startswith("."))
+    if others and not own & names:
+        raise UserError(
+            f"out {root}: the folder holds {others[0]} and is not a catalog. "
+            "Set another `out`, or empty the folder."
+        )
 
 
 @runtime_checkable

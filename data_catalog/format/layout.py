@@ -24,6 +24,10 @@ class Levels:
     granularities: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        if 1 in self.granularities:
+            raise UserError(
+                f"granularities {list(self.granularities)}: a level needs at least 2 domains."
+            )
         pairs = zip((1, *self.granularities), self.granularities, strict=False)
         if not self.granularities or any(fine <= coarse or fine % coarse for coarse, fine in pairs):
             raise UserError(

@@ -120,12 +120,12 @@ def add_command(
     as_json: JsonOption = False,
 ) -> None:
     """Add documents or targets to a catalog as a new version. Existing content is unchanged."""
-    from data_catalog.format.manifest import read_manifest
     from data_catalog.settings import load
+    from pipeline.add import check_addition
     from pipeline.config import Addition
 
     addition = load(Addition, config, overrides or ())
-    read_manifest(catalog)
+    check_addition(catalog, addition)  # reports mistakes before Prefect starts
     from flows.prefect_server import private_server
 
     with stdout_for_json(as_json), private_server():

@@ -32,6 +32,17 @@ _encoders: dict[Embed, "Encoder"] = {}
 _loading = threading.Lock()
 
 
+def check_encoder(config: Embed) -> Identity:
+    """Check the encoder of this config without loading its weights, and return its identity.
+
+    Raises:
+        UserError: See `load_encoder`.
+    """
+    identity = identify(config)
+    _window_reader(config, identity)
+    return identity
+
+
 def load_encoder(config: Embed) -> "Encoder":
     """Return the encoder of this config. A process holds one, and any thread may use it.
 
@@ -41,11 +52,9 @@ def load_encoder(config: Embed) -> "Encoder":
     """
     with _loading:
         if config not in _encoders:
-            identity, folder = identify(config), locate_model(config.model)
-            reader = make_window_reader(config.model, folder, identity.max_tokens, identity.windows)
-            _encoders[config] = Encoder(
-                identity, reader, load_models(identity, folder, config.batch_tokens)
-            )
+            identity = identify(config)
+            models = load_models(identity, locate_model(config.model), config.batch_tokens)
+            _encoders[config] = Encoder(identity, _window_reader(config, identity), models)
         return _encoders[config]
 
 
@@ -173,6 +182,11 @@ class Encoder:
             self._start(model, rows[half:], length),
         )
         return lambda: np.concatenate([first(), second()])
+
+
+def _window_reader(config: Embed, identity: Identity) -> WindowReader:
+    folder = locate_model(config.model)
+    return make_window_reader(config.model, folder, identity.max_tokens, identity.windows)
 
 
 def _unit(rows: Float[np.ndarray, "n dim"]) -> Float32[np.ndarray, "n dim"]:

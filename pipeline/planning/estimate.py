@@ -18,6 +18,7 @@ from pipeline.embed.encoder import load_encoder
 from pipeline.embed.identity import identify
 from pipeline.planning.heads import EstimatedCount, choose_shards, extrapolate, seconds_to_parse
 from pipeline.planning.rates import MachineRates, measure_rates
+from pipeline.run import check_request
 from pipeline.source.documents import Fault, Shard
 from pipeline.source.head import Head
 from pipeline.source.interface import Source
@@ -121,8 +122,8 @@ def estimate_build(
     Raises:
         UserError: `pipeline.run.check_request` rejects the config, or no text could be read.
     """
+    inventory = check_request(config)
     source = corpus_source(config)
-    inventory = source.plan()
     shards = inventory.shards
     sizes = [source.size(shard) for shard in shards]
     indices = choose_shards(sizes)

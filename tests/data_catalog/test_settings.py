@@ -124,3 +124,16 @@ def test_overrides_do_not_change_the_mapping():
     assert tree == {"inner": {"beam": 2}}
     with pytest.raises(UserError, match=r"--set inner\.beam=3: inner "):
         overridden({"inner": 3}, ["inner.beam=3"])
+
+
+@pytest.mark.parametrize(
+    ("tree", "kind"),
+    [
+        ({"catalog": "c", "out": "r", "target": "t"}, "a training config"),
+        ({"source": {}, "out": "c"}, "a build config"),
+        ({"source": {}}, "a config of an addition"),
+    ],
+)
+def test_a_config_of_another_command_is_recognised(tree, kind):
+    with pytest.raises(UserError, match=rf"^f\.toml: this is {kind}: run `clustermix "):
+        parse(Outer, tree, "f.toml")
