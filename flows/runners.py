@@ -5,6 +5,7 @@ Parts run in threads, processes, Dask or Ray. The choice does not affect the cat
 
 import multiprocessing
 import os
+import signal
 from typing import Any, Literal, Self
 
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
@@ -71,11 +72,22 @@ class InterruptibleThreads(ThreadPoolTaskRunner[Any]):
 
 
 class InterruptibleProcesses(ProcessPoolTaskRunner):
-    """Processes that are terminated when the flow is interrupted."""
+    """Processes that are terminated when the flow is interrupted.
+
+    Ctrl-C on a terminal does not reach them. They would print its traceback.
+    """
 
     def __enter__(self) -> Self:
         self._earlier_processes = set(multiprocessing.active_children())
         return super().__enter__()
+
+    def submit(self, *arguments: Any, **options: Any) -> Any:
+        """Submit a task. Processes and the threads that start them inherit blocked signals."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+        try:
+            return super().submit(*arguments, **options)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
         if is_interruption(exc_type):

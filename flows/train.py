@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Annotated, Any, Literal
@@ -20,8 +20,9 @@ from pydantic import Field
 from data_catalog.errors import TrainingError, UserError
 from flows.artifacts import show_runs, stage_progress
 from flows.events import emit_run_finished, tag_flow_run
+from flows.interrupt import orderly_stop
 from flows.pages.run import write_report
-from flows.progress import console, progress_bar
+from flows.progress import progress_bar, working
 from flows.runners import worth_a_retry
 from flows.training_check import check_training
 from trainer.config import Train
@@ -78,34 +79,45 @@ def train(
 )
 def launch(config: Train, processes: int, accept: Sequence[str]) -> None:
     """Run the trainer to the end of the run. When stopped, it saves a checkpoint first."""
-    metrics = config.out / "metrics.jsonl"
     with (
         TemporaryDirectory(prefix="clustermix-") as folder,
         (Path(folder) / "output").open("w+") as output,
     ):
         resolved = Path(folder) / "config.toml"
         resolved.write_text(config_as_toml(config), encoding="utf-8")
-        process = start_trainer(trainer_command(resolved, processes, accept), output)
-        try:
-            with progress_bar(f"train {config.mixture.mixer}", config.steps, "steps") as advance:
-                displayed, ended, update = 0, False, stage_progress("train", config.steps)
-                while not ended:
-                    ended = has_ended(process)  # before reading, to read its last record too
-                    step, note = _latest(metrics)
-                    advance(max(step - displayed, 0), note)
-                    update(step, note)
-                    displayed = max(step, displayed)
-        finally:
-            if process.poll() is None:
-                console.print(
-                    "Stopping: the trainer finishes its current step and saves a checkpoint.",
-                    highlight=False,
-                )
-                process.terminate()
-                process.wait()
+        with orderly_stop() as stop_requested:
+            process = start_trainer(trainer_command(resolved, processes, accept), output)
+            try:
+                _show_progress(process, config, stop_requested)
+            finally:
+                _stop(process)
         if process.returncode:
             output.seek(0)
             _raise(output.read())
+
+
+def _show_progress(
+    process: "subprocess.Popen[str]", config: Train, stop_requested: Callable[[], bool]
+) -> None:
+    """Show the steps of a trainer until it ends, or until it has to."""
+    metrics = config.out / "metrics.jsonl"
+    update = stage_progress("train", config.steps)
+    with progress_bar(f"train {config.mixture.mixer}", config.steps, "steps") as advance:
+        displayed, ended = 0, False
+        while not ended and not stop_requested():
+            ended = has_ended(process)  # before reading, to read its last record too
+            step, note = _latest(metrics)
+            advance(max(step - displayed, 0), note)
+            update(step, note)
+            displayed = max(step, displayed)
+
+
+def _stop(process: "subprocess.Popen[str]") -> None:
+    """Let a trainer that is still running finish its step and save a checkpoint."""
+    if process.poll() is None:
+        process.terminate()
+        with working("Stopping: the trainer finishes its current step and saves a checkpoint."):
+            process.wait()
 
 
 def trainer_command(config: Path, processes: int, accept: Sequence[str] = ()) -> list[str]:
@@ -115,7 +127,10 @@ def trainer_command(config: Path, processes: int, accept: Sequence[str] = ()) ->
     Python and stops when this process dies.
     """
     torchrun = (
-        ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+        [
+            *("torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"),
+            *("-m", "flows.parent_watch", "0"),  # its processes end with torchrun
+        ]
         if processes > 1
         else []
     )

@@ -9,7 +9,7 @@ import typer
 from data_catalog.disk import describe_disk_failure
 from data_catalog.errors import TrainingError, UserError, suggestion
 
-FAILED, REFUSED, INTERRUPTED, OUTPUT_CLOSED = 1, 2, 130, 141  # exit codes
+FAILED, REFUSED, OUTPUT_CLOSED = 1, 2, 141  # exit codes
 OWN_PACKAGES = ("data_catalog", "pipeline", "trainer", "flows")
 # File names may contain control characters, which a terminal would obey.
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

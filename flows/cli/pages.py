@@ -115,7 +115,4 @@ def serve_command(
 
     with open_server(runs, port, catalog) as server:
         print(f"{server_url(server)} (this machine only, Ctrl-C to stop)", flush=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print("Stopped.")
+        server.serve_forever()

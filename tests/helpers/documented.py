@@ -30,7 +30,7 @@ import data_catalog
 from data_catalog.errors import UserError
 from data_catalog.query.run_views import RUN_VIEWS
 from data_catalog.settings import parse
-from flows.cli.main import app
+from flows.cli.app import app
 from tests.helpers.tiny_workspace import inside
 
 CATALOG = Path("catalogs/sample")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from flows.cli.main import app
+from flows.cli.app import app
 from tests.helpers.documented import Failed, blocks, run_page
 from tests.helpers.repository import ROOT
 from tests.helpers.tiny_workspace import workspace

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli.main import app
+from flows.cli.app import app
 from tests.helpers.documented import blocks
 from tests.helpers.repository import ROOT
 from tests.helpers.tiny_corpus import SUBJECTS

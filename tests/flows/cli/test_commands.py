@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from flows.cli.main import app, main
+from flows.cli.app import app
+from flows.cli.main import main
 from flows.cli.options import ASK, BUILD, LOOK, START, TRAIN
 from tests.flows.cli.test_main import toml
 from tests.helpers.repository import ROOT

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli.main import app
+from flows.cli.app import app
 from tests.flows.cli.test_main import toml
 from tests.helpers.failing_server import serving
 from tests.pipeline.test_add import write_more

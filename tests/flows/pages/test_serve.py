@@ -159,7 +159,7 @@ def test_ctrl_c_stops_the_server_without_a_traceback(tmp_path: Path) -> None:
             rest, errors = process.communicate(timeout=30)
         finally:
             process.kill()
-    assert (process.returncode, rest, errors) == (0, "Stopped.\n", "")
+    assert (process.returncode, rest, errors) == (130, "", "clustermix: interrupted\n")
 
 
 @needs_browser
