@@ -61,10 +61,10 @@ class _Signals:
 
     def receive(self, number: signal.Signals) -> None:
         """Note a signal. What the libraries print from now on is about its consequences."""
+        if not self._debug:
+            _discard_reports()  # first: two threads may be here
         if self.first is None:
             self.first = number
-            if not self._debug:
-                _discard_reports()
 
     def wake(self) -> None:
         """Make the thread look at `orderly_stops`."""
@@ -185,13 +185,13 @@ def _forget(handled: list[signal.Signals]) -> None:
 
 def _discard_reports() -> None:
     """Discard log records, and exceptions that Python would report outside of the main thread."""
-    import logging  # noqa: PLC0415
-
-    logging.disable(logging.CRITICAL)
-    logging.raiseExceptions = False
     sys.excepthook = lambda *_: None
     sys.unraisablehook = lambda _: None
     threading.excepthook = lambda _: None
+    logging = sys.modules.get("logging")
+    with suppress(AttributeError):  # the signal came while it was imported, or before
+        logging.disable(logging.CRITICAL)  # type: ignore[union-attr]
+        logging.raiseExceptions = False  # type: ignore[union-attr]
 
 
 def _descendants() -> list[int]:

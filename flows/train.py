@@ -81,7 +81,7 @@ def launch(config: Train, processes: int, accept: Sequence[str]) -> None:
     """Run the trainer to the end of the run. When stopped, it saves a checkpoint first."""
     with (
         TemporaryDirectory(prefix="clustermix-") as folder,
-        (Path(folder) / "output").open("w+") as output,
+        (Path(folder) / "output").open("w+", encoding="utf-8", errors="replace") as output,
     ):
         resolved = Path(folder) / "config.toml"
         resolved.write_text(config_as_toml(config), encoding="utf-8")

@@ -4,6 +4,7 @@ For several processes, run `torchrun -m trainer ...`.
 """
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -44,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=["config", "catalog", "tokenizer"],
         help="resume although this changed",
     )
+    for stream in (sys.stdout, sys.stderr):  # in any locale, no character fails
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     chosen = parser.parse_args(arguments)
     # Hides a notice of every process that Python cannot filter.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
