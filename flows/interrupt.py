@@ -117,15 +117,18 @@ class _Signals:
         os._exit(128 + (self.first or 0))
 
     def _announce(self) -> None:
-        """Print the line of the signal, once."""
+        """Print the line of the signal, once. Nothing follows it, such as a bar of a thread."""
         if self.first is None or not self._announcement.acquire(blocking=False):
             return
         line = f"clustermix: {MESSAGES[self.first]}\n".encode()
         try:
-            if os.isatty(2):  # clear an unfinished line, and show the cursor, which a bar hides
+            output = os.dup(2)
+            if not self._debug:
+                _discard_output()
+            if os.isatty(output):  # clear an unfinished line, and show the cursor that a bar hides
                 line = b"\r\x1b[K\x1b[?25h" + line
-            if select.select([], [2], [], LIMIT_SECONDS / 4)[1]:  # nobody may be reading it
-                os.write(2, line)
+            if select.select([], [output], [], LIMIT_SECONDS / 4)[1]:  # nobody may be reading it
+                os.write(output, line)
         except OSError:  # the terminal is closed
             return
 
@@ -192,6 +195,13 @@ def _discard_reports() -> None:
     with suppress(AttributeError):  # the signal came while it was imported, or before
         logging.disable(logging.CRITICAL)  # type: ignore[union-attr]
         logging.raiseExceptions = False  # type: ignore[union-attr]
+
+
+def _discard_output() -> None:
+    """Discard all that this process prints from now on."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(null, descriptor)
 
 
 def _descendants() -> list[int]:

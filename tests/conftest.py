@@ -26,6 +26,7 @@ LONG_FILES = (
     "system/test_docs_run.py",
     "system/test_prefect_stopping.py",
     "system/test_prefect_server.py",
+    "system/test_interrupts.py",
     "system/test_distributed_training.py",
     "system/test_resume.py",
     "system/test_sample_corpus.py",

@@ -10,6 +10,8 @@ import pytest
 
 from tests.helpers.repository import ROOT
 
+pytestmark = pytest.mark.system
+
 START = """
 import signal, subprocess, sys, threading, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -75,6 +77,15 @@ def test_nothing_replaces_the_end(body):
     code, errors, seconds = ended(process)
     assert (code, errors) == (143, LINES[signal.SIGTERM])
     assert seconds < 10
+
+
+def test_nothing_is_printed_after_the_line():
+    process = start(
+        "def bar():\n    while True:\n        sys.stderr.write('bar\\n')\n"
+        f"threading.Thread(target=bar, daemon=True).start()\n{WAIT}"
+    )
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[1].endswith("bar\n" + LINES[signal.SIGTERM])
 
 
 def test_processes_that_ignore_signals_end_with_the_command():
