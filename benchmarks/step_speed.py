@@ -37,6 +37,7 @@ from tests.helpers.tiny_catalog import write_tiny_catalog
 from trainer.begin import begin_run
 from trainer.config import Train
 from trainer.distributed import Team
+from trainer.inputs import open_inputs
 from trainer.model.flops import utilisation
 from trainer.model.model import LanguageLoss, build_model
 from trainer.model.optimizer import build_optimizer
@@ -117,7 +118,7 @@ def open_run(arguments: argparse.Namespace, folder: Path, team: Team) -> Run:
         }
     )
     (folder / "run").mkdir()
-    run = begin_run(config, team)
+    run = begin_run(config, open_inputs(config), team)
     assert run is not None
     return run
 

@@ -9,9 +9,10 @@ from data_catalog.format.run_record import RUN_RECORD, RunCadence, RunRecord, Ru
 from trainer.alignment.overhead import within_budget
 from trainer.config import Model, Train
 from trainer.distributed import Team
-from trainer.inputs import open_inputs
+from trainer.inputs import Inputs, open_inputs
 from trainer.mixers.choose import first_state, make_mixer
 from trainer.model.engine import open_engine
+from trainer.model.memory import model_shape
 from trainer.model.optimizer import build_optimizer, learning_rate_at
 from trainer.run import Run
 from trainer.state.checkpoint import (
@@ -26,11 +27,30 @@ from trainer.state.metrics import Metrics, Speed
 from trainer.state.resume import check_identity
 
 
-def begin_run(config: Train, team: Team, accept: frozenset[str] = frozenset()) -> Run | None:
-    """Open the inputs, build the model, and load the last checkpoint in `config.out` if any.
+def check_run(config: Train) -> Inputs:
+    """Open the inputs of a run and check all that needs no model. Nothing is written.
+
+    Raises:
+        UserError: The config does not fit the catalog, its own bounds or the models that it names.
+    """
+    inputs = open_inputs(config)
+    model_shape(config.model, inputs.vocabulary)
+    inputs.bounds(config)
+    names, rates = inputs.basis.names, partial(learning_rate_at, config)
+    first_state(
+        make_mixer(config, names, rates, inputs.member_sizes()), names, config.mixture.start
+    )
+    return inputs
+
+
+def begin_run(
+    config: Train, inputs: Inputs, team: Team, accept: frozenset[str] = frozenset()
+) -> Run | None:
+    """Build the model and load the last checkpoint in `config.out` if any.
 
     Args:
         config: the config.
+        inputs: the inputs of the run.
         team: the processes of the run.
         accept: the declared changes since the run was started: any of "config", "catalog" and
             "tokenizer".
@@ -41,7 +61,6 @@ def begin_run(config: Train, team: Team, accept: frozenset[str] = frozenset()) -
     Raises:
         UserError: The config, the catalog and the run folder do not fit each other.
     """
-    inputs = open_inputs(config)
     manifest = inputs.files.manifest
     identity = {
         "fingerprint": config.fingerprint(),

@@ -1,6 +1,7 @@
 """Inputs of a run: the sequences of the corpus and of the target, and the basis."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -10,6 +11,7 @@ from data_catalog.format.distributions import Basis
 from data_catalog.format.files import CatalogFiles, open_files
 from data_catalog.format.manifest import CATALOG_REMEDY
 from data_catalog.format.records import read_record
+from data_catalog.format.run_record import RUN_RECORD, read_run_record
 from data_catalog.format.target_record import TARGET_RECORD, TargetRecord
 from data_catalog.format.tokens import open_target, open_tokens
 from trainer.config import Train
@@ -17,6 +19,7 @@ from trainer.evaluation.evaluate import EvaluationSet
 from trainer.evaluation.held_out import held_out_sets
 from trainer.evaluation.objectives import Objective, open_objective
 from trainer.evaluation.tokenizer import byte_lengths, open_tokenizer
+from trainer.model.fit import check_models
 from trainer.sampling.basis import build_basis
 from trainer.sampling.batches import Pool
 from trainer.sampling.bounds import DrawBounds, available_sequences, build_bounds
@@ -66,12 +69,15 @@ class Inputs:
 
 
 def open_inputs(config: Train) -> Inputs:
-    """Open the inputs of a run.
+    """Open the inputs of a run and check that they fit each other. Nothing is written.
 
     Raises:
-        UserError: The catalog, the target or a distribution is missing or does not fit.
+        UserError: The catalog, the target, a distribution or a model is missing or does not fit,
+            or `config.out` holds something else than a run.
     """
+    _check_folder(config.out)
     files = open_files(config.catalog, config.data.version, config.training.sequence_tokens)
+    check_models(config, files)
     level = config.mixture.level or files.levels.leaves
     files.levels.span(level)  # raises UserError if the tree has no such level
     name = f"target {config.target}: its align split"
@@ -103,6 +109,20 @@ def _corpus(files: CatalogFiles, config: Train, level: int) -> Pool:
         else None
     )
     return Pool(store, length, f"{files.root}: its train split", available, config.seed)
+
+
+def _check_folder(out: Path) -> None:
+    """Check that a run may be written here: the folder is new, empty or a run's."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"out {out}: This is not a folder. Change out.")
+    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    if RUN_RECORD in names:  # a Hugging Face folder has a file of this name too
+        read_run_record(out)
+    elif others := [name for name in names if not name.startswith(".")]:
+        raise UserError(
+            f"out {out}: The folder holds {others[0]} and is not a run. "
+            "Change out, or empty the folder."
+        )
 
 
 def _check_encoder(files: CatalogFiles, target: str) -> None:

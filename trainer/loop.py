@@ -13,12 +13,12 @@ The actions (`begin_interval`, `take_step`, `after_step`, ...) are methods of `t
 import logging
 import signal
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
 from data_catalog.format.lock import sole_holder
-from trainer.begin import begin_run
+from trainer.begin import begin_run, check_run
 from trainer.config import Train
 from trainer.distributed import Team, join_team
 from trainer.run import Run
@@ -45,8 +45,12 @@ def train(config: Train, accept: frozenset[str] = frozenset()) -> bool:
         UserError: The config, the catalog and the run folder do not fit each other, or the loss or
             gradient is no longer finite.
     """
-    with join_team() as team, _stop_requests() as stops, _hold_folder(config.out, team):
-        run = begin_run(config, team, accept)
+    with ExitStack() as stack:
+        team, stops = stack.enter_context(join_team()), stack.enter_context(_stop_requests())
+        inputs = check_run(config)  # an invalid request leaves no folder
+        team.wait()  # The leader creates the folder only after every process has looked at it.
+        stack.enter_context(_hold_folder(config.out, team))
+        run = begin_run(config, inputs, team, accept)
         if run is None:
             logger.warning("%s: This run is already finished.", config.out)
             return True

@@ -291,7 +291,8 @@ def test_scoring_does_not_change_the_training(catalog: Path, tmp_path: Path) -> 
 def test_begin_run_loads_the_last_checkpoint(catalog: Path, tmp_path: Path, config: Train) -> None:
     copied = shutil.copytree(config.out, tmp_path / "run")
     shutil.rmtree(copied / "model")
-    run = begin_run(tiny_config(catalog, copied), Team())
+    config = tiny_config(catalog, copied)
+    run = begin_run(config, open_inputs(config), Team())
     assert run is not None
     assert run.state.step == 28
     run.metrics.close()

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from data_catalog.errors import UserError
 from trainer.config import Model, Training
 from trainer.model.head import LOGITS_PER_PIECE
-from trainer.model.model import MODEL_PRESETS
+from trainer.model.model import preset_sizes
 
 FLOAT32_BYTES, BFLOAT16_BYTES = 4, 2
 
@@ -53,11 +53,11 @@ def model_shape(config: Model, vocabulary: int) -> Shape | None:
     """Return the sizes of the model of `config`; None for a hub name, which is not looked up.
 
     Raises:
-        UserError: A local path has no config of a causal language model.
+        UserError: A local path has no config of a causal language model, or the sizes of a preset
+            do not fit each other.
     """
     if config.path is None:
-        layers, hidden, _ = MODEL_PRESETS[config.preset]
-        layers, hidden = config.layers or layers, config.hidden_size or hidden
+        layers, hidden, _ = preset_sizes(config)
         intermediate = -(-hidden * 8 // 3 // 64) * 64
         # Parameters of attention, of the gated feed-forward layers and of two norms.
         block = 4 * hidden * hidden + 3 * hidden * intermediate + 2 * hidden

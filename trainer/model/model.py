@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from data_catalog.errors import UserError
 from data_catalog.format.tokens import IGNORED
 from trainer.config import Model
+from trainer.model.fit import check_sizes
 from trainer.model.head import Losses, head_loss
 
 # Number of layers, hidden size and number of heads. The sizes are those of the GPT-2 family.
@@ -47,7 +48,7 @@ def build_model(
 
     Raises:
         UserError: The sizes do not fit each other, there is no model at `path`, or it has too few
-            token embeddings.
+            positions or token embeddings.
     """
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng():
@@ -55,14 +56,17 @@ def build_model(
         if config.path is None:
             model = _from_preset(config, vocabulary, end_of_text, sequence_tokens)
         else:
-            model = _from_path(config.path, vocabulary)
+            model = _from_path(config.path, vocabulary, sequence_tokens)
     model.train(mode=False)
     return model
 
 
-def _from_preset(
-    config: Model, vocabulary: int, end_of_text: int, sequence_tokens: int
-) -> PreTrainedModel:
+def preset_sizes(config: Model) -> tuple[int, int, int]:
+    """Return layers, hidden size and heads of a model without a path.
+
+    Raises:
+        UserError: The hidden size does not fit the number of heads.
+    """
     layers, hidden, heads = MODEL_PRESETS[config.preset]
     layers, hidden, heads = (
         config.layers or layers,
@@ -74,6 +78,13 @@ def _from_preset(
             f"model.hidden_size {hidden}: Not divisible into {heads} heads of even size. "
             "Change model.hidden_size or model.heads."
         )
+    return layers, hidden, heads
+
+
+def _from_preset(
+    config: Model, vocabulary: int, end_of_text: int, sequence_tokens: int
+) -> PreTrainedModel:
+    layers, hidden, heads = preset_sizes(config)
     llama = LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=hidden,
@@ -92,7 +103,7 @@ def _from_preset(
     return model
 
 
-def _from_path(path: str, vocabulary: int) -> PreTrainedModel:
+def _from_path(path: str, vocabulary: int, sequence_tokens: int) -> PreTrainedModel:
     """Load a checkpoint, or create random weights if `path` is a config.json."""
     fresh = Path(path).is_file()
     options = {"attn_implementation": "sdpa", "dtype": torch.float32, "trust_remote_code": False}
@@ -108,12 +119,7 @@ def _from_path(path: str, vocabulary: int) -> PreTrainedModel:
         raise UserError(
             f"model.path {path}: There is no causal language model in this {place} ({error})."
         ) from error
-    rows = int(model.config.vocab_size)
-    if rows < vocabulary:
-        raise UserError(
-            f"model.path {path}: The model has {rows} token embeddings. The catalog's tokenizer "
-            f"needs {vocabulary}. Build the catalog with the model's tokenizer."
-        )
+    check_sizes("model.path", path, model.config, vocabulary, sequence_tokens)
     return model
 
 

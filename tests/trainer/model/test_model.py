@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from data_catalog.errors import UserError
-from tests.helpers.tiny_models import VOCABULARY, tiny_model
+from tests.helpers.tiny_models import TOKENS, VOCABULARY, tiny_model
 from trainer.config import Model
 from trainer.model.flops import flops_per_token, peak_flops, utilisation
 from trainer.model.model import build_model
@@ -18,7 +18,7 @@ def build(
     path: Path | str | None = None, *, vocabulary: int = VOCABULARY, seed: int = 0, **config: object
 ) -> PreTrainedModel:
     settings = Model.model_validate({**config, "path": None if path is None else str(path)})
-    return build_model(settings, vocabulary, 0, 512, seed)
+    return build_model(settings, vocabulary, 0, TOKENS, seed)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,8 @@ def test_models_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     tiny_model().save_pretrained(tmp_path)
     with pytest.raises(UserError, match=f"model.path .*{VOCABULARY} token .* 1000"):
         build(tmp_path, vocabulary=1000)
+    with pytest.raises(UserError, match=f"reads {TOKENS} tokens"):
+        build_model(Model(path=str(tmp_path)), VOCABULARY, 0, TOKENS + 1, 0)
 
 
 @pytest.mark.parametrize("name", ["", "config.json"])
