@@ -20,7 +20,7 @@ def run_in_processes(work: Callable[..., None], world: int, *arguments: Any) -> 
     Raises:
         ProcessRaisedException: A process raised; the message holds its traceback.
     """
-    _start_server()
+    start_server()
     torch.multiprocessing.start_processes(work, arguments, nprocs=world, start_method="forkserver")
 
 
@@ -38,7 +38,7 @@ class ForkedTrainer:
     """The part of `subprocess.Popen` that the training flow uses, for a forked trainer."""
 
     def __init__(self, arguments: Sequence[str], output: IO[Any]) -> None:
-        _start_server()
+        start_server()
         assert "torch.distributed.run" not in arguments
         words = list(arguments[arguments.index("trainer") + 1 :])
         self._process = multiprocessing.get_context("forkserver").Process(
@@ -72,7 +72,7 @@ def _run_trainer(words: Sequence[str], output: str) -> None:
     raise SystemExit(main(words))
 
 
-def _start_server() -> None:
+def start_server() -> None:
     multiprocessing.set_forkserver_preload(["tests.helpers.forked", "tests.helpers.tiny_models"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
