@@ -94,7 +94,7 @@ def test_build(corpus, tmp_path, kilobytes, last):
         check_catalog(out, corpus / "catalog")
 
 
-@pytest.mark.parametrize("free", [8, 60, 160, 260, 400])
+@pytest.mark.parametrize("free", [8, 60, 160, 260, 320])
 def test_add(corpus, tmp_path, free):
     with small_disk(tmp_path / "disk", "20m") as disk:
         out = disk.root / "catalog"
