@@ -1,5 +1,6 @@
 """Paths on this machine and fsspec URLs (`s3://...`, `hf://...`, `memory://...`), used alike."""
 
+import errno
 import os
 import re
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from upath import UPath
 Place = Path | UPath  # a local path is a pathlib.Path, whose names are never parsed as URLs
 # `a::b` and `std:x` are names of local files. A chained URL has `://` too (`zip::s3://...`).
 _URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]+://")
+# Errors of this process or machine, whatever file it opens.
+_PROCESS_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 @runtime_checkable
@@ -112,9 +115,12 @@ def is_local(place: object) -> bool:
 def is_file_fault(error: OSError, file: object) -> bool:
     """Return whether an error is about the file, so that reading again cannot help.
 
-    Such a file is recorded as a fault and skipped. A network error is raised instead, so that the
-    stage can be retried: otherwise a short outage would lose whole files.
+    Such a file is recorded as a fault and skipped. An error of the network, or of this process and
+    not of the file, is raised instead: otherwise a short outage or a limit on open files would lose
+    whole files, and the finished part would never be made again.
     """
+    if error.errno in _PROCESS_ERRORS:
+        return False
     if is_local(file) or isinstance(
         error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError
     ):

@@ -19,6 +19,7 @@ from data_catalog.format import tables
 from data_catalog.format.accounts import Account
 from data_catalog.format.manifest import fingerprint
 from pipeline.config import Dedup
+from pipeline.location import is_file_fault
 from pipeline.parts import Part, make_part
 from pipeline.quality.signals.words import normalise
 from pipeline.source.documents import Input, Shard
@@ -136,6 +137,8 @@ def _read_shipped(shard: Shard, file: Input, similarity: float) -> pa.Table | No
             pa.schema([("id", pa.string()), tables.SIGNATURES.field("bands")])
         )
     except (OSError, pa.ArrowException, ValueError) as error:
+        if isinstance(error, OSError) and not is_file_fault(error, shard.root):
+            raise
         logger.warning(
             "%s: %s; its documents' signatures are computed",
             file.path,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from data_catalog.errors import UserError
 from data_catalog.format.manifest import fingerprint
+from pipeline.location import is_file_fault
 from pipeline.source.config import AnySource, PythonDocs, Target
 from pipeline.source.documents import Document, Fault, Input, Inventory, Shard, unit_hash
 from pipeline.source.head import Head, head_of_documents
@@ -265,6 +266,8 @@ def _prose(name: str, relative: str, path: Path, min_characters: int) -> Iterato
     except UnicodeDecodeError as error:
         yield Fault(f"{name}/{relative}", None, "bad_utf8", f"byte {error.start}: {error.reason}")
     except OSError as error:
+        if not is_file_fault(error, path):
+            raise
         yield Fault(f"{name}/{relative}", None, "unreadable_file", str(error.strerror))
     else:
         yield from _document(name, f"{name}/{relative}", text.strip(), min_characters)
@@ -280,6 +283,8 @@ def _docstrings(
         yield Fault(label, None, "not_python", str(error))
         return
     except OSError as error:
+        if not is_file_fault(error, path):
+            raise
         yield Fault(label, None, "unreadable_file", str(error.strerror))
         return
     if module.endswith("pydoc_data.topics"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.location import Place
+from pipeline.location import Place, is_file_fault
 
 # Each name with the store's description of the file, or None for a local file.
 Files = Mapping[str, Mapping[str, Any] | None]
@@ -99,7 +99,9 @@ class _LocalWalk:
         try:
             with os.scandir(os.path.join(self._root, folder)) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
-        except OSError:
+        except OSError as error:
+            if not is_file_fault(error, Path(self._root)):
+                raise
             self._unread["unreadable_folder"].append(folder or ".")
             return
         for entry in entries:

@@ -50,7 +50,9 @@ def words(command, place, out, folder):
             (folder / "build.json").write_text(json.dumps(config))
             return ("build", folder / "build.json")
         case "train":
-            return ("train", write_config(folder, place / "tiny", out))
+            config = write_config(folder, place / "tiny", folder / "run")
+            config.write_text(config.read_text().replace(str(folder / "run"), str(out)))
+            return ("train", config)
         case "report":
             return ("report", place / "run", "--out", out / "report.html")
         case "documents":

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -16,6 +17,12 @@ from typing import Any
 import pytest
 
 from tests.helpers.processes import start_server
+
+_MODULES = (
+    *("encodings.utf_8_sig", "encodings.utf_32_le", "encodings.utf_32_be", "importlib.readers"),
+    *("encodings.utf_16_le", "encodings.utf_16_be", "encodings.utf_16", "encodings.utf_32"),
+    *("pipeline.run", "pipeline.add", "trainer.loop", "flows.pages.run", "flows.pages.catalog"),
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,8 @@ def _run(words: list[str], log: str, user: int | None, limits: dict[int, int]) -
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     if user is not None:
+        for name in _MODULES:  # the user may be unable to read Python's own files
+            import_module(name)
         os.setgroups([])
         os.setgid(user)
         os.setuid(user)

@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ def test_other_values_are_refused_by_their_key(value, message):
 def test_only_permanent_errors_are_faults_of_the_file():
     local, remote = Path("/a"), UPath("memory://a")
     assert is_file_fault(OSError(5, "I/O error"), local)
+    assert not is_file_fault(OSError(errno.EMFILE, "Too many open files"), local)
     assert [
         is_file_fault(error, remote)
         for error in (FileNotFoundError(), PermissionError(), OSError("not Parquet"))
