@@ -129,7 +129,7 @@ def test_a_limit_on_open_files(place, tmp_path, files):
         raise Wrong("another catalog")
 
 
-@pytest.mark.parametrize("name", ["catalog.json", "corpus config", "target", "train config"])
+@pytest.mark.parametrize("name", ["catalog.json", "corpus config", "train config"])
 def test_an_unreadable_input(place, tmp_path, name):
     for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
         parent.chmod(0o755)
@@ -138,9 +138,6 @@ def test_an_unreadable_input(place, tmp_path, name):
     if name == "catalog.json":
         secret = place / "catalog" / "catalog.json"
         arguments = ("query", place / "catalog", "SELECT 1")
-    elif name == "target":
-        secret = place / "target" / "train.jsonl"
-        arguments = words("build", place, tmp_path / "work" / "out", tmp_path)
     elif name == "corpus config":
         secret = tmp_path / "build.toml"
         secret.write_text("")
