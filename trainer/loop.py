@@ -60,7 +60,6 @@ def train(config: Train, accept: frozenset[str] = frozenset()) -> bool:
             if not (pretrain(run, stops) and finetune(run, stops)):
                 return False
             run.writer.close()
-            run.evaluate(run.inputs.final_sets)
             run.finish()
             return True
 

@@ -5,6 +5,7 @@ which the mixture weights are fixed. The files of a run call it a stage.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from data_catalog.format.manifest import write_json
 from trainer.alignment.observe import MixerMeasurement, backward_and_measure, observe
 from trainer.config import Train
 from trainer.distributed import Team
-from trainer.evaluation.evaluate import EvaluationSet, held_out_losses
+from trainer.evaluation.evaluate import EvaluationSet, HeldOutLoss, held_out_losses
 from trainer.inputs import Inputs
 from trainer.mixers import Mixer, Observation
 from trainer.mixers.simplex import final_weights
@@ -25,8 +26,9 @@ from trainer.sampling.batches import Batch
 from trainer.sampling.bounds import DrawBounds
 from trainer.sampling.plan import IntervalPlan, draw_interval, leaf_weights
 from trainer.state.checkpoint import CheckpointWriter, State, write_log
-from trainer.state.export import export_model, repeats, write_usage
+from trainer.state.export import context_tokens, export_model, repeats, write_usage
 from trainer.state.metrics import Metrics, Speed
+from trainer.state.model_card import model_card
 from trainer.state.numeric_checks import BatchOrigin, check_finite, check_replicas
 
 
@@ -147,13 +149,14 @@ class Run:
             self._log_step(batch, loss, rate, norm)
         return stops > 0
 
-    def evaluate(self, sets: tuple[EvaluationSet, ...]) -> None:
+    def evaluate(self, sets: tuple[EvaluationSet, ...]) -> list[HeldOutLoss]:
         """Measure the held-out losses of `sets` and of the target objective, and log them."""
         results = held_out_losses(self.engine, sets, self.inputs.byte_lengths)
         results += self.inputs.objective.evaluate(self.engine)
         for result in results:
             where = {"step": self.state.step, "tokens": self.state.tokens}
             self.metrics.write("eval", **where, **result.record())
+        return results
 
     def after_step(self, stop: bool) -> None:
         """Evaluate and checkpoint if due.
@@ -178,13 +181,13 @@ class Run:
 
     def begin_finetuning(self) -> None:
         """Evaluate and export the pretrained model, and reset the optimizer's state."""
-        self.evaluate(self.inputs.final_sets)
-        self._export("pretrained")
+        self._export("pretrained", self.evaluate(self.inputs.final_sets))
         self.optimizer.state.clear()
 
     def finish(self) -> None:
-        """Write the totals and the model. The folder of the model marks the run as finished."""
+        """Evaluate, and write the totals and the model, whose folder marks the run as finished."""
         config, state, sequences = self.config, self.state, self.inputs.corpus.sequences
+        results = self.evaluate(self.inputs.final_sets)
         used = self.draws_so_far()
         self.metrics.write(
             "final",
@@ -200,7 +203,7 @@ class Run:
             write_usage(config.out / "usage.parquet", used, sequences)
             weights = zip(self.inputs.basis.names, final_weights(state.mixer).tolist(), strict=True)
             write_json(config.out / "weights.json", dict(weights))
-        self._export("model")
+        self._export("model", results)
         self.team.wait()
 
     def draws_so_far(self) -> Int[np.ndarray, " leaves"]:
@@ -245,9 +248,11 @@ class Run:
         )
         return measurement.alignment.scores.tolist() if "scores" in self.mixer.needs else None
 
-    def _export(self, name: str) -> None:
-        folder, model = self.config.out / name, self.engine.model
-        export_model(folder, model, self.inputs.files, self.team.is_leader)
+    def _export(self, name: str, results: Sequence[HeldOutLoss]) -> None:
+        config, inputs, model = self.config, self.inputs, self.engine.model
+        context = context_tokens(model, config.training.sequence_tokens)
+        card = model_card(config, inputs, model, self.state, results, context)
+        export_model(config.out / name, model, inputs.files, context, card, self.team)
 
     def _observation(self, measurement: MixerMeasurement | None = None) -> Observation:
         """Return the input of the mixer: the progress of the run, and `measurement` if any."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 
 from data_catalog.errors import UserError, first_line
 from data_catalog.format.files import CatalogFiles
@@ -68,10 +68,10 @@ def _check_local(key: str, path: Path, files: CatalogFiles) -> None:
     vocabulary = files.manifest.tokenizer.vocabulary
     check_sizes(key, str(path), model, vocabulary, files.sequence_tokens)
     if path.is_dir():  # its weights were trained on the tokens of its own tokenizer
-        _check_tokens(key, path, model, files)
+        _check_tokens(key, path, files)
 
 
-def _check_tokens(key: str, folder: Path, model: Any, files: CatalogFiles) -> None:
+def _check_tokens(key: str, folder: Path, files: CatalogFiles) -> None:
     """Check that the ids of a trained model mean the same as those of the catalog."""
     own, catalog = folder / "tokenizer.json", files.layout.tokenizer / "tokenizer.json"
     if own.is_file() and _ids(own, key, folder) != _ids(catalog, "catalog", files.root):
@@ -79,7 +79,8 @@ def _check_tokens(key: str, folder: Path, model: Any, files: CatalogFiles) -> No
             f"{key} {folder}: The model has another tokenizer than the catalog, whose token ids "
             "have other meanings. Build the catalog with the model's tokenizer."
         )
-    ends = model.get_text_config().eos_token_id
+    written, _ = PreTrainedConfig.get_config_dict(folder)  # a default of transformers says nothing
+    ends = written.get("text_config", written).get("eos_token_id")
     ends = [ends] if isinstance(ends, int) else ends or []
     if ends and files.end_of_text not in ends:
         raise UserError(

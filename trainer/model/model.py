@@ -11,6 +11,7 @@ from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging as transformers_logging
@@ -37,7 +38,7 @@ def build_model(
 
     It stays in evaluation mode while training. This turns dropout off, so that there is no random
     state to save or to keep equal over processes. Attention is torch's fused one (SDPA). Code that
-    comes with a checkpoint never runs.
+    comes with a checkpoint never runs. The config's special tokens become `end_of_text`.
 
     Args:
         config: the model settings.
@@ -54,11 +55,41 @@ def build_model(
     with torch.random.fork_rng():
         torch.random.manual_seed(seed)
         if config.path is None:
-            model = _from_preset(config, vocabulary, end_of_text, sequence_tokens)
+            model = _from_preset(config, vocabulary, sequence_tokens)
         else:
             model = _from_path(config.path, vocabulary, sequence_tokens)
+    _describe_tokens(model, end_of_text)
     model.train(mode=False)
     return model
+
+
+def _describe_tokens(model: PreTrainedModel, end_of_text: int) -> None:
+    """Make the configs of `model` say what it is trained on, whatever its checkpoint was.
+
+    In the catalog's tokens, `end_of_text` closes each document, precedes the next, and pads
+    sequences. Every token is trained, also one that the checkpoint's config calls padding.
+    """
+    ids = {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
+    if not _pads_by_id(model):
+        ids["pad_token_id"] = end_of_text
+    for config in (model.config, model.config.get_text_config(), model.generation_config):
+        for name, value in {**ids, "use_cache": True}.items() if config is not None else ():
+            setattr(config, name, value)
+    table = model.get_input_embeddings()
+    if isinstance(table, nn.Embedding):
+        table.padding_idx = None
+
+
+def _pads_by_id(model: PreTrainedModel) -> bool:
+    """Return whether the id of the padding changes the model's output.
+
+    RoBERTa and its relatives give a padding token another position than other tokens.
+    """
+    return any(
+        getattr(module, "padding_idx", None) is not None
+        for module in model.modules()
+        if not isinstance(module, nn.Embedding | PreTrainedModel)
+    )
 
 
 def preset_sizes(config: Model) -> tuple[int, int, int]:
@@ -81,9 +112,7 @@ def preset_sizes(config: Model) -> tuple[int, int, int]:
     return layers, hidden, heads
 
 
-def _from_preset(
-    config: Model, vocabulary: int, end_of_text: int, sequence_tokens: int
-) -> PreTrainedModel:
+def _from_preset(config: Model, vocabulary: int, sequence_tokens: int) -> PreTrainedModel:
     layers, hidden, heads = preset_sizes(config)
     llama = LlamaConfig(
         vocab_size=vocabulary,
@@ -95,16 +124,17 @@ def _from_preset(
         num_key_value_heads=heads,
         max_position_embeddings=sequence_tokens,
         tie_word_embeddings=True,
-        bos_token_id=end_of_text,
-        eos_token_id=end_of_text,
-        use_cache=False,
     )
     model: PreTrainedModel = AutoModelForCausalLM.from_config(llama, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
     return model
 
 
 def _from_path(path: str, vocabulary: int, sequence_tokens: int) -> PreTrainedModel:
-    """Load a checkpoint, or create random weights if `path` is a config.json."""
+    """Load a checkpoint, or create random weights if `path` is a config.json.
+
+    Random weights know no more positions than a sequence has. Where positions are computed and not
+    stored, the config says so.
+    """
     fresh = Path(path).is_file()
     options = {"attn_implementation": "sdpa", "dtype": torch.float32, "trust_remote_code": False}
     model: PreTrainedModel
@@ -112,6 +142,7 @@ def _from_path(path: str, vocabulary: int, sequence_tokens: int) -> PreTrainedMo
         if fresh:
             config = AutoConfig.from_pretrained(path, trust_remote_code=False)
             model = AutoModelForCausalLM.from_config(config, **options)  # type: ignore[no-untyped-call]
+            _limit_positions(model.config.get_text_config(), sequence_tokens)
         else:
             model = AutoModelForCausalLM.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
@@ -121,6 +152,13 @@ def _from_path(path: str, vocabulary: int, sequence_tokens: int) -> PreTrainedMo
         ) from error
     check_sizes("model.path", path, model.config, vocabulary, sequence_tokens)
     return model
+
+
+def _limit_positions(config: PreTrainedConfig, sequence_tokens: int) -> None:
+    """Set the number of positions of a model with plain rotary embeddings, which has no table."""
+    rotary = getattr(config, "rope_parameters", None) or {}
+    if rotary.get("rope_type") == "default" and hasattr(config, "max_position_embeddings"):
+        config.max_position_embeddings = sequence_tokens
 
 
 class LanguageLoss(nn.Module):

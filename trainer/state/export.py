@@ -1,5 +1,6 @@
 """Results of a finished run: usage of the leaves, and the model as a Hugging Face folder."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ from jaxtyping import Int
 from transformers import PreTrainedModel
 
 from data_catalog.format.files import CatalogFiles
-from data_catalog.format.manifest import replacing
+from data_catalog.format.manifest import replacing, write_json
+from trainer.distributed import Team
+from trainer.evaluation.tokenizer import open_tokenizer
 from trainer.state.full_state_dict import model_tensors
+from trainer.state.model_config import with_earlier_keys
 
 
 def write_usage(
@@ -42,21 +46,72 @@ def repeats(used: Int[np.ndarray, " leaves"], sequences: Int[np.ndarray, " leave
 
 
 def export_model(
-    folder: Path, model: PreTrainedModel, files: CatalogFiles, is_leader: bool
+    folder: Path,
+    model: PreTrainedModel,
+    files: CatalogFiles,
+    context: int,
+    card: str,
+    team: Team,
 ) -> None:
-    """Write the model and the catalog's tokenizer to `folder`, for `from_pretrained`.
+    """Write the model, the catalog's tokenizer and a model card, for `from_pretrained`.
 
-    The folder `model` of a run marks the run as finished. All processes call this together, because
-    each may hold a shard. Only the leader writes.
+    transformers 4.57 and 5 read the folder, and so does what is made on top of them. All processes
+    call this together, because each may hold a shard. Only the leader writes.
 
     Args:
         folder: the folder to write.
         model: the plain model.
         files: the open catalog, whose tokenizer is copied.
-        is_leader: whether this process writes.
+        context: number of tokens that the model reads at once.
+        card: text of the model card.
+        team: the processes of the run.
     """
     tensors = model_tensors(model)
-    if is_leader:
-        with replacing(folder) as temporary:
-            shutil.copytree(files.layout.tokenizer, temporary)
-            model.save_pretrained(temporary, state_dict=tensors)
+    if not team.is_leader:
+        return
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        model.save_pretrained(temporary, state_dict=tensors)
+        config = json.loads((temporary / "config.json").read_text(encoding="utf-8"))
+        write_json(temporary / "config.json", with_earlier_keys(config))
+        write_tokenizer(temporary, files, context)
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+
+
+def context_tokens(model: PreTrainedModel, sequence_tokens: int) -> int:
+    """Return the number of tokens that a model reads at once.
+
+    It is the length of the training sequences if the model has no limit of its own.
+    """
+    config = model.config.get_text_config()
+    return int(getattr(config, "max_position_embeddings", None) or sequence_tokens)
+
+
+def write_tokenizer(folder: Path, files: CatalogFiles, context: int) -> None:
+    """Write the catalog's `tokenizer.json` unchanged, and a `tokenizer_config.json` for it.
+
+    The config names a class that transformers 4 and 5 both have. That class takes everything but
+    the names of special tokens from `tokenizer.json`.
+
+    Args:
+        folder: the folder of the model.
+        files: the open catalog.
+        context: maximum number of tokens per text.
+    """
+    own = files.layout.tokenizer
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        if (own / name).is_file():
+            shutil.copyfile(own / name, folder / name)
+    end_of_text = open_tokenizer(files).id_to_token(files.end_of_text)
+    write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": end_of_text,
+            "eos_token": end_of_text,
+            "pad_token": end_of_text,
+            "model_max_length": context,
+            # Decoding would otherwise remove spaces before punctuation that were in the text.
+            "clean_up_tokenization_spaces": False,
+        },
+    )
