@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import data_catalog
 from data_catalog import Catalog, UserError
-from flows.cli.main import app
+from flows.cli.app import app
 from tests.helpers.domains_catalog import write_domains_catalog
 from tests.helpers.faults import Lost, Wrong
 from tests.helpers.tiny_run import write_run
