@@ -1,0 +1,193 @@
+"""Signals during commands that make catalogs: build, add and demo."""
+
+import json
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+from data_catalog.format.manifest import read_manifest
+from data_catalog.format.verify import check
+from tests.flows.cli.test_main import toml
+from tests.helpers.commands import run_command
+from tests.helpers.faults import Lost, Wrong
+from tests.helpers.interrupted import (
+    COMMAND,
+    CTRL_C,
+    GROUP_INT,
+    GROUP_TERM,
+    SIGNALS,
+    Running,
+    exists,
+    finished,
+    imports,
+    in_part,
+    publishing,
+    server_starts,
+    unfinished,
+)
+
+pytestmark = SIGNALS
+LOADED = 4  # processes that keep all cores busy
+POINTS = {  # functions of the catalog's folder
+    "first-imports": lambda _: imports(0.0),
+    "imports": lambda _: imports(1.0),
+    "late-imports": lambda _: imports(2.5),
+    "server": lambda _: server_starts,
+    "part-of-source": lambda out: in_part(out, "source"),
+    "part-of-embed": lambda out: in_part(out, "embed"),
+    "part-of-describe": lambda out: in_part(out, "describe"),
+    "after-source": lambda out: finished(out, "source", 2),
+    "after-quality": lambda out: finished(out, "quality", 2),
+    "publishing": publishing,
+    "page": lambda out: exists(out / "catalog.json"),
+}
+
+
+@pytest.fixture(scope="module")
+def prefect_home(tmp_path_factory):
+    return tmp_path_factory.mktemp("prefect")
+
+
+def interrupt(words, folder, prefect_home, way, point):
+    """Run a command until a point, and interrupt it there."""
+    running = Running([*COMMAND, *map(str, words)], folder, way.terminal, prefect_home)
+    running.wait_for(point)
+    running.interrupt(way)
+
+
+class Build:
+    """A build in a folder of its own, with the source of the shared catalog."""
+
+    def __init__(self, built, folder):
+        self.reference, self.out = built[0], folder / "catalog"
+        settings = {**built[1], "out": str(self.out)}
+        self.toml, self.json = folder / "build.toml", folder / "build.json"
+        self.toml.write_text(toml(settings))
+        self.json.write_text(json.dumps(settings))
+
+    def resume(self):
+        """Build what is missing, and check the catalog."""
+        if unpublished := [path for path in unfinished(self.out) if "work" not in path.parts]:
+            raise Lost(f"temporary files: {unpublished}")
+        parts = {
+            path: path.stat().st_mtime_ns for path in self.out.glob("work/*/[!.]*/part.json")
+        }
+        ended = run_command("build", self.json)
+        assert ended.code == 0, ended.output
+        if repeated := [path for path, made in parts.items() if path.stat().st_mtime_ns != made]:
+            raise Lost(f"finished parts were made again: {repeated}")
+        if read_manifest(self.out).fingerprint != read_manifest(self.reference).fingerprint:
+            raise Wrong("the resumed build made another catalog")
+        if faults := check(self.out).faults:
+            raise Wrong(str(faults))
+        assert not unfinished(self.out)
+
+
+BUILDS = [
+    (CTRL_C, "first-imports"),
+    (GROUP_TERM, "imports"),
+    (GROUP_INT, "late-imports"),
+    (CTRL_C, "server"),
+    (GROUP_TERM, "server"),
+    (GROUP_INT, "part-of-source"),
+    (CTRL_C, "part-of-embed"),
+    (GROUP_TERM, "after-quality"),
+    (GROUP_INT, "publishing"),
+    (GROUP_TERM, "page"),
+]
+
+
+@pytest.mark.parametrize(("way", "point"), BUILDS, ids=str)
+def test_build(built, tmp_path, prefect_home, way, point):
+    build = Build(built, tmp_path)
+    interrupt(("build", build.toml), tmp_path, prefect_home, way, POINTS[point](build.out))
+    if point not in {"first-imports", "imports"}:
+        build.resume()
+
+
+def test_build_with_processes(built, tmp_path, prefect_home):
+    build = Build(built, tmp_path)
+    words = ("build", build.toml, "--runner", "processes", "--workers", 2)
+    interrupt(words, tmp_path, prefect_home, CTRL_C, in_part(build.out, "quality"))
+    build.resume()
+
+
+@contextmanager
+def busy_machine():
+    burn = [sys.executable, "-S", "-c", "while True: pass"]
+    processes = [subprocess.Popen(burn) for _ in range(LOADED)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("way", [GROUP_INT, GROUP_TERM], ids=str)
+def test_build_on_a_busy_machine(built, tmp_path, prefect_home, way):
+    build = Build(built, tmp_path)
+    with busy_machine():
+        point = finished(build.out, "source", 2)
+        interrupt(("build", build.toml), tmp_path, prefect_home, way, point)
+    build.resume()
+
+
+ADDITIONS = [
+    (CTRL_C, "imports"),
+    (GROUP_INT, "server"),
+    (GROUP_TERM, "part-of-embed"),
+    (GROUP_INT, "after-source"),
+    (CTRL_C, "publishing"),
+]
+
+
+@pytest.mark.parametrize(("way", "point"), ADDITIONS, ids=str)
+def test_add(built, tmp_path, prefect_home, way, point):
+    root = shutil.copytree(built[0], tmp_path / "catalog")
+    (tmp_path / "more").mkdir()
+    for part in range(2):
+        rows = [
+            {"id": f"new-{i}", "text": f"Orchard number {i} grows apples, and {i} pears."}
+            for i in range(part, 60, 2)
+        ]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / "more" / f"{part}.jsonl").write_text(lines)
+    addition = {"source": {"kind": "jsonl", "path": str(tmp_path / "more")}}
+    (tmp_path / "add.toml").write_text(toml(addition))
+    (tmp_path / "add.json").write_text(json.dumps(addition))
+    before = read_manifest(root)
+    words = ("add", root, tmp_path / "add.toml")
+    interrupt(words, tmp_path, prefect_home, way, POINTS[point](root))
+    if read_manifest(root) != before or check(root).faults:
+        raise Lost("the version before the addition is damaged")
+    if unpublished := [path for path in unfinished(root) if "work" not in path.parts]:
+        raise Lost(f"temporary files: {unpublished}")
+    if point in {"imports", "server"}:
+        return
+    ended = run_command("add", root, tmp_path / "add.json")
+    assert ended.code == 0, ended.output
+    manifest = read_manifest(root)
+    if manifest.version != 2 or manifest.documents != before.documents + 60:
+        raise Wrong(f"version {manifest.version} has {manifest.documents} documents")
+    if faults := check(root).faults:
+        raise Wrong(str(faults))
+    assert not unfinished(root)
+
+
+DEMOS = [
+    (GROUP_TERM, "imports"),
+    (CTRL_C, "server"),
+    (GROUP_INT, "part-of-source"),
+]
+
+
+@pytest.mark.parametrize(("way", "point"), DEMOS, ids=str)
+def test_demo(tmp_path, prefect_home, way, point):
+    out = tmp_path / "demo"
+    reached = POINTS[point](out / "catalog")
+    interrupt(("demo", "--out", out), tmp_path, prefect_home, way, reached)
+    assert not (out / "catalog" / "catalog.json").exists()
