@@ -80,8 +80,9 @@ def sole_builder(work: Path) -> Iterator[None]:
         f"{work.parent}: another build is running here. Wait for it to end, or set another `out`."
     )
     with writing(work.parent), sole_holder(work.parent, refusal, f"{work.name}/.lock"):
-        for begun in (*work.glob("*/.*.tmp"), *work.glob("*/.*.unfinished/.*.tmp")):
-            remove(begun)
+        for stages in (work, *work.glob("add-*")):
+            for begun in (*stages.glob("*/.*.tmp"), *stages.glob("*/.*.unfinished/.*.tmp")):
+                remove(begun)
         yield
 
 

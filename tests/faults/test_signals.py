@@ -10,8 +10,11 @@ import pytest
 
 from data_catalog.format.manifest import read_manifest
 from data_catalog.format.verify import check
+from data_catalog.settings import parse
+from pipeline.add import add
+from pipeline.config import Addition, Build
+from pipeline.run import build
 from tests.flows.cli.test_main import toml
-from tests.helpers.commands import run_command
 from tests.helpers.faults import Lost, Wrong
 from tests.helpers.interrupted import (
     COMMAND,
@@ -58,25 +61,21 @@ def interrupt(words, folder, prefect_home, way, point):
     running.interrupt(way)
 
 
-class Build:
+class Trial:
     """A build in a folder of its own, with the source of the shared catalog."""
 
     def __init__(self, built, folder):
         self.reference, self.out = built[0], folder / "catalog"
-        settings = {**built[1], "out": str(self.out)}
-        self.toml, self.json = folder / "build.toml", folder / "build.json"
-        self.toml.write_text(toml(settings))
-        self.json.write_text(json.dumps(settings))
+        self.settings = {**built[1], "out": str(self.out)}
+        self.config = folder / "build.toml"
+        self.config.write_text(toml(self.settings))
 
     def resume(self):
         """Build what is missing, and check the catalog."""
         if unpublished := [path for path in unfinished(self.out) if "work" not in path.parts]:
             raise Lost(f"temporary files: {unpublished}")
-        parts = {
-            path: path.stat().st_mtime_ns for path in self.out.glob("work/*/[!.]*/part.json")
-        }
-        ended = run_command("build", self.json)
-        assert ended.code == 0, ended.output
+        parts = {path: path.stat().st_mtime_ns for path in self.out.glob("work/*/[!.]*/part.json")}
+        build(parse(Build, self.settings, "test"))
         if repeated := [path for path, made in parts.items() if path.stat().st_mtime_ns != made]:
             raise Lost(f"finished parts were made again: {repeated}")
         if read_manifest(self.out).fingerprint != read_manifest(self.reference).fingerprint:
@@ -102,17 +101,16 @@ BUILDS = [
 
 @pytest.mark.parametrize(("way", "point"), BUILDS, ids=str)
 def test_build(built, tmp_path, prefect_home, way, point):
-    build = Build(built, tmp_path)
-    interrupt(("build", build.toml), tmp_path, prefect_home, way, POINTS[point](build.out))
-    if point not in {"first-imports", "imports"}:
-        build.resume()
+    trial = Trial(built, tmp_path)
+    interrupt(("build", trial.config), tmp_path, prefect_home, way, POINTS[point](trial.out))
+    trial.resume()
 
 
 def test_build_with_processes(built, tmp_path, prefect_home):
-    build = Build(built, tmp_path)
-    words = ("build", build.toml, "--runner", "processes", "--workers", 2)
-    interrupt(words, tmp_path, prefect_home, CTRL_C, in_part(build.out, "quality"))
-    build.resume()
+    trial = Trial(built, tmp_path)
+    words = ("build", trial.config, "--runner", "processes", "--workers", 2)
+    interrupt(words, tmp_path, prefect_home, CTRL_C, in_part(trial.out, "quality"))
+    trial.resume()
 
 
 @contextmanager
@@ -127,13 +125,12 @@ def busy_machine():
             process.wait()
 
 
-@pytest.mark.parametrize("way", [GROUP_INT, GROUP_TERM], ids=str)
-def test_build_on_a_busy_machine(built, tmp_path, prefect_home, way):
-    build = Build(built, tmp_path)
+def test_build_on_a_busy_machine(built, tmp_path, prefect_home):
+    trial = Trial(built, tmp_path)
     with busy_machine():
-        point = finished(build.out, "source", 2)
-        interrupt(("build", build.toml), tmp_path, prefect_home, way, point)
-    build.resume()
+        point = finished(trial.out, "source", 2)
+        interrupt(("build", trial.config), tmp_path, prefect_home, GROUP_INT, point)
+    trial.resume()
 
 
 ADDITIONS = [
@@ -158,7 +155,6 @@ def test_add(built, tmp_path, prefect_home, way, point):
         (tmp_path / "more" / f"{part}.jsonl").write_text(lines)
     addition = {"source": {"kind": "jsonl", "path": str(tmp_path / "more")}}
     (tmp_path / "add.toml").write_text(toml(addition))
-    (tmp_path / "add.json").write_text(json.dumps(addition))
     before = read_manifest(root)
     words = ("add", root, tmp_path / "add.toml")
     interrupt(words, tmp_path, prefect_home, way, POINTS[point](root))
@@ -166,10 +162,7 @@ def test_add(built, tmp_path, prefect_home, way, point):
         raise Lost("the version before the addition is damaged")
     if unpublished := [path for path in unfinished(root) if "work" not in path.parts]:
         raise Lost(f"temporary files: {unpublished}")
-    if point in {"imports", "server"}:
-        return
-    ended = run_command("add", root, tmp_path / "add.json")
-    assert ended.code == 0, ended.output
+    add(root, parse(Addition, addition, "test"))
     manifest = read_manifest(root)
     if manifest.version != 2 or manifest.documents != before.documents + 60:
         raise Wrong(f"version {manifest.version} has {manifest.documents} documents")

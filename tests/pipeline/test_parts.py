@@ -98,8 +98,9 @@ def test_a_failing_part_leaves_the_last_good_one(tmp_path):
     assert (tmp_path / "a" / "result").read_text() == "one"
 
 
-def test_one_build_at_a_time_removes_leftovers_of_a_killed_one(tmp_path):
-    begun = tmp_path / "work" / "embed" / ".a.123.tmp"
+@pytest.mark.parametrize("stages", ["work", "work/add-0123456789ab"])
+def test_one_build_at_a_time_removes_leftovers_of_a_killed_one(tmp_path, stages):
+    begun = tmp_path / stages / "embed" / ".a.123.tmp"
     begun.mkdir(parents=True)
     make_part(tmp_path / "work" / "embed" / "b", "f1", writer("one"))
     with sole_builder(tmp_path / "work"):
