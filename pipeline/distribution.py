@@ -26,7 +26,7 @@ from pipeline.embed.encoder import load_encoder
 from pipeline.embed.identity import identify
 from pipeline.embed.stage import NO_EMBEDDING, NO_EMBEDDING_DETAIL, check_embedded
 from pipeline.parts import Part, make_part
-from pipeline.shard.tokenize import NO_TOKENS, NO_TOKENS_DETAIL, encode_texts
+from pipeline.shard.tokenize import NO_TOKENS, NO_TOKENS_DETAIL, check_encoded, encode_texts
 from pipeline.source.documents import Fault
 from pipeline.source.stage import account_of, quarantine_table
 from pipeline.source.targets import read_target
@@ -35,7 +35,8 @@ from pipeline.source.targets import read_target
 # 1: hard and distance histograms of each target.
 # 2: histograms are smoothed when the catalog is published; `distributions` is part of the key.
 # 3: documents without an embedding or tokens are quarantined, and the quarantine names the stage.
-VERSION = 3
+# 4: so are documents that the tokenizer gives no tokens for.
+VERSION = 4
 _DETAILS = {NO_EMBEDDING: NO_EMBEDDING_DETAIL, NO_TOKENS: NO_TOKENS_DETAIL}
 MAXIMUM_MAIN_DOMAINS = 5  # domains listed per target
 
@@ -218,7 +219,7 @@ def target_part(
     """Embed, place and tokenize one target set, and make its distributions at every level.
 
     Only the `align` split shapes the distributions, never the splits for evaluation. Documents
-    without an embedding or that the tokenizer refuses are left out and quarantined.
+    without an embedding or tokens are left out and quarantined.
 
     Raises:
         UserError: No document can be read, or none of the align split can be used.
@@ -235,6 +236,7 @@ def target_part(
         place = f"target {target.name}"
         without = sum(reason == NO_EMBEDDING for reason in lost.values())
         check_embedded(identity, without, len(texts), place)
+        check_encoded(len(lost) - without, len(texts), place)
         used = np.setdiff1d(np.arange(len(texts)), list(lost))
         kept_documents, x, ids = documents.take(used), x[used], ids.take(pa.array(used))
         aligned = kept_documents["split"].to_numpy(zero_copy_only=False) == "align"

@@ -38,7 +38,7 @@ NO_EMBEDDING = "no_embedding"  # reason of a verdict
 NO_EMBEDDING_DETAIL = (
     "the encoder's tokenizer refuses the text, or its vector is zero or not finite"
 )
-MINIMUM_JUDGED = 16  # documents of a file or target from which the encoder is judged
+MINIMUM_JUDGED = 16  # documents of a file or target from which encoder and tokenizer are judged
 logger = logging.getLogger(__name__)
 
 

@@ -103,7 +103,7 @@ def publish_next(
     about = {
         "warnings": (
             *manifest.warnings,
-            *damage_warnings(faults, own),
+            *damage_warnings(faults, built.all_accounts()),
             *document_warnings(own),
             *column_warnings(own, config.source),
             *_warnings(existing, built.targets),

@@ -3,7 +3,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,11 @@ class Built:
             for stage in CHAIN
             if stage in self.stages
         }
+
+    def all_accounts(self) -> Iterator[Account]:
+        """Yield the accounts of all stages and of the targets."""
+        yield from self.accounts().values()
+        yield from (part.account for part in self.targets)
 
     def fingerprint(self) -> str:
         return fingerprint(
@@ -158,7 +163,7 @@ def publish(built: Built, levels: Levels, config: Build, unread: Sequence[Fault]
     )
     about: dict[str, Any] = {
         "warnings": (
-            *damage_warnings(content.quarantine, accounts),
+            *damage_warnings(content.quarantine, built.all_accounts()),
             *document_warnings(accounts),
             *column_warnings(accounts, config.source),
             *label_warnings(pq.read_table(layout.tables / HEALTH_FILE), config.labels),

@@ -1,7 +1,7 @@
 """Warnings of a catalog about its corpus: damage, lost documents, columns that match nothing."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,14 +16,14 @@ MAXIMUM_FILES = 20  # files that have a warning of their own
 _COLUMN_NOTES = ("id", "url", "source")  # `no_id`, ...: see `pipeline.source.records`
 
 
-def damage_warnings(faults: pa.Table, accounts: Mapping[str, Account]) -> Iterator[str]:
+def damage_warnings(faults: pa.Table, accounts: Iterable[Account]) -> Iterator[str]:
     """Yield a sentence per damaged file, and per reason for which files may be missing.
 
     Args:
         faults: The faults and notes (tables.QUARANTINE). A damaged file has one without a row.
-        accounts: Accounts of the stages, to tell faults from notes.
+        accounts: Accounts of all parts that have faults or notes, to tell the two apart.
     """
-    noted = {*WHY, *(accounts["source"].noted if "source" in accounts else ())}
+    noted = {*WHY, *(reason for account in accounts for reason in account.noted)}
     of_files = pc.and_(pc.is_null(faults["row"]), pc.is_null(faults["doc_id"]))
     rows = faults.filter(of_files).to_pylist()
     for row in rows:

@@ -19,14 +19,15 @@ from pipeline.config import Store
 from pipeline.parts import Part, make_part
 from pipeline.shard.merge import merge_runs
 from pipeline.shard.sorted_runs import SortedRuns, run_columns, write_runs
-from pipeline.shard.tokenize import NO_TOKENS, NO_TOKENS_DETAIL, encode_texts
-from pipeline.source.stage import DOCUMENTS_FILE
+from pipeline.shard.tokenize import NO_TOKENS, NO_TOKENS_DETAIL, check_encoded, encode_texts
+from pipeline.source.stage import DOCUMENTS_FILE, source_file
 from pipeline.verdicts import kept_key, quarantine, read_verdicts
 
 # Versions of the output:
 # 1: one run per part, one file per top-level domain.
 # 2: several runs per part, several files per top-level domain.
-VERSION = 2
+# 3: documents that the tokenizer gives no tokens for are quarantined.
+VERSION = 3
 OFFSETS_FILE = "offsets.parquet"
 _SIGNALS = "signals.parquet"  # of a quality part: shipped and computed ones
 _READ_ROWS = 1_024  # rows tokenized at once, at about 100 bytes per token
@@ -48,7 +49,7 @@ def sort_part(
 
     Memory: twice `store.file_megabytes` (about four times with the allocator's overhead, as
     measured), and about 100 bytes per document for verdicts and leaves. Documents that the
-    tokenizer refuses are quarantined, see `pipeline.verdicts.quarantine`.
+    tokenizer refuses or gives no tokens for are quarantined, see `pipeline.verdicts.quarantine`.
 
     Args:
         source: The source part.
@@ -60,6 +61,9 @@ def sort_part(
         folder: The part's folder.
         config: The size of a run.
         held_out_share: Share of the documents for the split `heldout`.
+
+    Raises:
+        UserError: Most documents have no tokens.
     """
 
     def make(out: Path) -> Account:
@@ -68,6 +72,7 @@ def sort_part(
             source, judged, embedded, final, assigned, tokenizer, held_out_share, refused
         )
         written = write_runs(documents, out, config.file_megabytes * _MEGABYTE)
+        check_encoded(len(refused), written.rows + len(refused), source_file(source))
         faults = dict.fromkeys(refused, NO_TOKENS_DETAIL)
         failed = quarantine(source, final, faults, NO_TOKENS, "sort", out)
         return Account(
@@ -152,7 +157,7 @@ def _documents(
 ) -> Iterator[pa.Table]:
     """Yield the documents that `final` keeps, with their tokens, `_READ_ROWS` at a time.
 
-    Rows of documents that the tokenizer refuses are appended to `refused`.
+    Rows of documents that `encode_texts` gives no ids for are appended to `refused`.
     """
     verdicts = read_verdicts(source, embedded)
     placed = pc.is_null(verdicts["reason"]).to_numpy()

@@ -1,6 +1,7 @@
 """The catalog's tokenizer: a given one, or a byte-level BPE trained on a sample of the corpus."""
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,17 +17,23 @@ from data_catalog.errors import UserError, first_line
 from data_catalog.format.accounts import Account
 from data_catalog.format.manifest import fingerprint, sha256_file
 from pipeline.config import Tokenizer
+from pipeline.embed.stage import MINIMUM_JUDGED
 from pipeline.parts import Part, make_part
 from pipeline.refusals import or_none
 from pipeline.verdicts import kept_batches, kept_characters
 
 # Versions of the output:
 # 1: byte-level BPE.
-VERSION = 1
+# 2: long words are cut for training.
+VERSION = 2
 END_OF_TEXT = "<|endoftext|>"
 NO_TOKENS = "no_tokens"  # reason of a verdict
-NO_TOKENS_DETAIL = "the tokenizer refuses the text"
+NO_TOKENS_DETAIL = "the tokenizer refuses the text, or gives no tokens for it"
 MAXIMUM_SAMPLE_TEXT = 2**17  # characters of one text that a tokenizer is trained on
+MAXIMUM_SAMPLE_WORD = 2**12  # characters between spaces, or of spaces: time grows with the square
+# The lookbehind makes the search take linear time: only the start of a word is tried.
+_LONG = f"{{{MAXIMUM_SAMPLE_WORD + 1},}}"
+_LONG_WORD = re.compile(rf"(?<!\S)\S{_LONG}|(?<!\s)\s{_LONG}")
 logger = logging.getLogger(__name__)
 
 
@@ -117,7 +124,7 @@ def _load_tokenizer(path: str) -> Any:
 def _sample(sources: Sequence[Part], verdicts: Sequence[Part], config: Tokenizer) -> Iterator[str]:
     """Yield about `sample_characters` of kept text, chosen by document id in any order of work.
 
-    Of a long text the beginning is taken: the time for one word grows with its square.
+    Of a long text the beginning is taken, and long words are cut, as in genomes and base64.
     """
     kept = sum(kept_characters(part, final) for part, final in zip(sources, verdicts, strict=True))
     share = min(1.0, config.sample_characters / max(kept, 1))
@@ -127,7 +134,18 @@ def _sample(sources: Sequence[Part], verdicts: Sequence[Part], config: Tokenizer
         for batch in kept_batches(part, final, ["id_int", "text"]):
             chosen = batch.filter(pc.less_equal(batch["id_int"], pa.scalar(limit, pa.uint64())))
             beginnings = pc.utf8_slice_codeunits(chosen["text"], 0, MAXIMUM_SAMPLE_TEXT)
-            yield from beginnings.to_pylist()
+            for text in beginnings.to_pylist():
+                yield from cut_words(text)
+
+
+def cut_words(text: str) -> Iterator[str]:
+    """Yield a text in pieces that end after each `MAXIMUM_SAMPLE_WORD` characters of one word."""
+    start = 0
+    for word in _LONG_WORD.finditer(text):
+        for end in range(word.start() + MAXIMUM_SAMPLE_WORD, word.end(), MAXIMUM_SAMPLE_WORD):
+            yield text[start:end]
+            start = end
+    yield text[start:]
 
 
 def _train(texts: Iterator[str], vocabulary_size: int) -> FastTokenizer:
@@ -165,16 +183,19 @@ def end_of_text(folder: Path) -> int:
 def encode_texts(texts: Sequence[str], tokenizer: Part) -> pa.LargeListArray:
     """Return the token ids of each text, ended by end-of-text. No other special token is added.
 
-    A text that the tokenizer refuses has null. Ids are uint16 if every id of the tokenizer fits,
-    otherwise uint32.
+    A text that the tokenizer refuses or gives no tokens for has null. Ids are uint16 if every id of
+    the tokenizer fits, otherwise uint32.
     """
     file = tokenizer.folder / "tokenizer.json"
     fast, eos = load_tokenizer(file)
     kind = _id_type(file)
 
-    def encode(some: list[str]) -> list[np.ndarray]:
+    def encode(some: list[str]) -> list[np.ndarray | None]:
         encodings = fast.encode_batch_fast(some, add_special_tokens=False)
-        return [np.asarray([*encoding.ids, eos], kind) for encoding in encodings]
+        return [
+            np.asarray([*encoding.ids, eos], kind) if encoding.ids else None
+            for encoding in encodings
+        ]
 
     ids = or_none(encode, texts) if texts else []
     lengths = [0 if row is None else len(row) for row in ids]
@@ -185,6 +206,32 @@ def encode_texts(texts: Sequence[str], tokenizer: Part) -> pa.LargeListArray:
         return pa.LargeListArray.from_arrays(offsets, values)
     refused = pa.array([row is None for row in ids])
     return pa.LargeListArray.from_arrays(offsets, values, mask=refused)
+
+
+def check_encoded(lost: int, documents: int, place: str) -> None:
+    """Check that the tokenizer works: it fails for single documents, not for most of them.
+
+    Args:
+        lost: Number of documents without tokens.
+        documents: Number of documents.
+        place: Name of the file or target, for messages.
+
+    Raises:
+        UserError: More than half of at least `MINIMUM_JUDGED` documents have no tokens.
+    """
+    if lost * 2 > documents >= MINIMUM_JUDGED:
+        raise UserError(
+            f"tokenizer.path: the tokenizer gives no tokens for {lost} of the {documents} "
+            f"documents in {place}. Give a tokenizer that knows their characters."
+        )
+    if lost:
+        logger.warning(
+            "%s: %d of %d documents have no tokens and are left out. The view quarantine lists "
+            "them.",
+            place,
+            lost,
+            documents,
+        )
 
 
 @lru_cache(maxsize=2)
