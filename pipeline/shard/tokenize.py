@@ -190,14 +190,12 @@ def encode_texts(texts: Sequence[str], tokenizer: Part) -> pa.LargeListArray:
     fast, eos = load_tokenizer(file)
     kind = _id_type(file)
 
-    def encode(some: list[str]) -> list[np.ndarray | None]:
+    def encode(some: list[str]) -> list[np.ndarray]:
         encodings = fast.encode_batch_fast(some, add_special_tokens=False)
-        return [
-            np.asarray([*encoding.ids, eos], kind) if encoding.ids else None
-            for encoding in encodings
-        ]
+        return [np.asarray([*encoding.ids, eos], kind) for encoding in encodings]
 
-    ids = or_none(encode, texts) if texts else []
+    encoded = or_none(encode, texts) if texts else []
+    ids = [row if row is not None and len(row) > 1 else None for row in encoded]
     lengths = [0 if row is None else len(row) for row in ids]
     offsets = pa.array(np.cumsum([0, *lengths], dtype=np.int64))
     given = [row for row in ids if row is not None]
