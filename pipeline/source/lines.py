@@ -142,7 +142,7 @@ def _lines(path: File, label: str, line_bytes: int) -> Iterator[tuple[int, bytes
                 else:
                     yield row, line
     except (EOFError, OSError, zlib.error) as error:
-        yield damage_fault(error, path, label, f"line {row}")
+        yield damage_fault(error, path, label, f"{row + 1} lines")
 
 
 def _skip_line(read_line: Callable[[int], bytes], chunk: bytes) -> int:
