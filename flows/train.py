@@ -124,11 +124,12 @@ def trainer_command(config: Path, processes: int, accept: Sequence[str] = ()) ->
     """Return the command line of the trainer.
 
     It is `python -m trainer CONFIG`, with torchrun for several processes. The trainer uses this
-    Python and stops when this process dies.
+    Python and stops when this process dies. torchrun creates folders beside the config.
     """
     torchrun = (
         [
             *("torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"),
+            f"--log-dir={config.parent}",  # otherwise it leaves a temporary folder
             *("-m", "flows.parent_watch", "0"),  # its processes end with torchrun
         ]
         if processes > 1

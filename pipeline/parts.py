@@ -14,8 +14,9 @@ from pydantic import Field
 
 from data_catalog.disk import writing
 from data_catalog.format.accounts import Account
+from data_catalog.format.layout import FOLDERS
 from data_catalog.format.lock import sole_holder
-from data_catalog.format.manifest import remove, replacing, write_json
+from data_catalog.format.manifest import remove_unfinished, replacing, write_json
 from data_catalog.format.records import WholeRecord, read_record
 
 SIDECAR = "part.json"
@@ -67,7 +68,7 @@ def make_part(folder: Path, fingerprint: str, make: Callable[[Path], Account]) -
 
 @contextmanager
 def sole_builder(work: Path) -> Iterator[None]:
-    """Hold a work folder for one build and remove temporary folders of killed builds.
+    """Hold a work folder for one build and remove what killed builds left in the catalog.
 
     Finished parts are not touched.
 
@@ -81,8 +82,9 @@ def sole_builder(work: Path) -> Iterator[None]:
     )
     with writing(work.parent), sole_holder(work.parent, refusal, f"{work.name}/.lock"):
         for stages in (work, *work.glob("add-*")):
-            for begun in (*stages.glob("*/.*.tmp"), *stages.glob("*/.*.unfinished/.*.tmp")):
-                remove(begun)
+            remove_unfinished((*stages.glob("*/"), *stages.glob("*/.*.unfinished/")))
+        for folder in FOLDERS:
+            remove_unfinished(work.parent.glob(f"{folder}/**/"))
         yield
 
 

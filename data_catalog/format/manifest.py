@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -49,6 +49,9 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_TEMPORARY_NAME = re.compile(r"\..+\.[0-9]+\.tmp")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`, and rename it over `path` if the block succeeds.
@@ -75,6 +78,20 @@ def replacing(path: Path) -> Iterator[Path]:
             with suppress(OSError):  # on a read-only file system. The first error says more.
                 remove(temporary)
             raise
+
+
+def remove_unfinished(folders: Iterable[Path]) -> None:
+    """Remove the temporary files and folders of `replacing` that killed processes have left.
+
+    Call this while no other process writes there.
+
+    Args:
+        folders: Folders that hold them. Folders below these are not searched.
+    """
+    for folder in folders:
+        for path in folder.glob(".*.tmp"):
+            if _TEMPORARY_NAME.fullmatch(path.name):
+                remove(path)
 
 
 def remove(path: Path) -> None:

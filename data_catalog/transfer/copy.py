@@ -21,6 +21,7 @@ from data_catalog.format.manifest import (
     is_inside,
     parse_manifest,
     read_manifest,
+    remove_unfinished,
     replacing,
     sha256_file,
     version_manifest,
@@ -190,6 +191,7 @@ def fetch_catalog(
                 raise UserError(
                     f"{root}: {name} is a link to a file outside this folder. Give another folder."
                 )
+        remove_unfinished({(root / name).parent for name in files})
         wanted = {name: file for name, file in files.items() if not _is_here(root / name, file)}
         size = sum(file.bytes for file in wanted.values())
         if size > (free := shutil.disk_usage(root).free):

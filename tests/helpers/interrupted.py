@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import termios
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -85,6 +86,8 @@ class Running:
         environment |= {"PYTHONPATH": str(ROOT), "TERM": "xterm", "TMPDIR": str(self._temporary)}
         self._output = bytearray()
         reader, writer = pty.openpty() if terminal else os.pipe()
+        if terminal:
+            termios.tcsetwinsize(writer, (24, 100))
         self._reader = reader
         self._process = subprocess.Popen(
             [sys.executable, "-S", "-c", LAUNCH, *arguments],
@@ -212,8 +215,9 @@ class Running:
 
 
 def _is_progress(line: str) -> bool:
-    """Return whether a line is about a stage that has ended, or about a training that stops."""
-    return bool(re.match(r"\w[\w -]*: [\d,]+ of [\d,]+ in ", line)) or line.startswith("Stopping:")
+    """Return whether a line is a bar, or about a stage that has ended or a training that stops."""
+    stage, bar = r"\w[\w -]*: [\d,]+ of [\d,]+ in ", r"([\w ]+: +)?\d+%\|"
+    return bool(re.match(f"{stage}|{bar}|Stopping: ", line))
 
 
 # Points. Each is a function of a running command.

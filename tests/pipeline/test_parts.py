@@ -98,13 +98,20 @@ def test_a_failing_part_leaves_the_last_good_one(tmp_path):
     assert (tmp_path / "a" / "result").read_text() == "one"
 
 
-@pytest.mark.parametrize("stages", ["work", "work/add-0123456789ab"])
-def test_one_build_at_a_time_removes_leftovers_of_a_killed_one(tmp_path, stages):
-    begun = tmp_path / stages / "embed" / ".a.123.tmp"
-    begun.mkdir(parents=True)
+@pytest.mark.parametrize(
+    "folder", ["work/embed", "work/add-0123456789ab/embed", "work/tree/.all.0123.unfinished"]
+)
+def test_one_build_at_a_time_removes_leftovers_of_a_killed_one(tmp_path, folder):
+    begun = tmp_path / folder / ".a.123.tmp"
+    published = tmp_path / "versions" / "0002" / ".domains.parquet.123.tmp"
+    other = tmp_path / "notes" / ".a.123.tmp"
+    for path in (begun, published, other):
+        path.mkdir(parents=True)
     make_part(tmp_path / "work" / "embed" / "b", "f1", writer("one"))
     with sole_builder(tmp_path / "work"):
         assert not begun.exists()
+        assert not published.exists()
+        assert other.exists()
         assert read_part(tmp_path / "work" / "embed" / "b") is not None
         with (
             pytest.raises(UserError, match="out`"),
