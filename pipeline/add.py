@@ -18,9 +18,15 @@ from pipeline.embed.encoder import check_encoder
 from pipeline.parts import sole_builder
 from pipeline.publish.existing_catalog import ExistingCatalog
 from pipeline.publish.next_version import publish_next
-from pipeline.run import Documents, Each, document_stages, one_by_one, store_stages
+from pipeline.run import (
+    Documents,
+    Each,
+    check_corpus,
+    document_stages,
+    one_by_one,
+    store_stages,
+)
 from pipeline.source.documents import Inventory
-from pipeline.source.registry import corpus_source
 from pipeline.source.targets import check_targets
 
 logger = logging.getLogger(__name__)
@@ -44,11 +50,7 @@ def add(root: Path, addition: Addition, each: Each = one_by_one) -> Path:
         if any(earlier.fingerprint == key for earlier in existing.manifest.additions):
             logger.warning("%s: this addition is already in the catalog. Nothing to do.", root)
             return root
-        if taken := sorted({target.name for target in targets} & set(existing.manifest.targets)):
-            raise UserError(
-                f"target {taken[0]}: {root} already has a target of this name. "
-                "Give the new target another name."
-            )
+        _check_names(existing, config)
         work = Layout(root).work / f"add-{key[:12]}"
         documents = (
             document_stages(shards, work, config, each, existing)
@@ -93,5 +95,17 @@ def check_addition(root: Path, addition: Addition) -> tuple[ExistingCatalog, Bui
             f"embed.model {config.embed.model}: the encoder found here is {available}, but {root} "
             f"was built with {expected}. Restore that encoder."
         )
-    inventory = corpus_source(config).plan() if addition.source else Inventory([])
+    record = addition.model_dump(mode="json")
+    if record not in [earlier.config for earlier in manifest.additions]:
+        _check_names(existing, config)
+    inventory = check_corpus(config) if addition.source else Inventory([])
     return existing, config, inventory
+
+
+def _check_names(existing: ExistingCatalog, config: Build) -> None:
+    targets = {target.name for target in config.all_targets()}
+    if taken := sorted(targets & set(existing.manifest.targets)):
+        raise UserError(
+            f"target {taken[0]}: {existing.layout.root} already has a target of this name. "
+            "Give the new target another name."
+        )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from data_catalog.errors import UserError
+from data_catalog.foreign_files import foreign_names
 from data_catalog.format.layout import MANIFEST, Layout, Levels
 from pipeline.cluster.stage import assign_part, train_tree
 from pipeline.cluster.tree import load_tree
@@ -31,6 +32,7 @@ from pipeline.embed.stage import embed_part
 from pipeline.parts import Part, sole_builder
 from pipeline.publish.existing_catalog import ExistingCatalog
 from pipeline.publish.stage import Built, embedded_verdicts, final_verdicts, publish
+from pipeline.quality.rules import resolve
 from pipeline.quality.stage import judge_part
 from pipeline.shard.stage import shard_part, sort_part
 from pipeline.shard.tokenize import check_tokenizer, make_tokenizer
@@ -38,6 +40,7 @@ from pipeline.source.documents import Inventory, Shard
 from pipeline.source.registry import corpus_source
 from pipeline.source.stage import read_shard
 from pipeline.source.targets import check_targets
+from pipeline.source.text_field import check_text_field
 
 
 @runtime_checkable
@@ -77,15 +80,28 @@ def check_request(config: Build) -> Inventory:
     Nothing is written.
 
     Raises:
-        UserError: The targets, the labels, the encoder, the tokenizer, the source or the folder
-            `out` cannot be used.
+        UserError: The targets, the labels, the rules, the encoder, the tokenizer, the source or
+            the folder `out` cannot be used.
     """
     _check_folder(Layout(config.out))
     check_targets(config)
     check_labels(config.labels)
     check_tokenizer(config.tokenizer)
     check_encoder(config.embed)
-    return corpus_source(config).plan()
+    return check_corpus(config)
+
+
+def check_corpus(config: Build) -> Inventory:
+    """Check the quality rules and the corpus before any work starts, and return what to read.
+
+    Raises:
+        UserError: The rules or the source cannot be used.
+    """
+    resolve(config.quality.preset, config.quality.thresholds)
+    source = corpus_source(config)
+    inventory = source.plan()
+    check_text_field(source, inventory.shards)
+    return inventory
 
 
 def build(config: Build, each: Each = one_by_one) -> Path:
@@ -286,7 +302,7 @@ def store_stages(
 
 
 def _check_folder(layout: Layout) -> None:
-    """Check that a catalog may be written here: the folder is new, empty or a catalog's.
+    """Check that a catalog may be written here: the folder is new, empty but for logs, or its own.
 
     A folder of a build that was stopped has a work folder.
     """
@@ -294,9 +310,8 @@ def _check_folder(layout: Layout) -> None:
     if root.exists() and not root.is_dir():
         raise UserError(f"out {root}: not a folder. Set another `out`.")
     own = {MANIFEST, layout.work.name, layout.tables.parent.name}
-    names = {path.name for path in root.iterdir()} if root.is_dir() else set()
-    others = sorted(name for name in names if not name.startswith("."))
-    if others and not own & names:
+    others = foreign_names(root)
+    if others and not own & {*others}:
         raise UserError(
             f"out {root}: the folder holds {others[0]} and is not a catalog. "
             "Set another `out`, or empty the folder."

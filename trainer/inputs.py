@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from data_catalog.errors import UserError
+from data_catalog.foreign_files import foreign_names
 from data_catalog.format.distributions import Basis
 from data_catalog.format.files import CatalogFiles, open_files
 from data_catalog.format.manifest import CATALOG_REMEDY
@@ -112,13 +113,16 @@ def _corpus(files: CatalogFiles, config: Train, level: int) -> Pool:
 
 
 def _check_folder(out: Path) -> None:
-    """Check that a run may be written here: the folder is new, empty or a run's."""
+    """Check that a run may be written here: the folder is new, empty but for logs, or a run's.
+
+    A run would replace files of others, such as a model's.
+    """
     if out.exists() and not out.is_dir():
         raise UserError(f"out {out}: This is not a folder. Change out.")
-    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    if RUN_RECORD in names:  # a Hugging Face folder has a file of this name too
+    others = foreign_names(out)
+    if RUN_RECORD in others:  # a Hugging Face folder has a file of this name too
         read_run_record(out)
-    elif others := [name for name in names if not name.startswith(".")]:
+    elif others:
         raise UserError(
             f"out {out}: The folder holds {others[0]} and is not a run. "
             "Change out, or empty the folder."

@@ -53,10 +53,12 @@ def to_leaves(
     levels: Levels,
     level: int,
     sequences: Int[np.ndarray, " leaves"],
+    name: str = "distribution",
 ) -> Float[np.ndarray, " leaves"]:
     """Distribute each domain's weight over its leaves, in proportion to their sequences.
 
-    The result sums to 1. The weight of domains without sequences is shared by the others.
+    The result sums to 1. The weight of domains without sequences is shared by the others. `name`
+    is that of the distribution, for the error.
 
     Raises:
         UserError: No domain with weight has a sequence.
@@ -67,8 +69,8 @@ def to_leaves(
     reachable = np.where(sizes > 0, weights, 0.0)
     if reachable.sum() <= 0:
         raise UserError(
-            "distribution: only domains without training sequences have weight. Use a coarser "
-            "level or more data."
+            f"{name} at level {level}: only domains without training sequences have weight. "
+            "Use a coarser level or more data."
         )
     share = inside / np.maximum(sizes, 1)[:, None]
     leaves: Float[np.ndarray, " leaves"] = ((reachable / reachable.sum())[:, None] * share).reshape(

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -36,11 +36,11 @@ _TWO_SPLITS: _Splits = (("align", 0.8), ("validation", 1.0))
 
 
 def check_targets(config: Build) -> None:
-    """Check all targets of a build before any work starts. No document is read.
+    """Check all targets of a build before any work starts. Files are read up to a first document.
 
     Raises:
-        UserError: A name is used twice, a path is missing or has no readable kind of file, a
-            dataset cannot be found, or a target names modules of a source of another kind.
+        UserError: A name is used twice, a path is missing or has no readable document, a dataset
+            cannot be found, or a target names modules of a source of another kind.
     """
     if config.targets_below is not None and not config.targets_below.is_dir():
         raise UserError(
@@ -61,6 +61,8 @@ def check_targets(config: Build) -> None:
                 if file.name.lower().endswith(PARQUET_SUFFIXES):
                     path = file_below(found.root, file.name)
                     check_columns(path, target.columns, f"target {target.name}: columns")
+            records = [record for _, _, record in _first(_records(target, config.source), 1)]
+            _check_readable(target, records)
         elif target.dataset is not None:
             find_dataset(target.dataset, f"target {target.name}: dataset.name")
         else:
@@ -109,16 +111,7 @@ def read_target(target: Target, source: AnySource) -> tuple[pa.Table, list[Fault
             }
         )
     if not rows:
-        lost = [fault for fault in faults if fault.counted]
-        reasons = ", ".join(sorted({fault.reason for fault in lost}))
-        hint = (
-            f"Its {len(lost)} records cannot be read ({reasons}). Mend them."
-            if lost
-            else _hint_if_empty(target)
-        )
-        raise UserError(
-            f"target {target.name}: there is no readable document in {_origin(target)}. {hint}"
-        )
+        _check_readable(target, faults)
     splits = {row["split"] for row in rows}
     for name in ("validation", "test"):
         if name not in splits:
@@ -135,6 +128,21 @@ def read_target(target: Target, source: AnySource) -> tuple[pa.Table, list[Fault
     if target.path is not None:
         faults += _files(target, source).notes()
     return pa.Table.from_pylist(rows, schema=TARGET_DOCUMENTS), faults
+
+
+def _check_readable(target: Target, records: Sequence[Document | Fault]) -> None:
+    if any(isinstance(record, Document) for record in records):
+        return
+    lost = [record for record in records if isinstance(record, Fault) and record.counted]
+    reasons = ", ".join(sorted({fault.reason for fault in lost}))
+    hint = (
+        f"Its {len(lost)} records cannot be read ({reasons}). Mend them."
+        if lost
+        else _hint_if_empty(target)
+    )
+    raise UserError(
+        f"target {target.name}: there is no readable document in {_origin(target)}. {hint}"
+    )
 
 
 def _hint_if_empty(target: Target) -> str:

@@ -146,6 +146,18 @@ CASES = {  # changes of the config, given a folder, and what the message says
         lambda at: {"targets": [{"name": "x", "path": table(at / "t.parquet", body=["a"])}]},
         ("target x", "text"),
     ),
+    "target without the field": (
+        lambda at: {"targets": [{"name": "x", "path": file(at / "t.jsonl", '{"body": "a"}\n')}]},
+        ("target x", "no_text"),
+    ),
+    "corpus without the field": (
+        lambda _: {"source.columns": {"text": "body"}},
+        ("source.columns.text body", "part-"),
+    ),
+    "a rule that the preset lacks": (
+        lambda _: {"quality": {"preset": "gopher"}, "quality.thresholds.wordz": {"least": 3}},
+        ("quality.thresholds.wordz", "no such rule"),
+    ),
     "no labels": (
         lambda at: {"labels": {"path": str(at / "none.csv"), "column": "kind"}},
         ("labels", "none.csv"),

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, models
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
@@ -13,6 +15,7 @@ from tests.helpers.faults import Wrong
 from tests.helpers.tiny_catalog import VOCABULARY, write_tiny_catalog
 from tests.helpers.tiny_training import tiny_config, write_config
 from trainer.__main__ import main
+from trainer.loop import train
 from trainer.preview import preview
 
 pytestmark = pytest.mark.faults(
@@ -135,6 +138,12 @@ CASES = {  # changes of the config, given a folder, and what the message says
         lambda at: {"out": str(write(at / "thesis/chapter.tex", "x").parent)},
         ("out", "chapter.tex", "not a run"),
     ),
+    "a folder of logs and other files": (
+        lambda at: {
+            "out": str(write(write(at / "job/slurm-1.out", "x").with_name("notes.md"), "x").parent)
+        },
+        ("out", "notes.md", "not a run"),
+    ),
     "a folder of a model": (lambda at: {"out": llama(at / "m")}, ("config.json",)),
     "a file in place of the folder": (
         lambda at: {"out": str(write(at / "x.txt", "x"))},
@@ -191,3 +200,41 @@ def test_the_command_line_refuses_it_too(catalog, tmp_path):
     assert not (tmp_path / "run").exists()
     refused(("this is a training config",), "build", path)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("without", ["align", "validation"])
+def test_a_target_without_a_split_is_refused(tmp_path, without):
+    root = write_tiny_catalog(tmp_path / "catalog")
+    path = root / "targets" / "spe" / "documents.parquet"
+    table = pq.read_table(path)
+    splits = ["test" if name == without else name for name in table["split"].to_pylist()]
+    place = table.schema.get_field_index("split")
+    pq.write_table(table.set_column(place, "split", pa.array(splits)), path)
+    config = tiny_config(root, tmp_path / "run")
+    with pytest.raises(UserError, match=f"target spe: its {without} split is empty"):
+        preview(config)
+
+
+def test_a_distribution_without_sequences_is_refused(tmp_path):
+    root = write_tiny_catalog(tmp_path / "catalog", (9, 9, 0, 9, 9, 9, 9, 9))
+    with pytest.raises(UserError, match=r"distribution spe at level 8: .* without training"):
+        preview(tiny_config(root, tmp_path / "run"))
+
+
+def test_fewer_sequences_than_a_batch_are_no_fault(tmp_path):
+    """They are drawn again, and the preview says how often."""
+    root = write_tiny_catalog(tmp_path / "catalog", (1,) * 8)
+    training = {"batch_sequences": 60, "steps": 2, "micro_batch_sequences": 60}
+    config = tiny_config(root, tmp_path / "run", training=training)
+    if preview(config).members[0].epochs < 3:
+        raise Wrong(str(preview(config).members))
+    assert train(config)
+
+
+def test_a_folder_with_a_log_is_used(catalog, tmp_path):
+    log = write(tmp_path / "run" / "slurm-123.out", "Starting\n")
+    config = tiny_config(catalog, tmp_path / "run", training={"steps": 2})
+    preview(config)
+    assert train(config)
+    if log.read_text() != "Starting\n":
+        raise Wrong(log.read_text())

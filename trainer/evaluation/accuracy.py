@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def evaluate_run(
 
     Raises:
         UserError: There are no targets and no tasks, the run is not finished, a target or task is
-            missing or invalid, or the harness is not installed.
+            missing or invalid, `limit` is below 1, or the harness is not installed.
     """
     if not targets and not tasks:
         raise UserError(
@@ -59,6 +60,11 @@ def evaluate_run(
         )
     if tasks and tasks_from is None:
         raise UserError(f"task {tasks[0]}: The folder of its file is missing. Set tasks_from.")
+    if tasks_from and not tasks:
+        raise UserError(f"tasks_from {tasks_from}: No task of this folder is named. Name tasks.")
+    if limit is not None and limit < 1:
+        raise UserError(f"limit {limit}: Expected at least 1 question.")
+    _check_harness()
     if not (run / "model").is_dir():
         raise UserError(f"{run}: The model is missing. Wait until the run is finished.")
     config = read_run_record(run).config
@@ -104,15 +110,11 @@ def accuracy(
     Raises:
         UserError: The harness is not installed, or no question of a task fits the model.
     """
-    try:
-        from lm_eval import simple_evaluate  # noqa: PLC0415 - slow, and in an optional extra
-        from lm_eval.models.huggingface import HFLM  # noqa: PLC0415
-        from lm_eval.tasks import TaskManager  # noqa: PLC0415
-    except ImportError as error:
-        raise UserError(
-            "lm-evaluation-harness is not installed. Accuracy is measured with it. "
-            "Run: pip install 'clustermix[eval]'"
-        ) from error
+    _check_harness()
+    from lm_eval import simple_evaluate  # noqa: PLC0415 - slow, and in an optional extra
+    from lm_eval.models.huggingface import HFLM  # noqa: PLC0415
+    from lm_eval.tasks import TaskManager  # noqa: PLC0415
+
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     with redirect_stdout(sys.stderr):  # The harness prints its progress bars there.
         language_model = HFLM(
@@ -143,6 +145,14 @@ def accuracy(
             for task, fit in zip(tasks, fitting, strict=True)
         },
     }
+
+
+def _check_harness() -> None:
+    if find_spec("lm_eval") is None:
+        raise UserError(
+            "lm-evaluation-harness is not installed. Accuracy is measured with it. "
+            "Run: pip install 'clustermix[eval]'"
+        )
 
 
 def _fitting(task: TaskFile, limit: int | None, language_model: Any) -> TaskFile:

@@ -186,7 +186,7 @@ def _read(path: Path, task: dict[str, Any]) -> TaskFile:
             for line in _data(path, task).read_text(encoding="utf-8-sig").splitlines()
             if line.strip()
         ]
-        return TaskFile(str(task["task"]), tuple(_question(task, row) for row in rows))
+        questions = tuple(_question(task, row) for row in rows)
     except (
         OSError,
         TypeError,
@@ -199,6 +199,9 @@ def _read(path: Path, task: dict[str, Any]) -> TaskFile:
         raise UserError(
             f"{path}: The questions cannot be rendered ({type(error).__name__}: {error})."
         ) from error
+    if not questions:
+        raise UserError(f"{path}: The data of the task has no rows. Add questions.")
+    return TaskFile(str(task["task"]), questions)
 
 
 def _data(path: Path, task: Mapping[str, Any]) -> Path:
@@ -225,10 +228,10 @@ def _question(task: Mapping[str, Any], row: Mapping[str, Any]) -> Question:
     number = int(right) if str(right).isdecimal() else texts.index(str(right))
     if not 0 <= number < len(texts):
         raise ValueError(f"the right choice is {number}, expected 0 to {len(texts) - 1}")
-    delimiter = task.get("target_delimiter", " ")
-    return Question(
-        str(_value(task["doc_to_text"], row)), tuple(delimiter + text for text in texts), number
-    )
+    delimiter, prompt = task.get("target_delimiter", " "), str(_value(task["doc_to_text"], row))
+    for text in (prompt, *texts):
+        text.encode()  # raises UnicodeEncodeError, a ValueError, for lone surrogates
+    return Question(prompt, tuple(delimiter + text for text in texts), number)
 
 
 def _value(template: Any, row: Mapping[str, Any]) -> Any:

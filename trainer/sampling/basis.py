@@ -78,7 +78,12 @@ def build_basis(
         rows = {name: read(name)}
     return Basis(
         tuple(rows),
-        np.stack([to_leaves(weights, levels, level, sequences) for weights in rows.values()]),
+        np.stack(
+            [
+                to_leaves(weights, levels, level, sequences, f"distribution {name}")
+                for name, weights in rows.items()
+            ]
+        ),
     )
 
 

@@ -24,7 +24,7 @@ def test_a_domain_without_sequences_gives_its_weight_to_the_others():
         0.5,
         0.5,
     ]
-    with pytest.raises(UserError, match="distribution: "):
+    with pytest.raises(UserError, match="distribution at level 2"):
         to_leaves(np.array([1.0, 0.0]), LEVELS, 2, np.array([0, 0, 1, 1]))
 
 

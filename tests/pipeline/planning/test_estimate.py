@@ -91,7 +91,7 @@ def test_nothing_is_written(tiny):
 
 def test_a_corpus_without_text_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"content": "x"}\n')
-    with pytest.raises(UserError, match=r"source: .* 1 of 1 files"):
+    with pytest.raises(UserError, match=r"source\.columns\.text text: .* a\.jsonl"):
         estimate_build(Build(out=tmp_path / "out", source={"kind": "jsonl", "path": str(tmp_path)}))
 
 
