@@ -12,16 +12,15 @@ import secrets
 import shutil
 import sys
 import tempfile
-import tomllib
 import warnings
 from contextlib import redirect_stderr, suppress
 from io import StringIO
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
-from typing import Any
 
 from data_catalog.errors import UserError
+from flows.prefect_settings import check_settings_files, named_url, profiles_path
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANSWER_SECONDS = 4.5  # in which a Prefect server must answer
@@ -76,7 +75,7 @@ def prepare() -> None:
             os.environ.setdefault("PREFECT_PROFILES_PATH", str(profiles))
         os.environ["PREFECT_HOME"] = str(_cache_folder() / "prefect")
     _check_prefect_home()
-    _check_settings_files()
+    check_settings_files()
 
 
 def find_server() -> str | None:
@@ -90,8 +89,8 @@ def find_server() -> str | None:
     Raises:
         UserError: A setting is invalid, or the server does not answer.
     """
-    if named := os.environ.get("PREFECT_API_URL"):
-        _check_answer(named)  # before the slow import of Prefect
+    check_named_server()  # before the slow import of Prefect
+    named = named_url()
     try:
         # Prefect warns of each setting of an earlier version that a profile has.
         with warnings.catch_warnings(), redirect_stderr(StringIO()):
@@ -102,13 +101,25 @@ def find_server() -> str | None:
     except (ValueError, TypeError, OSError) as error:
         raise UserError(
             f"Prefect's settings: {_first_reason(error)}. They come from environment variables, "
-            f".env, prefect.toml, pyproject.toml and {_profiles_path()}. Correct or unset it."
+            f".env, prefect.toml, pyproject.toml and {profiles_path()}. Correct or unset it."
         ) from error
     if url is not None:
         if url != named:
             _check_answer(url)
         _check_acceptance(url)
     return url
+
+
+def check_named_server() -> None:
+    """Check that the server that the user's settings name answers. Prefect is not imported.
+
+    Nothing is written.
+
+    Raises:
+        UserError: It does not answer.
+    """
+    if url := named_url():
+        _check_answer(url)
 
 
 def _has_home() -> bool:
@@ -216,39 +227,6 @@ def _check_proxies() -> None:
             f"HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used: {str(error).rstrip('.')}. "
             "Correct or unset it."
         ) from error
-
-
-def _profiles_path() -> Path:
-    home = Path(os.environ["PREFECT_HOME"]).expanduser()
-    return Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
-
-
-def _check_settings_files() -> None:
-    """Raise `UserError` if a file of Prefect's settings is damaged. Prefect does not name it."""
-    profiles = _profiles_path()
-    for path in (profiles, Path("prefect.toml"), Path("pyproject.toml"), Path(".env")):
-        try:
-            text = path.read_bytes().decode()
-            tree = tomllib.loads(text) if path.suffix == ".toml" else {}
-            if path == profiles and not _holds_profiles(tree):
-                raise ValueError("expected `active` and tables [profiles.NAME]")
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise UserError(
-                f"{path}: Prefect cannot read its settings from this file ({reason}). "
-                "Correct or remove it."
-            ) from error
-
-
-def _holds_profiles(tree: dict[str, Any]) -> bool:
-    profiles = tree.get("profiles", {})
-    return (
-        isinstance(tree.get("active", ""), str)
-        and isinstance(profiles, dict)
-        and all(isinstance(profile, dict) for profile in profiles.values())
-    )
 
 
 def _first_reason(error: BaseException) -> str:

@@ -28,6 +28,7 @@ from typing import IO
 from data_catalog.errors import UserError
 from flows.environment import find_server, prepare
 from flows.parent_watch import stop_with_parent
+from flows.prefect_settings import named_url
 from flows.progress import working
 
 HOST = "127.0.0.1"
@@ -46,8 +47,7 @@ def private_server() -> Iterator[None]:
         UserError: Prefect cannot work in this environment, or its server does not answer.
     """
     prepare()
-    if os.environ.get("PREFECT_API_URL"):
-        find_server()
+    if named_url() and find_server() is not None:
         yield
         return
     password = f"clustermix:{secrets.token_urlsafe()}"

@@ -83,10 +83,13 @@ def build_command(
 ) -> None:
     """Build a catalog. Work that is already done with the same config is reused."""
     from data_catalog.settings import load
+    from flows.environment import check_named_server
     from pipeline.config import Build
-    from pipeline.run import check_request
 
     settings = load(Build, config, overrides or ())
+    check_named_server()  # before imports that take seconds
+    from pipeline.run import check_request
+
     check_request(settings)  # reports mistakes before Prefect starts
     from flows.prefect_server import private_server
 
@@ -121,10 +124,13 @@ def add_command(
 ) -> None:
     """Add documents or targets to a catalog as a new version. Existing content is unchanged."""
     from data_catalog.settings import load
-    from pipeline.add import check_addition
+    from flows.environment import check_named_server
     from pipeline.config import Addition
 
     addition = load(Addition, config, overrides or ())
+    check_named_server()  # before imports that take seconds
+    from pipeline.add import check_addition
+
     check_addition(catalog, addition)  # reports mistakes before Prefect starts
     from flows.prefect_server import private_server
 

@@ -14,6 +14,7 @@ import pytest
 
 from data_catalog.errors import UserError
 from flows.environment import LOOPBACK, find_server, prepare, set_library_defaults
+from flows.prefect_settings import named_url
 
 PROXY = "http://proxy.example:3128"
 
@@ -246,3 +247,36 @@ def test_a_server_that_does_not_answer_is_refused(environment, tmp_path):
 
 def test_a_server_that_answers_is_found(prefect_server):
     assert find_server() == os.environ["PREFECT_API_URL"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        (".env", b"prefect_api_url=x\nPREFECT_API_URL='http://a/api'\n", "http://a/api"),
+        ("prefect.toml", b'[api]\nurl = "http://b/api"', "http://b/api"),
+        ("prefect.toml", b"api = 3", None),
+        ("pyproject.toml", b'[tool.prefect.api]\nurl = "http://c/api"', "http://c/api"),
+        ("pyproject.toml", b"\xff", None),
+        (".env", b"PREFECT_API_URL=\xff", None),
+        ("profiles.toml", b'active = "x"\n[profiles.x]\nPREFECT_API_URL = "http://d"', "http://d"),
+        ("profiles.toml", b'[profiles.x]\nPREFECT_API_URL = "http://d"', None),
+        ("profiles.toml", b'active = "x"\n[profiles.x]\nPREFECT_API_URL = 3', None),
+    ],
+)
+def test_the_server_of_the_settings_is_known_without_prefect(
+    environment, tmp_path, name, content, found
+):
+    environment(HOME=tmp_path, PREFECT_HOME=tmp_path)
+    assert named_url() is None
+    (tmp_path / name if name == "profiles.toml" else Path(name)).write_bytes(content)
+    assert named_url() == found
+    os.environ["PREFECT_API_URL"] = "http://first/api"
+    assert named_url() == "http://first/api"
+
+
+def test_a_profile_is_chosen_by_its_variable(environment, tmp_path):
+    (tmp_path / "profiles.toml").write_text('[profiles.y]\nPREFECT_API_URL = "http://y"')
+    environment(HOME=tmp_path, PREFECT_HOME=tmp_path, PREFECT_PROFILE="y")
+    assert named_url() == "http://y"
+    environment(HOME=tmp_path, PREFECT_HOME="~no-such-user/x")
+    assert named_url() is None

@@ -36,12 +36,14 @@ FAULTS = pytest.mark.faults(
     tried=(
         "`--help`, `query`, `verify` and `plan` in all combinations of: home missing, `/` or "
         "read-only; known or unknown user; no, HTTP or SOCKS proxy; no, empty, broken or Prefect 2 "
-        "profile. `build` and `train` in a selection in which all pairs of these values occur."
+        "profile. `build` and `train` in a selection in which all pairs of these values occur. "
+        "A Prefect server that does not answer, named in a variable, `.env`, `prefect.toml`, "
+        "`pyproject.toml` or a profile."
     ),
     expected=(
         "The command works and leaves nothing in the home, in the current folder and among "
         "temporary files. With a broken profile, `build` and `train` end within 5 s with exit code "
-        "2 and one sentence that names the file."
+        "2 and one sentence that names the file; with a server that does not answer, alike."
     ),
 )
 
