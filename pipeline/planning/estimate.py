@@ -23,7 +23,7 @@ from pipeline.source.documents import Fault, Shard
 from pipeline.source.head import Head
 from pipeline.source.interface import Source
 from pipeline.source.registry import corpus_source
-from pipeline.source.targets import read_target
+from pipeline.source.targets import read_target, skipped_targets
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ def estimate_build(
         # float32, for the vectors and for the part of them that one sub-tree trains on.
         tree_memory_bytes=vectors * identity.dimension * 4 * 2,
         rates=rates,
-        unread=_by_reason(inventory.unread),
+        unread=_by_reason([*inventory.unread, *skipped_targets(config)]),
         faults=faults,
         warnings=(*warnings, *source.caveats(shards)),
     )

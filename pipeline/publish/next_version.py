@@ -80,7 +80,7 @@ def publish_next(
         ]
         placed += verdict_files
     read_folder = built.description.folder.parent.with_name("read")
-    faults = all_faults(built, unread)
+    faults = all_faults(built, unread, config)
     sources, verdicts = as_read(layout.root, measured, read_folder)
     content = VersionTables(
         offsets=offsets,

@@ -53,6 +53,7 @@ from pipeline.shard.stage import OFFSETS_FILE
 from pipeline.shard.tokenize import end_of_text, vocabulary_size
 from pipeline.source.documents import Fault
 from pipeline.source.stage import QUARANTINE_FILE, quarantine_table
+from pipeline.source.targets import skipped_targets
 from pipeline.verdicts import latest_verdicts
 
 logger = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ def publish(built: Built, levels: Levels, config: Build, unread: Sequence[Fault]
     content = VersionTables(
         offsets=offsets,
         accounts=accounts,
-        quarantine=all_faults(built, unread),
+        quarantine=all_faults(built, unread, config),
         removed=removed_by_source(built.stages["source"], verdicts),
         distances=read_parts(built.targets, "distributions.parquet", tables.DISTRIBUTIONS),
         targets=[part.name for part in built.targets],
@@ -203,7 +204,7 @@ def embedded_verdicts(stages: Mapping[str, Sequence[Part]]) -> list[Part]:
     ]
 
 
-def all_faults(built: Built, unread: Sequence[Fault]) -> pa.Table:
+def all_faults(built: Built, unread: Sequence[Fault], config: Build) -> pa.Table:
     """Return the faults and notes of all stages and of the targets (tables.QUARANTINE)."""
     stages = built.stages
     parts = [part for name in ("source", "embed", "sort") for part in stages.get(name, ())]
@@ -211,7 +212,11 @@ def all_faults(built: Built, unread: Sequence[Fault]) -> pa.Table:
         part for part in (*parts, *built.targets) if (part.folder / QUARANTINE_FILE).is_file()
     ]
     return pa.concat_tables(
-        [quarantine_table(unread), read_parts(quarantined, QUARANTINE_FILE, tables.QUARANTINE)]
+        [
+            quarantine_table(unread),
+            read_parts(quarantined, QUARANTINE_FILE, tables.QUARANTINE),
+            quarantine_table(skipped_targets(config), "targets"),
+        ]
     )
 
 

@@ -71,7 +71,7 @@ def file_labels(names: Iterable[str]) -> dict[str, str]:
     taken = set(names)
     labels = {}
     for name in taken:
-        label = _escaped(name)
+        label = escaped_name(name)
         if label != name and ("\\" in name or label in taken):
             digest = hashlib.blake2b(repr(name).encode(), digest_size=4).hexdigest()
             label = f"{label}~{digest}"
@@ -79,7 +79,8 @@ def file_labels(names: Iterable[str]) -> dict[str, str]:
     return labels
 
 
-def _escaped(name: str) -> str:
+def escaped_name(name: str) -> str:
+    """Return a name with bytes that are not UTF-8 as `\\xNN`."""
     try:
         return os.fsencode(name).decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # a store's name with a surrogate that is not from a local path

@@ -5,12 +5,8 @@ Every machine has this corpus. Packages are parsed and never imported.
 
 import ast
 import importlib.metadata
-import importlib.util
-import os
-import sysconfig
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -22,8 +18,17 @@ from pipeline.source.documents import Document, Fault, Input, Inventory, Shard, 
 from pipeline.source.head import Head, head_of_documents
 from pipeline.source.interface import Source
 from pipeline.source.lines import text_fault
+from pipeline.source.packages import (
+    PROSE_ENDINGS,
+    STDLIB,
+    PackageFiles,
+    locate_package,
+    module_name,
+    package_files,
+    survey_package,
+)
+from pipeline.source.unread import unread_notes
 
-STDLIB = "stdlib"  # name of the whole standard library in a list of packages
 DEFAULT_PACKAGES = (  # large and well documented; those not installed are skipped
     *("alembic", "beartype", "click", "datasets", "duckdb", "faiss", "fastapi", "fsspec"),
     *("huggingface_hub", "hypothesis", "jinja2", "mpmath", "narwhals", "networkx", "numpy"),
@@ -32,15 +37,6 @@ DEFAULT_PACKAGES = (  # large and well documented; those not installed are skipp
     *("transformers", "typer", "websockets", STDLIB),
 )
 _HEAD_DOCUMENTS = 16  # per package, for an estimate: parsing is slow
-_SKIPPED_FOLDERS = {
-    *("__pycache__", "_vendor", "dist-packages", "lib2to3", "node_modules", "site-packages"),
-    *("test", "tests"),
-}
-_PROSE = (".rst", ".md", ".txt")
-_NOT_PROSE = (
-    *("license", "licence", "copying", "notice", "cmakelists", "requirements"),
-    *("entry_points", "top_level"),
-)
 _Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -58,7 +54,7 @@ class PythonDocsSource(Source[PythonDocs]):
         """
         section, places = self.section, {}
         for name in sorted(set(section.packages or DEFAULT_PACKAGES)):
-            if (place := _locate(name)) is not None:
+            if (place := locate_package(name)) is not None:
                 places[name] = place
             elif section.packages:
                 raise UserError(
@@ -78,7 +74,22 @@ class PythonDocsSource(Source[PythonDocs]):
             )
             for name, entry in inputs.items()
         ]
-        return Inventory(shards)
+        return Inventory(shards, self._notes(places.values()))
+
+    def _notes(self, places: Iterable[PackageFiles]) -> list[Fault]:
+        """Return notes on the files and folders of packages that are not read."""
+        prefixes, share = self.reservations.modules, self.section.held_out_share
+        unread: dict[str, list[str]] = defaultdict(list)
+        for place in places:
+            files, left_out = survey_package(place)
+            for reason, labels in left_out.items():
+                unread[reason] += labels
+            unread["held_out"] += [
+                place.label(path)
+                for path in files
+                if path.suffix == ".py" and _is_held_out(module_name(place, path), prefixes, share)
+            ]
+        return unread_notes(unread, ", ".join((".py", *PROSE_ENDINGS)))
 
     def read(self, shard: Shard) -> Iterator[Document | Fault]:
         """Yield a package's documents until the shard's quota is full.
@@ -87,7 +98,7 @@ class PythonDocsSource(Source[PythonDocs]):
         for a docstring, without the colon for the module's own, and `package/path/of/file.rst` for
         a bundled text. `source` is the package. Files that are held out for targets are skipped.
         """
-        place = _locate(shard.key)
+        place = locate_package(shard.key)
         if place is None:
             yield Fault(shard.key, None, "unreadable_file", "the package is no longer there")
             return
@@ -130,7 +141,7 @@ def check_modules(target: Target, section: AnySource) -> PythonDocs:
             '"python-docs" only. Give a path or a dataset instead.'
         )
     for name in _packages(target):
-        if _locate(name) is None:
+        if locate_package(name) is None:
             raise UserError(
                 f"target {target.name}: modules: {name} is not an installed package with Python "
                 "source. Install it or name other modules."
@@ -146,13 +157,13 @@ def read_modules(target: Target, section: AnySource) -> Iterator[tuple[str, Docu
     """
     source = check_modules(target, section)
     for name in _packages(target):
-        if (place := _locate(name)) is None:
+        if (place := locate_package(name)) is None:
             continue
-        for path in _files(
+        for path in package_files(
             place, lambda module: _is_held_out(module, target.modules, source.held_out_share)
         ):
             if path.suffix == ".py":
-                module = _module(place, path)
+                module = module_name(place, path)
                 for record in _docstrings(name, module, path, source.min_characters):
                     yield module, record
 
@@ -168,65 +179,12 @@ def _is_held_out(module: str, prefixes: Sequence[str], share: float) -> bool:
     )
 
 
-@dataclass(frozen=True)
-class _PackageFiles:
-    """The files of a package: all below `folder`, or one module."""
-
-    root: Path
-    """Folder that the names of modules are relative to."""
-    folder: Path | None
-    module: Path | None = None
-
-
-def _locate(name: str) -> _PackageFiles | None:
-    if name == STDLIB:
-        folder = Path(sysconfig.get_paths()["stdlib"])
-        return _PackageFiles(folder, folder)
-    # Finding a top-level name does not import it.
-    spec = importlib.util.find_spec(name) if name.isidentifier() else None
-    if spec is None:
-        return None
-    if spec.submodule_search_locations:
-        folder = Path(next(iter(spec.submodule_search_locations)))
-        return _PackageFiles(folder.parent, folder)
-    module = Path(spec.origin or "")
-    return _PackageFiles(module.parent, None, module) if module.suffix == ".py" else None
-
-
-def _files(place: _PackageFiles, wanted: Callable[[str], bool]) -> list[Path]:
-    """Return the Python files whose module is wanted and the bundled texts, by hashes of paths."""
-    if place.folder is None:
-        files = [place.module] if place.module else []
-    else:
-        files = []
-        for folder, folders, names in os.walk(place.folder):
-            folders[:] = sorted(name for name in folders if name not in _SKIPPED_FOLDERS)
-            files += [
-                Path(folder, name) for name in names if name.endswith(".py") or _is_prose(name)
-            ]
-    chosen = [path for path in files if path.suffix != ".py" or wanted(_module(place, path))]
-    return sorted(
-        chosen, key=lambda path: (unit_hash("file", path.relative_to(place.root).as_posix()), path)
-    )
-
-
-def _is_prose(name: str) -> bool:
-    return name.endswith(_PROSE) and not name.lower().startswith(_NOT_PROSE)
-
-
-def _module(place: _PackageFiles, path: Path) -> str:
-    return ".".join(path.relative_to(place.root).with_suffix("").parts).removesuffix(".__init__")
-
-
-def _describe(name: str, place: _PackageFiles) -> Input:
+def _describe(name: str, place: PackageFiles) -> Input:
     """Return one identity for all files of a package.
 
     Its path holds a hash of their names and sizes, and its time is that of the latest change.
     """
-    states = [
-        (path.relative_to(place.root).as_posix(), path.stat())
-        for path in _files(place, lambda _: True)
-    ]
+    states = [(place.label(path), path.stat()) for path in package_files(place, lambda _: True)]
     names = fingerprint(sorted((path, state.st_size) for path, state in states))[:16]
     return Input(
         path=f"{name}@{names}",
@@ -236,16 +194,14 @@ def _describe(name: str, place: _PackageFiles) -> Input:
 
 
 def _documents(
-    name: str, place: _PackageFiles, source: PythonDocs, wanted: Callable[[str], bool]
+    name: str, place: PackageFiles, source: PythonDocs, wanted: Callable[[str], bool]
 ) -> Iterator[Document | Fault]:
     yield from _descriptions(name, source.min_characters)
-    for path in _files(place, wanted):
+    for path in package_files(place, wanted):
         if path.suffix == ".py":
-            yield from _docstrings(name, _module(place, path), path, source.min_characters)
+            yield from _docstrings(name, module_name(place, path), path, source.min_characters)
         else:
-            yield from _prose(
-                name, path.relative_to(place.root).as_posix(), path, source.min_characters
-            )
+            yield from _prose(name, place.label(path), path, source.min_characters)
 
 
 def _descriptions(name: str, min_characters: int) -> Iterator[Document | Fault]:
@@ -262,7 +218,7 @@ def _descriptions(name: str, min_characters: int) -> Iterator[Document | Fault]:
 
 def _prose(name: str, relative: str, path: Path, min_characters: int) -> Iterator[Document | Fault]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         yield Fault(f"{name}/{relative}", None, "bad_utf8", f"byte {error.start}: {error.reason}")
     except OSError as error:

@@ -10,16 +10,17 @@ import pyarrow as pa
 from data_catalog.errors import UserError
 from data_catalog.format import tables
 from pipeline.config import Build
-from pipeline.location import file_below
+from pipeline.location import file_below, folder_names
 from pipeline.source.config import AnySource, Dataset, Target, Text
 from pipeline.source.dataset import stream_documents
 from pipeline.source.documents import Document, Fault, document_number, unit_hash
-from pipeline.source.files import Found, find_files
+from pipeline.source.files import Found, escaped_name, find_files
 from pipeline.source.jsonl import JSONL_SUFFIXES, read_json_lines
 from pipeline.source.parquet import PARQUET_SUFFIXES, check_columns, read_parquet
 from pipeline.source.python_docs import check_modules, read_modules
 from pipeline.source.stream import Stream, dataset_label, find_dataset, load_builder
 from pipeline.source.text import find_text, read_text, text_suffixes
+from pipeline.source.unread import unread_notes
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,15 @@ def check_targets(config: Build) -> None:
             find_dataset(target.dataset, f"target {target.name}: dataset.name")
         else:
             check_modules(target, config.source)
+
+
+def skipped_targets(config: Build) -> list[Fault]:
+    """Return a note on the hidden folders of `targets_below`, which are no targets."""
+    if config.targets_below is None:
+        return []
+    names = folder_names(config.targets_below)
+    hidden = [escaped_name(name) for name in names if name.startswith((".", "_"))]
+    return unread_notes({"hidden": hidden})
 
 
 def read_target(target: Target, source: AnySource) -> tuple[pa.Table, list[Fault]]:

@@ -12,6 +12,8 @@ WHY = {
     "incomplete": "they are parts of files that are being fetched",
     "not_chosen": "the settings of the source leave them out",
     "held_out": "they belong to targets",
+    "skipped_folder": "these folders hold tests, caches or other packages, or are links",
+    "no_documentation": "they are licences, notices or lists of requirements",
     "second_link": "the files or folders that these links lead to are read by another path",
     "dangling_link": "these links lead nowhere or in a circle",
     "outside_folder": "these links lead to places outside of the source's path",

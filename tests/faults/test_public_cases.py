@@ -111,6 +111,9 @@ def test_targets_of_odd_names(config, tmp_path, prefect_server):
     catalog = build(path, tmp_path)
     if catalog.manifest.targets != ("law",):
         raise Wrong(str(catalog.manifest.targets))
+    noted = catalog.sql("SELECT detail FROM quarantine WHERE stage = 'targets'").fetchall()
+    if len(noted) != 1 or "2 not read, .ipynb_checkpoints, __MACOSX" not in noted[0][0]:
+        raise Wrong(str(noted))
 
 
 def test_ids_that_are_numbers(config, tmp_path, prefect_server):

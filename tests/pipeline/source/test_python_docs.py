@@ -1,5 +1,7 @@
 import importlib.metadata
+import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -101,6 +103,33 @@ def test_docstrings_and_bundled_texts_become_documents(package):
         ("not_python", "zoo_package/zoo_package.sub.broken"),
     ]
     assert "zoo_package" not in sys.modules
+
+
+def test_files_that_are_not_read_are_counted(package):
+    (package / "data.json").write_text("{}")
+    (package / "sub" / "fast.so").touch()
+    (package / "linked").symlink_to(package.parent)
+    config = build(packages=["zoo_package"], held_out_share=0.99)
+    source = PythonDocsSource(config.source, Reservations(modules=("zoo_package.module",)))
+    notes = {note.reason: (note.records, note.file) for note in source.plan().unread}
+    assert notes == {
+        "other_ending": (2, "zoo_package/data.json"),
+        "skipped_folder": (2, "zoo_package/linked"),
+        "no_documentation": (1, "zoo_package/LICENSE.txt"),
+        "held_out": (1, "zoo_package/module.py"),
+    }
+
+
+def test_marks_of_windows_and_names_that_are_not_utf_8(package):
+    (package / "marked.txt").write_bytes(b"\xef\xbb\xbfMarked words.")
+    Path(os.fsdecode(os.fsencode(package) + b"/caf\xe9.txt")).write_text("Odd words.")
+    (package / os.fsdecode(b"m\xe9.py")).write_text('"""Odd module words."""')
+    config = build(packages=["zoo_package"])
+    plan(config.source)
+    found = texts(everything(config))
+    assert found["zoo_package/zoo_package/marked.txt"] == "Marked words."
+    assert found[r"zoo_package/zoo_package/caf\xe9.txt"] == "Odd words."
+    assert found[r"zoo_package/zoo_package.m\xe9"] == "Odd module words."
 
 
 def test_documents_have_a_fixed_order_that_the_quota_cuts(package):

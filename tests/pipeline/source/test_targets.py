@@ -1,4 +1,5 @@
 import json
+import os
 from collections import Counter
 
 import pyarrow as pa
@@ -9,7 +10,13 @@ from upath import UPath
 from data_catalog.errors import UserError
 from pipeline.config import Build, Target
 from pipeline.source.documents import document_number
-from pipeline.source.targets import TARGET_DOCUMENTS, check_targets, read_target, split_files
+from pipeline.source.targets import (
+    TARGET_DOCUMENTS,
+    check_targets,
+    read_target,
+    skipped_targets,
+    split_files,
+)
 
 
 def write(path, count, prefix):
@@ -230,3 +237,16 @@ def test_a_target_has_one_origin_and_no_field_without_effect():
     ):
         with pytest.raises(ValueError, match=sentence):
             Target(name="space", **target)
+
+
+def test_hidden_folders_of_targets_are_noted(tmp_path):
+    for name in ("law", ".ipynb_checkpoints", os.fsdecode(b"_caf\xe9")):
+        (tmp_path / "targets" / name).mkdir(parents=True)
+    source = {"kind": "jsonl", "path": str(tmp_path)}
+    config = Build.model_validate({"out": "out", "source": source})
+    assert skipped_targets(config) == []
+    config = config.model_copy(update={"targets_below": tmp_path / "targets"})
+    [note] = skipped_targets(config)
+    assert (note.reason, note.records, note.counted) == ("hidden", 2, False)
+    assert r"_caf\xe9" in note.detail
+    assert [target.name for target in config.all_targets()] == ["law"]
