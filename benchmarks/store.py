@@ -264,7 +264,7 @@ def read_back(folder: Path, threads: int) -> dict[str, list[float]]:
         for file in shard.glob("documents-*.parquet"):
             link_file(file, layout.documents(top, int(file.stem[-4:])))
     pq.write_table(pa.concat_tables(offsets), layout.offsets)
-    domain_offsets = read_offsets(layout.offsets)
+    domain_offsets = read_offsets(files)
     random = np.random.Generator(np.random.Philox(key=13))
     chosen = random.choice(np.unique(domain_offsets.leaf), READS).tolist()
     names = ", ".join(tables.DOCUMENTS.names)

@@ -5,6 +5,7 @@ of the trainer.
 """
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -28,10 +29,13 @@ from flows.training_check import check_training
 from trainer.config import Train
 
 POLL_SECONDS = 0.5
+WARNING_PREFIX = "WARNING "  # of the trainer's log
 REFUSAL_PREFIX = "clustermix: "  # of the trainer's messages about invalid requests
 FAILURE_PREFIX = "clustermix: failed: "  # of its messages about failures
 # Time for torchrun's processes to finish a step and save a checkpoint. The default is 30 s.
 TORCHRUN_GRACE_SECONDS = "600"
+
+logger = logging.getLogger(__name__)
 
 ProcessCount = Annotated[int, Field(ge=1)]
 AcceptableChange = Literal["config", "catalog", "tokenizer"]
@@ -39,7 +43,10 @@ AcceptableChange = Literal["config", "catalog", "tokenizer"]
 
 @flow(name="train", flow_run_name="train {config.out}")
 def train(
-    config: Train, processes: ProcessCount = 1, accept: tuple[AcceptableChange, ...] = ()
+    config: Train,
+    processes: ProcessCount = 1,
+    accept: tuple[AcceptableChange, ...] = (),
+    verify: bool = True,
 ) -> str:
     """Train on a catalog and write the run's page, RUN/report.html. Return the run's folder.
 
@@ -49,6 +56,7 @@ def train(
         config: The training. Relative paths start at the folder that the flow runs in.
         processes: Number of training processes, e.g. one per GPU.
         accept: Resume a run although these have changed since it began.
+        verify: Compare the catalog's files with their checksums, once per machine.
 
     Raises:
         UserError: The config or its catalog is invalid, or the trainer refused to resume.
@@ -59,7 +67,7 @@ def train(
     tag_flow_run("clustermix", "train", config.catalog.name, config.mixture.mixer)
     with tags(config.catalog.name):
         launch.with_options(task_run_name=f"train {config.mixture.mixer}")(
-            config, processes, accept
+            config, processes, accept, verify
         )
     show_runs(
         f"run-{config.out.name}",
@@ -77,7 +85,7 @@ def train(
     retry_condition_fn=worth_a_retry,
     cache_policy=NO_CACHE,
 )
-def launch(config: Train, processes: int, accept: Sequence[str]) -> None:
+def launch(config: Train, processes: int, accept: Sequence[str], verify: bool = True) -> None:
     """Run the trainer to the end of the run. When stopped, it saves a checkpoint first."""
     with (
         TemporaryDirectory(prefix="clustermix-") as folder,
@@ -86,9 +94,9 @@ def launch(config: Train, processes: int, accept: Sequence[str]) -> None:
         resolved = Path(folder) / "config.toml"
         resolved.write_text(config_as_toml(config), encoding="utf-8")
         with orderly_stop() as stop_requested:
-            process = start_trainer(trainer_command(resolved, processes, accept), output)
+            process = start_trainer(trainer_command(resolved, processes, accept, verify), output)
             try:
-                _show_progress(process, config, stop_requested)
+                _show_progress(process, config, _Warnings(output.name), stop_requested)
             finally:
                 _stop(process)
         if process.returncode:
@@ -97,19 +105,41 @@ def launch(config: Train, processes: int, accept: Sequence[str]) -> None:
 
 
 def _show_progress(
-    process: "subprocess.Popen[str]", config: Train, stop_requested: Callable[[], bool]
+    process: "subprocess.Popen[str]",
+    config: Train,
+    trainer_warnings: "_Warnings",
+    stop_requested: Callable[[], bool],
 ) -> None:
-    """Show the steps of a trainer until it ends, or until it has to."""
+    """Show the steps and the warnings of a trainer until it ends, or until it has to."""
     metrics = config.out / "metrics.jsonl"
     update = stage_progress("train", config.steps)
     with progress_bar(f"train {config.mixture.mixer}", config.steps, "steps") as advance:
         displayed, ended = 0, False
         while not ended and not stop_requested():
             ended = has_ended(process)  # before reading, to read its last record too
+            trainer_warnings.show()
             step, note = _latest(metrics)
             advance(max(step - displayed, 0), note)
             update(step, note)
             displayed = max(step, displayed)
+
+
+class _Warnings:
+    """The warnings in the growing output of a trainer, each of which is shown once."""
+
+    def __init__(self, output: str) -> None:
+        self._output, self._shown = Path(output), 0
+
+    def show(self) -> None:
+        """Log the warnings of all complete lines that are new."""
+        with self._output.open("rb") as file:
+            file.seek(self._shown)
+            new = file.read().rpartition(b"\n")[0]
+        if new:
+            self._shown += len(new) + 1
+            for line in new.decode(errors="replace").splitlines():
+                if line.startswith(WARNING_PREFIX):
+                    logger.warning("%s", line.removeprefix(WARNING_PREFIX))
 
 
 def _stop(process: "subprocess.Popen[str]") -> None:
@@ -120,7 +150,9 @@ def _stop(process: "subprocess.Popen[str]") -> None:
             process.wait()
 
 
-def trainer_command(config: Path, processes: int, accept: Sequence[str] = ()) -> list[str]:
+def trainer_command(
+    config: Path, processes: int, accept: Sequence[str] = (), verify: bool = True
+) -> list[str]:
     """Return the command line of the trainer.
 
     It is `python -m trainer CONFIG`, with torchrun for several processes. The trainer uses this
@@ -145,6 +177,7 @@ def trainer_command(config: Path, processes: int, accept: Sequence[str] = ()) ->
         "trainer",
         str(config),
         *accepted,
+        *([] if verify else ["--no-verify"]),
     ]
 
 

@@ -38,6 +38,7 @@ def add(root: Path, addition: Addition, each: Each = one_by_one) -> Path:
     Documents that the catalog already holds are not added again.
 
     Raises:
+        DamagedFileError: A file of the catalog is missing, or its checksum differs.
         UserError: There is no catalog, its encoder is not available, there is nothing to add, or
             the name of a target is taken.
     """
@@ -51,6 +52,7 @@ def add(root: Path, addition: Addition, each: Each = one_by_one) -> Path:
             logger.warning("%s: this addition is already in the catalog. Nothing to do.", root)
             return root
         _check_names(existing, config)
+        existing.files.verified.compare(existing.manifest.files)
         work = Layout(root).work / f"add-{key[:12]}"
         documents = (
             document_stages(shards, work, config, each, existing)

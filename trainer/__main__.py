@@ -45,6 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=["config", "catalog", "tokenizer"],
         help="resume although this changed",
     )
+    parser.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="do not compare the checksums of the catalog's files",
+    )
     for stream in (sys.stdout, sys.stderr):  # in any locale, no character fails
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -57,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Imported late, so that an invalid config is refused before torch is imported.
         from trainer.loop import train  # noqa: PLC0415
 
-        return 0 if train(config, frozenset(chosen.accept)) else _STOPPED_EXIT_CODE
+        return 0 if train(config, frozenset(chosen.accept), chosen.verify) else _STOPPED_EXIT_CODE
     except UserError as error:
         # Every process raises the same error. Only one of them prints it.
         if os.environ.get("RANK", "0") == "0":

@@ -4,8 +4,8 @@ from functools import partial
 
 import numpy as np
 
-from data_catalog.format.manifest import write_json
-from data_catalog.format.run_record import RUN_RECORD, RunCadence, RunRecord, RunSettings
+from data_catalog.format.run_files import write_run_record
+from data_catalog.format.run_record import RunCadence, RunRecord, RunSettings
 from trainer.alignment.overhead import within_budget
 from trainer.config import Model, Train
 from trainer.distributed import Team
@@ -44,7 +44,11 @@ def check_run(config: Train) -> Inputs:
 
 
 def begin_run(
-    config: Train, inputs: Inputs, team: Team, accept: frozenset[str] = frozenset()
+    config: Train,
+    inputs: Inputs,
+    team: Team,
+    accept: frozenset[str] = frozenset(),
+    verified: bool = True,
 ) -> Run | None:
     """Build the model and load the last checkpoint in `config.out` if any.
 
@@ -54,6 +58,7 @@ def begin_run(
         team: the processes of the run.
         accept: the declared changes since the run was started: any of "config", "catalog" and
             "tokenizer".
+        verified: the checksums of the catalog's files were compared.
 
     Returns:
         The open run, or None if the run is already finished.
@@ -103,9 +108,10 @@ def begin_run(
             sequences=inputs.corpus.total,
             world=team.world,
             history=tuple(history),
+            verified=verified,
             **identity,
         )
-        write_json(config.out / RUN_RECORD, record)
+        write_run_record(config.out, record)
     speed = Speed(engine.model, training.sequence_tokens, team.device, team.world)
     speed.begin(state)
     return Run(

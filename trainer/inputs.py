@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from data_catalog.errors import UserError
 from data_catalog.foreign_files import foreign_names
+from data_catalog.format.damage import DamagedFileError
 from data_catalog.format.distributions import Basis
 from data_catalog.format.files import CatalogFiles, open_files
 from data_catalog.format.manifest import CATALOG_REMEDY
@@ -16,6 +17,7 @@ from data_catalog.format.run_record import RUN_RECORD, read_run_record
 from data_catalog.format.target_record import TARGET_RECORD, TargetRecord
 from data_catalog.format.tokens import open_target, open_tokens
 from trainer.config import Train
+from trainer.distributed import Team
 from trainer.evaluation.evaluate import EvaluationSet
 from trainer.evaluation.held_out import held_out_sets
 from trainer.evaluation.objectives import Objective, open_objective
@@ -24,6 +26,8 @@ from trainer.model.fit import check_models
 from trainer.sampling.basis import build_basis
 from trainer.sampling.batches import Pool
 from trainer.sampling.bounds import DrawBounds, available_sequences, build_bounds
+
+_NOT_TRAINED_ON = ("documents/", "signals/", "verdicts/")
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,29 @@ class Inputs:
         """Return the number of tokens that each basis member can draw, as shares of their sum."""
         sizes: Float[np.ndarray, " basis"] = (self.basis.matrix > 0) @ self.corpus.tokens()
         return sizes / sizes.sum()
+
+
+def verify_inputs(config: Train, team: Team) -> None:
+    """Compare the catalog's files with their checksums, except texts and tables about texts.
+
+    One process per machine reads the files. A file that was found right before on this machine and
+    has not changed since is not read again.
+
+    Raises:
+        DamagedFileError: A file is missing or damaged.
+    """
+    files = open_files(config.catalog, config.data.version)
+    names = [name for name in files.manifest.files if not name.startswith(_NOT_TRAINED_ON)]
+    damage: DamagedFileError | None = None
+    if team.leads_machine:
+        try:
+            files.verified.compare(names)
+        except DamagedFileError as error:
+            damage = error
+    found = team.gather(f"{damage.path}\0{damage.reason}" if damage else "")
+    if first := next(filter(None, found), ""):
+        path, _, reason = first.partition("\0")
+        raise DamagedFileError(Path(path), reason)
 
 
 def open_inputs(config: Train) -> Inputs:

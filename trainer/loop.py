@@ -21,6 +21,7 @@ from data_catalog.format.lock import sole_holder
 from trainer.begin import begin_run, check_run
 from trainer.config import Train
 from trainer.distributed import Team, join_team
+from trainer.inputs import verify_inputs
 from trainer.run import Run
 from trainer.sampling.batches import interval_batches
 from trainer.sampling.finetune import finetune_batches, finetune_draws
@@ -30,27 +31,32 @@ from trainer.state.numeric_checks import BatchOrigin
 logger = logging.getLogger(__name__)
 
 
-def train(config: Train, accept: frozenset[str] = frozenset()) -> bool:
+def train(config: Train, accept: frozenset[str] = frozenset(), verify: bool = True) -> bool:
     """Train a model, from the last checkpoint in `config.out` if there is one.
 
     Args:
         config: the config of the run.
         accept: the declared changes since the run was started: any of "config", "catalog" and
             "tokenizer".
+        verify: compare the checksums of the catalog's files that were not compared on this machine
+            before.
 
     Returns:
         True if the run is finished, and False if it wrote a checkpoint and stopped after SIGTERM.
 
     Raises:
+        DamagedFileError: A file of the catalog is missing or damaged.
         UserError: The config, the catalog and the run folder do not fit each other, or the loss or
             gradient is no longer finite.
     """
     with ExitStack() as stack:
         team, stops = stack.enter_context(join_team()), stack.enter_context(_stop_requests())
+        if verify:
+            verify_inputs(config, team)
         inputs = check_run(config)  # an invalid request leaves no folder
         team.wait()  # The leader creates the folder only after every process has looked at it.
         stack.enter_context(_hold_folder(config.out, team))
-        run = begin_run(config, inputs, team, accept)
+        run = begin_run(config, inputs, team, accept, verify)
         if run is None:
             logger.warning("%s: This run is already finished.", config.out)
             return True

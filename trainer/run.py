@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Int
 
 from data_catalog.format.manifest import write_json
+from data_catalog.format.run_files import write_run_checksums
 from trainer.alignment.observe import MixerMeasurement, backward_and_measure, observe
 from trainer.config import Train
 from trainer.distributed import Team
@@ -204,6 +205,9 @@ class Run:
             weights = zip(self.inputs.basis.names, final_weights(state.mixer).tolist(), strict=True)
             write_json(config.out / "weights.json", dict(weights))
         self._export("model", results)
+        self.metrics.close()
+        if self.team.is_leader:
+            write_run_checksums(config.out)
         self.team.wait()
 
     def draws_so_far(self) -> Int[np.ndarray, " leaves"]:

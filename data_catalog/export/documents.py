@@ -86,6 +86,7 @@ def export_documents(
         The contents of `out/export.json`.
 
     Raises:
+        DamagedFileError: A file of documents is missing, or its checksum differs.
         UserError: The arguments do not fit the catalog or each other, no document matches, or `out`
             contains something else.
     """
@@ -122,12 +123,23 @@ def export_documents(
         "selection": selection,
         "fingerprint": key,
     }
+    catalog.files.verified.compare(_stored(catalog, selection))
     with replacing(out) as temporary:
         temporary.mkdir()
         make = _by_weights if selection.weights else _by_query
         exported = Exported(**identity, **make(catalog, selection, temporary, on_documents))
         write_json(temporary / EXPORT, exported)
     return exported
+
+
+def _stored(catalog: Catalog, selection: Selection) -> list[str]:
+    """Return the files of documents that a selection can need."""
+    folders = ["documents/"]
+    if selection.level is not None:
+        inside = selection.level // catalog.levels.granularities[0]
+        tops = {domain // inside for domain in selection.domains}
+        folders = [f"documents/top={top:04d}/" for top in tops]
+    return [name for name in catalog.manifest.files if name.startswith(tuple(folders))]
 
 
 def _check(catalog: Catalog, selection: Selection) -> None:
@@ -252,9 +264,7 @@ def _by_weights(
         )
     level, weights = last_mixture(run, catalog.files)
     available = train_tokens(catalog.files, level)
-    drawn = sample_documents(
-        catalog.files.layout, catalog.levels, level, weights, available, tokens, selection.seed
-    )
+    drawn = sample_documents(catalog.files, level, weights, available, tokens, selection.seed)
     columns = list(dict.fromkeys((*selection.columns, "tokens", "id_int")))
     shards = min(
         _MAXIMUM_SHARDS, max(1, math.ceil(drawn.characters / (selection.shard_megabytes * 10**6)))

@@ -3,15 +3,17 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from data_catalog.errors import UserError
 from data_catalog.format import tables
+from data_catalog.format.damage import read_table, reading
 from data_catalog.format.distributions import read_distribution
 from data_catalog.format.files import CatalogFiles
+from data_catalog.format.offsets import read_offsets_table
+from data_catalog.format.run_files import require_run_files
 from data_catalog.format.run_record import MixtureSettings, RunRecord, read_run_record
 from data_catalog.query.run_views import RUN_VIEW_FILES
 
@@ -30,16 +32,14 @@ def last_mixture(run: Path, files: CatalogFiles) -> tuple[int, Float[np.ndarray,
             not in the catalog.
     """
     record = read_run_record(run)
+    log_file = run / RUN_VIEW_FILES["logs"]
+    require_run_files(run, [log_file.name, "usage.parquet"])
     if not (run / "usage.parquet").is_file():
         raise UserError(f"weights {run}: the run is not finished. Wait for its end or resume it.")
-    try:
-        mixture = _mixture(run, record)
-        log = pq.read_table(run / RUN_VIEW_FILES["logs"], schema=tables.WEIGHTS)
+    mixture = _mixture(run, record)
+    log = read_table(log_file, tables.WEIGHTS)
+    with reading(log_file):
         sampling = np.array(log["sampling"][log.num_rows - 1].as_py(), np.float64)
-    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
-        raise UserError(
-            f"weights {run}: its files cannot be read ({error}). Give the folder of a finished run."
-        ) from error
     level, names = record.level, record.basis
     if (
         len(sampling) != len(names)
@@ -66,7 +66,7 @@ def last_mixture(run: Path, files: CatalogFiles) -> tuple[int, Float[np.ndarray,
 
 def train_tokens(files: CatalogFiles, level: int) -> Int[np.ndarray, " domains"]:
     """Return the number of training tokens per domain."""
-    offsets = pq.read_table(files.layout.offsets, columns=["leaf", "split", "tokens"])
+    offsets = read_offsets_table(files, ["leaf", "split", "tokens"])
     train = offsets.filter(pc.equal(offsets["split"], "train"))
     tokens = np.zeros(level, np.int64)
     np.add.at(
@@ -107,12 +107,12 @@ def _member(
         )
         return weights
     if mixture.mixer == "static":  # its table may be deleted, so its samples are counted
-        usage = pq.read_table(run / "usage.parquet", columns=["leaf", "drawn_sequences"])
-        drawn = np.zeros(level)
-        np.add.at(
-            drawn,
-            files.levels.domains(usage["leaf"].to_numpy().astype(np.int64), level),
-            usage["drawn_sequences"].to_numpy(),
-        )
+        with reading(run / "usage.parquet"):
+            usage = pq.read_table(run / "usage.parquet", columns=["leaf", "drawn_sequences"])
+            leaves = usage["leaf"].to_numpy().astype(np.int64)
+            drawn = np.zeros(level)
+            np.add.at(
+                drawn, files.levels.domains(leaves, level), usage["drawn_sequences"].to_numpy()
+            )
         return drawn
     return read_distribution(files, name, None if name in _WITHOUT_KIND else mixture.kind, level)

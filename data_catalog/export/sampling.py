@@ -12,7 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int, Integer, UInt64
 
+from data_catalog.format import tables
+from data_catalog.format.damage import read_table, reading
+from data_catalog.format.files import CatalogFiles
 from data_catalog.format.layout import Layout, Levels
+from data_catalog.format.offsets import read_offsets_table
 
 DocumentFile = tuple[int, int]
 """Top-level domain and part of a file of documents."""
@@ -105,8 +109,7 @@ def take(
 
 
 def sample_documents(
-    layout: Layout,
-    levels: Levels,
+    files: CatalogFiles,
     level: int,
     weights: Float[np.ndarray, " domains"],
     available: Int[np.ndarray, " domains"],
@@ -119,19 +122,19 @@ def sample_documents(
     columns of one top-level domain and four bytes per sampled document are held in memory.
 
     Args:
-        layout: Paths of the catalog.
-        levels: Levels of the catalog.
+        files: The catalog.
         level: Level of the weights.
         weights: Share of the tokens per domain. They sum to 1.
         available: Number of training tokens per domain.
         tokens: Number of tokens to sample.
         seed: Seed of the sample.
     """
+    layout, levels = files.layout, files.levels
     quota, exhausted = share_out(weights, available, tokens)
     rows: dict[DocumentFile, list[Integer[np.ndarray, " _n"]]] = {}
     drawn, documents, characters, owed = np.zeros(level, np.int64), 0, 0, 0.0
     inside = level // levels.granularities[0]
-    for top, parts in _places(layout).items():
+    for top, parts in _places(files).items():
         if not quota[top * inside : (top + 1) * inside].any():
             continue
         short = _short_columns(layout, levels, level, top, parts)
@@ -166,30 +169,28 @@ def read_rows(
 ) -> Iterator[pa.Table]:
     """Yield these rows of the files of documents, one row group at a time."""
     for place, sampled in rows.items():
-        with pq.ParquetFile(layout.documents(*place), memory_map=True) as file:
+        path = layout.documents(*place)
+        with reading(path):
+            file = pq.ParquetFile(path, memory_map=True)
+        with file:
             first = 0
             for group in range(file.num_row_groups):
                 end = first + file.metadata.row_group(group).num_rows
                 of_group = sampled[slice(*np.searchsorted(sampled, [first, end]))]
                 if len(of_group):
-                    yield (
-                        file.read_row_group(group, columns=columns)
-                        .select(columns)
-                        .take(of_group.astype(np.int64) - first)
-                    )
+                    with reading(path):
+                        table = file.read_row_group(group, columns=columns).select(columns)
+                        table = table.take(of_group.astype(np.int64) - first)
+                    yield table
                 first = end
 
 
-def _places(layout: Layout) -> dict[int, list[int]]:
+def _places(files: CatalogFiles) -> dict[int, list[int]]:
     """Return the parts of each top-level domain, in order."""
-    files = (
-        pq.read_table(layout.offsets, columns=["top", "part"])
-        .group_by(["top", "part"])
-        .aggregate([])
-        .to_pylist()
-    )
+    columns = ["top", "part"]
+    pairs = read_offsets_table(files, columns).group_by(columns).aggregate([]).to_pylist()
     places: dict[int, list[int]] = {}
-    for place in sorted((row["top"], row["part"]) for row in files):
+    for place in sorted((row["top"], row["part"]) for row in pairs):
         places.setdefault(place[0], []).append(place[1])
     return places
 
@@ -202,11 +203,10 @@ def _short_columns(
         name: [] for name in ("domain", "id_int", "tokens", "characters", "part", "row")
     }
     for part in parts:
-        table = pq.read_table(
+        table = read_table(
             layout.documents(top, part),
-            columns=["leaf", "split", "id_int", "tokens", "characters"],
-            partitioning=None,
-            memory_map=True,
+            tables.DOCUMENTS,
+            ["leaf", "split", "id_int", "tokens", "characters"],
         )
         train = np.flatnonzero(pc.equal(table["split"], "train").to_numpy())
         columns["domain"].append(

@@ -1,12 +1,12 @@
 """Centroids of the tree, and their projection to two dimensions."""
 
 from collections.abc import Sequence
-from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float
 
 from data_catalog.errors import UserError
+from data_catalog.format.damage import reading, require
 from data_catalog.format.files import CatalogFiles
 from data_catalog.format.layout import CENTROIDS
 from data_catalog.format.manifest import is_inside
@@ -20,27 +20,29 @@ def read_centroids(
     Only these levels are read, because the finest level of a large tree takes gigabytes.
 
     Raises:
-        UserError: The tree cannot be read, is outside the catalog, or does not fit these levels.
+        DamagedFileError: The file is missing or damaged, or does not fit these levels.
+        UserError: The file is outside the catalog.
     """
     path = files.layout.tree / CENTROIDS
     if not is_inside(files.root, path.relative_to(files.root).as_posix()):
         raise UserError(f"{path}: outside the catalog. Do not use this catalog.")
+    files.verified.compare([path.relative_to(files.root).as_posix()])
     found: dict[int, Float[np.ndarray, "cells dim"]] = {}
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            for k in granularities:
-                found[k] = arrays[str(k)].astype(np.float64)
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise UserError(
-            f"{path}: centroids cannot be read ({error}). Run `clustermix verify` to see which "
-            "files are damaged."
-        ) from error
+    with (
+        reading(path),
+        path.open("rb") as file,
+        np.load(file, allow_pickle=False) as arrays,
+    ):
+        for k in granularities:
+            found[k] = arrays[str(k)].astype(np.float64)
     for k, level in found.items():
-        if level.ndim != 2 or len(level) != k or level.shape[1] < 2 or not np.isfinite(level).all():
-            raise UserError(
-                f"{path}: centroids of level {k} have shape {level.shape}. Expected ({k}, "
-                "dimension) of finite numbers. Build the catalog again."
-            )
+        finite = level.ndim == 2 and level.shape[1] >= 2 and bool(np.isfinite(level).all())
+        require(
+            path,
+            finite and len(level) == k,
+            f"centroids of level {k} have shape {level.shape}, expected ({k}, dimension) of "
+            "finite numbers",
+        )
     return found
 
 

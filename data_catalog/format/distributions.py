@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from data_catalog.errors import UserError, suggestion
+from data_catalog.format import tables
+from data_catalog.format.damage import require
 from data_catalog.format.files import CatalogFiles
 from data_catalog.format.layout import Levels
 
@@ -20,6 +22,25 @@ class Basis:
     matrix: Float[np.ndarray, "basis leaves"]
 
 
+def read_distributions(files: CatalogFiles) -> pa.Table:
+    """Return all stored distributions of a catalog (`tables.DISTRIBUTIONS`).
+
+    Raises:
+        DamagedFileError: The table cannot be read, or has impossible values.
+    """
+    path = files.layout.distributions
+    table = files.read_table(path, tables.DISTRIBUTIONS)
+    require(path, not any(column.null_count for column in table.columns), "a value is missing")
+    domain, level, weight = (table[name].to_numpy() for name in ("domain", "level", "weight"))
+    require(
+        path, bool(((domain >= 0) & (domain < level)).all()), "a domain is not one of its level"
+    )
+    require(
+        path, bool((np.isfinite(weight) & (weight >= 0)).all()), "a weight is not a number >= 0"
+    )
+    return table
+
+
 def read_distribution(
     files: CatalogFiles, name: str, kind: str | None, level: int
 ) -> Float[np.ndarray, " domains"]:
@@ -29,10 +50,11 @@ def read_distribution(
         kind: "hard" or "distance". None for `natural` and `uniform`, which have one kind.
 
     Raises:
+        DamagedFileError: See `read_distributions`.
         UserError: The catalog has no such level or no such distribution.
     """
     files.levels.span(level)  # raises an error for a level that the tree lacks
-    table = pq.read_table(files.layout.distributions)
+    table = read_distributions(files)
     wanted = (pc.field("name") == name) & (pc.field("level") == level)
     rows = table.filter(wanted if kind is None else wanted & (pc.field("kind") == kind))
     if not rows.num_rows:

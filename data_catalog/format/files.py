@@ -1,12 +1,17 @@
 """An open catalog on disk: its manifest and the paths of its files, read once and handed on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import pyarrow as pa
+
 from data_catalog.errors import UserError
+from data_catalog.format.damage import read_table
 from data_catalog.format.layout import Layout, Levels
-from data_catalog.format.manifest import Manifest, read_manifest
+from data_catalog.format.manifest import Manifest, is_inside, read_manifest
+from data_catalog.format.verified import VerifiedFiles
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,31 @@ class CatalogFiles:
     def end_of_text(self) -> int:
         """Id of the token that closes each document. Sequences are padded with it."""
         return self.manifest.tokenizer.end_of_text
+
+    @cached_property
+    def verified(self) -> VerifiedFiles:
+        """The comparison of this version's files with their checksums."""
+        return VerifiedFiles(self.root, self.manifest.files)
+
+    def read_table(
+        self, path: Path, schema: pa.Schema, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """Read columns of a Parquet file after comparing its checksum.
+
+        Args:
+            path: The file, one of `layout`.
+            schema: Its types.
+            columns: Names in `schema`. None means all.
+
+        Raises:
+            DamagedFileError: The file is missing or damaged, or has other columns.
+            UserError: The file is a link to a place outside the catalog.
+        """
+        name = path.relative_to(self.root).as_posix()
+        if not is_inside(self.root, name):
+            raise UserError(f"{path}: is outside the catalog. Do not use this catalog.")
+        self.verified.compare([name])
+        return read_table(path, schema, columns)
 
     def require(self, folder: str) -> None:
         """Check that this copy of the catalog has one of its optional folders.

@@ -196,6 +196,20 @@ class Manifest(Record):
         return self.model_dump(mode="json", exclude=set() if self.left_out else {"left_out"})
 
 
+_IDENTIFYING_KEYS = (
+    *("format", "version", "granularities", "encoder", "tokenizer", "targets", "files"),
+)
+
+
+def content_fingerprint(content: Mapping[str, Any]) -> str:
+    """Return the fingerprint of a catalog from the keys of its manifest that identify its data.
+
+    The manifest of a copy that was fetched without some files has the fingerprint of the whole
+    catalog, which cannot be computed from it.
+    """
+    return fingerprint({key: content[key] for key in _IDENTIFYING_KEYS})
+
+
 def describe_files(root: Path, paths: list[Path]) -> dict[str, FileIdentity]:
     """Return size and checksum of each of `paths`, keyed by the path below `root`."""
     return {

@@ -1,14 +1,16 @@
 """Positions of each leaf's rows and tokens in the files of a catalog."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from jaxtyping import Bool, Int, Integer
 
 from data_catalog.format import tables
+from data_catalog.format.damage import require
+from data_catalog.format.files import CatalogFiles
 
 
 def extents(
@@ -79,14 +81,34 @@ class Offsets:
         return ranges
 
 
-def read_offsets(path: Path) -> Offsets:
-    """Read an offsets table. Its rows may have any order."""
-    table = pq.read_table(path, columns=["leaf", "top", "part", "first_row", "rows"]).sort_by(
-        "leaf"
-    )
-    return Offsets(
-        *(
-            table[name].to_numpy().astype(np.int64)
-            for name in ("leaf", "top", "part", "first_row", "rows")
-        )
-    )
+def read_offsets_table(files: CatalogFiles, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the offsets of a catalog, in any order of rows.
+
+    Args:
+        files: The catalog.
+        columns: Names in `tables.OFFSETS`. None means all.
+
+    Raises:
+        DamagedFileError: The table cannot be read, or has impossible values.
+    """
+    path = files.layout.offsets
+    table = files.read_table(path, tables.OFFSETS, columns)
+    require(path, not any(column.null_count for column in table.columns), "a value is missing")
+    for name in table.column_names if table.num_rows else ():
+        if name == "leaf":
+            highest = files.levels.leaves - 1
+            require(path, pc.max(table[name]).as_py() <= highest, f"a leaf exceeds {highest}")
+        elif name != "split":
+            require(path, pc.min(table[name]).as_py() >= 0, f"a number of {name} is negative")
+    return table
+
+
+def read_offsets(files: CatalogFiles) -> Offsets:
+    """Return the columns of a catalog's offsets, sorted by leaf.
+
+    Raises:
+        DamagedFileError: See `read_offsets_table`.
+    """
+    names = [field.name for field in fields(Offsets)]
+    table = read_offsets_table(files, names).sort_by("leaf")
+    return Offsets(*(table[name].to_numpy().astype(np.int64) for name in names))

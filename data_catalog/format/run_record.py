@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data_catalog.errors import UserError
 from data_catalog.format.records import Record, read_record
+from data_catalog.format.run_files import require_run_files
 
 RUN_RECORD = "config.json"
 _REMEDY = "Name the folder of a run that `clustermix train` wrote, or start the run again."
@@ -84,6 +85,8 @@ class RunRecord(Record):
     world: Annotated[int, Field(gt=0)]
     """Number of processes."""
     history: tuple[AcceptedChange, ...]
+    verified: bool = False
+    """The catalog's files were compared with their checksums when the run was started last."""
     fingerprint: str
     """Digest of the config."""
     catalog: str
@@ -96,9 +99,11 @@ def read_run_record(run: Path) -> RunRecord:
     """Read the `config.json` of a run's folder.
 
     Raises:
+        DamagedFileError: The file differs from its checksum.
         UserError: The folder holds no run, or a key of the file is missing, of another type or
             out of range. The message names the file and the key.
     """
     if not (run / RUN_RECORD).is_file():
         raise UserError(f"{run}: no run here ({RUN_RECORD} is missing). {_REMEDY}")
+    require_run_files(run, [RUN_RECORD])
     return read_record(RunRecord, run / RUN_RECORD, _REMEDY)

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from jaxtyping import Int, Int64, Integer, UInt
 
 from data_catalog.errors import UserError, suggestion
 from data_catalog.format import tables
+from data_catalog.format.damage import VERIFY_REMEDY, reading, require
 from data_catalog.format.files import CatalogFiles
+from data_catalog.format.offsets import read_offsets_table
 
 IGNORED = -100  # label of padding, which the loss ignores
 
@@ -33,10 +35,24 @@ def write_tokens(path: Path, documents: pa.LargeListArray) -> None:
 def map_tokens(
     path: Path,
 ) -> tuple[UInt[np.ndarray, " tokens"], Int64[np.ndarray, " documents_plus_one"]]:
-    """Return zero-copy views of a file's token ids and of the start of each document."""
-    with pa.memory_map(str(path)) as source:
-        column = pa.ipc.open_file(source).get_batch(0).column(0)
-    return column.values.to_numpy(zero_copy_only=True), column.offsets.to_numpy(zero_copy_only=True)
+    """Return zero-copy views of a file's token ids and of the start of each document.
+
+    Raises:
+        DamagedFileError: The file is missing or is no file of tokens.
+    """
+    with reading(path), pa.memory_map(str(path)) as source:
+        batches = pa.ipc.open_file(source)
+        if batches.num_record_batches != 1:
+            raise ValueError(f"found {batches.num_record_batches} record batches, expected 1")
+        column = batches.get_batch(0).column(0)
+        if not pa.types.is_large_list(column.type) or column.null_count:
+            raise ValueError(f"found a column of {column.type}, expected lists of token ids")
+        column.validate()
+        values = column.values.to_numpy(zero_copy_only=True)
+        starts = column.offsets.to_numpy(zero_copy_only=True)
+        if values.dtype.kind != "u" or starts[0] != 0 or starts[-1] != len(values):
+            raise ValueError("the documents do not cover the token ids")
+    return values, starts
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,8 @@ class TokenStore:
     pad: int
     # First extent of each leaf. None if every leaf has one extent.
     extents: Int[np.ndarray, " leaves_plus_one"] | None = None
+    vocabulary: int | None = None
+    """Number of token ids. Each id that is read is compared with it, unless it is None."""
     _ends: dict[int, Int[np.ndarray, " extents_plus_one"]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -91,6 +109,7 @@ class TokenStore:
 
         Raises:
             IndexError: A leaf has no such sequence.
+            UserError: A token id is not in the vocabulary.
         """
         inputs = np.full((len(leaves), length), self.pad, np.int64)
         labels = np.full((len(leaves), length), IGNORED, np.int64)
@@ -103,6 +122,12 @@ class TokenStore:
             window = self.files[file][start:end]
             inputs[i, : len(window) - 1] = window[:-1]
             labels[i, : len(window) - 1] = window[1:]
+        highest = max(inputs.max(initial=0), labels.max(initial=0))
+        if self.vocabulary is not None and highest >= self.vocabulary:
+            raise UserError(
+                f"token {highest}: not in the catalog's vocabulary of {self.vocabulary}. "
+                f"{VERIFY_REMEDY}"
+            )
         return inputs, labels
 
     def _cumulated(self, length: int) -> Int[np.ndarray, " extents_plus_one"]:
@@ -132,33 +157,29 @@ def open_tokens(files: CatalogFiles, split: str) -> TokenStore:
     """Memory-map the tokens of one split of the corpus, `train` or `heldout`.
 
     Raises:
-        UserError: A token file is missing, or the offsets do not fit the files.
+        DamagedFileError: A file is missing or damaged, or the offsets do not fit the token files.
+        UserError: The catalog was fetched without tokens.
     """
     files.require("tokens")
     layout, leaves = files.layout, files.levels.leaves
-    table = pq.read_table(layout.offsets, filters=[("split", "=", split)]).sort_by(
-        tables.OFFSETS_ORDER
-    )
+    offsets = read_offsets_table(files)
+    table = offsets.filter(pc.equal(offsets["split"], split)).sort_by(tables.OFFSETS_ORDER)
     leaf, top, part, first, tokens = (
         table[name].to_numpy().astype(np.int64)
         for name in ("leaf", "top", "part", "first_token", "tokens")
     )
     places, file = np.unique(np.stack([top, part]), axis=1, return_inverse=True)
     paths = [layout.tokens(*place) for place in places.T.tolist()]
-    if missing := [path for path in paths if not path.is_file()]:
-        raise UserError(
-            f"{missing[0]}: missing. A catalog without its tokens cannot be trained on. "
-            "Run `clustermix verify` to see which files are damaged."
-        )
     mapped = {number: map_tokens(path)[0] for number, path in enumerate(paths)}
     sizes = np.array([len(values) for values in mapped.values()], np.int64)
-    if len(leaf) and (leaf.max() >= leaves or (first + tokens > sizes[file]).any()):
-        raise UserError(
-            f"{layout.offsets}: an extent ends past the end of its token file. "
-            "Build the catalog again."
-        )
+    require(
+        layout.offsets,
+        not len(leaf) or bool((first + tokens <= sizes[file]).all()),
+        "an extent ends past the end of its token file",
+    )
     extents = np.searchsorted(leaf, np.arange(leaves + 1))
-    return TokenStore(mapped, file, first, tokens, files.end_of_text, extents)
+    vocabulary = files.manifest.tokenizer.vocabulary
+    return TokenStore(mapped, file, first, tokens, files.end_of_text, extents, vocabulary)
 
 
 def open_target(files: CatalogFiles, name: str, split: str) -> TokenStore:
@@ -167,19 +188,21 @@ def open_target(files: CatalogFiles, name: str, split: str) -> TokenStore:
     Each document is a leaf of its own.
 
     Raises:
+        DamagedFileError: A file is missing or damaged, or the files do not fit each other.
         UserError: The catalog has no such target, or the split is empty.
     """
     if name not in files.manifest.targets:
         known = suggestion(name, files.manifest.targets, "Its targets")
         raise UserError(f"target {name}: not in {files.root}. {known}")
     folder = files.layout.target(name)
-    for path in (folder / "tokens.arrow", folder / "documents.parquet"):
-        if not path.is_file():
-            raise UserError(
-                f"{path}: missing. Run `clustermix verify` to see which files are damaged."
-            )
+    documents = folder / "documents.parquet"
+    splits = files.read_table(documents, tables.TARGET, ["split"])["split"]
     values, offsets = map_tokens(folder / "tokens.arrow")
-    splits = pq.read_table(folder / "documents.parquet", columns=["split"])["split"]
+    require(
+        folder / "tokens.arrow",
+        len(splits) == len(offsets) - 1 and bool((np.diff(offsets) >= 0).all()),
+        f"its documents are not those of {documents.name}",
+    )
     chosen = np.flatnonzero(splits.to_numpy(zero_copy_only=False) == split)
     if not len(chosen):
         raise UserError(f"target {name}: its {split} split is empty. Give it more documents.")
@@ -190,4 +213,5 @@ def open_target(files: CatalogFiles, name: str, split: str) -> TokenStore:
         starts.astype(np.int64),
         (ends - starts).astype(np.int64),
         files.end_of_text,
+        vocabulary=files.manifest.tokenizer.vocabulary,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from data_catalog.errors import UserError, suggestion
-from data_catalog.query.database import view_files
+from data_catalog.query.views import view_files
 
 if TYPE_CHECKING:
     import pyarrow as pa

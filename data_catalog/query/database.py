@@ -6,21 +6,19 @@ read-only transaction, and the file system that DuckDB may use opens files to re
 
 from __future__ import annotations
 
-import inspect
 import re
-import shutil
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_catalog.errors import UserError
+from data_catalog.format.damage import VERIFY_REMEDY, DamagedFileError, unreadable
 from data_catalog.format.files import CatalogFiles, open_files
-from data_catalog.format.layout import Layout, Levels
-from data_catalog.format.manifest import Manifest, is_inside, read_manifest, replacing
+from data_catalog.format.layout import Levels
+from data_catalog.format.manifest import Manifest, is_inside
 from data_catalog.format.offsets import Offsets, read_offsets
 from data_catalog.query.notebook import Views, describe_catalog
 from data_catalog.query.read_domain import read_domain
@@ -34,10 +32,9 @@ from data_catalog.query.run_views import (
 from data_catalog.query.statements import reading_statement
 from data_catalog.query.views import (
     DERIVED_VIEWS,
-    VIEW_FILES,
     derived_statements,
     file_statements,
-    literal,
+    view_files,
 )
 
 if TYPE_CHECKING:
@@ -52,10 +49,6 @@ CONNECTION_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
     "python_enable_replacements": "false",
 }
-
-_SCRIPT_HEAD = """\
--- Views and macros of this catalog. Start the shell in this folder: duckdb -init catalog.sql
-"""
 
 
 @dataclass(frozen=True)
@@ -136,7 +129,7 @@ class Catalog:
                 else connection.sql(statement)
             )
         except duckdb.Error as error:
-            raise UserError(_message(error, self.manifest)) from error
+            raise UserError(_message(str(error), self.manifest)) from error
 
     def table(self, query: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
         """Return the result of one SELECT as an Arrow table.
@@ -155,7 +148,7 @@ class Catalog:
         try:
             return self.sql(query, parameters).to_arrow_table()
         except duckdb.Error as error:
-            raise UserError(_message(error, self.manifest)) from error
+            raise UserError(_message(str(error), self.manifest)) from error
         except RuntimeError as error:
             if "interrupted" in str(error):  # raised by DuckDB on Ctrl-C
                 raise KeyboardInterrupt from error
@@ -179,14 +172,16 @@ class Catalog:
 
     @cached_property
     def _offsets(self) -> Offsets:
-        return read_offsets(self.files.layout.offsets)
+        return read_offsets(self.files)
 
 
-def _message(error: Exception, manifest: Manifest) -> str:
+def _message(error: str, manifest: Manifest, subject: str = "query") -> str:
     """Return DuckDB's message on one line, followed by the line of the query that it points at."""
-    text, line, position = str(error).replace(SCHEME, "").partition("\n\nLINE ")
+    text, line, position = error.partition("\n\nLINE ")
+    about_a_file, text = SCHEME in text, text.replace(SCHEME, "")
     if "Traceback (most recent call last)" in text:  # an error of `ReadOnlyFiles`
         text = text.rstrip().rpartition("\n")[2].partition(": ")[2]
+        about_a_file = False
     if missing := re.search(rf"Table with name ({'|'.join(RUN_VIEWS)}) does not exist", text):
         return (
             f"query: the view {missing[1]} needs runs. Give their folders with --runs on the "
@@ -198,7 +193,8 @@ def _message(error: Exception, manifest: Manifest) -> str:
             f"query: {missing[1]} needs {parts}, which this copy of the catalog was fetched "
             "without. Fetch them with `clustermix fetch catalog`."
         )
-    return f"query: {' '.join(text.split())}{line}{position}"
+    message = f"{subject}: {' '.join(text.split())}{line}{position}"
+    return _with_remedy(message) if about_a_file else message
 
 
 def open(root: str | Path, version: int | None = None, runs: Sequence[str | Path] = ()) -> Catalog:
@@ -223,28 +219,43 @@ def open(root: str | Path, version: int | None = None, runs: Sequence[str | Path
     catalog_files = open_files(root, version)
     manifest = catalog_files.manifest
     connection = duckdb.connect(config=CONNECTION_SETTINGS)
-    files = ReadOnlyFiles((root, *folders))
+    files = ReadOnlyFiles((root, *folders), _checksum_of(catalog_files))
     connection.register_filesystem(files)
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     views = view_files(manifest)
-    for view, names in views.items():
-        if outside := [name for name in names if not is_inside(root, name)]:
-            raise UserError(
-                f"{root}: {outside[0]} is outside the catalog. Do not use this catalog."
-            )
-        [statement] = file_statements({view: names}, f"{SCHEME}{root}/")
-        try:
+    for name in chain.from_iterable(views.values()):
+        if not is_inside(root, name):
+            raise UserError(f"{root}: {name} is outside the catalog. Do not use this catalog.")
+        if reason := unreadable(root / name):
+            raise DamagedFileError(root / name, reason)
+    statements = (
+        *file_statements(views, f"{SCHEME}{root}/"),
+        *derived_statements(views.keys(), manifest.levels),
+        *run_macros(SCHEME),
+    )
+    try:
+        for statement in statements:
             connection.execute(statement)
-        except duckdb.Error as error:
-            raise UserError(
-                f"{root}: the view {view} cannot be created ({_message(error, manifest)}). "
-                "Run `clustermix verify` to see which files are damaged."
-            ) from error
-    for statement in (*derived_statements(views.keys(), manifest.levels), *run_macros(SCHEME)):
-        connection.execute(statement)
-    create_run_views(connection, folders, manifest.fingerprint)
+        create_run_views(connection, folders, manifest.fingerprint)
+    except duckdb.Error as error:
+        text = str(error).partition("\n\nLINE ")[0]
+        raise UserError(_with_remedy(_message(text, manifest, str(root)))) from error
     files.close_others(connection)
     return Catalog(catalog_files, connection)
+
+
+def _checksum_of(files: CatalogFiles) -> Callable[[Path], None]:
+    """Return a function that compares a file of a catalog, unless it is large."""
+
+    def check(path: Path) -> None:
+        if path.is_relative_to(files.root):
+            files.verified.compare_small(path.relative_to(files.root).as_posix())
+
+    return check
+
+
+def _with_remedy(message: str) -> str:
+    return message if VERIFY_REMEDY in message else f"{message.rstrip('.')}. {VERIFY_REMEDY}"
 
 
 def missing_parts(manifest: Manifest, view: str) -> str:
@@ -255,87 +266,3 @@ def missing_parts(manifest: Manifest, view: str) -> str:
     """
     views = DERIVED_VIEWS[view].views if view in DERIVED_VIEWS else (view,)
     return ", ".join(part for part in views if part in manifest.left_out)
-
-
-def view_files(manifest: Manifest) -> dict[str, list[str]]:
-    """Return the files of each view, as paths below the catalog.
-
-    Only files that the manifest names are included, so an older version does not see newer files.
-    """
-    matches = {
-        view: sorted(name for name in manifest.files if fnmatchcase(name, pattern))
-        for view, pattern in VIEW_FILES.items()
-    }
-    return {view: names for view, names in matches.items() if names}
-
-
-def write_database(root: Path, manifest: Manifest) -> None:
-    """Write `catalog.duckdb` and `catalog.sql` with the views and macros of one version.
-
-    They are meant for the DuckDB shell, started in the folder of the catalog.
-    """
-    layout = Layout(root.resolve())
-    views = view_files(manifest)
-    statements = (
-        *file_statements(views),
-        *derived_statements(views.keys(), manifest.levels),
-        *run_macros(),
-    )
-    # DuckDB writes a second file beside the database, which a killed process would leave behind.
-    with tempfile.TemporaryDirectory(prefix="clustermix-") as folder:
-        made = Path(folder) / "catalog.duckdb"
-        _make_database(made, layout.root, statements)
-        with replacing(layout.database) as temporary:
-            shutil.copyfile(made, temporary)
-    with replacing(layout.statements) as temporary:
-        text = "".join(f"{inspect.cleandoc(statement).strip()};\n\n" for statement in statements)
-        temporary.write_text(f"{_SCRIPT_HEAD}\n{text}", encoding="utf-8")
-    # The shell would apply the changes of a log beside the database.
-    for other in layout.root.glob(".catalog.duckdb.*.tmp*"):
-        other.unlink()
-    layout.database.with_name("catalog.duckdb.wal").unlink(missing_ok=True)
-
-
-def _make_database(path: Path, root: Path, statements: Iterable[str]) -> None:
-    import duckdb  # noqa: PLC0415
-
-    with duckdb.connect(config=CONNECTION_SETTINGS) as connection:
-        # DuckDB 1 cannot open the format of DuckDB 2. This one has all that views need.
-        connection.execute(f"ATTACH {literal(str(path))} AS made (STORAGE_VERSION 'v1.0.0')")
-        connection.execute("USE made")
-        # DuckDB reads the files when a view is created. It finds them relative to this path, but
-        # the view stores only the path below the catalog.
-        connection.execute("SET file_search_path = $root", {"root": str(root)})
-        for statement in statements:
-            connection.execute(statement)
-        connection.execute("USE memory")
-        connection.execute("DETACH made")
-
-
-def rebuild_database(root: Path) -> dict[str, int]:
-    """Write `catalog.duckdb` again from the files of the newest version.
-
-    Returns:
-        The `version`, and the numbers of `views` and `macros`.
-
-    Raises:
-        UserError: There is no finished catalog at `root`, or a file is missing or damaged.
-    """
-    import duckdb  # noqa: PLC0415
-
-    manifest = read_manifest(root)
-    try:
-        write_database(root, manifest)
-    except duckdb.Error as error:
-        raise UserError(
-            f"{root}: cannot be read ({error}). "
-            "Run `clustermix verify` to see which files are damaged."
-        ) from error
-    path = str(Layout(root).database)
-    with duckdb.connect(path, read_only=True, config=CONNECTION_SETTINGS) as database:
-        queries = {
-            "views": "SELECT count(*) FROM duckdb_views() WHERE NOT internal",
-            "macros": "SELECT count(*) FROM duckdb_functions() WHERE NOT internal",
-        }
-        counts = {name: database.execute(query).fetchall()[0][0] for name, query in queries.items()}
-        return {"version": manifest.version, **counts}

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from data_catalog.errors import UserError
 from data_catalog.format import tables
+from data_catalog.format.damage import reading
 from data_catalog.format.files import CatalogFiles
 from data_catalog.format.offsets import Offsets
 
@@ -33,7 +34,8 @@ def read_domain(
         columns: Columns of `tables.DOCUMENTS`. None means all.
 
     Raises:
-        UserError: The level, domain or a column does not exist, or a file is damaged.
+        DamagedFileError: A file is missing or damaged.
+        UserError: The level, domain or a column does not exist.
     """
     span = files.levels.span(level)
     if not 0 <= domain < level:
@@ -48,14 +50,10 @@ def read_domain(
     pieces = [schema.empty_table()]
     for rows in offsets.find(domain * span, (domain + 1) * span):
         path = files.layout.documents(rows.top, rows.part)
-        try:
+        files.verified.compare_small(path.relative_to(files.root).as_posix())
+        with reading(path):
             piece = _read_rows(path, rows.first, rows.count, names)
             pieces.append(piece.select(names).cast(schema))
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise UserError(
-                f"{path}: cannot be read ({error}). "
-                "Run `clustermix verify` to see which files are damaged."
-            ) from error
     return pa.concat_tables(pieces)
 
 
@@ -63,6 +61,8 @@ def _read_rows(path: Path, first: int, count: int, columns: list[str]) -> pa.Tab
     with pq.ParquetFile(path, memory_map=True) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         ends = np.cumsum(sizes)
+        if first + count > (ends[-1] if len(ends) else 0):
+            raise ValueError(f"found fewer than {first + count} rows")
         start, last = np.searchsorted(ends, [first, first + count - 1], side="right").tolist()
         before = int(ends[start]) - sizes[start]
         table = file.read_row_groups(list(range(start, last + 1)), columns=columns)

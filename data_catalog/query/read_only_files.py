@@ -10,7 +10,7 @@ import stat
 import tempfile
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,8 +33,15 @@ class ReadOnlyFiles(AbstractFileSystem):  # type: ignore[misc]
     protocol = SCHEME.removesuffix("://")
     cachable = False
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], check: Callable[[Path], None]) -> None:
+        """Prepare to read.
+
+        Args:
+            folders: Folders to read from.
+            check: Called with a file's path before it is opened. What it raises ends the query.
+        """
         super().__init__()
+        self._check = check
         self._folders = [os.path.realpath(folder) for folder in folders]
 
     def close_others(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -62,10 +69,13 @@ class ReadOnlyFiles(AbstractFileSystem):  # type: ignore[misc]
         Raises:
             PermissionError: The mode is not for reading, or the file lies outside the folders.
             FileNotFoundError: There is no such file.
+            DamagedFileError: The check found a damaged file.
         """
         if mode not in {"r", "rb"}:
             raise PermissionError(f"{self._strip_protocol(path)}: catalogs are read-only")
-        return ReadOnlyFile(self._inside(path))
+        place = self._inside(path)
+        self._check(Path(place))
+        return ReadOnlyFile(place)
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Return the name, size in bytes and type of a file or folder."""

@@ -6,8 +6,10 @@ DuckDB 1.5 and 2.0 can run these statements.
 import glob
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from data_catalog.format.layout import Levels
+from data_catalog.format.manifest import Manifest
 
 # Pattern of each view's Parquet files among those that the manifest names. A view without files is
 # omitted.
@@ -210,6 +212,18 @@ _FIRST_LEAF = """
          THEN error('domain ' || id || ': not in level ' || level || '. '
                     || 'Expected 0 to ' || (level - 1) || '.')
          ELSE id * ({leaves} // level) END"""
+
+
+def view_files(manifest: Manifest) -> dict[str, list[str]]:
+    """Return the files of each view, as paths below the catalog.
+
+    Only files that the manifest names are included, so an older version does not see newer files.
+    """
+    matches = {
+        view: sorted(name for name in manifest.files if fnmatchcase(name, pattern))
+        for view, pattern in VIEW_FILES.items()
+    }
+    return {view: names for view, names in matches.items() if names}
 
 
 def literal(text: str) -> str:

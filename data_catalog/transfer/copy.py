@@ -28,7 +28,7 @@ from data_catalog.format.manifest import (
     write_json,
 )
 from data_catalog.format.own_files import refuse_outside_links
-from data_catalog.query.database import write_database
+from data_catalog.query.shell_files import write_database
 from data_catalog.transfer.remote import RemoteFolder, open_remote
 
 # Manifest of an unfinished export. It identifies the files that are already there.

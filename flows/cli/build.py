@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from flows.cli import complete
+from flows.cli.folders import holds_run
 from flows.cli.options import (
     BUILD,
     BuildSetOption,
@@ -163,13 +165,27 @@ def _print_newest_version(root: Path, as_json: bool) -> None:
     epilog=examples("verify catalogs/sample", "verify catalogs/sample --version 1 --json"),
 )
 def verify_command(
-    catalog: CatalogArgument, version: VersionOption = None, as_json: JsonOption = False
+    catalog: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CATALOG",
+            help="Folder of a built catalog or of a run.",
+            show_default=False,
+            autocompletion=complete.catalogs,
+        ),
+    ],
+    version: VersionOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Check a catalog's files against its manifest. Exits with code 1 if a check fails.
+    """Check the files of a catalog, or of a run. Exits with code 1 if a check fails.
 
-    The check covers sizes, checksums, counts and the sums of distributions.
+    The check of a catalog covers sizes, checksums, counts and the sums of distributions. The check
+    of a run covers the checksums of its checkpoints, and whether all other files can be read.
     """
-    from data_catalog.format.verify import check
+    if holds_run(catalog):
+        _verify_run(catalog, as_json)
+        return
+    from data_catalog.verify import check
     from flows.progress import progress_callback
 
     with progress_callback("verify", "MB", 1e6) as on_progress:
@@ -188,6 +204,20 @@ def verify_command(
         )
 
 
+def _verify_run(folder: Path, as_json: bool) -> None:
+    from flows.run_check import find_run_faults
+
+    faults = find_run_faults(folder)
+    if as_json:
+        print_json({"run": str(folder), "sound": not faults, "faults": faults})
+    elif faults:
+        print("\n".join(faults))
+    else:
+        print(f"{folder}: no faults")
+    if faults:
+        raise typer.Exit(1)
+
+
 @build_commands.command(
     "rebuild", rich_help_panel=BUILD, epilog=examples("rebuild catalogs/sample")
 )
@@ -197,7 +227,7 @@ def rebuild_command(catalog: CatalogArgument, as_json: JsonOption = False) -> No
     Use it after an update of clustermix, or if the file was deleted.
     """
     from data_catalog.format.layout import Layout
-    from data_catalog.query.database import rebuild_database
+    from data_catalog.query.shell_files import rebuild_database
 
     counts = rebuild_database(catalog)
     database = Layout(catalog).database

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import complete
+from flows.cli.folders import holds_run
 from flows.cli.options import LOOK, START, JsonOption, examples
 from flows.cli.output import print_json, stdout_for_json
 
@@ -73,7 +74,7 @@ def report_command(
     """Write a self-contained HTML page about a catalog, or about one or more runs."""
     from flows.progress import working
 
-    about_catalog = len(folders) == 1 and (folders[0] / "catalog.json").is_file()
+    about_catalog = len(folders) == 1 and not holds_run(folders[0])
     with working(f"Writing {out}"):
         if about_catalog:
             from flows.pages.catalog import write_catalog_page

@@ -33,6 +33,13 @@ Accept = Annotated[
     list[RunChange] | None,
     typer.Option(help="Resume a run although this has changed since it began. Repeatable."),
 ]
+Verify = Annotated[
+    bool,
+    typer.Option(
+        "--verify/--no-verify",
+        help="Compare the catalog's files with their checksums, once on each machine.",
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option(
@@ -56,6 +63,7 @@ def train_command(
     overrides: TrainSetOption = None,
     processes: ProcessesOption = 1,
     accept: Accept = None,
+    verify: Verify = True,
     dry_run: DryRun = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -66,7 +74,7 @@ def train_command(
     from data_catalog.settings import load
     from trainer.config import Train
 
-    _train(load(Train, config, overrides or ()), processes, accept, dry_run, as_json)
+    _train(load(Train, config, overrides or ()), processes, accept, verify, dry_run, as_json)
 
 
 @train_commands.command(
@@ -99,6 +107,7 @@ def replay_command(
     overrides: TrainSetOption = None,
     processes: ProcessesOption = 1,
     accept: Accept = None,
+    verify: Verify = True,
     dry_run: DryRun = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -108,13 +117,15 @@ def replay_command(
     """
     from trainer.mixers.replay import replaying
 
-    _train(replaying(run, config, out, overrides or ()), processes, accept, dry_run, as_json)
+    settings = replaying(run, config, out, overrides or ())
+    _train(settings, processes, accept, verify, dry_run, as_json)
 
 
 def _train(
     settings: "Train",
     processes: int,
     accept: Sequence[RunChange] | None,
+    verify: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -138,7 +149,7 @@ def _train(
     with stdout_for_json(as_json), private_server():
         from flows.train import train as flow
 
-        run = Path(flow(settings, processes, changes))
+        run = Path(flow(settings, processes, changes, verify))
     page = run / "report.html"
     if as_json:
         from flows.pages.run import summary_table

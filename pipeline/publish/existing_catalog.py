@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.files import CatalogFiles
 from data_catalog.format.layout import Layout, Levels
 from data_catalog.format.manifest import Manifest, fingerprint
+from data_catalog.format.offsets import read_offsets_table
 from pipeline.dedup.exact import KnownTexts
 from pipeline.parts import Part, make_part
 from pipeline.publish.link_files import link_file
@@ -59,7 +59,7 @@ class ExistingCatalog:
 
     def offsets(self) -> pa.Table:
         """Return the offsets of all documents (tables.OFFSETS)."""
-        return pq.read_table(self.layout.offsets, schema=tables.OFFSETS)
+        return read_offsets_table(self.files)
 
     def next_number(self, top: int) -> int:
         """Return the first file number that is free in this top-level domain.

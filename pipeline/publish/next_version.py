@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account, total
+from data_catalog.format.damage import reading
+from data_catalog.format.distributions import read_distributions
 from data_catalog.format.layout import Layout
 from data_catalog.format.manifest import AdditionRecord, describe_files
 from data_catalog.settings import parse
@@ -63,7 +65,8 @@ def publish_next(
     before, manifest, stages = existing.layout, existing.manifest, built.stages
     layout = Layout(before.root, manifest.version + 1)
     own = with_notes(built.accounts(), unread)
-    accounts = join_accounts(read_accounts(pq.read_table(before.accounting)), own)
+    account_table = existing.files.read_table(before.accounting, tables.ACCOUNTING)
+    accounts = join_accounts(read_accounts(account_table), own)
     offsets = pa.concat_tables(
         [existing.offsets(), read_parts(stages["shard"], OFFSETS_FILE, tables.OFFSETS)]
     )
@@ -85,13 +88,11 @@ def publish_next(
     content = VersionTables(
         offsets=offsets,
         accounts=accounts,
-        quarantine=pa.concat_tables(
-            [pq.read_table(before.quarantine, schema=tables.QUARANTINE), faults]
-        ),
+        quarantine=pa.concat_tables([_quarantine(existing), faults]),
         removed=removed_by_source(sources, verdicts),
         distances=pa.concat_tables(
             [
-                _distances(before),
+                _distances(existing),
                 read_parts(built.targets, "distributions.parquet", tables.DISTRIBUTIONS),
             ]
         ),
@@ -146,8 +147,16 @@ def join_accounts(before: Mapping[str, Account], new: Mapping[str, Account]) -> 
     }
 
 
-def _distances(layout: Layout) -> pa.Table:
-    distributions = pq.read_table(layout.distributions, schema=tables.DISTRIBUTIONS)
+def _quarantine(existing: ExistingCatalog) -> pa.Table:
+    """Return the earlier faults. Columns that an older catalog lacks are null."""
+    path = existing.layout.quarantine
+    existing.files.verified.compare([path.relative_to(existing.layout.root).as_posix()])
+    with reading(path):
+        return pq.read_table(path, schema=tables.QUARANTINE)
+
+
+def _distances(existing: ExistingCatalog) -> pa.Table:
+    distributions = read_distributions(existing.files)
     return distributions.filter(pc.equal(distributions["kind"], "distance"))
 
 

@@ -22,13 +22,14 @@ from data_catalog.format.manifest import (
     FileIdentity,
     Manifest,
     TokenizerIdentity,
+    content_fingerprint,
     describe_files,
     fingerprint,
     read_manifest,
     sha256_file,
     write_json,
 )
-from data_catalog.query.database import write_database
+from data_catalog.query.shell_files import write_database
 from pipeline.config import Build, Distributions
 from pipeline.dedup.removed import removed_by_source
 from pipeline.describe.domains import HEALTH_FILE
@@ -307,7 +308,7 @@ def commit(
     manifest = Manifest(
         **same,
         **about,
-        fingerprint=fingerprint(same),
+        fingerprint=content_fingerprint(same),
         documents=documents.rows,
         tokens=documents.tokens,
         config=config.model_dump(mode="json"),

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from data_catalog.format.manifest import read_manifest
-from data_catalog.format.verify import check
+from data_catalog.verify import check
 from tests.helpers.commands import run_command, small_disk
 from tests.helpers.faults import Lost, Wrong
 from tests.helpers.tiny_catalog import write_tiny_catalog

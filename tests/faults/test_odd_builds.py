@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import data_catalog
-from data_catalog.format.verify import check
 from data_catalog.settings import parse
+from data_catalog.verify import check
 from flows.cli.summary import print_build, print_estimate
 from flows.pages.catalog import write_catalog_page
 from pipeline.add import add

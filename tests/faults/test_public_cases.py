@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import data_catalog
-from data_catalog.format.verify import check
+from data_catalog.verify import check
 from tests.faults.test_refused_requests import refused
 from tests.flows.cli.test_main import clustermix, toml
 from tests.helpers.bad_records import WORDS, write_good

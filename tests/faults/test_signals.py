@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from data_catalog.format.manifest import read_manifest
-from data_catalog.format.verify import check
 from data_catalog.settings import parse
+from data_catalog.verify import check
 from pipeline.add import add
 from pipeline.config import Addition, Build
 from pipeline.run import build

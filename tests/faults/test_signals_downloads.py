@@ -6,7 +6,7 @@ import json
 import pytest
 
 from data_catalog.format.manifest import read_manifest
-from data_catalog.format.verify import check
+from data_catalog.verify import check
 from tests.helpers.commands import run_command
 from tests.helpers.failing_server import serving
 from tests.helpers.faults import Lost, Wrong

@@ -10,7 +10,7 @@ import pytest
 from data_catalog import UserError
 from data_catalog.export.documents import export_documents
 from data_catalog.format.own_files import open_own_file
-from data_catalog.query.database import rebuild_database
+from data_catalog.query.shell_files import rebuild_database
 from data_catalog.settings import parse
 from data_catalog.transfer.copy import export_catalog, fetch_catalog
 from flows.pages.catalog.page import write_catalog_page

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import data_catalog
 from data_catalog.format.layout import Layout
 from data_catalog.format.tokens import map_tokens
-from data_catalog.format.verify import check
 from data_catalog.settings import parse
+from data_catalog.verify import check
 from flows.cli.summary import print_build
 from pipeline.config import Build
 from pipeline.run import build

@@ -4,9 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data_catalog.format.files import CatalogFiles
+from data_catalog.format.files import CatalogFiles, open_files
 from data_catalog.format.layout import Layout
-from data_catalog.format.manifest import FORMAT, Manifest, write_json
+from data_catalog.format.manifest import (
+    FORMAT,
+    Manifest,
+    content_fingerprint,
+    describe_files,
+    write_json,
+)
 
 ENCODER = {
     "model": "toy",
@@ -53,6 +59,17 @@ def tiny_files(root: Path, **changes: Any) -> CatalogFiles:
     }
     manifest = Manifest.model_validate(content)
     return CatalogFiles(Layout(root, manifest.version), manifest)
+
+
+def accept_files(root: Path, *paths: Path) -> None:
+    """Write the manifests again with the current sizes and checksums of these files."""
+    files = open_files(root)
+    manifest = files.manifest
+    entries = {**manifest.files, **describe_files(root, list(paths))}
+    changed = manifest.model_copy(update={"files": dict(sorted(entries.items()))})
+    changed = changed.model_copy(update={"fingerprint": content_fingerprint(changed.content())})
+    for place in (files.layout.version_manifest, files.layout.manifest):
+        write_json(place, changed.content())
 
 
 def change_manifest(root: Path, **changes: Any) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from data_catalog.format.files import open_files
 from data_catalog.format.layout import Layout
 from data_catalog.format.manifest import read_manifest
 from data_catalog.format.tokens import open_target, open_tokens
-from data_catalog.format.verify import check
 from data_catalog.settings import parse
+from data_catalog.verify import check
 from pipeline.add import add
 from pipeline.config import Addition
 from pipeline.run import one_by_one

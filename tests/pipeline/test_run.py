@@ -9,8 +9,8 @@ import pytest
 import data_catalog
 from data_catalog.format.layout import Layout
 from data_catalog.format.manifest import read_manifest
-from data_catalog.format.verify import check
 from data_catalog.settings import parse
+from data_catalog.verify import check
 from pipeline.config import Build
 from pipeline.run import build, one_by_one
 

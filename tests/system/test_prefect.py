@@ -9,8 +9,8 @@ import pytest
 import data_catalog
 from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.manifest import read_manifest
-from data_catalog.format.verify import check
 from data_catalog.settings import parse
+from data_catalog.verify import check
 from flows.artifacts import artifact_key, escape_markdown
 from pipeline.parts import Part
 

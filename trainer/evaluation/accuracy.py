@@ -16,6 +16,7 @@ from typing import Any
 from data_catalog.errors import UserError
 from data_catalog.format.files import open_files
 from data_catalog.format.manifest import write_json
+from data_catalog.format.run_files import require_run_files
 from data_catalog.format.run_record import read_run_record
 from trainer.evaluation.questions import Question
 from trainer.evaluation.task_files import TaskFile, read_tasks, write_task
@@ -50,6 +51,7 @@ def evaluate_run(
         The result of `accuracy`.
 
     Raises:
+        DamagedFileError: A file of the model differs from its checksum.
         UserError: There are no targets and no tasks, the run is not finished, a target or task is
             missing or invalid, `limit` is below 1, or the harness is not installed.
     """
@@ -67,6 +69,7 @@ def evaluate_run(
     _check_harness()
     if not (run / "model").is_dir():
         raise UserError(f"{run}: The model is missing. Wait until the run is finished.")
+    require_run_files(run, ["model/"])
     config = read_run_record(run).config
     marker, catalog = config.mixture.answer_after, Path(config.catalog)
     written = [

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from data_catalog.errors import UserError
+from data_catalog.format import tables
+from data_catalog.format.damage import require
 from data_catalog.format.files import CatalogFiles
 from data_catalog.format.tokens import open_target
 
@@ -96,12 +98,10 @@ def _read(
     files: CatalogFiles, target: str, split: str, parse: Callable[[str], _Parsed | None], form: str
 ) -> list[_Parsed]:
     open_target(files, target, split)  # raises an error if the target or the split is missing
-    table = pq.read_table(
-        files.layout.target(target) / "documents.parquet",
-        columns=["text"],
-        filters=[("split", "=", split)],
-    )
-    texts: list[str] = table["text"].to_pylist()
+    documents = files.layout.target(target) / "documents.parquet"
+    table = files.read_table(documents, tables.TARGET, ["text", "split"])
+    texts: list[str] = table.filter(pc.equal(table["split"], split))["text"].to_pylist()
+    require(documents, None not in texts, "a text is missing")
     parsed = [result for result in map(parse, texts) if result is not None]
     skipped = len(texts) - len(parsed)
     if not parsed:

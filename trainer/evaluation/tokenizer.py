@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int
 from tokenizers import Tokenizer
 
-from data_catalog.errors import UserError
+from data_catalog.format.damage import reading
 from data_catalog.format.files import CatalogFiles
 
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")  # tokens of single bytes in byte-fallback tokenizers
@@ -18,12 +18,11 @@ def open_tokenizer(files: CatalogFiles) -> Tokenizer:
     Special tokens in a text are treated as plain characters, and none is added.
 
     Raises:
-        UserError: The catalog has no tokenizer.
+        DamagedFileError: The catalog's tokenizer is missing or damaged.
     """
     file = files.layout.tokenizer / "tokenizer.json"
-    if not file.is_file():
-        raise UserError(f"{file}: The file is missing. Build the catalog again.")
-    tokenizer = Tokenizer.from_file(str(file))
+    with reading(file):
+        tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from data_catalog.errors import UserError
+from data_catalog.format.damage import read_table
+from data_catalog.format.run_files import require_run_files
 from data_catalog.format.run_record import RUN_RECORD, read_run_record
+from data_catalog.format.tables import WEIGHTS
 from data_catalog.settings import overridden, parse, read_toml
 from trainer.config import Train
 from trainer.mixers import MixerState, Observation
@@ -60,16 +61,14 @@ def read_replay(place: Path, names: Sequence[str], step_tokens: int) -> Replay:
         step_tokens: sequences per batch times tokens per sequence.
 
     Raises:
-        UserError: There is no complete run at `place`, it has another basis, or its log is damaged.
+        DamagedFileError: The log cannot be read, or differs from its checksum.
+        UserError: There is no complete run at `place`, it has another basis, or its log is not
+            one of a run.
     """
     folder = place if place.is_dir() else place.parent
     log_file, record = folder / "weights.parquet", read_run_record(folder)
-    try:
-        table = pq.read_table(log_file, columns=["first_sequence", "sampling"])
-    except (OSError, pa.ArrowException, ValueError, KeyError) as error:
-        raise UserError(
-            f"mixture.file {place}: The weight log cannot be read ({error}). Choose another run."
-        ) from error
+    require_run_files(folder, [log_file.name])
+    table = read_table(log_file, WEIGHTS, ["first_sequence", "sampling"])
     if tuple(names) != record.basis:
         raise UserError(
             f"mixture.file {place}: The basis of that run is {', '.join(record.basis)}. The basis "

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, PreTrainedConfig
 
 from data_catalog.errors import UserError, first_line
+from data_catalog.format.damage import VERIFY_REMEDY, reading
 from data_catalog.format.files import CatalogFiles
 from trainer.config import Train
 
@@ -74,7 +75,8 @@ def _check_local(key: str, path: Path, files: CatalogFiles) -> None:
 def _check_tokens(key: str, folder: Path, files: CatalogFiles) -> None:
     """Check that the ids of a trained model mean the same as those of the catalog."""
     own, catalog = folder / "tokenizer.json", files.layout.tokenizer / "tokenizer.json"
-    if own.is_file() and _ids(own, key, folder) != _ids(catalog, "catalog", files.root):
+    remedy = f"Restore the model of {key}."
+    if own.is_file() and _ids(own, remedy) != _ids(catalog, VERIFY_REMEDY):
         raise UserError(
             f"{key} {folder}: The model has another tokenizer than the catalog, whose token ids "
             "have other meanings. Build the catalog with the model's tokenizer."
@@ -89,11 +91,7 @@ def _check_tokens(key: str, folder: Path, files: CatalogFiles) -> None:
         )
 
 
-def _ids(file: Path, key: str, owner: Path) -> Mapping[str, int]:
-    try:
+def _ids(file: Path, remedy: str) -> Mapping[str, int]:
+    with reading(file, remedy):
         ids: dict[str, int] = Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True)
-    except Exception as error:  # a damaged file raises a plain Exception
-        raise UserError(
-            f"{key} {owner}: {file.name} is not a tokenizer ({first_line(error)}). Restore it."
-        ) from error
     return ids

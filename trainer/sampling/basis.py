@@ -4,11 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from data_catalog.errors import UserError
-from data_catalog.format.distributions import Basis, read_distribution, to_leaves
+from data_catalog.format.distributions import (
+    Basis,
+    read_distribution,
+    read_distributions,
+    to_leaves,
+)
 from data_catalog.format.files import CatalogFiles
 from data_catalog.format.layout import Levels
 from data_catalog.format.run_record import RUN_RECORD, read_run_record
@@ -98,7 +102,7 @@ def _replayed(place: Path) -> tuple[Mixture, str]:
 
 
 def _histograms(files: CatalogFiles, kind: str, level: int) -> list[str]:
-    table = pq.read_table(files.layout.distributions)
+    table = read_distributions(files)
     rows = table.filter((pc.field("kind") == kind) & (pc.field("level") == level))
     return sorted(set(rows["name"].to_pylist()))
 

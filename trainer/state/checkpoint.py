@@ -21,10 +21,11 @@ from data_catalog.disk import describe_disk_failure
 from data_catalog.errors import UserError
 from data_catalog.format.damage import reading
 from data_catalog.format.manifest import replacing, write_json
+from data_catalog.format.run_files import write_checksums
 from data_catalog.format.tables import WEIGHTS
 from trainer.config import Checkpoint
 from trainer.mixers import MixerState
-from trainer.state.checksums import CHECKSUMS_KEY, STATE, checkpoints, write_checksums
+from trainer.state.checksums import CHECKSUMS_KEY, STATE, checkpoints
 from trainer.state.full_state_dict import (
     OptimizerState,
     load_model,
@@ -190,7 +191,7 @@ def write_snapshot(out: Path, snapshot: Snapshot) -> None:
         write_log(temporary / "weights.parquet", snapshot.log)
         np.savez(temporary / "arrays.npz", allow_pickle=False, **snapshot.arrays)
         write_json(temporary / STATE, {**snapshot.about, CHECKSUMS_KEY: True})
-        write_checksums(temporary)
+        write_checksums(temporary, temporary.iterdir())
         for path in (*temporary.iterdir(), temporary):
             _sync_to_disk(path)
     _sync_to_disk(folder.parent)

@@ -13,28 +13,16 @@ from pathlib import Path
 
 from data_catalog.errors import UserError
 from data_catalog.format.damage import DamagedFileError, first_line, unreadable
-from data_catalog.format.manifest import (
-    FileIdentity,
-    damaged_files,
-    describe_files,
-    write_json,
-)
-from data_catalog.format.records import Record, read_record
+from data_catalog.format.manifest import damaged_files
+from data_catalog.format.records import read_record
+from data_catalog.format.run_files import CHECKSUMS, Checksums
 from trainer.distributed import Team
 
-CHECKSUMS = "checksums.json"
 STATE = "state.json"
 CHECKSUMS_KEY = "checksums"  # of state.json: true if the checkpoint was written with checksums
 DAMAGED_SUFFIX = ".damaged"
 
 logger = logging.getLogger(__name__)
-
-
-class Checksums(Record):
-    """The contents of `checksums.json`."""
-
-    files: dict[str, FileIdentity]
-    """Size and SHA-256 of every other file of the checkpoint, keyed by its name."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +32,6 @@ class Choice:
     folder: Path | None
     """None: there is no checkpoint."""
     damaged: tuple[Path, ...] = ()
-
-
-def write_checksums(folder: Path) -> None:
-    """Write the checksums of all files in the folder of a checkpoint."""
-    write_json(folder / CHECKSUMS, Checksums(files=describe_files(folder, list(folder.iterdir()))))
 
 
 def checkpoints(out: Path) -> list[Path]:

@@ -1,11 +1,8 @@
-"""Queries over the views of a catalog, with readable errors."""
+"""Queries over the views of a catalog, as rows."""
 
 from typing import Any
 
-import duckdb
-
 from data_catalog import Catalog
-from data_catalog.errors import UserError
 
 
 def query_rows(catalog: Catalog, query: str) -> list[tuple[Any, ...]]:
@@ -18,9 +15,5 @@ def query_rows(catalog: Catalog, query: str) -> list[tuple[Any, ...]]:
     Raises:
         UserError: A view is missing, or one of its files is damaged.
     """
-    try:
-        return catalog.sql(query).fetchall()
-    except duckdb.Error as error:
-        raise UserError(
-            f"{catalog.root}: {error}. Run `clustermix verify` to find damaged files."
-        ) from error
+    columns = (column.to_pylist() for column in catalog.table(query).columns)
+    return list(zip(*columns, strict=True))

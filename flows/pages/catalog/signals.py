@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from data_catalog import Catalog
-from data_catalog.query.database import view_files
+from data_catalog.query.views import view_files
 from flows.pages.catalog.queries import query_rows
 from flows.pages.shared.numbers import json_numbers
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.errors import UserError
+from data_catalog.format.run_files import run_faults
 from data_catalog.format.run_record import read_run_record
 from flows.pages.run.run_folder import RunFolder, Usage, WeightLog, number
 
@@ -52,7 +53,11 @@ def read_runs(folders: Sequence[Path]) -> list[RunFolder]:
     if not folders:
         raise UserError("runs: found none. Expected at least one run folder, for example runs/dga.")
     labels = _labels([folder.absolute() for folder in folders])
-    return [_read_run(folder, label) for folder, label in zip(folders, labels, strict=True)]
+    runs = [read_run(folder, label) for folder, label in zip(folders, labels, strict=True)]
+    for run in runs:
+        for sentence in run.damage:
+            logger.warning("%s: %s", run.folder, sentence)
+    return runs
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
@@ -64,8 +69,13 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     return [f"{folder.name} ({i + 1})" for i, folder in enumerate(folders)]
 
 
-def _read_run(folder: Path, label: str) -> RunFolder:
-    damage: list[str] = []
+def read_run(folder: Path, label: str) -> RunFolder:
+    """Read one run folder.
+
+    Raises:
+        UserError: The folder contains no run, or its `config.json` is damaged.
+    """
+    damage = [f"{name} is damaged ({text})" for name, text in run_faults(folder, RUN_FILES).items()]
     record = read_run_record(folder)
     records, unreadable = _read_metrics(folder / "metrics.jsonl", damage)
     if unreadable:
@@ -74,7 +84,7 @@ def _read_run(folder: Path, label: str) -> RunFolder:
             f"and {'are' if unreadable > 1 else 'is'} not shown"
         )
     accuracy = _read_object(folder / "accuracy.json", damage).get("tasks")
-    run = RunFolder(
+    return RunFolder(
         folder,
         label,
         record.model_dump(mode="json"),
@@ -92,9 +102,6 @@ def _read_run(folder: Path, label: str) -> RunFolder:
         _read_object(folder / "fault.json", damage) or None,
         tuple(damage),
     )
-    for sentence in damage:
-        logger.warning("%s: %s", folder, sentence)
-    return run
 
 
 def _read_object(path: Path, damage: list[str]) -> dict[str, Any]:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from data_catalog.errors import UserError
+from data_catalog.format import tables
+from data_catalog.format.distributions import read_distributions
 from data_catalog.format.files import CatalogFiles, open_files
 from data_catalog.format.layout import Layout, Levels
-from data_catalog.format.manifest import is_inside
+from data_catalog.format.offsets import read_offsets_table
 from flows.pages.run.run_folder import RunFolder
 
 TERMS_PER_DOMAIN = 6
@@ -98,14 +99,10 @@ def read_domains(root: Path, runs: Sequence[RunFolder]) -> Domains:
     try:
         files = _open_version(root, runs)
         layout = files.layout
-        domains, offsets, stored = (
-            _read(root, path, columns)
-            for path, columns in (
-                (layout.domains, ["level", "domain", "documents", "terms"]),
-                (layout.offsets, ["leaf", "split", "tokens"]),
-                (layout.distributions, ["name", "kind", "level", "domain", "weight"]),
-            )
-        )
+        columns = ["level", "domain", "documents", "terms"]
+        domains = files.read_table(layout.domains, tables.DOMAINS, columns)
+        offsets = read_offsets_table(files, ["leaf", "split", "tokens"])
+        stored = read_distributions(files)
         levels = files.levels
         asked = [run.level for run in runs if run.level is not None] or [levels.leaves]
         level = min((k for k in asked if k in levels.granularities), default=asked[0])
@@ -151,15 +148,6 @@ def _open_version(root: Path, runs: Sequence[RunFolder]) -> CatalogFiles:
         if files.manifest.fingerprint in fingerprints:
             return files
     return newest
-
-
-def _read(root: Path, path: Path, columns: list[str]) -> pa.Table:
-    if not is_inside(root, str(path.relative_to(root))):
-        raise UserError(
-            f"{path}: is a link to a file outside of the catalog. Build the catalog again, or give "
-            "another one."
-        )
-    return pq.read_table(path, columns=columns)
 
 
 def _checked_range(numbers: Int[np.ndarray, " n"], count: int) -> Int[np.ndarray, " n"]:

@@ -3,6 +3,7 @@ import pyarrow.parquet as pq
 
 from data_catalog.format import tables
 from data_catalog.format.offsets import Rows, extents, read_offsets
+from tests.helpers.manifests import tiny_files
 
 
 def test_every_leaf_and_split_has_an_extent():
@@ -39,8 +40,10 @@ def test_a_range_of_leaves_is_found_in_every_file(tmp_path):
     )
     import pyarrow as pa
 
-    pq.write_table(pa.concat_tables([second, first]), tmp_path / "offsets.parquet")
-    offsets = read_offsets(tmp_path / "offsets.parquet")
+    files = tiny_files(tmp_path)
+    files.layout.tables.mkdir(parents=True)
+    pq.write_table(pa.concat_tables([second, first]), files.layout.offsets)
+    offsets = read_offsets(files)
     assert offsets.find(1, 3) == [Rows(0, 0, 1, 3), Rows(0, 1, 0, 1)]
     assert offsets.find(3, 4) == [Rows(0, 1, 1, 1)]
     assert offsets.find(4, 9) == []

@@ -111,7 +111,10 @@ def test_a_missing_file_is_named(built, tmp_path):
     shutil.copytree(
         built[0], tmp_path / "catalog", ignore=shutil.ignore_patterns("domains.parquet")
     )
-    with pytest.raises(UserError, match=r"domains .*domains\.parquet"):
+    with pytest.raises(
+        UserError,
+        match=r"domains\.parquet: cannot be read \(the file is missing\)\. Run `clustermix ver",
+    ):
         data_catalog.open(tmp_path / "catalog")
 
 

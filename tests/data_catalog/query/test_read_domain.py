@@ -26,7 +26,8 @@ def catalog(tmp_path, monkeypatch):
     layout, offsets = store(table, tmp_path, tops=2, span=3, file_bytes=1500)
     layout.tables.mkdir(parents=True)
     pq.write_table(offsets, layout.offsets)
-    return tiny_files(tmp_path, granularities=[2, 6]), read_offsets(layout.offsets)
+    files = tiny_files(tmp_path, granularities=[2, 6])
+    return files, read_offsets(files)
 
 
 def names(catalog, level, domain):

@@ -12,7 +12,7 @@ import pytest
 import data_catalog
 from data_catalog import UserError
 from data_catalog.format.layout import Layout
-from data_catalog.query.database import rebuild_database
+from data_catalog.query.shell_files import rebuild_database
 from tests.helpers.tiny_run import write_run
 
 pytest.importorskip("duckdb_cli", reason="duckdb-cli is not installed: pip install duckdb-cli")

@@ -14,9 +14,9 @@ import data_catalog
 from data_catalog.errors import UserError
 from data_catalog.format.files import open_files
 from data_catalog.format.manifest import read_manifest
-from data_catalog.format.verify import check
 from data_catalog.transfer.copy import UNFINISHED_MANIFEST, export_catalog, fetch_catalog
 from data_catalog.transfer.remote import RemoteFolder
+from data_catalog.verify import check
 from tests.helpers.manifests import change_manifest
 
 

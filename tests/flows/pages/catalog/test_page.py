@@ -17,7 +17,7 @@ from data_catalog.format.files import open_files
 from data_catalog.format.layout import Layout
 from flows.pages.catalog import write_catalog_page
 from tests.helpers.domains_catalog import write_domains_catalog
-from tests.helpers.manifests import change_manifest
+from tests.helpers.manifests import accept_files, change_manifest
 from tests.helpers.page_text import data_of, words_of
 
 HOSTILE = (
@@ -95,6 +95,7 @@ def test_a_long_snippet_is_cut(tmp_path: Path, catalog: Path) -> None:
         pa.Table.from_pylist([{**first, "snippet": "x" * 5_000_000}, *others], tables.EXAMPLES),
         place,
     )
+    accept_files(catalog, place)
     page = write_catalog_page(catalog, tmp_path / "page.html")
     assert page.stat().st_size < 200_000
     assert "x" * 200 in [example[4] for example in data_of(page)["levels"][0]["examples"][0]]
@@ -109,6 +110,7 @@ def test_infinite_numbers_become_null(tmp_path: Path, catalog: Path) -> None:
         ),
         place,
     )
+    accept_files(catalog, place)
     assert (
         data_of(write_catalog_page(catalog, tmp_path / "page.html"))["levels"][1]["natural"]
         == [None] * 4
@@ -123,6 +125,7 @@ def test_a_damaged_tree_is_refused(tmp_path: Path, catalog: Path, damage: str) -
         np.savez(place, **{"2": np.array([{"a": 1}], dtype=object)})
     if damage == "shape":
         np.savez(place, **{"2": np.zeros((3, 8)), "4": np.zeros((4, 8))})
+        accept_files(catalog, place)
     if damage == "outside":
         np.savez(tmp_path / "elsewhere.npz", **{"2": np.zeros((2, 8)), "4": np.zeros((4, 8))})
         place.symlink_to(tmp_path / "elsewhere.npz")

@@ -8,13 +8,22 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from data_catalog.errors import UserError
 from data_catalog.format import tables
+from data_catalog.format.damage import DamagedFileError, first_line, read_table, reading
 from data_catalog.format.files import CatalogFiles, open_files
-from data_catalog.format.manifest import damaged_files
+from data_catalog.format.manifest import (
+    Manifest,
+    content_fingerprint,
+    damaged_files,
+    parse_manifest,
+    read_manifest,
+    version_manifest,
+)
 from data_catalog.format.offsets import extents
 from data_catalog.format.tokens import map_tokens
+from data_catalog.query.shell_files import shell_faults
 from data_catalog.settings import Settings
 
 _SUM_TOLERANCE = 1e-9  # maximum distance of a distribution's sum from 1
@@ -50,7 +59,9 @@ def check(
     Each file of documents must be sorted by leaf, lie inside its top-level domain and match the
     offsets and its token file. Domains, accounts and manifest must count the same documents and
     tokens. Each distribution must sum to 1, and each target's documents must have their tokens.
-    The offsets and the short columns of one file are held in memory.
+    The manifests of all versions up to this one must follow from each other, and `catalog.duckdb`
+    must be the one that clustermix wrote. The offsets and the short columns of one file are held in
+    memory.
 
     Args:
         on_progress: Called after each file with the bytes checked and the bytes of all files.
@@ -62,17 +73,22 @@ def check(
     layout, manifest = files.layout, files.manifest
     bad = damaged_files(root, manifest.files, on_progress)
     faults = [f"{name}: {fault}" for name, fault in bad.items()]
+    faults += [*_manifest_faults(files), *shell_faults(root)]
     checks: dict[Path, Callable[[], Iterable[str]]] = {
         layout.offsets: partial(_check_stored, files, bad),
         layout.domains: partial(_check_domains, files),
         layout.accounting: partial(_check_accounting, files),
         layout.distributions: partial(_check_distributions, files),
-        **{layout.target(name): partial(_check_target, files, name) for name in manifest.targets},
+        **{
+            layout.target(name) / "documents.parquet": partial(_check_target, files, name)
+            for name in manifest.targets
+        },
     }
     for path, find_faults in checks.items():
         name = path.relative_to(root).as_posix()
-        if not any(known.startswith(name) for known in bad):
-            faults += _sentences(name, find_faults)
+        beside = (name, name.replace("/documents.parquet", "/tokens.arrow"))
+        if not bad.keys() & set(beside):
+            faults += _sentences(root, name, find_faults)
     return Report(
         version=manifest.version,
         files=len(manifest.files),
@@ -85,20 +101,60 @@ def check(
     )
 
 
-def _sentences(name: str, find_faults: Callable[[], Iterable[str]]) -> list[str]:
+def _sentences(root: Path, name: str, find_faults: Callable[[], Iterable[str]]) -> list[str]:
     """Return the faults of one file. A file that cannot be read is one fault more."""
     faults: list[str] = []
     try:
-        faults += find_faults()
-    except (pa.ArrowException, OSError, ValueError, LookupError) as error:
-        faults.append(f"{name}: cannot be read ({str(error).splitlines()[0]})")
+        with reading(root / name):
+            faults += find_faults()
+    except DamagedFileError as error:
+        faults.append(f"{name}: cannot be read ({error.reason})")
     return faults
+
+
+def _manifest_faults(files: CatalogFiles) -> Iterator[str]:
+    """Yield a sentence per manifest that does not belong to the newest version of the catalog."""
+    newest = read_manifest(files.root)
+    later: Manifest | None = None
+    for number in range(newest.version, 0, -1):
+        name = version_manifest(number)
+        path = files.root / name
+        if not path.is_file():
+            yield f"{name}: missing"
+            return
+        try:
+            manifest = parse_manifest(path.read_bytes(), name)
+        except (UserError, OSError) as error:
+            yield str(error) if isinstance(error, UserError) else f"{name}: {first_line(error)}"
+            return
+        if later is None and manifest != newest:
+            yield f"{name}: differs from {files.layout.manifest.name}, its copy"
+            return
+        if manifest.version != number or (later and not _follows(later, manifest)):
+            yield f"{name}: is not the manifest of version {number} of this catalog"
+            return
+        if not manifest.left_out and content_fingerprint(manifest.content()) != (
+            manifest.fingerprint
+        ):
+            yield f"{name}: its fingerprint is not that of its content"
+            return
+        later = manifest
+
+
+def _follows(later: Manifest, earlier: Manifest) -> bool:
+    """Return whether a version can have been made by an addition to another."""
+    return (
+        later.parent == earlier.fingerprint
+        and (later.config, later.built_from) == (earlier.config, earlier.built_from)
+        and later.warnings[: len(earlier.warnings)] == earlier.warnings
+        and later.additions[: len(earlier.additions)] == earlier.additions
+    )
 
 
 def _check_stored(files: CatalogFiles, bad: Mapping[str, str]) -> Iterator[str]:
     """Compare the documents and tokens of every file with the offsets."""
     layout, manifest = files.layout, files.manifest
-    offsets = pq.read_table(layout.offsets, schema=tables.OFFSETS)
+    offsets = read_table(layout.offsets, tables.OFFSETS)
     rows, tokens = (pc.sum(offsets[name]).as_py() or 0 for name in ("rows", "tokens"))
     if (rows, tokens) != (manifest.documents, manifest.tokens):
         yield (
@@ -129,7 +185,9 @@ def _check_stored(files: CatalogFiles, bad: Mapping[str, str]) -> Iterator[str]:
         elif not (bad.keys() & names or left_out & {"documents", "tokens"}):
             in_file = pc.and_(pc.equal(offsets["top"], top), pc.equal(offsets["part"], part))
             expected = offsets.filter(in_file).sort_by("first_row")
-            yield from _sentences(names[0], partial(_check_file, files, expected, top, part))
+            yield from _sentences(
+                files.root, names[0], partial(_check_file, files, expected, top, part)
+            )
     for name in sorted(manifest.files):
         if name.startswith(("documents/", "tokens/")) and name not in covered:
             yield f"{name}: is in the manifest, but not in the offsets"
@@ -138,7 +196,7 @@ def _check_stored(files: CatalogFiles, bad: Mapping[str, str]) -> Iterator[str]:
 def _check_file(files: CatalogFiles, offsets: pa.Table, top: int, part: int) -> Iterator[str]:
     path, tokens_path = files.layout.documents(top, part), files.layout.tokens(top, part)
     name = _name(files, path)
-    table = pq.read_table(path, columns=["leaf", "split", "tokens"], partitioning=None)
+    table = read_table(path, tables.DOCUMENTS, ["leaf", "split", "tokens"])
     leaf, tokens = table["leaf"].to_numpy(), table["tokens"].to_numpy()
     held_out = pc.equal(table["split"], "heldout").to_numpy()
     span = files.levels.span(files.levels.granularities[0])
@@ -155,8 +213,8 @@ def _check_file(files: CatalogFiles, offsets: pa.Table, top: int, part: int) -> 
 def _check_domains(files: CatalogFiles) -> Iterator[str]:
     name = _name(files, files.layout.domains)
     columns = ["level", "domain", "documents", "tokens"]
-    domains = pq.read_table(files.layout.domains, columns=columns)
-    offsets = pq.read_table(files.layout.offsets, columns=["leaf", "rows", "tokens"])
+    domains = read_table(files.layout.domains, tables.DOMAINS, columns)
+    offsets = read_table(files.layout.offsets, tables.OFFSETS, ["leaf", "rows", "tokens"])
     for k in files.levels.granularities:
         of_level = domains.filter(pc.equal(domains["level"], k)).sort_by("domain")
         expected = np.zeros((2, k), np.int64)
@@ -178,7 +236,7 @@ def _check_domains(files: CatalogFiles) -> Iterator[str]:
 def _check_accounting(files: CatalogFiles) -> Iterator[str]:
     name = _name(files, files.layout.accounting)
     sums: dict[str, Counter[str]] = {}
-    for row in pq.read_table(files.layout.accounting).to_pylist():
+    for row in read_table(files.layout.accounting, tables.ACCOUNTING).to_pylist():
         if row["outcome"] == "noted":  # lines, fields and files that lost no document
             continue
         sign = 1 if row["outcome"] == "read" else -1
@@ -197,7 +255,7 @@ def _check_accounting(files: CatalogFiles) -> Iterator[str]:
 
 
 def _check_distributions(files: CatalogFiles) -> Iterator[str]:
-    table = pq.read_table(files.layout.distributions, schema=tables.DISTRIBUTIONS)
+    table = read_table(files.layout.distributions, tables.DISTRIBUTIONS)
     groups = table.group_by(["name", "kind", "level"]).aggregate(
         [("weight", "sum"), ("weight", "min"), ("domain", "max"), ("domain", "min")]
     )
@@ -212,7 +270,8 @@ def _check_distributions(files: CatalogFiles) -> Iterator[str]:
 
 def _check_target(files: CatalogFiles, target: str) -> Iterator[str]:
     folder = files.layout.target(target)
-    tokens = pq.read_table(folder / "documents.parquet", columns=["tokens"])["tokens"].to_numpy()
+    documents = read_table(folder / "documents.parquet", tables.TARGET, ["tokens"])
+    tokens = documents["tokens"].to_numpy()
     _, starts = map_tokens(folder / "tokens.arrow")
     if not np.array_equal(np.diff(starts), tokens):
         yield f"{_name(files, folder)}: tokens.arrow and documents.parquet have other documents"
@@ -221,9 +280,9 @@ def _check_target(files: CatalogFiles, target: str) -> Iterator[str]:
 def _count_distributions(files: CatalogFiles) -> int:
     columns = ["name", "kind", "level"]
     try:
-        table = pq.read_table(files.layout.distributions, columns=columns)
+        table = read_table(files.layout.distributions, tables.DISTRIBUTIONS, columns)
         return table.group_by(columns).aggregate([]).num_rows
-    except (pa.ArrowException, OSError):
+    except DamagedFileError:
         return 0  # reported as a fault
 
 

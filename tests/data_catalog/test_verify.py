@@ -9,8 +9,9 @@ import pytest
 
 from data_catalog.errors import UserError
 from data_catalog.format.layout import Layout
-from data_catalog.format.manifest import describe_files, read_manifest, write_json
-from data_catalog.format.verify import check
+from data_catalog.format.manifest import read_manifest
+from data_catalog.verify import check
+from tests.helpers.manifests import accept_files
 
 DOCUMENTS = [f"documents/top={top:04d}/part-0000.parquet" for top in range(2)]
 TOKENS = [f"tokens/top={top:04d}/part-0000.arrow" for top in range(2)]
@@ -20,13 +21,6 @@ TOKENS = [f"tokens/top={top:04d}/part-0000.arrow" for top in range(2)]
 def catalog(built, tmp_path):
     shutil.copytree(built[0], tmp_path / "catalog", ignore=shutil.ignore_patterns("work"))
     return tmp_path / "catalog"
-
-
-def accept(root, *paths):
-    """Write the manifest again with the current checksums of these files."""
-    manifest = read_manifest(root)
-    files = {**manifest.files, **describe_files(root, list(paths))}
-    write_json(root / "catalog.json", manifest.model_copy(update={"files": files}).content())
 
 
 def rewrite(path, change):
@@ -67,7 +61,7 @@ def test_an_unreadable_file_with_the_recorded_checksum_is_a_fault(catalog):
     paths = [layout.documents(0), layout.distributions, layout.tokens(1)]
     for path in paths:
         path.write_bytes(b"this is no table")
-    accept(catalog, *paths)
+    accept_files(catalog, *paths)
     faults = check(catalog).faults
     assert [fault.split(" (")[0] for fault in faults] == [
         "documents/top=0000/part-0000.parquet: cannot be read",
@@ -80,7 +74,7 @@ def test_an_unreadable_file_with_the_recorded_checksum_is_a_fault(catalog):
 def test_rows_out_of_order_are_a_fault(catalog):
     path = Layout(catalog).documents(1)
     rewrite(path, lambda table: table.sort_by([("leaf", "descending")]))
-    accept(catalog, path)
+    accept_files(catalog, path)
     assert check(catalog).faults == (
         f"{DOCUMENTS[1]}: rows are not sorted by leaf inside top-level domain 1",
         f"{TOKENS[1]}: document lengths differ from those in {DOCUMENTS[1]}",
@@ -97,7 +91,7 @@ def test_rows_of_another_domain_are_a_fault(catalog):
             pc.subtract(table["leaf"], pa.scalar(2, pa.uint32())),
         ),
     )
-    accept(catalog, path)
+    accept_files(catalog, path)
     assert check(catalog).faults == (
         f"{DOCUMENTS[1]}: rows are not sorted by leaf inside top-level domain 1",
     )
@@ -106,7 +100,7 @@ def test_rows_of_another_domain_are_a_fault(catalog):
 def test_a_missing_document_is_a_fault(catalog):
     path = Layout(catalog).documents(0)
     rewrite(path, lambda table: table.slice(1))
-    accept(catalog, path)
+    accept_files(catalog, path)
     assert check(catalog).faults == (
         f"{DOCUMENTS[0]}: leaves, splits or token counts differ from the offsets",
         f"{TOKENS[0]}: document lengths differ from those in {DOCUMENTS[0]}",
@@ -116,7 +110,7 @@ def test_a_missing_document_is_a_fault(catalog):
 def test_incomplete_offsets_are_a_fault(catalog):
     path = Layout(catalog).offsets
     rewrite(path, lambda table: table.slice(0, table.num_rows - 1))
-    accept(catalog, path)
+    accept_files(catalog, path)
     faults = check(catalog).faults
     assert faults[0].startswith("versions/0001/offsets.parquet: covers ")
     assert faults[0].endswith(
@@ -129,7 +123,7 @@ def test_incomplete_offsets_are_a_fault(catalog):
 def test_a_file_without_offsets_is_a_fault(catalog):
     layout = Layout(catalog)
     shutil.copy(layout.documents(0), layout.documents(0, 7))
-    accept(catalog, layout.documents(0, 7))
+    accept_files(catalog, layout.documents(0, 7))
     assert check(catalog).faults == (
         "documents/top=0000/part-0007.parquet: is in the manifest, but not in the offsets",
     )
@@ -138,7 +132,7 @@ def test_a_file_without_offsets_is_a_fault(catalog):
 def test_weights_that_do_not_sum_to_one_are_a_fault(catalog):
     path = Layout(catalog).distributions
     rewrite(path, lambda table: table.set_column(4, "weight", pc.multiply(table["weight"], 1.001)))
-    accept(catalog, path)
+    accept_files(catalog, path)
     faults = check(catalog).faults
     assert len(faults) == 8
     [natural] = [fault for fault in faults if "natural (natural, level 2)" in fault]
@@ -154,7 +148,7 @@ def test_an_account_that_does_not_add_up_is_a_fault(catalog):
         path,
         lambda table: table.filter(pc.not_equal(pc.fill_null(table["reason"], ""), "dedup.digest")),
     )
-    accept(catalog, path)
+    accept_files(catalog, path)
     [fault] = check(catalog).faults
     assert fault.startswith("versions/0001/accounting.parquet: dedup read 1 rows, ")
 
@@ -162,7 +156,7 @@ def test_an_account_that_does_not_add_up_is_a_fault(catalog):
 def test_a_target_without_its_tokens_is_a_fault(catalog):
     folder = Layout(catalog).target("space")
     rewrite(folder / "documents.parquet", lambda table: table.slice(1))
-    accept(catalog, folder / "documents.parquet")
+    accept_files(catalog, folder / "documents.parquet")
     assert check(catalog).faults == (
         "targets/space: tokens.arrow and documents.parquet have other documents",
     )
