@@ -145,7 +145,7 @@ def _follows(later: Manifest, earlier: Manifest) -> bool:
     """Return whether a version can have been made by an addition to another."""
     return (
         later.parent == earlier.fingerprint
-        and (later.config, later.built_from) == (earlier.config, earlier.built_from)
+        and later.built_from == earlier.built_from
         and later.warnings[: len(earlier.warnings)] == earlier.warnings
         and later.additions[: len(earlier.additions)] == earlier.additions
     )

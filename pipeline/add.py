@@ -97,8 +97,8 @@ def check_addition(root: Path, addition: Addition) -> tuple[ExistingCatalog, Bui
             f"embed.model {config.embed.model}: the encoder found here is {available}, but {root} "
             f"was built with {expected}. Restore that encoder."
         )
-    record = addition.model_dump(mode="json")
-    if record not in [earlier.config for earlier in manifest.additions]:
+    place = str(root / "catalog.json")  # today's settings have keys that older records lack
+    if addition not in [parse(Addition, known.config, place) for known in manifest.additions]:
         _check_names(existing, config)
     inventory = check_corpus(config) if addition.source else Inventory([])
     return existing, config, inventory

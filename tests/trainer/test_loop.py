@@ -48,6 +48,7 @@ def test_a_run_writes_all_of_its_files(config: Train) -> None:
         "metrics.jsonl",
         "usage.parquet",
         "weights.json",
+        "checksums.json",
         "checkpoints",
         "model",
     }
