@@ -10,7 +10,7 @@ from threading import Event
 from time import perf_counter
 from typing import Any
 
-from prefect import Task, flow, tags
+from prefect import Task, tags
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
 from prefect.logging import get_run_logger
@@ -20,6 +20,7 @@ from flows.events import emit_catalog_built, tag_flow_run
 from flows.pages.catalog import write_catalog_page
 from flows.progress import format_rate, progress_bar
 from flows.runners import task_runner, worth_a_retry
+from flows.served import served_flow
 from pipeline import run
 from pipeline.add import add as add_to
 from pipeline.config import Addition, Build
@@ -97,7 +98,7 @@ def as_tasks(
     return [part for future in futures for part in future.result()]
 
 
-@flow(name="build", flow_run_name="build {config.out}", task_runner=task_runner())
+@served_flow(name="build", flow_run_name="build {config.out}", task_runner=task_runner())
 def build(config: Build) -> str:
     """Build a catalog and its page, CATALOG/report.html. Return the catalog's folder.
 
@@ -111,7 +112,7 @@ def build(config: Build) -> str:
         return _finish(run.build(config, each=as_tasks))
 
 
-@flow(name="add", flow_run_name="add to {catalog}", task_runner=task_runner())
+@served_flow(name="add", flow_run_name="add to {catalog}", task_runner=task_runner())
 def add(catalog: Path, addition: Addition) -> str:
     """Add documents or targets to a catalog as a new version. Return the catalog's folder.
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from prefect import flow
 from pydantic import Field
 
 from data_catalog.errors import UserError
@@ -14,6 +13,7 @@ from flows.artifacts import artifact_key, show_runs
 from flows.build import build as build_catalog
 from flows.events import tag_flow_run
 from flows.pages.run import write_report
+from flows.served import served_flow
 from flows.train import ProcessCount
 from flows.train import train as train_one
 from flows.training_check import check_training
@@ -24,7 +24,7 @@ VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Seed = Annotated[int, Field(ge=0)]
 
 
-@flow(name="experiment", flow_run_name="experiment {config.out}")
+@served_flow(name="experiment", flow_run_name="experiment {config.out}")
 def experiment(
     config: Train,
     variants: dict[VariantName, tuple[str, ...]],

@@ -159,6 +159,11 @@ def end_on_signals(debug: bool = False) -> Iterator[None]:
             _signals.end()
 
 
+def is_ending() -> bool:
+    """Return whether a signal ends this process, because it is in a block of `end_on_signals`."""
+    return _signals is not None and _signals.first is not None
+
+
 @contextmanager
 def orderly_stop() -> Iterator[Callable[[], bool]]:
     """Give the block as much time as it needs after a signal. A second signal ends the process.

@@ -27,6 +27,7 @@ from typing import IO
 
 from data_catalog.errors import UserError
 from flows.environment import find_server, prepare
+from flows.interrupt import is_ending
 from flows.parent_watch import stop_with_parent
 from flows.prefect_settings import named_url
 from flows.progress import working
@@ -69,14 +70,17 @@ def private_server() -> Iterator[None]:
             variables = {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": password}
             settings = {"api.url": url, "api.auth_string": password}
             with _environment(variables), temporary_settings(settings):
-                yield
-                for worker in (APILogWorker, EventsWorker):
-                    worker.drain_all(timeout=STOP_SECONDS)
-        except BaseException as error:
-            if not isinstance(error, Exception):  # the command is interrupted
-                server.kill()
-            raise
+                try:
+                    yield
+                finally:
+                    # Otherwise these threads would try to reach the server after its end. A command
+                    # that a signal ends has no time for them.
+                    if not is_ending() and server.poll() is None:
+                        for worker in (APILogWorker, EventsWorker):
+                            worker.drain_all(timeout=STOP_SECONDS)
         finally:
+            if is_ending():
+                server.kill()
             _stop(server)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Annotated, Any, Literal
 
-from prefect import flow, tags, task
+from prefect import tags, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
@@ -25,6 +25,7 @@ from flows.interrupt import orderly_stop
 from flows.pages.run import write_report
 from flows.progress import progress_bar, working
 from flows.runners import worth_a_retry
+from flows.served import served_flow
 from flows.training_check import check_training
 from trainer.config import Train
 
@@ -41,7 +42,7 @@ ProcessCount = Annotated[int, Field(ge=1)]
 AcceptableChange = Literal["config", "catalog", "tokenizer"]
 
 
-@flow(name="train", flow_run_name="train {config.out}")
+@served_flow(name="train", flow_run_name="train {config.out}")
 def train(
     config: Train,
     processes: ProcessCount = 1,

@@ -50,7 +50,7 @@ def train(config: Train, accept: frozenset[str] = frozenset(), verify: bool = Tr
             gradient is no longer finite.
     """
     with ExitStack() as stack:
-        team, stops = stack.enter_context(join_team()), stack.enter_context(_stop_requests())
+        team = stack.enter_context(join_team())
         if verify:
             verify_inputs(config, team)
         inputs = check_run(config)  # an invalid request leaves no folder
@@ -63,6 +63,8 @@ def train(config: Train, accept: frozenset[str] = frozenset(), verify: bool = Tr
         with closing(run.writer), closing(run.metrics):
             if run.state.step == 0 and config.evaluation.every_steps:
                 run.evaluate(run.inputs.validation_sets)
+            # Until here, SIGTERM ends the process at once: there is nothing to save.
+            stops = stack.enter_context(_stop_requests())
             if not (pretrain(run, stops) and finetune(run, stops)):
                 return False
             run.writer.close()

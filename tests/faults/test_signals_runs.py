@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.helpers.interrupted import (
     CTRL_C,
     GROUP_INT,
     GROUP_TERM,
+    LIMIT_SECONDS,
     SIGNALS,
     Running,
     exists,
@@ -136,6 +138,26 @@ def test_experiment(whole, tmp_path, prefect_home, way, point):
         raise Lost("the finished run was trained again")
     assert (runs / "dga" / MODEL).is_file()
     assert (tmp_path / "experiment" / "report.html").is_file()
+
+
+SCRIPT = """
+from pathlib import Path
+from data_catalog.settings import load
+from flows.experiment import experiment
+from trainer.config import Train
+experiment(load(Train, Path("experiment.toml")), {"natural": ("mixture.mixer=natural",)})
+"""
+
+
+def test_experiment_of_a_script(whole, tmp_path, prefect_home):
+    """A Python program ends with Python's own traceback, but its flow ends it as soon."""
+    write_config(tmp_path, whole / "catalog", tmp_path / "experiment")
+    running = Running(("-c", SCRIPT), tmp_path, False, prefect_home)
+    running.wait_for(exists(tmp_path / "experiment" / "runs" / "natural" / "metrics.jsonl"))
+    running.send(GROUP_INT)
+    assert running.finish(LIMIT_SECONDS) == -signal.SIGINT, running.output
+    assert not running.left()
+    assert list((tmp_path / "experiment" / "runs" / "natural" / "checkpoints").iterdir())
 
 
 @pytest.fixture(scope="module")

@@ -118,10 +118,7 @@ class Running:
     def interrupt(self, way: Way) -> float:
         """Interrupt the command. Return the seconds until it has ended, after checking how."""
         before, started = len(self.output), time.monotonic()
-        if way.terminal:
-            os.write(self._reader, b"\x03")
-        else:
-            os.killpg(self._process.pid, way.number)
+        self.send(way)
         code = self.finish(LIMIT_SECONDS)
         seconds = time.monotonic() - started
         assert code == 128 + way.number, (code, self.output)
@@ -135,6 +132,12 @@ class Running:
         assert not self.left(), self.output
         assert not [path for path in self._temporary.iterdir() if "inductor" not in path.name]
         return seconds
+
+    def send(self, way: Way) -> None:
+        if way.terminal:
+            os.write(self._reader, b"\x03")
+        else:
+            os.killpg(self._process.pid, way.number)
 
     def finish(self, seconds: float = START_SECONDS) -> int:
         """Wait for the end and return the exit code."""

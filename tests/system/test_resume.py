@@ -130,6 +130,28 @@ def compare(out: Path, whole: Path) -> None:
     assert not [*out.glob(".*.tmp"), *out.glob("checkpoints/.*.tmp")]
 
 
+def stop_during_the_first_evaluation(config: Path, reached: Path) -> None:
+    from trainer.run import Run
+
+    def evaluate(*_: Any) -> None:
+        reached.touch()
+        time.sleep(60)
+
+    Run.evaluate = evaluate  # type: ignore[method-assign, assignment]
+    children = forked.start(config)
+    while not reached.exists():
+        time.sleep(0.01)
+    started = time.monotonic()
+    os.kill(children[0], signal.SIGTERM)
+    assert forked.ended(children) == [-signal.SIGTERM]
+    assert time.monotonic() - started < 30
+
+
+def test_before_its_first_step_a_run_ends_at_once(folder: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, folder / "catalog", tmp_path / "run")
+    run_in_process(stop_during_the_first_evaluation, config, tmp_path / "reached")
+
+
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_stopped_and_killed_at_random_moments_it_ends_the_same(
     folder: Path, tmp_path: Path, kills: int
