@@ -21,6 +21,7 @@ from data_catalog.format.layout import FOLDERS, MANIFEST, Levels
 from data_catalog.format.records import Record, parse_record, read_record
 
 FORMAT = 2
+MAXIMUM_LEAVES = 2**24  # of a tree that a manifest describes; arrays have a number per leaf
 MAXIMUM_READERS = 8  # files that are hashed at the same time
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # of a target
 CATALOG_REMEDY = (
@@ -141,7 +142,7 @@ class Manifest(Record):
     version: Annotated[int, Field(ge=1, le=9999)]
     fingerprint: Annotated[str, Field(min_length=1)]
     """Digest of the data: equal catalogs have equal fingerprints."""
-    granularities: tuple[Annotated[int, Field(gt=0)], ...]
+    granularities: tuple[Annotated[int, Field(gt=0, le=MAXIMUM_LEAVES)], ...]
     """Domains per level of the tree, coarse to fine. Each divides the next."""
     documents: Annotated[int, Field(ge=0)]
     """Number of stored documents, held-out ones included."""

@@ -10,15 +10,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_catalog.errors import UserError
-from data_catalog.format.damage import VERIFY_REMEDY, DamagedFileError, unreadable
+from data_catalog.format.damage import VERIFY_REMEDY
 from data_catalog.format.files import CatalogFiles, open_files
 from data_catalog.format.layout import Levels
-from data_catalog.format.manifest import Manifest, is_inside
+from data_catalog.format.manifest import Manifest
 from data_catalog.format.offsets import Offsets, read_offsets
 from data_catalog.query.notebook import Views, describe_catalog
 from data_catalog.query.read_domain import read_domain
@@ -33,8 +32,8 @@ from data_catalog.query.statements import reading_statement
 from data_catalog.query.views import (
     DERIVED_VIEWS,
     derived_statements,
+    existing_view_files,
     file_statements,
-    view_files,
 )
 
 if TYPE_CHECKING:
@@ -222,12 +221,7 @@ def open(root: str | Path, version: int | None = None, runs: Sequence[str | Path
     files = ReadOnlyFiles((root, *folders), _checksum_of(catalog_files))
     connection.register_filesystem(files)
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
-    views = view_files(manifest)
-    for name in chain.from_iterable(views.values()):
-        if not is_inside(root, name):
-            raise UserError(f"{root}: {name} is outside the catalog. Do not use this catalog.")
-        if reason := unreadable(root / name):
-            raise DamagedFileError(root / name, reason)
+    views = existing_view_files(root, manifest)
     statements = (
         *file_statements(views, f"{SCHEME}{root}/"),
         *derived_statements(views.keys(), manifest.levels),

@@ -26,7 +26,12 @@ from data_catalog.format.manifest import (
 )
 from data_catalog.query.database import CONNECTION_SETTINGS
 from data_catalog.query.run_views import run_macros
-from data_catalog.query.views import derived_statements, file_statements, literal, view_files
+from data_catalog.query.views import (
+    derived_statements,
+    existing_view_files,
+    file_statements,
+    literal,
+)
 
 _HEAD = """\
 -- Views and macros of this catalog. Start the shell in this folder: duckdb -init catalog.sql
@@ -44,7 +49,7 @@ def write_database(root: Path, manifest: Manifest) -> None:
     They are meant for the DuckDB shell, started in the folder of the catalog.
     """
     layout = Layout(root.resolve())
-    views = view_files(manifest)
+    views = existing_view_files(layout.root, manifest)
     statements = (
         *file_statements(views),
         *derived_statements(views.keys(), manifest.levels),

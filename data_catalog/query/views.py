@@ -7,9 +7,13 @@ import glob
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import chain
+from pathlib import Path
 
+from data_catalog.errors import UserError
+from data_catalog.format.damage import DamagedFileError, unreadable
 from data_catalog.format.layout import Levels
-from data_catalog.format.manifest import Manifest
+from data_catalog.format.manifest import Manifest, is_inside
 
 # Pattern of each view's Parquet files among those that the manifest names. A view without files is
 # omitted.
@@ -224,6 +228,22 @@ def view_files(manifest: Manifest) -> dict[str, list[str]]:
         for view, pattern in VIEW_FILES.items()
     }
     return {view: names for view, names in matches.items() if names}
+
+
+def existing_view_files(root: Path, manifest: Manifest) -> dict[str, list[str]]:
+    """Return `view_files` after checking that each is a file inside the catalog.
+
+    Raises:
+        DamagedFileError: A file is missing.
+        UserError: A file lies outside the catalog.
+    """
+    views = view_files(manifest)
+    for name in chain.from_iterable(views.values()):
+        if not is_inside(root, name):
+            raise UserError(f"{root}: {name} is outside the catalog. Do not use this catalog.")
+        if reason := unreadable(root / name):
+            raise DamagedFileError(root / name, reason)
+    return views
 
 
 def literal(text: str) -> str:
