@@ -112,8 +112,8 @@ def overridden(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, A
     """Return a copy of a plain mapping with overrides such as `"cluster.seed=1"` applied.
 
     Raises:
-        UserError: An override is not of the form `key.sub=value`, or one of its parents is not a
-            table.
+        UserError: An override is not of the form `key.sub=value` or not UTF-8, or one of its
+            parents is not a table.
     """
     changed = deepcopy(dict(tree))
     for override in overrides:
@@ -125,6 +125,12 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"--set {override}: expected key.sub=value")
+    try:
+        override.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"--set {key}: the value is not UTF-8 (character {error.start}). Rename what it names."
+        ) from None
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -1,6 +1,7 @@
 """The check of a training before Prefect or the trainer is started."""
 
 from data_catalog.errors import UserError, suggestion
+from data_catalog.folders import check_utf8_path
 from data_catalog.format.manifest import read_manifest
 from trainer.config import Train
 
@@ -12,8 +13,10 @@ def check_training(settings: Train) -> None:
         settings: The config.
 
     Raises:
-        UserError: The catalog is missing, or it lacks the target or the level.
+        UserError: The catalog is missing, or it lacks the target or the level, or the path of
+            the run is not UTF-8.
     """
+    check_utf8_path(settings.out, "out")
     manifest = read_manifest(settings.catalog, settings.data.version)
     if settings.target not in manifest.targets:
         hint = suggestion(settings.target, manifest.targets, "Its targets")

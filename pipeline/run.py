@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from data_catalog.errors import UserError
-from data_catalog.foreign_files import foreign_names
+from data_catalog.folders import check_utf8_path, foreign_names
 from data_catalog.format.layout import MANIFEST, Layout, Levels
 from pipeline.cluster.stage import assign_part, train_tree
 from pipeline.cluster.tree import load_tree
@@ -309,6 +309,7 @@ def _check_folder(layout: Layout) -> None:
     root = layout.root
     if root.exists() and not root.is_dir():
         raise UserError(f"out {root}: not a folder. Set another `out`.")
+    check_utf8_path(root, "out")
     own = {MANIFEST, layout.work.name, layout.tables.parent.name}
     others = foreign_names(root)
     if others and not own & {*others}:

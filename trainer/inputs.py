@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from data_catalog.errors import UserError
-from data_catalog.foreign_files import foreign_names
+from data_catalog.folders import check_utf8_path, foreign_names
 from data_catalog.format.damage import DamagedFileError
 from data_catalog.format.distributions import Basis
 from data_catalog.format.files import CatalogFiles, open_files
@@ -146,6 +146,7 @@ def _check_folder(out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"out {out}: This is not a folder. Change out.")
+    check_utf8_path(out, "out")
     others = foreign_names(out)
     if RUN_RECORD in others:  # a Hugging Face folder has a file of this name too
         read_run_record(out)

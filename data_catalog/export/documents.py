@@ -22,6 +22,7 @@ from data_catalog.export.export_record import (
 from data_catalog.export.run_mixture import last_mixture, train_tokens
 from data_catalog.export.sampling import DocumentSample, read_rows, sample_documents
 from data_catalog.export.shards import Format, cut, shuffled, write_shards
+from data_catalog.folders import check_utf8_path
 from data_catalog.format import tables
 from data_catalog.format.manifest import (
     fingerprint,
@@ -90,6 +91,7 @@ def export_documents(
         UserError: The arguments do not fit the catalog or each other, no document matches, or `out`
             contains something else.
     """
+    check_utf8_path(out, "out")
     catalog = open(root, version)
     selection = Selection(
         level=level,

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from data_catalog.disk import writing
 from data_catalog.errors import UserError, suggestion
+from data_catalog.folders import check_utf8_path
 from data_catalog.format.damage import first_line, unreadable
 from data_catalog.format.encoder_identity import Identity
 from data_catalog.format.layout import FOLDERS, MANIFEST, Levels
@@ -235,9 +236,10 @@ def read_manifest(root: Path, version: int | None = None) -> Manifest:
     """Read the manifest of the catalog at `root`, of its newest version if `version` is None.
 
     Raises:
-        UserError: There is no finished catalog at `root`, it has no such version, or its manifest
-            is damaged or of another format.
+        UserError: There is no finished catalog at `root`, it has no such version, its manifest
+            is damaged or of another format, or its path is not UTF-8.
     """
+    check_utf8_path(root, "catalog")
     newest = _read(root / MANIFEST, root)
     if version is None or version == newest.version:
         return newest

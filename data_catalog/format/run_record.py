@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_catalog.errors import UserError
+from data_catalog.folders import check_utf8_path
 from data_catalog.format.records import Record, read_record
 from data_catalog.format.run_files import require_run_files
 
@@ -101,8 +102,10 @@ def read_run_record(run: Path) -> RunRecord:
     Raises:
         DamagedFileError: The file differs from its checksum.
         UserError: The folder holds no run, or a key of the file is missing, of another type or
-            out of range. The message names the file and the key.
+            out of range, or the folder's path is not UTF-8. The message names the file and the
+            key.
     """
+    check_utf8_path(run, "run")
     if not (run / RUN_RECORD).is_file():
         raise UserError(f"{run}: no run here ({RUN_RECORD} is missing). {_REMEDY}")
     require_run_files(run, [RUN_RECORD])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_catalog.errors import UserError
+from data_catalog.folders import check_utf8_path
 from data_catalog.format.layout import MANIFEST, OPTIONAL
 from data_catalog.format.lock import sole_holder
 from data_catalog.format.manifest import (
@@ -100,6 +101,7 @@ def export_catalog(
     place = open_remote(url)
     with place.converting_errors():
         if place.folder:
+            check_utf8_path(place.folder, "copy")
             refuse_outside_links(place.folder)
         there = place.sizes()
         _refuse_others(place, there, manifests)
@@ -165,6 +167,7 @@ def fetch_catalog(
         UserError: There is no finished catalog or no such version at `url`, its manifest or a file
             is damaged, `root` contains something else, or the disk is too small.
     """
+    check_utf8_path(root, "out")
     if unknown := sorted(set(without) - set(OPTIONAL)):
         raise UserError(
             f"without {', '.join(unknown)}: not optional. Expected some of {', '.join(OPTIONAL)}."

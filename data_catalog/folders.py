@@ -1,0 +1,44 @@
+"""Folders of catalogs and runs: what they may be named, and what may lie in a new one."""
+
+import os
+from pathlib import Path
+
+from data_catalog.errors import UserError
+
+# Schedulers and shells write the output of a command into its folder, such as slurm-123.out.
+_LOG_ENDINGS = (".out", ".err", ".log")
+
+
+def foreign_names(folder: Path) -> list[str]:
+    """Return the names in a folder, without hidden ones and logs of commands, in order.
+
+    A folder that does not exist has none.
+    """
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if not path.name.startswith(".")
+        and not (path.name.endswith(_LOG_ENDINGS) and path.is_file())
+    )
+
+
+def check_utf8_path(folder: Path, key: str) -> None:
+    """Check that the real path of a folder is UTF-8, as DuckDB and JSON need it.
+
+    Args:
+        folder: The folder, which need not exist.
+        key: What the folder is, for the error.
+
+    Raises:
+        UserError: It is not.
+    """
+    path = os.fsencode(os.path.realpath(folder))
+    try:
+        path.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{key} {path.decode('utf-8', 'backslashreplace')}: this path is not UTF-8 "
+            f"(byte {error.start}). Rename the folder."
+        ) from None
