@@ -13,6 +13,11 @@ import torch
 
 from tests.helpers.repository import ROOT
 
+_PRELOADED = [
+    *("tests.helpers.forked", "tests.helpers.tiny_models", "data_catalog.verify"),
+    *("flows.cli.app", "flows.pages.catalog", "flows.pages.run", "flows.run_check"),
+]
+
 
 def run_in_processes(work: Callable[..., None], world: int, *arguments: Any) -> None:
     """Call `work(rank, *arguments)` in `world` processes of one thread each, and wait for them.
@@ -73,7 +78,7 @@ def _run_trainer(words: Sequence[str], output: str) -> None:
 
 
 def start_server() -> None:
-    multiprocessing.set_forkserver_preload(["tests.helpers.forked", "tests.helpers.tiny_models"])
+    multiprocessing.set_forkserver_preload(_PRELOADED)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("PYTHONPATH", str(ROOT))
