@@ -25,7 +25,6 @@ SELECT = "SELECT count(*) FROM domains"
 COMMANDS = {
     "verify": ("verify", "ODD/catalog"),
     "verify --json": ("verify", "ODD/catalog", "--json"),
-    "verify nothing": ("verify", "ODD/none"),
     "verify through a link": ("verify", "LINK/catalog"),
     "verify in the current folder": ("verify", "catalog"),
     "query": ("query", "ODD/catalog", SELECT),
