@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_catalog.format.layout import Layout
+from data_catalog.format.layout import FOLDERS, Layout
 from data_catalog.format.target_record import TARGET_RECORD
 from pipeline.parts import SIDECAR, Part
 from pipeline.quality.stage import SIGNALS_FILE
@@ -65,3 +65,21 @@ def link_file(source: Path, place: Path) -> Path:
     except OSError:
         shutil.copy2(source, place)
     return place
+
+
+def move_into_place(staged: Layout, layout: Layout) -> None:
+    """Replace a catalog, if there is one, by the one at `staged`, on the same file system.
+
+    Only names change, which needs no space. The manifest goes first and comes last. The files of
+    the earlier catalog end up in the folder `old` of `staged`.
+    """
+    layout.manifest.unlink(missing_ok=True)
+    old = staged.root / "old"
+    old.mkdir()
+    for place in (*(staged.root / name for name in FOLDERS), staged.database, staged.statements):
+        before = layout.root / place.name
+        if os.path.lexists(before):
+            before.replace(old / place.name)
+        if place.exists():
+            place.replace(before)
+    staged.manifest.replace(layout.manifest)

@@ -2,8 +2,8 @@
 
 import json
 import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from data_catalog.errors import UserError
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account, total
-from data_catalog.format.layout import FOLDERS, Layout, Levels
+from data_catalog.format.layout import Layout, Levels
 from data_catalog.format.manifest import (
     FORMAT,
     FileIdentity,
@@ -26,6 +26,7 @@ from data_catalog.format.manifest import (
     describe_files,
     fingerprint,
     read_manifest,
+    remove,
     sha256_file,
     write_json,
 )
@@ -43,7 +44,13 @@ from pipeline.publish.accounts import (
     check_reachable,
     with_notes,
 )
-from pipeline.publish.link_files import place_all, place_stored, place_targets, place_verdicts
+from pipeline.publish.link_files import (
+    move_into_place,
+    place_all,
+    place_stored,
+    place_targets,
+    place_verdicts,
+)
 from pipeline.publish.warnings import (
     column_warnings,
     damage_warnings,
@@ -117,7 +124,8 @@ class VersionTables:
 def publish(built: Built, levels: Levels, config: Build, unread: Sequence[Fault] = ()) -> Path:
     """Make `config.out` a catalog and return its path.
 
-    The manifest is written last, so a killed build leaves none.
+    The catalog is written beside an earlier one in `config.out`, which is replaced only when all
+    files are there. The manifest comes last, so a killed build leaves none.
 
     Args:
         built: The finished parts.
@@ -136,9 +144,29 @@ def publish(built: Built, levels: Levels, config: Build, unread: Sequence[Fault]
     check_reachable(offsets, accounts["shard"])
     if _has_grown(layout.root, built.fingerprint()):
         return layout.root
-    layout.manifest.unlink(missing_ok=True)
-    for name in FOLDERS:
-        shutil.rmtree(layout.root / name, ignore_errors=True)
+    staged = layout.work / "publish"
+    remove(staged)
+    try:
+        _write(built, levels, config, unread, accounts, offsets, Layout(staged, 1))
+        move_into_place(Layout(staged, 1), layout)
+    except BaseException:
+        with suppress(OSError):  # The first error says more.
+            remove(staged)
+        raise
+    remove(staged)
+    return layout.root
+
+
+def _write(
+    built: Built,
+    levels: Levels,
+    config: Build,
+    unread: Sequence[Fault],
+    accounts: Mapping[str, Account],
+    offsets: pa.Table,
+    layout: Layout,
+) -> None:
+    """Write the catalog to the folder of `layout`, which is empty."""
     verdicts = final_verdicts(built.stages)
     placed = [
         *place_stored(built.stages["shard"], layout),
@@ -177,7 +205,6 @@ def publish(built: Built, levels: Levels, config: Build, unread: Sequence[Fault]
         "stage_seconds": built.seconds(),
     }
     commit(layout, content, levels, config, tokenizer, describe_files(layout.root, placed), about)
-    return layout.root
 
 
 def final_verdicts(stages: Mapping[str, Sequence[Part]]) -> list[Part]:

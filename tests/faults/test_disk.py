@@ -16,8 +16,9 @@ from tests.helpers.tiny_training import write_config
 pytestmark = pytest.mark.faults(
     "Full disks",
     tried=(
-        "A file system of 8 kB to 1 MB that is full at different moments of build, add, train, "
-        "report, rebuild, export and fetch. Then it is enlarged and the command repeated."
+        "A file system of 8 kB to 1 MB that is full at different moments of build, of a build over "
+        "another catalog, add, train, report, rebuild, export and fetch. Then it is enlarged and "
+        "the command repeated."
     ),
     expected=(
         "One sentence with the path, exit code 2, no temporary file left, and the repeated command "
@@ -92,6 +93,28 @@ def test_build(corpus, tmp_path, kilobytes, last):
         ended = run_command("build", path)
         assert ended.code == 0, ended.output
         check_catalog(out, corpus / "catalog")
+
+
+@pytest.mark.parametrize("free", [120, 200, 240, 300, 320])
+def test_build_over_another_catalog(corpus, tmp_path, free):
+    with small_disk(tmp_path / "disk", "20m") as disk:
+        out = disk.root / "catalog"
+        shutil.copytree(corpus / "catalog", out)
+        before = read_manifest(out)
+        config = json.loads((corpus / "build.json").read_text()) | {"out": str(out)}
+        path = tmp_path / "build.json"
+        path.write_text(json.dumps(config | {"held_out_share": 0.5}))
+        fill(disk, free)
+        run_command("build", path).is_refused(str(disk.root), "no space left on device")
+        assert disk.temporaries() == []
+        assert not (out / "work" / "publish").exists()
+        if read_manifest(out) != before or check(out).faults:
+            raise Lost("the catalog before the build is damaged")
+        (disk.root / "filler").unlink()
+        ended = run_command("build", path)
+        assert ended.code == 0, ended.output
+        assert read_manifest(out).config["held_out_share"] == 0.5
+        assert check(out).faults == ()
 
 
 @pytest.mark.parametrize("free", [8, 60, 160, 260, 320])

@@ -1,5 +1,6 @@
 """Folders that somebody else prepared, with links to files and folders of this user."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -23,8 +24,9 @@ from pipeline.run import build
 from tests.helpers.faults import Lost
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_corpus import write_corpus
-from tests.helpers.tiny_run import write_run
+from tests.helpers.tiny_run import tiny_run_record, write_run
 from tests.helpers.tiny_training import tiny_config
+from trainer.config import Train
 from trainer.loop import train
 
 pytestmark = pytest.mark.faults(
@@ -81,6 +83,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict:
 )
 def test_build(settings, tmp_path, victim, name):
     config = parse(Build, {**settings, "out": str(tmp_path / "catalog")}, "test")
+    (config.out / "work").mkdir(parents=True)  # as in a build that was stopped
     plant(config.out, name, victim)
     refused(lambda: build(config), name)
 
@@ -115,19 +118,33 @@ def test_add(settings, tmp_path, victim, name):
     "name",
     [
         *(".lock", "metrics.jsonl", "checkpoints", "checkpoints/00000004", "model", "fault.json"),
-        *("config.json", "weights.parquet", "usage.parquet", ".metrics.jsonl.1.tmp"),
+        *("weights.parquet", "usage.parquet", ".metrics.jsonl.1.tmp"),
     ],
 )
 def test_train(tmp_path, victim, name):
-    config = tiny_config(write_tiny_catalog(tmp_path / "catalog"), tmp_path / "run")
+    config = stopped_run(tmp_path)
     plant(config.out, name, victim)
     refused(lambda: train(config), name)
 
 
+def stopped_run(folder: Path) -> Train:
+    """Return the config of a run that was stopped before its first checkpoint."""
+    config = tiny_config(write_tiny_catalog(folder / "catalog"), folder / "run")
+    config.out.mkdir()
+    (config.out / "config.json").write_text(json.dumps(tiny_run_record()))
+    return config
+
+
+def test_train_with_a_record_that_is_a_link(tmp_path, victim):
+    config = tiny_config(write_tiny_catalog(tmp_path / "catalog"), tmp_path / "run")
+    plant(config.out, "config.json", victim)
+    with pytest.raises(UserError, match=r"config\.json"):
+        train(config)
+
+
 @pytest.mark.parametrize("name", [".lock", "metrics.jsonl"])
 def test_train_in_a_folder_with_a_pipe(tmp_path, name):
-    config = tiny_config(write_tiny_catalog(tmp_path / "catalog"), tmp_path / "run")
-    config.out.mkdir()
+    config = stopped_run(tmp_path)
     os.mkfifo(config.out / name)
     with pytest.raises(UserError, match="not a regular file"):
         train(config)
