@@ -274,7 +274,8 @@ def _places(out: Path) -> set[str]:
             "verdicts",
             "tokenizer",
         )
-        for path in (out / name).rglob("*")
+        for folder in (out, out / "work" / "publish")  # a build writes it there first
+        for path in (folder / name).rglob("*")
     }
 
 
