@@ -1,14 +1,11 @@
 """Experiments: runs on one catalog that differ in settings or seeds, and their comparison."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from data_catalog.errors import UserError
-from data_catalog.settings import overridden, parse
 from flows.artifacts import artifact_key, show_runs
 from flows.build import build as build_catalog
 from flows.events import tag_flow_run
@@ -17,10 +14,11 @@ from flows.served import served_flow
 from flows.train import ProcessCount
 from flows.train import train as train_one
 from flows.training_check import check_training
+from flows.variants import VARIANT_NAME, variant_configs
 from pipeline.config import Build
 from trainer.config import Train
 
-VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+VariantName = Annotated[str, Field(pattern=VARIANT_NAME)]
 Seed = Annotated[int, Field(ge=0)]
 
 
@@ -67,29 +65,3 @@ def experiment(
     page = write_report(runs, config.out / "report.html", config.catalog)
     show_runs(artifact_key("experiment", config.out.name), runs, page)
     return str(config.out)
-
-
-def variant_configs(
-    config: Train, variants: Mapping[str, tuple[str, ...]], seeds: tuple[int, ...] = ()
-) -> list[Train]:
-    """Return the configs of the runs, ordered by variant and then by seed.
-
-    Args:
-        config: Settings that all runs share.
-        variants: Settings to override per variant.
-        seeds: Seeds for each variant. Default: the seed of the config.
-
-    Raises:
-        UserError: A variant has invalid settings.
-    """
-    configs = []
-    for name, overrides in variants.items():
-        for seed in seeds or (None,):
-            out = config.out / "runs" / (name if seed is None else f"{name}-{seed}")
-            placement = [
-                f"out={json.dumps(str(out), ensure_ascii=False)}",
-                *([] if seed is None else [f"seed={seed}"]),
-            ]
-            tree = overridden(config.model_dump(mode="json"), [*overrides, *placement])
-            configs.append(parse(Train, tree, f"variant {name}"))
-    return configs

@@ -7,28 +7,18 @@ import json
 from importlib.resources import as_file, files
 from pathlib import Path
 
-import pyarrow as pa
 from rich.console import Console
 
 import data_catalog
 from data_catalog.settings import load
 from flows.build import build
-from flows.cli.summary import print_build, print_table
+from flows.cli.summary import print_build, print_runs
 from flows.experiment import experiment
-from flows.pages.run import summary_table
 from pipeline.config import Build
 from pipeline.describe.health import compare_labels
 from trainer.config import Train
 
 MIXERS = ("natural", "importance", "dga")
-RESULT_COLUMNS = {  # printed heading -> key of summary_table
-    "mixer": "mixer",
-    "target loss": "target_test_loss",
-    "general loss": "general_loss",
-    "tokens": "tokens",
-    "repeats": "repeats",
-    "seconds": "seconds",
-}
 _console = Console()
 
 
@@ -47,19 +37,7 @@ def run_demo(out: Path) -> None:
         config = load(Train, configs / "demo_train.toml", overrides)
     experiment(config, {mixer: (f"mixture.mixer={mixer}",) for mixer in MIXERS})
     runs = [out / "runs" / mixer for mixer in MIXERS]
-    print_table(
-        pa.Table.from_pylist(
-            [
-                {name: row[key] for name, key in RESULT_COLUMNS.items()}
-                for row in summary_table(runs)
-            ]
-        )
-    )
-    _console.print(
-        "Losses are in nats per token on held-out text, for one seed. "
-        "Repeats is sampled sequences divided by distinct sampled sequences.",
-        highlight=False,
-    )
+    print_runs(runs, "mixer")
     _console.print(f"Report: {(out / 'report.html').resolve()}", highlight=False, soft_wrap=True)
 
 

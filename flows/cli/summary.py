@@ -20,6 +20,13 @@ if TYPE_CHECKING:  # keeps queries fast: planning imports the encoder
 
 MAXIMUM_CELL_CHARACTERS = 60
 PIPE_WIDTH = 200  # columns, if standard output is not a terminal
+_RUN_COLUMNS = {  # printed heading -> key of summary_table
+    "target loss": "target_test_loss",
+    "general loss": "general_loss",
+    "tokens": "tokens",
+    "repeats": "repeats",
+    "seconds": "seconds",
+}
 
 
 def stdout_console() -> Console:
@@ -51,6 +58,25 @@ def print_table(table: pa.Table, console: Console | None = None) -> None:
 def print_rows(rows: list[dict[str, Any]]) -> None:
     """Print rows with the same keys as a table."""
     print_table(pa.Table.from_pylist(rows))
+
+
+def print_runs(runs: Sequence[Path], difference: str) -> None:
+    """Print the results of runs that are compared.
+
+    Args:
+        runs: Folders of finished runs.
+        difference: Column that tells the runs apart, a key of `summary_table`.
+    """
+    from flows.pages.run import summary_table
+
+    columns = {difference: difference, **_RUN_COLUMNS}
+    rows = summary_table(runs)
+    print_rows([{name: row[key] for name, key in columns.items()} for row in rows])
+    stdout_console().print(
+        "Losses are in nats per token on held-out text, for one seed. "
+        "Repeats is sampled sequences divided by distinct sampled sequences.",
+        highlight=False,
+    )
 
 
 def print_tables(tables: Mapping[str, pa.Table]) -> None:

@@ -1,4 +1,4 @@
-"""Commands that train on a catalog: train, replay, eval."""
+"""Commands that train on a catalog: train, replay, experiment, eval."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -158,6 +158,69 @@ def _train(
         print_json({"folder": str(run), "page": str(page), **row})
     else:
         print(page)
+
+
+@train_commands.command(
+    "experiment",
+    rich_help_panel=TRAIN,
+    epilog=examples(
+        "experiment configs/train_sample.toml --variant natural --variant dga --seed 0 --seed 1",
+        "experiment configs/train_sample.toml --variant dga "
+        "--variant slow=mixture.mixer=dga --variant slow=mixture.eta=0.1",
+    ),
+)
+def experiment_command(
+    config: ConfigArgument,
+    variants: Annotated[
+        list[str],
+        typer.Option(
+            "--variant",
+            metavar="NAME=KEY=VALUE",
+            help="A variant and a config key that it overrides, or the name of a mixer. "
+            "Repeatable: a name can have several keys.",
+            show_default=False,
+        ),
+    ],
+    seeds: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--seed", min=0, help="Seed of a run per variant. Repeatable. Default: the config's."
+        ),
+    ] = None,
+    overrides: TrainSetOption = None,
+    processes: ProcessesOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Train one run per variant and seed on a catalog, and write a report that compares them.
+
+    The runs are in OUT/runs. Finished runs are kept, also if the command is repeated
+    with more variants or seeds.
+    """
+    from data_catalog.settings import load
+    from flows.training_check import check_training
+    from flows.variants import parse_variants, variant_configs
+    from trainer.config import Train
+
+    shared, chosen = load(Train, config, overrides or ()), parse_variants(variants)
+    planned = variant_configs(shared, chosen, tuple(seeds or ()))
+    for settings in planned:
+        check_training(settings)
+    from flows.prefect_server import private_server
+
+    with stdout_for_json(as_json), private_server():
+        from flows.experiment import experiment as flow
+
+        folder = Path(flow(shared, chosen, tuple(seeds or ()), processes=processes))
+    runs, page = [settings.out for settings in planned], folder / "report.html"
+    if as_json:
+        from flows.pages.run import summary_table
+
+        print_json({"folder": str(folder), "page": str(page), "runs": summary_table(runs)})
+    else:
+        from flows.cli.summary import print_runs
+
+        print_runs(runs, "run")
+        print(f"Report: {page}")
 
 
 @train_commands.command(

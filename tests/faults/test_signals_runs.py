@@ -36,18 +36,7 @@ STEPS = 120
 SETTINGS = (f"training.steps={STEPS}", "evaluation.every_steps=0", "checkpoint.every_steps=30")
 OVERRIDES = [word for setting in SETTINGS for word in ("--set", setting)]
 MODEL = "model/model.safetensors"
-EXPERIMENT = """
-from pathlib import Path
-from flows.interrupt import end_on_signals
-with end_on_signals():
-    from data_catalog.settings import load
-    from flows.experiment import experiment
-    from flows.prefect_server import private_server
-    from trainer.config import Train
-    config = load(Train, Path("experiment.toml"))
-    with private_server():
-        experiment(config, {"natural": ("mixture.mixer=natural",), "dga": ()})
-"""
+EXPERIMENT = (*COMMAND, "experiment", "experiment.toml", "--variant", "natural", "--variant", "dga")
 
 
 @pytest.fixture(scope="module")
@@ -127,12 +116,12 @@ def test_experiment(whole, tmp_path, prefect_home, way, point):
         "step": exists(runs / "natural" / "metrics.jsonl"),
         "second": exists(runs / "natural" / "report.html"),
     }
-    interrupt(("-c", EXPERIMENT), tmp_path, prefect_home, way, points[point])
+    interrupt(EXPERIMENT, tmp_path, prefect_home, way, points[point])
     assert not unfinished(tmp_path)
     if point != "second":
         return
     done = (runs / "natural" / MODEL).stat().st_mtime_ns
-    again = Running(("-c", EXPERIMENT), tmp_path, way.terminal, prefect_home)
+    again = Running(EXPERIMENT, tmp_path, way.terminal, prefect_home)
     assert again.finish() == 0, again.output
     if (runs / "natural" / MODEL).stat().st_mtime_ns != done:
         raise Lost("the finished run was trained again")

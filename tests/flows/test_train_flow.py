@@ -78,7 +78,7 @@ def test_the_trainer_refuses_a_target_of_another_encoder(tmp_path, forked_traine
 
 
 def test_an_experiment_has_a_run_per_variant_and_seed(catalog, tmp_path):
-    from flows.experiment import variant_configs
+    from flows.variants import variant_configs
 
     shared = tiny_config(catalog, tmp_path / "out", seed=7)
     variants = {
@@ -117,6 +117,39 @@ def test_an_experiment_compares_its_runs_on_one_page(catalog, tmp_path, forked_t
     [row] = summary_table([tmp_path / "out" / "runs" / "natural-1"])
     assert (row["finished"], row["mixer"]) == (True, "natural")
     assert "natural-1" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_the_command_experiment(catalog, tmp_path, forked_trainer):
+    config = write_config(tmp_path, catalog, tmp_path / "out")
+    short = ("--set", "training.steps=4", "--set", "evaluation.every_steps=0")
+    words = ("--variant", "uniform", "--variant", "low=optimizer.learning_rate=0.001")
+    done = clustermix("experiment", config, *short, *words, "--seed", 1)
+    assert done.returncode == 0, done.stderr
+    header, *rows = [line.split() for line in done.stdout.splitlines()[:3]]
+    assert header[0] == "run"
+    assert [row[0] for row in rows] == ["uniform-1", "low-1"]
+    assert f"Report: {tmp_path}/out/report.html" in done.stdout
+    again = clustermix("experiment", config, *short, *words[:2], "--seed", 1, "--json")
+    answer = json.loads(again.stdout)
+    assert answer["folder"] == str(tmp_path / "out")
+    assert [(run["run"], run["mixer"], run["finished"]) for run in answer["runs"]] == [
+        ("uniform-1", "uniform", True)
+    ]
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("variant", "named"),
+    [
+        ("../up", "variant '../up'"),
+        ("a=mixture.mixr=dga", "mixture.mixr"),
+        ("dgaa", "variant dgaa"),
+    ],
+)
+def test_an_invalid_variant_is_refused_at_once(catalog, tmp_path, variant, named):
+    config = write_config(tmp_path, catalog, tmp_path / "out")
+    refused(clustermix("experiment", config, "--variant", variant), named)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

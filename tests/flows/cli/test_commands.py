@@ -40,7 +40,8 @@ COMMANDS = dict(leaves(get_command(app)))
 
 def test_the_list_of_commands():
     names = (
-        "demo plan build add verify rebuild domains query quality train replay eval report serve"
+        "demo plan build add verify rebuild domains query quality train replay experiment eval "
+        "report serve"
     )
     fetched = "fetch rpv2, fetch dataset, fetch catalog, export catalog, export documents"
     assert set(COMMANDS) == {*names.split(), *fetched.split(", ")}
