@@ -41,11 +41,13 @@ class _Signals:
     Attributes:
         first: The first signal, or None.
         orderly_stops: Number of blocks of `orderly_stop` that the process is in.
+        has_finished: The process has done its work, so that there is nothing to unwind.
     """
 
     def __init__(self, debug: bool) -> None:
         self.first: signal.Signals | None = None
         self.orderly_stops = 0
+        self.has_finished = False
         self._debug = debug
         self._raised = False
         self._announcement = threading.Lock()
@@ -53,6 +55,9 @@ class _Signals:
         os.set_blocking(self._writer, False)
         # Python's C handler writes to the pipe at once, also for handlers that Prefect installs.
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+
+    def handle(self) -> None:
+        """Handle signals from now on."""
         handled = [number for number in MESSAGES if signal.getsignal(number) != signal.SIG_IGN]
         for number in handled:  # a background job ignores Ctrl-C, and a job of nohup SIGHUP
             signal.signal(number, self._raise)
@@ -80,6 +85,8 @@ class _Signals:
 
     def _raise(self, number: int, _frame: FrameType | None) -> None:
         self.receive(signal.Signals(number))
+        if self.has_finished:
+            self._end_now()
         if not self._raised:
             self._raised = True
             raise KeyboardInterrupt if number == signal.SIGINT else Terminated
@@ -147,16 +154,28 @@ def end_on_signals(debug: bool = False) -> Iterator[None]:
         debug: Show what libraries print after the signal.
     """
     global _signals  # noqa: PLW0603 - a process has one set of signal handlers
-    if _signals is None:
-        _signals = _Signals(debug)
+    is_new = _signals is None
+    signals = _signals = _signals or _Signals(debug)
+    signals.has_finished = False
     try:
+        if is_new:  # in this block, as the first signal may come at once
+            signals.handle()
         yield
     except KeyboardInterrupt:  # a library may raise it by itself
-        _signals.receive(signal.SIGINT)
-        _signals.end()
+        signals.receive(signal.SIGINT)
+        signals.end()
     finally:
-        if _signals.first is not None:
-            _signals.end()
+        if signals.first is not None:
+            signals.end()
+
+
+def finish() -> None:
+    """Note that this process has done its work. A signal during its last moments raises nothing.
+
+    Python ends with another code if an exception is raised while it shuts down.
+    """
+    if _signals is not None:
+        _signals.has_finished = True
 
 
 def is_ending() -> bool:

@@ -4,7 +4,7 @@ import os
 import sys
 
 try:
-    from flows.interrupt import end_on_signals
+    from flows.interrupt import end_on_signals, finish
 except KeyboardInterrupt:
     sys.stderr.write("clustermix: interrupted\n")
     os._exit(130)
@@ -25,7 +25,9 @@ def main() -> None:
     with end_on_signals(debug):
         from flows.cli.app import run
 
-        sys.exit(run(words, debug))
+        code = run(words, debug)
+        finish()
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,15 @@ def test_nothing_is_printed_after_the_line():
     assert ended(process)[1].endswith("bar\n" + LINES[signal.SIGTERM])
 
 
+def test_a_signal_during_the_shutdown_of_python_ends_with_its_code():
+    process = start(
+        "import atexit\nfrom flows.interrupt import finish\n"
+        f"def slow():\n    {WAIT}\natexit.register(slow)\nfinish()"
+    )
+    process.send_signal(signal.SIGINT)
+    assert ended(process)[:2] == (130, LINES[signal.SIGINT])
+
+
 def test_processes_that_ignore_signals_end_with_the_command():
     sleeper = "trap '' TERM INT HUP; sleep 61 & echo $!; wait"
     process = start(
