@@ -19,6 +19,7 @@ from tests.helpers.interrupted import (
     exists,
     imports,
     server_starts,
+    stepped,
     unfinished,
 )
 from tests.helpers.processes import train_in_processes
@@ -68,7 +69,7 @@ TRAININGS = {
     "imports": lambda _: imports(0.5),
     "server": lambda _: server_starts,
     "trainer": lambda _: trainer_starts,
-    "step": lambda run: exists(run / "metrics.jsonl"),
+    "step": stepped,
     "checkpoint": lambda run: lambda _: any(run.glob("checkpoints/.*.tmp")),
     "model": lambda run: exists(run / "usage.parquet"),
 }
@@ -113,7 +114,7 @@ def test_experiment(whole, tmp_path, prefect_home, way, point):
     write_config(tmp_path, whole / "catalog", tmp_path / "experiment")
     points = {
         "server": server_starts,
-        "step": exists(runs / "natural" / "metrics.jsonl"),
+        "step": stepped(runs / "natural"),
         "second": exists(runs / "natural" / "report.html"),
     }
     interrupt(EXPERIMENT, tmp_path, prefect_home, way, points[point])
@@ -142,7 +143,7 @@ def test_experiment_of_a_script(whole, tmp_path, prefect_home):
     """A Python program ends with Python's own traceback, but its flow ends it as soon."""
     write_config(tmp_path, whole / "catalog", tmp_path / "experiment")
     running = Running(("-c", SCRIPT), tmp_path, False, prefect_home)
-    running.wait_for(exists(tmp_path / "experiment" / "runs" / "natural" / "metrics.jsonl"))
+    running.wait_for(stepped(tmp_path / "experiment" / "runs" / "natural"))
     running.send(GROUP_INT)
     assert running.finish(LIMIT_SECONDS) == -signal.SIGINT, running.output
     assert not running.left()

@@ -279,6 +279,12 @@ def _places(out: Path) -> set[str]:
     }
 
 
+def stepped(run: Path) -> Callable[[Running], bool]:
+    """A training has taken a step."""
+    metrics = run / "metrics.jsonl"
+    return lambda _: metrics.exists() and b'"kind": "train"' in metrics.read_bytes()
+
+
 def exists(path: Path) -> Callable[[Running], bool]:
     return lambda _: path.exists()
 

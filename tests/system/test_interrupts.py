@@ -3,7 +3,7 @@
 import pytest
 
 from tests.helpers.environments import BUILD, TRAIN
-from tests.helpers.interrupted import COMMAND, CTRL_C, GROUP_TERM, Running, exists, in_part
+from tests.helpers.interrupted import COMMAND, CTRL_C, GROUP_TERM, Running, in_part, stepped
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,6 @@ def test_sigterm_to_the_group_ends_a_training_after_a_checkpoint(built, tmp_path
     config.write_text(TRAIN.format(folder=built[0].parent))
     words = ("train", str(config), "--set", f"out={run}", "--set", "training.steps=100000")
     running = Running([*COMMAND, *words], tmp_path, GROUP_TERM.terminal, prefect_home)
-    running.wait_for(exists(run / "metrics.jsonl"))
+    running.wait_for(stepped(run))
     running.interrupt(GROUP_TERM)
     assert list((run / "checkpoints").iterdir())
