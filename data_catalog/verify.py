@@ -97,7 +97,7 @@ def check(
         tokens=manifest.tokens,
         distributions=_count_distributions(files),
         left_out=manifest.left_out,
-        faults=tuple(faults),
+        faults=tuple(dict.fromkeys(faults)),
     )
 
 
@@ -108,7 +108,7 @@ def _sentences(root: Path, name: str, find_faults: Callable[[], Iterable[str]]) 
         with reading(root / name):
             faults += find_faults()
     except DamagedFileError as error:
-        faults.append(f"{name}: cannot be read ({error.reason})")
+        faults.append(f"{error.path.relative_to(root).as_posix()}: cannot be read ({error.reason})")
     return faults
 
 

@@ -65,7 +65,7 @@ def test_an_unreadable_file_with_the_recorded_checksum_is_a_fault(catalog):
     faults = check(catalog).faults
     assert [fault.split(" (")[0] for fault in faults] == [
         "documents/top=0000/part-0000.parquet: cannot be read",
-        "documents/top=0001/part-0000.parquet: cannot be read",
+        "tokens/top=0001/part-0000.arrow: cannot be read",
         "versions/0001/distributions.parquet: cannot be read",
     ]
     assert "\n" not in "".join(faults)
