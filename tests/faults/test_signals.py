@@ -17,8 +17,10 @@ from pipeline.run import build
 from tests.flows.cli.test_main import toml
 from tests.helpers.faults import Lost, Wrong
 from tests.helpers.interrupted import (
+    ALL_TERM,
     COMMAND,
     CTRL_C,
+    GROUP_HUP,
     GROUP_INT,
     GROUP_TERM,
     SIGNALS,
@@ -96,6 +98,8 @@ BUILDS = [
     (GROUP_TERM, "after-quality"),
     (GROUP_INT, "publishing"),
     (GROUP_TERM, "page"),
+    (GROUP_HUP, "part-of-source"),
+    (ALL_TERM, "after-source"),
 ]
 
 
@@ -106,10 +110,11 @@ def test_build(built, tmp_path, prefect_home, way, point):
     trial.resume()
 
 
-def test_build_with_processes(built, tmp_path, prefect_home):
+@pytest.mark.parametrize("way", [CTRL_C, GROUP_TERM], ids=str)
+def test_build_with_processes(built, tmp_path, prefect_home, way):
     trial = Trial(built, tmp_path)
     words = ("build", trial.config, "--runner", "processes", "--workers", 2)
-    interrupt(words, tmp_path, prefect_home, CTRL_C, in_part(trial.out, "quality"))
+    interrupt(words, tmp_path, prefect_home, way, in_part(trial.out, "quality"))
     trial.resume()
 
 

@@ -9,6 +9,7 @@ import pytest
 from data_catalog.format.files import open_files
 from tests.helpers.faults import Lost, Wrong
 from tests.helpers.interrupted import (
+    ALL_TERM,
     COMMAND,
     CTRL_C,
     GROUP_INT,
@@ -85,6 +86,7 @@ TRAININGS = {
         (GROUP_INT, "step", 2),
         (GROUP_TERM, "checkpoint", 1),
         (GROUP_INT, "model", 1),
+        (ALL_TERM, "step", 1),
     ],
     ids=str,
 )

@@ -22,18 +22,23 @@ from tests.helpers.repository import ROOT
 SIGNALS = pytest.mark.faults(
     "Signals",
     tried=(
-        "Ctrl-C on a terminal, and SIGINT or SIGTERM to the process group, of build, add, train, "
-        "experiment, demo, fetch and eval: while they import, while Prefect's server starts, in a "
-        "part, between stages, in a step, while results are written, and on a busy machine."
+        "Ctrl-C on a terminal, SIGINT, SIGTERM or SIGHUP to the process group, and SIGTERM to all "
+        "processes of build, add, train, experiment, demo, fetch and eval: while they import, "
+        "while Prefect's server starts, in a part, between stages, in a step, while results are "
+        "written, and on a busy machine."
     ),
     expected=(
-        "The command ends within seconds with one line, exit code 130 or 143, no process and no "
-        "temporary file. What was there before is whole, and the repeated command gives the same "
-        "result as one that was not interrupted."
+        "The command ends within seconds with one line and exit code 130, 143 or 129. It leaves no "
+        "process and no temporary file. What was there before is whole, and the repeated command "
+        "gives the same result as one that was not interrupted."
     ),
 )
 COMMAND = ("-m", "flows.cli.main")
-LINES = {signal.SIGINT: "clustermix: interrupted", signal.SIGTERM: "clustermix: terminated"}
+LINES = {
+    signal.SIGINT: "clustermix: interrupted",
+    signal.SIGTERM: "clustermix: terminated",
+    signal.SIGHUP: "clustermix: terminated, because its terminal was closed",
+}
 LIMIT_SECONDS = 20.0  # from the signal to the end; a quiet machine needs at most 3
 START_SECONDS = 240.0
 LEAVE_SECONDS = 3.0  # until the processes of an ended command are gone
@@ -50,18 +55,26 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 @dataclass(frozen=True)
 class Way:
-    """A way to interrupt a command: Ctrl-C on its terminal, or a signal to its process group."""
+    """A way to interrupt a command: Ctrl-C on its terminal, or a signal to several processes.
+
+    They are its process group, or all processes that it has started, as systemd and Slurm do it.
+    """
 
     number: signal.Signals
-    terminal: bool
+    terminal: bool = False
+    everywhere: bool = False
 
     def __str__(self) -> str:
-        return "ctrl-c" if self.terminal else f"group-{self.number.name}"
+        if self.terminal:
+            return "ctrl-c"
+        return f"{'all' if self.everywhere else 'group'}-{self.number.name}"
 
 
 CTRL_C = Way(signal.SIGINT, terminal=True)
-GROUP_INT = Way(signal.SIGINT, terminal=False)
-GROUP_TERM = Way(signal.SIGTERM, terminal=False)
+GROUP_INT = Way(signal.SIGINT)
+GROUP_TERM = Way(signal.SIGTERM)
+GROUP_HUP = Way(signal.SIGHUP)
+ALL_TERM = Way(signal.SIGTERM, everywhere=True)
 
 
 class Running:
@@ -136,6 +149,9 @@ class Running:
     def send(self, way: Way) -> None:
         if way.terminal:
             os.write(self._reader, b"\x03")
+        elif way.everywhere:
+            for process in self.processes():
+                process.send_signal(way.number)
         else:
             os.killpg(self._process.pid, way.number)
 
