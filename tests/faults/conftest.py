@@ -55,6 +55,18 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest.fixture(autouse=True)
+def passable_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Commands of other users pass through pytest's own folders.
+
+    Each start of pytest makes them private, also that of another pytest on this machine.
+    """
+    base = tmp_path_factory.getbasetemp()
+    for folder in (base, *base.parents):
+        if folder.stat().st_uid == os.getuid() and not folder.stat().st_mode & 0o001:
+            folder.chmod(0o711)
+
+
 class _Table:
     """Collects the outcomes of all trials in the main process."""
 
