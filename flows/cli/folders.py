@@ -1,4 +1,4 @@
-"""What is in a folder that a command is given: a catalog or a run."""
+"""The kind of folder that a command is given: a catalog or a run."""
 
 from pathlib import Path
 

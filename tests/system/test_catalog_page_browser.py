@@ -22,7 +22,7 @@ from tests.helpers.browser import (
     unnamed,
 )
 from tests.helpers.domains_catalog import write_domains_catalog
-from tests.helpers.manifests import change_manifest
+from tests.helpers.manifests import accept_files, change_manifest
 
 pytestmark = needs_browser
 
@@ -277,6 +277,7 @@ def test_long_text_is_cut(chromium: Any, tmp_path: Path) -> None:
         pq.write_table(
             pa.Table.from_pylist([{**first, column: value}, *others], schema), folder / name
         )
+        accept_files(catalog, folder / name)
     page = write_catalog_page(catalog, tmp_path / "page.html")
     assert page.stat().st_size < 200_000
     with opened(chromium, page, "domain=2/0&search=xxx", width=700) as tab:
