@@ -1,4 +1,4 @@
-"""Folders of catalogs and runs: what they may be named, and what may lie in a new one."""
+"""Folders of catalogs and runs: their names and contents. The cache of this program."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,14 @@ from data_catalog.errors import UserError
 
 # Schedulers and shells write the output of a command into its folder, such as slurm-123.out.
 _LOG_ENDINGS = (".out", ".err", ".log")
+
+
+def cache_folder() -> Path:
+    """Return the folder of this program's files in the user's cache, which need not exist."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not cache.is_absolute():
+        cache = Path(os.path.expanduser("~")) / ".cache"
+    return cache / "clustermix"
 
 
 def foreign_names(folder: Path) -> list[str]:

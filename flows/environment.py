@@ -20,6 +20,7 @@ from queue import Empty, Queue
 from threading import Thread
 
 from data_catalog.errors import UserError
+from data_catalog.folders import cache_folder
 from flows.prefect_settings import check_settings_files, named_url, profiles_path
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -163,14 +164,12 @@ def _make_writable_folder(folder: Path) -> None:
 
 def _cache_folder() -> Path:
     """Create and return the folder for files of Prefect."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not cache.is_absolute():
-        cache = Path.home() / ".cache"
+    cache = cache_folder()
     with suppress(OSError):
         if not Path.home().exists():
             Path.home().mkdir(0o700)  # the temporary one of `set_library_defaults`
-        _make_writable_folder(cache / "clustermix")
-        return cache / "clustermix"
+        _make_writable_folder(cache)
+        return cache
     folder = _new_private_path()
     try:
         _make_writable_folder(folder)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data_catalog.errors import UserError
-from data_catalog.format.run_files import run_faults
+from data_catalog.format.run_files import MODELS, run_faults
 from flows.pages.run.data import read_run
 from trainer.state.checkpoint import read_checkpoint
 from trainer.state.checksums import checkpoints, find_fault
@@ -22,5 +22,6 @@ def find_run_faults(run: Path) -> list[str]:
     for checkpoint in checkpoints(run):
         if fault := find_fault(checkpoint, read_checkpoint):
             faults.append(f"checkpoints/{checkpoint.name}/{fault}")
-    faults += [f"{name}: {fault}" for name, fault in run_faults(run).items()]
-    return faults
+    models = run_faults(run, [f"{name}/" for name in MODELS])
+    faults += [f"{name} is damaged ({fault})" for name, fault in models.items()]
+    return list(dict.fromkeys(faults))

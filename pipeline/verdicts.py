@@ -6,6 +6,7 @@ only if they could not process a document.
 """
 
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Bool
 
+from data_catalog.errors import UserError
 from data_catalog.format import tables
 from data_catalog.format.accounts import Tally
 from data_catalog.format.manifest import fingerprint
@@ -28,8 +30,11 @@ from pipeline.source.stage import (
     source_file,
 )
 
+MINIMUM_JUDGED = 16  # documents of a file or target from which a model is judged
 _BATCH_ROWS = 4_096
 _MASK = b"clustermix.kept"  # key of the file's metadata: which rows are kept, hashed
+
+logger = logging.getLogger(__name__)
 
 
 def write_verdicts(path: Path, verdicts: pa.Table) -> None:
@@ -113,6 +118,31 @@ def quarantine(
     )
     characters = pc.sum(table["characters"].take(pa.array(rows))).as_py()
     return Tally(rows=len(rows), characters=characters)
+
+
+def check_share(lost: int, documents: int, place: str, result: str, refusal: str) -> None:
+    """Check that a model works: it fails for single documents, not for most of them.
+
+    Args:
+        lost: Number of documents without a result.
+        documents: Number of documents.
+        place: Name of the file or target, for the warning.
+        result: What the documents lack, such as "tokens".
+        refusal: Message of the error.
+
+    Raises:
+        UserError: More than half of at least `MINIMUM_JUDGED` documents have no result.
+    """
+    if lost * 2 > documents >= MINIMUM_JUDGED:
+        raise UserError(refusal)
+    if lost:
+        logger.warning(
+            "%s: %d of %d documents have no %s and are left out. The view quarantine lists them.",
+            place,
+            lost,
+            documents,
+            result,
+        )
 
 
 def kept_key(part: Part, verdicts: Part) -> str:

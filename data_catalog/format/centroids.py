@@ -5,11 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from data_catalog.errors import UserError
 from data_catalog.format.damage import reading, require
 from data_catalog.format.files import CatalogFiles
 from data_catalog.format.layout import CENTROIDS
-from data_catalog.format.manifest import is_inside
 
 
 def read_centroids(
@@ -24,9 +22,7 @@ def read_centroids(
         UserError: The file is outside the catalog.
     """
     path = files.layout.tree / CENTROIDS
-    if not is_inside(files.root, path.relative_to(files.root).as_posix()):
-        raise UserError(f"{path}: outside the catalog. Do not use this catalog.")
-    files.verified.compare([path.relative_to(files.root).as_posix()])
+    files.compare(path)
     found: dict[int, Float[np.ndarray, "cells dim"]] = {}
     with (
         reading(path),

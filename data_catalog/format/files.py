@@ -52,6 +52,18 @@ class CatalogFiles:
         """The comparison of this version's files with their checksums."""
         return VerifiedFiles(self.root, self.manifest.files)
 
+    def compare(self, path: Path) -> None:
+        """Compare the checksum of a file, one of `layout`.
+
+        Raises:
+            DamagedFileError: The file is missing or damaged.
+            UserError: The file is a link to a place outside the catalog.
+        """
+        name = path.relative_to(self.root).as_posix()
+        if not is_inside(self.root, name):
+            raise UserError(f"{path}: is outside the catalog. Do not use this catalog.")
+        self.verified.compare([name])
+
     def read_table(
         self, path: Path, schema: pa.Schema, columns: Sequence[str] | None = None
     ) -> pa.Table:
@@ -66,10 +78,7 @@ class CatalogFiles:
             DamagedFileError: The file is missing or damaged, or has other columns.
             UserError: The file is a link to a place outside the catalog.
         """
-        name = path.relative_to(self.root).as_posix()
-        if not is_inside(self.root, name):
-            raise UserError(f"{path}: is outside the catalog. Do not use this catalog.")
-        self.verified.compare([name])
+        self.compare(path)
         return read_table(path, schema, columns)
 
     def require(self, folder: str) -> None:

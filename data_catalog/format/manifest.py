@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, field_validator
 from data_catalog.disk import writing
 from data_catalog.errors import UserError, suggestion
 from data_catalog.folders import check_utf8_path
-from data_catalog.format.damage import first_line, unreadable
+from data_catalog.format.damage import DamagedFileError, first_line, unreadable
 from data_catalog.format.encoder_identity import Identity
 from data_catalog.format.layout import FOLDERS, MANIFEST, Levels
 from data_catalog.format.records import Record, parse_record, read_record
@@ -312,6 +312,16 @@ def damaged_files(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return faults
+
+
+def refuse_damaged(root: Path, faults: Mapping[str, str]) -> None:
+    """Refuse the first of the faults that `damaged_files` found below `root`.
+
+    Raises:
+        DamagedFileError: There is a fault.
+    """
+    for name, fault in faults.items():
+        raise DamagedFileError(root / name, "the file is missing" if fault == "missing" else fault)
 
 
 def _file_fault(root: Path, name: str, expected: FileIdentity) -> str:

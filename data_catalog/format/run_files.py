@@ -11,14 +11,20 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from data_catalog.errors import UserError
-from data_catalog.format.damage import VERIFY_REMEDY, DamagedFileError
-from data_catalog.format.manifest import FileIdentity, damaged_files, describe_files, write_json
+from data_catalog.format.damage import VERIFY_REMEDY
+from data_catalog.format.manifest import (
+    FileIdentity,
+    damaged_files,
+    describe_files,
+    refuse_damaged,
+    write_json,
+)
 from data_catalog.format.records import Record, read_record
 
 CHECKSUMS = "checksums.json"
 _RECORD = "config.json"
 _RESULTS = ("metrics.jsonl", "weights.parquet", "usage.parquet", "weights.json")
-_MODELS = ("pretrained", "model")
+MODELS = ("pretrained", "model")
 
 
 class Checksums(Record):
@@ -42,7 +48,7 @@ def write_run_record(run: Path, record: BaseModel) -> None:
 
 def write_run_checksums(run: Path) -> None:
     """Write the checksums of a finished run's record, results and models."""
-    models = (path for name in _MODELS for path in (run / name).rglob("*"))
+    models = (path for name in MODELS for path in (run / name).rglob("*"))
     paths = (*(run / name for name in (_RECORD, *_RESULTS)), *models)
     write_checksums(run, (path for path in paths if path.is_file()))
 
@@ -92,5 +98,4 @@ def require_run_files(run: Path, beginnings: Sequence[str]) -> None:
     Raises:
         DamagedFileError: A file differs from its checksum.
     """
-    for name, fault in run_faults(run, beginnings).items():
-        raise DamagedFileError(run / name, "the file is missing" if fault == "missing" else fault)
+    refuse_damaged(run, run_faults(run, beginnings))

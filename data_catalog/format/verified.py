@@ -11,12 +11,17 @@ import os
 import platform
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from data_catalog.format.damage import DamagedFileError
-from data_catalog.format.manifest import FileIdentity, damaged_files, write_json
+from data_catalog.folders import cache_folder
+from data_catalog.format.manifest import (
+    FileIdentity,
+    damaged_files,
+    refuse_damaged,
+    write_json,
+)
 
 SMALL_BYTES = 64 * 2**20  # a file up to this size takes milliseconds to compare
 _MESSAGE_BYTES = 10**9  # a comparison of fewer bytes takes seconds, and is not announced
@@ -44,14 +49,11 @@ class VerifiedFiles:
         self._lock = threading.Lock()
         weakref.finalize(self, _add_to_record, self._record, self._new)
 
-    def compare(
-        self, names: Iterable[str], on_progress: Callable[[int, int], None] | None = None
-    ) -> None:
+    def compare(self, names: Iterable[str]) -> None:
         """Compare the files `names` with the manifest, except those that are known to be right.
 
         Args:
             names: Paths below the catalog. Names that are not in the manifest are ignored.
-            on_progress: Called after each file with the bytes read and the bytes of all files.
 
         Raises:
             DamagedFileError: A file is missing or differs. The message names the first such file.
@@ -68,18 +70,14 @@ class VerifiedFiles:
                 self._root,
                 size / 1e9,
             )
-        faults = damaged_files(self._root, wanted, on_progress) if wanted else {}
+        faults = damaged_files(self._root, wanted) if wanted else {}
         with self._lock:
             # A file that changes while it is read gets another state, and is compared again.
             right = {name: states[name] for name in wanted.keys() - faults.keys()}
             found = {name: state for name, state in right.items() if state is not None}
             self._known.update(found)
             self._new.update(found)
-        if faults:
-            name, fault = next(iter(faults.items()))
-            raise DamagedFileError(
-                self._root / name, "the file is missing" if fault == "missing" else fault
-            )
+        refuse_damaged(self._root, faults)
 
     def compare_small(self, name: str) -> None:
         """Compare a file before it is shown, unless it is large.
@@ -104,10 +102,7 @@ def _record(root: Path) -> Path:
     """Return the record of a catalog, one for each machine that shares the cache."""
     place = f"{platform.node()}\0{os.path.realpath(root)}"
     name = hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()
-    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not cache.is_absolute():
-        cache = Path(os.path.expanduser("~/.cache"))
-    return cache / "clustermix" / "verified" / f"{name[:32]}.json"
+    return cache_folder() / "verified" / f"{name[:32]}.json"
 
 
 def _add_to_record(path: Path, new: Mapping[str, list[str | int]]) -> None:

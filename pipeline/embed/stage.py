@@ -1,7 +1,6 @@
 """Embed the kept documents of a part: one float16 vector each, in an array file."""
 
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from pipeline.embed.encoder import load_encoder
 from pipeline.embed.identity import identify
 from pipeline.parts import Part, make_part
 from pipeline.source.stage import source_file
-from pipeline.verdicts import kept_batches, kept_key, quarantine, read_verdicts
+from pipeline.verdicts import check_share, kept_batches, kept_key, quarantine, read_verdicts
 
 # Versions of the output:
 # 1: float16 vectors.
@@ -38,8 +37,6 @@ NO_EMBEDDING = "no_embedding"  # reason of a verdict
 NO_EMBEDDING_DETAIL = (
     "the encoder's tokenizer refuses the text, or its vector is zero or not finite"
 )
-MINIMUM_JUDGED = 16  # documents of a file or target from which encoder and tokenizer are judged
-logger = logging.getLogger(__name__)
 
 
 class Storage(Settings):
@@ -155,22 +152,17 @@ def check_embedded(identity: Identity, lost: int, documents: int, place: str) ->
         place: Name of the file or target, for messages.
 
     Raises:
-        UserError: More than half of at least `MINIMUM_JUDGED` documents have no embedding.
+        UserError: See `check_share`.
     """
-    if lost * 2 > documents >= MINIMUM_JUDGED:
-        raise UserError(
-            f"embed.model {identity.model}: it gives no embedding for {lost} of the {documents} "
-            f"documents in {place}. Its vectors are zero or not finite, or its tokenizer refuses "
-            "the texts. Choose another model."
-        )
-    if lost:
-        logger.warning(
-            "%s: %d of %d documents have no embedding and are left out. The view quarantine lists "
-            "them.",
-            place,
-            lost,
-            documents,
-        )
+    check_share(
+        lost,
+        documents,
+        place,
+        "embedding",
+        f"embed.model {identity.model}: it gives no embedding for {lost} of the {documents} "
+        f"documents in {place}. Its vectors are zero or not finite, or its tokenizer refuses "
+        "the texts. Choose another model.",
+    )
 
 
 def _compare(x: Float32[np.ndarray, "n dim"], stored: Float16[np.ndarray, "n dim"]) -> Storage:

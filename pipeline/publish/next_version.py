@@ -150,7 +150,7 @@ def join_accounts(before: Mapping[str, Account], new: Mapping[str, Account]) -> 
 def _quarantine(existing: ExistingCatalog) -> pa.Table:
     """Return the earlier faults. Columns that an older catalog lacks are null."""
     path = existing.layout.quarantine
-    existing.files.verified.compare([path.relative_to(existing.layout.root).as_posix()])
+    existing.files.compare(path)
     with reading(path):
         return pq.read_table(path, schema=tables.QUARANTINE)
 

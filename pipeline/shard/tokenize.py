@@ -17,10 +17,9 @@ from data_catalog.errors import UserError, first_line
 from data_catalog.format.accounts import Account
 from data_catalog.format.manifest import fingerprint, sha256_file
 from pipeline.config import Tokenizer
-from pipeline.embed.stage import MINIMUM_JUDGED
 from pipeline.parts import Part, make_part
 from pipeline.refusals import or_none
-from pipeline.verdicts import kept_batches, kept_characters
+from pipeline.verdicts import check_share, kept_batches, kept_characters
 
 # Versions of the output:
 # 1: byte-level BPE.
@@ -215,21 +214,16 @@ def check_encoded(lost: int, documents: int, place: str) -> None:
         place: Name of the file or target, for messages.
 
     Raises:
-        UserError: More than half of at least `MINIMUM_JUDGED` documents have no tokens.
+        UserError: See `check_share`.
     """
-    if lost * 2 > documents >= MINIMUM_JUDGED:
-        raise UserError(
-            f"tokenizer.path: the tokenizer gives no tokens for {lost} of the {documents} "
-            f"documents in {place}. Give a tokenizer that knows their characters."
-        )
-    if lost:
-        logger.warning(
-            "%s: %d of %d documents have no tokens and are left out. The view quarantine lists "
-            "them.",
-            place,
-            lost,
-            documents,
-        )
+    check_share(
+        lost,
+        documents,
+        place,
+        "tokens",
+        f"tokenizer.path: the tokenizer gives no tokens for {lost} of the {documents} "
+        f"documents in {place}. Give a tokenizer that knows their characters.",
+    )
 
 
 @lru_cache(maxsize=2)

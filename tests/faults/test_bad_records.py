@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.source.lines import TEXT_BYTES
 from tests.helpers.bad_records import (
+    BAD_RECORDS,
     GOOD,
     TARGET,
     WORDS,
@@ -19,14 +20,7 @@ from tests.helpers.bad_records import (
 )
 from tests.helpers.tiny_encoder import write_encoder
 
-pytestmark = pytest.mark.faults(
-    "Bad records",
-    tried="A record among good ones that the source cannot read, whose quality signals or near "
-    "copies are odd, that the encoder gives no vector for, or that the tokenizer refuses or gives "
-    "no tokens for, in a corpus, an addition and a target.",
-    expected="The build ends, every good document is stored with its tokens, the bad one is in the "
-    "accounts and in the quarantine with its reason, and `verify` finds no fault.",
-)
+pytestmark = BAD_RECORDS
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from pipeline.add import add
 from pipeline.config import Addition, Build
 from pipeline.run import build
 from tests.helpers.bad_records import (
+    BAD_RECORDS,
     GOOD,
     TARGET,
     WORDS,
@@ -25,14 +26,7 @@ from tests.helpers.bad_records import (
 )
 from tests.helpers.tiny_encoder import write_encoder
 
-pytestmark = pytest.mark.faults(
-    "Bad records",
-    tried="A record among good ones that the source cannot read, whose quality signals or near "
-    "copies are odd, that the encoder gives no vector for, or that the tokenizer refuses or gives "
-    "no tokens for, in a corpus, an addition and a target.",
-    expected="The build ends, every good document is stored with its tokens, the bad one is in the "
-    "accounts and in the quarantine with its reason, and `verify` finds no fault.",
-)
+pytestmark = BAD_RECORDS
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def earlier(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=KINDS)
 def answers(request, tmp_path_factory, earlier):
-    """What transformers 5 and 4.57 compute with the same exported folder."""
+    """The outputs of transformers 5 and 4.57 for the same exported folder."""
     folder = tmp_path_factory.mktemp(request.param)
     files = open_files(write_tiny_catalog(folder / "catalog"), sequence_tokens=12)
     start = folder / "start"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.test_refused_requests import file, refused, table
+from tests.faults.test_refused_requests import REQUESTS, file, refused, table
 from tests.flows.cli.test_main import toml
 from tests.helpers.bad_records import GOOD, TARGET, WORDS, Planted, build_and_check, write_good
 from tests.helpers.tiny_catalog import write_tiny_catalog
@@ -14,14 +14,7 @@ from tests.helpers.tiny_encoder import write_encoder
 from tests.helpers.tiny_questions import add_quiz
 from tests.helpers.tiny_run import tiny_run_record
 
-pytestmark = pytest.mark.faults(
-    "Requests that cannot work",
-    tried="Configs of builds, additions and trainings with a tokenizer, encoder, target, label "
-    "file, level, model or folder that does not fit, given to build, plan, add, train and "
-    "train --dry-run.",
-    expected="One sentence that names the key, exit code 2, and nothing is written: no stage and "
-    "no training has started.",
-)
+pytestmark = REQUESTS
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from tests.flows.cli.test_main import clustermix, toml
 from tests.helpers.faults import Wrong
 from tests.helpers.tiny_corpus import write_corpus
 
-pytestmark = pytest.mark.faults(
+REQUESTS = pytest.mark.faults(
     "Requests that cannot work",
     tried="Configs of builds, additions and trainings with a tokenizer, encoder, target, label "
     "file, level, model or folder that does not fit, given to build, plan, add, train and "
@@ -23,6 +23,7 @@ pytestmark = pytest.mark.faults(
     expected="One sentence that names the key, exit code 2, and nothing is written: no stage and "
     "no training has started.",
 )
+pytestmark = REQUESTS
 
 
 def tokenizer(folder: Path, end: str | None = "<end>") -> str:

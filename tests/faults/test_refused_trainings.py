@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
 
 from data_catalog.errors import UserError
-from tests.faults.test_refused_requests import refused
+from tests.faults.test_refused_requests import REQUESTS, refused
 from tests.helpers.faults import Wrong
 from tests.helpers.tiny_catalog import VOCABULARY, write_tiny_catalog
 from tests.helpers.tiny_training import tiny_config, write_config
@@ -18,14 +18,7 @@ from trainer.__main__ import main
 from trainer.loop import train
 from trainer.preview import preview
 
-pytestmark = pytest.mark.faults(
-    "Requests that cannot work",
-    tried="Configs of builds, additions and trainings with a tokenizer, encoder, target, label "
-    "file, level, model or folder that does not fit, given to build, plan, add, train and "
-    "train --dry-run.",
-    expected="One sentence that names the key, exit code 2, and nothing is written: no stage and "
-    "no training has started.",
-)
+pytestmark = REQUESTS
 
 
 @pytest.fixture(scope="module")

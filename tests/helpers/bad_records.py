@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 import data_catalog
 from data_catalog.format.layout import Layout
@@ -22,12 +23,20 @@ from pipeline.shard.tokenize import load_tokenizer
 from tests.helpers.faults import Lost, Wrong
 from tests.helpers.tiny_corpus import SUBJECTS, sentences
 
+BAD_RECORDS = pytest.mark.faults(
+    "Bad records",
+    tried="A record among good ones that the source cannot read, whose quality signals or near "
+    "copies are odd, that the encoder gives no vector for, or that the tokenizer refuses or gives "
+    "no tokens for, in a corpus, an addition and a target.",
+    expected="The build ends, every good document is stored with its tokens, the bad one is in the "
+    "accounts and in the quarantine with its reason, and `verify` finds no fault.",
+)
 Documents = list[tuple[str, str]]  # id and text of each
 
 
 @dataclass(frozen=True)
 class Planted:
-    """What a catalog must hold after a build or an addition."""
+    """The expected contents of a catalog after a build or an addition."""
 
     documents: Documents
     """Documents of the corpus that can be used."""

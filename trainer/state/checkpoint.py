@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from data_catalog.disk import describe_disk_failure
 from data_catalog.errors import UserError
 from data_catalog.format.damage import reading
-from data_catalog.format.manifest import replacing, write_json
+from data_catalog.format.manifest import remove, replacing, write_json
 from data_catalog.format.run_files import write_checksums
 from data_catalog.format.tables import WEIGHTS
 from trainer.config import Checkpoint
@@ -303,10 +303,7 @@ def _remove_old(out: Path, settings: Checkpoint) -> None:
 def _remove_unfinished(out: Path) -> None:
     """Remove the unfinished files of killed processes."""
     for unfinished in (*out.glob(".*.tmp"), *(out / "checkpoints").glob(".*.tmp")):
-        if unfinished.is_dir():
-            shutil.rmtree(unfinished)
-        else:
-            unfinished.unlink()
+        remove(unfinished)
 
 
 def _sync_to_disk(path: Path) -> None:
