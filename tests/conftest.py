@@ -48,6 +48,12 @@ LONG_FILES = (
     "data_catalog/transfer/test_copy.py",
     "pipeline/source/test_python_docs.py",
     "trainer/test_modes.py",
+    "faults/test_signals.py",
+    "faults/test_environment_flows.py",
+    "faults/test_signals_runs.py",
+    "faults/test_exported_model.py",
+    "faults/test_environment_plan.py",
+    "faults/test_disk.py",
 )
 SYSTEM_FIXTURES = {"prefect_server", "chromium", "sample_workspace"}
 

@@ -9,7 +9,6 @@ import pytest
 from data_catalog.format.files import open_files
 from tests.helpers.faults import Lost, Wrong
 from tests.helpers.interrupted import (
-    ALL_TERM,
     COMMAND,
     CTRL_C,
     GROUP_INT,
@@ -86,7 +85,6 @@ TRAININGS = {
         (GROUP_INT, "step", 2),
         (GROUP_TERM, "checkpoint", 1),
         (GROUP_INT, "model", 1),
-        (ALL_TERM, "step", 1),
     ],
     ids=str,
 )
@@ -108,15 +106,12 @@ def test_train(whole, tmp_path, prefect_home, way, point, processes):
             raise Wrong("another model than without the interruption")
 
 
-@pytest.mark.parametrize(
-    ("way", "point"), [(GROUP_INT, "server"), (CTRL_C, "step"), (GROUP_TERM, "second")], ids=str
-)
+@pytest.mark.parametrize(("way", "point"), [(GROUP_INT, "server"), (GROUP_TERM, "second")], ids=str)
 def test_experiment(whole, tmp_path, prefect_home, way, point):
     runs = tmp_path / "experiment" / "runs"
     write_config(tmp_path, whole / "catalog", tmp_path / "experiment")
     points = {
         "server": server_starts,
-        "step": stepped(runs / "natural"),
         "second": exists(runs / "natural" / "report.html"),
     }
     interrupt(EXPERIMENT, tmp_path, prefect_home, way, points[point])

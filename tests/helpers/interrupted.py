@@ -42,10 +42,12 @@ LINES = {
 LIMIT_SECONDS = 20.0  # from the signal to the end; a quiet machine needs at most 3
 START_SECONDS = 240.0
 LEAVE_SECONDS = 3.0  # until the processes of an ended command are gone
-# Makes standard input the controlling terminal, if it is one, and accepts Ctrl-C.
+# Makes standard input the controlling terminal, if it is one, and accepts Ctrl-C and SIGHUP, which
+# a background job and a job of nohup ignore.
 LAUNCH = """
 import fcntl, os, signal, sys, termios
 signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if os.isatty(0):
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
