@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP)  ## install everything into .venv
 
-demo: $(STAMP)  ## build a catalog from this machine's own documentation, train three times, write a report (minutes)
+demo: $(STAMP)  ## build a catalog from this machine's own documentation, train four times, write a report (minutes)
 	$(BIN)/clustermix demo
 
 unit: $(STAMP)  ## the fast tests: no processes, browser, Prefect or documentation (a minute)

@@ -21,9 +21,10 @@ from trainer.alignment.measure import (
     batch_alignment,
     measure_alignment,
 )
-from trainer.config import Mixture, Train
+from trainer.config import Train
 from trainer.distributed import Team
 from trainer.inputs import Inputs, open_inputs
+from trainer.mixture_config import Mixture
 from trainer.model.engine import Engine, build_engine
 from trainer.model.model import build_model
 from trainer.model.optimizer import build_optimizer

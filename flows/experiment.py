@@ -1,67 +1,130 @@
-"""Experiments: runs on one catalog that differ in settings or seeds, and their comparison."""
+"""Experiments: runs on one catalog that differ in settings, targets or seeds, and their comparison.
 
-from pathlib import Path
-from typing import Annotated
+A run is trained once. Its result is a line of OUT/results.jsonl, from which the tables and the page
+are computed.
+"""
 
-from pydantic import Field
+import os
+from collections.abc import Sequence
+from typing import Any
 
-from data_catalog.errors import UserError
-from flows.artifacts import artifact_key, show_runs
+from prefect.futures import PrefectFuture, as_completed
+
+from flows.artifacts import artifact_key, show_runs, stage_progress
 from flows.build import build as build_catalog
 from flows.events import tag_flow_run
+from flows.experiment_results import read_result, write_results
 from flows.pages.run import write_report
+from flows.progress import progress_bar
+from flows.recipe import PlannedRun, Recipe, planned_runs
+from flows.runners import task_runner
 from flows.served import served_flow
-from flows.train import ProcessCount
-from flows.train import train as train_one
+from flows.train import ProcessCount, launch
 from flows.training_check import check_training
-from flows.variants import VARIANT_NAME, variant_configs
 from pipeline.config import Build
 from trainer.config import Train
 
-VariantName = Annotated[str, Field(pattern=VARIANT_NAME)]
-Seed = Annotated[int, Field(ge=0)]
+MAXIMUM_JOBS = 64
+MAXIMUM_CURVES = 24  # maximum number of runs on the page with their curves
 
 
-@served_flow(name="experiment", flow_run_name="experiment {config.out}")
-def experiment(
-    config: Train,
-    variants: dict[VariantName, tuple[str, ...]],
-    seeds: tuple[Seed, ...] = (),
-    catalog: Build | None = None,
-    processes: ProcessCount = 1,
-) -> str:
-    """Train one run per variant and seed, and compare them on OUT/report.html. Return OUT.
+@served_flow(
+    name="experiment",
+    flow_run_name="experiment {recipe.out}",
+    task_runner=task_runner("threads", MAXIMUM_JOBS),
+)
+def experiment(recipe: Recipe, catalog: Build | None = None, processes: ProcessCount = 1) -> str:
+    """Train the runs of a recipe and compare them. Return the experiment's folder, OUT.
 
-    OUT is config.out. The runs are in OUT/runs/VARIANT, or in OUT/runs/VARIANT-SEED if seeds are
-    given. Finished runs are kept: repeated with more variants or seeds, the flow trains only the
-    new runs and compares all of them.
+    OUT/results.jsonl has a line per run, OUT/results.md the tables, and OUT/report.html the runs'
+    curves if they are few. The runs are in OUT/runs. Finished runs are kept: repeated with more
+    variants, targets, repetitions or seeds, the flow trains only the new runs.
 
     Args:
-        config: Settings that all runs share. Relative paths start at the folder that the flow runs
-            in.
-        variants: Settings to override per variant, by name of the variant. Example:
-            {"natural": ["mixture.mixer=natural"]}.
-        seeds: Seeds for each variant. Default: the seed of the config.
+        recipe: The experiment. Relative paths start at the folder that the flow runs in.
         catalog: Catalog to build before training, unless it is already built.
         processes: Number of training processes per run, e.g. one per GPU.
 
     Raises:
-        UserError: There are no variants, or a variant has invalid settings. Raised before training.
+        UserError: A variant has invalid settings. Raised before training.
+        TrainingError: A training failed three times.
     """
-    if not variants:
-        raise UserError(
-            "variants: found none. Expected at least one, "
-            'for example {"natural": ["mixture.mixer=natural"]}.'
-        )
-    tag_flow_run("clustermix", "experiment", config.out.name)
-    if catalog is not None:
-        config = config.model_copy(update={"catalog": catalog.out})
-    planned = variant_configs(config, variants, seeds)
+    tag_flow_run("clustermix", "experiment", recipe.out.name)
     if catalog is not None:
         build_catalog(catalog)
-    for run in planned:
-        check_training(run)
-    runs = [Path(train_one(run, processes)) for run in planned]
-    page = write_report(runs, config.out / "report.html", config.catalog)
-    show_runs(artifact_key("experiment", config.out.name), runs, page)
-    return str(config.out)
+        recipe = recipe.model_copy(update={"run": {**recipe.run, "catalog": str(catalog.out)}})
+    runs = checked_runs(recipe)
+    _train(runs, recipe, processes)
+    write_results(recipe, [read_result(run) for run in runs])
+    folders = [run.config.out for run in runs]
+    if len(folders) <= MAXIMUM_CURVES:
+        page = write_report(folders, recipe.out / "report.html", runs[0].config.catalog)
+        show_runs(artifact_key("experiment", recipe.out.name), folders, page)
+    return str(recipe.out)
+
+
+def checked_runs(recipe: Recipe) -> list[PlannedRun]:
+    """Return the runs of a recipe, each with its share of the work.
+
+    Raises:
+        UserError: A variant has invalid settings.
+    """
+    runs = planned_runs(recipe)
+    for run in runs:
+        check_training(run.config)
+    return [_with_equal_compute(run) for run in runs] if recipe.equal_compute else runs
+
+
+def _with_equal_compute(run: PlannedRun) -> PlannedRun:
+    """Return the run with fewer steps, so that training and measuring cost as much as training."""
+    from trainer.preview import preview  # noqa: PLC0415 - imports torch
+
+    if not run.config.mixture.learns:
+        return run
+    return run.with_steps(run.config.training.steps / (1.0 + preview(run.config).scoring_share))
+
+
+def _train(runs: Sequence[PlannedRun], recipe: Recipe, processes: int) -> None:
+    """Train the runs that are not finished, `recipe.jobs` at a time."""
+    waiting = [run for run in runs if not is_finished(run.config)]
+    update, done = stage_progress("runs", len(runs)), len(runs) - len(waiting)
+    update(done, "")
+    if recipe.jobs == 1:  # each run shows its own progress
+        for run in waiting:
+            _launch(run)(run.config, processes)
+            done += 1
+            update(done, run.config.out.name)
+        return
+    threads = max(1, (os.cpu_count() or 1) // recipe.jobs)
+    running: dict[PrefectFuture[None], PlannedRun] = {}
+    with progress_bar("experiment", len(waiting), "runs") as advance:
+
+        def wait_for(number: int) -> None:
+            nonlocal done
+            while len(running) > number:
+                future = next(as_completed(list(running)))
+                run = running.pop(future)
+                future.result()
+                result = read_result(run)
+                note = (
+                    f"{run.config.out.name}: {result.test:.3f} and {result.general:.3f} bits/byte"
+                )
+                done += 1
+                advance(1, note)
+                update(done, note)
+
+        for run in waiting:
+            wait_for(recipe.jobs - 1)
+            if run.follows is not None and not (run.follows / "model").is_dir():
+                wait_for(0)
+            running[_launch(run).submit(run.config, processes, threads=threads)] = run
+        wait_for(0)
+
+
+def _launch(run: PlannedRun) -> Any:
+    return launch.with_options(task_run_name=f"train {run.config.out.name}")
+
+
+def is_finished(config: Train) -> bool:
+    """Return whether the run of a config is finished."""
+    return (config.out / "model").is_dir()

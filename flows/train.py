@@ -86,8 +86,23 @@ def train(
     retry_condition_fn=worth_a_retry,
     cache_policy=NO_CACHE,
 )
-def launch(config: Train, processes: int, accept: Sequence[str], verify: bool = True) -> None:
-    """Run the trainer to the end of the run. When stopped, it saves a checkpoint first."""
+def launch(
+    config: Train,
+    processes: int,
+    accept: Sequence[str] = (),
+    verify: bool = True,
+    threads: int | None = None,
+) -> None:
+    """Run the trainer to the end of the run. When stopped, it saves a checkpoint first.
+
+    Args:
+        config: The training.
+        processes: Number of training processes.
+        accept: Changes that the run may resume with.
+        verify: Compare the catalog's files with their checksums.
+        threads: Number of threads of each process, for a run that shares the processor with others.
+            Its progress is then not shown. None: all cores, and the progress is shown.
+    """
     with (
         TemporaryDirectory(prefix="clustermix-") as folder,
         (Path(folder) / "output").open("w+", encoding="utf-8", errors="replace") as output,
@@ -95,9 +110,14 @@ def launch(config: Train, processes: int, accept: Sequence[str], verify: bool = 
         resolved = Path(folder) / "config.toml"
         resolved.write_text(config_as_toml(config), encoding="utf-8")
         with orderly_stop() as stop_requested:
-            process = start_trainer(trainer_command(resolved, processes, accept, verify), output)
+            arguments = trainer_command(resolved, processes, accept, verify)
+            process = start_trainer(arguments, output, threads)
             try:
-                _show_progress(process, config, _Warnings(output.name), stop_requested)
+                if threads is None:
+                    _show_progress(process, config, _Warnings(output.name), stop_requested)
+                else:
+                    while not has_ended(process) and not stop_requested():
+                        pass
             finally:
                 _stop(process)
         if process.returncode:
@@ -182,13 +202,17 @@ def trainer_command(
     ]
 
 
-def start_trainer(arguments: Sequence[str], output: IO[Any]) -> "subprocess.Popen[str]":
+def start_trainer(
+    arguments: Sequence[str], output: IO[Any], threads: int | None = None
+) -> "subprocess.Popen[str]":
     """Start the trainer in a process group of its own.
 
     Ctrl-C on a terminal then only reaches this process, which sends the trainer a SIGTERM. The
     trainer saves a checkpoint on a SIGTERM.
     """
     environment = {"PET_SHUTDOWN_TIMEOUT": TORCHRUN_GRACE_SECONDS, **os.environ}
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
     return subprocess.Popen(
         arguments,
         stdout=output,

@@ -1,19 +1,17 @@
 """Opening of a run: its inputs, its model and its last checkpoint."""
 
-from functools import partial
-
 import numpy as np
 
 from data_catalog.format.run_files import write_run_record
-from data_catalog.format.run_record import RunCadence, RunRecord, RunSettings
-from trainer.alignment.overhead import within_budget
+from data_catalog.format.run_record import RunCadence, RunRecord, RunSettings, read_run_record
+from trainer.alignment.overhead import cadence_of, updates_of
 from trainer.config import Model, Train
 from trainer.distributed import Team
 from trainer.inputs import Inputs, open_inputs
-from trainer.mixers.choose import first_state, make_mixer
+from trainer.mixers.choose import require_movement
 from trainer.model.engine import open_engine
 from trainer.model.memory import model_shape
-from trainer.model.optimizer import build_optimizer, learning_rate_at
+from trainer.model.optimizer import build_optimizer
 from trainer.run import Run
 from trainer.state.checkpoint import (
     CheckpointWriter,
@@ -36,10 +34,9 @@ def check_run(config: Train) -> Inputs:
     inputs = open_inputs(config)
     model_shape(config.model, inputs.vocabulary)
     inputs.bounds(config)
-    names, rates = inputs.basis.names, partial(learning_rate_at, config)
-    first_state(
-        make_mixer(config, names, rates, inputs.member_sizes()), names, config.mixture.start
-    )
+    mixer, state = inputs.mixer(config)
+    cadence = cadence_of(config, len(inputs.basis.names))
+    require_movement(config, mixer, state, updates_of(config, cadence))
     return inputs
 
 
@@ -79,19 +76,20 @@ def begin_run(
     if is_finished:
         return None
     requested, training, basis = config, config.training, inputs.basis
-    cadence = within_budget(config.mixture, len(basis.names), training.batch_sequences)
+    cadence = cadence_of(config, len(basis.names))
+    if chosen.folder:  # The position in the data depends on it, also if steps were added.
+        every = read_run_record(config.out).cadence.update_every_steps
+        cadence = cadence._replace(update_every_steps=every)
     mixture = config.mixture.model_copy(update=cadence._asdict())
     config = config.model_copy(update={"mixture": mixture})
     bounds = inputs.bounds(config)
     engine = open_engine(config.model, config, inputs.files, team)
     optimizer = build_optimizer(engine.model, config.optimizer)
-    rates = partial(learning_rate_at, config)
-    mixer = make_mixer(config, basis.names, rates, inputs.member_sizes())
+    mixer, weights = inputs.mixer(config)
     reference = None
-    if "reference_losses" in mixer.needs:
+    if "excess_losses" in mixer.needs:
         model = Model(path=str(mixture.reference))
         reference = open_engine(model, config, inputs.files, team)
-    weights = first_state(mixer, basis.names, mixture.start)
     state = State(weights, np.zeros_like(inputs.corpus.sequences))
     if chosen.folder:
         state = load_checkpoint(chosen.folder, state, engine.model, optimizer)

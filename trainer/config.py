@@ -10,29 +10,9 @@ from pydantic import Field, model_validator
 
 from data_catalog.format.manifest import fingerprint
 from data_catalog.settings import Settings
+from trainer.mixture_config import WITHOUT_EFFECT, Above, Count, Mixture, Positive
 
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-Above = Annotated[float, Field(gt=0)]
-MixerName = Literal[
-    "natural",
-    "uniform",
-    "temperature",
-    "static",
-    "importance",
-    "dga",
-    "doge",
-    "doremi",
-    "odm",
-    "ado",
-    "replay",
-]
-Scores = Literal["raw", "clipped", "cosine", "normalised"]
-AlignmentBackend = Literal["exact", "ghost", "finite_difference"]
 Schedule = Literal["cosine", "constant", "wsd"]
-
-LEARNING = ("dga", "doge", "doremi", "odm", "ado")  # mixers whose weights change during training
-ALIGNING = ("dga", "doge")  # mixers that need gradients
 
 
 class Model(Settings):
@@ -68,118 +48,15 @@ class Data(Settings):
     tokens_per_domain: Positive | None = None
     """Maximum number of tokens available per domain, to simulate scarce data. If not given, there
     is no maximum."""
+    as_if_tokens: Positive | None = None
+    """Tokens of the long run that this one is a model of. Every domain is thinned by the same
+    ratio, so that this run repeats its data as often as the long one will. If not given, all data
+    is available."""
     max_epochs: Above | None = None
     """Maximum number of epochs per domain. If not given, there is no maximum."""
     budgets: Path | None = None
     """File with a maximum number of sampled tokens per domain: a table with columns `domain` and
     `tokens`, or a JSON object."""
-
-
-class Mixture(Settings):
-    """Mixture of domains, and the way it is learned."""
-
-    mixer: MixerName = "dga"
-    """Method that sets the weights."""
-    basis: Literal["distributions", "domains"] = "distributions"
-    """Members that a learning mixer weights: basis distributions, or single domains."""
-    level: Positive | None = None
-    """Granularity of the domains. If not given, the finest."""
-    kind: Literal["hard", "distance"] = "hard"
-    """Kind of the basis distributions. `hard`: counts of the nearest domain. `distance`: soft
-    assignment by distance."""
-    names: tuple[str, ...] = ()
-    """Names of the basis distributions. If empty, all of this kind, `natural` and `uniform`."""
-    temperature: Above = 2.0
-    """Temperature T of the mixer `temperature`, whose weights are proportional to
-    tokens ** (1 / T)."""
-    file: Path | None = None
-    """Weights. For the mixer `static`, a table with columns `domain` (or `name`) and `weight`. For
-    the mixer `replay`, the folder of a run or its `weights.parquet`."""
-    reference: Path | None = None
-    """Folder of the reference model of the mixer `doremi`, such as `model/` of a run."""
-    start: str | None = None
-    """Member that gets half of the initial weight. The others share the rest evenly. If not given,
-    all members have the same initial weight."""
-    eta: Above | None = None
-    """Step size of mirror ascent. If not given, the published value of the mixer."""
-    ema: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Share of the new weights in the moving average. 1 disables averaging."""
-    scores: Scores = "clipped"
-    """Scaling of the gradients that are compared. See docs/training.md."""
-    toward: Literal["target", "members"] = "target"
-    """Gradient that the mixer `doge` aligns with: the target's, or the sum of the members'."""
-    preconditioned: bool = False
-    """Precondition the target's gradient like an AdamW step."""
-    most_change: Above | None = None
-    """Maximum of KL(new weights || old weights) per update, in nats. If not given, there is no
-    maximum."""
-    floor: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the total weight that is always spread evenly over all members."""
-    error_aware: bool = False
-    """Shrink scores in proportion to the noise that their standard errors indicate."""
-    backend: AlignmentBackend = "exact"
-    """Method that measures gradient alignment. `exact`: a backward pass per member. `ghost`: scores
-    per sequence from one backward pass. `finite_difference`: two forward passes per sequence."""
-    measure_on: Literal["probes", "batch"] = "probes"
-    """Sequences that are measured: new sequences of each member, or the last training batch before
-    the update."""
-    update_every_steps: Positive = 100
-    """Number of optimizer steps between updates of the weights."""
-    basis_sequences: Positive = 8
-    """Number of sequences that each member is measured on, per update."""
-    target_sequences: Positive = 32
-    """Number of sequences of the target's align split that are measured, per update."""
-    overhead_budget: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Maximum work of measurements as a share of the work of training. Updates become rarer, then
-    smaller, to meet it. If not given, there is no maximum."""
-    warmup_steps: Count = 0
-    """Number of optimizer steps before the first update. The initial weights are always used until
-    the end of the first interval."""
-    objective: Literal["text", "answer", "choices"] = "text"
-    """Objective on the target. `text`: loss on all tokens. `answer`: loss on the answer's tokens.
-    `choices`: loss of selecting the correct choice."""
-    answer_after: str = "\nAnswer:"
-    """Text that precedes the answer."""
-
-    @property
-    def learns(self) -> bool:
-        """True if the weights change during training."""
-        return self.mixer in LEARNING
-
-    @model_validator(mode="after")
-    def _fits(self) -> "Mixture":
-        if self.mixer in ("static", "replay") and self.file is None:
-            file = "a table of weights" if self.mixer == "static" else "the folder of a run"
-            raise ValueError(f'mixer = "{self.mixer}" needs mixture.file. Give the path of {file}')
-        if self.mixer == "doremi" and self.reference is None:
-            raise ValueError(
-                'mixer = "doremi" needs mixture.reference. Give the folder of a reference model'
-            )
-        if (
-            self.mixer in ALIGNING
-            and self.backend != "exact"
-            and self.scores in ("clipped", "cosine")
-        ):
-            raise ValueError(
-                f'scores = "{self.scores}" needs the norms of all gradients, which only '
-                'backend = "exact" computes. Set backend = "exact" or scores = "normalised"'
-            )
-        if self.measure_on == "batch" and self.backend == "exact":
-            raise ValueError(
-                'measure_on = "batch" needs a score per sequence, which backend = "exact" does not '
-                'compute. Set backend = "ghost" or "finite_difference"'
-            )
-        if self.measure_on == "batch" and self.mixer != "dga":
-            raise ValueError(
-                f'measure_on = "batch" needs mixer = "dga", found mixer = "{self.mixer}". '
-                'Set measure_on = "probes"'
-            )
-        if self.error_aware and self.scores in ("clipped", "cosine"):
-            raise ValueError(
-                f'error_aware needs standard errors, which scores = "{self.scores}" does not '
-                'have. Set scores = "normalised" or "raw"'
-            )
-        return self
 
 
 class Optimizer(Settings):
@@ -311,4 +188,13 @@ class Train(Settings):
         settings: dict[str, Any] = self.model_dump(
             mode="json", exclude={"catalog", "out", "checkpoint"}
         )
+        # Settings without effect are left out, so that a run that was started before they existed
+        # keeps its fingerprint.
+        for key, value in WITHOUT_EFFECT.items():
+            if settings["mixture"][key] == value:
+                del settings["mixture"][key]
+        if self.mixture.mixer != "odm":  # no other mixer reads it
+            settings["mixture"].pop("odm_form", None)
+        if self.data.as_if_tokens is None:
+            del settings["data"]["as_if_tokens"]
         return fingerprint("train", 2, settings)

@@ -1,6 +1,7 @@
 """Inputs of a run: the sequences of the corpus and of the target, and the basis."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from jaxtyping import Float, Int
 from data_catalog.errors import UserError
 from data_catalog.folders import check_utf8_path, foreign_names
 from data_catalog.format.damage import DamagedFileError
-from data_catalog.format.distributions import Basis
+from data_catalog.format.distributions import Basis, read_distribution, to_leaves
 from data_catalog.format.files import CatalogFiles, open_files
 from data_catalog.format.manifest import CATALOG_REMEDY
 from data_catalog.format.records import read_record
@@ -22,10 +23,20 @@ from trainer.evaluation.evaluate import EvaluationSet
 from trainer.evaluation.held_out import held_out_sets
 from trainer.evaluation.objectives import Objective, open_objective
 from trainer.evaluation.tokenizer import byte_lengths, open_tokenizer
+from trainer.mixers import Mixer, MixerState
+from trainer.mixers.choose import first_state, make_mixer
+from trainer.mixers.prior import member_prior
+from trainer.mixture_config import Mixture
 from trainer.model.fit import check_models
-from trainer.sampling.basis import build_basis
+from trainer.model.optimizer import learning_rate_at
+from trainer.sampling.basis import BUILT_IN_DISTRIBUTIONS, build_basis
 from trainer.sampling.batches import Pool
-from trainer.sampling.bounds import DrawBounds, available_sequences, build_bounds
+from trainer.sampling.bounds import (
+    DrawBounds,
+    available_sequences,
+    build_bounds,
+)
+from trainer.sampling.repetition import discounted, thinned_sequences
 
 _NOT_TRAINED_ON = ("documents/", "signals/", "verdicts/")
 
@@ -67,8 +78,49 @@ class Inputs:
             draws=training.steps * training.batch_sequences,
         )
 
-    def member_sizes(self) -> Float[np.ndarray, " basis"]:
-        """Return the number of tokens that each basis member can draw, as shares of their sum."""
+    def drawn(
+        self, weights: Float[np.ndarray, " leaves"], config: Train
+    ) -> Float[np.ndarray, " leaves"]:
+        """Return the shares that leaves of these weights are drawn with, before any bounds."""
+        discount, training = config.mixture.discount, config.training
+        if not discount:
+            return weights
+        draws = training.steps * training.batch_sequences
+        return discounted(weights, self.corpus.sequences, draws, discount)
+
+    def mixer(self, config: Train) -> tuple[Mixer, MixerState]:
+        """Return the mixer and its state before the first interval; for errors see `make_mixer`."""
+        names, mixture = self.basis.names, config.mixture
+        prior = self._prior(config) if mixture.has_target_prior else None
+        rates = partial(learning_rate_at, config)
+        mixer = make_mixer(config, names, rates, self._member_sizes(mixture), prior)
+        return mixer, first_state(mixer, names, mixture.start)
+
+    def _prior(self, config: Train) -> Float[np.ndarray, " basis"]:
+        """Return the prior over the basis: distributions, or single domains."""
+        share = config.mixture.prior_share
+        if config.mixture.basis == "distributions":
+            return member_prior(self.basis.names, config.target, share)
+        leaves = share * self.leaves(config, config.target) + (1.0 - share) * self.leaves(
+            config, "natural"
+        )
+        domains = leaves.reshape(self.level, -1).sum(axis=1)
+        return domains[[int(name) for name in self.basis.names]]
+
+    def leaves(self, config: Train, name: str) -> Float[np.ndarray, " leaves"]:
+        """Return a stored distribution over the leaves."""
+        kind = None if name in BUILT_IN_DISTRIBUTIONS else config.mixture.kind
+        domains = read_distribution(self.files, name, kind, self.level)
+        return to_leaves(domains, self.files.levels, self.level, self.corpus.sequences, name)
+
+    def _member_sizes(self, mixture: Mixture) -> Float[np.ndarray, " basis"] | None:
+        """Return the number of tokens of each member, as shares of their sum.
+
+        Only domains have sizes. Distributions overlap, so that the tokens of a leaf belong to
+        several of them.
+        """
+        if mixture.basis == "distributions":
+            return None
         sizes: Float[np.ndarray, " basis"] = (self.basis.matrix > 0) @ self.corpus.tokens()
         return sizes / sizes.sum()
 
@@ -128,14 +180,23 @@ def open_inputs(config: Train) -> Inputs:
 
 
 def _corpus(files: CatalogFiles, config: Train, level: int) -> Pool:
-    """Open the train split, with each domain cut to `data.tokens_per_domain`."""
-    length, domain_tokens = files.sequence_tokens, config.data.tokens_per_domain
+    """Open the train split, thinned as `data.as_if_tokens` and `data.tokens_per_domain` say."""
+    length, data = files.sequence_tokens, config.data
     store = open_tokens(files, "train")
-    available = (
-        available_sequences(store.sequences(length), level, domain_tokens, length, config.seed)
-        if domain_tokens
-        else None
-    )
+    available = None
+    if data.as_if_tokens:
+        tokens = config.training.steps * config.training.batch_sequences * length
+        if data.as_if_tokens < tokens:
+            raise UserError(
+                f"data.as_if_tokens: {data.as_if_tokens:,}. Expected at least the {tokens:,} "
+                "tokens of the run itself. Increase it."
+            )
+        available = thinned_sequences(
+            store.sequences(length), tokens / data.as_if_tokens, config.seed
+        )
+    if data.tokens_per_domain:
+        stored = store.sequences(length) if available is None else available
+        available = available_sequences(stored, level, data.tokens_per_domain, length, config.seed)
     return Pool(store, length, f"{files.root}: its train split", available, config.seed)
 
 

@@ -1,21 +1,19 @@
 """Preview of a run: its draws, memory and costs, computed without building a model."""
 
-import math
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 
-from trainer.alignment.overhead import scoring_share, within_budget
-from trainer.config import ALIGNING, Train, Training
+from trainer.alignment.overhead import cadence_of, scoring_share, updates_of
+from trainer.config import Train, Training
 from trainer.inputs import Inputs, open_inputs
-from trainer.mixers.choose import first_state, make_mixer
+from trainer.mixers.prior import mean_epochs
+from trainer.mixture_config import ALIGNING
 from trainer.model.memory import MemoryBytes, memory_need, model_shape
-from trainer.model.optimizer import learning_rate_at
 from trainer.sampling.bounds import DrawBounds
 from trainer.sampling.plan import leaf_weights
 
@@ -45,6 +43,20 @@ class MemberPreview(_PreviewPart):
     """Epochs if the member had all the weight."""
 
 
+class PriorPreview(_PreviewPart):
+    """The prior of the mixer `dga`, and how often it repeats the target's domains.
+
+    Epochs are averages over the target's own distribution.
+    """
+
+    target_share: float
+    """Share of the target's own distribution. The rest is natural."""
+    epochs: float
+    """Epochs if the run drew from the prior throughout."""
+    undiscounted_epochs: float
+    """Epochs without the discount of repeated data."""
+
+
 class UsedUpDomain(_PreviewPart):
     """A domain that the initial weights would use up before the end of the run."""
 
@@ -72,6 +84,8 @@ class Preview(_PreviewPart):
     reached_leaves: int
     empty_leaves: int
     members: tuple[MemberPreview, ...]
+    prior: PriorPreview | None
+    """None: not the mixer `dga`, or all members have the same weight in its prior."""
     bounded_tokens: int | None
     """Maximum number of tokens that can be drawn within all bounds. None: no bounds."""
     used_up_domains: int
@@ -97,9 +111,7 @@ def preview(config: Train) -> Preview:
         UserError: The inputs cannot be opened, or the bounds allow fewer draws than the run needs.
     """
     inputs = open_inputs(config)
-    names, rates = inputs.basis.names, partial(learning_rate_at, config)
-    mixer = make_mixer(config, names, rates, inputs.member_sizes())
-    state = first_state(mixer, names, config.mixture.start)
+    _, state = inputs.mixer(config)
     return describe_run(config, inputs, state.sampling, inputs.bounds(config))
 
 
@@ -118,10 +130,10 @@ def describe_run(
     level, draws = inputs.level, training.steps * training.batch_sequences
     tokens, mixed, reached = (
         inputs.corpus.tokens(),
-        leaf_weights(weights, basis.matrix),
+        inputs.drawn(leaf_weights(weights, basis.matrix), config),
         basis.matrix.max(axis=0) > 0,
     )
-    cadence = within_budget(config.mixture, len(basis.names), training.batch_sequences)
+    cadence = cadence_of(config, len(basis.names))
     used_up = _used_up(bounds, mixed, training) if bounds else []
     shape = model_shape(config.model, inputs.vocabulary)
     return Preview(
@@ -140,16 +152,17 @@ def describe_run(
                 weight=weight,
                 tokens=round(float(tokens[row > 0].sum())),
                 drawn_tokens=round(weight * draws * training.sequence_tokens),
-                epochs=_epochs(row, mixed, sequences, draws),
-                epochs_alone=_epochs(row, row, sequences, draws),
+                epochs=mean_epochs(row, mixed, sequences, draws),
+                epochs_alone=mean_epochs(row, row, sequences, draws),
             )
             for name, weight, row in zip(basis.names, weights.tolist(), basis.matrix, strict=True)
         ),
+        prior=_prior(config, inputs) if config.mixture.has_target_prior else None,
         bounded_tokens=int(bounds.capacity().sum()) * training.sequence_tokens if bounds else None,
         used_up_domains=len(used_up),
         used_up=tuple(used_up[:MAXIMUM_LISTED_DOMAINS]),
         **cadence._asdict(),
-        updates=_updates(config, cadence.update_every_steps),
+        updates=updates_of(config, cadence),
         scoring_share=scoring_share(
             config.mixture, len(basis.names), training.batch_sequences, cadence
         ),
@@ -166,15 +179,18 @@ def _device() -> Literal["cpu", "cuda"]:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _epochs(
-    row: Float[np.ndarray, " leaves"],
-    drawn: Float[np.ndarray, " leaves"],
-    sequences: Int[np.ndarray, " leaves"],
-    draws: int,
-) -> float:
-    """Return the epochs of the leaves at the shares `drawn`, averaged over the draws of `row`."""
-    epochs = drawn / drawn.sum() * draws / np.maximum(sequences, 1)
-    return float((row * epochs).sum() / row.sum())
+def _prior(config: Train, inputs: Inputs) -> PriorPreview:
+    share, draws = (
+        config.mixture.prior_share,
+        config.training.steps * config.training.batch_sequences,
+    )
+    target, natural = (inputs.leaves(config, name) for name in (config.target, "natural"))
+    mixed, sequences = share * target + (1.0 - share) * natural, inputs.corpus.sequences
+    return PriorPreview(
+        target_share=share,
+        epochs=mean_epochs(target, inputs.drawn(mixed, config), sequences, draws),
+        undiscounted_epochs=mean_epochs(target, mixed, sequences, draws),
+    )
 
 
 def _used_up(
@@ -191,12 +207,3 @@ def _used_up(
         )
         for domain in order.tolist()
     ]
-
-
-def _updates(config: Train, interval_steps: int) -> int:
-    """Return the number of weight updates: between intervals, after the mixer's warmup."""
-    if not config.mixture.learns:
-        return 0
-    first = max(1, math.ceil(config.mixture.warmup_steps / interval_steps))
-    last = (config.training.steps - 1) // interval_steps
-    return max(last - first + 1, 0)

@@ -25,6 +25,7 @@ from trainer.model.engine import Engine
 from trainer.model.optimizer import learning_rate_at, set_learning_rate
 from trainer.sampling.batches import Batch
 from trainer.sampling.bounds import DrawBounds
+from trainer.sampling.permutation import generator
 from trainer.sampling.plan import IntervalPlan, draw_interval, leaf_weights
 from trainer.state.checkpoint import CheckpointWriter, State, write_log
 from trainer.state.export import context_tokens, export_model, repeats, write_usage
@@ -78,6 +79,7 @@ class Run:
         """Return the sequences of an interval, as the weight log determines them."""
         config, log = self.config, self.state.log
         weights = leaf_weights(np.array(log[interval]["sampling"]), self.inputs.basis.matrix)
+        weights = self.inputs.drawn(weights, config)
         steps = config.mixture.update_every_steps
         if self.bounds:  # Bounds are exact for the number of steps that the run takes.
             steps = min(steps, config.training.steps - interval * steps)
@@ -237,6 +239,8 @@ class Run:
                 interval,
                 self.optimizer,
             )
+        if config.mixture.shuffled_scores:
+            measurement = measurement.shuffled(generator(config.seed, "shuffled", interval))
         measurement.require_finite(self.mixer.needs, state.step)
         state.mixer = self.mixer.propose(state.mixer, self._observation(measurement))
         seconds = time.perf_counter() - begun

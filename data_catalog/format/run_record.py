@@ -30,7 +30,7 @@ class MixtureSettings(_Section):
     temperature: Annotated[float, Field(gt=0)]
     file: str | None
     answer_after: str
-    update_every_steps: Annotated[int, Field(gt=0)]
+    update_every_steps: Annotated[int, Field(ge=0)]
 
 
 class TrainingSettings(_Section):

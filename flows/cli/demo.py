@@ -1,4 +1,4 @@
-"""The demo: one catalog from text on this machine, three runs that differ in their mixer, one page.
+"""The demo: one catalog from text on this machine, four runs with different mixtures, one page.
 
 The configs are `demo_build.toml` and `demo_train.toml` in this folder.
 """
@@ -6,6 +6,7 @@ The configs are `demo_build.toml` and `demo_train.toml` in this folder.
 import json
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -14,18 +15,24 @@ from data_catalog.settings import load
 from flows.build import build
 from flows.cli.summary import print_build, print_runs
 from flows.experiment import experiment
+from flows.recipe import Recipe
 from pipeline.config import Build
 from pipeline.describe.health import compare_labels
 from trainer.config import Train
 
-MIXERS = ("natural", "importance", "dga")
+VARIANTS: dict[str, dict[str, Any]] = {
+    "natural": {"mixture": {"mixer": "natural"}},
+    "importance": {"mixture": {"mixer": "importance"}},
+    "half-and-half": {"mixture": {"mixer": "static", "target_share": 0.5}},
+    "dga": {"mixture": {"mixer": "dga"}},
+}
 _console = Console()
 
 
 def run_demo(out: Path) -> None:
-    """Build a catalog, train one run per mixer, write a page that compares them, and print a table.
+    """Build a catalog, train one run per mixture, and compare them on a page and in a table.
 
-    Writes `out/catalog`, `out/runs/MIXER` and `out/report.html`. Finished work is reused.
+    Writes `out/catalog`, `out/runs/VARIANT` and `out/report.html`. Finished work is reused.
     """
     with as_file(files("flows.cli")) as configs:
         catalog = Path(
@@ -35,9 +42,15 @@ def run_demo(out: Path) -> None:
         print_agreement(catalog)
         overrides = [path_setting("catalog", catalog), path_setting("out", out)]
         config = load(Train, configs / "demo_train.toml", overrides)
-    experiment(config, {mixer: (f"mixture.mixer={mixer}",) for mixer in MIXERS})
-    runs = [out / "runs" / mixer for mixer in MIXERS]
-    print_runs(runs, "mixer")
+    experiment(
+        Recipe(
+            out=out,
+            run=config.model_dump(mode="json", exclude={"out"}, exclude_unset=True),
+            variants=VARIANTS,
+        )
+    )
+    runs = [out / "runs" / variant for variant in VARIANTS]
+    print_runs(runs, "run")
     _console.print(f"Report: {(out / 'report.html').resolve()}", highlight=False, soft_wrap=True)
 
 

@@ -30,20 +30,20 @@ def demo_command(
     ] = Path("demo"),
     as_json: JsonOption = False,
 ) -> None:
-    """Build a catalog from local Python documentation, train three runs on it, and compare them.
+    """Build a catalog from local Python documentation, train four runs on it, and compare them.
 
     Takes a few minutes.
     """
     from flows.prefect_server import private_server
 
     with stdout_for_json(as_json), private_server():
-        from flows.cli.demo import MIXERS, run_demo
+        from flows.cli.demo import VARIANTS, run_demo
 
         run_demo(out)
     if as_json:
         from flows.pages.run import summary_table
 
-        runs = summary_table([out / "runs" / mixer for mixer in MIXERS])
+        runs = summary_table([out / "runs" / variant for variant in VARIANTS])
         print_json(
             {"catalog": str(out / "catalog"), "page": str(out / "report.html"), "runs": runs}
         )

@@ -33,6 +33,16 @@ def print_preview(preview: "Preview") -> None:
             f"{preview.basis_sequences} sequences per basis member and "
             f"{preview.target_sequences} of the target ({preview.scoring_share:.2%} more compute)"
         )
+    if prior := preview.prior:
+        lines["prior"] = (
+            f"{prior.target_share:.0%} the target's own distribution, the rest natural: the run "
+            f"draws the target's domains {prior.epochs:,.1f} times on average"
+        )
+        if prior.undiscounted_epochs > prior.epochs:
+            lines["prior"] += (
+                f", instead of {prior.undiscounted_epochs:,.1f} times, because repeated data is "
+                "worth less"
+            )
     if preview.bounded_tokens is not None:
         lines["bounds"] = (
             f"at most {preview.bounded_tokens:,} tokens can be sampled, "

@@ -165,62 +165,68 @@ def _train(
     rich_help_panel=TRAIN,
     epilog=examples(
         "experiment configs/train_sample.toml --variant natural --variant dga --seed 0 --seed 1",
-        "experiment configs/train_sample.toml --variant dga "
-        "--variant slow=mixture.mixer=dga --variant slow=mixture.eta=0.1",
+        "experiment configs/experiment_frontier.toml --jobs 2",
     ),
 )
 def experiment_command(
     config: ConfigArgument,
     variants: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--variant",
             metavar="NAME=KEY=VALUE",
             help="A variant and a config key that it overrides, or the name of a mixer. "
-            "Repeatable: a name can have several keys.",
+            "Repeatable: a name can have several keys. Needed unless CONFIG is a recipe.",
             show_default=False,
         ),
-    ],
+    ] = None,
+    targets: Annotated[
+        list[str] | None,
+        typer.Option("--target", help="Target to train with. Repeatable. Default: the config's."),
+    ] = None,
     seeds: Annotated[
         list[int] | None,
-        typer.Option(
-            "--seed", min=0, help="Seed of a run per variant. Repeatable. Default: the config's."
-        ),
+        typer.Option("--seed", min=0, help="Seed of the runs. Repeatable. Default: the config's."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Number of runs at the same time.")
     ] = None,
     overrides: TrainSetOption = None,
     processes: ProcessesOption = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Train one run per variant and seed on a catalog, and write a report that compares them.
+    """Train every variant with every target and seed, and compare them.
 
-    The runs are in OUT/runs. Finished runs are kept, also if the command is repeated
-    with more variants or seeds.
+    CONFIG is a training config, or a recipe of an experiment. The runs are in OUT/runs, their
+    results in OUT/results.jsonl and the tables in OUT/results.md. Finished runs are kept, also if
+    the command is repeated with more variants, targets or seeds.
     """
-    from data_catalog.settings import load
-    from flows.training_check import check_training
-    from flows.variants import parse_variants, variant_configs
-    from trainer.config import Train
+    from flows.recipe import open_recipe
 
-    shared, chosen = load(Train, config, overrides or ()), parse_variants(variants)
-    planned = variant_configs(shared, chosen, tuple(seeds or ()))
-    for settings in planned:
-        check_training(settings)
+    chosen = {"targets": targets, "seeds": seeds, "jobs": jobs}
+    recipe = open_recipe(
+        config, variants or (), {k: v for k, v in chosen.items() if v}, overrides or ()
+    )
     from flows.prefect_server import private_server
 
-    with stdout_for_json(as_json), private_server():
+    with stdout_for_json(as_json):
+        from flows.experiment import checked_runs
         from flows.experiment import experiment as flow
 
-        folder = Path(flow(shared, chosen, tuple(seeds or ()), processes=processes))
-    runs, page = [settings.out for settings in planned], folder / "report.html"
+        runs = [run.config.out for run in checked_runs(recipe)]
+        with private_server():
+            folder = Path(flow(recipe, processes=processes))
     if as_json:
         from flows.pages.run import summary_table
 
-        print_json({"folder": str(folder), "page": str(page), "runs": summary_table(runs)})
+        print_json({"folder": str(folder), "runs": summary_table(runs)})
     else:
         from flows.cli.summary import print_runs
 
         print_runs(runs, "run")
-        print(f"Report: {page}")
+        print(f"Results: {folder / 'results.md'}")
+        if (folder / "report.html").is_file():
+            print(f"Report: {folder / 'report.html'}")
 
 
 @train_commands.command(

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 
 from data_catalog.errors import UserError
 from data_catalog.format.manifest import fingerprint
@@ -38,6 +39,9 @@ DEFAULT_PACKAGES = (  # large and well documented; those not installed are skipp
 )
 _HEAD_DOCUMENTS = 16  # per package, for an estimate: parsing is slow
 _Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+# Python 3.11 counts the depth of the trees of all threads together, and fails if two are made at
+# the same time ("AST constructor recursion depth mismatch").
+_PARSER = Lock()
 
 
 class PythonDocsSource(Source[PythonDocs]):
@@ -234,7 +238,8 @@ def _docstrings(
 ) -> Iterator[Document | Fault]:
     label = f"{name}/{module}"
     try:
-        tree = ast.parse(path.read_bytes())
+        with _PARSER:
+            tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         yield Fault(label, None, "not_python", str(error))
         return

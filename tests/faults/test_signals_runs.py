@@ -112,7 +112,7 @@ def test_experiment(whole, tmp_path, prefect_home, way, point):
     write_config(tmp_path, whole / "catalog", tmp_path / "experiment")
     points = {
         "server": server_starts,
-        "second": exists(runs / "natural" / "report.html"),
+        "second": exists(runs / "natural" / MODEL),
     }
     interrupt(EXPERIMENT, tmp_path, prefect_home, way, points[point])
     assert not unfinished(tmp_path)
@@ -129,10 +129,9 @@ def test_experiment(whole, tmp_path, prefect_home, way, point):
 
 SCRIPT = """
 from pathlib import Path
-from data_catalog.settings import load
 from flows.experiment import experiment
-from trainer.config import Train
-experiment(load(Train, Path("experiment.toml")), {"natural": ("mixture.mixer=natural",)})
+from flows.recipe import open_recipe
+experiment(open_recipe(Path("experiment.toml"), ["natural"]))
 """
 
 

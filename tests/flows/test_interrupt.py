@@ -15,6 +15,7 @@ pytestmark = pytest.mark.system
 START = """
 import signal, subprocess, sys, threading, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from flows.interrupt import end_on_signals, orderly_stop
 with end_on_signals():
     {body}

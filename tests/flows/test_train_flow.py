@@ -6,6 +6,8 @@ import tomllib
 import pytest
 
 from data_catalog.errors import TrainingError, UserError
+from flows.experiment_results import load_results
+from flows.recipe import Recipe
 from tests.flows.cli.test_main import clustermix, refused
 from tests.helpers.tiny_catalog import ENCODER, write_tiny_catalog
 from tests.helpers.tiny_training import tiny_config, write_config
@@ -77,51 +79,59 @@ def test_the_trainer_refuses_a_target_of_another_encoder(tmp_path, forked_traine
     refused(done, "train dga: 0 of 28", "target spe")
 
 
-def test_an_experiment_has_a_run_per_variant_and_seed(catalog, tmp_path):
-    from flows.variants import variant_configs
-
-    shared = tiny_config(catalog, tmp_path / "out", seed=7)
-    variants = {
-        "dga": ("mixture.mixer=dga", "mixture.eta=2"),
-        "natural": ("mixture.mixer=natural",),
-    }
-    found = variant_configs(shared, variants, (0, 1))
-    assert [
-        (run.out.relative_to(tmp_path).as_posix(), run.seed, run.mixture.mixer, run.mixture.eta)
-        for run in found
-    ] == [
-        ("out/runs/dga-0", 0, "dga", 2.0),
-        ("out/runs/dga-1", 1, "dga", 2.0),
-        ("out/runs/natural-0", 0, "natural", None),
-        ("out/runs/natural-1", 1, "natural", None),
-    ]
-    assert {run.training for run in found} == {shared.training}
-    [alone] = variant_configs(shared, {"a": ("seed=3",)})
-    assert (alone.out.name, alone.seed) == ("a", 3)
-    with pytest.raises(UserError, match=r"variant b: mixture\.mixr"):
-        variant_configs(shared, {"b": ("mixture.mixr=dga",)})
+def shared(config) -> dict:
+    return config.model_dump(mode="json", exclude={"out"}, exclude_unset=True)
 
 
 def test_an_experiment_compares_its_runs_on_one_page(catalog, tmp_path, forked_trainer):
     from flows.experiment import experiment
     from flows.pages.run import summary_table
 
-    shared = tiny_config(
+    config = tiny_config(
         catalog, tmp_path / "out", training={"steps": 4}, evaluation={"every_steps": 0}
     )
-    with pytest.raises(UserError, match=r"^variants:"):
-        experiment(shared, {})
-    assert experiment(shared, {"natural": ("mixture.mixer=natural",)}, seeds=(1,)) == str(
-        tmp_path / "out"
+    recipe = Recipe(
+        out=config.out,
+        run=shared(config),
+        variants={"natural": {"mixture": {"mixer": "natural"}}},
+        seeds=(1,),
     )
+    assert experiment(recipe) == str(tmp_path / "out")
     [row] = summary_table([tmp_path / "out" / "runs" / "natural-1"])
     assert (row["finished"], row["mixer"]) == (True, "natural")
     assert "natural-1" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_runs_at_the_same_time_give_the_same_results(catalog, tmp_path, forked_trainer):
+    from flows.experiment import experiment
+
+    config = tiny_config(
+        catalog, tmp_path / "out", training={"steps": 8}, evaluation={"every_steps": 0}
+    )
+    recipe = Recipe(
+        out=tmp_path / "together",
+        run=shared(config),
+        variants={
+            "natural": {"mixture": {"mixer": "natural"}},
+            "dga": {"mixture": {"mixer": "dga", "update_every_steps": 2}},
+            "averaged": {"follows": "dga", "mixture": {"replay_order": "averaged"}},
+        },
+        jobs=2,
+    )
+    experiment(recipe)
+    experiment(recipe.model_copy(update={"out": tmp_path / "in-turn", "jobs": 1}))
+    together, in_turn = (
+        load_results(tmp_path / name / "results.jsonl") for name in ("together", "in-turn")
+    )
+    assert [r.variant for r in together] == ["natural", "dga", "averaged"]
+    assert [(r.test, r.general) for r in together] == [(r.test, r.general) for r in in_turn]
+    tables = (tmp_path / "together" / "results.md").read_text()
+    assert "| averaged |" in tables
+
+
 def test_the_command_experiment(catalog, tmp_path, forked_trainer):
     config = write_config(tmp_path, catalog, tmp_path / "out")
-    short = ("--set", "training.steps=4", "--set", "evaluation.every_steps=0")
+    short = ("--set", "training.steps=6", "--set", "evaluation.every_steps=0")
     words = ("--variant", "uniform", "--variant", "low=optimizer.learning_rate=0.001")
     done = clustermix("experiment", config, *short, *words, "--seed", 1)
     assert done.returncode == 0, done.stderr
@@ -132,6 +142,7 @@ def test_the_command_experiment(catalog, tmp_path, forked_trainer):
     again = clustermix("experiment", config, *short, *words[:2], "--seed", 1, "--json")
     answer = json.loads(again.stdout)
     assert answer["folder"] == str(tmp_path / "out")
+    assert (tmp_path / "out" / "results.md").is_file()
     assert [(run["run"], run["mixer"], run["finished"]) for run in answer["runs"]] == [
         ("uniform-1", "uniform", True)
     ]
@@ -156,14 +167,16 @@ def test_an_invalid_variant_is_refused_at_once(catalog, tmp_path, variant, named
 def test_an_experiment_can_be_repeated_with_more_variants(catalog, tmp_path, forked_trainer):
     from flows.experiment import experiment
 
-    shared = tiny_config(
+    config = tiny_config(
         catalog, tmp_path / "out", training={"steps": 4}, evaluation={"every_steps": 0}
     )
-    experiment(shared, {"natural": ("mixture.mixer=natural",)}, seeds=(1,))
-    first = (tmp_path / "out" / "runs" / "natural-1" / "metrics.jsonl").read_text()
-    experiment(
-        shared, {name: (f"mixture.mixer={name}",) for name in ("natural", "uniform")}, seeds=(1,)
+    mixers = {name: {"mixture": {"mixer": name}} for name in ("natural", "uniform")}
+    recipe = Recipe(
+        out=config.out, run=shared(config), variants={"natural": mixers["natural"]}, seeds=(1,)
     )
+    experiment(recipe)
+    first = (tmp_path / "out" / "runs" / "natural-1" / "metrics.jsonl").read_text()
+    experiment(recipe.model_copy(update={"variants": mixers}))
     assert (
         tmp_path / "out" / "runs" / "natural-1" / "metrics.jsonl"
     ).read_text() == first  # the finished run is kept

@@ -6,7 +6,7 @@ A comment before a fenced block sets how it is run:
     <!-- exit code: 2 -->             Its last command ends with this code.
     <!-- may be empty -->             Its query may have an empty result.
     <!-- file: configs/mine.toml -->  It is written to that file.
-    <!-- of: build -->                It is a part of a config for `build`, `add` or `train`.
+    <!-- of: build -->                It is a part of such a config (or of: add, train, experiment).
 """
 
 import json
@@ -16,6 +16,7 @@ import tomllib
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -44,14 +45,15 @@ OF_RUNS = re.compile(
 OF_FOLDERS = re.compile(r"\brun_\w+\('")  # macros over any folder, which Python does not let read
 PARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "build": (
-        "Build",
+        "pipeline.config:Build",
         {"out": "catalogs/part", "source": {"kind": "jsonl", "path": "data/corpus"}},
     ),
-    "add": ("Addition", {}),
+    "add": ("pipeline.config:Addition", {}),
     "train": (
-        "Train",
+        "trainer.config:Train",
         {"catalog": "catalogs/sample", "out": "runs/part", "target": "heldout_biomed"},
     ),
+    "experiment": ("flows.recipe:Recipe", {}),
 }
 
 
@@ -199,11 +201,9 @@ def _check_toml(block: Block) -> None:
             "neither a file nor a part of a config. Add <!-- file: NAME --> or "
             f"<!-- of: {'|'.join(PARTS)} --> before the block."
         )
-    import pipeline.config
-    import trainer.config
-
-    name, base = PARTS[block.notes["of"]]
-    model = getattr(pipeline.config, name, None) or getattr(trainer.config, name)
+    place, base = PARTS[block.notes["of"]]
+    module, _, name = place.partition(":")
+    model = getattr(import_module(module), name)
     try:
         parse(model, {**base, **tomllib.loads(block.text)}, "the config")
     except (tomllib.TOMLDecodeError, UserError) as error:

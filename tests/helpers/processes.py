@@ -42,7 +42,10 @@ def train_in_processes(config: Path, *arguments: str, world: int = 1) -> None:
 class ForkedTrainer:
     """The part of `subprocess.Popen` that the training flow uses, for a forked trainer."""
 
-    def __init__(self, arguments: Sequence[str], output: IO[Any]) -> None:
+    def __init__(
+        self, arguments: Sequence[str], output: IO[Any], threads: int | None = None
+    ) -> None:
+        del threads  # The forked process has one thread.
         start_server()
         assert "torch.distributed.run" not in arguments
         words = list(arguments[arguments.index("trainer") + 1 :])

@@ -6,9 +6,9 @@ from trainer.mixers import Observation
 
 
 def seeing(
-    scores=None, errors=None, losses=None, reference=None, step=100, tokens=None
+    scores=None, errors=None, losses=None, excess=None, step=100, tokens=None
 ) -> Observation:
-    members = len(next(given for given in (scores, losses) if given is not None))
+    members = len(next(given for given in (scores, losses, excess) if given is not None))
 
     def array(given):
         return np.full(members, np.nan) if given is None else np.array(given, np.float64)
@@ -19,5 +19,5 @@ def seeing(
         else np.array(tokens, np.float64)
     )
     return Observation(
-        step, 1000, drawn, array(scores), array(errors), array(losses), array(reference)
+        step, 1000, drawn, array(scores), array(errors), array(losses), array(excess)
     )

@@ -17,6 +17,12 @@ hidden_size = 32
 layers = 2
 heads = 2
 [mixture]
+kind = "hard"
+prior = "even"
+repetition = 0
+pull = 0
+scores = "clipped"
+ema = 0.1
 update_every_steps = 5
 basis_sequences = 4
 target_sequences = 8

@@ -70,7 +70,7 @@ SHORT_TRAINING = {
     "model.hidden_size": "32",
     "model.layers": "2",
     "model.heads": "2",
-    "mixture.update_every_steps": "5",
+    "mixture.update_every_steps": "4",
     "mixture.basis_sequences": "2",
     "mixture.target_sequences": "4",
     "optimizer.warmup_steps": "3",

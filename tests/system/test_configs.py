@@ -3,6 +3,7 @@
 import pytest
 
 from data_catalog.settings import load
+from flows.recipe import Recipe
 from pipeline.config import Addition, Build
 from tests.helpers.repository import ROOT
 from trainer.config import Train
@@ -14,8 +15,8 @@ CONFIG_FILES = sorted(
 
 @pytest.mark.parametrize("path", CONFIG_FILES, ids=lambda path: path.name)
 def test_a_config_is_valid(path):
-    kind = Train if "train" in path.name else Addition if path.name.startswith("add") else Build
-    load(kind, path)
+    kinds = {"add": Addition, "experiment": Recipe, "train": Train, "demo_train": Train}
+    load(next((kinds[key] for key in kinds if path.name.startswith(key)), Build), path)
 
 
 def test_there_are_configs():

@@ -15,6 +15,7 @@ import pytest
 import pipeline.config
 import pipeline.source.config
 import trainer.config
+import trainer.mixture_config
 from data_catalog.format import tables
 from data_catalog.settings import Settings
 from tests.system.test_docs_run import PAGES, ROOT
@@ -24,7 +25,12 @@ FAQ = PAGES["faq"].read_text(encoding="utf-8")
 SCHEMAS = {name: schema for name, schema in vars(tables).items() if isinstance(schema, pa.Schema)}
 MODELS = [
     model
-    for module in (pipeline.config, pipeline.source.config, trainer.config)
+    for module in (
+        pipeline.config,
+        pipeline.source.config,
+        trainer.config,
+        trainer.mixture_config,
+    )
     for model in vars(module).values()
     if isinstance(model, type)
     and issubclass(model, Settings)
@@ -80,7 +86,7 @@ def test_meanings_reach_the_schema_that_forms_are_made_of() -> None:
 
 def test_bounds_of_a_key_are_on_the_page() -> None:
     page = PAGES["reference/config"].read_text(encoding="utf-8")
-    assert "| `mixture.ema` | number, > 0, ≤ 1 | `0.1` |" in page
+    assert "| `mixture.ema` | number, > 0, ≤ 1 | `0.3` |" in page
     assert '| `training.parallel` | one of `"ddp"`, `"fsdp2"` | `"ddp"` |' in page
     assert "| `targets_below` | path or URL |  |" in page
     assert "| `catalog` | path | **required** |" in page
@@ -115,7 +121,8 @@ def test_every_key_of_every_record_is_on_the_page(sample_workspace: Path) -> Non
     lines = (sample_workspace / "runs" / "sample-dga" / "metrics.jsonl").read_text().splitlines()
     found = {key for line in lines for key in json.loads(line)}
     assert found - {"kind"} <= documented
-    assert documented - found == {"accuracy", "moved"}  # of questions, and of bounds
+    # of questions, of bounds, and of DoReMi
+    assert documented - found == {"accuracy", "moved", "excess_losses"}
     assert {json.loads(line)["kind"] for line in lines} == {"train", "eval", "update", "final"}
 
 

@@ -79,6 +79,7 @@ def test_the_form_has_every_key_of_a_config(deployed):
 
 
 def test_deployments_have_entry_points_limits_and_valid_parameters(deployed):
+    from flows.recipe import Recipe, planned_runs
     from pipeline.config import Addition, Build
     from trainer.config import Train
 
@@ -94,8 +95,8 @@ def test_deployments_have_entry_points_limits_and_valid_parameters(deployed):
     assert (schedule.schedule.cron, schedule.active) == ("0 3 * * *", False)
     parse(Build, deployed["build"].parameters["config"], "build")
     parse(Addition, deployed["add-nightly"].parameters["addition"], "add")
-    for name in ("train", "experiment"):
-        parse(Train, deployed[name].parameters["config"], name)
+    parse(Train, deployed["train"].parameters["config"], "train")
+    planned_runs(parse(Recipe, deployed["experiment"].parameters["recipe"], "experiment"))
     [automation] = client().request("POST", "/automations/filter", json={}).json()
     assert (automation["enabled"], automation["trigger"]["expect"]) == (
         False,

@@ -180,8 +180,8 @@ def test_add_a_mixer(checkout):
                 return MixerState(np.log(best), best / best.sum())
         """
     write(checkout, "trainer/mixers/greedy.py", mixer)
-    insert(checkout, "trainer/config.py", r"^MixerName = Literal\[\n", '    "greedy",\n')
-    insert(checkout, "trainer/config.py", r"^LEARNING = \(", '"greedy", ')
+    insert(checkout, "trainer/mixture_config.py", r"^MixerName = Literal\[\n", '    "greedy",\n')
+    insert(checkout, "trainer/mixture_config.py", r"^LEARNING = \(", '"greedy", ')
     choose = '    if mixture.mixer == "greedy":\n        return Greedy()\n'
     insert(
         checkout,

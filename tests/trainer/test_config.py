@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from data_catalog.format.manifest import fingerprint
 from data_catalog.settings import UserError, load
 from tests.helpers.repository import ROOT
 from trainer.__main__ import main
 from trainer.config import Train
 from trainer.mixers.dga import DGA_ETA
+from trainer.mixture_config import WITHOUT_EFFECT, Mixture
 
 LEAST = {"catalog": "c", "out": "o", "target": "t"}
 
@@ -21,15 +23,47 @@ def test_the_config_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def test_defaults_are_the_published_ones() -> None:
-    mixture = Train.model_validate(LEAST).mixture
-    assert (DGA_ETA[mixture.scores], mixture.ema, mixture.scores, mixture.update_every_steps) == (
-        1.5,
-        0.1,
-        "clipped",
-        100,
-    )
+def test_settings_of_the_paper_are_one_line_each() -> None:
+    """The defaults differ from the paper where it was measured to lose (docs/method.md)."""
+    paper = {
+        "prior": "even",
+        "pull": 0.0,
+        "repetition": 0.0,
+        "kind": "hard",
+        "scores": "clipped",
+        "ema": 0.1,
+        "update_every_steps": 100,
+    }
+    default = Train.model_validate(LEAST).mixture
+    assert {key for key, value in paper.items() if getattr(default, key) != value} == paper.keys()
+    mixture = Train.model_validate({**LEAST, "mixture": paper}).mixture
+    assert (DGA_ETA[mixture.scores], mixture.discount, mixture.has_target_prior) == (1.5, 0, False)
     assert (mixture.basis_sequences, mixture.target_sequences) == (8, 32)
+
+
+def test_the_discount_of_repeated_data_belongs_to_dga_and_its_replays() -> None:
+    def discount_of(**mixture: object) -> float:
+        return Train.model_validate({**LEAST, "mixture": mixture}).mixture.discount
+
+    assert discount_of() == discount_of(mixer="replay", file="run") == 15
+    assert discount_of(mixer="natural") == discount_of(repetition=0) == 0
+    assert discount_of(mixer="static", target_share=0.5, repetition=4) == 4
+
+
+def test_an_older_run_keeps_its_behaviour_and_its_fingerprint() -> None:
+    new = Train.model_validate({**LEAST, "mixture": {"prior": "even", "kind": "hard"}})
+    settings = new.model_dump(mode="json")
+    for key in WITHOUT_EFFECT:  # as config.json of such a run is
+        del settings["mixture"][key]
+    del settings["data"]["as_if_tokens"]
+    older = Train.model_validate(settings)
+    assert older.mixture.discount == older.mixture.pull == 0
+    assert older.mixture.prior == "even"
+    covered = older.model_dump(mode="json", exclude={"catalog", "out", "checkpoint"})
+    for key in WITHOUT_EFFECT:
+        del covered["mixture"][key]
+    del covered["data"]["as_if_tokens"]
+    assert older.fingerprint() == fingerprint("train", 2, covered)
 
 
 @pytest.mark.parametrize(
@@ -39,11 +73,29 @@ def test_defaults_are_the_published_ones() -> None:
         ("mixture.ema=0", "mixture.ema"),
         ("mixture.mixer=dog", "mixture.mixer"),
         ("training.steps=0", "training.steps"),
+        ("mixture.odm_form=square", "mixture.odm_form"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(override: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         load(Train, None, [*(f"{key}={value}" for key, value in LEAST.items()), override])
+
+
+@pytest.mark.parametrize(
+    "unsupported",
+    [
+        {"backend": "ghost", "scores": "raw"},
+        {"backend": "finite_difference", "scores": "raw"},
+        {"preconditioned": True},
+    ],
+)
+def test_only_the_exact_backend_leaves_a_member_out_of_the_sum(
+    unsupported: dict[str, object],
+) -> None:
+    Mixture.model_validate({"mixer": "doge", **unsupported})
+    Mixture.model_validate({"mixer": "doge", "toward": "members"})
+    with pytest.raises(ValueError, match=r'toward = "members".*Set backend = "exact"'):
+        Mixture.model_validate({"mixer": "doge", "toward": "members", **unsupported})
 
 
 def test_a_loaded_model_has_its_own_sizes() -> None:
@@ -67,6 +119,19 @@ def test_the_fingerprint_covers_only_settings_that_change_results() -> None:
         fingerprint_of(model={"layers": 5}),
     ]
     assert len(set(different)) == 6
+
+
+def test_the_form_of_odm_counts_for_odm_alone_and_older_runs_keep_theirs() -> None:
+    def fingerprint_of(mixer: str, **changed: str) -> str:
+        mixture = {"mixer": mixer, **changed}
+        return Train.model_validate({**LEAST, "mixture": mixture}).fingerprint()
+
+    assert fingerprint_of("ado") == fingerprint_of("ado", odm_form="exponential")
+    assert fingerprint_of("odm") != fingerprint_of("odm", odm_form="exponential")
+    complete = Mixture(mixer="odm")
+    assert complete.odm_form == "linear"
+    older = {key: value for key, value in complete if key not in WITHOUT_EFFECT}
+    assert Mixture.model_validate(older).odm_form == "exponential"
 
 
 def test_an_invalid_config_gives_a_message_and_exit_code_2(

@@ -16,7 +16,7 @@ from trainer.distributed import Team
 from trainer.inputs import verify_inputs
 from trainer.loop import train
 
-SHORT = {"training": {"steps": 2}}
+SHORT = {"training": {"steps": 6}}
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ mixers. `measure.py` selects a backend, and `observe.py` makes the measurements 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -44,3 +44,14 @@ class Alignment:
     """Effective number of sequences: (sum of weights)^2 / sum of squared weights."""
     shares: Mapping[str, float] = field(default_factory=dict)
     """Share of the mean score by parameter name. Empty if unknown."""
+
+    def relative_to(self, direction: Direction) -> "Alignment":
+        """Return the scores, their errors and shares divided by the square of the target's norm.
+
+        A score is then the share of the decrease of the target's loss that a step along the
+        target's own gradient gives. The scale is common to all members, so that the small gradient
+        of memorised text stays small, and it needs no member's norm.
+        """
+        scale = 1.0 / direction.norm**2 if direction.norm > 0 else 1.0
+        shares = {name: scale * share for name, share in self.shares.items()}
+        return replace(self, scores=scale * self.scores, errors=scale * self.errors, shares=shares)

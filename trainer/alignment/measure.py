@@ -67,7 +67,11 @@ def measure_alignment(
     mixture = config.mixture
     if mixture.backend == "exact":
         return exact_alignment(
-            engine, direction, member_probes(config, inputs, interval), mixture.scores
+            engine,
+            direction,
+            member_probes(config, inputs, interval),
+            mixture.scores,
+            without_own=mixture.aligns_with_members,
         )
     scored = []
     for leaves, batch in pooled_probes(engine, config, inputs, interval):
@@ -140,16 +144,32 @@ def batch_alignment(
 
 
 def member_losses(engine: Engine, config: Train, inputs: Inputs, interval: int) -> Members:
-    """Return every member's loss in nats per token, on the sequences of `measure_alignment`.
-
-    Given the engine of a reference model, it returns that model's losses on the same sequences.
-    """
+    """Return every member's loss in nats per token, on the sequences of `measure_alignment`."""
     scored = []
     for leaves, batch in pooled_probes(engine, config, inputs, interval):
         losses = engine.losses(batch)
         scored.append(ScoredSequences(leaves, _tokens(batch, losses), losses, losses.double()))
     matrix = inputs.basis.matrix
     return batch_alignment(engine.team, matrix, matrix.mean(axis=0), scored).losses
+
+
+def member_excess(
+    engine: Engine, reference: Engine, config: Train, inputs: Inputs, interval: int
+) -> tuple[Members, Members]:
+    """Return every member's loss and its excess over a reference model, in nats per token.
+
+    The excess is the mean of `max(loss - reference loss, 0)` over the tokens. Both models run on
+    the sequences of `member_losses`.
+    """
+    scored = []
+    for leaves, batch in pooled_probes(engine, config, inputs, interval):
+        tokens = engine.token_losses(batch)
+        excess = (tokens - reference.token_losses(batch)).clamp_min(0.0)
+        losses, above = tokens.sum(1), excess.sum(1, dtype=torch.float64)
+        scored.append(ScoredSequences(leaves, _tokens(batch, losses), losses, above))
+    matrix = inputs.basis.matrix
+    found = batch_alignment(engine.team, matrix, matrix.mean(axis=0), scored)
+    return found.losses, found.scores
 
 
 def _differences(

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from trainer.alignment.measure import (
     backward_and_score,
     batch_alignment,
     measure_alignment,
+    member_excess,
     member_losses,
 )
 from trainer.alignment.probes import members_probe
@@ -37,8 +38,8 @@ class MixerMeasurement:
     """Measurements of every basis member and of the target. Missing ones are NaN."""
 
     alignment: Alignment
-    reference_losses: Members
-    """Losses of the reference model on the sequences of `alignment.losses`."""
+    excess_losses: Members
+    """Excess over the reference model's losses, on the sequences of `alignment.losses`."""
     target_loss: float
     """Loss of the target objective."""
     target_norm: float
@@ -70,7 +71,7 @@ class MixerMeasurement:
         return cls(Alignment(*members), np.full_like(members[0], np.nan), *target)
 
     def require_finite(self, needs: Set[str], step: int) -> None:
-        """Check the scores, or the losses if the mixer needs no scores.
+        """Check the scores, the excess losses or the losses, whichever the mixer needs.
 
         Args:
             needs: measurements that the mixer needs.
@@ -79,16 +80,27 @@ class MixerMeasurement:
         Raises:
             UserError: A value is infinite, or all of them are unknown.
         """
-        values = self.alignment.scores if "scores" in needs else self.alignment.losses
+        values = self.alignment.losses
+        if "scores" in needs:
+            values = self.alignment.scores
+        elif "excess_losses" in needs:
+            values = self.excess_losses
         if np.isinf(values).any() or np.isnan(values).all():
             raise UserError(
                 f"step {step}: The measurements of the basis members are not finite. "
                 "Lower optimizer.learning_rate."
             )
 
+    def shuffled(self, draws: np.random.Generator) -> "MixerMeasurement":
+        """Return the measurement with the scores, and their errors, of the members permuted."""
+        members = self.alignment
+        order = draws.permutation(len(members.scores))
+        scores, errors = members.scores[order], members.errors[order]
+        return replace(self, alignment=replace(members, scores=scores, errors=errors))
+
     def record(self) -> dict[str, Any]:
         """Return the measurement as values for metrics.jsonl."""
-        members = self.alignment
+        members, excess = self.alignment, self.excess_losses
         shares = sorted(members.shares.items(), key=lambda item: -abs(item[1]))
         return {
             "scores": members.scores,
@@ -98,6 +110,7 @@ class MixerMeasurement:
             "target_loss": self.target_loss,
             "target_gradient_norm": self.target_norm,
             "shares": dict(shares[:LOGGED_SHARES]),
+            **({"excess_losses": excess} if np.isfinite(excess).any() else {}),
         }
 
     def observation(self, step: int, steps: int, tokens: Members) -> Observation:
@@ -110,7 +123,7 @@ class MixerMeasurement:
             members.scores,
             members.errors,
             members.losses,
-            self.reference_losses,
+            self.excess_losses,
         )
 
 
@@ -119,8 +132,8 @@ def direction_of(
 ) -> Direction:
     """Return the gradient that the members' gradients are compared with.
 
-    It is the gradient of the target objective, or with `mixture.toward = "members"` that of all
-    members together.
+    It is the gradient of the target objective, or with `mixture.toward = "members"` the sum of the
+    members' gradients.
 
     Args:
         engine: the model.
@@ -130,7 +143,7 @@ def direction_of(
         optimizer: the run's optimizer, used if `mixture.preconditioned`.
     """
     preconditioner = optimizer if config.mixture.preconditioned else None
-    if config.mixture.mixer == "doge" and config.mixture.toward == "members":
+    if config.mixture.aligns_with_members:
         return target_direction(
             engine, members_probe(engine, config, inputs, interval), preconditioner
         )
@@ -151,10 +164,9 @@ def observe(
     """Measure the basis members on fresh sequences, at the current parameters.
 
     Args:
-        needs: measurements that the mixer needs: any of "scores", "losses" and
-            "reference_losses".
+        needs: measurements that the mixer needs: any of "scores", "losses" and "excess_losses".
         engine: the model.
-        reference: the reference model, for a mixer that needs its losses.
+        reference: the reference model, for a mixer that needs the excess over its losses.
         config: the config of the run.
         inputs: the open inputs.
         interval: number of the interval that begins, which selects the sequences.
@@ -164,13 +176,15 @@ def observe(
     if "scores" in needs:
         direction = direction_of(engine, config, inputs, interval, optimizer)
         alignment = measure_alignment(engine, direction, config, inputs, interval)
+        if config.mixture.scores == "target":
+            alignment = alignment.relative_to(direction)
         return MixerMeasurement(alignment, unknown, direction.loss, direction.norm)
-    losses = member_losses(engine, config, inputs, interval)
-    reference_losses = (
-        member_losses(reference, config, inputs, interval) if reference is not None else unknown
-    )
+    if reference is not None:
+        losses, excess = member_excess(engine, reference, config, inputs, interval)
+    else:
+        losses, excess = member_losses(engine, config, inputs, interval), unknown
     alignment = Alignment(unknown, unknown, losses, unknown)
-    return MixerMeasurement(alignment, reference_losses, np.nan, np.nan)
+    return MixerMeasurement(alignment, excess, np.nan, np.nan)
 
 
 def backward_and_measure(
@@ -206,6 +220,8 @@ def backward_and_measure(
     backend: SequenceBackend = "finite_difference" if differences else "ghost"
     share, scored = backward_and_score(engine, direction, batch, own_leaves, backend)
     alignment = batch_alignment(team, inputs.basis.matrix, plan.shares, [scored])
+    if config.mixture.scores == "target":
+        alignment = alignment.relative_to(direction)
     unknown = np.full_like(alignment.scores, np.nan)
     measurement = MixerMeasurement(alignment, unknown, direction.loss, direction.norm)
     return measurement, share, scored.losses, seconds

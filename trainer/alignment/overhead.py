@@ -7,7 +7,8 @@ not grow with the model are left out.
 import math
 from typing import NamedTuple
 
-from trainer.config import ALIGNING, Mixture
+from trainer.config import Train
+from trainer.mixture_config import ALIGNING, Mixture
 
 # Cost of one sequence in a training step, or of its gradient.
 TRAINING_STEP_COST = 3.0
@@ -17,6 +18,9 @@ PROBE_COST = {"exact": 3.0, "ghost": 4.0, "finite_difference": 2.0}
 BATCH_SCORING_COST = {"ghost": 1.0, "finite_difference": 2.0}
 # Cost of measuring a sequence's loss. DoReMi's reference is assumed to be as large as the model.
 LOSS_COST = {"odm": 1.0, "ado": 1.0, "doremi": 2.0}
+# Maximum work of measuring, as a share of the training work, and minimum number of updates, if the
+# run chooses its cadence.
+AUTOMATIC_SHARE, LEAST_UPDATES = 0.02, 4
 # Maximum factor between updates before the number of sequences is reduced.
 MAXIMUM_STRETCH = 4
 # Minimum number of sequences per member. A single sequence has no spread.
@@ -32,7 +36,7 @@ class MeasurementCadence(NamedTuple):
 
 
 def scoring_share(
-    mixture: Mixture, members: int, batch_sequences: int, cadence: MeasurementCadence | None = None
+    mixture: Mixture, members: int, batch_sequences: int, cadence: MeasurementCadence
 ) -> float:
     """Return the work of measuring as a share of the training work.
 
@@ -40,11 +44,11 @@ def scoring_share(
         mixture: the mixture settings.
         members: number of basis members.
         batch_sequences: sequences per training step, over all processes.
-        cadence: replaces the cadence of the config.
+        cadence: frequency and size of the measurements.
     """
     if not mixture.learns:
         return 0.0
-    every, basis, target = cadence or configured(mixture)
+    every, basis, target = cadence
     probed = members * basis
     if mixture.mixer not in ALIGNING:
         return LOSS_COST[mixture.mixer] * probed / (TRAINING_STEP_COST * batch_sequences * every)
@@ -57,15 +61,36 @@ def scoring_share(
     return (direction + scored) / (TRAINING_STEP_COST * batch_sequences * every)
 
 
-def configured(mixture: Mixture) -> MeasurementCadence:
-    """Return the cadence of the config."""
-    return MeasurementCadence(
-        mixture.update_every_steps, mixture.basis_sequences, mixture.target_sequences
-    )
+def cadence_of(config: Train, members: int) -> MeasurementCadence:
+    """Return the cadence of a run with `members` basis members, within its overhead budget.
+
+    If `mixture.update_every_steps` is 0, the run has `mixture.updates` updates, or fewer if they
+    would take more than `AUTOMATIC_SHARE` of the training work, but at least `LEAST_UPDATES`.
+    """
+    mixture, training = config.mixture, config.training
+    batch, steps = training.batch_sequences, training.steps
+    once = MeasurementCadence(1, mixture.basis_sequences, mixture.target_sequences)
+    every = mixture.update_every_steps
+    if not every:
+        affordable = math.ceil(scoring_share(mixture, members, batch, once) / AUTOMATIC_SHARE)
+        every = max(round(steps / (mixture.updates + 1)), affordable, 1)
+        every = min(every, max(steps // (LEAST_UPDATES + 1), 1))
+    return within_budget(mixture, members, batch, once._replace(update_every_steps=every))
 
 
-def within_budget(mixture: Mixture, members: int, batch_sequences: int) -> MeasurementCadence:
-    """Return the config's cadence, or one within `mixture.overhead_budget`.
+def updates_of(config: Train, cadence: MeasurementCadence) -> int:
+    """Return the number of weight updates: between intervals, after the mixer's warmup."""
+    mixture, every = config.mixture, cadence.update_every_steps
+    if not mixture.learns:
+        return 0
+    first = max(1, math.ceil(mixture.warmup_steps / every))
+    return max((config.training.steps - 1) // every - first + 1, 0)
+
+
+def within_budget(
+    mixture: Mixture, members: int, batch_sequences: int, cadence: MeasurementCadence
+) -> MeasurementCadence:
+    """Return `cadence`, or one within `mixture.overhead_budget`.
 
     First, updates become rarer by at most a factor of four. Then members are measured on fewer
     fresh sequences, but at least two. Then updates become rarer without limit. The number of the
@@ -76,8 +101,9 @@ def within_budget(mixture: Mixture, members: int, batch_sequences: int) -> Measu
         mixture: the mixture settings.
         members: number of basis members.
         batch_sequences: sequences per training step, over all processes.
+        cadence: the cadence without a budget.
     """
-    cadence, budget = configured(mixture), mixture.overhead_budget
+    budget = mixture.overhead_budget
     if budget is None or scoring_share(mixture, members, batch_sequences, cadence) <= budget:
         return cadence
 

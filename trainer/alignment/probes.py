@@ -48,9 +48,11 @@ def pooled_probes(
 def members_probe(
     engine: Engine, config: Train, inputs: Inputs, interval: int
 ) -> Callable[[], float]:
-    """Return the backward pass of the mean of all members' losses.
+    """Return the backward pass of the sum of all members' losses.
 
-    Its gradient is the direction of DoGE if no target is used (Fan, Pagliardini & Jaggi 2023).
+    Its gradient is the direction of DoGE if no target is used (Fan, Pagliardini & Jaggi 2023). The
+    sequences are those of `member_probes`, so that a member's own gradient can be subtracted.
+    `backward` returns this process's share of the mean of the losses.
     """
     team, probes = engine.team, member_probes(config, inputs, interval)
 
@@ -60,9 +62,9 @@ def members_probe(
             batch = probe()
             count = len(batch.inputs)
             own = process_slice(count, team.rank, team.world)
-            part = Batch(batch.inputs[own], batch.labels[own], batch.total * len(probes))
+            part = Batch(batch.inputs[own], batch.labels[own], batch.total)
             share += float(engine.backward(part, shared=number == len(probes))[0])
-        return share
+        return share / len(probes)
 
     return backward
 

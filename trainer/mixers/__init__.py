@@ -53,8 +53,8 @@ class Observation:
     """Standard errors of the scores. NaN if unknown."""
     losses: Weights
     """Mean loss of each member's sequences, in nats per token."""
-    reference_losses: Weights
-    """Mean loss of the reference model on the same sequences, in nats per token."""
+    excess_losses: Weights
+    """Mean of `max(loss - reference model's loss, 0)` over the same tokens, in nats per token."""
 
 
 @runtime_checkable
@@ -63,7 +63,7 @@ class Mixer(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Measurements this mixer needs: any of "scores", "losses" and "reference_losses".
+        """Measurements this mixer needs: any of "scores", "losses" and "excess_losses".
 
         May be empty: `propose` is still called, with only the progress of the run set.
         """

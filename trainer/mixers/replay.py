@@ -11,11 +11,13 @@ from jaxtyping import Float, Int
 from data_catalog.errors import UserError
 from data_catalog.format.damage import read_table
 from data_catalog.format.run_files import require_run_files
-from data_catalog.format.run_record import RUN_RECORD, read_run_record
+from data_catalog.format.run_record import RUN_RECORD, RunRecord, read_run_record
 from data_catalog.format.tables import WEIGHTS
 from data_catalog.settings import overridden, parse, read_toml
 from trainer.config import Train
 from trainer.mixers import MixerState, Observation
+from trainer.mixers.simplex import log_weights
+from trainer.mixture_config import ReplayOrder
 
 # Settings taken from the other run's mixture. The others concern measurements.
 _FOLLOWED_KEYS = ("objective", "answer_after", "update_every_steps")
@@ -49,16 +51,26 @@ class Replay:
     def _at(self, tokens: int) -> MixerState:
         row = int(np.searchsorted(self.first_token, tokens, side="right")) - 1
         weights = self.sampling[row]
-        return MixerState(np.log(np.maximum(weights, np.finfo(np.float64).tiny)), weights)
+        return MixerState(log_weights(weights), weights)
 
 
-def read_replay(place: Path, names: Sequence[str], step_tokens: int) -> Replay:
+def read_replay(
+    place: Path,
+    names: Sequence[str],
+    step_tokens: int,
+    order: ReplayOrder = "logged",
+    seed: int = 0,
+) -> Replay:
     """Return a mixer that follows the weight log of a run.
 
     Args:
         place: the run's folder, or the weights.parquet in it. Its config.json is read too.
         names: names of this run's basis members, which must be those of the log in the same order.
         step_tokens: sequences per batch times tokens per sequence.
+        order: "logged"; "averaged" for the mean of the logged weights in every interval; "permuted"
+            for the logged intervals in a random order. The two others are controls, which show
+            whether the schedule matters or only where it leads.
+        seed: seed of the random order.
 
     Raises:
         DamagedFileError: The log cannot be read, or differs from its checksum.
@@ -89,7 +101,18 @@ def read_replay(place: Path, names: Sequence[str], step_tokens: int) -> Replay:
             f"{log_file}: The weight log is damaged. Expected first_sequence to increase from 0 "
             "and sampling weights to sum to 1. Choose another run."
         )
+    if order == "averaged" and len(sampling):
+        lengths = np.diff(first, append=_logged_tokens(record))
+        sampling = np.tile(np.average(sampling, axis=0, weights=lengths), (len(first), 1))
+    elif order == "permuted":
+        sampling = sampling[np.random.default_rng(seed).permutation(len(sampling))]
     return Replay(first, sampling, step_tokens)
+
+
+def _logged_tokens(record: RunRecord) -> int:
+    """Return the number of tokens of the whole logged run, including padding."""
+    training = record.config.training
+    return training.steps * training.batch_sequences * training.sequence_tokens
 
 
 def replaying(run: Path, config: Path | None, out: Path, overrides: Sequence[str] = ()) -> Train:
@@ -105,6 +128,7 @@ def replaying(run: Path, config: Path | None, out: Path, overrides: Sequence[str
         UserError: `run` has no config or weight log, `out` is `run`, or the config is not valid.
     """
     settings = read_run_record(run).config.model_dump()
+    followed = parse(Train, settings, str(run / RUN_RECORD))
     if not (run / "weights.parquet").is_file():
         raise UserError(
             f"{run}: weights.parquet is missing. Choose a run that has started to train."
@@ -115,9 +139,12 @@ def replaying(run: Path, config: Path | None, out: Path, overrides: Sequence[str
         tree = {
             **settings,
             "mixture": {
-                key: settings["mixture"][key]
-                for key in _FOLLOWED_KEYS
-                if key in settings["mixture"]
+                "repetition": followed.mixture.discount,
+                **{
+                    key: settings["mixture"][key]
+                    for key in _FOLLOWED_KEYS
+                    if key in settings["mixture"]
+                },
             },
         }
     else:

@@ -39,7 +39,7 @@ class ScalingLaw:
         return self.exponent * self.reducible / self.last
 
 
-def fit(tokens: Points, losses: Points) -> ScalingLaw:
+def fit(tokens: Points, losses: Points, minimum: float = 0.0) -> ScalingLaw:
     """Return the law with the minimum Huber loss between its logarithms and those of the losses.
 
     The loss function is that of Hoffmann et al. 2022, section 3.3, and Jiang et al. 2024. Given the
@@ -51,13 +51,14 @@ def fit(tokens: Points, losses: Points) -> ScalingLaw:
     Args:
         tokens: numbers of tokens, increasing and positive.
         losses: losses in nats per token, positive.
+        minimum: minimum of `irreducible`, in nats per token.
     """
     last = float(tokens[-1])
     low, high = EXPONENTS
     for _ in range(ZOOMS):
         exponents = np.linspace(low, high, GRID)
         decay = (tokens / last) ** -exponents[:, None]
-        irreducible, reducible = _linear_parts(decay, losses)
+        irreducible, reducible = _linear_parts(decay, losses, minimum)
         best = int(
             np.argmin(_huber(np.log((irreducible + reducible * decay) / losses)).sum(axis=1))
         )
@@ -72,11 +73,12 @@ def fit(tokens: Points, losses: Points) -> ScalingLaw:
 
 
 def _linear_parts(
-    decay: Float[np.ndarray, "grid points"], losses: Points
+    decay: Float[np.ndarray, "grid points"], losses: Points, minimum: float
 ) -> tuple[_GridColumn, _GridColumn]:
-    """Return the non-negative levels and falls for which `level + fall * decay` fits `losses`.
+    """Return the levels and falls for which `level + fall * decay` fits `losses`.
 
-    They are computed by iteratively reweighted least squares.
+    Levels are at least `minimum`, and falls at least 0. They are computed by iteratively reweighted
+    least squares.
     """
     # Both regressors are divided by the loss, so that the target is 1.
     level, fall = 1.0 / losses, decay / losses
@@ -89,9 +91,9 @@ def _linear_parts(
         determinant = ll * ff - lf**2
         solvable = determinant > SINGULAR * ll * ff
         falls = np.divide(f1 * ll - l1 * lf, determinant, out=np.zeros_like(ll), where=solvable)
-        levels = np.maximum(l1 - np.maximum(falls, 0.0) * lf, 0.0) / ll
-        # Without a level, the fall is fitted alone.
-        falls = np.where(levels > 0, np.maximum(falls, 0.0), f1 / ff)
+        levels = np.maximum((l1 - np.maximum(falls, 0.0) * lf) / ll, minimum)
+        # With the least level, the fall is fitted alone.
+        falls = np.maximum(np.where(levels > minimum, falls, (f1 - minimum * lf) / ff), 0.0)
         residuals = np.abs(levels * level + falls * fall - 1.0)
         weights = np.minimum(1.0, DELTA / np.maximum(residuals, 1e-300))
     return levels, falls

@@ -70,23 +70,33 @@ class Engine:
         for inputs, labels in self.micro_batches(batch, shared=shared):
             losses = self.loss(inputs, labels)
             (losses.total / batch.total).backward()
-            total += losses.sequences.double().sum() / batch.total
-            sums.append(losses.sequences)
-        return total, self._own_sequences(batch, sums)
+            sequences = losses.sequences
+            total += sequences.double().sum() / batch.total
+            sums.append(sequences)
+        none = torch.zeros(0, device=self.team.device)
+        return total, torch.cat([none, *sums])[
+            : len(batch.inputs)
+        ]  # without the padding at the end
 
-    @torch.no_grad()
     def losses(self, batch: Batch) -> Float[Tensor, " sequences"]:
         """Return the sum of nats of each sequence, fp32.
 
         All processes of a sharded engine call this together.
         """
-        return self._own_sequences(
-            batch,
-            [
-                self.loss(inputs, labels).sequences
-                for inputs, labels in self.micro_batches(batch, shared=False)
-            ],
-        )
+        return self.token_losses(batch).sum(1)
+
+    @torch.no_grad()
+    def token_losses(self, batch: Batch) -> Float[Tensor, "sequences tokens"]:
+        """Return the loss at each label in nats, fp32. It is 0 at masked labels.
+
+        All processes of a sharded engine call this together.
+        """
+        parts = [
+            self.loss(inputs, labels).tokens
+            for inputs, labels in self.micro_batches(batch, shared=False)
+        ]
+        none = torch.zeros(0, batch.inputs.shape[1], device=self.team.device)
+        return torch.cat([none, *parts])[: len(batch.inputs)]  # without the padding at the end
 
     def micro_batches(self, batch: Batch, *, shared: bool) -> Iterator[MicroBatch]:
         """Yield the batch in micro-batches on the device.
@@ -150,14 +160,6 @@ class Engine:
         if self.sharded:
             self.team.sum(sums)
         return hashlib.sha256(sums.cpu().numpy().tobytes()).hexdigest()[:16]
-
-    def _own_sequences(self, batch: Batch, sums: list[Tensor]) -> Float[Tensor, " sequences"]:
-        """Return the values of the batch's sequences, without the padding at the end."""
-        return (
-            torch.cat(sums)[: len(batch.inputs)]
-            if sums
-            else torch.zeros(0, device=self.team.device)
-        )
 
 
 def build_engine(model: PreTrainedModel, training: Training, team: Team) -> Engine:

@@ -28,8 +28,13 @@ class Losses(NamedTuple):
 
     total: Float[Tensor, ""]
     """Sum over all sequences, which is differentiated."""
-    sequences: Float[Tensor, " sequences"]
-    """Sum of each sequence, detached."""
+    tokens: Float[Tensor, "sequences tokens"]
+    """Loss at each label, detached. It is 0 at masked labels."""
+
+    @property
+    def sequences(self) -> Float[Tensor, " sequences"]:
+        """Sum of each sequence, detached."""
+        return self.tokens.sum(1)
 
 
 @dataclass(frozen=True)
@@ -79,12 +84,12 @@ def head_loss(
     slopes = _SLOPES.get() if torch.is_grad_enabled() else None
     along = slopes.direction() if slopes is not None else None
     total, tokens, each = _HeadLoss.apply(hidden[kept], weight, labels[kept], dtype, along)  # type: ignore[no-untyped-call]
-    owner = torch.arange(len(labels), device=labels.device)[:, None].expand_as(labels)[kept]
     if slopes is not None:
+        owner = torch.arange(len(labels), device=labels.device)[:, None].expand_as(labels)[kept]
         slopes.slopes.append(
             each.new_zeros(len(labels), dtype=torch.float64).index_add_(0, owner, each.double())
         )
-    return Losses(total, tokens.new_zeros(len(labels)).index_add_(0, owner, tokens))
+    return Losses(total, tokens.new_zeros(labels.shape).masked_scatter_(kept, tokens))
 
 
 class _HeadLoss(torch.autograd.Function):

@@ -190,5 +190,4 @@ class LanguageLoss(nn.Module):
                 ignore_index=IGNORED,
                 reduction="none",
             )
-            sequences = tokens.view_as(labels).sum(1)
-            return Losses(sequences.sum(), sequences.detach())
+            return Losses(tokens.sum(), tokens.detach().view_as(labels))

@@ -17,8 +17,8 @@ from data_catalog.format.files import CatalogFiles
 from data_catalog.format.layout import Levels
 from data_catalog.format.run_record import RUN_RECORD, read_run_record
 from data_catalog.settings import parse
-from trainer.config import Mixture
 from trainer.mixers.fixed import read_weights, temperature_weights
+from trainer.mixture_config import Mixture
 
 BUILT_IN_DISTRIBUTIONS = ("natural", "uniform")  # distributions that need no histogram
 MAXIMUM_BASIS_BYTES = 4 * 1024**3
@@ -69,6 +69,9 @@ def build_basis(
         rows = {name: read(name) for name in names}
     elif config.mixer == "temperature":
         rows = {"temperature": temperature_weights(read("natural"), config.temperature)}
+    elif config.mixer == "static" and config.target_share is not None:
+        share = config.target_share
+        rows = {"static": share * read(target) + (1.0 - share) * read("natural")}
     elif config.mixer == "static":
         given = read_weights(config.file or Path(), level, every)
         mixed = (

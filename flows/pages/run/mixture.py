@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from flows.pages.run.domains import Domains
 from flows.pages.run.run_folder import RunFolder
-from trainer.config import LEARNING
+from trainer.mixture_config import LEARNING
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from flows.pages.run.domains import Domains
 from flows.pages.run.mixture import is_over_domains, member_label, mixed
 from flows.pages.run.run_folder import RunFolder, WeightLog, member_values
 from flows.pages.shared.numbers import json_numbers, spread_indices
-from trainer.config import ALIGNING
+from trainer.mixture_config import ALIGNING
 
 MAXIMUM_BANDS = 7  # of a stacked chart, without the sum of the other members
 MAXIMUM_HEAT_ROWS = 32

@@ -183,9 +183,9 @@ def test_member_losses_equal_the_losses_of_the_scored_sequences() -> None:
     )
 
 
-def test_the_members_direction_is_their_mean_gradient() -> None:
+def test_the_members_direction_is_the_sum_of_their_gradients() -> None:
     engine = tiny_engine(tiny_model())
     toward = target_direction(engine, members_probe(engine, settings(), texts(), 2))
     found = exact_alignment(engine, toward, member_probes(settings(), texts(), 2), "raw")
-    assert found.scores.mean() == pytest.approx(toward.norm**2, rel=1e-6)
+    assert found.scores.sum() == pytest.approx(toward.norm**2, rel=1e-6)
     assert toward.loss == pytest.approx(found.losses.mean(), rel=1e-6)

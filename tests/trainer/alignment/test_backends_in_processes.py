@@ -92,7 +92,12 @@ def process_measurements(
     for backend in BACKENDS:
         found[backend] = measure_alignment(engine, direction, settings(backend, "raw"), inputs, 1)
     toward = target_direction(engine, members_probe(engine, settings(), inputs, 1))
-    found["toward members"] = measure_alignment(engine, toward, settings("exact", "raw"), inputs, 1)
+    doge = settings("exact", "raw").mixture.model_copy(
+        update={"mixer": "doge", "toward": "members"}
+    )
+    found["toward members"] = measure_alignment(
+        engine, toward, settings().model_copy(update={"mixture": doge}), inputs, 1
+    )
     losses = torch.from_numpy(found["finite_difference"].losses)
     return found, sent, rounding_error(engine, direction, losses)
 

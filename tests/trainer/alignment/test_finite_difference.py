@@ -81,7 +81,7 @@ class DoubleLoss(nn.Module):
     def forward(self, inputs: torch.Tensor, labels: torch.Tensor) -> Losses:
         logits = self.model(input_ids=inputs, use_cache=False).logits.transpose(1, 2)
         tokens = functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
-        return Losses(tokens.sum(), tokens.sum(1).detach())
+        return Losses(tokens.sum(), tokens.detach())
 
 
 def test_without_rounding_the_error_is_quadratic_in_the_step() -> None:

@@ -32,7 +32,7 @@ class Quadratic(PreTrainedModel):
 
     def forward(self, inputs: Tensor, labels: Tensor) -> Losses:
         sequences = 0.5 * ((self.theta - self.centers[inputs[:, 0]]) ** 2).sum(1)
-        return Losses(sequences.sum(), sequences.detach())
+        return Losses(sequences.sum(), sequences.detach()[:, None])
 
 
 class Regression(PreTrainedModel):
@@ -52,7 +52,7 @@ class Regression(PreTrainedModel):
     def forward(self, inputs: Tensor, labels: Tensor) -> Losses:
         found = (self.inputs[inputs[:, 0]] @ self.first).tanh() @ self.second
         sequences = 0.05 * ((found - self.outputs[inputs[:, 0]]) ** 2).sum(1)
-        return Losses(sequences.sum(), sequences.detach())
+        return Losses(sequences.sum(), sequences.detach()[:, None])
 
 
 def toy(theta: list[float], *centers: list[float]) -> Engine:

@@ -4,14 +4,71 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.alignment.overhead import MeasurementCadence, scoring_share, within_budget
-from trainer.config import Mixture
+from trainer.alignment.overhead import (
+    MeasurementCadence,
+    cadence_of,
+    scoring_share,
+    updates_of,
+    within_budget,
+)
+from trainer.config import Train
+from trainer.mixture_config import Mixture
 
 PLAIN = {"update_every_steps": 100, "basis_sequences": 8, "target_sequences": 32}
 
 
 def mixture(**changed: object) -> Mixture:
     return Mixture.model_validate({**PLAIN, "scores": "raw", **changed})
+
+
+def cadence(of: Mixture) -> MeasurementCadence:
+    return MeasurementCadence(of.update_every_steps, of.basis_sequences, of.target_sequences)
+
+
+def share(of: Mixture) -> float:
+    return scoring_share(of, 20, 64, cadence(of))
+
+
+def budgeted(of: Mixture, members: int = 20, batch: int = 64) -> MeasurementCadence:
+    return within_budget(of, members, batch, cadence(of))
+
+
+def training(steps: int, **changed: object) -> Train:
+    return Train.model_validate(
+        {
+            "catalog": "c",
+            "out": "o",
+            "target": "t",
+            "training": {"steps": steps},
+            "mixture": {"update_every_steps": 0, **changed},
+        }
+    )
+
+
+@pytest.mark.parametrize("steps", [10_000, 100_000, 1_000_000])
+def test_a_run_of_any_length_has_the_same_number_of_updates(steps: int) -> None:
+    config = training(steps, updates=30)
+    assert updates_of(config, cadence_of(config, 20)) == pytest.approx(30, abs=1)
+
+
+@pytest.mark.parametrize(("steps", "every"), [(300, 60), (1_000, 150), (4_500, 150)])
+def test_measuring_takes_at_most_two_percent_of_all_but_short_runs(steps: int, every: int) -> None:
+    config = training(steps)  # An update costs as much as three steps, as in the figures above.
+    cadence = cadence_of(config, 20)
+    assert cadence.update_every_steps == every
+    assert scoring_share(config.mixture, 20, 64, cadence) == pytest.approx(3 / every)
+
+
+def test_a_short_run_updates_before_every_step() -> None:
+    config = training(3, updates=30)
+    assert cadence_of(config, 20).update_every_steps == 1
+    assert updates_of(config, cadence_of(config, 20)) == 2
+
+
+def test_updates_begin_after_the_warmup() -> None:
+    config = training(100, update_every_steps=10, warmup_steps=35)
+    assert updates_of(config, cadence_of(config, 20)) == 6  # at 40, 50, ..., 90
+    assert updates_of(training(100, mixer="natural"), cadence_of(config, 20)) == 0
 
 
 @pytest.mark.parametrize(
@@ -29,7 +86,7 @@ def mixture(**changed: object) -> Mixture:
     ],
 )
 def test_the_share_of_the_training_work(changed: dict[str, object], work: int) -> None:
-    assert scoring_share(mixture(**changed), 20, 64) == pytest.approx(work / (3 * 64 * 100))
+    assert share(mixture(**changed)) == pytest.approx(work / (3 * 64 * 100))
 
 
 def test_the_published_figures() -> None:
@@ -37,10 +94,8 @@ def test_the_published_figures() -> None:
 
     There are 20 domains, batches of 64 and updates every 100 steps.
     """
-    assert scoring_share(mixture(), 20, 64) == pytest.approx(0.03)
-    assert scoring_share(mixture(backend="ghost", measure_on="batch"), 20, 64) == pytest.approx(
-        0.008, abs=0.0004
-    )
+    assert share(mixture()) == pytest.approx(0.03)
+    assert share(mixture(backend="ghost", measure_on="batch")) == pytest.approx(0.008, abs=0.0004)
 
 
 @pytest.mark.parametrize(
@@ -58,13 +113,11 @@ def test_the_published_figures() -> None:
 def test_updates_become_rarer_then_smaller_then_rarer_again(
     budget: float | None, expected: tuple[int, int, int]
 ) -> None:
-    assert within_budget(mixture(overhead_budget=budget), 20, 64) == MeasurementCadence(*expected)
+    assert budgeted(mixture(overhead_budget=budget)) == MeasurementCadence(*expected)
 
 
 def test_members_measured_on_the_batch_keep_their_sequences() -> None:
-    found = within_budget(
-        mixture(overhead_budget=0.0001, backend="ghost", measure_on="batch"), 20, 64
-    )
+    found = budgeted(mixture(overhead_budget=0.0001, backend="ghost", measure_on="batch"))
     assert found.basis_sequences == 8
     assert found.update_every_steps == 8334  # (96 + 64) / (3 * 64 * 0.0001)
 
@@ -88,10 +141,10 @@ def test_the_cadence_is_within_the_budget_and_uses_all_of_it(
         target_sequences=target,
         backend=backend,
     )
-    cadence = within_budget(chosen, members, batch)
-    assert scoring_share(chosen, members, batch, cadence) <= budget * (1 + 1e-9)
-    assert cadence.update_every_steps >= every
-    assert min(basis, 2) <= cadence.basis_sequences <= basis
-    if cadence.update_every_steps not in (every, 4 * every):
-        sooner = cadence._replace(update_every_steps=cadence.update_every_steps - 1)
+    found = budgeted(chosen, members, batch)
+    assert scoring_share(chosen, members, batch, found) <= budget * (1 + 1e-9)
+    assert found.update_every_steps >= every
+    assert min(basis, 2) <= found.basis_sequences <= basis
+    if found.update_every_steps not in (every, 4 * every):
+        sooner = found._replace(update_every_steps=found.update_every_steps - 1)
         assert scoring_share(chosen, members, batch, sooner) > budget * (1 - 1e-9)

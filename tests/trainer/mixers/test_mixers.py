@@ -186,8 +186,9 @@ MIXERS = {
         1.5, 0.3, scores="normalised", maximum_change=0.02, floor=0.1, error_aware=True
     ),
     "doge": lambda order: Doge(lambda step: 1e-3, every_steps=10),
-    "doremi": lambda order: DoReMi(),
+    "doremi": lambda order: DoReMi(every_steps=3),
     "odm": lambda order: Odm(),
+    "odm, exponential": lambda order: Odm("exponential"),
     "ado": lambda order: Ado(FOUR[order]),
     "replay": lambda order: Replay(np.array([0, 300]), np.stack([FOUR, FOUR[::-1]])[:, order], 1),
 }
@@ -202,7 +203,7 @@ def run_of(make, order):
             draws.normal(size=4),
             2 + 3 * step ** -np.array([0.1, 0.2, 0.3, 0.4]) + 0.01 * draws.normal(size=4),
         )
-        seen = seeing(scores[order], np.full(4, 0.3), losses[order], (losses - scores)[order], step)
+        seen = seeing(scores[order], np.full(4, 0.3), losses[order], np.abs(scores)[order], step)
         states.append(mixer.propose(states[-1], seen))
     return states
 
@@ -232,20 +233,22 @@ def test_weights_stay_on_the_simplex_and_depend_only_on_the_saved_state(name):
         *(np.array(kept.tolist()) for kept in (last.log_alpha, last.sampling)),
         {k: np.array(v.tolist()) for k, v in last.memory.items()},
     )
-    seen = seeing([0.1, 0.2, -0.3, 0.0], losses=[2.0, 2.1, 2.2, 2.3], reference=[2.0] * 4, step=900)
+    seen = seeing(
+        [0.1, 0.2, -0.3, 0.0], losses=[2.0, 2.1, 2.2, 2.3], excess=[0.0, 0.1, 0.2, 0.3], step=900
+    )
     mixer = MIXERS[name](np.arange(4))
     assert (
         mixer.propose(stored, seen).sampling.tolist() == mixer.propose(last, seen).sampling.tolist()
     )
 
 
-@pytest.mark.parametrize("name", ["dga", "doge", "doremi", "odm", "ado"])
+@pytest.mark.parametrize("name", ["dga", "doge", "doremi", "odm", "odm, exponential", "ado"])
 def test_a_learning_mixer_accepts_updates_with_unmeasured_members(name):
     mixer = MIXERS[name](np.arange(4))
     state = mixer.start(4)
     for step in range(100, 900, 100):
         one = [NAN, 0.1, 0.2, 0.3]
-        state = mixer.propose(state, seeing(one, losses=one, reference=[0.0] * 4, step=step))
-    state = mixer.propose(state, seeing([NAN] * 4, losses=[NAN] * 4, step=900))
+        state = mixer.propose(state, seeing(one, losses=one, excess=one, step=step))
+    state = mixer.propose(state, seeing([NAN] * 4, losses=[NAN] * 4, excess=[NAN] * 4, step=900))
     assert np.isfinite(state.sampling).all()
     assert abs(state.sampling.sum() - 1) < 1e-12

@@ -35,6 +35,9 @@ def test_losses_and_gradients_equal_the_plain_ones(
     losses = head.head_loss(hidden, weight, labels)
     torch.testing.assert_close(losses.total, plain(hidden, weight, labels).sum())
     torch.testing.assert_close(losses.sequences, plain(hidden, weight, labels).detach())
+    assert (losses.tokens != 0).equal(labels != -100)
+    by_token = functional.cross_entropy(hidden[1] @ weight.T, labels[1], reduction="none")
+    torch.testing.assert_close(losses.tokens[1], by_token.detach())
     for found, wanted in zip(
         torch.autograd.grad(3 * losses.total, (hidden, weight)), expected, strict=True
     ):

@@ -9,7 +9,7 @@ from data_catalog import UserError
 from data_catalog.format.distributions import Basis
 from data_catalog.format.files import open_files
 from tests.helpers.tiny_catalog import write_tiny_catalog
-from trainer.config import Mixture
+from trainer.mixture_config import Mixture
 from trainer.sampling.basis import build_basis
 
 SEQUENCES = np.array([4, 2, 2, 8, 1, 3, 0, 0])
@@ -21,7 +21,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def basis(root: Path, **settings: object) -> Basis:
-    return build_basis(open_files(root), Mixture.model_validate(settings), "spe", SEQUENCES)
+    return build_basis(
+        open_files(root), Mixture.model_validate({"kind": "hard", **settings}), "spe", SEQUENCES
+    )
 
 
 def test_static_mixers_have_one_row(root: Path) -> None:

@@ -1,0 +1,105 @@
+"""Recipes of experiments: their runs, their folders and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_catalog.errors import UserError
+from data_catalog.settings import parse
+from flows.recipe import Recipe, epochs_alone, open_recipe, parse_variants, planned_runs
+from tests.helpers.tiny_catalog import write_tiny_catalog
+from tests.helpers.tiny_training import tiny_config, write_config
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_catalog(tmp_path_factory.mktemp("catalog"))
+
+
+def recipe(catalog: Path, out: Path, **changed: Any) -> Recipe:
+    shared = tiny_config(catalog, out).model_dump(mode="json", exclude={"out"}, exclude_unset=True)
+    variants = {
+        "natural": {"mixture": {"mixer": "natural"}},
+        "dga": {"mixture": {"mixer": "dga", "eta": 2.0}},
+        "averaged": {"follows": "dga", "mixture": {"replay_order": "averaged"}},
+    }
+    return parse(
+        Recipe, {"out": str(out), "run": shared, "variants": variants, **changed}, "recipe"
+    )
+
+
+def test_every_variant_is_trained_with_every_seed(catalog: Path, tmp_path: Path) -> None:
+    runs = planned_runs(recipe(catalog, tmp_path, seeds=[3, 1], targets=["spe"]))
+    assert [(run.config.out.name, run.config.seed) for run in runs] == [
+        (f"{variant}-spe-{seed}", seed)
+        for seed in (3, 1)
+        for variant in ("natural", "dga", "averaged")
+    ]
+    assert [run.config.mixture.eta for run in runs[:2]] == [None, 2.0]
+    assert runs[0].config.training == runs[1].config.training
+
+
+def test_a_folder_is_named_after_the_axes_of_the_recipe(catalog: Path, tmp_path: Path) -> None:
+    runs = planned_runs(recipe(catalog, tmp_path))
+    assert [run.config.out for run in runs] == [
+        tmp_path / "runs" / name for name in ("natural", "dga", "averaged")
+    ]
+
+
+def test_a_variant_that_follows_replays_the_run_of_its_own_seed(
+    catalog: Path, tmp_path: Path
+) -> None:
+    run = planned_runs(recipe(catalog, tmp_path, seeds=[0, 5]))[-1]
+    assert run.follows == tmp_path / "runs" / "dga-5" == run.config.mixture.file
+    assert (run.config.mixture.mixer, run.config.mixture.replay_order) == ("replay", "averaged")
+
+
+def test_a_repetition_thins_the_data(catalog: Path, tmp_path: Path) -> None:
+    alone = epochs_alone(tiny_config(catalog, tmp_path))
+    runs = planned_runs(recipe(catalog, tmp_path, epochs=[3 * alone]))
+    tokens = 28 * 6 * 16
+    assert runs[0].config.data.as_if_tokens == 3 * tokens
+    assert epochs_alone(runs[0].config) == pytest.approx(3 * alone)
+    with pytest.raises(UserError, match="Raise epochs"):
+        planned_runs(recipe(catalog, tmp_path, epochs=[alone / 2]))
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"variants": {}}, "variants"),
+        ({"variants": {"../up": {}}}, "../up"),
+        ({"variants": {"a": {"follows": "b"}}}, "variants.a.follows: 'b' is not a variant"),
+        ({"variants": {"a": {"follows": "a"}}}, "variants.a.follows"),
+        ({"baseline": "nothing"}, "baseline: 'nothing'"),
+        ({"variants": {"a": {"mixture": {"mixr": "dga"}}}}, "variant a: mixture.mixr"),
+        ({"jobs": 0}, "jobs"),
+        ({"sseds": [1]}, "sseds"),
+    ],
+)
+def test_an_invalid_recipe_is_refused_by_name(
+    catalog: Path, tmp_path: Path, changed: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        planned_runs(recipe(catalog, tmp_path, **changed))
+    assert named in str(refused.value)
+
+
+def test_a_training_config_becomes_a_recipe(catalog: Path, tmp_path: Path) -> None:
+    path = write_config(tmp_path, catalog, tmp_path / "out")
+    made = open_recipe(path, ["natural", "low=optimizer.learning_rate=0.1"], {"seeds": [2]})
+    natural, low = planned_runs(made)
+    assert natural.config.out == tmp_path / "out" / "runs" / "natural-2"
+    assert low.config.optimizer.learning_rate == 0.1
+    assert natural.config.training == low.config.training
+    with pytest.raises(UserError, match="--variant: found none"):
+        open_recipe(path)
+
+
+def test_words_become_variants() -> None:
+    words = ["dga", "slow=mixture.mixer=dga", "slow=mixture.eta=0.1"]
+    assert parse_variants(words) == {
+        "dga": {"mixture": {"mixer": "dga"}},
+        "slow": {"mixture": {"mixer": "dga", "eta": 0.1}},
+    }

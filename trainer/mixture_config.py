@@ -1,0 +1,225 @@
+"""Settings of the mixture and of the way it is learned."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from data_catalog.settings import Settings
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Above = Annotated[float, Field(gt=0)]
+MixerName = Literal[
+    "natural",
+    "uniform",
+    "temperature",
+    "static",
+    "importance",
+    "dga",
+    "doge",
+    "doremi",
+    "odm",
+    "ado",
+    "replay",
+]
+Scores = Literal["raw", "clipped", "cosine", "normalised", "target"]
+AlignmentBackend = Literal["exact", "ghost", "finite_difference"]
+ReplayOrder = Literal["logged", "averaged", "permuted"]
+OdmForm = Literal["linear", "exponential"]
+
+LEARNING = ("dga", "doge", "doremi", "odm", "ado")  # mixers whose weights change during training
+ALIGNING = ("dga", "doge")  # mixers that need gradients
+CLIPPED_SCORES = ("clipped", "cosine")  # scalings that need the norm of every member's gradient
+TARGET_SHARE = 0.9
+REPETITION = 15.0  # R* of Muennighoff et al. 2023, which is 15.4 there
+# Mixture settings that older runs do not have, with the values that such runs behave like.
+WITHOUT_EFFECT = {
+    "prior": "even",
+    "target_share": None,
+    "repetition": 0.0,
+    "pull": 0.0,
+    "maximum_tilt": None,
+    "updates": 30,
+    "replay_order": "logged",
+    "shuffled_scores": False,
+    "odm_form": "exponential",
+}
+
+
+class Mixture(Settings):
+    """Mixture of domains, and the way it is learned."""
+
+    mixer: MixerName = "dga"
+    """Method that sets the weights."""
+    basis: Literal["distributions", "domains"] = "distributions"
+    """Members that a learning mixer weights: basis distributions, or single domains."""
+    level: Positive | None = None
+    """Granularity of the domains. If not given, the finest."""
+    kind: Literal["hard", "distance"] = "distance"
+    """Kind of the basis distributions. `hard`: counts of the nearest domain. `distance`: soft
+    assignment by distance."""
+    names: tuple[str, ...] = ()
+    """Names of the basis distributions. If empty, all of this kind, `natural` and `uniform`."""
+    temperature: Above = 2.0
+    """Temperature T of the mixer `temperature`, whose weights are proportional to
+    tokens ** (1 / T)."""
+    file: Path | None = None
+    """Weights. For the mixer `static`, a table with columns `domain` (or `name`) and `weight`. For
+    the mixer `replay`, the folder of a run or its `weights.parquet`."""
+    replay_order: ReplayOrder = "logged"
+    """Order in which the mixer `replay` follows the logged weights. `averaged` (their mean in every
+    interval) and `permuted` (a random order) are controls of an experiment."""
+    shuffled_scores: bool = False
+    """Give every member the score of a random other one: a control of an experiment, in which
+    learning must not help."""
+    reference: Path | None = None
+    """Folder of the reference model of the mixer `doremi`, such as `model/` of a run."""
+    odm_form: OdmForm = "linear"
+    """Weights of the mixer `odm`. `linear`: in proportion to the rewards, as in its released code.
+    `exponential`: as in the paper, which fades to equal weights."""
+    start: str | None = None
+    """Member that gets half of the initial weight. The others share the rest evenly. If not given,
+    all members have the same initial weight."""
+    prior: Literal["even", "target"] = "target"
+    """Initial weights of the mixer `dga`, which its updates are pulled back to. `even`: the same
+    weight for all members. `target`: the target's own distribution and `natural`."""
+    target_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the target's own distribution in a mixture with `natural`: in the prior of the mixer
+    `dga` (if not given, 0.9), or in all of the mixer `static`."""
+    repetition: Annotated[float, Field(ge=0)] | None = None
+    """Number of repetitions after which repeating a domain's data is worth little. Domains that the
+    run repeats are drawn less often than their weights say. 0: exactly as their weights say. If not
+    given, 15 for the mixers `dga` and `replay`, and 0 for the others."""
+    pull: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of the prior in every update of the mixer `dga`."""
+    maximum_tilt: Above | None = None
+    """Maximum of KL(weights || prior) of the mixer `dga`, in nats. If not given, there is no
+    maximum."""
+    eta: Above | None = None
+    """Step size of mirror ascent. If not given, the published value of the mixer."""
+    ema: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Share of the new weights in the moving average. 1 disables averaging."""
+    scores: Scores = "target"
+    """Scaling of the gradients that are compared. See docs/training.md. If not given, `clipped` for
+    the mixer `doge`."""
+    toward: Literal["target", "members"] = "target"
+    """Gradient that the mixer `doge` aligns with: the target's, or the sum of those of the other
+    members."""
+    preconditioned: bool = False
+    """Precondition the target's gradient like an AdamW step."""
+    most_change: Above | None = None
+    """Maximum of KL(new weights || old weights) per update, in nats. If not given, there is no
+    maximum."""
+    floor: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the total weight that is always spread evenly over all members."""
+    error_aware: bool = False
+    """Shrink scores in proportion to the noise that their standard errors indicate."""
+    backend: AlignmentBackend = "exact"
+    """Method that measures gradient alignment. `exact`: a backward pass per member. `ghost`: scores
+    per sequence from one backward pass. `finite_difference`: two forward passes per sequence."""
+    measure_on: Literal["probes", "batch"] = "probes"
+    """Sequences that are measured: new sequences of each member, or the last training batch before
+    the update."""
+    updates: Positive = 30
+    """Number of updates of the weights in a run, if `update_every_steps` is 0."""
+    update_every_steps: Count = 0
+    """Number of optimizer steps between updates of the weights. 0: as many as give `updates`, or
+    more if measuring would take over 2 % of the training's work."""
+    basis_sequences: Positive = 8
+    """Number of sequences that each member is measured on, per update."""
+    target_sequences: Positive = 32
+    """Number of sequences of the target's align split that are measured, per update."""
+    overhead_budget: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Maximum work of measurements as a share of the work of training. Updates become rarer, then
+    smaller, to meet it. If not given, there is no maximum."""
+    warmup_steps: Count = 0
+    """Number of optimizer steps before the first update. The initial weights are always used until
+    the end of the first interval."""
+    objective: Literal["text", "answer", "choices"] = "text"
+    """Objective on the target. `text`: loss on all tokens. `answer`: loss on the answer's tokens.
+    `choices`: loss of selecting the correct choice."""
+    answer_after: str = "\nAnswer:"
+    """Text that precedes the answer."""
+
+    @property
+    def learns(self) -> bool:
+        """True if the weights change during training."""
+        return self.mixer in LEARNING
+
+    @property
+    def discount(self) -> float:
+        """Number of repetitions after which repeating is worth little. 0: no discount."""
+        if self.repetition is None:
+            return REPETITION if self.mixer in ("dga", "replay") else 0.0
+        return self.repetition
+
+    @property
+    def prior_share(self) -> float:
+        """Share of the target's own distribution in the prior."""
+        return TARGET_SHARE if self.target_share is None else self.target_share
+
+    @property
+    def aligns_with_members(self) -> bool:
+        """True if a member's gradient is compared with the sum of the other members'."""
+        return self.mixer == "doge" and self.toward == "members"
+
+    @property
+    def has_target_prior(self) -> bool:
+        """True if the updates start from the target's own distribution and `natural`."""
+        return self.mixer == "dga" and self.prior == "target"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _completed(cls, given: Any) -> Any:
+        """Complete the settings of an older run, and the scores that `doge` was published with."""
+        complete = cls.model_fields.keys() - WITHOUT_EFFECT.keys()
+        if isinstance(given, Mapping) and given.keys() >= complete:
+            return {**WITHOUT_EFFECT, **given}
+        if isinstance(given, Mapping) and given.get("mixer") == "doge":
+            return {"scores": "clipped", **given}
+        return given
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Mixture":
+        if self.mixer == "replay" and self.file is None:
+            raise ValueError(
+                'mixer = "replay" needs mixture.file. Give the path of the folder of a run'
+            )
+        if self.mixer == "static" and (self.file is None) == (self.target_share is None):
+            raise ValueError(
+                'mixer = "static" needs either mixture.file or mixture.target_share. Give the path '
+                "of a table of weights, or the share of the target's own distribution"
+            )
+        if self.mixer == "doremi" and self.reference is None:
+            raise ValueError(
+                'mixer = "doremi" needs mixture.reference. Give the folder of a reference model'
+            )
+        if self.mixer in ALIGNING and self.backend != "exact" and self.scores in CLIPPED_SCORES:
+            raise ValueError(
+                f'scores = "{self.scores}" needs the norms of all gradients, which only '
+                'backend = "exact" computes. Set backend = "exact" or scores = "normalised"'
+            )
+        if self.aligns_with_members and (self.backend != "exact" or self.preconditioned):
+            raise ValueError(
+                'toward = "members" leaves a member\'s own gradient out of the sum, which only '
+                'backend = "exact" without preconditioned can do. Set backend = "exact" and '
+                "preconditioned = false"
+            )
+        if self.measure_on == "batch" and self.backend == "exact":
+            raise ValueError(
+                'measure_on = "batch" needs a score per sequence, which backend = "exact" does not '
+                'compute. Set backend = "ghost" or "finite_difference"'
+            )
+        if self.measure_on == "batch" and self.mixer != "dga":
+            raise ValueError(
+                f'measure_on = "batch" needs mixer = "dga", found mixer = "{self.mixer}". '
+                'Set measure_on = "probes"'
+            )
+        if self.error_aware and self.scores in CLIPPED_SCORES:
+            raise ValueError(
+                f'error_aware needs standard errors, which scores = "{self.scores}" does not '
+                'have. Set scores = "normalised" or "raw"'
+            )
+        return self
