@@ -33,7 +33,7 @@ slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 faults: $(STAMP)  ## the reliability suite: damage, signals, full disks; writes docs/reliability.md (20 minutes)
-	$(PYTEST) tests/faults -m faults --reliability docs/reliability.md
+	$(PYTEST) -n 3 tests/faults -m faults --reliability docs/reliability.md  # many trials wait
 
 check: $(STAMP)  ## format, lint, spelling, types, import contracts, file sizes
 	$(BIN)/ruff format --check .

@@ -10,6 +10,7 @@ from typing import Any
 
 from prefect.futures import PrefectFuture, as_completed
 
+from data_catalog.format.manifest import read_manifest
 from flows.artifacts import artifact_key, show_runs, stage_progress
 from flows.build import build as build_catalog
 from flows.events import tag_flow_run
@@ -23,6 +24,7 @@ from flows.train import ProcessCount, launch
 from flows.training_check import check_training
 from pipeline.config import Build
 from trainer.config import Train
+from trainer.state.resume import check_identity
 
 MAXIMUM_JOBS = 64
 MAXIMUM_CURVES = 24  # maximum number of runs on the page with their curves
@@ -64,24 +66,46 @@ def experiment(recipe: Recipe, catalog: Build | None = None, processes: ProcessC
 
 
 def checked_runs(recipe: Recipe) -> list[PlannedRun]:
-    """Return the runs of a recipe, each with its share of the work.
+    """Return the runs of a recipe, each with the steps that it can afford.
 
     Raises:
-        UserError: A variant has invalid settings.
+        UserError: A variant has invalid settings, or a finished run had other settings.
     """
     runs = planned_runs(recipe)
     for run in runs:
         check_training(run.config)
-    return [_with_equal_compute(run) for run in runs] if recipe.equal_compute else runs
+    if recipe.equal_compute:
+        charged = {run.config.out: run.with_steps(_affordable_steps(run.config)) for run in runs}
+        # A run that replays another has the steps of that run, since it is compared with it.
+        runs = [
+            run.with_steps(charged[run.follows or out].config.training.steps)
+            for out, run in zip(charged, runs, strict=True)
+        ]
+    for run in runs:
+        require_same_run(run.config)
+    return runs
 
 
-def _with_equal_compute(run: PlannedRun) -> PlannedRun:
-    """Return the run with fewer steps, so that training and measuring cost as much as training."""
+def _affordable_steps(config: Train) -> float:
+    """Return the number of steps for which training and measuring cost as much as training."""
     from trainer.preview import preview  # noqa: PLC0415 - imports torch
 
-    if not run.config.mixture.learns:
-        return run
-    return run.with_steps(run.config.training.steps / (1.0 + preview(run.config).scoring_share))
+    if not config.mixture.learns:
+        return config.training.steps
+    return config.training.steps / (1.0 + preview(config).scoring_share)
+
+
+def require_same_run(config: Train) -> None:
+    """Check that a finished run in the folder of a config has the same config and catalog.
+
+    Raises:
+        UserError: It has others.
+    """
+    if is_finished(config):
+        manifest = read_manifest(config.catalog, config.data.version)
+        identity = {"fingerprint": config.fingerprint(), "catalog": manifest.fingerprint}
+        settings = config.model_dump(mode="json", exclude={"catalog", "out", "checkpoint"})
+        check_identity(config.out, identity, settings)
 
 
 def _train(runs: Sequence[PlannedRun], recipe: Recipe, processes: int) -> None:

@@ -86,6 +86,18 @@ def test_an_invalid_recipe_is_refused_by_name(
     assert named in str(refused.value)
 
 
+def test_measuring_is_paid_with_steps(catalog: Path, tmp_path: Path) -> None:
+    from flows.experiment import checked_runs
+
+    natural, dga, averaged = checked_runs(recipe(catalog, tmp_path, equal_compute=True))
+    # Four members of 4 sequences and 8 of the target, every 5 steps of 6 sequences.
+    assert natural.config.training.steps == 28
+    assert dga.config.training.steps == round(28 / (1 + (3 * 16 + 3 * 8) / (3 * 6 * 5)))
+    assert averaged.config.training.steps == dga.config.training.steps
+    plain = checked_runs(recipe(catalog, tmp_path))
+    assert {run.config.training.steps for run in plain} == {28}
+
+
 def test_a_training_config_becomes_a_recipe(catalog: Path, tmp_path: Path) -> None:
     path = write_config(tmp_path, catalog, tmp_path / "out")
     made = open_recipe(path, ["natural", "low=optimizer.learning_rate=0.1"], {"seeds": [2]})

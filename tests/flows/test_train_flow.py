@@ -176,6 +176,9 @@ def test_an_experiment_can_be_repeated_with_more_variants(catalog, tmp_path, for
     )
     experiment(recipe)
     first = (tmp_path / "out" / "runs" / "natural-1" / "metrics.jsonl").read_text()
+    other = {**recipe.run, "optimizer": {"learning_rate": 0.5}}
+    with pytest.raises(UserError, match=r"optimizer\.learning_rate was .* and is now 0\.5"):
+        experiment(recipe.model_copy(update={"run": other}))
     experiment(recipe.model_copy(update={"variants": mixers}))
     assert (
         tmp_path / "out" / "runs" / "natural-1" / "metrics.jsonl"
