@@ -157,7 +157,7 @@ def test_a_vocabulary_with_a_gap_trains(config, tmp_path, own, prefect_server, f
     if catalog.manifest.tokenizer.vocabulary != 700:
         raise Wrong(str(catalog.manifest.tokenizer))
     path = write_config(tmp_path, tmp_path / "catalog", tmp_path / "run")
-    words = ("--set", "target=space", "--set", "training.steps=2")
+    words = ("--set", "target=space", "--set", "training.steps=6")
     for dry in (["--dry-run"], []):
         done = clustermix("train", path, *words, *dry)
         assert done.returncode == 0, done.stderr

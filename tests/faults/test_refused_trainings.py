@@ -217,7 +217,7 @@ def test_a_distribution_without_sequences_is_refused(tmp_path):
 def test_fewer_sequences_than_a_batch_are_no_fault(tmp_path):
     """They are drawn again, and the preview says how often."""
     root = write_tiny_catalog(tmp_path / "catalog", (1,) * 8)
-    training = {"batch_sequences": 60, "steps": 2, "micro_batch_sequences": 60}
+    training = {"batch_sequences": 60, "steps": 6, "micro_batch_sequences": 60}
     config = tiny_config(root, tmp_path / "run", training=training)
     if preview(config).members[0].epochs < 3:
         raise Wrong(str(preview(config).members))
@@ -226,7 +226,7 @@ def test_fewer_sequences_than_a_batch_are_no_fault(tmp_path):
 
 def test_a_folder_with_a_log_is_used(catalog, tmp_path):
     log = write(tmp_path / "run" / "slurm-123.out", "Starting\n")
-    config = tiny_config(catalog, tmp_path / "run", training={"steps": 2})
+    config = tiny_config(catalog, tmp_path / "run", training={"steps": 6})
     preview(config)
     assert train(config)
     if log.read_text() != "Starting\n":
