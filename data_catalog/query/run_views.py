@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_catalog.errors import UserError
+from data_catalog.format.damage import read_table, reading
 from data_catalog.format.manifest import is_inside
 from data_catalog.format.run_files import require_run_files
 from data_catalog.format.run_record import RUN_RECORD, read_run_record
+from data_catalog.format.tables import WEIGHTS
 from data_catalog.query.read_only_files import SCHEME
 from data_catalog.query.views import literal, path_list
 
@@ -211,13 +213,19 @@ def create_run_views(
         catalog: Fingerprint of the open catalog.
 
     Raises:
-        DamagedFileError: A file of a finished run differs from its checksum.
+        DamagedFileError: A file of a finished run differs from its checksum, or the log of weights
+            of an unfinished one cannot be read.
         UserError: A run's `config.json` is damaged.
     """
     names = run_labels(folders)
     catalogs = [read_run_record(folder).catalog for folder in folders]
     for folder in folders:
         require_run_files(folder, tuple(RUN_VIEW_FILES.values()))
+        if (log := folder / RUN_VIEW_FILES["logs"]).is_file():
+            read_table(log, WEIGHTS)
+            with reading(log):  # DuckDB's messages about a damaged footer name no file
+                everything = "SELECT count(COLUMNS(*)) FROM read_parquet(?)"
+                connection.execute(everything, [f"{SCHEME}{log}"]).fetchall()
     if others := [name for name, found in zip(names, catalogs, strict=True) if found != catalog]:
         logger.warning(
             "%s: trained on another catalog or another version of it. Their domains may differ.",

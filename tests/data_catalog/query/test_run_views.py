@@ -279,3 +279,26 @@ def test_labels_are_as_short_as_they_can_be():
     assert run_labels([Path("/x/a/dga"), Path("/x/b/natural")]) == ["dga", "natural"]
     assert run_labels([Path("/x/a/dga"), Path("/y/a/dga")]) == ["x/a/dga", "y/a/dga"]
     assert run_labels([]) == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_footer_of_an_unfinished_log_is_named(trained, tmp_path):
+    run = shutil.copytree(trained.out, tmp_path / "run")
+    (run / "checksums.json").unlink(missing_ok=True)
+    shutil.rmtree(run / "model")
+    log = run / "weights.parquet"
+    sound = log.read_bytes()
+    footer = len(sound) - 8 - int.from_bytes(sound[-8:-4], "little")
+    expected = data_catalog.open(trained.catalog, runs=[run]).table("FROM weights")
+    messages = []
+    for place in range(footer, len(sound), 29):
+        damaged = bytearray(sound)
+        damaged[place] ^= 1 << place % 8
+        log.write_bytes(damaged)
+        try:
+            found = data_catalog.open(trained.catalog, runs=[run]).table("FROM weights")
+            assert found.num_rows == expected.num_rows
+        except UserError as error:
+            messages.append(str(error))
+    assert len(messages) > 5
+    assert [message for message in messages if "weights.parquet" not in message] == []
