@@ -38,7 +38,7 @@ def print_preview(preview: "Preview") -> None:
             f"{prior.target_share:.0%} the target's own distribution, the rest natural: the run "
             f"draws the target's domains {prior.epochs:,.1f} times on average"
         )
-        if prior.undiscounted_epochs > prior.epochs:
+        if prior.undiscounted_epochs > prior.epochs + 0.1:
             lines["prior"] += (
                 f", instead of {prior.undiscounted_epochs:,.1f} times, because repeated data is "
                 "worth less"
