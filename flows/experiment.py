@@ -1,11 +1,12 @@
 """Experiments: runs on one catalog that differ in settings, targets or seeds, and their comparison.
 
-A run is trained once. Its result is a line of OUT/results.jsonl, from which the tables and the page
-are computed.
+A run is trained once. Its result is a line of OUT/results.jsonl, and the tables are computed from
+these lines.
 """
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from prefect.futures import PrefectFuture, as_completed
@@ -101,7 +102,7 @@ def require_same_run(config: Train) -> None:
     Raises:
         UserError: It has others.
     """
-    if is_finished(config):
+    if is_finished(config.out):
         manifest = read_manifest(config.catalog, config.data.version)
         identity = {"fingerprint": config.fingerprint(), "catalog": manifest.fingerprint}
         settings = config.model_dump(mode="json", exclude={"catalog", "out", "checkpoint"})
@@ -110,7 +111,7 @@ def require_same_run(config: Train) -> None:
 
 def _train(runs: Sequence[PlannedRun], recipe: Recipe, processes: int) -> None:
     """Train the runs that are not finished, `recipe.jobs` at a time."""
-    waiting = [run for run in runs if not is_finished(run.config)]
+    waiting = [run for run in runs if not is_finished(run.config.out)]
     update, done = stage_progress("runs", len(runs)), len(runs) - len(waiting)
     update(done, "")
     if recipe.jobs == 1:  # each run shows its own progress
@@ -139,7 +140,7 @@ def _train(runs: Sequence[PlannedRun], recipe: Recipe, processes: int) -> None:
 
         for run in waiting:
             wait_for(recipe.jobs - 1)
-            if run.follows is not None and not (run.follows / "model").is_dir():
+            if run.follows is not None and not is_finished(run.follows):
                 wait_for(0)
             running[_launch(run).submit(run.config, processes, threads=threads)] = run
         wait_for(0)
@@ -149,6 +150,6 @@ def _launch(run: PlannedRun) -> Any:
     return launch.with_options(task_run_name=f"train {run.config.out.name}")
 
 
-def is_finished(config: Train) -> bool:
-    """Return whether the run of a config is finished."""
-    return (config.out / "model").is_dir()
+def is_finished(run: Path) -> bool:
+    """Return whether the run in a folder is finished."""
+    return (run / "model").is_dir()

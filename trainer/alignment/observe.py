@@ -176,9 +176,7 @@ def observe(
     if "scores" in needs:
         direction = direction_of(engine, config, inputs, interval, optimizer)
         alignment = measure_alignment(engine, direction, config, inputs, interval)
-        if config.mixture.scores == "target":
-            alignment = alignment.relative_to(direction)
-        return MixerMeasurement(alignment, unknown, direction.loss, direction.norm)
+        return _aligned(alignment, direction, config)
     if reference is not None:
         losses, excess = member_excess(engine, reference, config, inputs, interval)
     else:
@@ -220,8 +218,13 @@ def backward_and_measure(
     backend: SequenceBackend = "finite_difference" if differences else "ghost"
     share, scored = backward_and_score(engine, direction, batch, own_leaves, backend)
     alignment = batch_alignment(team, inputs.basis.matrix, plan.shares, [scored])
+    measurement = _aligned(alignment, direction, config)
+    return measurement, share, scored.losses, seconds
+
+
+def _aligned(alignment: Alignment, direction: Direction, config: Train) -> MixerMeasurement:
+    """Return the measurement of a mixer that needs scores, scaled as `mixture.scores` says."""
     if config.mixture.scores == "target":
         alignment = alignment.relative_to(direction)
     unknown = np.full_like(alignment.scores, np.nan)
-    measurement = MixerMeasurement(alignment, unknown, direction.loss, direction.norm)
-    return measurement, share, scored.losses, seconds
+    return MixerMeasurement(alignment, unknown, direction.loss, direction.norm)
