@@ -41,6 +41,8 @@ class Result:
     """Sequences drawn per distinct sequence drawn."""
     seconds: float
     scoring_seconds: float
+    best_validation: float = float("nan")
+    """Lowest bits per byte on the validation split at any evaluation of the run."""
 
     @property
     def setting(self) -> tuple[str, float | None]:

@@ -77,9 +77,12 @@ def checked_runs(recipe: Recipe) -> list[PlannedRun]:
         check_training(run.config)
     if recipe.equal_compute:
         charged = {run.config.out: run.with_steps(_affordable_steps(run.config)) for run in runs}
-        # A run that replays another has the steps of that run, since it is compared with it.
+        planned = {run.config.out: run.config.training.steps for run in runs}
+        # A run that replays another of its length is compared with it, and has the steps of it.
         runs = [
-            run.with_steps(charged[run.follows or out].config.training.steps)
+            run.with_steps(charged[source].config.training.steps)
+            if (source := run.follows) and planned[source] == planned[out]
+            else charged[out]
             for out, run in zip(charged, runs, strict=True)
         ]
     for run in runs:

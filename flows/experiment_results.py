@@ -56,15 +56,21 @@ def read_result(run: PlannedRun) -> Result:
         repeats=round(float(final["repeats"]), 3),
         seconds=round(float(final["seconds"]), 1),
         scoring_seconds=round(float(final["scoring_seconds"]), 1),
+        best_validation=min(_all_bits_per_byte(folder, "target/validation")),
     )
 
 
 def _bits_per_byte(run: RunFolder, name: str) -> float:
     """Return the last loss of a held-out set."""
+    return _all_bits_per_byte(run, name)[-1]
+
+
+def _all_bits_per_byte(run: RunFolder, name: str) -> list[float]:
+    """Return the losses of a held-out set, in the order of the evaluations."""
     losses = [r["bits_per_byte"] for r in run.of_kind("eval") if r.get("set") == name]
-    if not losses or losses[-1] is None:
+    if not losses or None in losses:
         raise DamagedFileError(run.folder / "metrics.jsonl", f"the loss on {name} is missing")
-    return round(float(losses[-1]), 5)
+    return [round(float(loss), 5) for loss in losses]
 
 
 def write_results(recipe: Recipe, results: Sequence[Result]) -> None:

@@ -45,16 +45,20 @@ class Recipe(Settings):
     """Number of runs at the same time, each with its share of the processor's cores."""
     baseline: str | None = None
     """Variant that the others are compared with. If not given, the first one."""
+    predicted: dict[VariantName, float] = Field(default_factory=dict)
+    """Expected mean difference of a variant from the baseline on the target, in bits per byte,
+    written down before the runs. It is shown beside the measured one."""
 
     @model_validator(mode="after")
     def _variants_exist(self) -> "Recipe":
-        named = {"baseline": self.baseline}
+        named: dict[str, str | None] = {"baseline": self.baseline}
+        named |= {f"predicted.{name}": name for name in self.predicted}
         named |= {
             f"variants.{name}.follows": settings.get("follows")
             for name, settings in self.variants.items()
         }
         for key, name in named.items():
-            own = key.split(".")[1] if "." in key else None
+            own = key.split(".")[1] if key.endswith(".follows") else None
             if name is not None and (name not in self.variants or name == own):
                 others = ", ".join(sorted(self.variants.keys() - {own}))
                 raise ValueError(f"{key}: {name!r} is not a variant. Expected one of: {others}")
@@ -122,7 +126,7 @@ def planned_runs(recipe: Recipe) -> list[PlannedRun]:
             more often than a repetition allows.
     """
     runs = []
-    alone: dict[str | None, float] = {}  # epochs by target, with all data
+    alone: dict[tuple[str, int], float] = {}  # epochs with all data, by target and draws
     for seed, target, epochs, (variant, settings) in product(
         recipe.seeds or (None,), recipe.targets or (None,), recipe.epochs or (None,),
         recipe.variants.items(),
@@ -133,13 +137,6 @@ def planned_runs(recipe: Recipe) -> list[PlannedRun]:
         if target is not None:
             changes["target"] = target
         shared = merged(recipe.run, changes)
-        if epochs is not None:
-            config = parse(Train, {**shared, "out": str(recipe.out)}, "run")
-            if target not in alone:
-                alone[target] = epochs_alone(config)
-            shared = merged(
-                shared, {"data": {"as_if_tokens": _as_if(epochs, alone[target], config)}}
-            )
         axes = [
             *([] if target is None else [target]),
             *([] if epochs is None else [f"{epochs:g}x"]),
@@ -152,6 +149,8 @@ def planned_runs(recipe: Recipe) -> list[PlannedRun]:
         if source:
             tree = merged(tree, {"mixture": {"mixer": "replay", "file": str(source)}})
         config = parse(Train, tree, f"variant {variant}")
+        if epochs is not None:
+            config = _repeating(config, epochs, alone)
         runs.append(PlannedRun(variant, epochs, config, source or None))
     return runs
 
@@ -218,14 +217,27 @@ def epochs_alone(config: Train) -> float:
     return mean_epochs(leaves, leaves, sequences, draws) * thinned
 
 
-def _as_if(epochs: float, alone: float, config: Train) -> int:
-    """Return `data.as_if_tokens` for a number of epochs, given that with all data."""
-    if epochs < alone:
-        raise UserError(
-            f"epochs: found {epochs:g}. A run on the distribution of {config.target} alone draws "
-            f"its domains {alone:.3g} times with all of the data. Raise epochs, or lower "
-            "run.training.steps."
-        )
+def _repeating(config: Train, epochs: float, alone: dict[tuple[str, int], float]) -> Train:
+    """Return the config with data so thin that its target's domains have a number of epochs.
+
+    Args:
+        config: a config.
+        epochs: epochs of the target's domains in a run on the target's distribution alone.
+        alone: those with all data, by target and tokens of a run. It is filled here.
+
+    Raises:
+        UserError: The run has more epochs with all data.
+    """
     training = config.training
     tokens = training.steps * training.batch_sequences * training.sequence_tokens
-    return round(tokens * epochs / alone)
+    key = config.target, tokens
+    if key not in alone:
+        alone[key] = epochs_alone(config)
+    if epochs < alone[key]:
+        raise UserError(
+            f"epochs: found {epochs:g}. A run on the distribution of {config.target} alone draws "
+            f"its domains {alone[key]:.3g} times with all of the data. Raise epochs, or lower "
+            "run.training.steps."
+        )
+    data = config.data.model_copy(update={"as_if_tokens": round(tokens * epochs / alone[key])})
+    return config.model_copy(update={"data": data})

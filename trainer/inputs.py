@@ -1,5 +1,6 @@
 """Inputs of a run: the sequences of the corpus and of the target, and the basis."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,12 +22,12 @@ from trainer.config import Train
 from trainer.distributed import Team
 from trainer.evaluation.evaluate import EvaluationSet
 from trainer.evaluation.held_out import held_out_sets
-from trainer.evaluation.objectives import Objective, open_objective
+from trainer.evaluation.objectives import Objective, TextLoss, open_objective
 from trainer.evaluation.tokenizer import byte_lengths, open_tokenizer
 from trainer.mixers import Mixer, MixerState
 from trainer.mixers.choose import first_state, make_mixer
-from trainer.mixers.prior import member_prior
-from trainer.mixture_config import Mixture
+from trainer.mixers.prior import member_prior, wanted_shares
+from trainer.mixture_config import GENERAL, Mixture
 from trainer.model.fit import check_models
 from trainer.model.optimizer import learning_rate_at
 from trainer.sampling.basis import BUILT_IN_DISTRIBUTIONS, build_basis
@@ -51,8 +52,11 @@ class Inputs:
     corpus: Pool
     """Train split of the corpus."""
     align: Pool
-    """Align split of the target, on whose documents gradients are taken."""
+    """Align split of the run's target."""
     objective: Objective
+    """Objective on the run's target, which is evaluated."""
+    aims: tuple[tuple[float, Objective], ...]
+    """Objectives that the mixture is learned for, each with its share. The shares sum to 1."""
     validation_sets: tuple[EvaluationSet, ...]
     """Sets that are evaluated during the run."""
     final_sets: tuple[EvaluationSet, ...]
@@ -98,13 +102,12 @@ class Inputs:
 
     def _prior(self, config: Train) -> Float[np.ndarray, " basis"]:
         """Return the prior over the basis: distributions, or single domains."""
-        share = config.mixture.prior_share
+        share, targets = config.mixture.prior_share, config.mixture.target_shares(config.target)
         if config.mixture.basis == "distributions":
-            return member_prior(self.basis.names, config.target, share)
-        leaves = share * self.leaves(config, config.target) + (1.0 - share) * self.leaves(
-            config, "natural"
+            return member_prior(self.basis.names, targets, share)
+        domains = (
+            self.mixed(config, wanted_shares(targets, share)).reshape(self.level, -1).sum(axis=1)
         )
-        domains = leaves.reshape(self.level, -1).sum(axis=1)
         return domains[[int(name) for name in self.basis.names]]
 
     def leaves(self, config: Train, name: str) -> Float[np.ndarray, " leaves"]:
@@ -112,6 +115,10 @@ class Inputs:
         kind = None if name in BUILT_IN_DISTRIBUTIONS else config.mixture.kind
         domains = read_distribution(self.files, name, kind, self.level)
         return to_leaves(domains, self.files.levels, self.level, self.corpus.sequences, name)
+
+    def mixed(self, config: Train, shares: Mapping[str, float]) -> Float[np.ndarray, " leaves"]:
+        """Return a mixture of stored distributions over the leaves."""
+        return np.asarray(sum(share * self.leaves(config, name) for name, share in shares.items()))
 
     def _member_sizes(self, mixture: Mixture) -> Float[np.ndarray, " basis"] | None:
         """Return the number of tokens of each member, as shares of their sum.
@@ -160,10 +167,9 @@ def open_inputs(config: Train) -> Inputs:
     check_models(config, files)
     level = config.mixture.level or files.levels.leaves
     files.levels.span(level)  # raises UserError if the tree has no such level
-    name = f"target {config.target}: its align split"
-    align = Pool(open_target(files, config.target, "align"), files.sequence_tokens, name)
-    _check_encoder(files, config.target)
+    align = _align_split(files, config.target)
     corpus = _corpus(files, config, level)
+    objective = open_objective(files, config, config.target, align)
     basis = build_basis(files, config.mixture, config.target, corpus.sequences)
     validation_sets, final_sets = held_out_sets(files, config, basis.names)
     return Inputs(
@@ -171,12 +177,30 @@ def open_inputs(config: Train) -> Inputs:
         level=level,
         corpus=corpus,
         align=align,
-        objective=open_objective(files, config, align),
+        objective=objective,
+        aims=tuple(
+            (share, objective if name == config.target else _aim(files, config, name, corpus))
+            for name, share in config.mixture.target_shares(config.target).items()
+        ),
         validation_sets=validation_sets,
         final_sets=final_sets,
         basis=basis,
         byte_lengths=byte_lengths(open_tokenizer(files)),
     )
+
+
+def _align_split(files: CatalogFiles, target: str) -> Pool:
+    """Open the align split of a target that was embedded by the catalog's encoder."""
+    store = open_target(files, target, "align")
+    _check_encoder(files, target)
+    return Pool(store, files.sequence_tokens, f"target {target}: its align split")
+
+
+def _aim(files: CatalogFiles, config: Train, name: str, corpus: Pool) -> Objective:
+    """Return the objective on a further target, or on new sequences of the corpus itself."""
+    if name == GENERAL:
+        return TextLoss(corpus, config.mixture.target_sequences, config.seed, GENERAL)
+    return open_objective(files, config, name, _align_split(files, name))
 
 
 def _corpus(files: CatalogFiles, config: Train, level: int) -> Pool:

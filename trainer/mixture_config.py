@@ -34,6 +34,7 @@ ALIGNING = ("dga", "doge")  # mixers that need gradients
 CLIPPED_SCORES = ("clipped", "cosine")  # scalings that need the norm of every member's gradient
 TARGET_SHARE = 0.9
 REPETITION = 15.0  # R* of Muennighoff et al. 2023, which is 15.4 there
+GENERAL = "general"  # name of the corpus itself among `mixture.targets`
 # Mixture settings that older runs do not have, with the values that such runs behave like.
 WITHOUT_EFFECT = {
     "prior": "even",
@@ -45,6 +46,7 @@ WITHOUT_EFFECT = {
     "replay_order": "logged",
     "shuffled_scores": False,
     "odm_form": "exponential",
+    "targets": {},
 }
 
 
@@ -82,6 +84,10 @@ class Mixture(Settings):
     start: str | None = None
     """Member that gets half of the initial weight. The others share the rest evenly. If not given,
     all members have the same initial weight."""
+    targets: dict[str, Above] = Field(default_factory=dict)
+    """Targets that the mixture is made for, with their weights, such as
+    `{law = 1.0, general = 0.5}`. `general` is the corpus itself. The gradients of the targets are
+    scaled to one norm before they are added. If empty, the run's target alone."""
     prior: Literal["even", "target"] = "target"
     """Initial weights of the mixer `dga`, which its updates are pulled back to. `even`: the same
     weight for all members. `target`: the target's own distribution and `natural`."""
@@ -160,6 +166,16 @@ class Mixture(Settings):
         """Share of the target's own distribution in the prior."""
         return TARGET_SHARE if self.target_share is None else self.target_share
 
+    def target_shares(self, target: str) -> dict[str, float]:
+        """Return the shares of the targets that the mixture is made for, which sum to 1.
+
+        Args:
+            target: the run's target, which is used alone if no `targets` are given.
+        """
+        given = self.targets or {target: 1.0}
+        total = sum(given.values())
+        return {name: weight / total for name, weight in given.items()}
+
     @property
     def aligns_with_members(self) -> bool:
         """True if a member's gradient is compared with the sum of the other members'."""
@@ -191,6 +207,18 @@ class Mixture(Settings):
             raise ValueError(
                 'mixer = "static" needs either mixture.file or mixture.target_share. Give the path '
                 "of a table of weights, or the share of the target's own distribution"
+            )
+        if self.targets and not (
+            self.mixer in ALIGNING or (self.mixer == "static" and self.target_share is not None)
+        ):
+            raise ValueError(
+                f'mixture.targets: mixer = "{self.mixer}" does not use targets. Remove targets, or '
+                'set mixer = "dga"'
+            )
+        if self.targets and self.aligns_with_members:
+            raise ValueError(
+                'mixture.targets: toward = "members" does not use targets. Remove targets, or set '
+                'toward = "target"'
             )
         if self.mixer == "doremi" and self.reference is None:
             raise ValueError(

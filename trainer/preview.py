@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from trainer.alignment.overhead import cadence_of, scoring_share, updates_of
 from trainer.config import Train, Training
 from trainer.inputs import Inputs, open_inputs
-from trainer.mixers.prior import mean_epochs
+from trainer.mixers.prior import mean_epochs, wanted_shares
 from trainer.mixture_config import ALIGNING
 from trainer.model.memory import MemoryBytes, memory_need, model_shape
 from trainer.sampling.bounds import DrawBounds
@@ -184,8 +184,9 @@ def _prior(config: Train, inputs: Inputs) -> PriorPreview:
         config.mixture.prior_share,
         config.training.steps * config.training.batch_sequences,
     )
-    target, natural = (inputs.leaves(config, name) for name in (config.target, "natural"))
-    mixed, sequences = share * target + (1.0 - share) * natural, inputs.corpus.sequences
+    targets, sequences = config.mixture.target_shares(config.target), inputs.corpus.sequences
+    target = inputs.mixed(config, wanted_shares(targets, 1.0))
+    mixed = inputs.mixed(config, wanted_shares(targets, share))
     return PriorPreview(
         target_share=share,
         epochs=mean_epochs(target, inputs.drawn(mixed, config), sequences, draws),

@@ -65,6 +65,22 @@ def test_a_repetition_thins_the_data(catalog: Path, tmp_path: Path) -> None:
         planned_runs(recipe(catalog, tmp_path, epochs=[alone / 2]))
 
 
+def test_longer_variants_repeat_as_often(catalog: Path, tmp_path: Path) -> None:
+    """A replay by a model that is trained for longer keeps its length, and the repetition."""
+    from flows.experiment import checked_runs
+
+    variants = {
+        "dga": {"mixture": {"mixer": "dga"}},
+        "longer": {"follows": "dga", "training": {"steps": 56}},
+    }
+    alone = epochs_alone(tiny_config(catalog, tmp_path))
+    made = recipe(catalog, tmp_path, variants=variants, epochs=[3 * alone], equal_compute=True)
+    short, longer = checked_runs(made)
+    assert short.config.training.steps < 28
+    assert longer.config.training.steps == 56
+    assert longer.config.data.as_if_tokens == pytest.approx(1.5 * 56 * 6 * 16, abs=1)
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
@@ -73,6 +89,7 @@ def test_a_repetition_thins_the_data(catalog: Path, tmp_path: Path) -> None:
         ({"variants": {"a": {"follows": "b"}}}, "variants.a.follows: 'b' is not a variant"),
         ({"variants": {"a": {"follows": "a"}}}, "variants.a.follows"),
         ({"baseline": "nothing"}, "baseline: 'nothing'"),
+        ({"predicted": {"nothing": 0.1}}, "predicted.nothing: 'nothing' is not a variant"),
         ({"variants": {"a": {"mixture": {"mixr": "dga"}}}}, "variant a: mixture.mixr"),
         ({"jobs": 0}, "jobs"),
         ({"sseds": [1]}, "sseds"),

@@ -1,7 +1,7 @@
 """The target's gradient, the vector that all other gradients are compared with."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -36,6 +36,16 @@ def target_direction(
     )
     tensors = gradients(engine)
     engine.clear()
+    return _as_direction(engine, tensors, loss, preconditioner)
+
+
+def _as_direction(
+    engine: Engine,
+    tensors: dict[str, Tensor],
+    loss: float,
+    preconditioner: torch.optim.Optimizer | None,
+) -> Direction:
+    """Return the direction of a gradient, which is preconditioned in place."""
     norm = norm_of(engine, tensors)
     if preconditioner is not None and norm > 0:
         _precondition(tensors, engine.parameters(), preconditioner)
@@ -43,6 +53,45 @@ def target_direction(
         for tensor in tensors.values():
             tensor.mul_(scale)
     return Direction(tensors, loss, norm)
+
+
+def combined_direction(
+    engine: Engine,
+    objectives: Sequence[tuple[float, Callable[[], Tensor | float]]],
+    preconditioner: torch.optim.Optimizer | None = None,
+) -> Direction:
+    """Return the weighted sum of the gradients of several objectives.
+
+    The gradients are scaled to one norm first, so that an objective's share in the sum does not
+    depend on the size of its gradient:
+
+        v = mean norm * sum_k w_k v_k / |v_k|
+
+    The mean is weighted by w too, and v keeps the unit of a gradient. The loss is the weighted mean
+    of the losses. It takes twice the memory of one gradient, and one backward pass per objective.
+
+    Args:
+        engine: the model.
+        objectives: share w_k and backward pass of each, as in `target_direction`.
+        preconditioner: the run's AdamW, as in `target_direction`.
+    """
+    if len(objectives) == 1:
+        return target_direction(engine, objectives[0][1], preconditioner)
+    total: dict[str, Tensor] = {}
+    loss = mean_norm = 0.0
+    for weight, backward in objectives:
+        one = target_direction(engine, backward)
+        loss += weight * one.loss
+        mean_norm += weight * one.norm
+        scale = weight / one.norm if one.norm > 0 else 0.0
+        for name, tensor in one.tensors.items():
+            if name in total:
+                total[name].add_(tensor, alpha=scale)
+            else:
+                total[name] = tensor.mul_(scale)
+    for tensor in total.values():
+        tensor.mul_(mean_norm)
+    return _as_direction(engine, total, loss, preconditioner)
 
 
 def gradients(engine: Engine) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Set
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from data_catalog.errors import UserError
 from trainer.alignment import Alignment, Direction, Members
-from trainer.alignment.direction import target_direction
+from trainer.alignment.direction import combined_direction, target_direction
 from trainer.alignment.measure import (
     SequenceBackend,
     backward_and_score,
@@ -132,8 +133,8 @@ def direction_of(
 ) -> Direction:
     """Return the gradient that the members' gradients are compared with.
 
-    It is the gradient of the target objective, or with `mixture.toward = "members"` the sum of the
-    members' gradients.
+    It combines the gradients of the targets' objectives, or with `mixture.toward = "members"` it is
+    the sum of the members' gradients.
 
     Args:
         engine: the model.
@@ -147,8 +148,10 @@ def direction_of(
         return target_direction(
             engine, members_probe(engine, config, inputs, interval), preconditioner
         )
-    return target_direction(
-        engine, lambda: inputs.objective.backward(engine, interval), preconditioner
+    return combined_direction(
+        engine,
+        [(share, partial(aim.backward, engine, interval)) for share, aim in inputs.aims],
+        preconditioner,
     )
 
 

@@ -49,10 +49,11 @@ def scoring_share(
     if not mixture.learns:
         return 0.0
     every, basis, target = cadence
+    aims = len(mixture.targets) or 1
     probed = members * basis
     if mixture.mixer not in ALIGNING:
         return LOSS_COST[mixture.mixer] * probed / (TRAINING_STEP_COST * batch_sequences * every)
-    direction = TRAINING_STEP_COST * (target if mixture.toward == "target" else probed)
+    direction = TRAINING_STEP_COST * (aims * target if mixture.toward == "target" else probed)
     scored = (
         BATCH_SCORING_COST[mixture.backend] * batch_sequences
         if mixture.measure_on == "batch"

@@ -8,6 +8,7 @@ from data_catalog.format.files import CatalogFiles
 from data_catalog.format.tokens import open_target, open_tokens
 from trainer.config import Train
 from trainer.evaluation.evaluate import EvaluationSet, domain_sets, evaluation_set
+from trainer.mixture_config import GENERAL
 from trainer.sampling.batches import Pool
 
 DOMAINS_SEQUENCES = 16  # number of sequences of all domain sets, as a multiple of another set's
@@ -26,7 +27,8 @@ def held_out_sets(
         basis: names of the basis members. Those that are targets are evaluated too.
 
     Raises:
-        UserError: A split of the run's target, or the test split of one of `evaluation.targets`, is
+        UserError: A split of the run's target, or the test split of one of `evaluation.targets` or
+            `mixture.targets`, is
             missing or empty.
     """
     evaluation, length, seed = config.evaluation, files.sequence_tokens, config.seed
@@ -38,9 +40,11 @@ def held_out_sets(
 
     validation_sets = [of_target(config.target, "validation", "target/validation")]
     final_sets = [of_target(config.target, "test", "target/test")]
-    final_sets += [of_target(name, "test", f"{name}/test") for name in evaluation.targets]
+    others = [name for name in config.mixture.targets if name not in (config.target, GENERAL)]
+    named = dict.fromkeys([*evaluation.targets, *others])
+    final_sets += [of_target(name, "test", f"{name}/test") for name in named]
     for name in basis if evaluation.basis and config.mixture.basis == "distributions" else ():
-        if name not in files.manifest.targets or name in (config.target, *evaluation.targets):
+        if name not in files.manifest.targets or name in (config.target, *named):
             continue
         try:
             final_sets.append(of_target(name, "test", f"{name}/test"))

@@ -51,14 +51,15 @@ class Objective(Protocol):
         ...
 
 
-def open_objective(files: CatalogFiles, config: Train, align: Pool) -> Objective:
-    """Return the objective of a run.
+def open_objective(files: CatalogFiles, config: Train, target: str, align: Pool) -> Objective:
+    """Return the objective of a run on a target.
 
     It reads `mixture.target_sequences` sequences, answers or questions per interval.
 
     Args:
         files: the open catalog.
         config: the config of the run.
+        target: name of the target.
         align: the text of the target's align split.
 
     Raises:
@@ -69,9 +70,7 @@ def open_objective(files: CatalogFiles, config: Train, align: Pool) -> Objective
         return TextLoss(align, mixture.target_sequences, config.seed)
     tokenizer, splits = open_tokenizer(files), ("align", "validation")
     if mixture.objective == "answer":
-        pairs = [
-            read_answers(files, config.target, split, mixture.answer_after) for split in splits
-        ]
+        pairs = [read_answers(files, target, split, mixture.answer_after) for split in splits]
         learned, held_out = (
             tokenize_completions(tokenizer, of_split, length, files.end_of_text)
             for of_split in pairs
@@ -79,9 +78,7 @@ def open_objective(files: CatalogFiles, config: Train, align: Pool) -> Objective
         return AnswerLoss(
             learned, held_out, mixture.target_sequences, config.evaluation.sequences, config.seed
         )
-    questions = [
-        read_questions(files, config.target, split, mixture.answer_after) for split in splits
-    ]
+    questions = [read_questions(files, target, split, mixture.answer_after) for split in splits]
     aligned, validation = (tokenize_choices(tokenizer, each, length) for each in questions)
     return ChoiceLoss(
         aligned, validation, mixture.target_sequences, config.evaluation.sequences, config.seed
@@ -93,14 +90,18 @@ class TextLoss:
     """Loss on all text, in nats per token."""
 
     align: Pool
-    """Sequences of the align split."""
+    """Sequences of the align split, or of the corpus."""
     count: int
     """Number of sequences per update."""
     seed: int
     """Seed of their order."""
+    purpose: str = "target"
+    """Name of their order."""
 
     def backward(self, engine: Engine, interval: int) -> Tensor:
-        leaves, rows = self.align.in_order(self.seed, "target", interval * self.count, self.count)
+        leaves, rows = self.align.in_order(
+            self.seed, self.purpose, interval * self.count, self.count
+        )
         batch = self.align.read(
             leaves, rows, process_slice(self.count, engine.team.rank, engine.team.world)
         )

@@ -1,14 +1,15 @@
-"""The prior of `dga`: the target's own distribution and the natural one.
+"""The prior of `dga`: the targets' own distributions and the natural one.
 
 It is the initial mixture, and the centre that the updates stay near.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from trainer.mixers import Weights
+from trainer.mixture_config import GENERAL
 
 EVEN_SHARE = 0.02  # share of the other members, so that alignment can find them
 
@@ -31,14 +32,25 @@ def mean_epochs(
     return float((row * epochs).sum() / row.sum())
 
 
-def member_prior(names: Sequence[str], target: str, share: float) -> Weights:
+def wanted_shares(targets: Mapping[str, float], share: float) -> dict[str, float]:
+    """Return the shares of stored distributions in a mixture of the targets' and `natural`.
+
+    Args:
+        targets: shares of the targets, which sum to 1. `general` counts as `natural`.
+        share: their part of the mixture. `natural` has the rest.
+    """
+    wanted = {name: share * part for name, part in targets.items() if name != GENERAL}
+    wanted["natural"] = 1.0 - sum(wanted.values())
+    return wanted
+
+
+def member_prior(names: Sequence[str], targets: Mapping[str, float], share: float) -> Weights:
     """Return the prior over basis distributions.
 
-    The target's own distribution has the weight `share`, and `natural` has the rest, except for a
-    small part that all members share evenly. A distribution that is not in the basis leaves its
-    part to the others.
+    It has the shares of `wanted_shares`, except for a small part that all members share evenly. A
+    distribution that is not in the basis leaves its part to the others.
     """
-    wanted = {target: share, "natural": 1.0 - share}
+    wanted = wanted_shares(targets, share)
     weights = np.array([wanted.get(name, 0.0) for name in names])
     even = np.full(len(names), 1.0 / len(names))
     if not weights.sum():

@@ -18,6 +18,7 @@ from data_catalog.format.layout import Levels
 from data_catalog.format.run_record import RUN_RECORD, read_run_record
 from data_catalog.settings import parse
 from trainer.mixers.fixed import read_weights, temperature_weights
+from trainer.mixers.prior import wanted_shares
 from trainer.mixture_config import Mixture
 
 BUILT_IN_DISTRIBUTIONS = ("natural", "uniform")  # distributions that need no histogram
@@ -70,8 +71,8 @@ def build_basis(
     elif config.mixer == "temperature":
         rows = {"temperature": temperature_weights(read("natural"), config.temperature)}
     elif config.mixer == "static" and config.target_share is not None:
-        share = config.target_share
-        rows = {"static": share * read(target) + (1.0 - share) * read("natural")}
+        wanted = wanted_shares(config.target_shares(target), config.target_share)
+        rows = {"static": np.asarray(sum(share * read(name) for name, share in wanted.items()))}
     elif config.mixer == "static":
         given = read_weights(config.file or Path(), level, every)
         mixed = (

@@ -1,5 +1,7 @@
 """The target's direction and the exact backend, on problems with known gradients."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from tests.helpers.tiny_models import tiny_batch, tiny_engine, tiny_model
 from trainer.alignment import Alignment, Direction
-from trainer.alignment.direction import dots, gradients, target_direction
+from trainer.alignment.direction import combined_direction, dots, gradients, target_direction
 from trainer.alignment.exact import exact_alignment
 from trainer.config import Training
 from trainer.distributed import Team
@@ -102,6 +104,31 @@ def test_the_direction_is_the_targets_gradient() -> None:
     found = target_direction(engine, lambda: engine.backward(batch_of(0))[0])
     assert (found.loss, found.norm, found.tensors["theta"].tolist()) == (12.5, 5.0, [3.0, 4.0])
     assert engine.model.theta.grad is None
+
+
+def test_gradients_of_several_targets_are_added_at_one_norm() -> None:
+    engine = toy([3.0, 0.0], [0.0, -4.0], [3.0, 0.5])  # gradients (3, 4) and (0, -0.5)
+    objectives = [(0.75, partial(backward, engine, 0)), (0.25, partial(backward, engine, 1))]
+    found = combined_direction(engine, objectives)
+    norm = 0.75 * 5.0 + 0.25 * 0.5
+    expected = norm * (0.75 * np.array([0.6, 0.8]) + 0.25 * np.array([0.0, -1.0]))
+    assert found.tensors["theta"].tolist() == pytest.approx(expected)
+    assert found.norm == pytest.approx(np.linalg.norm(expected))
+    assert found.loss == pytest.approx(0.75 * 12.5 + 0.25 * 0.125)
+    assert engine.model.theta.grad is None
+    alone = combined_direction(engine, objectives[:1])
+    assert (alone.loss, alone.norm) == (12.5, 5.0)
+
+
+def test_a_target_without_a_gradient_adds_nothing() -> None:
+    engine = toy([3.0, 0.0], [0.0, -4.0], [3.0, 0.0])
+    objectives = [(0.5, partial(backward, engine, 0)), (0.5, partial(backward, engine, 1))]
+    found = combined_direction(engine, objectives)
+    assert found.tensors["theta"].tolist() == pytest.approx([2.5 * 0.3, 2.5 * 0.4])
+
+
+def backward(engine: Engine, center: int) -> Tensor:
+    return engine.backward(batch_of(center))[0]
 
 
 def test_clipped_and_cosine_by_hand() -> None:

@@ -14,7 +14,7 @@ from trainer.mixers import uniform_state
 from trainer.mixers.ado import Ado
 from trainer.mixers.choose import require_movement
 from trainer.mixers.dga import Dga
-from trainer.mixers.prior import mean_epochs, member_prior
+from trainer.mixers.prior import mean_epochs, member_prior, wanted_shares
 from trainer.mixers.simplex import divergence
 
 PRIOR = np.array([0.5, 0.3, 0.2])
@@ -89,12 +89,21 @@ def test_epochs_are_averaged_over_a_distribution() -> None:
 
 
 def test_the_prior_over_distributions() -> None:
-    prior = member_prior(["law", "natural", "other", "uniform"], "law", 0.25)
+    law = {"law": 1.0}
+    prior = member_prior(["law", "natural", "other", "uniform"], law, 0.25)
     assert prior.sum() == pytest.approx(1.0)
     assert prior[0] / prior[1] < 1 / 2
     assert prior[2] == prior[3] > 0
-    assert member_prior(["other", "uniform"], "law", 0.25).tolist() == [0.5, 0.5]
-    assert member_prior(["law", "other"], "law", 0.25)[0] > 0.9
+    assert member_prior(["other", "uniform"], law, 0.25).tolist() == [0.5, 0.5]
+    assert member_prior(["law", "other"], law, 0.25)[0] > 0.9
+
+
+def test_several_targets_share_the_prior_and_general_is_natural() -> None:
+    targets = {"law": 0.5, "general": 0.3, "math": 0.2}
+    wanted = wanted_shares(targets, 0.8)
+    assert wanted == pytest.approx({"law": 0.4, "math": 0.16, "natural": 0.44})
+    prior = member_prior(["math", "law", "natural"], targets, 0.8)
+    assert prior == pytest.approx(0.98 * np.array([0.16, 0.4, 0.44]) + 0.02 / 3)
 
 
 def movement(**mixture: object) -> None:

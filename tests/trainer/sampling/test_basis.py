@@ -36,6 +36,17 @@ def test_static_mixers_have_one_row(root: Path) -> None:
     assert basis(root, mixer="natural").names == ("natural",)
 
 
+def test_a_static_mixture_of_several_targets(root: Path) -> None:
+    one, other, natural = (
+        basis(root, mixer="static", target_share=share, targets=targets).matrix
+        for share, targets in ((1.0, {}), (1.0, {"other": 2.0}), (0.0, {}))
+    )
+    mixed = basis(root, mixer="static", target_share=0.5, targets={"other": 3, "general": 1})
+    np.testing.assert_allclose(mixed.matrix, 0.375 * other + 0.625 * natural)
+    both = basis(root, mixer="static", target_share=1.0, targets={"other": 1, "spe": 1})
+    np.testing.assert_allclose(both.matrix, 0.5 * other + 0.5 * one)
+
+
 def test_importance_at_a_coarse_level_is_uniform_inside_the_domain(root: Path) -> None:
     np.testing.assert_allclose(
         basis(root, mixer="importance", level=2).matrix,
