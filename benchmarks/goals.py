@@ -73,15 +73,15 @@ def _near_the_best(groups: list[list[Result]], scarce: list[list[Result]]) -> An
         for group, (best, d) in zip(groups, differences, strict=True)
     )
     return Answer(
-        f"1. One run is within {NEAR} of the best fixed mixture in hindsight in 3 of 4 settings, and "
-        "below it beyond noise in 3 of 8 settings with the most repetition",
+        f"1. One run is within {NEAR} of the best fixed mixture in hindsight in 3 of 4 settings, "
+        "and below it beyond noise in 3 of 8 settings with the most repetition",
         near >= 0.75 * len(groups) and below >= 0.375 * len(scarce),
         f"within in {near} of {len(groups)}, below in {below} of {len(scarce)}. {shown}",
     )
 
 
 def _from_best(group: Sequence[Result]) -> tuple[str, Difference]:
-    """Return the fixed mixture with the lowest mean test loss, and the method's distance from it."""
+    """Return the fixed mixture with the lowest mean test loss, and the method minus it."""
     fixed = dict.fromkeys(r.variant for r in group if r.mixer in FIXED_MIXERS)
     best = min(
         fixed, key=lambda name: mean_and_error(r.test for r in group if r.variant == name).mean

@@ -60,7 +60,9 @@ class ScoredTraining:
     def draw(self) -> tuple[np.ndarray, Batch]:
         """Draw a training batch, and return the leaves of its sequences with it."""
         leaves, rows = self.inputs.corpus.draw(
-            self.density, self.config.training.batch_sequences, self.random
+            self.inputs.fill.draws(self.density),
+            self.config.training.batch_sequences,
+            self.random,
         )
         return leaves, self.inputs.corpus.read(leaves, rows)
 
@@ -133,14 +135,16 @@ def prepare(root: Path, arguments: argparse.Namespace) -> ScoredTraining:
 
 def members(bench: ScoredTraining, level: int, count: int) -> Basis:
     """Return the first `count` of the distributions of a level and then the coarsest domains."""
-    files, sequences = bench.inputs.files, bench.inputs.corpus.sequences
-    levels = files.levels
-    named = build_basis(files, Mixture(level=level), bench.config.target, sequences)
+    inputs, target, draws = bench.inputs, bench.config.target, bench.config.training.draws
+    files, sequences, levels = inputs.files, inputs.corpus.sequences, inputs.files.levels
+    named = build_basis(files, Mixture(level=level), target, sequences, inputs.fill, draws)
     domains = build_basis(
         files,
         Mixture(level=levels.granularities[0], basis="domains"),
-        bench.config.target,
+        target,
         sequences,
+        inputs.fill,
+        draws,
     )
     names, matrix = (*named.names, *domains.names), np.concatenate([named.matrix, domains.matrix])
     return Basis(names[:count], matrix[:count])

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 # Mixers whose weights do not change. Their runs form the frontier.
-FIXED_MIXERS = ("natural", "uniform", "temperature", "static", "importance")
+FIXED_MIXERS = ("natural", "uniform", "temperature", "unimax", "static", "importance")
 
 
 @dataclass(frozen=True)

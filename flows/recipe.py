@@ -16,6 +16,7 @@ from data_catalog.format.tokens import open_tokens
 from data_catalog.settings import Settings, overridden, parse, read_toml
 from trainer.config import Train
 from trainer.mixers.prior import mean_epochs
+from trainer.sampling.fill import Fill
 
 VARIANT_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 VariantName = Annotated[str, Field(pattern=VARIANT_NAME)]
@@ -211,12 +212,14 @@ def epochs_alone(config: Train) -> float:
     training, length = config.training, config.training.sequence_tokens
     files = open_files(config.catalog, config.data.version, length)
     level = config.mixture.level or files.levels.leaves
-    sequences = open_tokens(files, "train").sequences(length)
+    store = open_tokens(files, "train")
+    sequences, fill = store.sequences(length), Fill.of(store, length, config.data.draw_by)
     stored = read_distribution(files, config.target, "hard", level)
-    leaves = to_leaves(stored, files.levels, level, sequences, f"target {config.target}")
-    draws = training.steps * training.batch_sequences
+    sizes = fill.sizes(sequences)
+    leaves = to_leaves(stored, files.levels, level, sizes, f"target {config.target}")
+    draws = training.draws
     thinned = (config.data.as_if_tokens or draws * length) / (draws * length)
-    return mean_epochs(leaves, leaves, sequences, draws) * thinned
+    return mean_epochs(leaves, fill.draws(leaves), sequences, draws) * thinned
 
 
 def _repeating(config: Train, epochs: float, alone: dict[tuple[str, int], float]) -> Train:
@@ -231,7 +234,7 @@ def _repeating(config: Train, epochs: float, alone: dict[tuple[str, int], float]
         UserError: The run has more epochs with all data.
     """
     training = config.training
-    tokens = training.steps * training.batch_sequences * training.sequence_tokens
+    tokens = training.draws * training.sequence_tokens
     key = config.target, tokens
     if key not in alone:
         alone[key] = epochs_alone(config)

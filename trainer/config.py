@@ -3,6 +3,7 @@
 This module does not import torch, so that a launcher can check a file before it starts a process.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,14 @@ from pydantic import Field, model_validator
 
 from data_catalog.format.manifest import fingerprint
 from data_catalog.settings import Settings
-from trainer.mixture_config import WITHOUT_EFFECT, Above, Count, Mixture, Positive
+from trainer.mixture_config import (
+    WITHOUT_EFFECT,
+    Above,
+    Count,
+    Mixture,
+    Positive,
+    is_from_a_run,
+)
 
 Schedule = Literal["cosine", "constant", "wsd"]
 
@@ -41,7 +49,7 @@ class Model(Settings):
 
 
 class Data(Settings):
-    """Limits on the data that is sampled from the catalog."""
+    """The data that is sampled from the catalog, and limits on it."""
 
     version: Positive | None = None
     """Version of the catalog. If not given, the newest."""
@@ -57,6 +65,10 @@ class Data(Settings):
     budgets: Path | None = None
     """File with a maximum number of sampled tokens per domain: a table with columns `domain` and
     `tokens`, or a JSON object."""
+    draw_by: Literal["tokens", "sequences"] = "tokens"
+    """What the weights of domains are shares of. `tokens`: the tokens that the model is trained on.
+    `sequences`: the sequences drawn, of which those at the end of a domain are padded, as in
+    earlier versions."""
 
 
 class Optimizer(Settings):
@@ -102,6 +114,11 @@ class Training(Settings):
     """Recompute activations in the backward pass. Saves memory but adds about a third more work."""
     log_every_steps: Positive = 10
     """Number of steps between records of `metrics.jsonl`."""
+
+    @property
+    def draws(self) -> int:
+        """Number of sequences that the main phase draws."""
+        return self.steps * self.batch_sequences
 
 
 class Finetune(Settings):
@@ -175,6 +192,16 @@ class Train(Settings):
     checkpoint: Checkpoint = Checkpoint()
     """Checkpoints of the training state."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _completed(cls, given: Any) -> Any:
+        """Complete the settings of an older run, whose weights are shares of sequences."""
+        if isinstance(given, Mapping) and is_from_a_run(given.get("mixture")):
+            data = given.get("data", {})
+            if isinstance(data, Mapping):
+                return {**given, "data": {"draw_by": "sequences", **data}}
+        return given
+
     @property
     def steps(self) -> int:
         """Number of optimizer steps of both phases."""
@@ -197,4 +224,6 @@ class Train(Settings):
             settings["mixture"].pop("odm_form", None)
         if self.data.as_if_tokens is None:
             del settings["data"]["as_if_tokens"]
+        if self.data.draw_by == "sequences":
+            del settings["data"]["draw_by"]
         return fingerprint("train", 2, settings)

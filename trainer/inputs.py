@@ -37,6 +37,7 @@ from trainer.sampling.bounds import (
     available_sequences,
     build_bounds,
 )
+from trainer.sampling.fill import Fill
 from trainer.sampling.repetition import discounted, thinned_sequences
 
 _NOT_TRAINED_ON = ("documents/", "signals/", "verdicts/")
@@ -51,6 +52,8 @@ class Inputs:
     """Number of domains: the granularity of weights, limits and budgets."""
     corpus: Pool
     """Train split of the corpus."""
+    fill: Fill
+    """Fill of its sequences, which turns weights into draws."""
     align: Pool
     """Align split of the run's target."""
     objective: Objective
@@ -79,18 +82,17 @@ class Inputs:
             self.basis.matrix.max(axis=0) > 0,
             level=self.level,
             length=training.sequence_tokens,
-            draws=training.steps * training.batch_sequences,
+            draws=training.draws,
         )
 
     def drawn(
         self, weights: Float[np.ndarray, " leaves"], config: Train
     ) -> Float[np.ndarray, " leaves"]:
         """Return the shares that leaves of these weights are drawn with, before any bounds."""
-        discount, training = config.mixture.discount, config.training
+        draws, discount = self.fill.draws(weights), config.mixture.discount
         if not discount:
-            return weights
-        draws = training.steps * training.batch_sequences
-        return discounted(weights, self.corpus.sequences, draws, discount)
+            return draws
+        return discounted(draws, self.corpus.sequences, config.training.draws, discount)
 
     def mixer(self, config: Train) -> tuple[Mixer, MixerState]:
         """Return the mixer and its state before the first interval; for errors see `make_mixer`."""
@@ -114,7 +116,8 @@ class Inputs:
         """Return a stored distribution over the leaves."""
         kind = None if name in BUILT_IN_DISTRIBUTIONS else config.mixture.kind
         domains = read_distribution(self.files, name, kind, self.level)
-        return to_leaves(domains, self.files.levels, self.level, self.corpus.sequences, name)
+        sizes = self.fill.sizes(self.corpus.sequences)
+        return to_leaves(domains, self.files.levels, self.level, sizes, name)
 
     def mixed(self, config: Train, shares: Mapping[str, float]) -> Float[np.ndarray, " leaves"]:
         """Return a mixture of stored distributions over the leaves."""
@@ -170,12 +173,16 @@ def open_inputs(config: Train) -> Inputs:
     align = _align_split(files, config.target)
     corpus = _corpus(files, config, level)
     objective = open_objective(files, config, config.target, align)
-    basis = build_basis(files, config.mixture, config.target, corpus.sequences)
+    fill = Fill.of(corpus.store, corpus.length, config.data.draw_by)
+    basis = build_basis(
+        files, config.mixture, config.target, corpus.sequences, fill, config.training.draws
+    )
     validation_sets, final_sets = held_out_sets(files, config, basis.names)
     return Inputs(
         files=files,
         level=level,
         corpus=corpus,
+        fill=fill,
         align=align,
         objective=objective,
         aims=tuple(
@@ -209,7 +216,7 @@ def _corpus(files: CatalogFiles, config: Train, level: int) -> Pool:
     store = open_tokens(files, "train")
     available = None
     if data.as_if_tokens:
-        tokens = config.training.steps * config.training.batch_sequences * length
+        tokens = config.training.draws * length
         if data.as_if_tokens < tokens:
             raise UserError(
                 f"data.as_if_tokens: {data.as_if_tokens:,}. Expected at least the {tokens:,} "

@@ -15,6 +15,7 @@ MixerName = Literal[
     "natural",
     "uniform",
     "temperature",
+    "unimax",
     "static",
     "importance",
     "dga",
@@ -47,6 +48,7 @@ WITHOUT_EFFECT = {
     "shuffled_scores": False,
     "odm_form": "exponential",
     "targets": {},
+    "maximum_epochs": 4.0,
 }
 
 
@@ -67,6 +69,10 @@ class Mixture(Settings):
     temperature: Above = 2.0
     """Temperature T of the mixer `temperature`, whose weights are proportional to
     tokens ** (1 / T)."""
+    maximum_epochs: Above = 4.0
+    """Epochs N of the mixer `unimax`. Domains that equal weights would draw more than N times are
+    drawn N times, and the others share the rest equally. In a run of more than N epochs of all
+    data, every domain is drawn equally often. A hard limit is `data.max_epochs`."""
     file: Path | None = None
     """Weights. For the mixer `static`, a table with columns `domain` (or `name`) and `weight`. For
     the mixer `replay`, the folder of a run or its `weights.parquet`."""
@@ -190,8 +196,7 @@ class Mixture(Settings):
     @classmethod
     def _completed(cls, given: Any) -> Any:
         """Complete the settings of an older run, and the scores that `doge` was published with."""
-        complete = cls.model_fields.keys() - WITHOUT_EFFECT.keys()
-        if isinstance(given, Mapping) and given.keys() >= complete:
+        if is_from_a_run(given):
             return {**WITHOUT_EFFECT, **given}
         if isinstance(given, Mapping) and given.get("mixer") == "doge":
             return {"scores": "clipped", **given}
@@ -251,3 +256,9 @@ class Mixture(Settings):
                 'have. Set scores = "normalised" or "raw"'
             )
         return self
+
+
+def is_from_a_run(mixture: Any) -> bool:
+    """Return whether these are the complete settings of a mixture, as the record of a run has."""
+    complete = Mixture.model_fields.keys() - WITHOUT_EFFECT.keys()
+    return isinstance(mixture, Mapping) and mixture.keys() >= complete

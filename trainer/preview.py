@@ -36,7 +36,7 @@ class MemberPreview(_PreviewPart):
     tokens: int
     """Available tokens in the leaves that the member reaches."""
     drawn_tokens: int
-    """Tokens drawn from it at its initial weight."""
+    """Tokens drawn from it at its initial weight, if no sequence is padded."""
     epochs: float
     """Epochs at the initial weights of all members."""
     epochs_alone: float
@@ -75,6 +75,8 @@ class Preview(_PreviewPart):
     steps: int
     tokens: int
     """Tokens of the run if no sequence is padded."""
+    padding: float
+    """Share of these places in sequences that is padding, at the initial weights."""
     level: int
     """Number of domains."""
     reached_domains: int
@@ -127,12 +129,13 @@ def describe_run(
         bounds: bounds of the whole run.
     """
     training, basis, sequences = config.training, inputs.basis, inputs.corpus.sequences
-    level, draws = inputs.level, training.steps * training.batch_sequences
+    level, draws = inputs.level, training.draws
     tokens, mixed, reached = (
         inputs.corpus.tokens(),
         inputs.drawn(leaf_weights(weights, basis.matrix), config),
         basis.matrix.max(axis=0) > 0,
     )
+    filled = tokens / np.maximum(sequences, 1)
     cadence = cadence_of(config, len(basis.names))
     used_up = _used_up(bounds, mixed, training) if bounds else []
     shape = model_shape(config.model, inputs.vocabulary)
@@ -141,6 +144,7 @@ def describe_run(
         out=config.out,
         steps=training.steps,
         tokens=draws * training.sequence_tokens,
+        padding=1.0 - float((mixed / mixed.sum()) @ filled) / training.sequence_tokens,
         level=level,
         reached_domains=int(reached.reshape(level, -1).any(axis=1).sum()),
         empty_domains=int((sequences.reshape(level, -1).sum(axis=1) == 0).sum()),
@@ -153,7 +157,7 @@ def describe_run(
                 tokens=round(float(tokens[row > 0].sum())),
                 drawn_tokens=round(weight * draws * training.sequence_tokens),
                 epochs=mean_epochs(row, mixed, sequences, draws),
-                epochs_alone=mean_epochs(row, row, sequences, draws),
+                epochs_alone=mean_epochs(row, inputs.fill.draws(row), sequences, draws),
             )
             for name, weight, row in zip(basis.names, weights.tolist(), basis.matrix, strict=True)
         ),
@@ -180,17 +184,14 @@ def _device() -> Literal["cpu", "cuda"]:
 
 
 def _prior(config: Train, inputs: Inputs) -> PriorPreview:
-    share, draws = (
-        config.mixture.prior_share,
-        config.training.steps * config.training.batch_sequences,
-    )
+    share, draws = config.mixture.prior_share, config.training.draws
     targets, sequences = config.mixture.target_shares(config.target), inputs.corpus.sequences
     target = inputs.mixed(config, wanted_shares(targets, 1.0))
     mixed = inputs.mixed(config, wanted_shares(targets, share))
     return PriorPreview(
         target_share=share,
         epochs=mean_epochs(target, inputs.drawn(mixed, config), sequences, draws),
-        undiscounted_epochs=mean_epochs(target, mixed, sequences, draws),
+        undiscounted_epochs=mean_epochs(target, inputs.fill.draws(mixed), sequences, draws),
     )
 
 

@@ -54,7 +54,7 @@ def last_mixture(run: Path, files: CatalogFiles) -> tuple[int, Float[np.ndarray,
     available = train_tokens(files, level)
     mixed = np.zeros(level)
     for name, weight in zip(names, sampling / sampling.sum(), strict=True):
-        row = np.where(available > 0, _member(run, files, level, mixture, name, available), 0.0)
+        row = np.where(available > 0, _member(run, record, files, mixture, name, available), 0.0)
         if weight and row.sum() <= 0:
             raise UserError(
                 f"weights {run}: {name} has weight only in domains without training documents. "
@@ -92,13 +92,14 @@ def _mixture(run: Path, record: RunRecord) -> MixtureSettings:
 
 def _member(
     run: Path,
+    record: RunRecord,
     files: CatalogFiles,
-    level: int,
     mixture: MixtureSettings,
     name: str,
     available: Int[np.ndarray, " domains"],
 ) -> Float[np.ndarray, " domains"]:
     """Return one row of the run's basis, computed as in `trainer.sampling.basis`."""
+    level = record.level
     if mixture.basis == "domains" and name.isdecimal() and int(name) < level:
         return np.eye(1, level, int(name))[0]
     if mixture.mixer == "temperature":
@@ -106,13 +107,28 @@ def _member(
             1.0 / mixture.temperature
         )
         return weights
-    if mixture.mixer == "static":  # its table may be deleted, so its samples are counted
+    # The table of "static" may be deleted, and "unimax" follows from data that may be thinned, so
+    # their tokens are counted.
+    if mixture.mixer in ("static", "unimax"):
         with reading(run / "usage.parquet"):
             usage = pq.read_table(run / "usage.parquet", columns=["leaf", "drawn_sequences"])
             leaves = usage["leaf"].to_numpy().astype(np.int64)
+            filled = _tokens_per_sequence(files, record.config.training.sequence_tokens)[leaves]
             drawn = np.zeros(level)
             np.add.at(
-                drawn, files.levels.domains(leaves, level), usage["drawn_sequences"].to_numpy()
+                drawn,
+                files.levels.domains(leaves, level),
+                usage["drawn_sequences"].to_numpy() * filled,
             )
         return drawn
     return read_distribution(files, name, None if name in _WITHOUT_KIND else mixture.kind, level)
+
+
+def _tokens_per_sequence(files: CatalogFiles, length: int) -> Float[np.ndarray, " leaves"]:
+    """Return the mean number of labels in the training sequences of each leaf."""
+    offsets = read_offsets_table(files, ["leaf", "split", "tokens"])
+    train = offsets.filter(pc.equal(offsets["split"], "train"))
+    leaf, leaves = train["leaf"].to_numpy().astype(np.int64), files.levels.leaves
+    labels = np.maximum(train["tokens"].to_numpy().astype(np.int64) - 1, 0)
+    sequences = np.bincount(leaf, -(-labels // length), leaves)
+    return np.bincount(leaf, labels, leaves) / np.maximum(sequences, 1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Float, Int
+from jaxtyping import Float, Num
 
 from data_catalog.errors import UserError, suggestion
 from data_catalog.format import tables
@@ -74,27 +74,33 @@ def to_leaves(
     weights: Float[np.ndarray, " domains"],
     levels: Levels,
     level: int,
-    sequences: Int[np.ndarray, " leaves"],
+    sizes: Num[np.ndarray, " leaves"],
     name: str = "distribution",
 ) -> Float[np.ndarray, " leaves"]:
-    """Distribute each domain's weight over its leaves, in proportion to their sequences.
+    """Distribute each domain's weight over its leaves, in proportion to their sizes.
 
-    The result sums to 1. The weight of domains without sequences is shared by the others. `name`
-    is that of the distribution, for the error.
+    The result sums to 1. The weight of empty domains is shared by the others.
+
+    Args:
+        weights: weight of each domain.
+        levels: granularities of the catalog's domains.
+        level: number of domains.
+        sizes: number of tokens or of sequences of each leaf, 0 for a leaf without sequences.
+        name: name of the distribution, for the error.
 
     Raises:
         UserError: No domain with weight has a sequence.
     """
     span = levels.span(level)
-    inside = sequences.reshape(level, span).astype(np.float64)
-    sizes = inside.sum(axis=1)
-    reachable = np.where(sizes > 0, weights, 0.0)
+    inside = sizes.reshape(level, span).astype(np.float64)
+    totals = inside.sum(axis=1)
+    reachable = np.where(totals > 0, weights, 0.0)
     if reachable.sum() <= 0:
         raise UserError(
             f"{name} at level {level}: only domains without training sequences have weight. "
             "Use a coarser level or more data."
         )
-    share = inside / np.maximum(sizes, 1)[:, None]
+    share = inside / np.maximum(totals, 1)[:, None]
     leaves: Float[np.ndarray, " leaves"] = ((reachable / reachable.sum())[:, None] * share).reshape(
         -1
     )

@@ -18,6 +18,7 @@ def print_preview(preview: "Preview") -> None:
         f"written to {preview.out}",
         "domains": f"{preview.reached_domains:,} of {preview.level:,} can be sampled, "
         f"{preview.empty_domains:,} have no training text",
+        "padding": f"{preview.padding:.1%} of the places drawn are padding",
         "model": f"{preview.parameters:,} parameters"
         if preview.parameters
         else "unknown size (models on the Hugging Face hub are not looked up)",

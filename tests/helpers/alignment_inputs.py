@@ -18,6 +18,7 @@ from trainer.evaluation.objectives import TextLoss
 from trainer.inputs import Inputs
 from trainer.model.engine import Engine
 from trainer.sampling.batches import Pool
+from trainer.sampling.fill import Fill
 
 BACKENDS = ("ghost", "finite_difference")
 BASIS = Basis(
@@ -91,7 +92,7 @@ def texts() -> Inputs:
     """Return the parts of a run's inputs that are process_measurements on."""
     corpus, align = (Pool(Texts(edition), TOKENS, "texts") for edition in range(2))
     parts = object.__new__(Inputs)  # without the other fields
-    vars(parts).update(corpus=corpus, align=align, basis=BASIS)
+    vars(parts).update(corpus=corpus, align=align, basis=BASIS, fill=Fill(None))
     return parts
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import data_catalog
+from data_catalog.errors import UserError
 from data_catalog.settings import parse
 from pipeline.add import add
 from pipeline.config import Addition
@@ -21,6 +22,7 @@ from tests.helpers.repository import ROOT
 from tests.helpers.tiny_training import records
 from trainer.config import Train
 from trainer.loop import train
+from trainer.mixers.replay import replaying
 
 ARCHIVE = ROOT / "tests" / "data" / "catalog_and_runs_of_cb48e95.tar.xz"
 CATALOG, FINISHED, INTERRUPTED = Path("catalog"), Path("runs/finished"), Path("runs/interrupted")
@@ -108,6 +110,22 @@ def test_the_interrupted_run_resumes_and_ends_as_the_finished_one() -> None:
     usage = [pq.read_table(run / "usage.parquet") for run in (INTERRUPTED, FINISHED)]
     assert usage[0].equals(usage[1])
     assert json.loads((INTERRUPTED / "config.json").read_text())["history"] == []
+
+
+def test_weights_of_the_runs_stay_shares_of_sequences_also_in_a_replay() -> None:
+    assert config_of(INTERRUPTED).data.draw_by == "sequences"
+    assert replaying(FINISHED, None, Path("runs/new")).data.draw_by == "sequences"
+    Path("own.toml").write_text('catalog = "catalog"\ntarget = "space"\n')
+    assert replaying(FINISHED, Path("own.toml"), Path("runs/new")).data.draw_by == "sequences"
+    chosen = replaying(FINISHED, Path("own.toml"), Path("runs/new"), ["data.draw_by=tokens"])
+    assert chosen.data.draw_by == "tokens"
+
+
+def test_a_config_of_today_is_refused_with_what_the_run_did() -> None:
+    settings = config_of(INTERRUPTED).model_dump()
+    settings["data"]["draw_by"] = "tokens"
+    with pytest.raises(UserError, match=r"data\.draw_by was sequences and is now tokens"):
+        train(Train.model_validate(settings))
 
 
 def test_the_finished_run_is_not_trained_again() -> None:

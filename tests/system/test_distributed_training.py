@@ -85,7 +85,7 @@ def test_new_weights_act_on_the_next_batch_of_every_rank(folder: Path) -> None:
         stage, steps = row["stage"], range(min(5, 28 - 5 * row["stage"]))
         plan = draw_interval(
             stage,
-            leaf_weights(np.array(row["sampling"]), inputs.basis.matrix),
+            inputs.drawn(leaf_weights(np.array(row["sampling"]), inputs.basis.matrix), config),
             inputs.corpus.sequences,
             used,
             draws=30,
@@ -100,7 +100,7 @@ def test_new_weights_act_on_the_next_batch_of_every_rank(folder: Path) -> None:
             ]
         stale = draw_interval(
             stage,
-            leaf_weights(np.full(4, 0.25), inputs.basis.matrix),
+            inputs.drawn(leaf_weights(np.full(4, 0.25), inputs.basis.matrix), config),
             inputs.corpus.sequences,
             used,
             draws=30,

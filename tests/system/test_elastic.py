@@ -45,11 +45,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_process_reads_its_part_of_the_one_stream(folder: Path) -> None:
     """Draw the run again from the weight log and compare with what each process has read."""
-    inputs = open_inputs(tiny_config(folder / "catalog", folder / "one"))
+    config = tiny_config(folder / "catalog", folder / "one")
+    inputs = open_inputs(config)
     used, expected = np.zeros(8, np.int64), []
     read = [record["batch"] for record in records(folder / "elastic", "train")]
     for row in pq.read_table(folder / "one" / "weights.parquet").to_pylist():
         weights = leaf_weights(np.array(row["sampling"]), inputs.basis.matrix)
+        weights = inputs.drawn(weights, config)
         plan = draw_interval(
             row["stage"], weights, inputs.corpus.sequences, used, draws=EVERY * BATCH, seed=0
         )

@@ -55,14 +55,15 @@ def test_an_older_run_keeps_its_behaviour_and_its_fingerprint() -> None:
     settings = new.model_dump(mode="json")
     for key in WITHOUT_EFFECT:  # as config.json of such a run is
         del settings["mixture"][key]
-    del settings["data"]["as_if_tokens"]
+    del settings["data"]["as_if_tokens"], settings["data"]["draw_by"]
     older = Train.model_validate(settings)
     assert older.mixture.discount == older.mixture.pull == 0
     assert older.mixture.prior == "even"
+    assert (new.data.draw_by, older.data.draw_by) == ("tokens", "sequences")
     covered = older.model_dump(mode="json", exclude={"catalog", "out", "checkpoint"})
     for key in WITHOUT_EFFECT:
         del covered["mixture"][key]
-    del covered["data"]["as_if_tokens"]
+    del covered["data"]["as_if_tokens"], covered["data"]["draw_by"]
     assert older.fingerprint() == fingerprint("train", 2, covered)
 
 
@@ -115,10 +116,11 @@ def test_the_fingerprint_covers_only_settings_that_change_results() -> None:
         fingerprint_of(seed=1),
         fingerprint_of(target="u"),
         fingerprint_of(mixture={"eta": 0.5}),
+        fingerprint_of(data={"draw_by": "sequences"}),
         fingerprint_of(training={"steps": 7}),
         fingerprint_of(model={"layers": 5}),
     ]
-    assert len(set(different)) == 6
+    assert len(set(different)) == 7
 
 
 def test_the_form_of_odm_counts_for_odm_alone_and_older_runs_keep_theirs() -> None:

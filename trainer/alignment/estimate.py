@@ -23,10 +23,11 @@ def importance_weights(
     Args:
         matrix: p, each member's distribution over the leaves.
         leaves: c, the leaf of each sequence.
-        density: q, the distribution that the sequences were drawn from. For a training batch these
-            are its leaf weights. If every member drew equally many sequences it is the mean of the
-            rows, which makes this the balance heuristic (Veach & Guibas 1995): the weights are
-            then at most the number of members, however rare a leaf is.
+        density: q, the distribution that the sequences were drawn from, in shares of the same as p:
+            tokens or draws. For a training batch these are its leaf weights. If every member drew
+            equally many sequences it is a mean of the rows (`Fill.pooled`), which makes this the
+            balance heuristic (Veach & Guibas 1995): the weights are then bounded, however rare a
+            leaf is.
 
     Raises:
         ValueError: A sequence is from a leaf with density zero.

@@ -83,7 +83,7 @@ def measure_alignment(
         else:
             scored.append(_differences(engine, direction, batch, leaves))
     matrix = inputs.basis.matrix
-    return batch_alignment(engine.team, matrix, matrix.mean(axis=0), scored)
+    return batch_alignment(engine.team, matrix, inputs.fill.pooled(matrix), scored)
 
 
 def backward_and_score(
@@ -127,7 +127,7 @@ def batch_alignment(
     """Return the members' alignment, estimated from sequences that were drawn from `density`.
 
     A sequence from leaf c has importance weight `p_i(c) / q(c)` for member i. Inside a leaf all
-    draws are uniform.
+    draws are uniform. p and q are both shares of tokens or both shares of draws.
 
     Args:
         team: the processes of the run.
@@ -150,7 +150,7 @@ def member_losses(engine: Engine, config: Train, inputs: Inputs, interval: int) 
         losses = engine.losses(batch)
         scored.append(ScoredSequences(leaves, _tokens(batch, losses), losses, losses.double()))
     matrix = inputs.basis.matrix
-    return batch_alignment(engine.team, matrix, matrix.mean(axis=0), scored).losses
+    return batch_alignment(engine.team, matrix, inputs.fill.pooled(matrix), scored).losses
 
 
 def member_excess(
@@ -168,7 +168,7 @@ def member_excess(
         losses, above = tokens.sum(1), excess.sum(1, dtype=torch.float64)
         scored.append(ScoredSequences(leaves, _tokens(batch, losses), losses, above))
     matrix = inputs.basis.matrix
-    found = batch_alignment(engine.team, matrix, matrix.mean(axis=0), scored)
+    found = batch_alignment(engine.team, matrix, inputs.fill.pooled(matrix), scored)
     return found.losses, found.scores
 
 

@@ -220,7 +220,8 @@ def backward_and_measure(
     differences = config.mixture.backend == "finite_difference"
     backend: SequenceBackend = "finite_difference" if differences else "ghost"
     share, scored = backward_and_score(engine, direction, batch, own_leaves, backend)
-    alignment = batch_alignment(team, inputs.basis.matrix, plan.shares, [scored])
+    density = inputs.fill.weights(plan.shares)
+    alignment = batch_alignment(team, inputs.basis.matrix, density, [scored])
     measurement = _aligned(alignment, direction, config)
     return measurement, share, scored.losses, seconds
 

@@ -73,4 +73,5 @@ def _draw(
     config: Train, inputs: Inputs, interval: int, member: int
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     draws = generator(config.seed, "probe", interval, member)
-    return inputs.corpus.draw(inputs.basis.matrix[member], config.mixture.basis_sequences, draws)
+    shares = inputs.fill.draws(inputs.basis.matrix[member])
+    return inputs.corpus.draw(shares, config.mixture.basis_sequences, draws)

@@ -13,10 +13,6 @@ from trainer.evaluation.questions import Question
 from trainer.evaluation.tokenizer import token_ids
 from trainer.sampling.batches import Batch
 
-# Batches are cut to a multiple of this number of tokens, for little padding and few shapes of a
-# compiled model.
-WIDTH_STEP = 64
-
 
 @dataclass(frozen=True)
 class Completions:
@@ -45,14 +41,8 @@ class Completions:
         inputs, labels = self.store.read(chosen, np.zeros_like(chosen), self.length)
         prompt = self.store.tokens[chosen] - 1 - self.counted[chosen]
         labels[np.arange(self.length) < prompt[:, None]] = IGNORED
-        longest = int((self.store.tokens[chosen] - 1).max(initial=1))
-        width = min(-(-longest // WIDTH_STEP) * WIDTH_STEP, self.length)
         total = int(self.counted[numbers].sum())
-        return Batch(
-            torch.from_numpy(inputs[:, :width].copy()),
-            torch.from_numpy(labels[:, :width].copy()),
-            total,
-        )
+        return Batch(torch.from_numpy(inputs), torch.from_numpy(labels), total).cut()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from data_catalog.errors import UserError
 from trainer.mixers import MixerState, Observation, uniform_state
@@ -21,7 +21,8 @@ WEIGHT_SUM_TOLERANCE = 1e-3  # The weights in a file are often rounded.
 class Static:
     """A mixer whose weights stay as they are.
 
-    Natural, uniform, temperature, importance and file weights are a basis with a single row.
+    Natural, uniform, temperature, unimax, importance and file weights are a basis with a single
+    row.
     """
 
     needs: frozenset[str] = frozenset()  # no measurement
@@ -63,6 +64,41 @@ def temperature_weights(
         )
     weights = tokens ** (1.0 / temperature)
     return weights / weights.sum()
+
+
+def unimax_weights(
+    sizes: Float[np.ndarray, " domains"],
+    sequences: Int[np.ndarray, " domains"],
+    draws: int,
+    maximum_epochs: float,
+) -> Float[np.ndarray, " domains"]:
+    """Return equal weights, but none that draws a domain more than `maximum_epochs` times.
+
+    What the capped domains leave is shared equally by the others (Chung et al. 2023, algorithm 1).
+    If all domains are capped, the weights are in proportion to their sizes.
+
+    Args:
+        sizes: size of each domain, in what weights are shares of: tokens, or sequences.
+        sequences: number of available sequences per domain.
+        draws: number of sequences that the run draws.
+        maximum_epochs: N.
+
+    Raises:
+        UserError: All domains are empty.
+    """
+    if not sequences.any():
+        raise UserError(
+            'mixture.mixer = "unimax": All domains are empty. Add documents to the catalog.'
+        )
+    order = np.argsort(sizes, kind="stable")
+    # Draws that a size of 1 takes, of each domain and of all that are at least as large.
+    each = np.divide(sequences, sizes, out=np.zeros(len(sizes)), where=sizes > 0)
+    together = np.cumsum(each[order][::-1])[::-1]
+    taken, left = np.zeros(len(sizes)), float(draws)
+    for domain, draws_of_one in zip(order.tolist(), together.tolist(), strict=True):
+        taken[domain] = min(left / draws_of_one, maximum_epochs * sizes[domain])
+        left -= taken[domain] * each[domain]
+    return taken / taken.sum()
 
 
 def read_weights(path: Path, domains: int, names: Sequence[str]) -> FixedWeights:

@@ -20,11 +20,11 @@ def mean_epochs(
     sequences: Int[np.ndarray, " leaves"],
     draws: int,
 ) -> float:
-    """Return the epochs of the leaves at the shares `drawn`, averaged over the draws of `row`.
+    """Return the epochs of the leaves at the shares `drawn`, averaged over `row`.
 
     Args:
         row: the distribution that the average is weighted by.
-        drawn: the distribution that the run draws from.
+        drawn: the shares of the run's draws.
         sequences: number of sequences per leaf.
         draws: number of sequences that the run draws.
     """

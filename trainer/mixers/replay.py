@@ -149,6 +149,9 @@ def replaying(run: Path, config: Path | None, out: Path, overrides: Sequence[str
         }
     else:
         tree = read_toml(config)
+    # The same weights mean the same as in the followed run.
+    if isinstance(data := tree.get("data", {}), dict):
+        tree["data"] = {"draw_by": followed.data.draw_by, **data}
     paths = [
         f"{key}={json.dumps(str(path), ensure_ascii=False)}"
         for key, path in (("mixture.file", run), ("out", out))

@@ -17,9 +17,10 @@ from data_catalog.format.files import CatalogFiles
 from data_catalog.format.layout import Levels
 from data_catalog.format.run_record import RUN_RECORD, read_run_record
 from data_catalog.settings import parse
-from trainer.mixers.fixed import read_weights, temperature_weights
+from trainer.mixers.fixed import read_weights, temperature_weights, unimax_weights
 from trainer.mixers.prior import wanted_shares
 from trainer.mixture_config import Mixture
+from trainer.sampling.fill import Fill
 
 BUILT_IN_DISTRIBUTIONS = ("natural", "uniform")  # distributions that need no histogram
 MAXIMUM_BASIS_BYTES = 4 * 1024**3
@@ -30,8 +31,12 @@ def build_basis(
     config: Mixture,
     target: str,
     sequences: Int[np.ndarray, " leaves"],
+    fill: Fill,
+    draws: int,
 ) -> Basis:
     """Return the basis: `(members, leaves)` float64, each row summing to 1.
+
+    Rows are weights: shares of tokens, or of sequences, as `fill` says.
 
     A mixer that does not learn has one row. A mixer that learns has a row per named distribution,
     or per domain that has sequences.
@@ -41,18 +46,22 @@ def build_basis(
         config: the mixture settings.
         target: name of the run's target.
         sequences: number of available sequences per leaf.
+        fill: fill of the sequences.
+        draws: number of sequences that the run draws.
 
     Raises:
         UserError: A distribution or level is not in the catalog, a file of weights does not fit, or
             there are too many domains to learn a weight for each.
     """
     if config.mixer == "replay":
-        config, target = _replayed(config.file or Path())
+        config, target, tokens = _replayed(config.file or Path())
+        draws = tokens // files.sequence_tokens
     levels = files.levels
     level = config.level or levels.leaves
     levels.span(level)
+    sizes = fill.sizes(sequences)
     if config.learns and config.basis == "domains":
-        return _domains(levels, level, sequences)
+        return _domains(levels, level, sizes)
 
     def read(name: str) -> Float[np.ndarray, " domains"]:
         return read_distribution(
@@ -70,6 +79,9 @@ def build_basis(
         rows = {name: read(name) for name in names}
     elif config.mixer == "temperature":
         rows = {"temperature": temperature_weights(read("natural"), config.temperature)}
+    elif config.mixer == "unimax":
+        inside = (values.reshape(level, -1).sum(axis=1) for values in (sizes, sequences))
+        rows = {"unimax": unimax_weights(*inside, draws, config.maximum_epochs)}
     elif config.mixer == "static" and config.target_share is not None:
         wanted = wanted_shares(config.target_shares(target), config.target_share)
         rows = {"static": np.asarray(sum(share * read(name) for name, share in wanted.items()))}
@@ -88,21 +100,23 @@ def build_basis(
         tuple(rows),
         np.stack(
             [
-                to_leaves(weights, levels, level, sequences, f"distribution {name}")
+                to_leaves(weights, levels, level, sizes, f"distribution {name}")
                 for name, weights in rows.items()
             ]
         ),
     )
 
 
-def _replayed(place: Path) -> tuple[Mixture, str]:
-    """Return the mixture settings and the target of the run that is replayed."""
+def _replayed(place: Path) -> tuple[Mixture, str, int]:
+    """Return the mixture, the target and the tokens, padding included, of the replayed run."""
     run = place if place.is_dir() else place.parent
     config = read_run_record(run).config
     mixture = parse(Mixture, config.mixture.model_dump(), f"{run / RUN_RECORD}: config.mixture")
     if mixture.mixer == "replay" and mixture.file:
         return _replayed(mixture.file)
-    return mixture, config.target
+    training = config.training
+    tokens = training.steps * training.batch_sequences * training.sequence_tokens
+    return mixture, config.target, tokens
 
 
 def _histograms(files: CatalogFiles, kind: str, level: int) -> list[str]:
@@ -111,8 +125,8 @@ def _histograms(files: CatalogFiles, kind: str, level: int) -> list[str]:
     return sorted(set(rows["name"].to_pylist()))
 
 
-def _domains(levels: Levels, level: int, sequences: Int[np.ndarray, " leaves"]) -> Basis:
-    reachable = np.flatnonzero(sequences.reshape(level, -1).sum(axis=1))
+def _domains(levels: Levels, level: int, sizes: Float[np.ndarray, " leaves"]) -> Basis:
+    reachable = np.flatnonzero(sizes.reshape(level, -1).sum(axis=1))
     if len(reachable) * levels.leaves * 8 > MAXIMUM_BASIS_BYTES:
         raise UserError(
             f"mixture.level {level}: {len(reachable)} domains are too many to learn a weight for "
@@ -120,7 +134,6 @@ def _domains(levels: Levels, level: int, sequences: Int[np.ndarray, " leaves"]) 
             'mixture.level, or mixture.basis = "distributions".'
         )
     rows = [
-        to_leaves(np.eye(1, level, int(domain))[0], levels, level, sequences)
-        for domain in reachable
+        to_leaves(np.eye(1, level, int(domain))[0], levels, level, sizes) for domain in reachable
     ]
     return Basis(tuple(str(domain) for domain in reachable), np.stack(rows))

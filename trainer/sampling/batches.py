@@ -13,10 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from data_catalog.errors import UserError
-from data_catalog.format.tokens import TokenStore
+from data_catalog.format.tokens import IGNORED, TokenStore
 from trainer.distributed import process_slice
 from trainer.sampling.permutation import derive, permutation_key, permute, walk
 from trainer.sampling.plan import IntervalPlan
+
+# Batches are cut to a multiple of this number of tokens, for little padding and few shapes.
+WIDTH_STEP = 64
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,14 @@ class Batch:
             self.labels.to(device, non_blocking=True),
             self.total,
         )
+
+    def cut(self) -> "Batch":
+        """Return the batch without the columns behind its last label, up to a multiple of 64."""
+        used = (self.labels != IGNORED).any(0).nonzero()
+        longest = int(used[-1]) + 1 if len(used) else 1
+        width = -(-longest // WIDTH_STEP) * WIDTH_STEP
+        parts = (values[:, :width].contiguous() for values in (self.inputs, self.labels))
+        return Batch(*parts, self.total)
 
     def digest(self) -> str:
         """Return a short hash of the inputs."""

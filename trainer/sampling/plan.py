@@ -30,7 +30,7 @@ class IntervalPlan:
     epochs: Int[np.ndarray, " draws"]
     """Number of earlier epochs over the leaf."""
     shares: Float[np.ndarray, " leaves"]
-    """Shares that the leaves were drawn with: the weights within the bounds. They sum to 1."""
+    """Shares of the draws: those of the weights, within the bounds. They sum to 1."""
     moved: float
     """Share of the draws that the bounds moved to other leaves."""
 
@@ -105,7 +105,8 @@ def draw_interval(
 
     Args:
         interval: number of the interval.
-        weights: weight of each leaf; zero for leaves without sequences.
+        weights: share of the draws of each leaf (see `Fill.draws`), on any scale; zero for leaves
+            without sequences.
         sequences: number of sequences per leaf.
         used: number of draws per leaf in all earlier intervals.
         draws: number of draws: steps times global batch. With bounds, the last interval of a run

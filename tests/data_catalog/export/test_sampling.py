@@ -144,7 +144,18 @@ def test_weights_of_each_mixer_are_read(catalog, tmp_path):
         usage=[(1, 9), (3, 9), *[(0, 9)] * 6],
         mixture={"file": "gone.csv"},
     )
-    assert weights_of(static, catalog)[1][:3].tolist() == [0.25, 0.75, 0]
+    per_sequence = [959 / 10, 575 / 6]  # labels of leaves 0 and 1, in sequences of 100
+    tokens = np.array([1, 3]) * per_sequence
+    assert weights_of(static, catalog)[1][:3] == pytest.approx([*tokens / tokens.sum(), 0])
+    capped = write_run(
+        tmp_path / "unimax",
+        mixer="unimax",
+        basis=("unimax",),
+        level=8,
+        usage=[(3, 9), (1, 9), *[(0, 9)] * 6],
+    )
+    tokens = np.array([3, 1]) * per_sequence
+    assert weights_of(capped, catalog)[1][:3] == pytest.approx([*tokens / tokens.sum(), 0])
     replay = write_run(
         tmp_path / "replay",
         mixer="replay",

@@ -168,3 +168,25 @@ def test_the_parts_of_all_processes_are_the_whole_set() -> None:
         [2, 3],
         [4, 5, 6],
     ]
+
+
+def test_little_padding_is_run_and_the_losses_are_the_same(engine: Engine) -> None:
+    """A set of 20 documents of 11 to 30 tokens and two of 250, in sequences of 256."""
+    sizes = np.array([*range(11, 31), 250, 250])
+    ids = np.random.default_rng(0).integers(0, 64, sizes.sum()).astype(np.uint16)
+    begins = np.cumsum(sizes) - sizes
+    pool = Pool(TokenStore({0: ids}, np.zeros_like(sizes), begins, sizes, 0), 256, "texts")
+    chosen = evaluation_set("texts", pool, 100, 0)
+    shapes: list[tuple[int, ...]] = []
+
+    def record(_: object, __: object, given: dict[str, torch.Tensor]) -> None:
+        shapes.append(tuple(given["input_ids"].shape))
+
+    base = engine.model.base_model
+    watch = base.register_forward_pre_hook(record, with_kwargs=True)
+    found = held_out_losses(engine, [chosen], np.ones(64, np.int64))[0]
+    watch.remove()
+    assert sum(rows for rows, _ in shapes) == 22
+    assert sorted(width for _, width in shapes) == [64, 64, 64, 64, 256]
+    batch = pool.read(chosen.leaves, chosen.rows)
+    assert found.loss == pytest.approx(float(engine.losses(batch).sum()) / batch.total, rel=1e-6)

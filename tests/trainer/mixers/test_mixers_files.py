@@ -12,7 +12,7 @@ from data_catalog.errors import UserError
 from data_catalog.format.tables import WEIGHTS
 from tests.helpers.tiny_observation import seeing
 from tests.helpers.tiny_run import tiny_run_record
-from trainer.mixers.fixed import read_weights, temperature_weights
+from trainer.mixers.fixed import read_weights, temperature_weights, unimax_weights
 from trainer.mixers.replay import read_replay
 
 
@@ -30,6 +30,55 @@ def test_temperature_flattens_the_weights():
     )
     with pytest.raises(UserError, match=r"mixture\.mixer"):
         temperature_weights(np.zeros(3, np.int64), 2.0)
+
+
+@pytest.mark.parametrize(
+    ("draws", "drawn"),
+    [
+        (9, [3, 3, 0, 3]),  # no cap: equal
+        (12, [4, 4, 0, 4]),  # the cap of the smallest is just its share
+        (20, [8, 4, 0, 8]),  # it leaves one draw, which the others share
+        (36, [16, 4, 0, 16]),
+        (48, [28, 4, 0, 16]),
+        (84, [64, 4, 0, 16]),  # all are drawn four times
+        (168, [128, 8, 0, 32]),  # the caps cannot hold, and all are drawn eight times
+    ],
+)
+def test_unimax_fills_up_to_the_cap(draws, drawn):
+    sequences = np.array([16, 1, 0, 4])
+    weights = unimax_weights(sequences * 1.0, sequences, draws, 4.0)
+    np.testing.assert_allclose(weights * draws, drawn, rtol=1e-12)
+
+
+def test_unimax_of_padded_sequences_has_equal_tokens():
+    """With 8, 4 and 2 tokens per sequence, 5, 10 and 4 draws have 40, 40 and 8 tokens."""
+    weights = unimax_weights(np.array([80.0, 40.0, 4.0]), np.array([10, 10, 2]), 19, 2.0)
+    np.testing.assert_allclose(weights, np.array([40, 40, 8]) / 88)
+
+
+def test_unimax_of_any_sizes():
+    random = np.random.Generator(np.random.Philox(key=1))
+    for _ in range(200):
+        sequences = random.integers(0, 10 ** random.integers(1, 7), random.integers(1, 50))
+        sequences[0] += 1
+        epochs = float(random.uniform(0.2, 10))
+        draws = int(random.integers(1, 2 * epochs * sequences.sum() + 2))
+        sizes = sequences * random.uniform(1, 100, len(sequences))
+        weights = unimax_weights(sizes, sequences, draws, epochs)
+        assert weights.sum() == pytest.approx(1)
+        if draws >= epochs * sequences.sum():
+            np.testing.assert_allclose(weights, sizes / sizes.sum())
+            continue
+        each = np.divide(sequences, sizes, out=np.zeros(len(sizes)), where=sizes > 0)
+        drawn = weights * each / (weights * each).sum() * draws
+        caps = epochs * sequences
+        assert (drawn <= caps * (1 + 1e-9)).all()
+        np.testing.assert_allclose(weights[drawn < caps * (1 - 1e-9)], weights.max())
+
+
+def test_unimax_needs_text():
+    with pytest.raises(UserError, match=r"mixture\.mixer"):
+        unimax_weights(np.zeros(3), np.zeros(3, np.int64), 10, 4.0)
 
 
 def write(path, columns):

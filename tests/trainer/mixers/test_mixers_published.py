@@ -332,5 +332,5 @@ def test_the_config_selects_the_mixer_and_its_published_step():
     assert (doge.mu, doge.every_steps) == (0.05, 50)
     assert [doge.learning_rate(step) for step in (0, 500)] == pytest.approx([2e-4, 2e-3])
     assert mixer_of(config(mixer="doge", eta=100.0), "ab").mu == pytest.approx(0.01)
-    for name in ("natural", "uniform", "temperature", "importance"):
+    for name in ("natural", "uniform", "temperature", "unimax", "importance"):
         assert isinstance(mixer_of(config(mixer=name), "a"), Static)

@@ -11,6 +11,7 @@ from data_catalog.format.files import open_files
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from trainer.mixture_config import Mixture
 from trainer.sampling.basis import build_basis
+from trainer.sampling.fill import Fill
 
 SEQUENCES = np.array([4, 2, 2, 8, 1, 3, 0, 0])
 
@@ -20,10 +21,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_catalog(tmp_path_factory.mktemp("catalog"))
 
 
-def basis(root: Path, **settings: object) -> Basis:
-    return build_basis(
-        open_files(root), Mixture.model_validate({"kind": "hard", **settings}), "spe", SEQUENCES
-    )
+def basis(root: Path, draws: int = 20, **settings: object) -> Basis:
+    mixture = Mixture.model_validate({"kind": "hard", **settings})
+    return build_basis(open_files(root), mixture, "spe", SEQUENCES, Fill(None), draws)
 
 
 def test_static_mixers_have_one_row(root: Path) -> None:
@@ -53,6 +53,17 @@ def test_importance_at_a_coarse_level_is_uniform_inside_the_domain(root: Path) -
         basis(root, mixer="importance", level=2).matrix,
         [[4 / 16, 2 / 16, 2 / 16, 8 / 16, 0, 0, 0, 0]],
     )
+
+
+def test_unimax_depends_on_the_length_of_the_run(root: Path) -> None:
+    def drawn(draws: int, **settings: object) -> list[float]:
+        return (basis(root, draws, mixer="unimax", **settings).matrix[0] * draws).tolist()
+
+    assert drawn(6) == pytest.approx([1, 1, 1, 1, 1, 1, 0, 0])
+    assert drawn(34) == pytest.approx([6, 6, 6, 6, 4, 6, 0, 0])
+    assert drawn(16, maximum_epochs=1) == pytest.approx([4, 2, 2, 4, 1, 3, 0, 0])
+    assert drawn(40, maximum_epochs=1) == pytest.approx([8, 4, 4, 16, 2, 6, 0, 0])
+    assert drawn(16, maximum_epochs=1, level=2) == pytest.approx([3, 1.5, 1.5, 6, 1, 3, 0, 0])
 
 
 def test_dga_uses_all_distributions_of_its_kind_and_the_built_in_ones(root: Path) -> None:

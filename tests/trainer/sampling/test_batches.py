@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from data_catalog import UserError
 from data_catalog.format.files import open_files
@@ -230,3 +231,14 @@ def test_each_leaf_of_the_tiny_catalog_has_one_language(tmp_path: Path) -> None:
     batch = pool.read(np.array([5]), np.array([3]))
     words = batch.inputs[batch.inputs > 0]
     assert set((words // WORDS).tolist()) == {5}
+
+
+@pytest.mark.parametrize(("labels", "width"), [(0, 64), (1, 64), (64, 64), (65, 128), (150, 150)])
+def test_a_batch_is_cut_behind_its_last_label(labels: int, width: int) -> None:
+    filled = torch.full((2, 150), -100)
+    filled[1, max(labels - 3, 0) : labels] = 7  # the labels before are masked, as of a prompt
+    cut = Batch(torch.arange(300).reshape(2, 150), filled, 3).cut()
+    assert cut.inputs.shape == cut.labels.shape == (2, width)
+    assert cut.inputs[1, 0] == 150
+    assert int((cut.labels == 7).sum()) == int((filled == 7).sum())
+    assert cut.total == 3
