@@ -126,14 +126,16 @@ class Mixture(Settings):
     maximum."""
     floor: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the total weight that is always spread evenly over all members."""
-    error_aware: bool = False
-    """Shrink scores in proportion to the noise that their standard errors indicate."""
-    backend: AlignmentBackend = "exact"
+    error_aware: bool = True
+    """Shrink scores in proportion to the noise that their standard errors indicate. If not given,
+    false with the backend `exact`, for which errors cost extra."""
+    backend: AlignmentBackend = "ghost"
     """Method that measures gradient alignment. `exact`: a backward pass per member. `ghost`: scores
-    per sequence from one backward pass. `finite_difference`: two forward passes per sequence."""
-    measure_on: Literal["probes", "batch"] = "probes"
+    per sequence from one backward pass. `finite_difference`: two forward passes per sequence. If
+    not given, `exact` for the mixer `doge` and for scores that need the norms of all gradients."""
+    measure_on: Literal["probes", "batch"] = "batch"
     """Sequences that are measured: new sequences of each member, or the last training batch before
-    the update."""
+    the update. If not given, `probes` with the backend `exact` and for the mixer `doge`."""
     updates: Positive = 30
     """Number of updates of the weights in a run, if `update_every_steps` is 0."""
     update_every_steps: Count = 0
@@ -195,12 +197,21 @@ class Mixture(Settings):
     @model_validator(mode="before")
     @classmethod
     def _completed(cls, given: Any) -> Any:
-        """Complete the settings of an older run, and the scores that `doge` was published with."""
+        """Complete the settings of an older run, and the defaults that depend on other settings."""
+        if not isinstance(given, Mapping):
+            return given
         if is_from_a_run(given):
             return {**WITHOUT_EFFECT, **given}
-        if isinstance(given, Mapping) and given.get("mixer") == "doge":
-            return {"scores": "clipped", **given}
-        return given
+        settings = dict(given)
+        if settings.get("mixer") == "doge":
+            settings.setdefault("scores", "clipped")  # as published
+        other = settings.get("mixer", "dga") != "dga"
+        if other or settings.get("scores") in CLIPPED_SCORES:
+            settings.setdefault("backend", "exact")
+        if other or settings.get("backend") == "exact":
+            settings.setdefault("measure_on", "probes")
+            settings.setdefault("error_aware", False)
+        return settings
 
     @model_validator(mode="after")
     def _fits(self) -> "Mixture":

@@ -50,6 +50,20 @@ def test_the_discount_of_repeated_data_belongs_to_dga_and_its_replays() -> None:
     assert discount_of(mixer="static", target_share=0.5, repetition=4) == 4
 
 
+def test_the_defaults_of_measuring_depend_on_the_scores_and_the_backend() -> None:
+    def chosen(**mixture: object) -> tuple[str, str, bool]:
+        found = Train.model_validate({**LEAST, "mixture": mixture}).mixture
+        return found.backend, found.measure_on, found.error_aware
+
+    assert chosen() == ("ghost", "batch", True)
+    assert chosen(backend="finite_difference") == ("finite_difference", "batch", True)
+    assert chosen(backend="exact") == ("exact", "probes", False)
+    assert chosen(scores="clipped") == ("exact", "probes", False)
+    assert chosen(mixer="doge") == ("exact", "probes", False)
+    assert chosen(measure_on="probes") == ("ghost", "probes", True)
+    assert chosen(backend="exact", error_aware=True) == ("exact", "probes", True)
+
+
 def test_an_older_run_keeps_its_behaviour_and_its_fingerprint() -> None:
     new = Train.model_validate({**LEAST, "mixture": {"prior": "even", "kind": "hard"}})
     settings = new.model_dump(mode="json")

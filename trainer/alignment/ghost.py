@@ -19,10 +19,13 @@ from torch.distributed.tensor import DTensor
 
 from data_catalog.errors import UserError
 from trainer.alignment import Direction
-from trainer.alignment.direction import local
+from trainer.alignment.direction import local, target_direction
 from trainer.alignment.slopes import Slopes, module_slopes
 from trainer.model.engine import Engine
 from trainer.model.head import HeadSlopes, Losses, head_slopes
+from trainer.sampling.batches import Batch
+
+TRIED_TOKENS = 8  # tokens of the sequence that a model is tried on
 
 
 @dataclass
@@ -215,6 +218,32 @@ class Ghost:
                     f'mixture.backend = "ghost": The scores of {path} are not available, because '
                     f'{reason}. Use "exact" or "finite_difference".'
                 )
+
+
+def require_ghost(engine: Engine) -> None:
+    """Check that the scores of all parameters of a model are available, on one short sequence.
+
+    The model's parameters and gradients and the random numbers do not change. All processes of a
+    run call this together.
+
+    Raises:
+        UserError: The scores of a parameter are not available.
+    """
+    inputs = torch.arange(TRIED_TOKENS)[None]
+    batch = Batch(inputs, inputs.roll(-1, 1), TRIED_TOKENS)
+    # Eager, so that this length of a sequence is not compiled.
+    with torch.random.fork_rng(), torch.compiler.set_stance("force_eager"):
+        direction = target_direction(engine, lambda: engine.backward(batch)[0])
+        try:
+            with Ghost(engine, direction):
+                engine.backward(batch)
+        except NotImplementedError as error:  # of an operation without forward differentiation
+            raise UserError(
+                f'mixture.backend = "ghost": The scores of this model are not available '
+                f'({error}). Use "exact" or "finite_difference".'
+            ) from error
+        finally:
+            engine.clear()
 
 
 class _Tap(torch.autograd.Function):

@@ -13,7 +13,7 @@ from tests.helpers.alignment_inputs import random_direction
 from tests.helpers.tiny_models import ARCHITECTURES, TOKENS, tiny_batch, tiny_engine, tiny_model
 from trainer.alignment import Direction
 from trainer.alignment.direction import target_direction
-from trainer.alignment.ghost import Ghost
+from trainer.alignment.ghost import Ghost, require_ghost
 from trainer.config import Training
 from trainer.distributed import Team
 from trainer.model.engine import Engine, build_engine
@@ -258,6 +258,20 @@ def test_unsupported_modules_are_refused_by_name() -> None:
     model.register_parameter("idle", nn.Parameter(torch.ones(2)))
     mlp.down_proj = plain
     run(tiny_engine(model), random_direction(model), batch)
+
+
+def test_a_model_is_tried_before_the_training() -> None:
+    model = tiny_model()
+    engine, random = tiny_engine(model), torch.get_rng_state()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    require_ghost(engine)
+    assert all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert torch.equal(torch.get_rng_state(), random)
+    mlp = model.model.layers[0].mlp
+    mlp.down_proj = BypassedLinear(mlp.down_proj)
+    with pytest.raises(UserError, match=r"layers\.0\.mlp\.down_proj.*\"finite_difference\""):
+        require_ghost(tiny_engine(model))
 
 
 def test_an_unsupported_use_of_a_tied_weight_is_refused() -> None:
