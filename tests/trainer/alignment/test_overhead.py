@@ -15,10 +15,11 @@ from trainer.config import Train
 from trainer.mixture_config import Mixture
 
 PLAIN = {"update_every_steps": 100, "basis_sequences": 8, "target_sequences": 32}
+PROBES = {"backend": "exact", "measure_on": "probes"}
 
 
 def mixture(**changed: object) -> Mixture:
-    return Mixture.model_validate({**PLAIN, "scores": "raw", **changed})
+    return Mixture.model_validate({**PLAIN, **PROBES, "scores": "raw", **changed})
 
 
 def cadence(of: Mixture) -> MeasurementCadence:
@@ -51,12 +52,24 @@ def test_a_run_of_any_length_has_the_same_number_of_updates(steps: int) -> None:
     assert updates_of(config, cadence_of(config, 20)) == pytest.approx(30, abs=1)
 
 
-@pytest.mark.parametrize(("steps", "every"), [(300, 60), (1_000, 150), (4_500, 150)])
-def test_measuring_takes_at_most_two_percent_of_all_but_short_runs(steps: int, every: int) -> None:
-    config = training(steps)  # An update costs as much as three steps, as in the figures above.
+@pytest.mark.parametrize(
+    ("steps", "every", "mixture", "cost"),  # of an update, in steps
+    [
+        (300, 60, PROBES, 3.0),
+        (1_000, 150, PROBES, 3.0),
+        (4_500, 150, PROBES, 3.0),
+        (300, 42, {}, 5 / 6),
+        (1_000, 42, {}, 5 / 6),
+        (4_500, 145, {}, 5 / 6),
+    ],
+)
+def test_measuring_takes_at_most_two_percent_of_all_but_short_runs(
+    steps: int, every: int, mixture: dict[str, object], cost: float
+) -> None:
+    config = training(steps, **mixture)
     cadence = cadence_of(config, 20)
     assert cadence.update_every_steps == every
-    assert scoring_share(config.mixture, 20, 64, cadence) == pytest.approx(3 / every)
+    assert scoring_share(config.mixture, 20, 64, cadence) == pytest.approx(cost / every)
 
 
 def test_a_short_run_updates_before_every_step() -> None:

@@ -303,7 +303,9 @@ def mixer_of(config: Train, names: str, sizes: np.ndarray | None = None) -> Mixe
 
 
 def test_the_config_selects_the_mixer_and_its_published_step():
-    assert mixer_of(config(mixer="dga"), "ab") == Dga(1.5, 0.3, "target", pull=0.3)
+    assert mixer_of(config(mixer="dga"), "ab") == Dga(
+        1.5, 0.3, "target", pull=0.3, error_aware=True
+    )
     assert mixer_of(
         config(
             mixer="dga",
