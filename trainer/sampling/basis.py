@@ -80,8 +80,8 @@ def build_basis(
     elif config.mixer == "temperature":
         rows = {"temperature": temperature_weights(read("natural"), config.temperature)}
     elif config.mixer == "unimax":
-        inside = (values.reshape(level, -1).sum(axis=1) for values in (sizes, sequences))
-        rows = {"unimax": unimax_weights(*inside, draws, config.maximum_epochs)}
+        size, count = (values.reshape(level, -1).sum(axis=1) for values in (sizes, sequences))
+        rows = {"unimax": unimax_weights(size, count, draws, config.maximum_epochs)}
     elif config.mixer == "static" and config.target_share is not None:
         wanted = wanted_shares(config.target_shares(target), config.target_share)
         rows = {"static": np.asarray(sum(share * read(name) for name, share in wanted.items()))}

@@ -46,8 +46,8 @@ class Batch:
         used = (self.labels != IGNORED).any(0).nonzero()
         longest = int(used[-1]) + 1 if len(used) else 1
         width = -(-longest // WIDTH_STEP) * WIDTH_STEP
-        parts = (values[:, :width].contiguous() for values in (self.inputs, self.labels))
-        return Batch(*parts, self.total)
+        inputs, labels = (values[:, :width].contiguous() for values in (self.inputs, self.labels))
+        return Batch(inputs, labels, self.total)
 
     def digest(self) -> str:
         """Return a short hash of the inputs."""

@@ -8,6 +8,7 @@ import torch
 
 from data_catalog.format.files import open_files
 from data_catalog.format.tokens import open_tokens
+from flows.cli.preview import print_preview
 from flows.recipe import epochs_alone
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_training import tiny_config
@@ -105,13 +106,17 @@ def test_members_are_measured_by_their_tokens() -> None:
     np.testing.assert_allclose(found.losses, [1.5, 2.5])
 
 
-def test_the_preview_says_how_much_is_padding(catalog: Path) -> None:
+def test_the_preview_says_how_much_is_padding(
+    catalog: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     every_sequence_equally_often = 1 - LABELS.sum() / (SEQUENCES.sum() * LENGTH)
     natural = preview(config(catalog, "tokens", level=2))
     assert natural.padding == pytest.approx(every_sequence_equally_often, rel=0.05)
     assert natural.members[0].epochs == pytest.approx(28 * 6 / SEQUENCES.sum(), rel=0.01)
     importance = preview(config(catalog, "tokens", "importance"))  # leaf 2 alone
     assert importance.padding == pytest.approx(1 - 23 / 64)
+    print_preview(importance)
+    assert "64.1% of the places drawn are padding" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("draw_by", ["tokens", "sequences"])
