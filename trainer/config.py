@@ -195,12 +195,7 @@ class Train(Settings):
     @model_validator(mode="before")
     @classmethod
     def _completed(cls, given: Any) -> Any:
-        """Complete the settings of an older run, whose weights are shares of sequences."""
-        if isinstance(given, Mapping) and is_from_a_run(given.get("mixture")):
-            data = given.get("data", {})
-            if isinstance(data, Mapping):
-                return {**given, "data": {"draw_by": "sequences", **data}}
-        return given
+        return completed(given) if isinstance(given, Mapping) else given
 
     @property
     def steps(self) -> int:
@@ -227,3 +222,16 @@ class Train(Settings):
         if self.data.draw_by == "sequences":
             del settings["data"]["draw_by"]
         return fingerprint("train", 2, settings)
+
+
+def completed(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the config of an older run with the settings that its version lacked, as it behaved.
+
+    Other settings are returned unchanged.
+    """
+    mixture, data = config.get("mixture"), config.get("data")
+    if not is_from_a_run(mixture) or not isinstance(data, Mapping):
+        return config
+    # The weights of older runs are shares of sequences.
+    data = {"draw_by": "sequences", **data}
+    return {**config, "mixture": {**WITHOUT_EFFECT, **mixture}, "data": data}

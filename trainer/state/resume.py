@@ -9,11 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from data_catalog.errors import UserError
 from data_catalog.format.run_record import RUN_RECORD, AcceptedChange, read_run_record
-from trainer.config import Train
+from trainer.config import completed
 
 # Choices of `--accept` and the key of config.json that identifies each. A cause comes before its
 # consequences.
@@ -73,7 +71,7 @@ def check_identity(
         old, new = (
             (before[key], identity[key])
             if what != "config"
-            else _differences(_completed(before["config"]), settings)
+            else _differences(completed(before["config"]), settings)
         )
         if what not in accept:
             raise UserError(_refusal(out, what, old, new))
@@ -117,14 +115,6 @@ def _refusal(out: Path, what: str, old: Any, new: Any) -> str:
         f"{out}: The run in this folder used another config ({listed}{more}). "
         f"Restore the settings, {remedy}"
     )
-
-
-def _completed(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the config of a run with the settings that its version lacked, as it behaved."""
-    try:
-        return Train.model_validate(config).model_dump(mode="json")
-    except ValidationError:  # written by a version with other settings
-        return config
 
 
 def _differences(
