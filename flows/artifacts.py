@@ -167,6 +167,13 @@ def show_link(name: str, page: Path) -> None:
     )
 
 
+def show_page(name: str, page: Path) -> None:
+    """Create a link artifact to a page of the current flow run, if there is one."""
+    if within_flow_run():
+        with best_effort("the page"):
+            show_link(name, page)
+
+
 def show_catalog(root: Path, page: Path) -> None:
     """Create the artifacts of a finished build: a summary, tables, and a link to the page."""
     if not within_flow_run():

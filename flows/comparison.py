@@ -7,12 +7,14 @@ which share their data and their initial weights.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 from scipy import stats
 
 # Mixers whose weights do not change. Their runs form the frontier.
 FIXED_MIXERS = ("natural", "uniform", "temperature", "unimax", "static", "importance")
+Role = Literal["learned", "control", "fixed"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,16 @@ class Result:
     scoring_seconds: float
     best_validation: float = float("nan")
     """Lowest bits per byte on the validation split at any evaluation of the run."""
+    control: bool = False
+    """Its mixer learns from shuffled scores, or for another target. Results of older versions do not
+    say so."""
+
+    @property
+    def role(self) -> Role:
+        """The part that the variant plays in a comparison. Replayed weights are a control."""
+        if self.mixer in FIXED_MIXERS:
+            return "fixed"
+        return "control" if self.control or self.mixer == "replay" else "learned"
 
     @property
     def setting(self) -> tuple[str, float | None]:
@@ -91,13 +103,18 @@ def frontier(results: Iterable[Result]) -> tuple[np.ndarray, np.ndarray]:
 
     They are ordered by increasing general loss, so that their test loss decreases.
     """
-    points = sorted((r.general, r.test) for r in results if r.mixer in FIXED_MIXERS)
-    kept: list[tuple[float, float]] = []
-    for general, test in points:
-        if not kept or test < kept[-1][1]:
-            kept.append((general, test))
+    kept = undominated((r.general, r.test) for r in results if r.mixer in FIXED_MIXERS)
     array = np.array(kept, dtype=np.float64).reshape(-1, 2)
     return array[:, 0], array[:, 1]
+
+
+def undominated(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points of which no other is lower in both coordinates, by the first one."""
+    kept: list[tuple[float, float]] = []
+    for point in sorted(points):
+        if not kept or point[1] < kept[-1][1]:
+            kept.append(point)
+    return kept
 
 
 def frontier_gap(result: Result, others: Iterable[Result]) -> float:

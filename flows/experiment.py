@@ -1,7 +1,7 @@
 """Experiments: runs on one catalog that differ in settings, targets or seeds, and their comparison.
 
-A run is trained once. Its result is a line of OUT/results.jsonl, and the tables are computed from
-these lines.
+A run is trained once. Its result is a line of OUT/results.jsonl, and the tables and the page are
+computed from these lines.
 """
 
 import os
@@ -12,10 +12,10 @@ from typing import Any
 from prefect.futures import PrefectFuture, as_completed
 
 from data_catalog.format.manifest import read_manifest
-from flows.artifacts import artifact_key, show_runs, stage_progress
+from flows.artifacts import artifact_key, show_page, show_runs, stage_progress
 from flows.build import build as build_catalog
 from flows.events import tag_flow_run
-from flows.experiment_results import read_result, write_results
+from flows.experiment_results import PAGE, read_result, write_results
 from flows.pages.run import write_report
 from flows.progress import progress_bar
 from flows.recipe import PlannedRun, Recipe, planned_runs
@@ -39,9 +39,10 @@ MAXIMUM_CURVES = 24  # maximum number of runs on the page with their curves
 def experiment(recipe: Recipe, catalog: Build | None = None, processes: ProcessCount = 1) -> str:
     """Train the runs of a recipe and compare them. Return the experiment's folder, OUT.
 
-    OUT/results.jsonl has a line per run, OUT/results.md the tables, and OUT/report.html the runs'
-    curves if they are few. The runs are in OUT/runs. Finished runs are kept: repeated with more
-    variants, targets, repetitions or seeds, the flow trains only the new runs.
+    OUT/results.jsonl has a line per run, OUT/results.md the tables, OUT/experiment.html the tables
+    with charts, and OUT/report.html the runs' curves if they are few. The runs are in OUT/runs.
+    Finished runs are kept: repeated with more variants, targets, repetitions or seeds, the flow
+    trains only the new runs.
 
     Args:
         recipe: The experiment. Relative paths start at the folder that the flow runs in.
@@ -59,6 +60,7 @@ def experiment(recipe: Recipe, catalog: Build | None = None, processes: ProcessC
     runs = checked_runs(recipe)
     _train(runs, recipe, processes)
     write_results(recipe, [read_result(run) for run in runs])
+    show_page(artifact_key("experiment", recipe.out.name, "comparison"), recipe.out / PAGE)
     folders = [run.config.out for run in runs]
     if len(folders) <= MAXIMUM_CURVES:
         page = write_report(folders, recipe.out / "report.html", runs[0].config.catalog)

@@ -198,8 +198,8 @@ def experiment_command(
     """Train every variant with every target and seed, and compare them.
 
     CONFIG is a training config, or a recipe of an experiment. The runs are in OUT/runs, their
-    results in OUT/results.jsonl and the tables in OUT/results.md. Finished runs are kept, also if
-    the command is repeated with more variants, targets or seeds.
+    results in OUT/results.jsonl, the tables in OUT/results.md and the page in OUT/experiment.html.
+    Finished runs are kept, also if the command is repeated with more variants, targets or seeds.
     """
     from flows.recipe import open_recipe
 
@@ -219,12 +219,14 @@ def experiment_command(
     if as_json:
         from flows.pages.run import summary_table
 
-        print_json({"folder": str(folder), "runs": summary_table(runs)})
+        page = str(folder / "experiment.html")
+        print_json({"folder": str(folder), "page": page, "runs": summary_table(runs)})
     else:
         from flows.cli.summary import print_runs
 
         print_runs(runs, "run")
         print(f"Results: {folder / 'results.md'}")
+        print(f"Page: {folder / 'experiment.html'}")
         if (folder / "report.html").is_file():
             print(f"Report: {folder / 'report.html'}")
 

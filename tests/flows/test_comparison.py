@@ -138,3 +138,50 @@ def test_tables_name_the_dominated_variants() -> None:
     text = tables(runs, "half")
     assert "| dga | 2.2020 ± 0.0012 | +0.2010 ± 0.0006 |" in text
     assert "1 of 1: law at 2 (half)" in text
+
+
+def test_predictions_stand_beside_the_measured_differences() -> None:
+    runs = [result("half", "static", 2.0, 2.0), result("dga", "dga", 1.75, 2.0)]
+    measured = (
+        "| variant | mean − half | mean gap to the frontier | settings in which it is dominated |"
+    )
+    assert measured in tables(runs, "half")
+    lines = tables(runs, "half", {"dga": -0.125}).splitlines()
+    assert lines[-4:] == [
+        measured.replace("| mean gap", "| predicted | mean gap"),
+        "|---|---|---|---|---|",
+        "| half | +0.0000 |  |  | 0 of 1 |",
+        "| dga | -0.2500 | -0.1250 | -0.2500 | 0 of 1 |",
+    ]
+
+
+def test_the_table_of_a_setting_as_text() -> None:
+    runs = [
+        run
+        for seed in (0, 1)
+        for run in (
+            result("half", "static", 2.0, 2.0, seed),
+            result("dga", "dga", 1.75 + 0.125 * seed, 2.0, seed),
+        )
+    ]
+    assert tables(runs, "half").split("\n\n")[:3] == [
+        "### law, 2 epochs of its domains if drawn alone",
+        "0.00 M tokens per run, 100 parameters, seeds 0, 1. Bits per byte.",
+        "| variant | target | − half | p (Holm) | general | gap to the frontier "
+        "| − best fixed (half) | repeats | scoring |\n"
+        "|---|---|---|---|---|---|---|---|---|\n"
+        "| half | 2.0000 ± 0.0000 | +0.0000 ± 0.0000 |  | 2.0000 ± 0.0000 |  "
+        "| +0.0000 ± 0.0000 | 1.00 | 10% |\n"
+        "| dga | 1.8125 ± 0.0625 | -0.1875 ± 0.0625 | 0.205 | 2.0000 ± 0.0000 "
+        "| -0.1875 ± 0.0625 | -0.1875 ± 0.0625 | 1.00 | 10% |",
+    ]
+
+
+def test_replays_and_shuffled_scores_are_controls() -> None:
+    learned = result("dga", "dga", 1.0, 1.0)
+    assert learned.role == "learned"
+    assert replace(learned, control=True).role == "control"
+    assert replace(learned, mixer="replay").role == "control"
+    assert replace(learned, mixer="static").role == "fixed"
+    older = {key: value for key, value in learned.row().items() if key != "control"}
+    assert Result(**older) == learned

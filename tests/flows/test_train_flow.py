@@ -9,6 +9,7 @@ from data_catalog.errors import TrainingError, UserError
 from flows.experiment_results import load_results
 from flows.recipe import Recipe
 from tests.flows.cli.test_main import clustermix, refused
+from tests.helpers.page_text import words_of
 from tests.helpers.tiny_catalog import ENCODER, write_tiny_catalog
 from tests.helpers.tiny_training import tiny_config, write_config
 from trainer.config import Train
@@ -124,6 +125,7 @@ def test_runs_at_the_same_time_give_the_same_results(catalog, tmp_path, forked_t
         load_results(tmp_path / name / "results.jsonl") for name in ("together", "in-turn")
     )
     assert [r.variant for r in together] == ["natural", "dga", "averaged"]
+    assert [r.role for r in together] == ["fixed", "learned", "control"]
     assert [(r.test, r.general) for r in together] == [(r.test, r.general) for r in in_turn]
     tables = (tmp_path / "together" / "results.md").read_text()
     assert "| averaged |" in tables
@@ -139,9 +141,13 @@ def test_the_command_experiment(catalog, tmp_path, forked_trainer):
     assert header[0] == "run"
     assert [row[0] for row in rows] == ["uniform-1", "low-1"]
     assert f"Report: {tmp_path}/out/report.html" in done.stdout
+    assert f"Page: {tmp_path}/out/experiment.html" in done.stdout
+    page = words_of(tmp_path / "out" / "experiment.html")
+    assert "2 runs of 2 variants, with 1 target (spe) and 1 seed (1)." in page
     again = clustermix("experiment", config, *short, *words[:2], "--seed", 1, "--json")
     answer = json.loads(again.stdout)
     assert answer["folder"] == str(tmp_path / "out")
+    assert answer["page"] == str(tmp_path / "out" / "experiment.html")
     assert (tmp_path / "out" / "results.md").is_file()
     assert [(run["run"], run["mixer"], run["finished"]) for run in answer["runs"]] == [
         ("uniform-1", "uniform", True)

@@ -5,7 +5,6 @@ const lines = (() => {
 
   const nearest = (points, x) =>
     points.reduce((best, p) => (Math.abs(p[0] - x) < Math.abs(best[0] - x) ? p : best));
-  const decimals = (span) => (span < 0.03 ? 4 : span < 0.3 ? 3 : span < 3 ? 2 : span < 30 ? 1 : 0);
 
   function errors(chart, color, points) {
     const known = points.filter((p) => p[1] !== null && p[2] > 0);
@@ -49,7 +48,7 @@ const lines = (() => {
       high = spec.top ?? Math.max(...values),
       low = spec.zero ? Math.min(0, bottom) : bottom;
     const room = (high - low || Math.abs(high) || 1) * 0.06;
-    const format = spec.format || ((v) => v.toFixed(decimals(high - low)));
+    const format = spec.format || ((v) => v.toFixed(charts.decimals(high - low)));
     const read = spec.read || ((v) => v.toFixed(3));
     const wide = spec.labels && host.clientWidth >= charts.LABELS_FROM && spec.series.length <= 12;
     const right = wide

@@ -14,26 +14,8 @@
     hidden: saved.hidden?.includes(run.label) ?? false,
   }));
   const state = { bits: saved.bits ?? false };
-  const redraws = []; // a function per chart that redraws it
+  const { mount, redrawAll } = charts;
 
-  // Draw now, and again whenever the width or the choices change. A collapsed element has no width
-  // and is drawn later.
-  function mount(host, draw) {
-    let width = 0;
-    const redraw = (force) => {
-      if (!host.clientWidth || (host.clientWidth === width && !force)) return;
-      width = host.clientWidth;
-      base.hideTip();
-      host.replaceChildren();
-      draw(host);
-    };
-    redraws.push(() => redraw(true));
-    redraw(false);
-    // In the next frame, because drawing may add a scroll bar, which changes the width.
-    new ResizeObserver(() => requestAnimationFrame(() => redraw(false))).observe(host);
-  }
-
-  const redrawAll = () => redraws.forEach((redraw) => redraw());
   const remember = () =>
     history.replaceState(
       {

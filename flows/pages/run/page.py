@@ -22,7 +22,7 @@ from flows.pages.run.words import notes, summary, title
 from flows.pages.shared.markup import as_sentence, escape_html, isolated
 from flows.pages.shared.shell import assemble
 
-_SCRIPTS = ("charts.js", "lines.js", "weights.js", "domains.js", "page.js")
+_SCRIPTS = ("lines.js", "weights.js", "domains.js", "page.js")
 SEEDS_CAPTION = "Finished runs that differ only in their seed: mean ± standard error over seeds."
 ACCURACY_CAPTION = (
     "Share of questions whose correct choice has the highest likelihood, ± standard error."
@@ -97,6 +97,7 @@ def render(runs: Sequence[Path], catalog: Path | None = None, *, live: str | Non
         title=page_title,
         fields=fields,
         data=data,
+        shared=["charts.js"],
         live=live is not None,
     )
 

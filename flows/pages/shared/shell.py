@@ -20,6 +20,7 @@ def assemble(
     title: str,
     fields: Mapping[str, str],
     data: Any,
+    shared: Sequence[str] = (),
     live: bool = False,
 ) -> str:
     """Return the HTML of a page: `page.html` of `package` inside the shared shell.
@@ -32,10 +33,14 @@ def assemble(
         title: Title of the page as plain text.
         fields: HTML by name of its placeholder in `page.html`.
         data: Data for the scripts. Converted to JSON.
+        shared: Names of further shared scripts, which come before those of the package.
         live: Allow requests to the server that the page came from.
     """
     style = asset(SHARED, "style.css") + asset(package, "style.css")
-    inlined = [asset(SHARED, "base.js"), *(asset(package, name) for name in scripts)]
+    inlined = [
+        *(asset(SHARED, name) for name in ("base.js", *shared)),
+        *(asset(package, name) for name in scripts),
+    ]
     shell = {
         "policy": policy(style, inlined, live),
         "title": escape_html(title),

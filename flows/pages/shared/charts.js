@@ -3,6 +3,28 @@
 const charts = (() => {
   const LABELS_FROM = 520; // width in pixels from which names are next to curves and bands
   const clipIds = { next: 0 };
+  const redraws = []; // a function per chart that redraws it
+
+  // Draw now, and again whenever the width or the choices change. A collapsed element has no width
+  // and is drawn later.
+  function mount(host, draw) {
+    let width = 0;
+    const redraw = (force) => {
+      if (!host.clientWidth || (host.clientWidth === width && !force)) return;
+      width = host.clientWidth;
+      base.hideTip();
+      host.replaceChildren();
+      draw(host);
+    };
+    redraws.push(() => redraw(true));
+    redraw(false);
+    // In the next frame, because drawing may add a scroll bar, which changes the width.
+    new ResizeObserver(() => requestAnimationFrame(() => redraw(false))).observe(host);
+  }
+
+  const redrawAll = () => redraws.forEach((redraw) => redraw());
+  // Digits after the decimal point for an axis of some length.
+  const decimals = (span) => (span < 0.03 ? 4 : span < 0.3 ? 3 : span < 3 ? 2 : span < 30 ? 1 : 0);
 
   function svg(parent, tag, attributes, text) {
     const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -22,8 +44,14 @@ const charts = (() => {
     return all;
   }
 
-  // Axes, grid and scales. Spec: height, left, right, x, y, log, xTitle, yTitle, yFormat, yTicks,
-  // rules, label.
+  // A number with as many digits after the decimal point as the ticks of its axis need.
+  function aligned(v, ticks) {
+    const digits = ticks.map((tick) => (String(tick).split(".")[1] ?? "").length);
+    return v.toFixed(Math.min(Math.max(...digits), 6));
+  }
+
+  // Axes, grid and scales. Spec: height, left, right, x, y, log, xTitle, yTitle, xFormat, yFormat,
+  // yTicks, rules, label.
   // `rules` are vertical lines: pairs of a position on the x axis and a name.
   function frame(host, spec) {
     const width = Math.max(host.clientWidth, 200);
@@ -43,10 +71,21 @@ const charts = (() => {
       spec.yTicks || ticks(spec.y[0], spec.y[1], Math.max((box.bottom - box.top) / 46, 3));
     for (const v of yTicks) {
       svg(root, "line", { class: "grid", x1: box.left, x2: box.right, y1: Y(v), y2: Y(v) });
-      svg(root, "text", { x: box.left - 8, y: Y(v) + 4, "text-anchor": "end" }, spec.yFormat(v));
+      svg(
+        root,
+        "text",
+        { x: box.left - 8, y: Y(v) + 4, "text-anchor": "end" },
+        spec.yFormat(v, yTicks),
+      );
     }
-    for (const v of ticks(x0, x1, (box.right - box.left) / 84))
-      svg(root, "text", { x: X(v), y: box.bottom + 18, "text-anchor": "middle" }, base.count(v));
+    const xTicks = ticks(x0, x1, (box.right - box.left) / 84);
+    for (const v of xTicks)
+      svg(
+        root,
+        "text",
+        { x: X(v), y: box.bottom + 18, "text-anchor": "middle" },
+        (spec.xFormat || base.count)(v, xTicks),
+      );
     svg(
       root,
       "text",
@@ -171,5 +210,17 @@ const charts = (() => {
     });
   }
 
-  return { LABELS_FROM, frame, heading, hover, names, paragraph, svg };
+  return {
+    LABELS_FROM,
+    aligned,
+    decimals,
+    frame,
+    heading,
+    hover,
+    mount,
+    names,
+    paragraph,
+    redrawAll,
+    svg,
+  };
 })();
