@@ -46,8 +46,7 @@ class Result:
     best_validation: float = float("nan")
     """Lowest bits per byte on the validation split at any evaluation of the run."""
     control: bool = False
-    """Its mixer learns from shuffled scores, or for another target. Results of older versions do not
-    say so."""
+    """Its mixer learns from shuffled scores, or for another target."""
 
     @property
     def role(self) -> Role:
