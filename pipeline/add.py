@@ -13,7 +13,7 @@ from data_catalog.format.layout import OPTIONAL, Layout
 from data_catalog.format.manifest import AdditionRecord, fingerprint
 from data_catalog.settings import parse
 from pipeline.config import Addition, Build
-from pipeline.dedup.exact import target_digests
+from pipeline.dedup.exact import target_texts
 from pipeline.embed.encoder import check_encoder
 from pipeline.parts import sole_builder
 from pipeline.publish.existing_catalog import ExistingCatalog
@@ -46,7 +46,7 @@ def add(root: Path, addition: Addition, each: Each = one_by_one) -> Path:
         existing, config, inventory = check_addition(root, addition)
         shards = inventory.shards
         targets = config.all_targets()
-        inputs = ([shard.identity() for shard in shards], targets, target_digests(config))
+        inputs = ([shard.identity() for shard in shards], targets, [*target_texts(config)])
         key = fingerprint("addition", addition.quality, addition.dedup, inputs)
         if any(earlier.fingerprint == key for earlier in existing.manifest.additions):
             logger.warning("%s: this addition is already in the catalog. Nothing to do.", root)

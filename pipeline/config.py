@@ -93,8 +93,8 @@ class Dedup(Settings):
 
     tiers: tuple[Tier, ...] = ("digest",)
     """Kinds of duplicates to remove. `shipped`: documents on the corpus's own list of duplicates.
-    `digest`: exact copies. `minhash`: near copies. `semantic`: documents with similar embeddings.
-    If empty, no duplicates are removed."""
+    `digest`: exact copies. `minhash`: near copies, also of target documents. `semantic`: documents
+    with similar embeddings. If empty, no duplicates are removed."""
     similarity: Annotated[float, AfterValidator(_shipped_similarity)] = 0.7
     """Jaccard similarity of 13-word shingles above which `minhash` removes a document. One of 0.7,
     0.8, 0.9 and 1.0."""

@@ -19,19 +19,20 @@ from data_catalog.format.layout import MANIFEST, Layout, Levels
 from pipeline.cluster.stage import assign_part, train_tree
 from pipeline.cluster.tree import load_tree
 from pipeline.config import Build
-from pipeline.dedup.exact import KnownTexts, target_digests
+from pipeline.dedup.exact import KnownTexts, target_texts
 from pipeline.dedup.semantic import drop_near, near_part
 from pipeline.dedup.signatures import sign_part
 from pipeline.dedup.stage import dedup
 from pipeline.describe.domains import describe_domains
 from pipeline.describe.health import check_labels
+from pipeline.describe.leakage import leakage_part
 from pipeline.describe.stage import describe_part
 from pipeline.distribution import target_part
 from pipeline.embed.encoder import check_encoder
 from pipeline.embed.stage import embed_part
 from pipeline.parts import Part, sole_builder
 from pipeline.publish.existing_catalog import ExistingCatalog
-from pipeline.publish.stage import Built, embedded_verdicts, final_verdicts, publish
+from pipeline.publish.stage import Built, publish
 from pipeline.quality.rules import resolve
 from pipeline.quality.stage import judge_part
 from pipeline.shard.stage import shard_part, sort_part
@@ -41,6 +42,7 @@ from pipeline.source.registry import corpus_source
 from pipeline.source.stage import read_shard
 from pipeline.source.targets import check_targets
 from pipeline.source.text_field import check_text_field
+from pipeline.verdicts import embedded_verdicts, final_verdicts
 
 
 @runtime_checkable
@@ -159,11 +161,11 @@ def document_stages(
         [(shard, part, _folder(work, "sign", part), config.dedup) for shard, part in pairs],
     )
     known: tuple[KnownTexts, ...] = (existing.known(work / "known"),) if existing else ()
-    digests = target_digests(config)
+    targets = target_texts(config)
     [unique] = each(
         "dedup",
         dedup,
-        [(sources, judged, signed, _folder(work, "dedup"), config.dedup, digests, known)],
+        [(sources, judged, signed, _folder(work, "dedup"), config.dedup, targets, known)],
     )
 
     # Meaning: one vector per document, one tree over the vectors, one leaf per document.
@@ -298,7 +300,20 @@ def store_stages(
         describe_domains,
         [(described, everything, tree, _folder(work, "domains"), config.labels, levels)],
     )
-    return Built(stages, tree, tokenizer, targets, description)
+
+    # Passages of the targets in the corpus. Earlier documents and targets are compared already.
+    compared, other = existing.compared_targets() if existing else ([], [])
+    calls = [
+        (part, [*(compared if part is stored[top] else ()), *other, *targets])
+        for top in tops
+        for part in by_top[top]
+    ]
+    leakage = each(
+        "leakage",
+        leakage_part,
+        [(*call, work / "leakage" / f"{number:05d}") for number, call in enumerate(calls)],
+    )
+    return Built(stages, tree, tokenizer, targets, description, leakage)
 
 
 def _check_folder(layout: Layout) -> None:

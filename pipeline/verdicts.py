@@ -67,6 +67,31 @@ def latest_verdicts(source: Part, stages: Sequence[Part]) -> Part:
     raise ValueError(f"{source.folder}: none of {stages} has verdicts on it.")
 
 
+def final_verdicts(stages: Mapping[str, Sequence[Part]]) -> list[Part]:
+    """Return the part with the final verdicts on each source part.
+
+    Stages that have not run yet are left out of `stages`.
+    """
+    finals = []
+    for number, source in enumerate(stages["source"]):
+        given = [
+            *stages["dedup"],
+            stages["embed"][number],
+            *stages.get("semantic", ()),
+            *([stages["sort"][number]] if "sort" in stages else []),
+        ]
+        finals.append(latest_verdicts(source, given))
+    return finals
+
+
+def embedded_verdicts(stages: Mapping[str, Sequence[Part]]) -> list[Part]:
+    """Return the part with the verdicts on each source part that keep what has an embedding."""
+    return [
+        latest_verdicts(source, [*stages["dedup"], part])
+        for source, part in zip(stages["source"], stages["embed"], strict=True)
+    ]
+
+
 def quarantine(
     source: Part,
     verdicts: Part,

@@ -11,6 +11,7 @@ from data_catalog.errors import UserError
 MANIFEST = "catalog.json"
 OPTIONAL = ("documents", "tokens", "signals", "verdicts")  # folders a fetched copy may lack
 FOLDERS = (*OPTIONAL, "targets", "tree", "tokenizer", "versions")
+LEAKAGE_FILE = "leakage.parquet"  # in the folder of a version
 CENTROIDS = "centroids.npz"  # in the folder `tree`, one array per level, named by its granularity
 
 
@@ -115,6 +116,11 @@ class Layout:
     @property
     def targets(self) -> Path:
         return self.tables / "targets.parquet"
+
+    @property
+    def leakage(self) -> Path:
+        """The table that catalogs of older versions of clustermix lack."""
+        return self.tables / LEAKAGE_FILE
 
     @property
     def removed(self) -> Path:

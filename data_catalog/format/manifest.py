@@ -18,7 +18,7 @@ from data_catalog.errors import UserError, suggestion
 from data_catalog.folders import check_utf8_path
 from data_catalog.format.damage import DamagedFileError, first_line, unreadable
 from data_catalog.format.encoder_identity import Identity
-from data_catalog.format.layout import FOLDERS, MANIFEST, Levels
+from data_catalog.format.layout import FOLDERS, LEAKAGE_FILE, MANIFEST, Levels
 from data_catalog.format.records import Record, parse_record, read_record
 
 FORMAT = 2
@@ -206,10 +206,17 @@ _IDENTIFYING_KEYS = (
 def content_fingerprint(content: Mapping[str, Any]) -> str:
     """Return the fingerprint of a catalog from the keys of its manifest that identify its data.
 
-    The manifest of a copy that was fetched without some files has the fingerprint of the whole
-    catalog, which cannot be computed from it.
+    The table `leakage` does not identify the data, from which it is made. So a catalog that is
+    built again to get one keeps its fingerprint, and its runs resume. The manifest of a copy that
+    was fetched without some files has the fingerprint of the whole catalog, which cannot be
+    computed from it.
     """
-    return fingerprint({key: content[key] for key in _IDENTIFYING_KEYS})
+    data = {name: file for name, file in content["files"].items() if not _is_report(name)}
+    return fingerprint({**{key: content[key] for key in _IDENTIFYING_KEYS}, "files": data})
+
+
+def _is_report(name: str) -> bool:
+    return name.startswith("versions/") and name.endswith(f"/{LEAKAGE_FILE}")
 
 
 def describe_files(root: Path, paths: list[Path]) -> dict[str, FileIdentity]:

@@ -25,6 +25,7 @@ VIEW_FILES = {
     "offsets": "versions/*/offsets.parquet",
     "distributions": "versions/*/distributions.parquet",
     "targets": "versions/*/targets.parquet",
+    "leakage": "versions/*/leakage.parquet",
     "accounting": "versions/*/accounting.parquet",
     "removed": "versions/*/removed.parquet",
     "quarantine": "versions/*/quarantine.parquet",
@@ -140,6 +141,16 @@ DERIVED_VIEWS = {
         ON a.kind = b.kind AND a.level = b.level AND a.name <> b.name
         LEFT JOIN shared ON shared.name = a.name AND shared.other = b.name
             AND shared.kind = a.kind AND shared.level = a.level""",
+    ),
+    # A document counts if half or more of its 13-grams are in one other document.
+    "target_leakage": DerivedView(
+        ("leakage",),
+        """
+        CREATE VIEW target_leakage AS
+        SELECT name, split, count(*) AS documents,
+               avg((in_corpus >= 0.5)::INT) AS in_corpus, avg((in_align >= 0.5)::INT) AS in_align
+        FROM leakage GROUP BY name, split
+        ORDER BY name, list_position(['align', 'validation', 'test'], split)""",
     ),
     "overlap": DerivedView(
         ("distributions",),

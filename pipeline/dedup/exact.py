@@ -45,16 +45,19 @@ class KnownTexts:
     reason: str  # e.g. "dedup.catalog"
     digests: tuple[Path, ...]  # Parquet files with a column `digest` (see `text_digest`)
     fingerprint: str  # of the contents of the files
+    # Parquet files with a column `text`. The tier minhash drops near copies of these too.
+    targets: tuple[Path, ...] = ()
 
 
-def target_digests(config: Build) -> list[str]:
-    """Return the digests of the documents of all targets, ascending, without repetition.
+def target_texts(config: Build) -> dict[str, str]:
+    """Return the texts of the documents of all targets by digest, in the order of the digests.
 
     Raises:
         UserError: A target cannot be read, see `pipeline.source.targets.read_target`.
     """
-    texts = (read_target(target, config.source)[0]["text"] for target in config.all_targets())
-    return sorted({text_digest(text) for column in texts for text in column.to_pylist()})
+    columns = (read_target(target, config.source)[0]["text"] for target in config.all_targets())
+    texts = {text_digest(text): text for column in columns for text in column.to_pylist()}
+    return dict(sorted(texts.items()))
 
 
 def exact_copies(

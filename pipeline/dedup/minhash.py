@@ -1,4 +1,7 @@
-"""Near copies by MinHash: documents linked by shared bands are a family, and its first stays."""
+"""Near copies by MinHash: documents linked by shared bands are a family, and its first stays.
+
+Documents of targets come before all others, so none of a family with such a document stays.
+"""
 
 from collections.abc import Sequence
 
@@ -6,13 +9,16 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
+from data_catalog.format import tables
 from pipeline.dedup.places import Alive, Places, to_places
 from pipeline.dedup.signatures import SIGNATURES_FILE
+from pipeline.grams import component_numbers
 from pipeline.parts import Part
 
 _BATCH_ROWS = 8_192
+_TARGETS = -1  # the place of all documents of targets
 
 # A band and its index are hashed to 128 bits, which take 16 bytes instead of at least 36.
 _INSERT = """
@@ -30,14 +36,28 @@ WHERE place > first
 
 
 def near_copies(
-    connection: duckdb.DuckDBPyConnection, signatures: Sequence[Part], alive: Alive
-) -> Places:
+    connection: duckdb.DuckDBPyConnection,
+    signatures: Sequence[Part],
+    alive: Alive,
+    targets: Sequence[list[bytes] | None] = (),
+) -> tuple[Places, Bool[np.ndarray, " documents"]]:
     """Return the places of all documents of a family except its first, ascending.
 
     Only documents that are `alive` count. DuckDB groups the bands and spills to disk if needed.
     Finding the families takes 40 bytes of memory per edge between documents that share a band.
+
+    Args:
+        connection: A database without a table `bands`.
+        signatures: The part of `sign_part` for each source part.
+        alive: Documents that are still kept, per part.
+        targets: Bands of each document of a target, as of `pipeline.dedup.signatures.sign`.
+
+    Returns:
+        The places, and whether the family of each has a document of a target.
     """
     connection.execute("CREATE TABLE bands (band UHUGEINT, place BIGINT)")
+    of_targets = pa.array(targets, tables.SIGNATURES.field("bands").type)
+    _insert_bands(connection, of_targets, np.full(len(targets), _TARGETS))
     for number, part in enumerate(signatures):
         mask = alive(number)
         start = 0
@@ -45,32 +65,33 @@ def near_copies(
             for batch in file.iter_batches(_BATCH_ROWS):
                 rows = np.flatnonzero(mask[start : start + len(batch)])
                 bands = batch["bands"].take(pa.array(rows))
-                connection.register(
-                    "new_rows",
-                    pa.table(
-                        [bands, pa.array(to_places(number, rows + start))], names=["bands", "place"]
-                    ),
-                )
-                connection.execute(_INSERT)
-                connection.unregister("new_rows")
+                _insert_bands(connection, bands, to_places(number, rows + start))
                 start += len(batch)
     edges = connection.sql(_EDGES).to_arrow_table()
-    return later_members(edges["first"].to_numpy(), edges["place"].to_numpy())
+    members, firsts = later_members(edges["first"].to_numpy(), edges["place"].to_numpy())
+    return members, firsts == _TARGETS
 
 
-def later_members(a: Int64[np.ndarray, " edges"], b: Int64[np.ndarray, " edges"]) -> Places:
+def later_members(
+    a: Int64[np.ndarray, " edges"], b: Int64[np.ndarray, " edges"]
+) -> tuple[Places, Int64[np.ndarray, " documents"]]:
     """Return the places, ascending, that are not the smallest of their connected component.
 
-    The graph has an edge from `a[i]` to `b[i]` for each i.
+    The graph has an edge from `a[i]` to `b[i]` for each i. The smallest place of the component of
+    each is returned too.
     """
-    from scipy.sparse import coo_array  # noqa: PLC0415
-    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
-
     places, ends = np.unique(np.concatenate([a, b]), return_inverse=True)
-    n = len(places)
-    graph = coo_array((np.ones(len(a), bool), (ends[: len(a)], ends[len(a) :])), shape=(n, n))
-    _, family = connected_components(graph, directed=False)
-    first = np.zeros(n, bool)
-    first[np.unique(family, return_index=True)[1]] = True
-    members: Places = places[~first]
-    return members
+    family = component_numbers(len(places), ends[: len(a)], ends[len(a) :])
+    firsts = places[np.unique(family, return_index=True)[1]][family]
+    is_later = places != firsts
+    return places[is_later], firsts[is_later]
+
+
+def _insert_bands(
+    connection: duckdb.DuckDBPyConnection,
+    bands: pa.Array,
+    places: Int64[np.ndarray, " documents"],
+) -> None:
+    connection.register("new_rows", pa.table([bands, pa.array(places)], names=["bands", "place"]))
+    connection.execute(_INSERT)
+    connection.unregister("new_rows")

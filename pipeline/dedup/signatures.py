@@ -19,9 +19,9 @@ from data_catalog.format import tables
 from data_catalog.format.accounts import Account
 from data_catalog.format.manifest import fingerprint
 from pipeline.config import Dedup
+from pipeline.grams import GRAM_WORDS, normalise
 from pipeline.location import is_file_fault
 from pipeline.parts import Part, make_part
-from pipeline.quality.signals.words import normalise
 from pipeline.source.documents import Input, Shard
 from pipeline.source.stage import DOCUMENTS_FILE
 
@@ -36,7 +36,6 @@ VERSION = 1
 SIGNATURES_FILE = "signatures.parquet"
 # Number of bands and of values per band, by similarity.
 BANDS = {0.7: (14, 9), 0.8: (9, 13), 0.9: (5, 25), 1.0: (1, 128)}
-SHINGLE_WORDS = 13
 _FUNCTIONS, _SEED = 128, 42
 _BATCH_ROWS = 1_024
 # Shingles hashed at once, so that their values stay in the cache for long documents.
@@ -88,10 +87,7 @@ def shingles(text: str) -> list[bytes]:
     """Return the distinct runs of 13 normalised words, as UTF-8."""
     words = normalise(text).split()
     return list(
-        {
-            " ".join(words[i : i + SHINGLE_WORDS]).encode()
-            for i in range(len(words) - SHINGLE_WORDS + 1)
-        }
+        {" ".join(words[i : i + GRAM_WORDS]).encode() for i in range(len(words) - GRAM_WORDS + 1)}
     )
 
 

@@ -1,7 +1,7 @@
 """Final verdicts before clustering: drops by quality, and copies with one of each family kept."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from pipeline.config import Dedup
 from pipeline.dedup.exact import KnownTexts, exact_copies
 from pipeline.dedup.minhash import near_copies
 from pipeline.dedup.places import Places, place_rows, places_in_part, scratch_database
+from pipeline.dedup.signatures import sign
 from pipeline.parts import Part, make_part
 from pipeline.quality.stage import VERDICTS_FILE
 from pipeline.source.stage import DOCUMENTS_FILE
@@ -26,9 +27,11 @@ logger = logging.getLogger(__name__)
 # Versions of the output:
 # 1: shipped and exact copies.
 # 2: also copies of targets, near copies and documents known already.
-VERSION = 2
-TARGET, SHIPPED, DIGEST, MINHASH = (
-    f"dedup.{tier}" for tier in ("target", "shipped", "digest", "minhash")
+# 3: also near copies of targets.
+VERSION = 3
+_WITHOUT_NEAR_TARGETS = 2  # version of the same output without the tier minhash or targets
+TARGET, SHIPPED, DIGEST, NEAR_TARGET, MINHASH = (
+    f"dedup.{tier}" for tier in ("target", "shipped", "digest", "near_target", "minhash")
 )
 
 
@@ -38,7 +41,7 @@ def dedup(
     signatures: Sequence[Part],
     folder: Path,
     config: Dedup,
-    digests: Sequence[str] = (),
+    targets: Mapping[str, str] | None = None,
     known: Sequence[KnownTexts] = (),
 ) -> Part:
     """Drop copies, and write the final verdicts before clustering.
@@ -51,13 +54,15 @@ def dedup(
     - `dedup.shipped`: the corpus itself lists the document as a copy. The copy that it keeps may
       lie outside the files of this build.
     - `dedup.digest`: the text equals an earlier document.
-    - `dedup.minhash`: the document shares a band of its signature with an earlier document, or is
-      linked to one by a chain of shared bands.
+    - `dedup.near_target`: the document shares a band of its signature with a document of a target,
+      or is linked to one by a chain of shared bands.
+    - `dedup.minhash`: alike, with an earlier document.
 
-    The last three are tiers of `dedup.tiers`. Documents are ordered by part, then row, among those
-    that no reason above dropped. So one of each family stays, and it does not depend on how the
-    work was split. Memory: 1 GB of DuckDB, which then spills to disk, and some bytes per dropped
-    document.
+    `shipped`, `digest` and `minhash`, which is the last two reasons, are tiers of `dedup.tiers`.
+    Documents are ordered by part, then row, among those that no reason above dropped. So one of
+    each family without a target stays, and it does not depend on how the work was split. Memory:
+    1 GB of DuckDB, which then spills to disk, some bytes per dropped document, and the texts of
+    the targets.
 
     Args:
         sources: Source parts, with unique names.
@@ -66,13 +71,13 @@ def dedup(
             only.
         folder: The part's folder.
         config: The tiers.
-        digests: Digests of the documents of all targets, as of `target_digests`.
+        targets: Texts of the documents of all targets, as of `target_texts`.
         known: Texts that are elsewhere already.
 
     Raises:
         ValueError: The parts do not match.
     """
-    tiers = config.tiers
+    tiers, targets = config.tiers, targets or {}
     names = [part.name for part in sources]
     if len(set(names)) != len(names) or len(judged) != len(sources):
         raise ValueError(
@@ -86,7 +91,8 @@ def dedup(
         )
 
     def make(out: Path) -> Account:
-        reasons = [TARGET, *(texts.reason for texts in known), SHIPPED, DIGEST, MINHASH]
+        of_known = [texts.reason for texts in known]
+        reasons = [TARGET, *of_known, SHIPPED, DIGEST, NEAR_TARGET, MINHASH]
         if "shipped" in tiers and not any(_lists(source) for source in sources):
             logger.warning(
                 "dedup.tiers: shipped drops nothing, because the corpus has no duplicates file. "
@@ -97,8 +103,8 @@ def dedup(
             judged,
             signatures if "minhash" in tiers else (),
             out,
-            tiers,
-            digests,
+            config,
+            targets,
             known,
             reasons,
         )
@@ -122,8 +128,10 @@ def dedup(
     asked = [tier for tier in ("shipped", "digest", "minhash") if tier in tiers]
     bands = [part.fingerprint for part in signatures] if "minhash" in tiers else []
     elsewhere = [[texts.reason, texts.fingerprint] for texts in known]
+    has_targets = bool(targets) or any(texts.targets for texts in known)
+    version = VERSION if "minhash" in tiers and has_targets else _WITHOUT_NEAR_TARGETS
     return make_part(
-        folder, fingerprint("dedup", VERSION, asked, inputs, bands, digests, elsewhere), make
+        folder, fingerprint("dedup", version, asked, inputs, bands, [*targets], elsewhere), make
     )
 
 
@@ -166,12 +174,13 @@ def _copies(
     judged: Sequence[Part],
     signatures: Sequence[Part],
     out: Path,
-    tiers: Sequence[str],
-    digests: Sequence[str],
+    config: Dedup,
+    targets: Mapping[str, str],
     known: Sequence[KnownTexts],
     reasons: Sequence[str],
 ) -> tuple[Places, UInt8[np.ndarray, " copies"]]:
     """Return the places to drop, ascending, and the number of each one's reason."""
+    tiers = config.tiers
     places: Places = np.empty(0, np.int64)
     codes: UInt8[np.ndarray, " copies"] = np.empty(0, np.uint8)
 
@@ -180,10 +189,12 @@ def _copies(
         mask[place_rows(places[places_in_part(number, places)])] = False
         return mask
 
-    shipped, digest, minhash = (reasons.index(reason) for reason in (SHIPPED, DIGEST, MINHASH))
+    shipped, digest, near_target, minhash = (
+        reasons.index(reason) for reason in (SHIPPED, DIGEST, NEAR_TARGET, MINHASH)
+    )
     with scratch_database(out) as connection:
-        if digests or known or {"shipped", "digest"} & set(tiers):
-            texts = [pa.table({"digest": pa.array(digests, pa.string())}), *known]
+        if targets or known or {"shipped", "digest"} & set(tiers):
+            texts = [pa.table({"digest": pa.array([*targets], pa.string())}), *known]
             by_list, by_digest = (
                 (shipped if "shipped" in tiers else None),
                 (digest if "digest" in tiers else None),
@@ -192,11 +203,19 @@ def _copies(
                 connection, sources, alive, texts, range(len(texts)), by_list, by_digest
             )
         if signatures:
-            near = near_copies(connection, signatures, alive)
+            bands = list(sign([*targets.values(), *_known_targets(known)], config.similarity))
+            near, is_of_target = near_copies(connection, signatures, alive, bands)
             order = np.argsort(np.concatenate([places, near]))
-            codes = np.concatenate([codes, np.full(len(near), minhash, np.uint8)])[order]
+            near_codes = np.where(is_of_target, near_target, minhash).astype(np.uint8)
+            codes = np.concatenate([codes, near_codes])[order]
             places = np.concatenate([places, near])[order]
     return places, codes
+
+
+def _known_targets(known: Sequence[KnownTexts]) -> Iterator[str]:
+    for texts in known:
+        for file in texts.targets:
+            yield from pq.read_table(file, columns=["text"])["text"].to_pylist()
 
 
 def _lists(source: Part) -> bool:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.files import CatalogFiles
 from data_catalog.format.layout import Layout, Levels
@@ -56,6 +57,21 @@ class ExistingCatalog:
     @property
     def tokenizer(self) -> Part:
         return self._folder(self.layout.tokenizer)
+
+    def compared_targets(self) -> tuple[list[Part], list[Part]]:
+        """Return the targets that the table of leakage covers, and the others."""
+        parts = [self._folder(self.layout.target(name)) for name in self.manifest.targets]
+        covered = {*self.leakage()["name"].to_pylist()}
+        return (
+            [part for part in parts if part.name in covered],
+            [part for part in parts if part.name not in covered],
+        )
+
+    def leakage(self) -> pa.Table:
+        """Return tables.LEAKAGE. Catalogs of older versions of clustermix have no rows."""
+        if self.layout.leakage.relative_to(self.layout.root).as_posix() not in self.manifest.files:
+            return tables.LEAKAGE.empty_table()
+        return self.files.read_table(self.layout.leakage, tables.LEAKAGE)
 
     def offsets(self) -> pa.Table:
         """Return the offsets of all documents (tables.OFFSETS)."""
@@ -107,7 +123,10 @@ class ExistingCatalog:
         part = make_part(folder, key, make)
         files = [self.layout.root / name for name in self.file_names("documents/")]
         return KnownTexts(
-            _IN_CATALOG, (*files, part.folder / "digests.parquet"), self.manifest.fingerprint
+            _IN_CATALOG,
+            (*files, part.folder / "digests.parquet"),
+            self.manifest.fingerprint,
+            tuple(targets),
         )
 
     def file_names(self, folder: str) -> list[str]:
@@ -115,7 +134,7 @@ class ExistingCatalog:
         return sorted(name for name in self.manifest.files if name.startswith(folder))
 
     def _folder(self, folder: Path) -> Part:
-        names = self.file_names(f"{folder.name}/")
+        names = self.file_names(f"{folder.relative_to(self.layout.root).as_posix()}/")
         hashes = [[name, self.manifest.files[name].sha256] for name in names]
         return Part(folder, fingerprint("standing", hashes), Account(), 0)
 

@@ -18,6 +18,7 @@ from data_catalog.format.manifest import AdditionRecord, describe_files
 from data_catalog.settings import parse
 from pipeline.config import Build
 from pipeline.dedup.removed import removed_by_source
+from pipeline.describe.leakage import SHARED, SHARED_FILE
 from pipeline.parts import Part
 from pipeline.publish.accounts import (
     CHAIN,
@@ -33,13 +34,18 @@ from pipeline.publish.stage import (
     VersionTables,
     all_faults,
     commit,
-    final_verdicts,
     read_parts,
     write_tables,
 )
-from pipeline.publish.warnings import column_warnings, damage_warnings, document_warnings
+from pipeline.publish.warnings import (
+    column_warnings,
+    damage_warnings,
+    document_warnings,
+    leakage_warnings,
+)
 from pipeline.shard.stage import OFFSETS_FILE
 from pipeline.source.documents import Fault
+from pipeline.verdicts import final_verdicts
 
 
 def publish_next(
@@ -97,6 +103,12 @@ def publish_next(
             ]
         ),
         targets=[*manifest.targets, *(part.name for part in built.targets)],
+        shared=pa.concat_tables(
+            [
+                existing.leakage().select(SHARED.names),
+                read_parts(built.leakage, SHARED_FILE, SHARED),
+            ]
+        ),
         description=built.description,
     )
     placed += write_tables(content, existing.levels, layout, config.distributions)
@@ -107,6 +119,11 @@ def publish_next(
             *damage_warnings(faults, built.all_accounts()),
             *document_warnings(own),
             *column_warnings(own, config.source),
+            *(
+                warning
+                for warning in leakage_warnings(pq.read_table(layout.leakage))
+                if warning not in manifest.warnings
+            ),
             *_warnings(existing, built.targets),
         ),
         "built_from": manifest.built_from,
@@ -114,7 +131,11 @@ def publish_next(
         "additions": (*manifest.additions, addition),
         "stage_seconds": {
             stage: sum(part.seconds for part in parts)
-            for stage, parts in {**stages, "targets": built.targets}.items()
+            for stage, parts in {
+                **stages,
+                "targets": built.targets,
+                "leakage": built.leakage,
+            }.items()
         },
     }
     commit(

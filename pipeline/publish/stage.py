@@ -34,6 +34,7 @@ from data_catalog.query.shell_files import write_database
 from pipeline.config import Build, Distributions
 from pipeline.dedup.removed import removed_by_source
 from pipeline.describe.domains import HEALTH_FILE
+from pipeline.describe.leakage import SHARED, SHARED_FILE, leakage_table
 from pipeline.distribution import all_distributions, target_table
 from pipeline.embed.identity import identify
 from pipeline.parts import Part
@@ -56,13 +57,14 @@ from pipeline.publish.warnings import (
     damage_warnings,
     document_warnings,
     label_warnings,
+    leakage_warnings,
 )
 from pipeline.shard.stage import OFFSETS_FILE
 from pipeline.shard.tokenize import end_of_text, vocabulary_size
 from pipeline.source.documents import Fault
 from pipeline.source.stage import QUARANTINE_FILE, quarantine_table
 from pipeline.source.targets import skipped_targets
-from pipeline.verdicts import latest_verdicts
+from pipeline.verdicts import final_verdicts
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ class Built:
     tokenizer: Part
     targets: Sequence[Part]
     description: Part
+    leakage: Sequence[Part]
 
     def accounts(self) -> dict[str, Account]:
         return {
@@ -90,13 +93,15 @@ class Built:
         yield from (part.account for part in self.targets)
 
     def fingerprint(self) -> str:
+        """Return the fingerprint of all parts but those of leakage, a report on the others."""
         return fingerprint(
             {stage: [part.fingerprint for part in parts] for stage, parts in self._all().items()}
         )
 
     def seconds(self) -> dict[str, float]:
         """Return each stage's time in seconds, summed over its parts, waiting included."""
-        return {stage: sum(part.seconds for part in parts) for stage, parts in self._all().items()}
+        stages = {**self._all(), "leakage": self.leakage}
+        return {stage: sum(part.seconds for part in parts) for stage, parts in stages.items()}
 
     def _all(self) -> dict[str, Sequence[Part]]:
         return {
@@ -118,6 +123,7 @@ class VersionTables:
     removed: pa.Table
     distances: pa.Table  # rows of tables.DISTRIBUTIONS of kind `distance`, for every target
     targets: Sequence[str]
+    shared: pa.Table  # rows of pipeline.describe.leakage.SHARED, for every target
     description: Part
 
 
@@ -182,6 +188,7 @@ def _write(
         removed=removed_by_source(built.stages["source"], verdicts),
         distances=read_parts(built.targets, "distributions.parquet", tables.DISTRIBUTIONS),
         targets=[part.name for part in built.targets],
+        shared=read_parts(built.leakage, SHARED_FILE, SHARED),
         description=built.description,
     )
     placed += write_tables(content, levels, layout, config.distributions)
@@ -197,6 +204,7 @@ def _write(
             *document_warnings(accounts),
             *column_warnings(accounts, config.source),
             *label_warnings(pq.read_table(layout.tables / HEALTH_FILE), config.labels),
+            *leakage_warnings(pq.read_table(layout.leakage)),
             *tree["warnings"],
         ),
         "built_from": built.fingerprint(),
@@ -205,31 +213,6 @@ def _write(
         "stage_seconds": built.seconds(),
     }
     commit(layout, content, levels, config, tokenizer, describe_files(layout.root, placed), about)
-
-
-def final_verdicts(stages: Mapping[str, Sequence[Part]]) -> list[Part]:
-    """Return the part with the final verdicts on each source part.
-
-    Stages that have not run yet are left out of `stages`.
-    """
-    finals = []
-    for number, source in enumerate(stages["source"]):
-        given = [
-            *stages["dedup"],
-            stages["embed"][number],
-            *stages.get("semantic", ()),
-            *([stages["sort"][number]] if "sort" in stages else []),
-        ]
-        finals.append(latest_verdicts(source, given))
-    return finals
-
-
-def embedded_verdicts(stages: Mapping[str, Sequence[Part]]) -> list[Part]:
-    """Return the part with the verdicts on each source part that keep what has an embedding."""
-    return [
-        latest_verdicts(source, [*stages["dedup"], part])
-        for source, part in zip(stages["source"], stages["embed"], strict=True)
-    ]
 
 
 def all_faults(built: Built, unread: Sequence[Fault], config: Build) -> pa.Table:
@@ -300,6 +283,7 @@ def write_tables(
         layout.targets: target_table(
             documents, distributions, pq.read_table(layout.domains), levels
         ),
+        layout.leakage: leakage_table(documents, content.shared),
         layout.accounting: accounting_table(content.accounts),
         layout.removed: content.removed,
         layout.quarantine: content.quarantine,

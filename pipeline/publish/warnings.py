@@ -9,9 +9,11 @@ import pyarrow.compute as pc
 from data_catalog.format.accounts import Account
 from pipeline.config import Labels
 from pipeline.describe.health import read_labels
+from pipeline.grams import MINIMUM_SHARE
 from pipeline.source.config import AnySource
 from pipeline.source.unread import SUSPECT, WHY
 
+NOTICEABLE_LEAKAGE = 0.01  # share of a split's documents
 MAXIMUM_FILES = 20  # files that have a warning of their own
 _COLUMN_NOTES = ("id", "url", "source")  # `no_id`, ...: see `pipeline.source.records`
 
@@ -70,3 +72,29 @@ def label_warnings(health: pa.Table, labels: Labels | None) -> Iterator[str]:
             f"labels.path {labels.path}: none of its {len(ids):,} ids is a document of the "
             f"catalog, for example {examples}. Compare them with doc_id of the view documents."
         )
+
+
+def leakage_warnings(leakage: pa.Table) -> Iterator[str]:
+    """Yield a sentence per target whose validation or test documents are in texts of a training.
+
+    A document is if `MINIMUM_SHARE` of its 13-grams are in one document of the corpus, or of the
+    target's align split. `NOTICEABLE_LEAKAGE` of a split's documents must be.
+
+    Args:
+        leakage: A table of tables.LEAKAGE.
+    """
+    for name in pc.unique(leakage["name"]).to_pylist():
+        for split in ("validation", "test"):
+            of_split = pc.and_(pc.equal(leakage["name"], name), pc.equal(leakage["split"], split))
+            documents = leakage.filter(of_split)
+            for column, texts, remedy in (
+                ("in_corpus", "the corpus", 'Add "minhash" to dedup.tiers to remove near copies.'),
+                ("in_align", "its align split", "Put documents with common passages in one file."),
+            ):
+                found = pc.sum(pc.greater_equal(documents[column], MINIMUM_SHARE)).as_py() or 0
+                if found and found >= NOTICEABLE_LEAKAGE * len(documents):
+                    yield (
+                        f"target {name}: for {found:,} of its {len(documents):,} {split} documents "
+                        f"({found / len(documents):.1%}), half or more of the 13-word sequences "
+                        f"are in one document of {texts}. The view leakage lists them. {remedy}"
+                    )

@@ -4,12 +4,14 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from data_catalog.errors import UserError
 from data_catalog.format import tables
 from pipeline.config import Build
+from pipeline.grams import family_numbers
 from pipeline.location import file_below, folder_names
 from pipeline.source.config import AnySource, Dataset, Target, Text
 from pipeline.source.dataset import stream_documents
@@ -90,7 +92,10 @@ def read_target(target: Target, source: AnySource) -> tuple[pa.Table, list[Fault
     - Text and modules: the splits come as close to these shares as whole files allow, so that all
       documents of a file share a split. Fewer than three text files are split by document.
 
-    A warning names a split that stays empty.
+    Documents that share passages stay together: all of a family (`family_numbers`) get the split of
+    its first by id. Documents of test files stay there and join no family. A warning names a
+    split that stays empty, and a target whose families would leave a split empty, which is split
+    regardless of them.
 
     Args:
         target: The target.
@@ -103,7 +108,7 @@ def read_target(target: Target, source: AnySource) -> tuple[pa.Table, list[Fault
     Raises:
         UserError: The path is missing, no document can be read, or none falls in `align`.
     """
-    rows, faults = [], []
+    rows, free, faults = [], [], []
     seen_ids: set[str] = set()
     for place, split, record in _first(_records(target, source), target.max_documents):
         if isinstance(record, Fault):
@@ -111,17 +116,18 @@ def read_target(target: Target, source: AnySource) -> tuple[pa.Table, list[Fault
             continue
         doc_id = record.doc_id if record.doc_id not in seen_ids else f"{record.doc_id}@{place}"
         seen_ids.add(doc_id)
-        name = split if isinstance(split, str) else _by_hash(split, doc_id)
-        rows.append(
-            {
-                "doc_id": doc_id,
-                "id_int": document_number(doc_id),
-                "text": record.text,
-                "split": name,
-            }
-        )
+        row = {
+            "doc_id": doc_id,
+            "id_int": document_number(doc_id),
+            "text": record.text,
+            "split": split if isinstance(split, str) else _by_hash(split, doc_id),
+        }
+        rows.append(row)
+        if not isinstance(split, str):
+            free.append(row)
     if not rows:
         _check_readable(target, faults)
+    _keep_families_together(free, target.name)
     splits = {row["split"] for row in rows}
     for name in ("validation", "test"):
         if name not in splits:
@@ -138,6 +144,27 @@ def read_target(target: Target, source: AnySource) -> tuple[pa.Table, list[Fault
     if target.path is not None:
         faults += _files(target, source).notes()
     return pa.Table.from_pylist(rows, schema=TARGET_DOCUMENTS), faults
+
+
+def _keep_families_together(rows: Sequence[dict[str, Any]], name: str) -> None:
+    """Change `split` of rows to that of the first of their family by `doc_id`.
+
+    Nothing is changed, with a warning, if a split would become empty.
+    """
+    families = family_numbers([row["text"] for row in rows]).tolist()
+    order = sorted(range(len(rows)), key=lambda i: rows[i]["doc_id"], reverse=True)
+    split_of = {families[i]: rows[i]["split"] for i in order}  # the first by id comes last
+    if lost := {row["split"] for row in rows} - {*split_of.values()}:
+        logger.warning(
+            "target %s: its documents share so many passages that the %s split would be empty if "
+            "those with common passages stayed together. They are split one by one. "
+            "The view leakage shows the documents concerned.",
+            name,
+            " and the ".join(sorted(lost)),
+        )
+        return
+    for row, family in zip(rows, families, strict=True):
+        row["split"] = split_of[family]
 
 
 def _check_readable(target: Target, records: Sequence[Document | Fault]) -> None:
@@ -175,7 +202,8 @@ def _origin(target: Target) -> str:
     )
 
 
-# The record's place, its split (or the splits that a hash of its id chooses from), and the record.
+# The record's place, its split, and the record. A name is a split that the target's files give. Of
+# several splits, a hash of the document's id chooses one, and families may change it.
 _Placed = tuple[str, str | _Splits, Document | Fault]
 
 
@@ -259,7 +287,7 @@ def _from_text(found: Found, piece_characters: int) -> Iterator[_Placed]:
         _TWO_SPLITS if tests else _THREE_SPLITS,
     )
     for place, (_, record) in zip(places, rest, strict=True):
-        yield place, splits.get(place, "align"), record
+        yield place, _only(splits.get(place, "align")), record
     for file, record in records:
         if file in tests:
             yield file, "test", record
@@ -277,7 +305,11 @@ def _from_modules(target: Target, source: AnySource) -> Iterator[_Placed]:
     records = list(read_modules(target, source))
     splits = split_files(Counter(module for module, _ in records))
     for number, (module, record) in enumerate(records):
-        yield str(number), splits[module], record
+        yield str(number), _only(splits[module]), record
+
+
+def _only(split: str) -> _Splits:
+    return ((split, 1.0),)
 
 
 def split_files(documents: Mapping[str, int], parts: _Splits = _THREE_SPLITS) -> dict[str, str]:

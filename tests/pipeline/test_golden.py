@@ -40,6 +40,7 @@ MODULES = {  # those whose VERSION is in the stage's fingerprint
     "targets": "pipeline.distribution",
     "describe": "pipeline.describe.stage",
     "domains": "pipeline.describe.domains",
+    "leakage": "pipeline.describe.leakage",
 }
 DECIMALS = 3  # of a float: processors differ beyond
 # Bytes or keys that depend on the processor or a library's version, not on the stage.

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from pipeline.grams import normalise
 from pipeline.quality.signals.by_line import line_signals
 from pipeline.quality.signals.characters import DECIMALS, read_characters
 from pipeline.quality.signals.ngrams import repetition_signals
 from pipeline.quality.signals.raw_words import find_raw_words, raw_word_signals
-from pipeline.quality.signals.words import normalise, read_words, word_signals
+from pipeline.quality.signals.words import read_words, word_signals
 
 # Versions of the output:
 # 1: the signals of RedPajama-V2, measured here.

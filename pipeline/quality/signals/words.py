@@ -1,7 +1,5 @@
 """Normalised words: no ASCII punctuation, lower case, canonically decomposed, split at space."""
 
-import string
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,8 +9,6 @@ import pyarrow.compute as pc
 from jaxtyping import Float, Int
 
 from pipeline.quality.signals.characters import NUMERIC, kinds_of, ratio, sums_between
-
-_PUNCTUATION = string.punctuation.encode()
 
 
 @dataclass(frozen=True)
@@ -42,17 +38,6 @@ class NormalisedWords:
         return np.bincount(
             self.owner[self.places == self.known.index(word).as_py()], minlength=len(self.first)
         )
-
-
-def normalise(text: str) -> str:
-    """Return the text without ASCII punctuation, in lower case and decomposed (NFD).
-
-    White space is left as it is. RedPajama-V2 also collapses it before it decomposes, but no
-    canonical decomposition makes or removes a space.
-    """
-    # In UTF-8 only ASCII characters have ASCII bytes.
-    bare = text.encode().translate(None, _PUNCTUATION).decode().lower()
-    return bare if bare.isascii() else unicodedata.normalize("NFD", bare)
 
 
 def read_words(texts: Sequence[str], normal: Sequence[str]) -> NormalisedWords:

@@ -9,13 +9,15 @@ import pytest
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally
 from pipeline.config import Build
-from pipeline.dedup.exact import KnownTexts, target_digests
+from pipeline.dedup.exact import KnownTexts, target_texts
 from pipeline.dedup.minhash import later_members
 from pipeline.dedup.stage import dedup
 from pipeline.parts import Part, make_part
 from pipeline.source.documents import Document, text_digest
 from pipeline.source.stage import source_table
 from pipeline.verdicts import kept_key
+
+SOURCE = {"kind": "jsonl", "path": "x"}
 
 
 def parts(root: Path, name: str, *rows: tuple[str, bool | None, str | None]) -> tuple[Part, Part]:
@@ -71,7 +73,7 @@ def run(
     config = Build.model_validate(
         {
             "out": "out",
-            "source": {"kind": "jsonl", "path": "x"},
+            "source": SOURCE,
             "dedup": {"tiers": tiers},
             **settings,
         }
@@ -83,7 +85,7 @@ def run(
         signatures,
         root / "dedup" / "-".join(("by", *tiers)),
         config.dedup,
-        target_digests(config),
+        target_texts(config),
         known,
     )
     files = sorted(part.folder.glob("*.parquet"))
@@ -217,7 +219,7 @@ def test_copies_of_targets_are_dropped_with_any_tiers(tmp_path, two):
     }
 
 
-def test_target_digests_cover_all_splits_without_repetition(tmp_path):
+def test_target_texts_cover_all_splits_without_repetition(tmp_path):
     targets = [target(tmp_path, "t", "same"), target(tmp_path, "u", "same", "other")]
     (tmp_path / "targets" / "u" / "test.jsonl").write_text('{"text": "from the test split"}\n')
     config = Build.model_validate(
@@ -230,7 +232,9 @@ def test_target_digests_cover_all_splits_without_repetition(tmp_path):
         *(f"t {i}" for i in range(9)),
         *(f"u {i}" for i in range(9)),
     ]
-    assert target_digests(config) == sorted(map(text_digest, texts))
+    found = target_texts(config)
+    assert [*found] == sorted(map(text_digest, texts))
+    assert sorted(found.values()) == sorted(texts)
 
 
 def test_a_new_target_keeps_the_key_of_parts_without_its_text(tmp_path, two):
@@ -313,4 +317,6 @@ def test_the_order_of_the_tiers_and_other_stages_settings_change_nothing(tmp_pat
 )
 def test_all_members_of_a_component_except_the_smallest_are_later(edges, dropped):
     a, b = np.array(edges, np.int64).reshape(-1, 2).T
-    assert later_members(a, b).tolist() == dropped
+    members, firsts = later_members(a, b)
+    assert members.tolist() == dropped
+    assert all(first < member for first, member in zip(firsts, members, strict=True))

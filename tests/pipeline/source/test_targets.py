@@ -17,6 +17,7 @@ from pipeline.source.targets import (
     skipped_targets,
     split_files,
 )
+from tests.helpers.passages import passage
 
 
 def write(path, count, prefix):
@@ -250,3 +251,89 @@ def test_hidden_folders_of_targets_are_noted(tmp_path):
     assert (note.reason, note.records, note.counted) == ("hidden", 2, False)
     assert r"_caf\xe9" in note.detail
     assert [target.name for target in config.all_targets()] == ["law"]
+
+
+def write_questions(path, passages, each=4):
+    """Write `each` questions on every passage, one after another."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"id": f"{name}-{i}", "text": f"{passage(name, 40)} {passage(f'{name}x{i}n', 15)}"}
+        for name in passages
+        for i in range(each)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def split_of(table):
+    return dict(zip(table["doc_id"].to_pylist(), table["split"].to_pylist(), strict=True))
+
+
+def families_of(found):
+    """Return the splits of the documents of each passage."""
+    families: dict[str, set[str]] = {}
+    for doc_id, split in found.items():
+        families.setdefault(doc_id.partition("-")[0], set()).add(split)
+    return families
+
+
+def test_documents_that_share_passages_are_in_one_split(tmp_path):
+    write_questions(tmp_path / "a.jsonl", [f"p{i}" for i in range(60)])
+    found = split_of(read(tmp_path / "a.jsonl")[0])
+    families = families_of(found)
+    assert all(len(names) == 1 for names in families.values())
+    assert set.union(*families.values()) == {"align", "validation", "test"}
+    lines = (tmp_path / "a.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "a.jsonl").write_text("".join(sorted(lines, key=lambda line: line[::-1])))
+    assert split_of(read(tmp_path / "a.jsonl")[0]) == found
+
+
+def test_a_family_is_in_the_split_of_its_first_document_by_id(tmp_path):
+    write(tmp_path / "a.jsonl", 200, "p")
+    alone = split_of(read(tmp_path / "a.jsonl")[0])
+    rows = [
+        {"id": f"p-{i}", "text": passage(f"n{min(i, 199 - i)}w", 20)} for i in reversed(range(200))
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = split_of(read(tmp_path / "a.jsonl")[0])
+    for i in range(100):
+        first = min(f"p-{i}", f"p-{199 - i}")
+        assert found[f"p-{i}"] == found[f"p-{199 - i}"] == alone[first]
+    assert found != alone
+
+
+def test_documents_of_test_files_stay_and_move_no_other(tmp_path):
+    write_questions(tmp_path / "train.jsonl", [f"p{i}" for i in range(30)])
+    found = split_of(read(tmp_path)[0])
+    rows = [{"id": f"t{i}", "text": passage(f"p{i}", 40)} for i in range(30)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "test.jsonl").write_text(lines)
+    with_tests = split_of(read(tmp_path)[0])
+    assert {with_tests.pop(f"t{i}") for i in range(30)} == {"test"}
+    assert set(with_tests.values()) == {"align", "validation"}
+    assert all(len(names) == 1 for names in families_of(with_tests).values())
+    assert with_tests.keys() == found.keys()
+    # one test document has the passages of two families, which stay apart
+    rows = [{"id": "t", "text": " ".join(passage(f"p{i}", 40) for i in range(30))}]
+    (tmp_path / "test.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    chained = split_of(read(tmp_path)[0])
+    assert chained == {**with_tests, "t": "test"}
+
+
+def test_pieces_of_text_files_follow_those_of_other_files(tmp_path):
+    for i in range(9):
+        (tmp_path / f"{i}.txt").write_text(passage(f"file{i}n", 60 + i))
+    found = split_of(read(tmp_path)[0])
+    assert set(found.values()) == {"align", "validation", "test"}
+    [other] = [name for name, split in found.items() if split == "test"][-1:]
+    (tmp_path / other).write_text((tmp_path / "0.txt").read_text() + " and a few words more")
+    again = split_of(read(tmp_path)[0])
+    assert again["0.txt"] == again[other]
+
+
+def test_families_never_empty_a_split(tmp_path, caplog):
+    rows = [{"id": f"x-{i}", "text": f"{passage('p', 60)} {i}"} for i in range(9)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = split_of(read(tmp_path / "a.jsonl")[0])
+    assert "one by one" in caplog.text
+    write(tmp_path / "a.jsonl", 9, "x")
+    assert found == split_of(read(tmp_path / "a.jsonl")[0])

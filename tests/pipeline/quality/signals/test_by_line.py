@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
+from pipeline.grams import normalise
 from pipeline.quality.signals.by_line import line_signals
 from pipeline.quality.signals.characters import read_characters
 from pipeline.quality.signals.raw_words import find_raw_words
-from pipeline.quality.signals.words import normalise, read_words
+from pipeline.quality.signals.words import read_words
 
 
 def signals(*texts):

@@ -1,6 +1,7 @@
 import numpy as np
 
-from pipeline.quality.signals.words import normalise, read_words, word_signals
+from pipeline.grams import normalise
+from pipeline.quality.signals.words import read_words, word_signals
 
 
 def words_of(*texts):
