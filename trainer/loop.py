@@ -108,11 +108,10 @@ def pretrain(run: Run, stops: list[int]) -> bool:
             )
 
             # 3. Take an ordinary optimizer step. No loss is reweighted. The basis members can be
-            #    scored on the last batch of an interval.
-            last = step + 1 == interval_steps
-            measured_plan = plan if last and run.measures_next_batch() else None
-            stop = run.take_step(batch, origin, bool(stops), measured_plan)
-            if last:
+            #    scored on the last batches of an interval.
+            scored_plan = plan if run.scores_next_batch() else None
+            stop = run.take_step(batch, origin, bool(stops), scored_plan)
+            if step + 1 == interval_steps:
                 state.used = state.used + plan.counts(len(plan.leaves), len(state.used))
 
             # 4. Evaluate and checkpoint if due.

@@ -49,6 +49,8 @@ WITHOUT_EFFECT = {
     "odm_form": "exponential",
     "targets": {},
     "maximum_epochs": 4.0,
+    "probes": "random",
+    "measure_steps": 1,
 }
 
 
@@ -134,8 +136,15 @@ class Mixture(Settings):
     per sequence from one backward pass. `finite_difference`: two forward passes per sequence. If
     not given, `exact` for the mixer `doge` and for scores that need the norms of all gradients."""
     measure_on: Literal["probes", "batch"] = "batch"
-    """Sequences that are measured: new sequences of each member, or the last training batch before
-    the update. If not given, `probes` with the backend `exact` and for the mixer `doge`."""
+    """Sequences that are measured: new sequences of each member, or the last training batches
+    before the update. If not given, `probes` with the backend `exact` and for the mixer `doge`."""
+    measure_steps: Positive = 1
+    """Number of last training batches before an update that are measured if `measure_on` is
+    `batch`. Each is compared with a gradient of the target of its own."""
+    probes: Literal["random", "next"] = "random"
+    """New sequences that each member is measured on. `random`: any sequences of its domains.
+    `next`: those that the run would draw next from the member alone, within the bounds of
+    `data`."""
     updates: Positive = 30
     """Number of updates of the weights in a run, if `update_every_steps` is 0."""
     update_every_steps: Count = 0
@@ -260,6 +269,16 @@ class Mixture(Settings):
             raise ValueError(
                 f'measure_on = "batch" needs mixer = "dga", found mixer = "{self.mixer}". '
                 'Set measure_on = "probes"'
+            )
+        if self.measure_steps > 1 and self.measure_on != "batch":
+            raise ValueError(
+                f'measure_steps = {self.measure_steps} needs measure_on = "batch", found '
+                f'"{self.measure_on}". Set measure_on = "batch" or measure_steps = 1'
+            )
+        if 0 < self.update_every_steps < self.measure_steps:
+            raise ValueError(
+                f"measure_steps is {self.measure_steps}, but an update comes every "
+                f"{self.update_every_steps} steps. Lower measure_steps or raise update_every_steps"
             )
         if self.error_aware and self.scores in CLIPPED_SCORES:
             raise ValueError(

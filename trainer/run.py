@@ -10,11 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from data_catalog.format.manifest import write_json
 from data_catalog.format.run_files import write_run_checksums
-from trainer.alignment.observe import MixerMeasurement, backward_and_measure, observe
+from trainer.alignment.observe import (
+    MixerMeasurement,
+    measured_on_batches,
+    observe,
+    score_batch,
+)
 from trainer.config import Train
 from trainer.distributed import Team
 from trainer.evaluation.evaluate import EvaluationSet, HeldOutLoss, held_out_losses
@@ -26,7 +32,7 @@ from trainer.model.optimizer import learning_rate_at, set_learning_rate
 from trainer.sampling.batches import Batch
 from trainer.sampling.bounds import DrawBounds
 from trainer.sampling.permutation import generator
-from trainer.sampling.plan import IntervalPlan, draw_interval, leaf_weights
+from trainer.sampling.plan import Drawn, IntervalPlan, draw_interval, leaf_weights
 from trainer.state.checkpoint import CheckpointWriter, State, write_log
 from trainer.state.export import context_tokens, export_model, repeats, write_usage
 from trainer.state.metrics import Metrics, Speed
@@ -58,6 +64,7 @@ class Run:
     def begin_interval(self, interval: int) -> None:
         """Let the mixer choose the weights of the interval that begins now, and log them."""
         config, state = self.config, self.state
+        state.scored_batches = np.zeros((0, 0))
         if self.team.world > 1 and not self.engine.sharded:
             check_replicas(self.engine.digest(), self.team)
         scores = None
@@ -93,18 +100,19 @@ class Run:
             bounds=self.bounds,
         )
 
-    def measures_next_batch(self) -> bool:
-        """Return whether the last step of an interval also scores the members on its batch."""
-        mixture, steps_after = self.config.mixture, self.state.step + 1
-        updates = mixture.warmup_steps <= steps_after < self.config.training.steps
-        return mixture.measure_on == "batch" and updates
+    def scores_next_batch(self) -> bool:
+        """Return whether the next step, one of the last of an interval, also scores its batch."""
+        mixture, steps_left = self.config.mixture, self._interval_steps_left()
+        end = self.state.step + steps_left
+        updates = mixture.warmup_steps <= end < self.config.training.steps
+        return mixture.measure_on == "batch" and updates and steps_left <= mixture.measure_steps
 
     def take_step(
         self,
         batch: Batch,
         origin: BatchOrigin,
         stop: bool,
-        measured_plan: IntervalPlan | None = None,
+        scored_plan: IntervalPlan | None = None,
     ) -> bool:
         """Take one optimizer step on a global batch.
 
@@ -112,8 +120,8 @@ class Run:
             batch: this process's slice of the global batch.
             origin: origin of every sequence of the global batch.
             stop: whether this process was asked to stop.
-            measured_plan: plan of the interval that this step ends, if the basis members are scored
-                on its batch; None otherwise.
+            scored_plan: plan of the interval, if the sequences of the batch are scored; None
+                otherwise.
 
         Returns:
             True if any process was asked to stop. The result is the same on all processes.
@@ -124,21 +132,11 @@ class Run:
         config, state, team = self.config, self.state, self.team
         rate = learning_rate_at(config, state.step)
         set_learning_rate(self.optimizer, rate)
-        if measured_plan is None:
+        if scored_plan is None:
             self.engine.clear()
             share, nats = self.engine.backward(batch)
         else:
-            measurement, share, nats, seconds = backward_and_measure(
-                self.engine,
-                config,
-                self.inputs,
-                measured_plan,
-                batch,
-                origin.leaves,
-                self.optimizer,
-            )
-            state.pending_measurement = measurement.flat()
-            state.scoring_seconds += seconds
+            share, nats = self._backward_and_score(batch, origin.leaves, scored_plan)
         norm = self.engine.clip(config.optimizer.clip)
         sums: list[float] = team.sum(torch.stack([share, share.new_tensor(float(stop))])).tolist()
         loss, stops = sums
@@ -222,11 +220,37 @@ class Run:
         draws = steps_done * config.training.batch_sequences
         return used + self.plan(interval).counts(draws, len(used))
 
+    def _interval_steps_left(self) -> int:
+        every = self.config.mixture.update_every_steps
+        return every - self.state.step % every
+
+    def _backward_and_score(
+        self, batch: Batch, leaves: Int[np.ndarray, " sequences"], plan: IntervalPlan
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, " own"]]:
+        """Run the backward pass of a batch and score its sequences.
+
+        The last batch of an interval completes the measurement. The scores of the others wait in
+        the state, so that a run can resume between them.
+        """
+        config, state, steps_left = self.config, self.state, self._interval_steps_left()
+        number = (plan.interval + 2) * config.mixture.measure_steps - steps_left
+        scored, share, nats, seconds = score_batch(
+            self.engine, config, self.inputs, number, batch, leaves, self.optimizer
+        )
+        state.scored_batches = np.stack([*state.scored_batches, scored])
+        state.scoring_seconds += seconds
+        if steps_left == 1:
+            measurement = measured_on_batches(
+                self.team, config, self.inputs, plan, state.scored_batches
+            )
+            state.pending_measurement = measurement.flat()
+        return share, nats
+
     def _update_weights(self, interval: int) -> list[float] | None:
         """Make the measurements that the mixer needs, update the weights and return the scores."""
         begun = time.perf_counter()
         config, state = self.config, self.state
-        if len(state.pending_measurement):  # taken on the last training batch
+        if len(state.pending_measurement):  # taken on the last training batches
             measurement = MixerMeasurement.from_flat(state.pending_measurement)
             state.pending_measurement = np.zeros(0)
         else:
@@ -238,6 +262,7 @@ class Run:
                 self.inputs,
                 interval,
                 self.optimizer,
+                Drawn(state.used, self.bounds),
             )
         if config.mixture.shuffled_scores:
             measurement = measurement.shuffled(generator(config.seed, "shuffled", interval))

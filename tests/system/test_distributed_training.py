@@ -127,6 +127,30 @@ def test_a_run_of_one_process_goes_on_with_two(folder: Path) -> None:
     )
 
 
+def test_two_processes_go_on_between_the_steps_that_one_has_scored(folder: Path) -> None:
+    scored = ("measure_on=batch", "backend=ghost", "scores=target", "measure_steps=3")
+    settings = [f"mixture.{setting}" for setting in scored]
+    settings += ["training.steps=16", "checkpoint.every_steps=1", "checkpoint.keep=99"]
+    changed = [word for setting in settings for word in ("--set", setting)]
+    config = write_config(folder, folder / "catalog", folder / "scored")
+    train_in_processes(config, *changed)
+    alone = records(folder / "scored", "update")
+    for late in (folder / "scored" / "checkpoints").iterdir():
+        if late.name > "0000000009":
+            shutil.rmtree(late)
+    shutil.rmtree(folder / "scored" / "model")  # now as a run killed in step 10
+    train_in_processes(config, *changed, world=2)
+    steps = records(folder / "scored", "train")
+    assert [len(record["batch"]) for record in steps] == [1] * 9 + [2] * 7
+    together = records(folder / "scored", "update")
+    assert [update["step"] for update in together] == [5, 10, 15]
+    for name in ("scores", "errors", "losses", "target_loss", "target_gradient_norm"):
+        for one, two in zip(alone, together, strict=True):
+            np.testing.assert_allclose(
+                np.array(two[name], float), np.array(one[name], float), rtol=1e-3, atol=1e-6
+            )
+
+
 def test_a_mistake_ends_all_processes_with_one_sentence(folder: Path) -> None:
     process = start(write_config(folder, folder / "nowhere", folder / "none"), processes=2)
     _, errors = process.communicate(timeout=120)

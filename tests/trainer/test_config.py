@@ -113,6 +113,16 @@ def test_only_the_exact_backend_leaves_a_member_out_of_the_sum(
         Mixture.model_validate({"mixer": "doge", "toward": "members", **unsupported})
 
 
+def test_the_measured_steps_are_part_of_an_interval_that_is_measured_on_its_batches() -> None:
+    batch = {"measure_on": "batch", "backend": "ghost"}
+    Mixture.model_validate({"measure_steps": 4, "update_every_steps": 4, **batch})
+    Mixture.model_validate({"measure_steps": 400, **batch})  # the intervals are long enough
+    with pytest.raises(ValueError, match=r"measure_steps is 5, but .* every 4 steps"):
+        Mixture.model_validate({"measure_steps": 5, "update_every_steps": 4, **batch})
+    with pytest.raises(ValueError, match=r'measure_steps = 2 needs measure_on = "batch"'):
+        Mixture.model_validate({"measure_steps": 2})
+
+
 def test_a_loaded_model_has_its_own_sizes() -> None:
     with pytest.raises(ValueError, match=r"hidden_size.*path"):
         Train.model_validate({**LEAST, "model": {"path": "somewhere", "layers": 3}})
@@ -131,10 +141,13 @@ def test_the_fingerprint_covers_only_settings_that_change_results() -> None:
         fingerprint_of(target="u"),
         fingerprint_of(mixture={"eta": 0.5}),
         fingerprint_of(data={"draw_by": "sequences"}),
+        fingerprint_of(mixture={"probes": "next"}),
+        fingerprint_of(mixture={"backend": "exact"}),
+        fingerprint_of(mixture={"measure_steps": 2}),
         fingerprint_of(training={"steps": 7}),
         fingerprint_of(model={"layers": 5}),
     ]
-    assert len(set(different)) == 7
+    assert len(set(different)) == len(different)
 
 
 def test_the_form_of_odm_counts_for_odm_alone_and_older_runs_keep_theirs() -> None:

@@ -5,14 +5,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 
 from data_catalog import UserError
 from tests.helpers.tiny_catalog import write_tiny_catalog
-from tests.helpers.tiny_training import records, tiny_config
+from tests.helpers.tiny_training import records, tiny_config, without_clock
+from trainer.evaluation.objectives import TextLoss
 from trainer.loop import train
+from trainer.model.engine import Engine
 
 pytestmark = pytest.mark.system  # whole trainings, or models exported to other runtimes
 
@@ -57,19 +61,80 @@ def test_cheap_backends_move_the_weights_to_the_target(
     assert bool(updates[0]["shares"]) == (backend == "ghost" and measure_on == "probes")
 
 
+def killed(out: Path, after: int) -> None:
+    """Remove what a run would not have written, had it been killed after its `after`-th step."""
+    shutil.rmtree(out / "model")
+    for checkpoint in (out / "checkpoints").iterdir():
+        if int(checkpoint.name) > after:
+            shutil.rmtree(checkpoint)
+
+
+def resumed_alike(catalog: Path, folder: Path, afters: tuple[int, ...], **sections: Any) -> Path:
+    """Train a run, kill it at several steps, and check that it ends each time as it did first."""
+    config = tiny_config(catalog, folder / "run", **SHORT | sections)
+    assert train(config)
+    shutil.copytree(config.out, folder / "whole")
+    for after in afters:
+        killed(config.out, after)
+        assert train(config)
+        logs = [pq.read_table(folder / name / "weights.parquet") for name in ("run", "whole")]
+        assert str(logs[0].to_pylist()) == str(logs[1].to_pylist())  # unknown scores are NaN
+        for kind in ("train", "update"):
+            first, second = (without_clock(records(folder / n, kind)) for n in ("run", "whole"))
+            assert str(first) == str(second)
+    return config.out
+
+
+@pytest.mark.parametrize(
+    ("backend", "scores"), [("ghost", "target"), ("finite_difference", "normalised")]
+)
+def test_a_run_resumes_between_the_steps_that_are_measured(
+    catalog: Path, tmp_path: Path, backend: str, scores: str
+) -> None:
+    """A checkpoint inside or at the end of the measured steps holds the scores so far."""
+    mixture = {"backend": backend, "measure_on": "batch", "scores": scores, "measure_steps": 3}
+    sections = {"training": {"steps": 12}, "checkpoint": {"every_steps": 1, "keep": 99}}
+    out = resumed_alike(catalog, tmp_path, (8, 9), mixture=mixture, **sections)
+    updates = records(out, "update")
+    assert [update["step"] for update in updates] == [5, 10]
+    for update in updates:  # three batches of six
+        assert 6 < max(update["effective"]) <= 18
+
+
+def test_every_measured_step_has_documents_of_the_target_of_its_own(
+    catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers, backward = [], TextLoss.backward
+
+    def recorded(objective: TextLoss, engine: Engine, number: int) -> torch.Tensor:
+        numbers.append(number)
+        return backward(objective, engine, number)
+
+    monkeypatch.setattr(TextLoss, "backward", recorded)
+    mixture = {"backend": "ghost", "measure_on": "batch", "scores": "target", "measure_steps": 3}
+    run(catalog, tmp_path / "run", mixture)
+    assert numbers == [3, 4, 5, 6, 7, 8]
+
+
 def test_the_pending_measurement_survives_a_checkpoint(catalog: Path, tmp_path: Path) -> None:
     """A checkpoint at the end of an interval holds the measurement of its last step."""
     mixture = {"backend": "ghost", "measure_on": "batch", "scores": "normalised"}
-    sections = {"mixture": mixture, "checkpoint": {"every_steps": 5, "keep": 9}}
-    sections |= {"training": {"steps": 15}}
-    whole, part = (tiny_config(catalog, tmp_path / name, **sections) for name in ("whole", "part"))
-    assert train(whole)
-    assert train(part)
-    shutil.rmtree(part.out / "model")  # as if it had been killed after step 10
-    shutil.rmtree(part.out / "checkpoints" / "0000000015")
-    assert train(part)
-    first, second = (pq.read_table(c.out / "weights.parquet").to_pylist() for c in (whole, part))
-    assert str(first) == str(second)  # a score that is not known is NaN in both
+    sections = {"training": {"steps": 15}, "checkpoint": {"every_steps": 5, "keep": 9}}
+    resumed_alike(catalog, tmp_path, (10,), mixture=mixture, **sections)
+
+
+@pytest.mark.parametrize("backend", ["exact", "ghost"])
+def test_probes_of_the_next_draws_within_bounds(
+    catalog: Path, tmp_path: Path, backend: str
+) -> None:
+    """Domains are used up one by one, and a resumed run knows what was drawn before."""
+    mixture = {"probes": "next", "basis": "domains", "scores": "target", "backend": backend}
+    sections = {"data": {"max_epochs": 1.0}, "training": {"steps": 35}}
+    sections |= {"checkpoint": {"every_steps": 5, "keep": 9}}
+    out = resumed_alike(catalog, tmp_path, (20,), mixture=mixture, **sections)
+    rows = pq.read_table(out / "weights.parquet").to_pylist()
+    missing = [np.isnan(row["scores"]).sum() for row in rows[1:]]
+    assert missing[0] == 0 < missing[-1] < 7  # of seven domains that have sequences
 
 
 @pytest.mark.parametrize("mixer", ["odm", "ado"])

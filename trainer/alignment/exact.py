@@ -3,7 +3,7 @@
 It needs the memory of one extra gradient, and one sum of a small table over the processes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from data_catalog.format.tokens import IGNORED
 from trainer.alignment import Alignment, Direction
 from trainer.alignment.direction import dots, gradients
+from trainer.alignment.probes import Probe
 from trainer.mixture_config import CLIPPED_SCORES, Scores
 from trainer.model.engine import Engine
 from trainer.sampling.batches import Batch
@@ -26,7 +27,7 @@ PARTS = 4
 def exact_alignment(
     engine: Engine,
     direction: Direction,
-    members: Sequence[Callable[[], Batch]],
+    members: Sequence[Probe],
     scores: Scores,
     *,
     without_own: bool = False,
@@ -54,7 +55,8 @@ def exact_alignment(
     Args:
         engine: the model.
         direction: v.
-        members: functions that read each member's whole minibatch.
+        members: functions that read each member's whole minibatch. A member without one has NaN
+            for its values, and an effective size of 0.
         scores: the scaling of the scores.
         without_own: leave g_i out of v, which is the sum of the gradients of `members`.
     """
@@ -67,9 +69,12 @@ def exact_alignment(
     by_tensor = torch.zeros(len(direction.tensors), dtype=torch.float64, device=team.device)
     for i in range(team.rank, len(members), team.world) if whole else range(len(members)):
         engine.clear()
-        total = torch.zeros_like(by_tensor)
+        probe, total = members[i], torch.zeros_like(by_tensor)
+        if probe is None:
+            table[i], table[i, -2] = torch.nan, 0.0
+            continue
         for p, part in enumerate(
-            _cut(members[i](), parts, *((0, 1) if whole else (team.rank, team.world)))
+            _cut(probe(), parts, *((0, 1) if whole else (team.rank, team.world)))
         ):
             share, sequences = engine.backward(part, shared=not whole)
             gradient = gradients(engine)
@@ -127,7 +132,8 @@ def _alignment(
     residuals = parts - tokens / tokens.sum(1, keepdims=True) * products[:, None]
     freedom = np.where(count > 1, count - 1, np.nan)  # A single part has no spread.
     errors = np.sqrt(count / freedom * (residuals**2).sum(1))
-    shares = dict(zip(direction.tensors, (by_tensor / len(table)).tolist(), strict=True))
+    measured = int(np.count_nonzero(sequences))
+    shares = dict(zip(direction.tensors, (by_tensor / measured).tolist(), strict=True))
     return Alignment(products * scale, errors, losses, sequences, shares)
 
 

@@ -19,12 +19,13 @@ from trainer.alignment.estimate import estimate_alignment, importance_weights
 from trainer.alignment.exact import exact_alignment
 from trainer.alignment.finite_difference import finite_differences
 from trainer.alignment.ghost import Ghost
-from trainer.alignment.probes import member_probes, pooled_probes
+from trainer.alignment.probes import member_probes, pooled_sample
 from trainer.config import Train
 from trainer.distributed import Team
 from trainer.inputs import Inputs
 from trainer.model.engine import Engine
 from trainer.sampling.batches import Batch
+from trainer.sampling.plan import Drawn
 
 SequenceBackend = Literal["ghost", "finite_difference"]  # backends that score each sequence
 
@@ -49,7 +50,12 @@ class ScoredSequences:
 
 
 def measure_alignment(
-    engine: Engine, direction: Direction, config: Train, inputs: Inputs, interval: int
+    engine: Engine,
+    direction: Direction,
+    config: Train,
+    inputs: Inputs,
+    interval: int,
+    drawn: Drawn | None = None,
 ) -> Alignment:
     """Return every member's alignment with `direction`, measured on fresh sequences.
 
@@ -63,18 +69,19 @@ def measure_alignment(
         config: the config of the run.
         inputs: the data of the run.
         interval: number of the interval, which selects the sequences.
+        drawn: the position in the data; see `member_probes`.
     """
     mixture = config.mixture
     if mixture.backend == "exact":
         return exact_alignment(
             engine,
             direction,
-            member_probes(config, inputs, interval),
+            member_probes(config, inputs, interval, drawn),
             mixture.scores,
             without_own=mixture.aligns_with_members,
         )
-    scored = []
-    for leaves, batch in pooled_probes(engine, config, inputs, interval):
+    scored, sample = [], pooled_sample(config, inputs, interval, drawn)
+    for leaves, batch in sample.batches(engine.team, config.training.batch_sequences):
         if mixture.backend == "ghost":
             scored.append(
                 backward_and_score(engine, direction, batch, leaves, "ghost", shared=False)[1]
@@ -82,8 +89,7 @@ def measure_alignment(
             engine.clear()  # the gradient of the backward pass, which is not used
         else:
             scored.append(_differences(engine, direction, batch, leaves))
-    matrix = inputs.basis.matrix
-    return batch_alignment(engine.team, matrix, inputs.fill.pooled(matrix), scored)
+    return batch_alignment(engine.team, sample.matrix, sample.density, scored)
 
 
 def backward_and_score(
@@ -143,32 +149,37 @@ def batch_alignment(
     return estimate_alignment(scores, tokens, losses, weights, team, shares)
 
 
-def member_losses(engine: Engine, config: Train, inputs: Inputs, interval: int) -> Members:
+def member_losses(
+    engine: Engine, config: Train, inputs: Inputs, interval: int, drawn: Drawn | None = None
+) -> Members:
     """Return every member's loss in nats per token, on the sequences of `measure_alignment`."""
-    scored = []
-    for leaves, batch in pooled_probes(engine, config, inputs, interval):
+    scored, sample = [], pooled_sample(config, inputs, interval, drawn)
+    for leaves, batch in sample.batches(engine.team, config.training.batch_sequences):
         losses = engine.losses(batch)
         scored.append(ScoredSequences(leaves, _tokens(batch, losses), losses, losses.double()))
-    matrix = inputs.basis.matrix
-    return batch_alignment(engine.team, matrix, inputs.fill.pooled(matrix), scored).losses
+    return batch_alignment(engine.team, sample.matrix, sample.density, scored).losses
 
 
 def member_excess(
-    engine: Engine, reference: Engine, config: Train, inputs: Inputs, interval: int
+    engine: Engine,
+    reference: Engine,
+    config: Train,
+    inputs: Inputs,
+    interval: int,
+    drawn: Drawn | None = None,
 ) -> tuple[Members, Members]:
     """Return every member's loss and its excess over a reference model, in nats per token.
 
     The excess is the mean of `max(loss - reference loss, 0)` over the tokens. Both models run on
     the sequences of `member_losses`.
     """
-    scored = []
-    for leaves, batch in pooled_probes(engine, config, inputs, interval):
+    scored, sample = [], pooled_sample(config, inputs, interval, drawn)
+    for leaves, batch in sample.batches(engine.team, config.training.batch_sequences):
         tokens = engine.token_losses(batch)
         excess = (tokens - reference.token_losses(batch)).clamp_min(0.0)
         losses, above = tokens.sum(1), excess.sum(1, dtype=torch.float64)
         scored.append(ScoredSequences(leaves, _tokens(batch, losses), losses, above))
-    matrix = inputs.basis.matrix
-    found = batch_alignment(engine.team, matrix, inputs.fill.pooled(matrix), scored)
+    found = batch_alignment(engine.team, sample.matrix, sample.density, scored)
     return found.losses, found.scores
 
 

@@ -1,5 +1,6 @@
 """The measurements of a mixer. Only what the mixer needs is measured."""
 
+import math
 import time
 from collections.abc import Set
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from data_catalog.errors import UserError
 from trainer.alignment import Alignment, Direction, Members
 from trainer.alignment.direction import combined_direction, target_direction
 from trainer.alignment.measure import (
+    ScoredSequences,
     SequenceBackend,
     backward_and_score,
     batch_alignment,
@@ -24,12 +26,12 @@ from trainer.alignment.measure import (
 )
 from trainer.alignment.probes import members_probe
 from trainer.config import Train
-from trainer.distributed import process_slice
+from trainer.distributed import Team, process_slice
 from trainer.inputs import Inputs
 from trainer.mixers import Observation
 from trainer.model.engine import Engine
 from trainer.sampling.batches import Batch
-from trainer.sampling.plan import IntervalPlan
+from trainer.sampling.plan import Drawn, IntervalPlan
 
 LOGGED_SHARES = 10  # maximum number of parameters whose share of a score is logged
 
@@ -129,7 +131,12 @@ class MixerMeasurement:
 
 
 def direction_of(
-    engine: Engine, config: Train, inputs: Inputs, interval: int, optimizer: torch.optim.Optimizer
+    engine: Engine,
+    config: Train,
+    inputs: Inputs,
+    interval: int,
+    optimizer: torch.optim.Optimizer,
+    drawn: Drawn | None = None,
 ) -> Direction:
     """Return the gradient that the members' gradients are compared with.
 
@@ -140,13 +147,15 @@ def direction_of(
         engine: the model.
         config: the config of the run.
         inputs: the open inputs.
-        interval: number of the interval that is measured for, which selects the sequences.
+        interval: number of the interval that is measured for, or of the gradient if an interval has
+            several. It selects the sequences.
         optimizer: the run's optimizer, used if `mixture.preconditioned`.
+        drawn: the position in the data, used if `mixture.toward = "members"`.
     """
     preconditioner = optimizer if config.mixture.preconditioned else None
     if config.mixture.aligns_with_members:
         return target_direction(
-            engine, members_probe(engine, config, inputs, interval), preconditioner
+            engine, members_probe(engine, config, inputs, interval, drawn), preconditioner
         )
     return combined_direction(
         engine,
@@ -163,6 +172,7 @@ def observe(
     inputs: Inputs,
     interval: int,
     optimizer: torch.optim.Optimizer,
+    drawn: Drawn | None = None,
 ) -> MixerMeasurement:
     """Measure the basis members on fresh sequences, at the current parameters.
 
@@ -174,56 +184,93 @@ def observe(
         inputs: the open inputs.
         interval: number of the interval that begins, which selects the sequences.
         optimizer: the run's optimizer, used if `mixture.preconditioned`.
+        drawn: the position in the data; see `member_probes`.
     """
     unknown = np.full(len(inputs.basis.names), np.nan)
     if "scores" in needs:
-        direction = direction_of(engine, config, inputs, interval, optimizer)
-        alignment = measure_alignment(engine, direction, config, inputs, interval)
+        direction = direction_of(engine, config, inputs, interval, optimizer, drawn)
+        alignment = measure_alignment(engine, direction, config, inputs, interval, drawn)
         return _aligned(alignment, direction, config)
     if reference is not None:
-        losses, excess = member_excess(engine, reference, config, inputs, interval)
+        losses, excess = member_excess(engine, reference, config, inputs, interval, drawn)
     else:
-        losses, excess = member_losses(engine, config, inputs, interval), unknown
+        losses, excess = member_losses(engine, config, inputs, interval, drawn), unknown
     alignment = Alignment(unknown, unknown, losses, unknown)
     return MixerMeasurement(alignment, excess, np.nan, np.nan)
 
 
-def backward_and_measure(
+def score_batch(
     engine: Engine,
     config: Train,
     inputs: Inputs,
-    plan: IntervalPlan,
+    number: int,
     batch: Batch,
     leaves: Int[np.ndarray, " sequences"],
     optimizer: torch.optim.Optimizer,
-) -> tuple[MixerMeasurement, Float[Tensor, ""], Float[Tensor, " own"], float]:
-    """Run the backward pass of a training batch and score the basis members on its sequences.
+) -> tuple[Float[np.ndarray, " columns"], Float[Tensor, ""], Float[Tensor, " own"], float]:
+    """Run the backward pass of a training batch and score its sequences.
 
     Args:
         engine: the model.
         config: the config of the run.
         inputs: the open inputs.
-        plan: plan of the interval that this batch ends.
+        number: number of the target's gradient in the run, which selects its sequences.
         batch: this process's slice of the global batch.
         leaves: leaf of every sequence of the global batch.
         optimizer: the run's optimizer, used if `mixture.preconditioned`.
 
     Returns:
-        The measurement for the next interval, this process's share of the mean loss, the sum of
-        nats of each of its sequences, and the duration of the target's gradient in seconds.
+        The scored batch as an array for a checkpoint: loss and norm of the target's gradient, then
+        leaf, number of labels, nats and score of every sequence of the global batch. Then this
+        process's share of the mean loss, the sum of nats of each of its sequences, and the duration
+        of the target's gradient in seconds.
     """
     begun = time.perf_counter()
-    direction = direction_of(engine, config, inputs, plan.interval + 1, optimizer)
+    direction = direction_of(engine, config, inputs, number, optimizer)
     seconds = time.perf_counter() - begun
     team = engine.team
-    own_leaves = leaves[process_slice(len(leaves), team.rank, team.world)]
+    own = process_slice(len(leaves), team.rank, team.world)
     differences = config.mixture.backend == "finite_difference"
     backend: SequenceBackend = "finite_difference" if differences else "ghost"
-    share, scored = backward_and_score(engine, direction, batch, own_leaves, backend)
+    share, scored = backward_and_score(engine, direction, batch, leaves[own], backend)
+    table = torch.zeros(3, len(leaves), dtype=torch.float64, device=team.device)
+    for row, values in zip(table, (scored.tokens, scored.losses, scored.scores), strict=True):
+        row[own] = values
+    numbers = team.sum(table).reshape(-1).cpu().numpy()
+    flat = np.concatenate([[direction.loss, direction.norm], leaves, numbers])
+    return flat, share, scored.losses, seconds
+
+
+def measured_on_batches(
+    team: Team,
+    config: Train,
+    inputs: Inputs,
+    plan: IntervalPlan,
+    scored_batches: Float[np.ndarray, "steps columns"],
+) -> MixerMeasurement:
+    """Return the measurement for the next interval, from batches that `score_batch` has scored.
+
+    The sequences of all batches are one sample. This is an approximation, because the parameters
+    move between the batches. All processes call this together.
+
+    Args:
+        team: the processes of the run.
+        config: the config of the run.
+        inputs: the open inputs.
+        plan: plan of the interval that the batches belong to.
+        scored_batches: the scored batches, one per row.
+    """
+    losses, norms = scored_batches[:, :2].T
+    table = scored_batches[:, 2:].reshape(len(scored_batches), 4, -1)
+    own = process_slice(table.shape[2], team.rank, team.world)
+    columns = torch.from_numpy(table[:, :, own]).movedim(1, 0).reshape(4, -1)
+    scored = ScoredSequences(
+        columns[0].long().numpy(), columns[1].long(), losses=columns[2], scores=columns[3]
+    )
     density = inputs.fill.weights(plan.shares)
     alignment = batch_alignment(team, inputs.basis.matrix, density, [scored])
-    measurement = _aligned(alignment, direction, config)
-    return measurement, share, scored.losses, seconds
+    norm = math.sqrt(np.mean(norms**2))
+    return _aligned(alignment, Direction({}, float(losses.mean()), norm), config)
 
 
 def _aligned(alignment: Alignment, direction: Direction, config: Train) -> MixerMeasurement:

@@ -59,14 +59,16 @@ def scoring_share(
         if mixture.measure_on == "batch"
         else PROBE_COST[mixture.backend] * probed
     )
-    return (direction + scored) / (TRAINING_STEP_COST * batch_sequences * every)
+    work = mixture.measure_steps * (direction + scored)
+    return work / (TRAINING_STEP_COST * batch_sequences * every)
 
 
 def cadence_of(config: Train, members: int) -> MeasurementCadence:
     """Return the cadence of a run with `members` basis members, within its overhead budget.
 
     If `mixture.update_every_steps` is 0, the run has `mixture.updates` updates, or fewer if they
-    would take more than `AUTOMATIC_SHARE` of the training work, but at least `LEAST_UPDATES`.
+    would take more than `AUTOMATIC_SHARE` of the training work, but at least `LEAST_UPDATES` unless
+    an interval would be shorter than `mixture.measure_steps`.
     """
     mixture, training = config.mixture, config.training
     batch, steps = training.batch_sequences, training.steps
@@ -75,7 +77,7 @@ def cadence_of(config: Train, members: int) -> MeasurementCadence:
     if not every:
         affordable = math.ceil(scoring_share(mixture, members, batch, once) / AUTOMATIC_SHARE)
         every = max(round(steps / (mixture.updates + 1)), affordable, 1)
-        every = min(every, max(steps // (LEAST_UPDATES + 1), 1))
+        every = max(min(every, steps // (LEAST_UPDATES + 1)), mixture.measure_steps)
     return within_budget(mixture, members, batch, once._replace(update_every_steps=every))
 
 

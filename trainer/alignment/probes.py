@@ -2,51 +2,105 @@
 
 They are not held-out text, because the gradient of memorised documents must shrink for weight to
 move away from an over-used domain.
+
+With `mixture.probes = "next"` a member's sequences are those of a plan that draws from the member
+alone, at the run's position in the data. In a first epoch all of them are new to the model, as the
+next draws are. The bounds of the run apply: what is measured is the projection of the member, and
+a member whose leaves are used up is not measured.
+
+The discount of repeated data does not apply. It says what a whole run should draw from a mixture,
+and a member alone would repeat its leaves more than any mixture does. Repetition also shows in the
+scores already, because the gradient of memorised text is small.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from trainer.config import Train
-from trainer.distributed import process_slice
+from trainer.distributed import Team, process_slice
 from trainer.inputs import Inputs
 from trainer.model.engine import Engine
-from trainer.sampling.batches import Batch
+from trainer.sampling.batches import Batch, Pool
 from trainer.sampling.permutation import generator
+from trainer.sampling.plan import Drawn, draw_interval, next_rows
+
+Probe = Callable[[], Batch] | None  # reads a member's minibatch; None if its leaves are used up
 
 
-def member_probes(config: Train, inputs: Inputs, interval: int) -> list[Callable[[], Batch]]:
-    """Return functions that read one minibatch per basis member from its distribution."""
+@dataclass(frozen=True)
+class PooledSample:
+    """The sequences of all members, as one sample."""
 
-    def read(member: int) -> Batch:
-        return inputs.corpus.read(*_draw(config, inputs, interval, member))
+    corpus: Pool
+    matrix: Float[np.ndarray, "basis leaves"]
+    """Distribution that each member's sequences are drawn from. Zero if it has none."""
+    density: Float[np.ndarray, " leaves"]
+    """Distribution of all sequences: the mean of the rows, weighted by their numbers of draws."""
+    leaves: Int[np.ndarray, " sequences"]
+    rows: Int[np.ndarray, " sequences"]
 
-    return [partial(read, member) for member in range(len(inputs.basis.names))]
+    def batches(
+        self, team: Team, batch_sequences: int
+    ) -> Iterator[tuple[Int[np.ndarray, " own"], Batch]]:
+        """Yield the sequences in batches of the training size, with the leaf of each sequence.
+
+        Each batch holds this process's slice. The number of batches is the same on every process.
+        The loss of a batch is divided by the number of labels in that batch alone.
+        """
+        for first in range(0, len(self.leaves), batch_sequences):
+            leaves = self.leaves[first : first + batch_sequences]
+            rows = self.rows[first : first + batch_sequences]
+            own = process_slice(len(leaves), team.rank, team.world)
+            yield leaves[own], self.corpus.read(leaves, rows, own)
 
 
-def pooled_probes(
-    engine: Engine, config: Train, inputs: Inputs, interval: int
-) -> Iterator[tuple[Int[np.ndarray, " sequences"], Batch]]:
-    """Yield the sequences of all members in batches of the training size, with each one's leaf.
+def member_probes(
+    config: Train, inputs: Inputs, interval: int, drawn: Drawn | None = None
+) -> list[Probe]:
+    """Return a function per basis member that reads its minibatch.
 
-    Each batch holds this process's slice. The number of batches is the same on every process. The
-    loss of a batch is divided by the number of labels in that batch alone.
+    Args:
+        config: the config of the run.
+        inputs: the open inputs.
+        interval: number of the interval that is measured for.
+        drawn: the position in the data. None: nothing is drawn yet, and there are no bounds.
     """
-    team, size = engine.team, config.training.batch_sequences
-    draws = [_draw(config, inputs, interval, member) for member in range(len(inputs.basis.names))]
-    leaves, rows = (np.concatenate(column) for column in zip(*draws, strict=True))
-    for first in range(0, len(leaves), size):
-        of_batch = slice(first, first + size)
-        count = len(leaves[of_batch])
-        own = process_slice(count, team.rank, team.world)
-        yield leaves[of_batch][own], inputs.corpus.read(leaves[of_batch], rows[of_batch], own)
+    return [
+        partial(inputs.corpus.read, draw.leaves, draw.rows) if len(draw.leaves) else None
+        for draw in _member_draws(config, inputs, interval, drawn or _nothing(inputs))
+    ]
+
+
+def pooled_sample(
+    config: Train, inputs: Inputs, interval: int, drawn: Drawn | None = None
+) -> PooledSample:
+    """Return the sequences of all members as one sample; for the arguments see `member_probes`.
+
+    With `mixture.probes = "next"` a leaf that several members draw from gives each of them further
+    sequences, so that none is measured twice. Close to the leaf's bound these can be some more than
+    are left.
+    """
+    drawn = drawn or _nothing(inputs)
+    matrix, draws = inputs.basis.matrix, _member_draws(config, inputs, interval, drawn)
+    leaves, rows = (
+        np.concatenate([getattr(draw, name) for draw in draws]) for name in ("leaves", "rows")
+    )
+    counts = None
+    if config.mixture.probes == "next":
+        rows, _ = next_rows(leaves, inputs.corpus.sequences, drawn.used, config.seed)
+        if drawn.bounds:
+            matrix = np.stack([draw.weights for draw in draws])
+            counts = [len(draw.leaves) for draw in draws]
+    density = inputs.fill.pooled(matrix, counts)
+    return PooledSample(inputs.corpus, matrix, density, leaves, rows)
 
 
 def members_probe(
-    engine: Engine, config: Train, inputs: Inputs, interval: int
+    engine: Engine, config: Train, inputs: Inputs, interval: int, drawn: Drawn | None = None
 ) -> Callable[[], float]:
     """Return the backward pass of the sum of all members' losses.
 
@@ -54,7 +108,8 @@ def members_probe(
     sequences are those of `member_probes`, so that a member's own gradient can be subtracted.
     `backward` returns this process's share of the mean of the losses.
     """
-    team, probes = engine.team, member_probes(config, inputs, interval)
+    team = engine.team
+    probes = [probe for probe in member_probes(config, inputs, interval, drawn) if probe]
 
     def backward() -> float:
         share = 0.0
@@ -69,9 +124,45 @@ def members_probe(
     return backward
 
 
-def _draw(
-    config: Train, inputs: Inputs, interval: int, member: int
-) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    draws = generator(config.seed, "probe", interval, member)
-    shares = inputs.fill.draws(inputs.basis.matrix[member])
-    return inputs.corpus.draw(shares, config.mixture.basis_sequences, draws)
+@dataclass(frozen=True)
+class _MemberDraws:
+    weights: Float[np.ndarray, " leaves"]
+    """Distribution that the sequences are drawn from, or zero."""
+    leaves: Int[np.ndarray, " n"]
+    rows: Int[np.ndarray, " n"]
+
+
+def _nothing(inputs: Inputs) -> Drawn:
+    return Drawn(np.zeros_like(inputs.corpus.sequences))
+
+
+def _member_draws(config: Train, inputs: Inputs, interval: int, drawn: Drawn) -> list[_MemberDraws]:
+    draw = _random if config.mixture.probes == "random" else _next
+    members = range(len(inputs.basis.names))
+    return [draw(config, inputs, interval, drawn, member) for member in members]
+
+
+def _random(config: Train, inputs: Inputs, interval: int, _: Drawn, member: int) -> _MemberDraws:
+    draws, weights = generator(config.seed, "probe", interval, member), inputs.basis.matrix[member]
+    shares, count = inputs.fill.draws(weights), config.mixture.basis_sequences
+    return _MemberDraws(weights, *inputs.corpus.draw(shares, count, draws))
+
+
+def _next(config: Train, inputs: Inputs, interval: int, drawn: Drawn, member: int) -> _MemberDraws:
+    weights, draws = inputs.basis.matrix[member], config.mixture.basis_sequences
+    if drawn.bounds:
+        draws = min(draws, drawn.bounds.left(drawn.used).available(weights))
+    if not draws:
+        none = np.zeros(0, np.int64)
+        return _MemberDraws(np.zeros_like(weights), none, none)
+    plan = draw_interval(
+        interval,
+        inputs.fill.draws(weights),
+        inputs.corpus.sequences,
+        drawn.used,
+        draws=draws,
+        seed=config.seed,
+        bounds=drawn.bounds,
+    )
+    projected = inputs.fill.weights(plan.shares) if drawn.bounds else weights
+    return _MemberDraws(projected, plan.leaves, plan.rows)

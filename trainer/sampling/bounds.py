@@ -88,6 +88,10 @@ class DrawBounds:
         """Return the maximum number of sequences per domain, given the bounds of its leaves."""
         return np.minimum(self.leaves.reshape(len(self.domains), -1).sum(axis=1), self.domains)
 
+    def available(self, weights: Float[np.ndarray, " leaves"]) -> int:
+        """Return the maximum number of sequences from the leaves that have weight."""
+        return int(replace(self, leaves=np.where(weights > 0, self.leaves, 0)).capacity().sum())
+
     def require(self, length: int) -> None:
         """Check that the bounds allow all draws of the run, whatever its weights will be.
 

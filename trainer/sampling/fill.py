@@ -5,6 +5,7 @@ tokens in its sequences is therefore drawn more often, so that a weight is the l
 tokens that the model is trained on. Only this module turns one into the other.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,11 +57,19 @@ class Fill:
         shares = draws * self.tokens
         return shares / shares.sum()
 
-    def pooled(self, matrix: Float[np.ndarray, "basis leaves"]) -> _Shares:
-        """Return the weights of leaves if every row is drawn from equally often."""
+    def pooled(
+        self, matrix: Float[np.ndarray, "basis leaves"], counts: Sequence[int] | None = None
+    ) -> _Shares:
+        """Return the weights of leaves if every row is drawn from `counts` times.
+
+        Args:
+            matrix: weights of the leaves in each row, or zero for a row without draws.
+            counts: number of draws from each row. None: equally many.
+        """
         if self.tokens is None:
-            return matrix.mean(axis=0)
+            return matrix.mean(axis=0) if counts is None else np.average(matrix, 0, counts)
         shares = np.zeros(matrix.shape[1])
-        for row in matrix:
-            shares += row / (row / self.tokens).sum()  # divided by the draws per token
+        for row, count in zip(matrix, counts or [1] * len(matrix), strict=True):
+            if count:
+                shares += count * row / (row / self.tokens).sum()  # divided by draws per token
         return shares / shares.sum()

@@ -55,6 +55,16 @@ class IntervalPlan:
         return np.bincount(self.leaves[:draws], minlength=leaves)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What the next draws of a run depend on, apart from the weights."""
+
+    used: Int[np.ndarray, " leaves"]
+    """Number of draws per leaf in all earlier intervals."""
+    bounds: DrawBounds | None = None
+    """Bounds of the whole run."""
+
+
 def leaf_weights(
     sampling: Float[np.ndarray, " basis"], matrix: Float[np.ndarray, "basis leaves"]
 ) -> Float[np.ndarray, " leaves"]:
@@ -134,15 +144,31 @@ def draw_interval(
         permutation_key(seed, "order", interval),
     )
     leaves = np.repeat(np.arange(len(counts)), counts)[order.astype(np.int64)]
+    rows, epochs = next_rows(leaves, sequences, used, seed)
+    return IntervalPlan(interval, leaves, rows, epochs, shares / shares.sum(), moved)
+
+
+def next_rows(
+    leaves: Int[np.ndarray, " draws"],
+    sequences: Int[np.ndarray, " leaves"],
+    used: Int[np.ndarray, " leaves"],
+    seed: int,
+) -> tuple[Int[np.ndarray, " draws"], Int[np.ndarray, " draws"]]:
+    """Return the row and the epoch of each draw, if `leaves` are the next leaves to draw from.
+
+    Args:
+        leaves: leaf of each draw, in order.
+        sequences: number of sequences per leaf.
+        used: number of draws per leaf in all earlier intervals.
+        seed: seed of the run.
+    """
     uses = used[leaves] + _occurrence(leaves)
     epochs, places = np.divmod(uses, sequences[leaves])
     keys = derive(
         derive(permutation_key(seed, "leaf"), leaves.astype(np.uint64)), epochs.astype(np.uint64)
     )
     rows = permute(places.astype(np.uint64), sequences[leaves].astype(np.uint64), keys)
-    return IntervalPlan(
-        interval, leaves, rows.astype(np.int64), epochs, shares / shares.sum(), moved
-    )
+    return rows.astype(np.int64), epochs
 
 
 def _occurrence(leaves: Int[np.ndarray, " draws"]) -> Int[np.ndarray, " draws"]:

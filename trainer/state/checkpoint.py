@@ -55,6 +55,10 @@ class State:
         default_factory=lambda: np.zeros(0), metadata={"key": "heard"}
     )
     """`MixerMeasurement.flat` of the last step's batch until it is used. Empty if there is none."""
+    scored_batches: Float[np.ndarray, "steps columns"] = field(
+        default_factory=lambda: np.zeros((0, 0))
+    )
+    """`score_batch` of every training batch of this interval that was scored."""
     step: int = 0
     """Number of steps taken."""
     tokens: int = 0

@@ -78,6 +78,14 @@ def test_a_short_run_updates_before_every_step() -> None:
     assert updates_of(config, cadence_of(config, 20)) == 2
 
 
+def test_an_interval_is_at_least_as_long_as_the_steps_that_are_measured() -> None:
+    batch = {"measure_on": "batch", "backend": "ghost"}
+    assert cadence_of(training(20, **batch), 20).update_every_steps == 4
+    config = training(20, measure_steps=8, **batch)
+    assert cadence_of(config, 20).update_every_steps == 8
+    assert updates_of(config, cadence_of(config, 20)) == 2  # at 8 and 16
+
+
 def test_updates_begin_after_the_warmup() -> None:
     config = training(100, update_every_steps=10, warmup_steps=35)
     assert updates_of(config, cadence_of(config, 20)) == 6  # at 40, 50, ..., 90
@@ -92,6 +100,7 @@ def test_updates_begin_after_the_warmup() -> None:
         ({"backend": "finite_difference"}, 3 * 32 + 2 * 160),
         ({"backend": "ghost", "measure_on": "batch"}, 3 * 32 + 64),
         ({"backend": "finite_difference", "measure_on": "batch"}, 3 * 32 + 2 * 64),
+        ({"backend": "ghost", "measure_on": "batch", "measure_steps": 8}, 8 * (3 * 32 + 64)),
         ({"mixer": "doge", "toward": "members"}, 3 * 160 + 3 * 160),
         ({"mixer": "odm"}, 160),
         ({"mixer": "doremi", "reference": "elsewhere"}, 2 * 160),
