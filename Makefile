@@ -48,6 +48,9 @@ docs: $(STAMP)  ## the documentation: its generated pages, and all of it as a si
 	$(BIN)/python docs/make_reference.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+reproduce: $(STAMP)  ## the experiments of docs/results.md, reduced; needs ../shared/corpus (up to an hour)
+	$(BIN)/python -m benchmarks.experiments --reduced
+
 bench: $(STAMP)  ## all benchmarks (hours); results go to benchmarks/results
 	$(BIN)/python -m benchmarks
 
@@ -66,4 +69,4 @@ fmt: $(STAMP)  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-.PHONY: help install demo unit test coverage slow faults check docs bench pins fmt
+.PHONY: help install demo unit test coverage slow faults check docs reproduce bench pins fmt

@@ -5,7 +5,6 @@ stored, a line per run, so that the tables can be computed again without the run
 """
 
 import argparse
-import re
 import shutil
 from pathlib import Path
 
@@ -13,18 +12,15 @@ from benchmarks.goals import answers, table
 from benchmarks.hardware import headline, today
 from data_catalog.settings import load
 from flows.comparison import Result
-from flows.environment import prepare
 from flows.experiment_results import RESULTS, load_results, tables
 from flows.recipe import Recipe, open_recipe
 from pipeline.config import Build
 
-prepare()
-from flows.build import build  # noqa: E402 - after Prefect's settings
-from flows.experiment import experiment  # noqa: E402
-
-CONFIGS = Path("configs")
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "configs"
+EACH = "Each target and repetition"  # heading of the details, which docs/results.md leaves out
 CATALOG = CONFIGS / "sample_small.toml"
-STORED = Path("benchmarks/results")
+STORED = ROOT / "benchmarks" / "results"
 # Targets, repetitions and seeds of `--reduced`, which takes minutes instead of hours.
 REDUCED = {"targets": ("heldout_law", "heldout_biomed"), "seeds": (0, 1)}
 
@@ -41,10 +37,19 @@ def recipe_names() -> list[str]:
 
 
 def body(name: str, results: list[Result], recipe: Recipe, transfer: list[Result]) -> str:
-    """Return the part of a result file that follows from the results alone."""
-    parts = [tables(results, recipe.compared_with, recipe.predicted).strip()]
+    """Return the part of a result file that follows from the results alone.
+
+    Args:
+        name: name of the recipe.
+        results: its results.
+        recipe: the recipe.
+        transfer: results of the recipe `transfer`, which one of the goals of `frontier` needs.
+    """
+    text = tables(results, recipe.compared_with, recipe.predicted)
+    each, heading, together = text.partition("### All targets and repetitions")
+    parts = [f"{heading[1:]}{together.rstrip()}", f"## {EACH}", each.rstrip()]
     if name == "frontier":
-        parts.insert(0, f"### Goals\n\n{table(answers(results, transfer))}")
+        parts.insert(0, f"## Goals\n\n{table(answers(results, transfer))}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -70,20 +75,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(recipe_names()))
     parser.add_argument("--reduced", action="store_true", help="two targets and two seeds")
+    parser.add_argument("--targets", nargs="+", help="targets instead of the recipe's")
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
     arguments = parser.parse_args()
+    from flows.environment import prepare
+
+    prepare()
+    from flows.build import build
+    from flows.experiment import experiment
+
     catalog = load(Build, CATALOG)
     if not (catalog.out / "catalog.json").is_file():
         build(catalog)
     for name in arguments.names or recipe_names():
         axes = {"jobs": arguments.jobs, **(REDUCED if arguments.reduced else {})}
+        axes |= {"targets": tuple(arguments.targets)} if arguments.targets else {}
         recipe = open_recipe(recipe_of(name), axes=axes)
         folder = STORED
         if arguments.reduced:
             folder = Path("runs/reproduced")
             recipe = recipe.model_copy(update={"out": folder / name})
         experiment(recipe)
-        print(re.sub(r"\n{3,}", "\n\n", store(name, recipe, folder, headline()).read_text()))
+        print(store(name, recipe, folder, headline()).read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

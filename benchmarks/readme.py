@@ -11,7 +11,7 @@ import data_catalog
 from flows.cli.summary import print_table
 
 README = Path("README.md")
-TABLES = ("*-mixers-*-tokens-per-domain.md",)
+TABLES = ("*-frontier.md",)
 ANSWERED = re.compile(r"```sql\n(?P<query>.*?)```\n```text\n.*?```", re.DOTALL)
 RESULTS = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- end of results -->)", re.DOTALL)
 
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def newest_table(pattern: str) -> str:
-    """Return the title and the table of the newest result file that matches `pattern`."""
+    """Return the title and the first table of the newest result file that matches `pattern`."""
     newest = max(Path("benchmarks/results").glob(pattern))
     title, _, _, table = newest.read_text(encoding="utf-8").split("\n\n")[:4]
     return f"\n{title.removeprefix('# ')} ([`{newest.name}`]({newest})):\n\n{table.strip()}\n\n"

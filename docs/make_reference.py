@@ -22,6 +22,7 @@ from trainer.config import Train
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+DETAILS = "## Each target and repetition"
 CONFIGS = {"build": Build, "add": Addition, "train": Train}
 WORDS = {
     bool: "true or false",
@@ -197,12 +198,16 @@ def _command(path: Path) -> str:
 
 
 def result_tables(pattern: str) -> str:
-    """Return the newest results of a name, with their headings below those of the page."""
+    """Return the newest results of a name, with their headings below those of the page.
+
+    The details of an experiment are left out.
+    """
     path = max(RESULTS.glob(f"*-{pattern}.md"))
     _, about, rest = path.read_text(encoding="utf-8").strip().split("\n\n", 2)
     date, _, machine, *_ = about.split(" · ")
     source = f"[`{path.name}`](../benchmarks/results/{path.name})"
-    body = re.sub(r"^## ", "#### ", rest, flags=re.MULTILINE)
+    summary = rest.partition(DETAILS)[0].rstrip() + "\n"
+    body = re.sub(r"^## ", "#### ", summary, flags=re.MULTILINE)
     return f"{date} · {machine} · {source}\n\n{body}"
 
 

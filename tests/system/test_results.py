@@ -6,10 +6,14 @@ from importlib.util import find_spec
 
 import pytest
 
+from benchmarks import experiments
 from benchmarks.__main__ import NOT_BENCHMARKS, benchmark_names
+from flows.experiment_results import load_results
+from flows.recipe import open_recipe
 from tests.helpers.repository import ROOT
 
 RESULTS = sorted(path for path in (ROOT / "benchmarks" / "results").iterdir() if path.is_file())
+STORED = sorted((ROOT / "benchmarks" / "results" / "runs").glob("*.jsonl"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 HIGHLIGHTS = re.findall(r"^\* (.*?)(?=\n\*|\n\n)", README, re.MULTILINE | re.DOTALL)
 FIGURE = re.compile(r"\*\*([^*]+)\*\*")
@@ -28,6 +32,22 @@ def test_a_result_names_its_date_and_hardware(path):
     [line] = [line for line in text.splitlines() if "`python -m" in line][:1]
     assert line.startswith(path.name[:10])
     assert re.search(r"\d+ cores|GPU", line)
+
+
+@pytest.mark.parametrize("runs", STORED, ids=lambda path: path.stem)
+def test_the_tables_of_an_experiment_follow_from_its_stored_runs(runs):
+    name = runs.stem[11:]
+    written = (experiments.STORED / f"{runs.stem}.md").read_text(encoding="utf-8")
+    recipe = open_recipe(experiments.recipe_of(name))
+    transfer = experiments.stored_results("transfer")
+    made = experiments.body(name, load_results(runs), recipe, transfer)
+    assert written.split("\n\n", 2)[2] == made
+
+
+def test_every_experiment_of_the_results_has_stored_runs():
+    shown = [path for path in RESULTS if "benchmarks.experiments" in path.read_text("utf-8")]
+    assert shown
+    assert {path.stem for path in shown} == {path.stem for path in STORED}
 
 
 @pytest.mark.parametrize("highlight", [text for text in HIGHLIGHTS if FIGURE.search(text)])
