@@ -99,6 +99,8 @@ class Preview(_PreviewPart):
     target_sequences: int
     updates: int
     """Number of weight updates."""
+    measures_batches: bool
+    """Whether training batches are measured, instead of new sequences of each member."""
     scoring_share: float
     """Work of measuring for the mixer, as a share of the training work."""
     parameters: int | None
@@ -167,6 +169,7 @@ def describe_run(
         used_up=tuple(used_up[:MAXIMUM_LISTED_DOMAINS]),
         **cadence._asdict(),
         updates=updates_of(config, cadence),
+        measures_batches=config.mixture.measure_on == "batch",
         scoring_share=scoring_share(
             config.mixture, len(basis.names), training.batch_sequences, cadence
         ),

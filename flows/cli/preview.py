@@ -29,10 +29,14 @@ def print_preview(preview: "Preview") -> None:
         parts = ", ".join(f"{name} {_format_size(size)}" for name, size in sizes.items())
         lines["memory"] = f"about {total} per process ({parts})"
     if preview.updates:
+        measured = (
+            "the last training batch"
+            if preview.measures_batches
+            else f"{preview.basis_sequences} sequences per basis member"
+        )
         lines["mixing"] = (
             f"{preview.updates:,} updates, one every {preview.update_every_steps:,} steps, with "
-            f"{preview.basis_sequences} sequences per basis member and "
-            f"{preview.target_sequences} of the target ({preview.scoring_share:.2%} more compute)"
+            f"{measured} and {preview.target_sequences} of the target ({preview.scoring_share:.2%} more compute)"
         )
     if prior := preview.prior:
         lines["prior"] = (
