@@ -32,11 +32,12 @@ def print_preview(preview: "Preview") -> None:
         measured = (
             "the last training batch"
             if preview.measures_batches
-            else f"{preview.basis_sequences} sequences per basis member"
+            else f"{preview.basis_sequences} per basis member"
         )
         lines["mixing"] = (
             f"{preview.updates:,} updates, one every {preview.update_every_steps:,} steps, with "
-            f"{measured} and {preview.target_sequences} of the target ({preview.scoring_share:.2%} more compute)"
+            f"{measured} and {preview.target_sequences} sequences of the target "
+            f"({preview.scoring_share:.2%} more compute)"
         )
     if prior := preview.prior:
         lines["prior"] = (
