@@ -145,7 +145,7 @@ def _train(runs: Sequence[PlannedRun], recipe: Recipe, processes: int) -> None:
 
         for run in waiting:
             wait_for(recipe.jobs - 1)
-            if run.follows is not None and not is_finished(run.follows):
+            if not all(is_finished(other) for other in (run.follows, run.reference) if other):
                 wait_for(0)
             running[_launch(run).submit(run.config, processes, threads=threads)] = run
         wait_for(0)

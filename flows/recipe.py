@@ -33,7 +33,8 @@ class Recipe(Settings):
     """Settings that all runs share: a training config without `out`."""
     variants: dict[VariantName, dict[str, Any]] = Field(min_length=1)
     """Settings that replace those of `run`, by name of the variant. With `follows`, the name of
-    another variant, a run replays the weights of that variant's run."""
+    another variant, a run replays the weights of that variant's run. The run that
+    `mixture.general_loss_at_most` names can be a variant too."""
     targets: tuple[str, ...] = ()
     """Targets of the catalog. If empty, that of `run`."""
     epochs: tuple[Annotated[float, Field(gt=0)], ...] = ()
@@ -83,6 +84,8 @@ class PlannedRun:
     config: Train
     follows: Path | None
     """Folder of the run whose weights are replayed."""
+    reference: Path | None = None
+    """Folder of the run whose loss on general text is the limit."""
 
     def with_steps(self, steps: float) -> "PlannedRun":
         """Return the run with another number of steps, on the same thinned data."""
@@ -148,14 +151,31 @@ def planned_runs(recipe: Recipe) -> list[PlannedRun]:
         tree = merged(shared, {key: value for key, value in settings.items() if key != "follows"})
         tree["out"] = str(recipe.out / "runs" / "-".join([variant, *axes]))
         followed = settings.get("follows")
-        source = followed and recipe.out / "runs" / "-".join([followed, *axes])
+
+        def folder(other: str, axes: Sequence[str] = axes) -> Path:
+            return recipe.out / "runs" / "-".join([other, *axes])
+
+        source = folder(followed) if followed else None
         if source:
             tree = merged(tree, {"mixture": {"mixer": "replay", "file": str(source)}})
+        reference, margin = _limit(tree)
+        if reference in recipe.variants:
+            limit = f"{folder(reference)} + {margin}"
+            tree = merged(tree, {"mixture": {"general_loss_at_most": limit}})
         config = parse(Train, tree, f"variant {variant}")
         if epochs is not None:
             config = _repeating(config, epochs, alone)
-        runs.append(PlannedRun(variant, epochs, config, source or None))
+        compared = folder(reference) if reference in recipe.variants else None
+        runs.append(PlannedRun(variant, epochs, config, source, compared))
     return runs
+
+
+def _limit(tree: Mapping[str, Any]) -> tuple[str, str]:
+    """Return reference and margin of `mixture.general_loss_at_most`, or empty strings."""
+    mixture = tree.get("mixture")
+    given = mixture.get("general_loss_at_most") if isinstance(mixture, Mapping) else None
+    reference, _, margin = given.rpartition("+") if isinstance(given, str) else ("", "", "")
+    return reference.strip(), margin.strip()
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from data_catalog.errors import UserError, suggestion
 from data_catalog.folders import check_utf8_path
 from data_catalog.format.manifest import read_manifest
 from trainer.config import Train
+from trainer.mixture_config import GENERAL
 
 
 def check_training(settings: Train) -> None:
@@ -13,17 +14,19 @@ def check_training(settings: Train) -> None:
         settings: The config.
 
     Raises:
-        UserError: The catalog is missing, or it lacks the target or the level, or the path of
+        UserError: The catalog is missing, or it lacks a target or the level, or the path of
             the run is not UTF-8.
     """
     check_utf8_path(settings.out, "out")
     manifest = read_manifest(settings.catalog, settings.data.version)
-    if settings.target not in manifest.targets:
-        hint = suggestion(settings.target, manifest.targets, "Its targets")
-        raise UserError(
-            f"target: found {settings.target!r}, which is not a target of {settings.catalog}. "
-            f"{hint}"
-        )
+    named = [("target", settings.target)]
+    named += [("mixture.targets", name) for name in settings.mixture.targets if name != GENERAL]
+    for key, name in named:
+        if name not in manifest.targets:
+            hint = suggestion(name, manifest.targets, "Its targets")
+            raise UserError(
+                f"{key}: found {name!r}, which is not a target of {settings.catalog}. {hint}"
+            )
     level = settings.mixture.level
     if level is not None and level not in manifest.granularities:
         raise UserError(

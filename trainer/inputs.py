@@ -58,8 +58,8 @@ class Inputs:
     """Align split of the run's target."""
     objective: Objective
     """Objective on the run's target, which is evaluated."""
-    aims: tuple[tuple[float, Objective], ...]
-    """Objectives that the mixture is learned for, each with its share. The shares sum to 1."""
+    aims: Mapping[str, Objective]
+    """Objectives on the targets that the mixture is learned for, by name."""
     validation_sets: tuple[EvaluationSet, ...]
     """Sets that are evaluated during the run."""
     final_sets: tuple[EvaluationSet, ...]
@@ -97,14 +97,20 @@ class Inputs:
     def mixer(self, config: Train) -> tuple[Mixer, MixerState]:
         """Return the mixer and its state before the first interval; for errors see `make_mixer`."""
         names, mixture = self.basis.names, config.mixture
-        prior = self._prior(config) if mixture.has_target_prior else None
+        prior = self.prior(config) if mixture.has_target_prior else None
         rates = partial(learning_rate_at, config)
         mixer = make_mixer(config, names, rates, self._member_sizes(mixture), prior)
         return mixer, first_state(mixer, names, mixture.start)
 
-    def _prior(self, config: Train) -> Float[np.ndarray, " basis"]:
-        """Return the prior over the basis: distributions, or single domains."""
-        share, targets = config.mixture.prior_share, config.mixture.target_shares(config.target)
+    def prior(self, config: Train, general: float = 0.0) -> Float[np.ndarray, " basis"]:
+        """Return the prior over the basis: distributions, or single domains.
+
+        Args:
+            config: the config of the run.
+            general: additional weight of `general` among the targets.
+        """
+        mixture = config.mixture
+        share, targets = mixture.prior_share, mixture.target_shares(config.target, general)
         if config.mixture.basis == "distributions":
             return member_prior(self.basis.names, targets, share)
         domains = (
@@ -185,10 +191,10 @@ def open_inputs(config: Train) -> Inputs:
         fill=fill,
         align=align,
         objective=objective,
-        aims=tuple(
-            (share, objective if name == config.target else _aim(files, config, name, corpus))
-            for name, share in config.mixture.target_shares(config.target).items()
-        ),
+        aims={
+            name: objective if name == config.target else _aim(files, config, name, corpus)
+            for name in config.mixture.target_shares(config.target)
+        },
         validation_sets=validation_sets,
         final_sets=final_sets,
         basis=basis,

@@ -35,6 +35,7 @@ ALIGNING = ("dga", "doge")  # mixers that need gradients
 CLIPPED_SCORES = ("clipped", "cosine")  # scalings that need the norm of every member's gradient
 TARGET_SHARE = 0.9
 REPETITION = 15.0  # R* of Muennighoff et al. 2023, which is 15.4 there
+LIMIT = r"^.+\+ *\d+(\.\d+)?$"
 GENERAL = "general"  # name of the corpus itself among `mixture.targets`
 # Mixture settings that older runs do not have, with the values that such runs behave like.
 WITHOUT_EFFECT = {
@@ -48,6 +49,7 @@ WITHOUT_EFFECT = {
     "shuffled_scores": False,
     "odm_form": "exponential",
     "targets": {},
+    "general_loss_at_most": None,
     "maximum_epochs": 4.0,
     "probes": "random",
     "measure_steps": 1,
@@ -96,6 +98,10 @@ class Mixture(Settings):
     """Targets that the mixture is made for, with their weights, such as
     `{law = 1.0, general = 0.5}`. `general` is the corpus itself. The gradients of the targets are
     scaled to one norm before they are added. If empty, the run's target alone."""
+    general_loss_at_most: Annotated[str, Field(pattern=LIMIT)] | None = None
+    """Limit on the loss on general text: the folder of a run, such as one on the natural mixture,
+    and by how much the loss may exceed that run's, in nats per token: `runs/natural + 0.05`. The
+    mixture moves toward `natural` while the loss is above."""
     prior: Literal["even", "target"] = "target"
     """Initial weights of the mixer `dga`, which its updates are pulled back to. `even`: the same
     weight for all members. `target`: the target's own distribution and `natural`."""
@@ -183,13 +189,16 @@ class Mixture(Settings):
         """Share of the target's own distribution in the prior."""
         return TARGET_SHARE if self.target_share is None else self.target_share
 
-    def target_shares(self, target: str) -> dict[str, float]:
+    def target_shares(self, target: str, general: float = 0.0) -> dict[str, float]:
         """Return the shares of the targets that the mixture is made for, which sum to 1.
 
         Args:
             target: the run's target, which is used alone if no `targets` are given.
+            general: additional weight of `general`, as a share of the weight of all others.
         """
-        given = self.targets or {target: 1.0}
+        given = dict(self.targets or {target: 1.0})
+        if self.general_loss_at_most is not None:
+            given[GENERAL] = given.get(GENERAL, 0.0) + general * sum(given.values())
         total = sum(given.values())
         return {name: weight / total for name, weight in given.items()}
 
@@ -223,6 +232,27 @@ class Mixture(Settings):
         return settings
 
     @model_validator(mode="after")
+    def _targets_fit(self) -> "Mixture":
+        if self.targets and not (
+            self.mixer in ALIGNING or (self.mixer == "static" and self.target_share is not None)
+        ):
+            raise ValueError(
+                f'mixture.targets: mixer = "{self.mixer}" does not use targets. Remove targets, or '
+                'set mixer = "dga"'
+            )
+        if self.general_loss_at_most is not None and not self.has_target_prior:
+            raise ValueError(
+                'mixture.general_loss_at_most needs mixer = "dga" with prior = "target". Remove '
+                "general_loss_at_most, or set them"
+            )
+        if self.targets and self.aligns_with_members:
+            raise ValueError(
+                'mixture.targets: toward = "members" does not use targets. Remove targets, or set '
+                'toward = "target"'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _fits(self) -> "Mixture":
         if self.mixer == "replay" and self.file is None:
             raise ValueError(
@@ -232,18 +262,6 @@ class Mixture(Settings):
             raise ValueError(
                 'mixer = "static" needs either mixture.file or mixture.target_share. Give the path '
                 "of a table of weights, or the share of the target's own distribution"
-            )
-        if self.targets and not (
-            self.mixer in ALIGNING or (self.mixer == "static" and self.target_share is not None)
-        ):
-            raise ValueError(
-                f'mixture.targets: mixer = "{self.mixer}" does not use targets. Remove targets, or '
-                'set mixer = "dga"'
-            )
-        if self.targets and self.aligns_with_members:
-            raise ValueError(
-                'mixture.targets: toward = "members" does not use targets. Remove targets, or set '
-                'toward = "target"'
             )
         if self.mixer == "doremi" and self.reference is None:
             raise ValueError(

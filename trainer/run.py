@@ -6,7 +6,7 @@ which the mixture weights are fixed. The files of a run call it a stage.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,7 +26,9 @@ from trainer.distributed import Team
 from trainer.evaluation.evaluate import EvaluationSet, HeldOutLoss, held_out_losses
 from trainer.inputs import Inputs
 from trainer.mixers import Mixer, Observation
+from trainer.mixers.guardrail import Guardrail
 from trainer.mixers.simplex import final_weights
+from trainer.mixture_config import GENERAL
 from trainer.model.engine import Engine
 from trainer.model.optimizer import learning_rate_at, set_learning_rate
 from trainer.sampling.batches import Batch
@@ -56,6 +58,8 @@ class Run:
     """Reference model, for a mixer that needs its losses."""
     optimizer: torch.optim.Optimizer
     mixer: Mixer
+    guardrail: Guardrail | None
+    """Limit on the loss on general text."""
     state: State
     metrics: Metrics
     writer: CheckpointWriter
@@ -235,7 +239,14 @@ class Run:
         config, state, steps_left = self.config, self.state, self._interval_steps_left()
         number = (plan.interval + 2) * config.mixture.measure_steps - steps_left
         scored, share, nats, seconds = score_batch(
-            self.engine, config, self.inputs, number, batch, leaves, self.optimizer
+            self.engine,
+            config,
+            self.inputs,
+            number,
+            batch,
+            leaves,
+            self.optimizer,
+            self._general_weight(),
         )
         state.scored_batches = np.stack([*state.scored_batches, scored])
         state.scoring_seconds += seconds
@@ -263,10 +274,12 @@ class Run:
                 interval,
                 self.optimizer,
                 Drawn(state.used, self.bounds),
+                self._general_weight(),
             )
         if config.mixture.shuffled_scores:
             measurement = measurement.shuffled(generator(config.seed, "shuffled", interval))
         measurement.require_finite(self.mixer.needs, state.step)
+        limited = self._limit_general_loss()
         state.mixer = self.mixer.propose(state.mixer, self._observation(measurement))
         seconds = time.perf_counter() - begun
         state.scoring_seconds += seconds
@@ -278,8 +291,23 @@ class Run:
             sampling=state.mixer.sampling,
             seconds=seconds,
             **measurement.record(),
+            **limited,
         )
         return measurement.alignment.scores.tolist() if "scores" in self.mixer.needs else None
+
+    def _limit_general_loss(self) -> dict[str, float]:
+        """Update the weight of general text, and return values for the record of the update."""
+        guardrail, state = self.guardrail, self.state
+        if guardrail is None:
+            return {}
+        general = [each for each in self.inputs.validation_sets if each.name == GENERAL]
+        [result] = held_out_losses(self.engine, general, self.inputs.byte_lengths)
+        memory = guardrail.updated(state.mixer.memory, result.loss, state.tokens)
+        state.mixer = replace(state.mixer, memory=memory)
+        return guardrail.record(memory, result.loss, state.tokens)
+
+    def _general_weight(self) -> float:
+        return self.guardrail.weight(self.state.mixer.memory) if self.guardrail else 0.0
 
     def _export(self, name: str, results: Sequence[HeldOutLoss]) -> None:
         config, inputs, model = self.config, self.inputs, self.engine.model
@@ -292,7 +320,8 @@ class Run:
         state, log = self.state, self.state.log
         tokens = np.sum([row["sampling"] for row in log], axis=0) * (state.tokens / len(log))
         measurement = measurement or MixerMeasurement.unknown(len(tokens))
-        return measurement.observation(state.step, self.config.training.steps, tokens)
+        prior = self.inputs.prior(self.config, self._general_weight()) if self.guardrail else None
+        return measurement.observation(state.step, self.config.training.steps, tokens, prior)
 
     def _log_step(self, batch: Batch, loss: float, rate: float, norm: float) -> None:
         """Write a `train` record.

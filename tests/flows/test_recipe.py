@@ -55,6 +55,21 @@ def test_a_variant_that_follows_replays_the_run_of_its_own_seed(
     assert (run.config.mixture.mixer, run.config.mixture.replay_order) == ("replay", "averaged")
 
 
+def test_the_limit_of_a_variant_names_the_run_of_another(catalog: Path, tmp_path: Path) -> None:
+    variants = {
+        "natural": {"mixture": {"mixer": "natural"}},
+        "limited": {"mixture": {"mixer": "dga", "general_loss_at_most": "natural + 0.05"}},
+        "elsewhere": {"mixture": {"mixer": "dga", "general_loss_at_most": "other/run+1"}},
+    }
+    made = recipe(catalog, tmp_path, variants=variants, seeds=[4])
+    made.run["mixture"]["prior"] = "target"
+    natural, limited, elsewhere = planned_runs(made)
+    assert limited.reference == natural.config.out
+    assert limited.config.mixture.general_loss_at_most == f"{natural.config.out} + 0.05"
+    assert elsewhere.reference is None
+    assert elsewhere.config.mixture.general_loss_at_most == "other/run+1"
+
+
 def test_a_repetition_thins_the_data(catalog: Path, tmp_path: Path) -> None:
     alone = epochs_alone(tiny_config(catalog, tmp_path))
     runs = planned_runs(recipe(catalog, tmp_path, epochs=[3 * alone]))

@@ -116,7 +116,9 @@ class MixerMeasurement:
             **({"excess_losses": excess} if np.isfinite(excess).any() else {}),
         }
 
-    def observation(self, step: int, steps: int, tokens: Members) -> Observation:
+    def observation(
+        self, step: int, steps: int, tokens: Members, prior: Members | None = None
+    ) -> Observation:
         """Return the input of a mixer. `Observation` describes the arguments."""
         members = self.alignment
         return Observation(
@@ -127,6 +129,7 @@ class MixerMeasurement:
             members.errors,
             members.losses,
             self.excess_losses,
+            prior,
         )
 
 
@@ -137,6 +140,7 @@ def direction_of(
     interval: int,
     optimizer: torch.optim.Optimizer,
     drawn: Drawn | None = None,
+    general: float = 0.0,
 ) -> Direction:
     """Return the gradient that the members' gradients are compared with.
 
@@ -151,15 +155,21 @@ def direction_of(
             several. It selects the sequences.
         optimizer: the run's optimizer, used if `mixture.preconditioned`.
         drawn: the position in the data, used if `mixture.toward = "members"`.
+        general: additional weight of `general` among the targets.
     """
     preconditioner = optimizer if config.mixture.preconditioned else None
     if config.mixture.aligns_with_members:
         return target_direction(
             engine, members_probe(engine, config, inputs, interval, drawn), preconditioner
         )
+    shares = config.mixture.target_shares(config.target, general)
     return combined_direction(
         engine,
-        [(share, partial(aim.backward, engine, interval)) for share, aim in inputs.aims],
+        [
+            (share, partial(inputs.aims[name].backward, engine, interval))
+            for name, share in shares.items()
+            if share > 0
+        ],
         preconditioner,
     )
 
@@ -173,6 +183,7 @@ def observe(
     interval: int,
     optimizer: torch.optim.Optimizer,
     drawn: Drawn | None = None,
+    general: float = 0.0,
 ) -> MixerMeasurement:
     """Measure the basis members on fresh sequences, at the current parameters.
 
@@ -185,10 +196,11 @@ def observe(
         interval: number of the interval that begins, which selects the sequences.
         optimizer: the run's optimizer, used if `mixture.preconditioned`.
         drawn: the position in the data; see `member_probes`.
+        general: additional weight of `general` among the targets.
     """
     unknown = np.full(len(inputs.basis.names), np.nan)
     if "scores" in needs:
-        direction = direction_of(engine, config, inputs, interval, optimizer, drawn)
+        direction = direction_of(engine, config, inputs, interval, optimizer, drawn, general)
         alignment = measure_alignment(engine, direction, config, inputs, interval, drawn)
         return _aligned(alignment, direction, config)
     if reference is not None:
@@ -207,6 +219,7 @@ def score_batch(
     batch: Batch,
     leaves: Int[np.ndarray, " sequences"],
     optimizer: torch.optim.Optimizer,
+    general: float = 0.0,
 ) -> tuple[Float[np.ndarray, " columns"], Float[Tensor, ""], Float[Tensor, " own"], float]:
     """Run the backward pass of a training batch and score its sequences.
 
@@ -218,6 +231,7 @@ def score_batch(
         batch: this process's slice of the global batch.
         leaves: leaf of every sequence of the global batch.
         optimizer: the run's optimizer, used if `mixture.preconditioned`.
+        general: additional weight of `general` among the targets.
 
     Returns:
         The scored batch as an array for a checkpoint: loss and norm of the target's gradient, then
@@ -226,7 +240,7 @@ def score_batch(
         of the target's gradient in seconds.
     """
     begun = time.perf_counter()
-    direction = direction_of(engine, config, inputs, number, optimizer)
+    direction = direction_of(engine, config, inputs, number, optimizer, general=general)
     seconds = time.perf_counter() - begun
     team = engine.team
     own = process_slice(len(leaves), team.rank, team.world)

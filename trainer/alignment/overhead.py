@@ -49,7 +49,7 @@ def scoring_share(
     if not mixture.learns:
         return 0.0
     every, basis, target = cadence
-    aims = len(mixture.targets) or 1
+    aims = len(mixture.target_shares("its own target"))
     probed = members * basis
     if mixture.mixer not in ALIGNING:
         return LOSS_COST[mixture.mixer] * probed / (TRAINING_STEP_COST * batch_sequences * every)

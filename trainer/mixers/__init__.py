@@ -55,6 +55,8 @@ class Observation:
     """Mean loss of each member's sequences, in nats per token."""
     excess_losses: Weights
     """Mean of `max(loss - reference model's loss, 0)` over the same tokens, in nats per token."""
+    prior: Weights | None = None
+    """Prior of the mixer from now on. None: that of the mixer."""
 
 
 @runtime_checkable

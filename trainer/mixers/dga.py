@@ -69,7 +69,9 @@ class Dga:
 
     def propose(self, state: MixerState, seen: Observation) -> MixerState:
         log_alpha = ascend(state.log_alpha, self.eta * self.gains(seen), self.maximum_change)
-        prior = self.start(len(log_alpha)).log_alpha
+        prior = (
+            self.start(len(log_alpha)).log_alpha if seen.prior is None else log_weights(seen.prior)
+        )
         if self.pull:
             log_alpha = np.logaddexp(np.log1p(-self.pull) + log_alpha, np.log(self.pull) + prior)
         if self.maximum_tilt is not None:
@@ -77,7 +79,8 @@ class Dga:
         # The floor is applied before averaging. Applied to the average, it would accumulate and
         # pull all weights toward equal ones.
         raised = (1.0 - self.floor) * np.exp(log_alpha) + self.floor / len(log_alpha)
-        return MixerState(log_alpha, (1.0 - self.ema) * state.sampling + self.ema * raised)
+        sampling = (1.0 - self.ema) * state.sampling + self.ema * raised
+        return MixerState(log_alpha, sampling, state.memory)
 
     def gains(self, seen: Observation) -> Weights:
         """Return the gains, which are not yet multiplied by the step size.
