@@ -230,7 +230,7 @@ def completed(config: Mapping[str, Any]) -> Mapping[str, Any]:
     Other settings are returned unchanged.
     """
     mixture, data = config.get("mixture"), config.get("data")
-    if not is_from_a_run(mixture) or not isinstance(data, Mapping):
+    if not (is_from_a_run(mixture) and isinstance(mixture, Mapping) and isinstance(data, Mapping)):
         return config
     # The weights of older runs are shares of sequences.
     data = {"draw_by": "sequences", **data}
