@@ -38,7 +38,7 @@ REPETITION = 15.0  # R* of Muennighoff et al. 2023, which is 15.4 there
 LIMIT = r"^.+\+ *\d+(\.\d+)?$"
 GENERAL = "general"  # name of the corpus itself among `mixture.targets`
 # Mixture settings that older runs do not have, with the values that such runs behave like.
-WITHOUT_EFFECT = {
+WITHOUT_EFFECT: dict[str, Any] = {
     "prior": "even",
     "target_share": None,
     "repetition": 0.0,
