@@ -67,6 +67,8 @@ def prepare() -> None:
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
         # Failures are reported by the command line.
         "PREFECT_LOGGING_LEVEL": "DEBUG" if verbose else "CRITICAL",
+        # Otherwise it prints events that it cannot send to a server that a signal ends.
+        "PREFECT_INTERNAL_LOGGING_LEVEL": "ERROR" if verbose else "CRITICAL",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

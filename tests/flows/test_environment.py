@@ -5,6 +5,7 @@ import os
 import pwd
 import socket
 import stat
+import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -80,6 +81,23 @@ def test_the_log_of_prefect_follows_the_root_logger(environment, tmp_path):
         prepare()
     logging.getLogger()._cache.clear()
     assert os.environ["PREFECT_LOGGING_LEVEL"] == "DEBUG"
+
+
+def test_prefect_does_not_report_events_that_its_ended_server_cannot_take(tmp_path):
+    """The log of its internals has a level of its own, which is ERROR by default."""
+    code = (
+        "from flows.environment import prepare; prepare(); import logging, prefect.main\n"
+        "from prefect.logging import get_logger\n"
+        "get_logger('prefect._internal.concurrency').error('failed to process item')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_a_command_without_a_flow_leaves_prefect_and_files_alone(environment, tmp_path):
