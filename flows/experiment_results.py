@@ -89,7 +89,7 @@ def write_results(recipe: Recipe, results: Sequence[Result]) -> None:
     of = results, recipe.compared_with
     text = tables(*of, recipe.predicted)
     (recipe.out / TABLES).write_text(text, encoding="utf-8")
-    write_experiment_page(*of, recipe.out / PAGE, recipe.predicted)
+    write_experiment_page(*of, recipe.out / PAGE, recipe.predicted, recipe.title)
 
 
 def load_results(path: Path) -> list[Result]:

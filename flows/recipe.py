@@ -27,8 +27,8 @@ class Recipe(Settings):
 
     out: Path
     """Folder of the experiment."""
-    title: str = "Experiment"
-    """Title of its tables."""
+    title: str = ""
+    """Title of its page. If empty, it names the folder."""
     run: dict[str, Any]
     """Settings that all runs share: a training config without `out`."""
     variants: dict[VariantName, dict[str, Any]] = Field(min_length=1)

@@ -20,14 +20,16 @@ def write_experiment_page(
     baseline: str,
     out: Path,
     predicted: Mapping[str, float] = NO_PREDICTIONS,
+    title: str = "",
 ) -> Path:
     """Write a self-contained HTML file about an experiment, and return its path.
 
     Args:
         results: Results of the runs, such as those that `load_results` reads.
         baseline: Variant that the others are compared with.
-        out: File to write. The title of the page is the name of its folder.
+        out: File to write.
         predicted: Expected mean differences of the target loss from the baseline, by variant.
+        title: Title of the page. If empty, it names the folder of `out`.
 
     Raises:
         UserError: There are no results.
@@ -36,18 +38,18 @@ def write_experiment_page(
         raise UserError(
             f"{out}: the experiment has no results. Expected at least one. Train its runs first."
         )
-    text = _render(results, baseline, out.resolve().parent.name, predicted)
+    title = title or f"Experiment {out.resolve().parent.name}"
+    text = _render(results, baseline, title, predicted)
     with replacing(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return out
 
 
 def _render(
-    results: Sequence[Result], baseline: str, name: str, predicted: Mapping[str, float]
+    results: Sequence[Result], baseline: str, title: str, predicted: Mapping[str, float]
 ) -> str:
     comparison = compare(results, baseline, predicted)
     marks = variant_marks(results)
-    title = f"Experiment {name}"
     sentences = [facts(results, baseline), *findings(comparison, marks)]
     fields = {
         "title": escape_html(title),
