@@ -75,10 +75,10 @@ def label_warnings(health: pa.Table, labels: Labels | None) -> Iterator[str]:
 
 
 def leakage_warnings(leakage: pa.Table) -> Iterator[str]:
-    """Yield a sentence per target whose validation or test documents are in texts of a training.
+    """Yield a sentence per target and split of which `NOTICEABLE_LEAKAGE` can be trained on.
 
-    A document is if `MINIMUM_SHARE` of its 13-grams are in one document of the corpus, or of the
-    target's align split. `NOTICEABLE_LEAKAGE` of a split's documents must be.
+    A document of the validation or test split counts if `MINIMUM_SHARE` of its 13-grams are in one
+    document of the corpus, or of the target's align split.
 
     Args:
         leakage: A table of tables.LEAKAGE.
@@ -88,7 +88,11 @@ def leakage_warnings(leakage: pa.Table) -> Iterator[str]:
             of_split = pc.and_(pc.equal(leakage["name"], name), pc.equal(leakage["split"], split))
             documents = leakage.filter(of_split)
             for column, texts, remedy in (
-                ("in_corpus", "the corpus", 'Add "minhash" to dedup.tiers to remove near copies.'),
+                (
+                    "in_corpus",
+                    "the corpus",
+                    'The tier "minhash" of dedup.tiers removes near copies.',
+                ),
                 ("in_align", "its align split", "Put documents with common passages in one file."),
             ):
                 found = pc.sum(pc.greater_equal(documents[column], MINIMUM_SHARE)).as_py() or 0
