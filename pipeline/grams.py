@@ -49,7 +49,7 @@ class GramIndex:
 
     @cached_property
     def _has_prefix(self) -> Bool[np.ndarray, " prefixes"]:
-        """Whether a 13-gram has these first bits. It spares most 13-grams of a corpus a search."""
+        """Mask of the first bits of all 13-grams. It spares most 13-grams of a corpus a search."""
         has_prefix = np.zeros(1 << _PREFIX_BITS, bool)
         has_prefix[self.grams >> np.uint64(64 - _PREFIX_BITS)] = True
         return has_prefix
