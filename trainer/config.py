@@ -66,7 +66,7 @@ class Data(Settings):
     """File with a maximum number of sampled tokens per domain: a table with columns `domain` and
     `tokens`, or a JSON object."""
     draw_by: Literal["tokens", "sequences"] = "tokens"
-    """What the weights of domains are shares of. `tokens`: the tokens that the model is trained on.
+    """Unit of the weights of domains. `tokens`: shares of the tokens that the model is trained on.
     `sequences`: the sequences drawn, of which those at the end of a domain are padded, as in
     earlier versions."""
 

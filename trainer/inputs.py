@@ -178,7 +178,7 @@ def open_inputs(config: Train) -> Inputs:
     files.levels.span(level)  # raises UserError if the tree has no such level
     align = _align_split(files, config.target)
     corpus = _corpus(files, config, level)
-    objective = open_objective(files, config, config.target, align)
+    objective = open_objective(files, config, align)
     fill = Fill.of(corpus.store, corpus.length, config.data.draw_by)
     basis = build_basis(
         files, config.mixture, config.target, corpus.sequences, fill, config.training.draws
@@ -213,7 +213,7 @@ def _aim(files: CatalogFiles, config: Train, name: str, corpus: Pool) -> Objecti
     """Return the objective on a further target, or on new sequences of the corpus itself."""
     if name == GENERAL:
         return TextLoss(corpus, config.mixture.target_sequences, config.seed, GENERAL)
-    return open_objective(files, config, name, _align_split(files, name))
+    return open_objective(files, config, _align_split(files, name), name)
 
 
 def _corpus(files: CatalogFiles, config: Train, level: int) -> Pool:

@@ -100,7 +100,7 @@ class Preview(_PreviewPart):
     updates: int
     """Number of weight updates."""
     measures_batches: bool
-    """Whether training batches are measured, instead of new sequences of each member."""
+    """Measurements are made on training batches, instead of new sequences of each member."""
     scoring_share: float
     """Work of measuring for the mixer, as a share of the training work."""
     parameters: int | None

@@ -120,7 +120,7 @@ def test_the_measured_steps_are_part_of_an_interval_that_is_measured_on_its_batc
     with pytest.raises(ValueError, match=r"measure_steps is 5, but .* every 4 steps"):
         Mixture.model_validate({"measure_steps": 5, "update_every_steps": 4, **batch})
     with pytest.raises(ValueError, match=r'measure_steps = 2 needs measure_on = "batch"'):
-        Mixture.model_validate({"measure_steps": 2})
+        Mixture.model_validate({"measure_steps": 2, "backend": "exact"})
 
 
 def test_a_loaded_model_has_its_own_sizes() -> None:

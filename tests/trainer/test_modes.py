@@ -129,6 +129,7 @@ def test_probes_of_the_next_draws_within_bounds(
 ) -> None:
     """Domains are used up one by one, and a resumed run knows what was drawn before."""
     mixture = {"probes": "next", "basis": "domains", "scores": "target", "backend": backend}
+    mixture["measure_on"] = "probes"
     sections = {"data": {"max_epochs": 1.0}, "training": {"steps": 35}}
     sections |= {"checkpoint": {"every_steps": 5, "keep": 9}}
     out = resumed_alike(catalog, tmp_path, (20,), mixture=mixture, **sections)

@@ -51,7 +51,9 @@ class Objective(Protocol):
         ...
 
 
-def open_objective(files: CatalogFiles, config: Train, target: str, align: Pool) -> Objective:
+def open_objective(
+    files: CatalogFiles, config: Train, align: Pool, target: str | None = None
+) -> Objective:
     """Return the objective of a run on a target.
 
     It reads `mixture.target_sequences` sequences, answers or questions per interval.
@@ -59,13 +61,14 @@ def open_objective(files: CatalogFiles, config: Train, target: str, align: Pool)
     Args:
         files: the open catalog.
         config: the config of the run.
-        target: name of the target.
         align: the text of the target's align split.
+        target: name of the target. None: that of the run.
 
     Raises:
         UserError: No document of the target has the form that the objective needs.
     """
     mixture, length = config.mixture, files.sequence_tokens
+    target = target or config.target
     if mixture.objective == "text":
         return TextLoss(align, mixture.target_sequences, config.seed)
     tokenizer, splits = open_tokenizer(files), ("align", "validation")

@@ -57,7 +57,7 @@ class IntervalPlan:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the next draws of a run depend on, apart from the weights."""
+    """The state that the next draws of a run depend on, apart from the weights."""
 
     used: Int[np.ndarray, " leaves"]
     """Number of draws per leaf in all earlier intervals."""

@@ -17,7 +17,7 @@ from trainer.sampling.plan import draw_interval, leaf_weights
 def test_several_batches_are_one_sample_with_a_direction_each(scores: str) -> None:
     engine, inputs, config = tiny_engine(tiny_model()), texts(), settings("ghost", scores)
     objective = TextLoss(inputs.align, config.mixture.target_sequences, config.seed)
-    vars(inputs).update(objective=objective)
+    vars(inputs).update(aims={config.target: objective})
     weights = leaf_weights(np.array([0.4, 0.3, 0.3]), BASIS.matrix)
     plan = draw_interval(
         0, weights, inputs.corpus.sequences, np.zeros(4, np.int64), draws=12, seed=0
