@@ -5,17 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from data_catalog.format.files import open_files
-from data_catalog.format.tokens import open_tokens
+from data_catalog.format.tokens import IGNORED, open_tokens
 from flows.cli.preview import print_preview
 from flows.recipe import epochs_alone
-from tests.helpers.tiny_catalog import write_tiny_catalog
+from tests.helpers.tiny_catalog import WORDS, write_tiny_catalog
 from tests.helpers.tiny_training import tiny_config
 from trainer.alignment.estimate import estimate_alignment, importance_weights
+from trainer.alignment.measure import member_losses
 from trainer.config import Train
 from trainer.distributed import Team
 from trainer.inputs import open_inputs
+from trainer.model.engine import Engine
+from trainer.model.head import Losses
 from trainer.preview import preview
 from trainer.sampling.fill import Fill
 from trainer.sampling.plan import draw_interval, leaf_weights
@@ -104,6 +108,25 @@ def test_members_are_measured_by_their_tokens() -> None:
     found = estimate_alignment(scores, tokens, scores.float(), weights, Team())
     np.testing.assert_allclose(found.scores, [1.5, 2.5])
     np.testing.assert_allclose(found.losses, [1.5, 2.5])
+
+
+class LossOfLeaf(PreTrainedModel):
+    """A model whose loss is the number of the leaf at every token."""
+
+    def __init__(self) -> None:
+        super().__init__(PreTrainedConfig())
+
+    def forward(self, inputs: torch.Tensor, labels: torch.Tensor) -> Losses:
+        leaves = inputs.max(dim=1).values // WORDS
+        tokens = leaves[:, None] * (labels != IGNORED).double()
+        return Losses(tokens.sum(), tokens)
+
+
+def test_losses_of_members_are_means_over_their_tokens(catalog: Path) -> None:
+    model, found = LossOfLeaf(), config(catalog, "tokens", "dga", basis_sequences=3000)
+    inputs, engine = open_inputs(found), Engine(model, model, Team(), found.training)
+    losses = member_losses(engine, found, inputs, 1)
+    np.testing.assert_allclose(losses, inputs.basis.matrix @ np.arange(8), rtol=0.02)
 
 
 def test_the_preview_says_how_much_is_padding(
