@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(recipe_names()))
     parser.add_argument("--reduced", action="store_true", help="two targets and two seeds")
     parser.add_argument("--targets", nargs="+", help="targets instead of the recipe's")
+    parser.add_argument("--seeds", nargs="+", type=int, help="seeds instead of the recipe's")
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
     arguments = parser.parse_args()
     from flows.environment import prepare
@@ -90,6 +91,7 @@ def main() -> None:
     for name in arguments.names or recipe_names():
         axes = {"jobs": arguments.jobs, **(REDUCED if arguments.reduced else {})}
         axes |= {"targets": tuple(arguments.targets)} if arguments.targets else {}
+        axes |= {"seeds": tuple(arguments.seeds)} if arguments.seeds else {}
         recipe = open_recipe(recipe_of(name), axes=axes)
         folder = STORED
         if arguments.reduced:
