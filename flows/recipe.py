@@ -15,6 +15,7 @@ from data_catalog.format.files import open_files
 from data_catalog.format.tokens import open_tokens
 from data_catalog.settings import Settings, overridden, parse, read_toml
 from trainer.config import Train
+from trainer.mixers.guardrail import parse_limit
 from trainer.mixers.prior import mean_epochs
 from trainer.sampling.fill import Fill
 
@@ -158,24 +159,18 @@ def planned_runs(recipe: Recipe) -> list[PlannedRun]:
         source = folder(followed) if followed else None
         if source:
             tree = merged(tree, {"mixture": {"mixer": "replay", "file": str(source)}})
-        reference, margin = _limit(tree)
-        if reference in recipe.variants:
-            limit = f"{folder(reference)} + {margin}"
-            tree = merged(tree, {"mixture": {"general_loss_at_most": limit}})
-        config = parse(Train, tree, f"variant {variant}")
+        config, reference = parse(Train, tree, f"variant {variant}"), None
+        if limit := config.mixture.general_loss_at_most:
+            named, margin = parse_limit(limit)
+            if str(named) in recipe.variants:
+                reference = folder(str(named))
+                changed = {"general_loss_at_most": f"{reference} + {margin}"}
+                mixture = config.mixture.model_copy(update=changed)
+                config = config.model_copy(update={"mixture": mixture})
         if epochs is not None:
             config = _repeating(config, epochs, alone)
-        compared = folder(reference) if reference in recipe.variants else None
-        runs.append(PlannedRun(variant, epochs, config, source, compared))
+        runs.append(PlannedRun(variant, epochs, config, source, reference))
     return runs
-
-
-def _limit(tree: Mapping[str, Any]) -> tuple[str, str]:
-    """Return reference and margin of `mixture.general_loss_at_most`, or empty strings."""
-    mixture = tree.get("mixture")
-    given = mixture.get("general_loss_at_most") if isinstance(mixture, Mapping) else None
-    reference, _, margin = given.rpartition("+") if isinstance(given, str) else ("", "", "")
-    return reference.strip(), margin.strip()
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

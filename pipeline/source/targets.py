@@ -156,9 +156,9 @@ def _keep_families_together(rows: Sequence[dict[str, Any]], name: str) -> None:
     split_of = {families[i]: rows[i]["split"] for i in order}  # the first by id comes last
     if lost := {row["split"] for row in rows} - {*split_of.values()}:
         logger.warning(
-            "target %s: its documents share so many passages that the %s split would be empty if "
-            "those with common passages stayed together. They are split one by one. "
-            "The view leakage shows the documents concerned.",
+            "target %s: many of its documents share passages. If they stayed together, the %s "
+            "split would be empty, so they are split one by one. The view leakage shows the "
+            "documents concerned.",
             name,
             " and the ".join(sorted(lost)),
         )

@@ -1,11 +1,13 @@
 """The goals of the benchmark of mixtures, answered from made-up results."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
 from benchmarks.goals import answers, table
 from flows.comparison import Result
+from tests.helpers.made_up_results import made_up_result
 
 NOISE = (-0.001, 0.0, 0.001)  # of three seeds
 MIXERS = {"dga": "dga", "dga-shuffled": "dga", "dga-other-target": "dga"}
@@ -14,22 +16,11 @@ MIXERS = {"dga": "dga", "dga-shuffled": "dga", "dga-other-target": "dga"}
 def results(points: Mapping[str, tuple[float, float]], noise: float = 1.0) -> list[Result]:
     """Return results with these losses on the target and on general text, on four targets."""
     return [
-        Result(
-            variant=variant,
+        replace(
+            made_up_result("dga", target=target, epochs=epochs, seed=seed, name=variant),
             mixer=MIXERS.get(variant, "replay" if variant.startswith("dga-") else "static"),
-            target=target,
-            epochs=epochs,
-            epochs_alone=epochs,
-            seed=seed,
-            steps=10,
-            tokens=1000,
-            parameters=100,
             test=test + noise * NOISE[(seed + len(variant)) % 3],
-            validation=test,
             general=general + noise * NOISE[(seed + len(variant)) % 3],
-            repeats=1.0,
-            seconds=1.0,
-            scoring_seconds=0.0,
         )
         for target in ("law", "math", "fiction", "biomed")
         for epochs in (1.0, 16.0)

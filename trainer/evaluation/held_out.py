@@ -28,8 +28,7 @@ def held_out_sets(
 
     Raises:
         UserError: A split of the run's target, or the test split of one of `evaluation.targets` or
-            `mixture.targets`, is
-            missing or empty.
+            `mixture.targets`, is missing or empty.
     """
     evaluation, length, seed = config.evaluation, files.sequence_tokens, config.seed
 
