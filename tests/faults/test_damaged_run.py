@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 
 import pytest
@@ -60,6 +61,9 @@ def place(built, tmp_path_factory):
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+    # Records after the checkpoint are not protected: without them it is a run that was killed sooner.
+    state = json.loads((folder / "stopped" / CHECKPOINT / "state.json").read_bytes())
+    os.truncate(folder / "stopped" / "metrics.jsonl", state["metrics_bytes"])
     write_checksums(folder / "stopped", [folder / "stopped" / "config.json"])
     (folder / "resume.toml").write_text(config.replace("/unused", "/resumed"))
     return folder
