@@ -1,12 +1,13 @@
 """Run an experiment of `configs/experiment_*.toml` and store its results and its tables.
 
-The catalog is built if it does not exist. Finished runs are kept. The results of all runs are
-stored, a line per run, so that the tables can be computed again without the runs.
+Catalogs are built if they do not exist. Finished runs are kept. The results of all runs are stored,
+a line per run, so that the tables can be computed again without the runs.
 """
 
 import argparse
 import shutil
 from pathlib import Path
+from typing import Any
 
 from benchmarks.goals import answers, table
 from benchmarks.hardware import headline, today
@@ -19,10 +20,13 @@ from pipeline.config import Build
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
 EACH = "Each target and repetition"  # heading of the details, which docs/results.md leaves out
-CATALOG = CONFIGS / "sample_small.toml"
+CATALOGS = (CONFIGS / "sample_small.toml", CONFIGS / "sample_few.toml")
+TARGETS = Path("../shared/corpus/targets")
 STORED = ROOT / "benchmarks" / "results"
-# Targets, repetitions and seeds of `--reduced`, which takes minutes instead of hours.
-REDUCED = {"targets": ("heldout_law", "heldout_biomed"), "seeds": (0, 1)}
+# `--reduced` has the recipe's targets that are among these, and one seed.
+REDUCED_TARGETS = ("heldout_law", "heldout_biomed", "law_16")
+# Documents of the targets that `few_targets` makes from others, of which a fifth is validation.
+FEW = {"law_16": 20, "law_64": 80, "encyclopedia_16": 20, "encyclopedia_64": 80}
 
 
 def recipe_of(name: str) -> Path:
@@ -34,6 +38,33 @@ def recipe_names() -> list[str]:
     """Return the names of all recipes."""
     prefix = "experiment_"
     return sorted(path.stem.removeprefix(prefix) for path in CONFIGS.glob(f"{prefix}*.toml"))
+
+
+def few_targets(source: Path, folder: Path) -> None:
+    """Write the targets in `source`, and some that have only their first documents, to `folder`."""
+    for path in (path for path in source.rglob("*") if path.is_file()):
+        copy = folder / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    for name, documents in FEW.items():
+        whole, made = folder / f"heldout_{name.partition('_')[0]}", folder / name
+        made.mkdir(exist_ok=True)
+        shutil.copyfile(whole / "test.jsonl", made / "test.jsonl")
+        lines = (whole / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        (made / "train.jsonl").write_text("".join(lines[:documents]), encoding="utf-8")
+
+
+def require_catalog(folder: Path) -> None:
+    """Build the catalog in a folder with the config that has it as its `out`, if it is missing."""
+    from flows.build import build
+
+    if (folder / "catalog.json").is_file():
+        return
+    [config] = [c for c in (load(Build, path) for path in CATALOGS) if c.out == folder]
+    made = config.out.with_name(f"{config.out.name}_targets")
+    if config.targets_below == made:
+        few_targets(TARGETS, made)
+    build(config)
 
 
 def body(name: str, results: list[Result], recipe: Recipe, transfer: list[Result]) -> str:
@@ -74,7 +105,7 @@ def store(name: str, recipe: Recipe, folder: Path, line: str) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(recipe_names()))
-    parser.add_argument("--reduced", action="store_true", help="two targets and two seeds")
+    parser.add_argument("--reduced", action="store_true", help="two targets and one seed")
     parser.add_argument("--targets", nargs="+", help="targets instead of the recipe's")
     parser.add_argument("--seeds", nargs="+", type=int, help="seeds instead of the recipe's")
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
@@ -82,21 +113,20 @@ def main() -> None:
     from flows.environment import prepare
 
     prepare()
-    from flows.build import build
     from flows.experiment import experiment
 
-    catalog = load(Build, CATALOG)
-    if not (catalog.out / "catalog.json").is_file():
-        build(catalog)
     for name in arguments.names or recipe_names():
-        axes = {"jobs": arguments.jobs, **(REDUCED if arguments.reduced else {})}
+        axes: dict[str, Any] = {"jobs": arguments.jobs}
         axes |= {"targets": tuple(arguments.targets)} if arguments.targets else {}
         axes |= {"seeds": tuple(arguments.seeds)} if arguments.seeds else {}
         recipe = open_recipe(recipe_of(name), axes=axes)
         folder = STORED
         if arguments.reduced:
             folder = Path("runs/reproduced")
-            recipe = recipe.model_copy(update={"out": folder / name})
+            targets = tuple(target for target in recipe.targets if target in REDUCED_TARGETS)
+            reduced = {"out": folder / name, "targets": targets, "seeds": recipe.seeds[:1]}
+            recipe = recipe.model_copy(update=reduced)
+        require_catalog(Path(recipe.run["catalog"]))
         experiment(recipe)
         print(store(name, recipe, folder, headline()).read_text(encoding="utf-8"))
 

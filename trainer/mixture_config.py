@@ -69,7 +69,8 @@ class Mixture(Settings):
     """Kind of the basis distributions. `hard`: counts of the nearest domain. `distance`: soft
     assignment by distance."""
     names: tuple[str, ...] = ()
-    """Names of the basis distributions. If empty, all of this kind, `natural` and `uniform`."""
+    """Names of the basis distributions. If empty, all of this kind, `natural` and `uniform`. With
+    `prior = "target"` the mixer `dga` always has those of its targets and `natural`."""
     temperature: Above = 2.0
     """Temperature T of the mixer `temperature`, whose weights are proportional to
     tokens ** (1 / T)."""

@@ -76,6 +76,9 @@ def build_basis(
             raise UserError(
                 f"mixture.names: A name is repeated: {', '.join(names)}. List each name once."
             )
+        if config.has_target_prior:
+            started_from = wanted_shares(config.target_shares(target), config.prior_share)
+            names = tuple(dict.fromkeys((*names, *started_from)))
         rows = {name: read(name) for name in names}
     elif config.mixer == "temperature":
         rows = {"temperature": temperature_weights(read("natural"), config.temperature)}

@@ -26,6 +26,13 @@ def basis(root: Path, draws: int = 20, **settings: object) -> Basis:
     return build_basis(open_files(root), mixture, "spe", SEQUENCES, Fill(None), draws)
 
 
+def test_the_basis_has_what_the_prior_starts_from(root: Path) -> None:
+    assert basis(root, names=("uniform",)).names == ("uniform", "spe", "natural")
+    targets = {"other": 1.0, "general": 1.0}
+    assert basis(root, names=("uniform",), targets=targets).names == ("uniform", "other", "natural")
+    assert basis(root, names=("uniform",), mixer="ado").names == ("uniform",)
+
+
 def test_static_mixers_have_one_row(root: Path) -> None:
     uniform = basis(root, mixer="uniform")
     assert uniform.names == ("uniform",)
@@ -71,7 +78,7 @@ def test_dga_uses_all_distributions_of_its_kind_and_the_built_in_ones(root: Path
     assert found.names == ("other", "spe", "natural", "uniform")
     np.testing.assert_allclose(found.matrix.sum(axis=1), 1)
     assert (found.matrix[:, 6:] == 0).all()
-    assert basis(root, names=("spe", "uniform")).names == ("spe", "uniform")
+    assert basis(root, names=("spe", "uniform"), prior="even").names == ("spe", "uniform")
     assert basis(root, kind="distance").matrix[1, 0] > 0
 
 
