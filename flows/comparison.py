@@ -45,6 +45,11 @@ class Result:
     scoring_seconds: float
     best_validation: float = float("nan")
     """Lowest bits per byte on the validation split at any evaluation of the run."""
+    choices: float | None = None
+    """Loss of choosing the right answer, in nats per question of the validation split, if
+    measured."""
+    accuracy: float | None = None
+    """Share of these questions whose right answer is the likeliest."""
     control: bool = False
     """Its mixer learns from shuffled scores, or for another target."""
 

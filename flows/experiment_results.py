@@ -27,6 +27,7 @@ from flows.pages.run.run_folder import RunFolder
 from flows.recipe import PlannedRun, Recipe, epochs_alone
 from trainer.config import Train
 
+CHOICES = "target/validation/choices"
 RESULTS, TABLES, PAGE = "results.jsonl", "results.md", "experiment.html"
 
 
@@ -41,6 +42,7 @@ def read_result(run: PlannedRun) -> Result:
     if final is None:
         raise DamagedFileError(run.config.out / "metrics.jsonl", "the totals are missing")
     training = run.config.training
+    choices = [r for r in folder.of_kind("eval") if r.get("set") == CHOICES]
     return Result(
         variant=run.variant,
         mixer=run.config.mixture.mixer,
@@ -58,6 +60,8 @@ def read_result(run: PlannedRun) -> Result:
         seconds=round(float(final["seconds"]), 1),
         scoring_seconds=round(float(final["scoring_seconds"]), 1),
         best_validation=min(_all_bits_per_byte(folder, "target/validation")),
+        choices=round(float(choices[-1]["loss"]), 5) if choices else None,
+        accuracy=round(float(choices[-1]["accuracy"]), 5) if choices else None,
         control=_is_control(run.config),
     )
 

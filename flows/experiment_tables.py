@@ -4,7 +4,7 @@ Numbers are computed once, as rows. Markdown, the tables of the page and its cha
 these rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 from types import MappingProxyType
@@ -44,7 +44,15 @@ class VariantRow:
     """Distance from the frontier of the fixed mixtures. Its mean is NaN if there is none."""
     from_best: Difference | None
     """Difference of the target loss from the best fixed mixture."""
+    epochs_alone: float
+    """Epochs of the target's domains in a run on the target's distribution alone."""
+    choices: Difference | None
+    """Loss of choosing the right answer, in nats per question."""
+    accuracy: Difference | None
+    """Share of the questions whose right answer is the likeliest."""
     repeats: float
+    seconds: float
+    """Seconds of a run. Runs at the same time slow each other down."""
     scoring: float
     """Share of the time spent measuring for the mixer."""
 
@@ -54,7 +62,9 @@ class Setting:
     """A target and a repetition."""
 
     target: str
-    epochs_alone: float
+    epochs_alone: tuple[float, float]
+    """Lowest and highest number of epochs of the target's domains in a run on the target's
+    distribution alone."""
     tokens: int
     """Maximum number of tokens of a run."""
     parameters: int
@@ -139,7 +149,7 @@ def _setting(results: Sequence[Result], baseline: str) -> Setting:
     first = results[0]
     return Setting(
         target=first.target,
-        epochs_alone=first.epochs_alone,
+        epochs_alone=_range(results),
         tokens=max(r.tokens for r in results),
         parameters=first.parameters,
         seeds=sorted({r.seed for r in results}),
@@ -167,9 +177,38 @@ def _variant(
         p_value=p_value,
         gap=mean_and_error(_gaps(name, results)),
         from_best=paired(results, name, best, "test") if best else None,
+        epochs_alone=mean_and_error(r.epochs_alone for r in own).mean,
+        choices=_measured(r.choices for r in own),
+        accuracy=_measured(r.accuracy for r in own),
         repeats=mean_and_error(r.repeats for r in own).mean,
+        seconds=mean_and_error(r.seconds for r in own).mean,
         scoring=measuring_share(own),
     )
+
+
+def _measured(values: Iterable[float | None]) -> Difference | None:
+    known = [value for value in values if value is not None]
+    return mean_and_error(known) if known else None
+
+
+def _range(results: Sequence[Result]) -> tuple[float, float]:
+    """Return the lowest and the highest mean of the variants' epochs.
+
+    If a repetition was asked for, it is that of the first variant. Those that measure take fewer
+    steps, and so have slightly less.
+    """
+    if results[0].epochs is not None:
+        return results[0].epochs_alone, results[0].epochs_alone
+    means = [
+        mean_and_error(r.epochs_alone for r in results if r.variant == name).mean
+        for name in variants_of(results)
+    ]
+    return min(means), max(means)
+
+
+def epochs_text(epochs: tuple[float, float]) -> str:
+    """Return a range of epochs as text, such as `4` or `0.5 to 16`."""
+    return " to ".join(dict.fromkeys(f"{each:.3g}" for each in epochs))
 
 
 def measuring_share(results: Sequence[Result]) -> float:
@@ -198,7 +237,7 @@ def _summary(
         predicted=predicted,
         gap=mean_and_error(gap for group in inside for gap in _gaps(name, group)),
         dominated=[
-            f"{group[0].target} at {group[0].epochs_alone:.3g} ({', '.join(by)})"
+            f"{group[0].target} at {epochs_text(_range(group))} ({', '.join(by)})"
             for group in inside
             if (by := dominated_by(group, name))
         ],
@@ -208,7 +247,8 @@ def _summary(
 
 def setting_title(setting: Setting) -> str:
     """Return the heading of a setting."""
-    return f"{setting.target}, {setting.epochs_alone:.3g} epochs of its domains if drawn alone"
+    epochs = epochs_text(setting.epochs_alone)
+    return f"{setting.target}, {epochs} epochs of its domains if drawn alone"
 
 
 def setting_facts(setting: Setting) -> str:
@@ -221,9 +261,14 @@ def setting_facts(setting: Setting) -> str:
 
 def setting_table(setting: Setting, baseline: str) -> TextTable:
     """Return the table of one target and repetition, with a row per variant."""
+    differ = " " in epochs_text(setting.epochs_alone)
+    asked = any(row.choices for row in setting.rows)
     headings = [
         *("variant", "target", f"− {baseline}", "p (Holm)", "general", "gap to the frontier"),
-        *(f"− best fixed ({setting.best})", "repeats", "scoring"),
+        f"− best fixed ({setting.best})",
+        *(("nats per question", "accuracy") if asked else ()),
+        *(("epochs alone",) if differ else ()),
+        *("repeats", "seconds", "scoring"),
     ]
     rows = [
         [
@@ -234,7 +279,10 @@ def setting_table(setting: Setting, baseline: str) -> TextTable:
             _cell(row.general),
             _cell(row.gap, sign=True),
             _cell(row.from_best, sign=True),
+            *((_cell(row.choices), _cell(row.accuracy)) if asked else ()),
+            *((TextCell(f"{row.epochs_alone:.3g}"),) if differ else ()),
             TextCell(f"{row.repeats:.2f}"),
+            TextCell(f"{row.seconds:.0f}"),
             TextCell(f"{row.scoring:.0%}"),
         ]
         for row in setting.rows

@@ -149,6 +149,9 @@ class Evaluation(Settings):
     """Evaluate the test split of each basis distribution's documents at the end."""
     domains: bool = True
     """Evaluate the held-out documents of each top-level domain at the end."""
+    choices: bool = False
+    """Also measure how well the right answers to the target's questions of the validation split are
+    chosen, whatever `mixture.objective` is."""
 
 
 class Checkpoint(Settings):
@@ -221,6 +224,8 @@ class Train(Settings):
             del settings["data"]["as_if_tokens"]
         if self.data.draw_by == "sequences":
             del settings["data"]["draw_by"]
+        if not self.evaluation.choices:
+            del settings["evaluation"]["choices"]
         return fingerprint("train", 2, settings)
 
 

@@ -58,6 +58,8 @@ class Inputs:
     """Align split of the run's target."""
     objective: Objective
     """Objective on the run's target, which is evaluated."""
+    choices: Objective | None
+    """Choice of right answers, which is evaluated too."""
     aims: Mapping[str, Objective]
     """Objectives on the targets that the mixture is learned for, by name."""
     validation_sets: tuple[EvaluationSet, ...]
@@ -191,6 +193,11 @@ def open_inputs(config: Train) -> Inputs:
         fill=fill,
         align=align,
         objective=objective,
+        choices=(
+            open_objective(files, config, align, kind="choices")
+            if config.evaluation.choices and config.mixture.objective != "choices"
+            else None
+        ),
         aims={
             name: objective if name == config.target else _aim(files, config, name, corpus)
             for name in config.mixture.target_shares(config.target)

@@ -29,6 +29,7 @@ Scores = Literal["raw", "clipped", "cosine", "normalised", "target"]
 AlignmentBackend = Literal["exact", "ghost", "finite_difference"]
 ReplayOrder = Literal["logged", "averaged", "permuted"]
 OdmForm = Literal["linear", "exponential"]
+ObjectiveKind = Literal["text", "answer", "choices"]
 
 LEARNING = ("dga", "doge", "doremi", "odm", "ado")  # mixers whose weights change during training
 ALIGNING = ("dga", "doge")  # mixers that need gradients
@@ -167,7 +168,7 @@ class Mixture(Settings):
     warmup_steps: Count = 0
     """Number of optimizer steps before the first update. The initial weights are always used until
     the end of the first interval."""
-    objective: Literal["text", "answer", "choices"] = "text"
+    objective: ObjectiveKind = "text"
     """Objective on the target. `text`: loss on all tokens. `answer`: loss on the answer's tokens.
     `choices`: loss of selecting the correct choice."""
     answer_after: str = "\nAnswer:"

@@ -155,9 +155,10 @@ class Run:
         return stops > 0
 
     def evaluate(self, sets: tuple[EvaluationSet, ...]) -> list[HeldOutLoss]:
-        """Measure the held-out losses of `sets` and of the target objective, and log them."""
+        """Measure the held-out losses of `sets` and of the objectives, and log them."""
         results = held_out_losses(self.engine, sets, self.inputs.byte_lengths)
-        results += self.inputs.objective.evaluate(self.engine)
+        for objective in (self.inputs.objective, self.inputs.choices):
+            results += objective.evaluate(self.engine) if objective else []
         for result in results:
             where = {"step": self.state.step, "tokens": self.state.tokens}
             self.metrics.write("eval", **where, **result.record())

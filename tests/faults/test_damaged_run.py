@@ -61,7 +61,7 @@ def place(built, tmp_path_factory):
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    # Records after the checkpoint are not protected: without them it is a run that was killed sooner.
+    # Without its records after the checkpoint, a run is one that was killed sooner.
     state = json.loads((folder / "stopped" / CHECKPOINT / "state.json").read_bytes())
     os.truncate(folder / "stopped" / "metrics.jsonl", state["metrics_bytes"])
     write_checksums(folder / "stopped", [folder / "stopped" / "config.json"])

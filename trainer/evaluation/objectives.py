@@ -25,6 +25,7 @@ from trainer.evaluation.completions import (
 from trainer.evaluation.evaluate import HeldOutLoss, moments, ratio_and_error
 from trainer.evaluation.questions import read_answers, read_questions
 from trainer.evaluation.tokenizer import open_tokenizer
+from trainer.mixture_config import ObjectiveKind
 from trainer.model.engine import Engine
 from trainer.sampling.batches import Batch, Pool
 from trainer.sampling.permutation import walk
@@ -52,7 +53,11 @@ class Objective(Protocol):
 
 
 def open_objective(
-    files: CatalogFiles, config: Train, align: Pool, target: str | None = None
+    files: CatalogFiles,
+    config: Train,
+    align: Pool,
+    target: str | None = None,
+    kind: ObjectiveKind | None = None,
 ) -> Objective:
     """Return the objective of a run on a target.
 
@@ -63,16 +68,17 @@ def open_objective(
         config: the config of the run.
         align: the text of the target's align split.
         target: name of the target. None: that of the run.
+        kind: the objective. None: that of the run.
 
     Raises:
         UserError: No document of the target has the form that the objective needs.
     """
     mixture, length = config.mixture, files.sequence_tokens
-    target = target or config.target
-    if mixture.objective == "text":
+    target, kind = target or config.target, kind or mixture.objective
+    if kind == "text":
         return TextLoss(align, mixture.target_sequences, config.seed)
     tokenizer, splits = open_tokenizer(files), ("align", "validation")
-    if mixture.objective == "answer":
+    if kind == "answer":
         pairs = [read_answers(files, target, split, mixture.answer_after) for split in splits]
         learned, held_out = (
             tokenize_completions(tokenizer, of_split, length, files.end_of_text)

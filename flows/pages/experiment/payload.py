@@ -4,7 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.comparison import Difference, undominated
-from flows.experiment_tables import Comparison, Setting, overall_table, setting_table
+from flows.experiment_tables import (
+    Comparison,
+    Setting,
+    epochs_text,
+    overall_table,
+    setting_table,
+)
 from flows.pages.experiment.marks import VariantMark
 from flows.pages.experiment.tables import FROM_BASELINE, by_variant, setting_anchor
 from flows.pages.shared.numbers import json_numbers
@@ -80,7 +86,7 @@ def _panel(
     )
     return {
         "target": setting.target,
-        "epochs": f"{setting.epochs_alone:.3g}",
+        "epochs": epochs_text(setting.epochs_alone),
         "columns": table.headings[1:],
         "points": points,
         "frontier": json_numbers(frontier),
