@@ -168,12 +168,12 @@ def test_the_table_of_a_setting_as_text() -> None:
         "### law, 2 epochs of its domains if drawn alone",
         "0.00 M tokens per run, 100 parameters, seeds 0, 1. Bits per byte.",
         "| variant | target | − half | p (Holm) | general | gap to the frontier "
-        "| − best fixed (half) | repeats | scoring |\n"
-        "|---|---|---|---|---|---|---|---|---|\n"
+        "| − best fixed (half) | repeats | seconds | scoring |\n"
+        "|---|---|---|---|---|---|---|---|---|---|\n"
         "| half | 2.0000 ± 0.0000 | +0.0000 ± 0.0000 |  | 2.0000 ± 0.0000 |  "
-        "| +0.0000 ± 0.0000 | 1.00 | 10% |\n"
+        "| +0.0000 ± 0.0000 | 1.00 | 10 | 10% |\n"
         "| dga | 1.8125 ± 0.0625 | -0.1875 ± 0.0625 | 0.205 | 2.0000 ± 0.0000 "
-        "| -0.1875 ± 0.0625 | -0.1875 ± 0.0625 | 1.00 | 10% |",
+        "| -0.1875 ± 0.0625 | -0.1875 ± 0.0625 | 1.00 | 10 | 10% |",
     ]
 
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from data_catalog import UserError
 from tests.helpers.tiny_catalog import write_tiny_catalog
+from tests.helpers.tiny_questions import add_quiz
 from tests.helpers.tiny_training import records, tiny_config, without_clock
 from trainer.evaluation.objectives import TextLoss
 from trainer.loop import train
@@ -264,3 +265,23 @@ def test_fine_tuning_is_a_second_phase(catalog: Path, tmp_path: Path) -> None:
     steps = records(whole.out, "train")
     assert [record["step"] for record in steps] == list(range(1, 21))
     assert steps[12]["lr"] == pytest.approx(0.001)  # a warm-up of its own
+
+
+def test_the_choice_of_answers_is_measured_with_any_objective(tmp_path: Path) -> None:
+    catalog = add_quiz(write_tiny_catalog(tmp_path / "catalog"))
+    found = []
+    for name, objective in (("text", "text"), ("choices", "choices")):
+        config = tiny_config(
+            catalog,
+            tmp_path / name,
+            target="quiz",
+            mixture={"mixer": "natural", "objective": objective},
+            training={"steps": 3, "sequence_tokens": 160},
+            evaluation={"every_steps": 0, "choices": True},
+            checkpoint={"every_steps": 0},
+        )
+        assert train(config)
+        sets = records(config.out, "eval")
+        found.append([r for r in sets if r["set"] == "target/validation/choices"])
+    assert found[0] == found[1]
+    assert [r["sequences"] for r in found[0]] == [7]
