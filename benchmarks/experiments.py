@@ -1,11 +1,13 @@
-"""Run an experiment of `configs/experiment_*.toml` and store its results and its tables.
+"""Run experiments of `configs/experiment_*.toml` and store their results and their tables.
 
-Catalogs are built if they do not exist. Finished runs are kept. The results of all runs are stored,
-a line per run, so that the tables can be computed again without the runs.
+`nightly` is all of them, and `release` all of them with five seeds. Catalogs are built if they do
+not exist. Finished runs are kept. The results of all runs are stored, a line per run, so that the
+tables can be computed again without the runs.
 """
 
 import argparse
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +27,62 @@ TARGETS = Path("../shared/corpus/targets")
 STORED = ROOT / "benchmarks" / "results"
 # `--reduced` has the recipe's targets that are among these, and one seed.
 REDUCED_TARGETS = ("heldout_law", "heldout_biomed", "law_16")
+SEEDS_OF_ALL = {"nightly": None, "release": (0, 1, 2, 3, 4)}  # None: those of each recipe
+# Factors of `--scale gpu`: models of 4 to 28 million parameters, with the vocabulary aside, and 128
+# times as many tokens. The catalog needs as many.
+GPU_FACTORS: dict[tuple[str, str], float] = {
+    ("model", "hidden_size"): 8,
+    ("model", "layers"): 3,
+    ("training", "steps"): 8,
+    ("training", "batch_sequences"): 4,
+    ("training", "micro_batch_sequences"): 4,
+    ("training", "sequence_tokens"): 4,
+    ("optimizer", "learning_rate"): 0.25,
+    ("optimizer", "warmup_steps"): 8,
+    ("evaluation", "every_steps"): 8,
+    ("mixture", "update_every_steps"): 8,
+    ("finetune", "steps"): 8,
+    ("finetune", "learning_rate"): 0.25,
+    ("data", "tokens_per_domain"): 128,
+}
+GPU = "-gpu"  # end of the names of such results
+GPU_HEAD = 64  # hidden size per attention head
 # Documents of the targets that `few_targets` makes from others, of which a fifth is validation.
 FEW = {"law_16": 20, "law_64": 80, "encyclopedia_16": 20, "encyclopedia_64": 80}
 
 
 def recipe_of(name: str) -> Path:
-    """Return the path of a recipe."""
-    return CONFIGS / f"experiment_{name}.toml"
+    """Return the path of a recipe, by its name or that of its results."""
+    return CONFIGS / f"experiment_{name.removesuffix(GPU)}.toml"
 
 
 def recipe_names() -> list[str]:
     """Return the names of all recipes."""
     prefix = "experiment_"
     return sorted(path.stem.removeprefix(prefix) for path in CONFIGS.glob(f"{prefix}*.toml"))
+
+
+def gpu_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run or a variant at the scale of a GPU."""
+    made = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in settings.items()
+    }
+    for (section, key), factor in GPU_FACTORS.items():
+        if key in made.get(section, {}):
+            scaled = made[section][key] * factor
+            made[section][key] = scaled if isinstance(made[section][key], float) else round(scaled)
+    if "heads" in made.get("model", {}):
+        made["model"]["heads"] = made["model"]["hidden_size"] // GPU_HEAD
+    return made
+
+
+def gpu_recipe(recipe: Recipe) -> Recipe:
+    """Return a recipe at the scale of a GPU, in a folder of its own."""
+    run = gpu_settings(recipe.run)
+    run["training"]["precision"] = "bfloat16"
+    variants = {name: gpu_settings(settings) for name, settings in recipe.variants.items()}
+    out = recipe.out.with_name(recipe.out.name + GPU)
+    return recipe.model_copy(update={"out": out, "run": run, "variants": variants})
 
 
 def few_targets(source: Path, folder: Path) -> None:
@@ -79,7 +124,7 @@ def body(name: str, results: list[Result], recipe: Recipe, transfer: list[Result
     text = tables(results, recipe.compared_with, recipe.predicted)
     each, heading, together = text.partition("### All targets and repetitions")
     parts = [f"{heading[1:]}{together.rstrip()}", f"## {EACH}", each.rstrip()]
-    if name == "frontier":
+    if name.removesuffix(GPU) == "frontier":
         parts.insert(0, f"## Goals\n\n{table(answers(results, transfer))}")
     return "\n\n".join(parts) + "\n"
 
@@ -97,14 +142,17 @@ def store(name: str, recipe: Recipe, folder: Path, line: str) -> Path:
     runs.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(recipe.out / RESULTS, runs)
     path = folder / f"{today()}-{name}.md"
-    made = body(name, results, recipe, stored_results("transfer", folder))
+    made = body(name, results, recipe, stored_results(name.replace("frontier", "transfer"), folder))
     path.write_text(f"# {recipe.title}\n\n{line}\n\n{made}", encoding="utf-8")
     return path
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(recipe_names()))
+    known = ", ".join([*SEEDS_OF_ALL, *recipe_names()])
+    parser.add_argument("names", nargs="*", metavar="NAME", default=["nightly"], help=known)
+    parser.add_argument("--scale", choices=("cpu", "gpu"), default="cpu", help="size of the models")
+    parser.add_argument("--catalog", help="catalog instead of the recipe's, which has its targets")
     parser.add_argument("--reduced", action="store_true", help="two targets and one seed")
     parser.add_argument("--targets", nargs="+", help="targets instead of the recipe's")
     parser.add_argument("--seeds", nargs="+", type=int, help="seeds instead of the recipe's")
@@ -115,8 +163,13 @@ def main() -> None:
     prepare()
     from flows.experiment import experiment
 
-    for name in arguments.names or recipe_names():
-        axes: dict[str, Any] = {"jobs": arguments.jobs}
+    seeds = {
+        name: SEEDS_OF_ALL.get(given)
+        for given in arguments.names
+        for name in (recipe_names() if given in SEEDS_OF_ALL else [given])
+    }
+    for name, of_all in seeds.items():
+        axes: dict[str, Any] = {"jobs": arguments.jobs, **({"seeds": of_all} if of_all else {})}
         axes |= {"targets": tuple(arguments.targets)} if arguments.targets else {}
         axes |= {"seeds": tuple(arguments.seeds)} if arguments.seeds else {}
         recipe = open_recipe(recipe_of(name), axes=axes)
@@ -126,9 +179,16 @@ def main() -> None:
             targets = tuple(target for target in recipe.targets if target in REDUCED_TARGETS)
             reduced = {"out": folder / name, "targets": targets, "seeds": recipe.seeds[:1]}
             recipe = recipe.model_copy(update=reduced)
-        require_catalog(Path(recipe.run["catalog"]))
+        if arguments.catalog:
+            run = {**recipe.run, "catalog": arguments.catalog}
+            recipe = recipe.model_copy(update={"run": run})
+        else:
+            require_catalog(Path(recipe.run["catalog"]))
+        stored = name
+        if arguments.scale == "gpu":
+            recipe, stored = gpu_recipe(recipe), name + GPU
         experiment(recipe)
-        print(store(name, recipe, folder, headline()).read_text(encoding="utf-8"))
+        print(store(stored, recipe, folder, headline()).read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

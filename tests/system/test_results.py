@@ -39,7 +39,7 @@ def test_the_tables_of_an_experiment_follow_from_its_stored_runs(runs):
     name = runs.stem[11:]
     written = (experiments.STORED / f"{runs.stem}.md").read_text(encoding="utf-8")
     recipe = open_recipe(experiments.recipe_of(name))
-    transfer = experiments.stored_results("transfer")
+    transfer = experiments.stored_results(name.replace("frontier", "transfer"))
     made = experiments.body(name, load_results(runs), recipe, transfer)
     assert written.split("\n\n", 2)[2] == made
 
