@@ -25,7 +25,7 @@ EACH = "Each target and repetition"  # heading of the details, which docs/result
 CATALOGS = (CONFIGS / "sample_small.toml", CONFIGS / "sample_few.toml")
 TARGETS = Path("../shared/corpus/targets")
 STORED = ROOT / "benchmarks" / "results"
-# `--reduced` has the recipe's targets that are among these, and one seed.
+# `--reduced` has one seed, and the recipe's targets that are among these, or its first.
 REDUCED_TARGETS = ("heldout_law", "heldout_biomed", "law_16")
 SEEDS_OF_ALL = {"nightly": None, "release": (0, 1, 2, 3, 4)}  # None: those of each recipe
 # Factors of `--scale gpu`: models of 4 to 28 million parameters, with the vocabulary aside, and 128
@@ -176,7 +176,8 @@ def main() -> None:
         folder = STORED
         if arguments.reduced:
             folder = Path("runs/reproduced")
-            targets = tuple(target for target in recipe.targets if target in REDUCED_TARGETS)
+            among = [target for target in recipe.targets if target in REDUCED_TARGETS]
+            targets = tuple(among) or recipe.targets[:1]
             reduced = {"out": folder / name, "targets": targets, "seeds": recipe.seeds[:1]}
             recipe = recipe.model_copy(update=reduced)
         if arguments.catalog:
