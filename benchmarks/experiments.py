@@ -86,8 +86,8 @@ def gpu_recipe(recipe: Recipe) -> Recipe:
 
 
 def few_targets(source: Path, folder: Path) -> None:
-    """Write the targets in `source`, and some that have only their first documents, to `folder`."""
-    for path in (path for path in source.rglob("*") if path.is_file()):
+    """Write targets of `source`, and some that have only their first documents, to `folder`."""
+    for path in (path for path in source.glob("heldout_*/*") if path.is_file()):
         copy = folder / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
