@@ -48,7 +48,7 @@ GPU_FACTORS: dict[tuple[str, str], float] = {
 GPU = "-gpu"  # end of the names of such results
 GPU_HEAD = 64  # hidden size per attention head
 # Documents of the targets that `few_targets` makes from others, of which a fifth is validation.
-FEW = {"law_16": 20, "law_64": 80, "encyclopedia_16": 20, "encyclopedia_64": 80}
+FEW = {"law_16": 20, "law_64": 80, "encyclopedia_16": 20}
 
 
 def recipe_of(name: str) -> Path:
