@@ -7,12 +7,14 @@ tables can be computed again without the runs.
 
 import argparse
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.goals import answers, table
 from benchmarks.hardware import headline, today
+from data_catalog.errors import UserError
 from data_catalog.settings import load
 from flows.comparison import Result
 from flows.experiment_results import RESULTS, load_results, tables
@@ -193,4 +195,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(f"benchmarks.experiments: {error}", file=sys.stderr)
+        sys.exit(2)

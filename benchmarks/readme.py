@@ -36,10 +36,14 @@ def main() -> None:
 
 
 def newest_table(pattern: str) -> str:
-    """Return the title and the first table of the newest result file that matches `pattern`."""
+    """Return the title of the newest result file that matches, and two columns of its first table.
+
+    The others hold the figures, which are too wide here.
+    """
     newest = max(Path("benchmarks/results").glob(pattern))
     title, _, _, table = newest.read_text(encoding="utf-8").split("\n\n")[:4]
-    return f"\n{title.removeprefix('# ')} ([`{newest.name}`]({newest})):\n\n{table.strip()}\n\n"
+    rows = ["|".join(line.split("|")[:3]) + "|\n" for line in table.strip().splitlines()]
+    return f"\n{title.removeprefix('# ')} ([`{newest.name}`]({newest})):\n\n{''.join(rows)}\n"
 
 
 if __name__ == "__main__":
