@@ -2,17 +2,14 @@
 
 import numpy as np
 
-from data_catalog.errors import UserError
 from data_catalog.format.run_files import write_run_record
 from data_catalog.format.run_record import RunCadence, RunRecord, RunSettings, read_run_record
 from trainer.alignment.ghost import require_ghost
-from trainer.alignment.overhead import MeasurementCadence, cadence_of, updates_of
+from trainer.alignment.overhead import cadence_of, updates_of
 from trainer.config import Model, Train
 from trainer.distributed import Team
 from trainer.inputs import Inputs, open_inputs
 from trainer.mixers.choose import require_movement
-from trainer.mixers.guardrail import Guardrail, read_guardrail
-from trainer.mixture_config import GENERAL
 from trainer.model.engine import open_engine
 from trainer.model.memory import model_shape
 from trainer.model.optimizer import build_optimizer
@@ -27,6 +24,7 @@ from trainer.state.checkpoint import (
 from trainer.state.checksums import Choice, choose_checkpoint, set_aside
 from trainer.state.metrics import Metrics, Speed
 from trainer.state.resume import check_identity
+from trainer.target_shares import open_target_shares
 
 
 def check_run(config: Train) -> Inputs:
@@ -41,21 +39,8 @@ def check_run(config: Train) -> Inputs:
     mixer, state = inputs.mixer(config)
     cadence = cadence_of(config, len(inputs.basis.names))
     require_movement(config, mixer, state, updates_of(config, cadence))
-    _guardrail(config, inputs, cadence)
+    open_target_shares(config, inputs, updates_of(config, cadence))
     return inputs
-
-
-def _guardrail(config: Train, inputs: Inputs, cadence: MeasurementCadence) -> Guardrail | None:
-    """Open the limit on the loss on general text, if the config has one."""
-    text = config.mixture.general_loss_at_most
-    if text is None:
-        return None
-    if GENERAL not in {each.name for each in inputs.validation_sets}:
-        raise UserError(
-            "mixture.general_loss_at_most: The catalog has no held-out documents. Remove it, or "
-            "build the catalog with a held_out_share."
-        )
-    return read_guardrail(text, updates_of(config, cadence))
 
 
 def begin_run(
@@ -142,7 +127,7 @@ def begin_run(
         reference=reference,
         optimizer=optimizer,
         mixer=mixer,
-        guardrail=_guardrail(config, inputs, cadence),
+        targets=open_target_shares(config, inputs, updates_of(config, cadence)),
         state=state,
         metrics=Metrics(config.out / "metrics.jsonl", state.metrics_bytes, team.is_leader),
         writer=CheckpointWriter(config.out, config.checkpoint, team.is_leader),

@@ -99,25 +99,27 @@ class Inputs:
     def mixer(self, config: Train) -> tuple[Mixer, MixerState]:
         """Return the mixer and its state before the first interval; for errors see `make_mixer`."""
         names, mixture = self.basis.names, config.mixture
-        prior = self.prior(config) if mixture.has_target_prior else None
+        prior = self.prior(config, mixture.target_shares(config.target))
         rates = partial(learning_rate_at, config)
         mixer = make_mixer(config, names, rates, self._member_sizes(mixture), prior)
         return mixer, first_state(mixer, names, mixture.start)
 
-    def prior(self, config: Train, general: float = 0.0) -> Float[np.ndarray, " basis"]:
-        """Return the prior over the basis: distributions, or single domains.
+    def prior(
+        self, config: Train, targets: Mapping[str, float]
+    ) -> Float[np.ndarray, " basis"] | None:
+        """Return the prior over the basis: distributions, or single domains. None: even.
 
         Args:
             config: the config of the run.
-            general: additional weight of `general` among the targets.
+            targets: shares of the targets, which sum to 1.
         """
-        mixture = config.mixture
-        share, targets = mixture.prior_share, mixture.target_shares(config.target, general)
-        if config.mixture.basis == "distributions":
+        mixture, share = config.mixture, config.mixture.prior_share
+        if not mixture.has_target_prior:
+            return None
+        if mixture.basis == "distributions":
             return member_prior(self.basis.names, targets, share)
-        domains = (
-            self.mixed(config, wanted_shares(targets, share)).reshape(self.level, -1).sum(axis=1)
-        )
+        leaves = self.mixed(config, wanted_shares(targets, share))
+        domains: Float[np.ndarray, " domains"] = leaves.reshape(self.level, -1).sum(axis=1)
         return domains[[int(name) for name in self.basis.names]]
 
     def leaves(self, config: Train, name: str) -> Float[np.ndarray, " leaves"]:

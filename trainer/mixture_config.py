@@ -191,16 +191,17 @@ class Mixture(Settings):
         """Share of the target's own distribution in the prior."""
         return TARGET_SHARE if self.target_share is None else self.target_share
 
-    def target_shares(self, target: str, general: float = 0.0) -> dict[str, float]:
+    def target_shares(self, target: str) -> dict[str, float]:
         """Return the shares of the targets that the mixture is made for, which sum to 1.
+
+        `general` is among them, perhaps with a share of 0, if `general_loss_at_most` can raise it.
 
         Args:
             target: the run's target, which is used alone if no `targets` are given.
-            general: additional weight of `general`, as a share of the weight of all others.
         """
         given = dict(self.targets or {target: 1.0})
         if self.general_loss_at_most is not None:
-            given[GENERAL] = given.get(GENERAL, 0.0) + general * sum(given.values())
+            given.setdefault(GENERAL, 0.0)
         total = sum(given.values())
         return {name: weight / total for name, weight in given.items()}
 

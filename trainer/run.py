@@ -26,9 +26,7 @@ from trainer.distributed import Team
 from trainer.evaluation.evaluate import EvaluationSet, HeldOutLoss, held_out_losses
 from trainer.inputs import Inputs
 from trainer.mixers import Mixer, Observation
-from trainer.mixers.guardrail import Guardrail
 from trainer.mixers.simplex import final_weights
-from trainer.mixture_config import GENERAL
 from trainer.model.engine import Engine
 from trainer.model.optimizer import learning_rate_at, set_learning_rate
 from trainer.sampling.batches import Batch
@@ -40,6 +38,7 @@ from trainer.state.export import context_tokens, export_model, repeats, write_us
 from trainer.state.metrics import Metrics, Speed
 from trainer.state.model_card import model_card
 from trainer.state.numeric_checks import BatchOrigin, check_finite, check_replicas
+from trainer.target_shares import TargetShares
 
 
 @dataclass(frozen=True)
@@ -58,12 +57,16 @@ class Run:
     """Reference model, for a mixer that needs its losses."""
     optimizer: torch.optim.Optimizer
     mixer: Mixer
-    guardrail: Guardrail | None
-    """Limit on the loss on general text."""
+    targets: TargetShares
     state: State
     metrics: Metrics
     writer: CheckpointWriter
     speed: Speed
+
+    @property
+    def target_shares(self) -> dict[str, float]:
+        """Present shares of the targets that the mixture is made for, which sum to 1."""
+        return self.targets.shares(self.state.mixer.memory)
 
     def begin_interval(self, interval: int) -> None:
         """Let the mixer choose the weights of the interval that begins now, and log them."""
@@ -243,11 +246,11 @@ class Run:
             self.engine,
             config,
             self.inputs,
+            self.target_shares,
             number,
             batch,
             leaves,
             self.optimizer,
-            self._general_weight(),
         )
         state.scored_batches = np.stack([*state.scored_batches, scored])
         state.scoring_seconds += seconds
@@ -262,6 +265,10 @@ class Run:
         """Make the measurements that the mixer needs, update the weights and return the scores."""
         begun = time.perf_counter()
         config, state = self.config, self.state
+        memory, adjusted = self.targets.updated(
+            self.engine, self.inputs, state.mixer.memory, state.tokens
+        )
+        state.mixer = replace(state.mixer, memory=memory)
         if len(state.pending_measurement):  # taken on the last training batches
             measurement = MixerMeasurement.from_flat(state.pending_measurement)
             state.pending_measurement = np.zeros(0)
@@ -272,15 +279,14 @@ class Run:
                 self.reference,
                 config,
                 self.inputs,
+                self.target_shares,
                 interval,
                 self.optimizer,
                 Drawn(state.used, self.bounds),
-                self._general_weight(),
             )
         if config.mixture.shuffled_scores:
             measurement = measurement.shuffled(generator(config.seed, "shuffled", interval))
         measurement.require_finite(self.mixer.needs, state.step)
-        limited = self._limit_general_loss()
         state.mixer = self.mixer.propose(state.mixer, self._observation(measurement))
         seconds = time.perf_counter() - begun
         state.scoring_seconds += seconds
@@ -292,23 +298,9 @@ class Run:
             sampling=state.mixer.sampling,
             seconds=seconds,
             **measurement.record(),
-            **limited,
+            **adjusted,
         )
         return measurement.alignment.scores.tolist() if "scores" in self.mixer.needs else None
-
-    def _limit_general_loss(self) -> dict[str, float]:
-        """Update the weight of general text, and return values for the record of the update."""
-        guardrail, state = self.guardrail, self.state
-        if guardrail is None:
-            return {}
-        general = [each for each in self.inputs.validation_sets if each.name == GENERAL]
-        [result] = held_out_losses(self.engine, general, self.inputs.byte_lengths)
-        memory = guardrail.updated(state.mixer.memory, result.loss, state.tokens)
-        state.mixer = replace(state.mixer, memory=memory)
-        return guardrail.record(memory, result.loss, state.tokens)
-
-    def _general_weight(self) -> float:
-        return self.guardrail.weight(self.state.mixer.memory) if self.guardrail else 0.0
 
     def _export(self, name: str, results: Sequence[HeldOutLoss]) -> None:
         config, inputs, model = self.config, self.inputs, self.engine.model
@@ -321,7 +313,7 @@ class Run:
         state, log = self.state, self.state.log
         tokens = np.sum([row["sampling"] for row in log], axis=0) * (state.tokens / len(log))
         measurement = measurement or MixerMeasurement.unknown(len(tokens))
-        prior = self.inputs.prior(self.config, self._general_weight()) if self.guardrail else None
+        prior = self.inputs.prior(self.config, self.target_shares)
         return measurement.observation(state.step, self.config.training.steps, tokens, prior)
 
     def _log_step(self, batch: Batch, loss: float, rate: float, norm: float) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -137,10 +137,10 @@ def direction_of(
     engine: Engine,
     config: Train,
     inputs: Inputs,
+    shares: Mapping[str, float],
     interval: int,
     optimizer: torch.optim.Optimizer,
     drawn: Drawn | None = None,
-    general: float = 0.0,
 ) -> Direction:
     """Return the gradient that the members' gradients are compared with.
 
@@ -151,18 +151,17 @@ def direction_of(
         engine: the model.
         config: the config of the run.
         inputs: the open inputs.
+        shares: shares of the targets, which sum to 1.
         interval: number of the interval that is measured for, or of the gradient if an interval has
             several. It selects the sequences.
         optimizer: the run's optimizer, used if `mixture.preconditioned`.
         drawn: the position in the data, used if `mixture.toward = "members"`.
-        general: additional weight of `general` among the targets.
     """
     preconditioner = optimizer if config.mixture.preconditioned else None
     if config.mixture.aligns_with_members:
         return target_direction(
             engine, members_probe(engine, config, inputs, interval, drawn), preconditioner
         )
-    shares = config.mixture.target_shares(config.target, general)
     return combined_direction(
         engine,
         [
@@ -180,10 +179,10 @@ def observe(
     reference: Engine | None,
     config: Train,
     inputs: Inputs,
+    shares: Mapping[str, float],
     interval: int,
     optimizer: torch.optim.Optimizer,
     drawn: Drawn | None = None,
-    general: float = 0.0,
 ) -> MixerMeasurement:
     """Measure the basis members on fresh sequences, at the current parameters.
 
@@ -193,14 +192,14 @@ def observe(
         reference: the reference model, for a mixer that needs the excess over its losses.
         config: the config of the run.
         inputs: the open inputs.
+        shares: shares of the targets, which sum to 1.
         interval: number of the interval that begins, which selects the sequences.
         optimizer: the run's optimizer, used if `mixture.preconditioned`.
         drawn: the position in the data; see `member_probes`.
-        general: additional weight of `general` among the targets.
     """
     unknown = np.full(len(inputs.basis.names), np.nan)
     if "scores" in needs:
-        direction = direction_of(engine, config, inputs, interval, optimizer, drawn, general)
+        direction = direction_of(engine, config, inputs, shares, interval, optimizer, drawn)
         alignment = measure_alignment(engine, direction, config, inputs, interval, drawn)
         return _aligned(alignment, direction, config)
     if reference is not None:
@@ -215,11 +214,11 @@ def score_batch(
     engine: Engine,
     config: Train,
     inputs: Inputs,
+    shares: Mapping[str, float],
     number: int,
     batch: Batch,
     leaves: Int[np.ndarray, " sequences"],
     optimizer: torch.optim.Optimizer,
-    general: float = 0.0,
 ) -> tuple[Float[np.ndarray, " columns"], Float[Tensor, ""], Float[Tensor, " own"], float]:
     """Run the backward pass of a training batch and score its sequences.
 
@@ -227,11 +226,11 @@ def score_batch(
         engine: the model.
         config: the config of the run.
         inputs: the open inputs.
+        shares: shares of the targets, which sum to 1.
         number: number of the target's gradient in the run, which selects its sequences.
         batch: this process's slice of the global batch.
         leaves: leaf of every sequence of the global batch.
         optimizer: the run's optimizer, used if `mixture.preconditioned`.
-        general: additional weight of `general` among the targets.
 
     Returns:
         The scored batch as an array for a checkpoint: loss and norm of the target's gradient, then
@@ -240,7 +239,7 @@ def score_batch(
         of the target's gradient in seconds.
     """
     begun = time.perf_counter()
-    direction = direction_of(engine, config, inputs, number, optimizer, general=general)
+    direction = direction_of(engine, config, inputs, shares, number, optimizer)
     seconds = time.perf_counter() - begun
     team = engine.team
     own = process_slice(len(leaves), team.rank, team.world)

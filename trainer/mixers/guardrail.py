@@ -17,6 +17,7 @@ from jaxtyping import Float
 from data_catalog.errors import UserError
 from data_catalog.format.damage import reading
 from data_catalog.format.run_files import require_run_files
+from trainer.mixture_config import GENERAL
 
 METRICS = "metrics.jsonl"
 # Growth of the dual variable in a whole run whose loss is 1 nat per token above the limit.
@@ -48,6 +49,21 @@ class Guardrail:
     def weight(self, memory: Mapping[str, Float[np.ndarray, "..."]]) -> float:
         """Return the dual variable, which is part of a mixer's memory."""
         return float(memory.get(_WEIGHT, np.zeros(1))[0])
+
+    def shares(
+        self, shares: Mapping[str, float], memory: Mapping[str, Float[np.ndarray, "..."]]
+    ) -> dict[str, float]:
+        """Return the shares of the targets with the dual variable added to that of `general`.
+
+        Args:
+            shares: shares of the targets by name, which sum to 1. `general` is among them.
+            memory: the mixer's memory.
+        """
+        weight = self.weight(memory)
+        return {
+            name: (share + weight if name == GENERAL else share) / (1.0 + weight)
+            for name, share in shares.items()
+        }
 
     def updated(
         self, memory: Mapping[str, Float[np.ndarray, "..."]], loss: float, tokens: int
@@ -103,7 +119,7 @@ def read_guardrail(text: str, updates: int) -> Guardrail:
         found = {
             int(record["tokens"]): float(record["loss"])
             for record in records
-            if record["kind"] == "eval" and record["set"] == "general"
+            if record["kind"] == "eval" and record["set"] == GENERAL
         }
     if len(found) < 2:
         raise UserError(

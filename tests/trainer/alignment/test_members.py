@@ -54,13 +54,13 @@ def test_a_model_has_no_excess_over_itself_and_doremi_is_given_the_excess() -> N
     engine, reference = tiny_engine(tiny_model()), tiny_engine(tiny_model(seed=5))
     optimizer = torch.optim.AdamW(engine.parameters().values())
     for other in (engine, reference):
-        found = observe({"excess_losses"}, engine, other, settings(), texts(), 1, optimizer)
+        found = observe({"excess_losses"}, engine, other, settings(), texts(), {}, 1, optimizer)
         seen = found.observation(1, 10, np.ones(3))
         assert (seen.excess_losses > 0).all() == (other is reference)
         assert "excess_losses" in found.record()
     assert (
         "excess_losses"
-        not in observe({"losses"}, engine, None, settings(), texts(), 1, optimizer).record()
+        not in observe({"losses"}, engine, None, settings(), texts(), {}, 1, optimizer).record()
     )
 
 

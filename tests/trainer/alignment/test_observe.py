@@ -18,6 +18,7 @@ def test_several_batches_are_one_sample_with_a_direction_each(scores: str) -> No
     engine, inputs, config = tiny_engine(tiny_model()), texts(), settings("ghost", scores)
     objective = TextLoss(inputs.align, config.mixture.target_sequences, config.seed)
     vars(inputs).update(aims={config.target: objective})
+    shares = config.mixture.target_shares(config.target)
     weights = leaf_weights(np.array([0.4, 0.3, 0.3]), BASIS.matrix)
     plan = draw_interval(
         0, weights, inputs.corpus.sequences, np.zeros(4, np.int64), draws=12, seed=0
@@ -31,7 +32,9 @@ def test_several_batches_are_one_sample_with_a_direction_each(scores: str) -> No
         scored.append(backward_and_score(engine, direction, batch, leaves, "ghost")[1])
         norms.append(direction.norm)
         losses.append(direction.loss)
-        flat.append(score_batch(engine, config, inputs, 3 + step, batch, leaves, optimizer)[0])
+        flat.append(
+            score_batch(engine, config, inputs, shares, 3 + step, batch, leaves, optimizer)[0]
+        )
         optimizer.step()
     assert len(set(norms)) == 3
     found = measured_on_batches(engine.team, config, inputs, plan, np.stack(flat))
