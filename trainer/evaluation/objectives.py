@@ -47,6 +47,13 @@ class Objective(Protocol):
         """
         ...
 
+    def loss(self, engine: Engine) -> float:
+        """Return the loss on the documents of interval 0, which stay the same. No gradient is used.
+
+        All processes call this together.
+        """
+        ...
+
     def evaluate(self, engine: Engine) -> list[HeldOutLoss]:
         """Return the loss on held-out documents, or nothing if an evaluation set measures it."""
         ...
@@ -116,6 +123,12 @@ class TextLoss:
         )
         return engine.backward(batch)[0]
 
+    def loss(self, engine: Engine) -> float:
+        count, team = min(self.count, self.align.total), engine.team
+        leaves, rows = self.align.in_order(self.seed, self.purpose, 0, count)
+        batch = self.align.read(leaves, rows, process_slice(count, team.rank, team.world))
+        return float(team.sum(engine.losses(batch).double().sum())) / batch.total
+
     def evaluate(self, engine: Engine) -> list[HeldOutLoss]:  # noqa: ARG002 - protocol
         return []  # The evaluation set target/validation measures this loss.
 
@@ -142,17 +155,17 @@ class AnswerLoss:
         )
         return engine.backward(batch)[0]
 
+    def loss(self, engine: Engine) -> float:
+        count = min(self.count, len(self.align))
+        chosen = walk(self.seed, "target", 0, count, len(self.align))
+        return _answer_loss(engine, self.align, chosen)[0]
+
     def evaluate(self, engine: Engine) -> list[HeldOutLoss]:
         available = len(self.validation)
         count = min(self.maximum_evaluated, available)
         chosen = walk(self.seed, "evaluate", 0, count, available)
-        own = process_slice(len(chosen), engine.team.rank, engine.team.world)
-        nats = engine.losses(self.validation.read(chosen, own)).double().cpu()
-        tokens = torch.from_numpy(self.validation.counted[chosen[own]]).double()
-        sums = engine.team.sum(moments(nats, tokens).sum(0).to(engine.team.device))
-        return [
-            HeldOutLoss("target/validation/answer", *ratio_and_error(*sums.tolist()), len(chosen))
-        ]
+        loss, error = _answer_loss(engine, self.validation, chosen)
+        return [HeldOutLoss("target/validation/answer", loss, error, len(chosen))]
 
 
 @dataclass(frozen=True)
@@ -204,39 +217,57 @@ class ChoiceLoss:
         backward_weighted(engine, batch, errors[owners, places] * scales / self.count)
         return (-logs[right].sum() / self.count).to(engine.team.device)
 
+    def loss(self, engine: Engine) -> float:
+        count = min(self.count, len(self.align))
+        chosen = walk(self.seed, "target", 0, count, len(self.align))
+        return _choice_loss(engine, self.align, chosen).loss
+
     def evaluate(self, engine: Engine) -> list[HeldOutLoss]:
         """Return the mean loss per question and the accuracy.
 
         A question is right if the right choice has the highest log-likelihood, plain or per byte.
         """
-        choices, team = self.validation, engine.team
+        choices = self.validation
         count = min(self.maximum_evaluated, len(choices))
         chosen = walk(self.seed, "evaluate", 0, count, len(choices))
-        own = chosen[process_slice(len(chosen), team.rank, team.world)]
-        rows, owners, places = choices.rows(own)
-        plain = -engine.losses(choices.completions.read(rows)).double().cpu()
-        scales = (
-            torch.ones_like(plain),
-            _scales(choices.completions.counted[rows], owners, len(own)),
-            1 / torch.from_numpy(choices.bytes[rows]),
-        )
-        by_sum, by_token, by_byte = (
-            _table(plain * scale, owners, places, len(own)) for scale in scales
-        )
-        right = torch.from_numpy(choices.right[own])
-        losses = -by_token.log_softmax(1)[torch.arange(len(own)), right]
-        values = (losses, *((scores.argmax(1) == right).double() for scores in (by_sum, by_byte)))
-        sums = torch.stack(
-            [moments(of_each, torch.ones_like(of_each)).sum(0) for of_each in values]
-        )
-        loss, accuracy, normalised = (
-            ratio_and_error(*row) for row in team.sum(sums.to(team.device)).tolist()
-        )
-        return [
-            HeldOutLoss(
-                "target/validation/choices", *loss, len(chosen), None, *accuracy, normalised[0]
-            )
-        ]
+        return [_choice_loss(engine, choices, chosen)]
+
+
+def _answer_loss(
+    engine: Engine, answers: Completions, chosen: Int[np.ndarray, " n"]
+) -> tuple[float, float]:
+    """Return the mean loss of the chosen answers and its standard error, in nats per token."""
+    own = process_slice(len(chosen), engine.team.rank, engine.team.world)
+    nats = engine.losses(answers.read(chosen, own)).double().cpu()
+    tokens = torch.from_numpy(answers.counted[chosen[own]]).double()
+    sums = engine.team.sum(moments(nats, tokens).sum(0).to(engine.team.device))
+    return ratio_and_error(*sums.tolist())
+
+
+def _choice_loss(engine: Engine, choices: Choices, chosen: Int[np.ndarray, " n"]) -> HeldOutLoss:
+    """Return the mean loss of the chosen questions and their accuracy."""
+    team = engine.team
+    own = chosen[process_slice(len(chosen), team.rank, team.world)]
+    rows, owners, places = choices.rows(own)
+    plain = -engine.losses(choices.completions.read(rows)).double().cpu()
+    scales = (
+        torch.ones_like(plain),
+        _scales(choices.completions.counted[rows], owners, len(own)),
+        1 / torch.from_numpy(choices.bytes[rows]),
+    )
+    by_sum, by_token, by_byte = (
+        _table(plain * scale, owners, places, len(own)) for scale in scales
+    )
+    right = torch.from_numpy(choices.right[own])
+    losses = -by_token.log_softmax(1)[torch.arange(len(own)), right]
+    values = (losses, *((scores.argmax(1) == right).double() for scores in (by_sum, by_byte)))
+    sums = torch.stack([moments(of_each, torch.ones_like(of_each)).sum(0) for of_each in values])
+    loss, accuracy, normalised = (
+        ratio_and_error(*row) for row in team.sum(sums.to(team.device)).tolist()
+    )
+    return HeldOutLoss(
+        "target/validation/choices", *loss, len(chosen), None, *accuracy, normalised[0]
+    )
 
 
 def backward_weighted(engine: Engine, batch: Batch, weights: Float[Tensor, " sequences"]) -> None:

@@ -200,6 +200,18 @@ def test_gradient_of_the_text_loss_is_that_of_the_align_split(
     assert objective.evaluate(engine) == []
 
 
+@pytest.mark.parametrize("kind", ["text", "answer", "choices"])
+def test_the_loss_on_fixed_documents_is_that_of_the_first_gradient(
+    catalog: Path, engine: Engine, kind: str
+) -> None:
+    objective, _ = objective_of(catalog, kind)
+    engine.clear()
+    assert objective.loss(engine) == objective.loss(engine) > 0
+    assert gradient(engine) == {}
+    assert objective.loss(engine) == pytest.approx(float(objective.backward(engine, 0)), rel=1e-5)
+    engine.clear()
+
+
 def test_held_out_questions(catalog: Path, engine: Engine) -> None:
     objective, config = objective_of(catalog, "choices")
     questions = read_questions(open_files(catalog), "quiz", "validation", "\nAnswer:")
@@ -263,6 +275,7 @@ def measurements(catalog: Path, team: Team, parallel: str = "ddp") -> dict[str, 
             for one in (*objective.evaluate(engine), *sets)
             for number in (one.loss, one.error)
         ]
+        losses += [objective.loss(engine), objective_of(catalog, "text")[0].loss(engine)]
         found[name] = {"numbers": torch.tensor([share, *losses]), "gradient": gradient(engine)}
     return found
 
