@@ -30,6 +30,7 @@ AlignmentBackend = Literal["exact", "ghost", "finite_difference"]
 ReplayOrder = Literal["logged", "averaged", "permuted"]
 OdmForm = Literal["linear", "exponential"]
 ObjectiveKind = Literal["text", "answer", "choices"]
+TargetWeights = Literal["fixed", "improvement"]
 
 LEARNING = ("dga", "doge", "doremi", "odm", "ado")  # mixers whose weights change during training
 ALIGNING = ("dga", "doge")  # mixers that need gradients
@@ -50,6 +51,7 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "shuffled_scores": False,
     "odm_form": "exponential",
     "targets": {},
+    "target_weights": "fixed",
     "general_loss_at_most": None,
     "maximum_epochs": 4.0,
     "probes": "random",
@@ -100,6 +102,9 @@ class Mixture(Settings):
     """Targets that the mixture is made for, with their weights, such as
     `{law = 1.0, general = 0.5}`. `general` is the corpus itself. The gradients of the targets are
     scaled to one norm before they are added. If empty, the run's target alone."""
+    target_weights: TargetWeights = "fixed"
+    """Weights of several targets during the run. `fixed`: those of `targets`. `improvement`: they
+    start there and move toward the targets whose losses have the smallest relative decrease."""
     general_loss_at_most: Annotated[str, Field(pattern=LIMIT)] | None = None
     """Limit on the loss on general text: the folder of a run, such as one on the natural mixture,
     and by how much the loss may exceed that run's, in nats per token: `runs/natural + 0.05`. The
@@ -242,6 +247,12 @@ class Mixture(Settings):
             raise ValueError(
                 f'mixture.targets: mixer = "{self.mixer}" does not use targets. Remove targets, or '
                 'set mixer = "dga"'
+            )
+        if self.target_weights == "improvement" and (len(self.targets) < 2 or self.mixer != "dga"):
+            raise ValueError(
+                'mixture.target_weights = "improvement" needs mixer = "dga" and at least two '
+                f'targets, found mixer = "{self.mixer}" and {len(self.targets)} in targets. Set '
+                'them, or set target_weights = "fixed"'
             )
         if self.general_loss_at_most is not None and not self.has_target_prior:
             raise ValueError(

@@ -75,9 +75,14 @@ class Run:
         if self.team.world > 1 and not self.engine.sharded:
             check_replicas(self.engine.digest(), self.team)
         scores = None
-        if interval > 0 and not self.mixer.needs:
+        if interval == 0:
+            begun = time.perf_counter()
+            memory = self.targets.begun(self.engine, self.inputs, state.mixer.memory)
+            state.mixer = replace(state.mixer, memory=memory)
+            state.scoring_seconds += time.perf_counter() - begun
+        elif not self.mixer.needs:
             state.mixer = self.mixer.propose(state.mixer, self._observation())
-        elif interval > 0 and state.step >= config.mixture.warmup_steps:
+        elif state.step >= config.mixture.warmup_steps:
             scores = self._update_weights(interval)
         first = state.step * config.training.batch_sequences
         alpha, sampling = state.mixer.alpha.tolist(), state.mixer.sampling.tolist()

@@ -16,7 +16,10 @@ TRAINING_STEP_COST = 3.0
 PROBE_COST = {"exact": 3.0, "ghost": 4.0, "finite_difference": 2.0}
 # Additional cost of scoring a sequence that is trained on.
 BATCH_SCORING_COST = {"ghost": 1.0, "finite_difference": 2.0}
-# Cost of measuring a sequence's loss. DoReMi's reference is assumed to be as large as the model.
+# Cost of measuring a sequence's loss, once per update, for `mixture.target_weights`.
+TARGET_LOSS_COST = 1.0
+# Cost of measuring a sequence's loss for a mixer. DoReMi's reference is assumed to be as large as
+# the model.
 LOSS_COST = {"odm": 1.0, "ado": 1.0, "doremi": 2.0}
 # Maximum work of measuring, as a share of the training work, and minimum number of updates, if the
 # run chooses its cadence.
@@ -60,6 +63,8 @@ def scoring_share(
         else PROBE_COST[mixture.backend] * probed
     )
     work = mixture.measure_steps * (direction + scored)
+    if mixture.target_weights == "improvement":
+        work += TARGET_LOSS_COST * len(mixture.targets) * target
     return work / (TRAINING_STEP_COST * batch_sequences * every)
 
 

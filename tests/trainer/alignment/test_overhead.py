@@ -101,6 +101,16 @@ def test_updates_begin_after_the_warmup() -> None:
         ({"backend": "ghost", "measure_on": "batch"}, 3 * 32 + 64),
         ({"backend": "finite_difference", "measure_on": "batch"}, 3 * 32 + 2 * 64),
         ({"backend": "ghost", "measure_on": "batch", "measure_steps": 8}, 8 * (3 * 32 + 64)),
+        (
+            {
+                "backend": "ghost",
+                "measure_on": "batch",
+                "measure_steps": 8,
+                "targets": {"law": 1, "math": 1, "general": 1},
+                "target_weights": "improvement",
+            },
+            8 * (3 * 3 * 32 + 64) + 3 * 32,
+        ),
         ({"mixer": "doge", "toward": "members"}, 3 * 160 + 3 * 160),
         ({"mixer": "odm"}, 160),
         ({"mixer": "doremi", "reference": "elsewhere"}, 2 * 160),
