@@ -121,8 +121,9 @@ def test_every_key_of_every_record_is_on_the_page(sample_workspace: Path) -> Non
     lines = (sample_workspace / "runs" / "sample-dga" / "metrics.jsonl").read_text().splitlines()
     found = {key for line in lines for key in json.loads(line)}
     assert found - {"kind"} <= documented
-    # of questions, of bounds, and of DoReMi
-    assert documented - found == {"accuracy", "moved", "excess_losses"}
+    # of questions, of bounds, of DoReMi, and of weights that follow improvement
+    others = {"accuracy", "moved", "excess_losses", "target_weights", "target_losses"}
+    assert documented - found == others
     assert {json.loads(line)["kind"] for line in lines} == {"train", "eval", "update", "final"}
 
 
