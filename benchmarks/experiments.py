@@ -170,6 +170,7 @@ def main() -> None:
         for given in arguments.names
         for name in (recipe_names() if given in SEEDS_OF_ALL else [given])
     }
+    options = [word for word in sys.argv[1:] if word not in arguments.names]
     for name, of_all in seeds.items():
         axes: dict[str, Any] = {"jobs": arguments.jobs, **({"seeds": of_all} if of_all else {})}
         axes |= {"targets": tuple(arguments.targets)} if arguments.targets else {}
@@ -191,7 +192,8 @@ def main() -> None:
         if arguments.scale == "gpu":
             recipe, stored = gpu_recipe(recipe), name + GPU
         experiment(recipe)
-        print(store(stored, recipe, folder, headline()).read_text(encoding="utf-8"))
+        line = headline([name, *options])
+        print(store(stored, recipe, folder, line).read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -12,8 +13,12 @@ def today() -> str:
     return datetime.now(UTC).date().isoformat()
 
 
-def headline() -> str:
-    """Return the date, the command, the processor, its cores and the versions of main packages."""
+def headline(arguments: Sequence[str] = ()) -> str:
+    """Return the date, the command, the processor, its cores and the versions of main packages.
+
+    Args:
+        arguments: arguments that make this result. Default: those of the process.
+    """
     processor = platform.processor() or platform.machine()
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         processor = next(
@@ -25,7 +30,7 @@ def headline() -> str:
         for name in ("torch", "sentence-transformers", "faiss-cpu", "duckdb", "prefect")
     )
     module = sys.modules["__main__"].__spec__.name  # type: ignore[union-attr]
-    command = f"python -m {module} {' '.join(sys.argv[1:])}".strip()
+    command = f"python -m {module} {' '.join(arguments or sys.argv[1:])}".strip()
     return (
         f"{today()} · `{command}` · {processor}, {os.cpu_count()} cores (shared, noisy) · "
         f"Python {platform.python_version()}, {parts}"
