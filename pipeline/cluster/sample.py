@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float16, Int64
 
 from data_catalog.format.manifest import replacing
-from pipeline.arrays import begin_array, write_rows
+from pipeline.arrays import ArrayFile, begin_array, write_rows
 from pipeline.cluster.checkpoint import read_arrays, write_arrays
 from pipeline.cluster.kmeans import unit_rows
 from pipeline.cluster.products import exact_cells
@@ -17,12 +17,14 @@ from pipeline.threads import in_threads
 _SAMPLING, _FIRST_LEVEL = 1, 3  # purposes of random numbers: second word of a generator's key
 READ_ROWS = 65_536  # rows read at once
 
+Vectors = ArrayFile | Float16[np.ndarray, "_documents dim"]
+
 
 @dataclass(frozen=True)
 class SampleRows:
     """Rows of several arrays, in order."""
 
-    maps: Sequence[Float16[np.ndarray, "_documents dim"]]
+    arrays: Sequence[Vectors]
     taken: Sequence[Int64[np.ndarray, " _rows"]]  # ascending rows of each array
 
     def __len__(self) -> int:
@@ -42,9 +44,9 @@ class SampleRows:
 
     def read(self) -> Float16[np.ndarray, "n dim"]:
         """Return all rows, scaled to unit norm."""
-        vectors = np.empty((len(self), self.maps[0].shape[1]), np.float16)
+        vectors = np.empty((len(self), self.arrays[0].shape[1]), np.float16)
         for place, i, rows in self.chunks():
-            vectors[place] = unit_rows(self.maps[i][rows])
+            vectors[place] = unit_rows(self.arrays[i][rows])
         return vectors
 
     def some(self, size: int, seed: int) -> "SampleRows":
@@ -57,7 +59,7 @@ class SampleRows:
         ends = np.cumsum([len(rows) for rows in self.taken])
         parts = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
         return SampleRows(
-            self.maps,
+            self.arrays,
             [
                 rows[part - (end - len(rows))]
                 for rows, part, end in zip(self.taken, parts, ends, strict=True)
@@ -73,22 +75,22 @@ def philox_generator(seed: int, purpose: int, *number: int) -> np.random.Generat
 
 
 def draw_sample(
-    maps: Sequence[Float16[np.ndarray, "_documents dim"]], size: int, held_out: int, seed: int
+    arrays: Sequence[Vectors], size: int, held_out: int, seed: int
 ) -> tuple[SampleRows, SampleRows]:
     """Return `size` rows and `held_out` others, sampled without replacement.
 
     Both have rows of every part, in proportion to its rows.
     """
-    ends = np.cumsum([len(x) for x in maps])
+    ends = np.cumsum([len(x) for x in arrays])
     # Rounded so that they add up to the size.
     quotas = np.diff(ends * (size + held_out) // ends[-1], prepend=0)
     held = np.diff(np.cumsum(quotas) * held_out // (size + held_out), prepend=0)
     drawn = []
-    for i, (x, quota) in enumerate(zip(maps, quotas.tolist(), strict=True)):
+    for i, (x, quota) in enumerate(zip(arrays, quotas.tolist(), strict=True)):
         rows = philox_generator(seed, _SAMPLING, 0, i).choice(len(x), quota, replace=False)
         drawn.append((np.sort(rows[held[i] :]), np.sort(rows[: held[i]])))
-    return SampleRows(maps, [rows for rows, _ in drawn]), SampleRows(
-        maps, [rows for _, rows in drawn]
+    return SampleRows(arrays, [rows for rows, _ in drawn]), SampleRows(
+        arrays, [rows for _, rows in drawn]
     )
 
 
@@ -107,7 +109,7 @@ def sort_by_cell(
 
         def find(chunk: tuple[slice, int, np.ndarray]) -> None:
             place, i, taken = chunk
-            cells[place] = exact_cells(unit_rows(rows.maps[i][taken]), centroids)[0]
+            cells[place] = exact_cells(unit_rows(rows.arrays[i][taken]), centroids)[0]
 
         in_threads(find, rows.chunks(), workers)
         places = np.empty(len(rows), np.int64)
@@ -120,7 +122,7 @@ def sort_by_cell(
 
             def write(chunk: tuple[slice, int, np.ndarray]) -> None:
                 place, i, taken = chunk
-                vectors = unit_rows(rows.maps[i][taken]).astype(np.float16)
+                vectors = unit_rows(rows.arrays[i][taken]).astype(np.float16)
                 write_rows(temporary, header_bytes, places[place], vectors)
 
             in_threads(write, rows.chunks(), workers)

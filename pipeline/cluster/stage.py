@@ -79,8 +79,10 @@ def assign_part(embedded: Part, tree: Part, folder: Path, config: Cluster) -> Pa
                 f"{embedded.folder}: not embedded by the encoder of {tree.folder}, {made_by}. "
                 "Embed the documents with that encoder."
             )
-        [x] = read_embeddings([embedded])
-        leaf, distance = assign_leaves(x, load_tree(tree.folder), config.beam, config.workers)
+        [vectors] = read_embeddings([embedded])
+        leaf, distance = assign_leaves(
+            vectors.map(), load_tree(tree.folder), config.beam, config.workers
+        )
         pq.write_table(
             pa.table({"leaf": leaf, "distance": distance}), out / LEAVES_FILE, compression="zstd"
         )
@@ -101,12 +103,12 @@ def _train(
     from pipeline.cluster.polish import polish  # noqa: PLC0415
     from pipeline.cluster.sample import draw_sample  # noqa: PLC0415
 
-    maps = read_embeddings(embedded)
-    documents = sum(len(x) for x in maps)
+    vectors = read_embeddings(embedded)
+    documents = sum(map(len, vectors))
     levels, warnings = _supported(documents, config)
     held_out = min(_MARGIN_DOCUMENTS + _MEASURE_DOCUMENTS, documents // _HELD_OUT_DIVISOR)
     wanted = sample_size(levels, config)
-    sample, unseen = draw_sample(maps, min(documents - held_out, wanted), held_out, seed)
+    sample, unseen = draw_sample(vectors, min(documents - held_out, wanted), held_out, seed)
     if wanted < min(documents, levels.leaves * config.min_points):
         warnings.append(
             f"cluster.sample: {wanted} vectors train {levels.leaves} cells, which is fewer than "

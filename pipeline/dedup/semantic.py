@@ -19,6 +19,7 @@ from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally, total
 from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import fingerprint
+from pipeline.arrays import ArrayFile
 from pipeline.cluster.kmeans import unit_rows
 from pipeline.cluster.stage import LEAVES_FILE
 from pipeline.config import Dedup
@@ -60,7 +61,8 @@ def near_part(
 
     def make(out: Path) -> Account:
         places, leaves = _documents(top, assigned, levels)
-        near = [_near(embedded, places[members]) for members in comparison_cells(leaves, levels)]
+        vectors = read_embeddings(embedded)
+        near = [_near(vectors, places[members]) for members in comparison_cells(leaves, levels)]
         pq.write_table(
             pa.concat_tables([tables.NEAR.empty_table(), *near]),
             out / NEAR_FILE,
@@ -181,10 +183,10 @@ def _documents(
     return np.concatenate(places), np.concatenate(leaves)
 
 
-def _near(embedded: Sequence[Part], places: Places) -> pa.Table:
+def _near(vectors: Sequence[ArrayFile], places: Places) -> pa.Table:
     """Return the places near an earlier one (tables.NEAR): cosine at least `MINIMUM_COSINE`."""
     cosine, nearest = nearest_earlier(
-        lambda members: _gather(embedded, places[members]), len(places)
+        lambda members: _gather(vectors, places[members]), len(places)
     )
     cosine = np.minimum(cosine.round(_DECIMALS), 1)
     near = cosine >= np.float32(MINIMUM_COSINE)
@@ -226,9 +228,9 @@ def nearest_earlier(
     return cosine, nearest
 
 
-def _gather(embedded: Sequence[Part], places: Places) -> Float32[np.ndarray, "members dim"]:
+def _gather(vectors: Sequence[ArrayFile], places: Places) -> Float32[np.ndarray, "members dim"]:
     parts = place_parts(places)
     numbers, starts = np.unique(parts, return_index=True)
     rows = np.split(place_rows(places), starts[1:])
-    maps = read_embeddings([embedded[number] for number in numbers.tolist()])
-    return unit_rows(np.concatenate([x[inside] for x, inside in zip(maps, rows, strict=True)]))
+    pieces = [vectors[i][inside] for i, inside in zip(numbers.tolist(), rows, strict=True)]
+    return unit_rows(np.concatenate(pieces))

@@ -14,7 +14,7 @@ from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.encoder_identity import Identity
 from data_catalog.format.manifest import fingerprint, write_json
 from data_catalog.settings import Settings
-from pipeline.arrays import begin_array
+from pipeline.arrays import ArrayFile, begin_array
 from pipeline.config import Embed
 from pipeline.embed.encoder import load_encoder
 from pipeline.embed.identity import identify
@@ -68,8 +68,8 @@ def embed_part(source: Part, verdicts: Part, folder: Path, config: Embed) -> Par
     return make_part(folder, key, lambda out: _embed(source, verdicts, out, config))
 
 
-def read_embeddings(parts: Sequence[Part]) -> list[Float16[np.ndarray, "_documents dim"]]:
-    """Return memory maps of the parts' embeddings.
+def read_embeddings(parts: Sequence[Part]) -> list[ArrayFile]:
+    """Return the array files of the parts' embeddings. None of them stays open.
 
     Raises:
         UserError: The parts come from encoders whose vectors cannot be compared.
@@ -81,9 +81,7 @@ def read_embeddings(parts: Sequence[Part]) -> list[Float16[np.ndarray, "_documen
             f"{a.folder} was embedded by {first}, {b.folder} by {second}. "
             "Vectors of two encoders cannot be compared. Embed both again."
         )
-    return [
-        np.load(part.folder / EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False) for part in parts
-    ]
+    return [ArrayFile.find(part.folder / EMBEDDINGS_FILE) for part in parts]
 
 
 def read_identity(part: Part) -> Identity:

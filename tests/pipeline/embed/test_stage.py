@@ -36,7 +36,8 @@ def inputs(tmp_path):
 def test_kept_documents_are_embedded_in_order(tmp_path, inputs, monkeypatch, chunk):
     monkeypatch.setattr("pipeline.embed.stage.CHUNK_DOCUMENTS", chunk)
     part = embed_part(*inputs, tmp_path / "embed" / "a", config())
-    [found] = read_embeddings([part])
+    [vectors] = read_embeddings([part])
+    found = vectors.map()
     assert found.dtype == np.float16
     assert found.shape == (4, 384)
     assert found.astype(np.float32) == pytest.approx(
@@ -89,7 +90,7 @@ def test_the_error_of_float16_is_measured(tmp_path, inputs):
     [stored] = read_embeddings([part])
     exact = load_encoder(Embed(precision="float32")).encode(KEPT).astype(np.float64)
     exact /= np.linalg.norm(exact, axis=1, keepdims=True)
-    found = stored.astype(np.float64)
+    found = stored.map().astype(np.float64)
     norms = np.linalg.norm(found, axis=1)
     storage = read_storage(part)
     assert storage.documents == 4
@@ -120,7 +121,8 @@ def test_a_part_without_kept_documents_has_no_rows(tmp_path):
     source = source_part(tmp_path / "source" / "a", ["x"])
     verdicts = verdicts_part(tmp_path / "dedup", [source], {"a": [0]})
     part = embed_part(source, verdicts, tmp_path / "embed" / "a", config())
-    assert read_embeddings([part])[0].shape == (0, 384)
+    [vectors] = read_embeddings([part])
+    assert vectors.shape == vectors.map().shape == (0, 384)
     assert part.account == Account()
 
 
