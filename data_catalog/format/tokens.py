@@ -3,8 +3,9 @@
 The tokens of a leaf are one extent, or several in a large catalog or after additions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from data_catalog.format.files import CatalogFiles
 from data_catalog.format.offsets import read_offsets_table
 
 IGNORED = -100  # label of padding, which the loss ignores
+# Token files of a store that are mapped at once. A process may have 65,530 maps on stock Linux.
+MAXIMUM_MAPS = 4_096
 
 
 def write_tokens(path: Path, documents: pa.LargeListArray) -> None:
@@ -53,6 +56,28 @@ def map_tokens(
         if values.dtype.kind != "u" or starts[0] != 0 or starts[-1] != len(values):
             raise ValueError("the documents do not cover the token ids")
     return values, starts
+
+
+class TokenFiles(Mapping[int, UInt[np.ndarray, " _tokens"]]):
+    """Token ids of each of several files. The `MAXIMUM_MAPS` files read last stay mapped.
+
+    Any thread may read them.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        """Prepare to map the files at `paths`, which are numbered from 0."""
+        self._paths = paths
+        self._map = lru_cache(MAXIMUM_MAPS)(lambda number: map_tokens(paths[number])[0])
+
+    def __getitem__(self, number: int) -> UInt[np.ndarray, " _tokens"]:
+        """Return the token ids of a file, mapping it if needed."""
+        return self._map(number)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self._paths)))
+
+    def __len__(self) -> int:
+        return len(self._paths)
 
 
 @dataclass(frozen=True)
@@ -154,7 +179,9 @@ class TokenStore:
 
 
 def open_tokens(files: CatalogFiles, split: str) -> TokenStore:
-    """Memory-map the tokens of one split of the corpus, `train` or `heldout`.
+    """Open the tokens of one split of the corpus, `train` or `heldout`.
+
+    Each file is mapped once to check it.
 
     Raises:
         DamagedFileError: A file is missing or damaged, or the offsets do not fit the token files.
@@ -169,8 +196,7 @@ def open_tokens(files: CatalogFiles, split: str) -> TokenStore:
         for name in ("leaf", "top", "part", "first_token", "tokens")
     )
     places, file = np.unique(np.stack([top, part]), axis=1, return_inverse=True)
-    paths = [layout.tokens(*place) for place in places.T.tolist()]
-    mapped = {number: map_tokens(path)[0] for number, path in enumerate(paths)}
+    mapped = TokenFiles([layout.tokens(*place) for place in places.T.tolist()])
     sizes = np.array([len(values) for values in mapped.values()], np.int64)
     require(
         layout.offsets,

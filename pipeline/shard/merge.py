@@ -26,6 +26,7 @@ from pipeline.shard.sorted_runs import (
 # this many rows.
 MINIMUM_GROUP_ROWS = 2_048
 MAXIMUM_GROUP_ROWS = 16_384  # a leaf with more rows has several groups
+MAXIMUM_MAPS = 64  # runs that are mapped at once. A process may have 65,530 maps on stock Linux.
 _DICTIONARY_COLUMNS = ["source", "language", "split", "signals.key_value.key"]
 # Columns whose minima and maxima let a reader skip row groups.
 _STATISTICS_COLUMNS = ["id_int", "characters", "tokens", "leaf", "distance"]
@@ -80,8 +81,8 @@ def merge_runs(
 
     The files are `documents-PPPP.parquet` and `tokens-PPPP.arrow`. Returns their offsets
     (tables.OFFSETS) and a tally of their documents. Memory: twice `file_bytes`, and as much again
-    of mapped pages that the system may drop. It depends neither on the size of the corpus nor on a
-    domain's share, because ids are hashes.
+    of mapped pages that the system may drop, or of copies with more than `MAXIMUM_MAPS` runs. It
+    depends neither on the size of the corpus nor on a domain's share, because ids are hashes.
     """
     sizes = np.zeros(last - first, np.int64)
     for run in runs:
@@ -99,15 +100,24 @@ def merge_runs(
 
 
 def _gather(runs: Sequence[SortedRuns], wanted: LeafRange) -> pa.Table:
-    """Return the range's rows of every run, run after run."""
-    slices = [table for run in runs for table in run.read(wanted.first, wanted.last)]
-    if wanted.shares > 1:
-        width = np.uint64(-(-(2**64) // wanted.shares))
-        slices = [
-            table.filter(pa.array(table["id_int"].to_numpy() // width == wanted.number))
-            for table in slices
-        ]
-    return pa.concat_tables(slices)
+    """Return the range's rows of every run, run after run.
+
+    At most `MAXIMUM_MAPS` runs are mapped. The rows of the others are copied.
+    """
+    width = -(-(2**64) // wanted.shares)
+    pieces: list[pa.Table] = []
+    mapped: list[pa.Table] = []
+    for run in runs:
+        for table in run.read(wanted.first, wanted.last):
+            if wanted.shares > 1:
+                of_share = table["id_int"].to_numpy() // np.uint64(width) == wanted.number
+                pieces.append(table.filter(pa.array(of_share)))  # a copy
+                continue
+            mapped.append(table)
+            if len(mapped) == MAXIMUM_MAPS:
+                pieces.append(pa.concat_tables(mapped).combine_chunks())  # a copy
+                mapped.clear()
+    return pa.concat_tables([*pieces, *mapped])
 
 
 def _write_files(table: pa.Table, out: Path, top: int, part: int) -> pa.Table:

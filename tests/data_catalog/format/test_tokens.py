@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -169,3 +170,37 @@ def test_an_added_extent_leaves_earlier_sequences_as_they_were(store):
         0,
         1,
     ]
+
+
+def mapped_files(root):
+    """The token files below `root` that this process has mapped."""
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return sorted(line.rpartition("/")[2] for line in maps if str(root) in line)
+
+
+def test_few_token_files_are_mapped_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("data_catalog.format.tokens.MAXIMUM_MAPS", 3)
+    layout, files_count = Layout(tmp_path), 8
+    layout.tokens(0).parent.mkdir(parents=True)
+    for part in range(files_count):
+        write_tokens(layout.tokens(0, part), pa.array([[part, 0]], pa.large_list(pa.uint16())))
+    layout.tables.mkdir(parents=True)
+    offsets = {
+        "leaf": [0] * files_count,
+        "split": ["train"] * files_count,
+        "top": [0] * files_count,
+        "part": range(files_count),
+        "first_row": [0] * files_count,
+        "rows": [1] * files_count,
+        "first_token": [0] * files_count,
+        "tokens": [2] * files_count,
+    }
+    pq.write_table(pa.table(offsets).cast(tables.OFFSETS), layout.offsets)
+    store = open_tokens(files(tmp_path), "train")
+    assert len(store.files) == files_count
+    assert len(mapped_files(tmp_path)) == 3
+    for row in (*range(files_count), 0, 7, 3, 3):
+        inputs, _ = store.read(np.array([0]), np.array([row]), 1)
+        assert inputs.tolist() == [[row]]
+        assert len(mapped_files(tmp_path)) == 3
+    assert mapped_files(tmp_path) == [layout.tokens(0, part).name for part in (0, 3, 7)]

@@ -1,5 +1,7 @@
 """Merging runs gives files of bounded size in the order of the leaves."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,7 +10,7 @@ import pytest
 from data_catalog.format.accounts import Tally
 from data_catalog.format.tokens import map_tokens
 from pipeline.shard.merge import LeafRange, group_ends, merge_runs, plan_files
-from pipeline.shard.sorted_runs import SortedRuns, row_bytes, write_runs
+from pipeline.shard.sorted_runs import SortedRuns, _slice, row_bytes, write_runs
 from tests.helpers.stored import document_table
 
 HALF = 2**63
@@ -165,3 +167,30 @@ def test_ids_of_a_leaf_are_sorted_across_its_files(tmp_path):
     numbers = pa.concat_tables([pq.read_table(file) for file in files])["id_int"].to_pylist()
     assert len(files) == 4
     assert numbers == sorted(table["id_int"].to_pylist())
+
+
+@pytest.mark.parametrize("file_bytes", [2**30, 20_000])  # one file, and shares of the leaf
+def test_few_runs_are_mapped_at_once(tmp_path, monkeypatch, file_bytes):
+    monkeypatch.setattr("pipeline.shard.merge.MAXIMUM_MAPS", 3, raising=False)
+    random = np.random.Generator(np.random.Philox(key=7))
+    numbers = random.integers(0, 2**64, 300, np.uint64).tolist()
+    table = document_table(leaf=[0] * 300, number=numbers)
+    whole = runs_of(tmp_path, table)
+    (tmp_path / "cut").mkdir()
+    write_runs([table.slice(i, 30) for i in range(0, 300, 30)], tmp_path / "cut", 1)
+    mapped = []
+
+    def read_slice(*arguments):
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        mapped.append(sum(str(tmp_path / "cut") in line for line in maps))
+        return _slice(*arguments)
+
+    monkeypatch.setattr("pipeline.shard.sorted_runs._slice", read_slice)
+    for name, runs in (("a", whole), ("b", [SortedRuns(tmp_path / "cut")])):
+        (tmp_path / name).mkdir()
+        merge_runs(runs, 0, 1, tmp_path / name, file_bytes, top=0)
+    files = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert len(files) == (2 if file_bytes == 2**30 else 8)
+    for name in files:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert max(mapped) <= 3
