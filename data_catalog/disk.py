@@ -52,7 +52,11 @@ _WORDS = {"max_temp_directory_size": errno.ENOSPC} | {
 }
 # The target of a copy, else the first absolute path.
 _QUOTED_PATHS = (re.compile(r"-> '([^'\n]+)'"), re.compile(r"""["'](/[^"'\n]+)["']"""))
-_TEMPORARY_NAME = re.compile(r"\.(.+)\.[0-9]+\.tmp")
+# Temporary names of `data_catalog.temporary`. Earlier versions wrote neither host nor UUID.
+TEMPORARY_NAME = re.compile(
+    r"\.(?P<name>.+)\."
+    r"(?:(?P<host>[A-Za-z0-9-]+)\.(?P<pid>[0-9]{1,10})\.[0-9a-f]{32}|[0-9]{1,10})\.tmp"
+)
 
 
 @contextmanager
@@ -151,5 +155,5 @@ def _failed_path(error: OSError) -> str | None:
 
 
 def _final_path(path: str) -> str:
-    """Return a path without the temporary names of `format.manifest.replacing`."""
-    return "/".join(_TEMPORARY_NAME.sub(r"\1", name) for name in path.split("/"))
+    """Return a path without the temporary names of `data_catalog.temporary`."""
+    return "/".join(TEMPORARY_NAME.sub(r"\g<name>", name) for name in path.split("/"))

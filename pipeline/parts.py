@@ -16,8 +16,9 @@ from data_catalog.disk import writing
 from data_catalog.format.accounts import Account
 from data_catalog.format.layout import FOLDERS
 from data_catalog.format.lock import sole_holder
-from data_catalog.format.manifest import remove_unfinished, replacing, write_json
+from data_catalog.format.manifest import write_json
 from data_catalog.format.records import WholeRecord, read_record
+from data_catalog.temporary import remove_unfinished, replacing
 
 SIDECAR = "part.json"
 
@@ -51,13 +52,17 @@ def make_part(folder: Path, fingerprint: str, make: Callable[[Path], Account]) -
 
     `make` writes the part's files into a temporary folder, which is then renamed, and returns the
     account, which must add up. A process killed at any point leaves either the finished part or
-    nothing that counts.
+    nothing that counts. If several processes make one part, the first that is ready publishes it.
     """
-    done = read_part(folder)
-    if done is not None and done.fingerprint == fingerprint:
+
+    def finished() -> Part | None:
+        found = read_part(folder)
+        return found if found is not None and found.fingerprint == fingerprint else None
+
+    if done := finished():
         return done
     started = time.perf_counter()
-    with replacing(folder) as temporary:
+    with replacing(folder, keep=lambda: finished() is not None) as temporary:
         temporary.mkdir()
         account = make(temporary).check(f"{folder.parent.name}/{folder.name}")
         seconds = time.perf_counter() - started
@@ -70,7 +75,8 @@ def make_part(folder: Path, fingerprint: str, make: Callable[[Path], Account]) -
 def sole_builder(work: Path) -> Iterator[None]:
     """Hold a work folder for one build and remove what killed builds left in the catalog.
 
-    Finished parts are not touched.
+    Finished parts are not touched, nor are temporaries of workers that may be alive, see
+    `data_catalog.temporary`.
 
     Raises:
         UserError: Another build is running in the folder, or a symbolic link in the catalog leads

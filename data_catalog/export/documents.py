@@ -24,15 +24,10 @@ from data_catalog.export.sampling import DocumentSample, read_rows, sample_docum
 from data_catalog.export.shards import Format, cut, shuffled, write_shards
 from data_catalog.folders import check_utf8_path
 from data_catalog.format import tables
-from data_catalog.format.manifest import (
-    fingerprint,
-    read_manifest,
-    replacing,
-    sha256_file,
-    write_json,
-)
+from data_catalog.format.manifest import fingerprint, read_manifest, sha256_file, write_json
 from data_catalog.format.run_record import read_run_record
 from data_catalog.query.database import Catalog, open
+from data_catalog.temporary import replacing
 
 DATA = "data"  # folder that contains only the shards
 _MAXIMUM_SHARDS = 4096  # files that are open at once while documents are distributed

@@ -17,8 +17,8 @@ def sole_holder(folder: Path, refusal: str, lock: str = ".lock") -> Iterator[Non
     The operating system releases the lock when the process ends.
 
     Raises:
-        UserError: Another process holds the lock, the message being `refusal`. Or a symbolic link
-            in the folder leads outside it.
+        UserError: Another process holds the lock, the message being `refusal`. Or the file system
+            has no locks, or a symbolic link in the folder leads outside it.
     """
     refuse_outside_links(folder)
     file = folder / lock
@@ -29,6 +29,11 @@ def sole_holder(folder: Path, refusal: str, lock: str = ".lock") -> Iterator[Non
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(refusal) from error
+        except OSError as error:
+            raise UserError(
+                f"{file}: cannot be locked ({error.strerror}). Expected a file system with locks. "
+                "Mount it with locks (Lustre: `-o flock`), or choose another folder."
+            ) from error
         yield
     finally:
         os.close(descriptor)

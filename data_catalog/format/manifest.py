@@ -4,22 +4,20 @@ import hashlib
 import json
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
-from data_catalog.disk import writing
 from data_catalog.errors import UserError, suggestion
 from data_catalog.folders import check_utf8_path
 from data_catalog.format.damage import DamagedFileError, first_line, unreadable
 from data_catalog.format.encoder_identity import Identity
 from data_catalog.format.layout import FOLDERS, LEAKAGE_FILE, MANIFEST, Levels
 from data_catalog.format.records import Record, parse_record, read_record
+from data_catalog.temporary import replacing
 
 FORMAT = 2
 MAXIMUM_LEAVES = 2**24  # of a tree that a manifest describes; arrays have a number per leaf
@@ -49,59 +47,6 @@ def _plain(thing: Any) -> Any:
 def sha256_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-_TEMPORARY_NAME = re.compile(r"\..+\.[0-9]+\.tmp")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling of `path`, and rename it over `path` if the block succeeds.
-
-    The block makes a file or a folder at the temporary path. If it fails, `path` is as it was and
-    nothing is left at the temporary path.
-
-    Raises:
-        OSError: The disk is full or cannot be written. The error names a path, see
-            `data_catalog.disk.writing`.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove(temporary)
-        try:
-            yield temporary
-            if temporary.is_dir():
-                # A folder cannot replace one that is not empty. Its manifest is inside, so a
-                # process that dies here leaves an unfinished result, never a wrong one.
-                remove(path)
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):  # on a read-only file system. The first error says more.
-                remove(temporary)
-            raise
-
-
-def remove_unfinished(folders: Iterable[Path]) -> None:
-    """Remove the temporary files and folders of `replacing` that killed processes have left.
-
-    Call this while no other process writes there.
-
-    Args:
-        folders: Folders that hold them. Folders below these are not searched.
-    """
-    for folder in folders:
-        for path in folder.glob(".*.tmp"):
-            if _TEMPORARY_NAME.fullmatch(path.name):
-                remove(path)
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder with its content, if it exists. Links are not followed."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, thing: Any) -> None:

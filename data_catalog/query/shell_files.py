@@ -17,13 +17,7 @@ import duckdb
 from data_catalog.errors import UserError
 from data_catalog.format.damage import first_line, unreadable
 from data_catalog.format.layout import Layout
-from data_catalog.format.manifest import (
-    Manifest,
-    is_inside,
-    read_manifest,
-    replacing,
-    sha256_file,
-)
+from data_catalog.format.manifest import Manifest, is_inside, read_manifest, sha256_file
 from data_catalog.query.database import CONNECTION_SETTINGS
 from data_catalog.query.run_views import run_macros
 from data_catalog.query.views import (
@@ -32,6 +26,7 @@ from data_catalog.query.views import (
     file_statements,
     literal,
 )
+from data_catalog.temporary import remove_unfinished, replacing
 
 _HEAD = """\
 -- Views and macros of this catalog. Start the shell in this folder: duckdb -init catalog.sql
@@ -68,10 +63,10 @@ def write_database(root: Path, manifest: Manifest) -> None:
             statements=hashlib.sha256(script.encode()).hexdigest(),
         )
         temporary.write_text(head + script, encoding="utf-8")
+    remove_unfinished((layout.root,))
     # The shell would apply the changes of a log beside the database.
-    for other in layout.root.glob(".catalog.duckdb.*.tmp*"):
-        other.unlink()
-    layout.database.with_name("catalog.duckdb.wal").unlink(missing_ok=True)
+    for log in (*layout.root.glob(".catalog.duckdb.*.tmp.wal"), layout.root / "catalog.duckdb.wal"):
+        log.unlink(missing_ok=True)
 
 
 def _make_database(path: Path, root: Path, statements: Iterable[str]) -> None:

@@ -22,14 +22,13 @@ from data_catalog.format.manifest import (
     is_inside,
     parse_manifest,
     read_manifest,
-    remove_unfinished,
-    replacing,
     sha256_file,
     version_manifest,
     write_json,
 )
 from data_catalog.format.own_files import refuse_outside_links
 from data_catalog.query.shell_files import write_database
+from data_catalog.temporary import remove_unfinished, replacing
 from data_catalog.transfer.remote import RemoteFolder, open_remote
 
 # Manifest of an unfinished export. It identifies the files that are already there.

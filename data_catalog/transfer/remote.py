@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_catalog.disk import describe_disk_failure
 from data_catalog.errors import UserError
-from data_catalog.format.manifest import replacing
+from data_catalog.temporary import replacing
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

@@ -7,7 +7,7 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Float32
 
-from data_catalog.format.manifest import replacing
+from data_catalog.temporary import replacing
 
 
 @dataclass(frozen=True)

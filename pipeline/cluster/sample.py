@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float16, Int64
 
-from data_catalog.format.manifest import replacing
+from data_catalog.temporary import replacing
 from pipeline.arrays import ArrayFile, begin_array, write_rows
 from pipeline.cluster.checkpoint import read_arrays, write_arrays
 from pipeline.cluster.kmeans import unit_rows

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from data_catalog.errors import UserError
 from data_catalog.format.accounts import Account, total
 from data_catalog.format.layout import CENTROIDS, Levels
 from data_catalog.format.manifest import fingerprint, write_json
+from data_catalog.temporary import in_use, is_used, remove_at_once
 from pipeline.cluster.search import assign_leaves
 from pipeline.cluster.tree import load_tree, save_tree
 from pipeline.config import Cluster
@@ -44,7 +44,8 @@ def train_tree(embedded: Sequence[Part], folder: Path, config: Cluster, seed: in
 
     Intermediate results are kept beside `folder`, in a hidden folder named after the fingerprint,
     until the part is done. A killed training resumes from them and gives the same bytes. They need
-    two bytes of disk per number of the sample's vectors.
+    two bytes of disk per number of the sample's vectors. Those of other configs are removed too,
+    unless a process that may be alive uses them.
 
     Raises:
         UserError: There are no documents, there are too few for a level and
@@ -53,10 +54,16 @@ def train_tree(embedded: Sequence[Part], folder: Path, config: Cluster, seed: in
     settings = config.model_dump(mode="json", exclude={"beam", "workers"})
     key = fingerprint("tree", VERSION, settings, seed, [part.fingerprint for part in embedded])
     scratch = folder.with_name(f".{folder.name}.{key[:16]}.unfinished")
-    part = make_part(folder, key, lambda out: _train(embedded, out, config, seed, scratch))
-    # Also remove unfinished work of other configs, which no build will resume.
+
+    def make(out: Path) -> Account:
+        scratch.mkdir(parents=True, exist_ok=True)
+        with in_use(scratch):
+            return _train(embedded, out, config, seed, scratch)
+
+    part = make_part(folder, key, make)
     for unfinished in folder.parent.glob(f".{folder.name}.*.unfinished"):
-        shutil.rmtree(unfinished)
+        if not is_used(unfinished):
+            remove_at_once(unfinished)
     return part
 
 

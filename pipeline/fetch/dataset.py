@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.errors import UserError
-from data_catalog.format.manifest import replacing, sha256_file, write_json
+from data_catalog.format.manifest import sha256_file, write_json
+from data_catalog.temporary import remove_unfinished, replacing
 from pipeline.fetch.record import FetchEntry, FetchRecord, open_record
 from pipeline.source.backoff import DEFAULT_RETRIES, RetryPolicy, is_transient
 from pipeline.source.config import Dataset
@@ -122,8 +123,7 @@ class _PieceFolder:
         self.root, self._record, self._identity, self._on_piece = root, record, identity, on_piece
         self.position: dict[str, Any] | None = None
         self.fetched = FetchedDataset(0, 0, 0, False)
-        for stale in root.glob(".part-*.tmp"):
-            stale.unlink()
+        remove_unfinished((root,))
         if not (root / _POSITION_FILE).is_file():
             return
         try:

@@ -26,11 +26,11 @@ from data_catalog.format.manifest import (
     describe_files,
     fingerprint,
     read_manifest,
-    remove,
     sha256_file,
     write_json,
 )
 from data_catalog.query.shell_files import write_database
+from data_catalog.temporary import remove
 from pipeline.config import Build, Distributions
 from pipeline.dedup.removed import removed_by_source
 from pipeline.describe.domains import HEALTH_FILE

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from data_catalog.disk import describe_disk_failure, disk_failure, writing
 from data_catalog.errors import AccountingError, UserError
-from data_catalog.format.manifest import replacing
+from data_catalog.temporary import replacing
 
 RESOURCES = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "EMFILE", "ENFILE")
 PATHS = ("EACCES", "EPERM", "ENAMETOOLONG", "ENOTDIR", "EISDIR", "EEXIST", "ELOOP")

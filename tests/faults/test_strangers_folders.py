@@ -22,6 +22,7 @@ from pipeline.fetch.partial import PartialFile, RemoteFile
 from pipeline.fetch.record import open_record
 from pipeline.run import build
 from tests.helpers.faults import Lost
+from tests.helpers.leftovers import temporary_of_killed
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_corpus import write_corpus
 from tests.helpers.tiny_run import tiny_run_record, write_run
@@ -180,11 +181,11 @@ def test_a_part_of_a_file(tmp_path, victim):
     "name",
     [
         *("catalog.duckdb", "catalog.sql", "catalog.duckdb.wal"),
-        *(".catalog.duckdb.PID.tmp", ".catalog.sql.PID.tmp", ".catalog.duckdb.PID.tmp.wal"),
+        *(".catalog.duckdb.7.tmp.wal", "TEMPORARY"),
     ],
 )
 def test_rebuild_replaces_links(built, tmp_path, victim, name):
-    name = name.replace("PID", str(os.getpid()))
+    name = name.replace("TEMPORARY", temporary_of_killed(tmp_path / "catalog.sql").name)
     shutil.copytree(built[0], tmp_path / "catalog", ignore=shutil.ignore_patterns("work"))
     plant(tmp_path / "catalog", name, victim)
     assert rebuild_database(tmp_path / "catalog")["version"] == 1
@@ -194,7 +195,7 @@ def test_rebuild_replaces_links(built, tmp_path, victim, name):
 @pytest.mark.parametrize("about", ["catalog", "run"])
 def test_report_replaces_links(built, tmp_path, victim, about):
     page = tmp_path / "folder" / "report.html"
-    for name in ("report.html", f".report.html.{os.getpid()}.tmp"):
+    for name in ("report.html", temporary_of_killed(page).name):
         plant(page.parent, name, victim)
     if about == "catalog":
         write_catalog_page(built[0], page)
@@ -212,5 +213,5 @@ def test_export_documents(built, tmp_path, victim, name):
 
 
 def test_export_documents_beside_a_link(built, tmp_path, victim):
-    plant(tmp_path, f".out.{os.getpid()}.tmp", victim)
+    plant(tmp_path, temporary_of_killed(tmp_path / "out").name, victim)
     assert export_documents(built[0], tmp_path / "out").documents > 0

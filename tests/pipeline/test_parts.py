@@ -5,6 +5,7 @@ import pytest
 from data_catalog.errors import AccountingError, UserError
 from data_catalog.format.accounts import Account, Tally
 from pipeline.parts import make_part, read_part, sole_builder
+from tests.helpers.leftovers import temporary_of_killed
 
 ONE = Account(read=Tally(rows=1), kept=Tally(rows=1))
 
@@ -102,9 +103,9 @@ def test_a_failing_part_leaves_the_last_good_one(tmp_path):
     "folder", ["work/embed", "work/add-0123456789ab/embed", "work/tree/.all.0123.unfinished"]
 )
 def test_one_build_at_a_time_removes_leftovers_of_a_killed_one(tmp_path, folder):
-    begun = tmp_path / folder / ".a.123.tmp"
-    published = tmp_path / "versions" / "0002" / ".domains.parquet.123.tmp"
-    other = tmp_path / "notes" / ".a.123.tmp"
+    begun = temporary_of_killed(tmp_path / folder / "a")
+    published = temporary_of_killed(tmp_path / "versions" / "0002" / "domains.parquet")
+    other = temporary_of_killed(tmp_path / "notes" / "a")
     for path in (begun, published, other):
         path.mkdir(parents=True)
     make_part(tmp_path / "work" / "embed" / "b", "f1", writer("one"))

@@ -36,7 +36,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from data_catalog.errors import UserError
 from data_catalog.format.files import CatalogFiles
-from data_catalog.format.manifest import replacing
+from data_catalog.temporary import replacing
 from trainer.evaluation.questions import Question, read_questions
 
 _SUPPORTED_KEYS = (

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import Field, dataclass, field, fields
@@ -20,9 +19,10 @@ from torch import Tensor, nn
 from data_catalog.disk import describe_disk_failure
 from data_catalog.errors import UserError
 from data_catalog.format.damage import reading
-from data_catalog.format.manifest import remove, replacing, write_json
+from data_catalog.format.manifest import write_json
 from data_catalog.format.run_files import write_checksums
 from data_catalog.format.tables import WEIGHTS
+from data_catalog.temporary import remove_at_once, remove_unfinished, replacing
 from trainer.config import Checkpoint
 from trainer.mixers import MixerState
 from trainer.state.checksums import CHECKSUMS_KEY, STATE, checkpoints
@@ -98,7 +98,7 @@ class CheckpointWriter:
         self._thread = ThreadPoolExecutor(1) if settings.asynchronous and is_leader else None
         self._writing: Future[None] | None = None
         if is_leader:
-            _remove_unfinished(out)
+            remove_unfinished((out, out / "checkpoints"))
 
     def save(
         self,
@@ -298,16 +298,7 @@ def _remove_old(out: Path, settings: Checkpoint) -> None:
     for old in checkpoints(out)[: -settings.keep]:
         if settings.keep_every_steps and int(old.name) % settings.keep_every_steps == 0:
             continue
-        # Rename first, so that a partly removed checkpoint never looks complete.
-        renamed = old.with_name(f".{old.name}.tmp")
-        old.rename(renamed)
-        shutil.rmtree(renamed)
-
-
-def _remove_unfinished(out: Path) -> None:
-    """Remove the unfinished files of killed processes."""
-    for unfinished in (*out.glob(".*.tmp"), *(out / "checkpoints").glob(".*.tmp")):
-        remove(unfinished)
+        remove_at_once(old)  # a partly removed checkpoint must not look complete
 
 
 def _sync_to_disk(path: Path) -> None:

@@ -12,7 +12,8 @@ from jaxtyping import Int
 from transformers import PreTrainedModel
 
 from data_catalog.format.files import CatalogFiles
-from data_catalog.format.manifest import replacing, write_json
+from data_catalog.format.manifest import write_json
+from data_catalog.temporary import replacing
 from trainer.distributed import Team
 from trainer.evaluation.tokenizer import open_tokenizer
 from trainer.state.full_state_dict import model_tensors

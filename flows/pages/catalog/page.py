@@ -5,7 +5,7 @@ from pathlib import Path
 import data_catalog
 from data_catalog import Catalog
 from data_catalog.errors import UserError
-from data_catalog.format.manifest import replacing
+from data_catalog.temporary import replacing
 from flows.pages.catalog.accounts import (
     drops_table,
     levels_table,

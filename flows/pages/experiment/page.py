@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data_catalog.errors import UserError
-from data_catalog.format.manifest import replacing
+from data_catalog.temporary import replacing
 from flows.comparison import Result
 from flows.experiment_tables import DOMINATED, NO_PREDICTIONS, compare
 from flows.pages.experiment.marks import variant_marks

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_catalog.errors import UserError
-from data_catalog.format.manifest import replacing
+from data_catalog.temporary import replacing
 from flows.pages.run.choices import choices
 from flows.pages.run.data import read_runs
 from flows.pages.run.domains import Domains, find_catalog, read_domains

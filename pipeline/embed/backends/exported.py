@@ -10,7 +10,8 @@ from typing import Any
 
 from data_catalog.errors import UserError
 from data_catalog.format.encoder_identity import Identity
-from data_catalog.format.manifest import fingerprint, replacing
+from data_catalog.format.manifest import fingerprint
+from data_catalog.temporary import replacing
 
 logger = logging.getLogger(__name__)
 

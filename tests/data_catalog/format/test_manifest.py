@@ -10,7 +10,6 @@ from data_catalog.format.manifest import (
     describe_files,
     fingerprint,
     read_manifest,
-    replacing,
     write_json,
 )
 from tests.helpers.manifests import tiny_manifest, write_manifest
@@ -21,29 +20,6 @@ def test_a_fingerprint_depends_on_the_content():
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})
     with pytest.raises(TypeError, match="object"):
         fingerprint(object())
-
-
-def test_replacing_leaves_the_old_file_when_the_work_fails(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("old")
-
-    def fail() -> None:
-        with replacing(path) as temporary:
-            temporary.write_text("half")
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "old")]
-
-
-def test_replacing_a_folder_removes_its_old_contents(tmp_path):
-    (tmp_path / "part").mkdir()
-    (tmp_path / "part" / "stale").touch()
-    with replacing(tmp_path / "part") as temporary:
-        temporary.mkdir()
-        (temporary / "fresh").touch()
-    assert [p.name for p in (tmp_path / "part").iterdir()] == ["fresh"]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import data_catalog
 from data_catalog import UserError
 from data_catalog.format.layout import Layout
 from data_catalog.query.shell_files import rebuild_database
+from tests.helpers.leftovers import temporary_of_killed
 from tests.helpers.tiny_run import write_run
 
 pytest.importorskip("duckdb_cli", reason="duckdb-cli is not installed: pip install duckdb-cli")
@@ -85,7 +86,8 @@ def test_the_script_has_the_statements_of_the_database(moved):
 def test_writing_leaves_no_log_and_no_temporary_file(built, tmp_path):
     shutil.copytree(built[0], tmp_path / "catalog", ignore=shutil.ignore_patterns("work"))
     before = sorted(path.name for path in (tmp_path / "catalog").iterdir())
-    for name in (".catalog.duckdb.1.tmp", ".catalog.duckdb.1.tmp.wal", "catalog.duckdb.wal"):
+    killed = temporary_of_killed(tmp_path / "catalog" / "catalog.duckdb").name
+    for name in (killed, ".catalog.duckdb.1.tmp.wal", "catalog.duckdb.wal"):
         (tmp_path / "catalog" / name).write_bytes(b"left by a killed process")
     assert rebuild_database(tmp_path / "catalog")["views"] == 19
     assert sorted(path.name for path in (tmp_path / "catalog").iterdir()) == before

@@ -16,8 +16,9 @@ from torch import nn
 
 import trainer.state.checkpoint
 from data_catalog import UserError
-from data_catalog.format.manifest import replacing
 from data_catalog.format.tables import WEIGHTS
+from data_catalog.temporary import replacing
+from tests.helpers.leftovers import temporary_of_killed
 from tests.helpers.processes import run_in_process
 from trainer.config import Checkpoint, Model, Optimizer, Training
 from trainer.distributed import join_team
@@ -202,12 +203,14 @@ def test_the_newest_checkpoints_and_those_of_chosen_steps_are_kept(tmp_path: Pat
 def test_unfinished_files_of_killed_processes_are_ignored_and_removed(tmp_path: Path) -> None:
     model, optimizer = make(0)
     save(tmp_path, 1, model, optimizer)
-    (tmp_path / "checkpoints" / ".0000000002.99.tmp").mkdir()
-    (tmp_path / "checkpoints" / ".0000000002.99.tmp" / "state.json").write_text("{")
-    (tmp_path / ".weights.parquet.99.tmp").write_text("half")
+    unfinished = temporary_of_killed(tmp_path / "checkpoints" / "0000000002")
+    unfinished.mkdir()
+    (unfinished / "state.json").write_text("{")
+    weights = temporary_of_killed(tmp_path / "weights.parquet")
+    weights.write_text("half")
     assert [path.name for path in checkpoints(tmp_path)] == ["0000000001"]
     CheckpointWriter(tmp_path, INLINE, is_leader=False)
-    assert (tmp_path / ".weights.parquet.99.tmp").exists()  # The leader may be writing it.
+    assert weights.exists()  # The leader may be writing it.
     CheckpointWriter(tmp_path, INLINE, is_leader=True)
     assert sorted(path.name for path in tmp_path.rglob("*.tmp")) == []
     assert [path.name for path in checkpoints(tmp_path)] == ["0000000001"]
