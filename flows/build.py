@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
 from prefect.logging import get_run_logger
 
+from data_catalog.local_path import LocalPath
 from flows.artifacts import show_catalog, stage_progress
 from flows.events import emit_catalog_built, tag_flow_run
 from flows.pages.catalog import write_catalog_page
@@ -113,7 +114,7 @@ def build(config: Build) -> str:
 
 
 @served_flow(name="add", flow_run_name="add to {catalog}", task_runner=task_runner())
-def add(catalog: Path, addition: Addition) -> str:
+def add(catalog: LocalPath, addition: Addition) -> str:
     """Add documents or targets to a catalog as a new version. Return the catalog's folder.
 
     Adding the same content again has no effect.

@@ -13,6 +13,7 @@ from data_catalog.errors import UserError
 from data_catalog.format.distributions import read_distribution, to_leaves
 from data_catalog.format.files import open_files
 from data_catalog.format.tokens import open_tokens
+from data_catalog.local_path import LocalPath
 from data_catalog.settings import Settings, overridden, parse, read_toml
 from trainer.config import Train
 from trainer.mixers.guardrail import parse_limit
@@ -26,7 +27,7 @@ VariantName = Annotated[str, Field(pattern=VARIANT_NAME)]
 class Recipe(Settings):
     """An experiment. Every variant is trained with every target, repetition and seed."""
 
-    out: Path
+    out: LocalPath
     """Folder of the experiment."""
     title: str = ""
     """Title of its page. If empty, it names the folder."""

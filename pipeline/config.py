@@ -1,7 +1,6 @@
 """Configuration of a catalog build and of an addition to a catalog."""
 
 import re
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -9,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from data_catalog.errors import UserError
 from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import NAME
+from data_catalog.local_path import LocalPath
 from data_catalog.settings import Settings
 from pipeline.location import Location, folder_names
 from pipeline.source.config import (
@@ -193,7 +193,7 @@ class Distributions(Settings):
 class Labels(Settings):
     """Known labels of documents, for comparison with the domains."""
 
-    path: Path
+    path: LocalPath
     """Parquet or CSV file with a column `doc_id` and a column of labels."""
     column: str
     """Column that holds the labels."""
@@ -202,7 +202,7 @@ class Labels(Settings):
 class Build(Settings):
     """A catalog build."""
 
-    out: Path
+    out: LocalPath
     """Folder of the catalog."""
     source: AnySource
     """Corpus to cluster."""

@@ -4,12 +4,12 @@ This module does not import torch, so that a launcher can check a file before it
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from data_catalog.format.manifest import fingerprint
+from data_catalog.local_path import LocalPath
 from data_catalog.settings import Settings
 from trainer.mixture_config import (
     WITHOUT_EFFECT,
@@ -62,7 +62,7 @@ class Data(Settings):
     is available."""
     max_epochs: Above | None = None
     """Maximum number of epochs per domain. If not given, there is no maximum."""
-    budgets: Path | None = None
+    budgets: LocalPath | None = None
     """File with a maximum number of sampled tokens per domain: a table with columns `domain` and
     `tokens`, or a JSON object."""
     draw_by: Literal["tokens", "sequences"] = "tokens"
@@ -170,9 +170,9 @@ class Checkpoint(Settings):
 class Train(Settings):
     """A training run."""
 
-    catalog: Path
+    catalog: LocalPath
     """Folder of the catalog."""
-    out: Path
+    out: LocalPath
     """Folder of the run."""
     target: str
     """Target of the catalog that the model is optimised for."""

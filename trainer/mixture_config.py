@@ -1,11 +1,11 @@
 """Settings of the mixture and of the way it is learned."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from data_catalog.local_path import LocalPath
 from data_catalog.settings import Settings
 
 Positive = Annotated[int, Field(ge=1)]
@@ -81,7 +81,7 @@ class Mixture(Settings):
     """Epochs N of the mixer `unimax`. Domains that equal weights would draw more than N times are
     drawn N times, and the others share the rest equally. In a run of more than N epochs of all
     data, every domain is drawn equally often. A hard limit is `data.max_epochs`."""
-    file: Path | None = None
+    file: LocalPath | None = None
     """Weights. For the mixer `static`, a table with columns `domain` (or `name`) and `weight`. For
     the mixer `replay`, the folder of a run or its `weights.parquet`."""
     replay_order: ReplayOrder = "logged"
@@ -90,7 +90,7 @@ class Mixture(Settings):
     shuffled_scores: bool = False
     """Give every member the score of a random other one: a control of an experiment, in which
     learning must not help."""
-    reference: Path | None = None
+    reference: LocalPath | None = None
     """Folder of the reference model of the mixer `doremi`, such as `model/` of a run."""
     odm_form: OdmForm = "linear"
     """Weights of the mixer `odm`. `linear`: in proportion to the rewards, as in its released code.

@@ -19,6 +19,7 @@ from data_catalog.format.files import CatalogFiles, open_files
 from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import Manifest
 from data_catalog.format.offsets import Offsets, read_offsets
+from data_catalog.local_path import refuse_url
 from data_catalog.query.notebook import Views, describe_catalog
 from data_catalog.query.read_domain import read_domain
 from data_catalog.query.read_only_files import SCHEME, ReadOnlyFiles
@@ -208,11 +209,12 @@ def open(root: str | Path, version: int | None = None, runs: Sequence[str | Path
             `metrics` cover these runs.
 
     Raises:
-        UserError: There is no finished catalog or no such version, a file is missing or damaged, or
-            no run matches `runs`.
+        UserError: There is no finished catalog or no such version, `root` is a URL, a file is
+            missing or damaged, or no run matches `runs`.
     """
     import duckdb  # noqa: PLC0415
 
+    refuse_url(root, "catalog")
     root = Path(root).resolve()
     folders = find_run_folders(runs)
     catalog_files = open_files(root, version)

@@ -14,7 +14,7 @@ from data_catalog.errors import UserError
 from flows.cli import ask, build, export, fetch, pages, train
 from flows.cli.failures import OUTPUT_CLOSED, print_error
 from flows.cli.main import DEBUG_OPTION
-from flows.cli.options import BUILD
+from flows.cli.options import BUILD, local_paths_only
 from flows.cli.output import OutputClosed, discard_output, flush_output, protect_output
 from flows.environment import end_quietly, set_library_defaults
 
@@ -41,6 +41,10 @@ for commands in (
     pages.pages_commands,
 ):
     app.add_typer(commands)
+for group in app.registered_groups:
+    for command in group.typer_instance.registered_commands if group.typer_instance else ():
+        if command.callback:
+            command.callback = local_paths_only(command.callback)
 
 
 def _print_version(requested: bool) -> None:

@@ -1,10 +1,13 @@
 """Arguments and options that several commands share, and the format of their examples."""
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from data_catalog.local_path import refuse_url
 from flows.cli import complete
 
 # Panels of `clustermix --help`.
@@ -16,6 +19,20 @@ def examples(*lines: str) -> str:
     return "\n".join(
         [f"Example{'s' if len(lines) > 1 else ''}:", *(f"  clustermix {line}" for line in lines)]
     )
+
+
+def local_paths_only(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that refuses URLs in arguments and options of type `Path`."""
+
+    @wraps(command)
+    def checked(**arguments: Any) -> None:
+        for name, value in arguments.items():
+            for path in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(path, Path):
+                    refuse_url(path, name)
+        command(**arguments)
+
+    return checked
 
 
 ConfigArgument = Annotated[
