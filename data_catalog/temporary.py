@@ -87,16 +87,17 @@ def is_used(folder: Path) -> bool:
     return any(map(_may_be_alive, folder.glob(".used.*.tmp")))
 
 
-def remove_unfinished(folders: Iterable[Path]) -> None:
+def remove_unfinished(folders: Iterable[Path], name: str = "*") -> None:
     """Remove the temporary files and folders that killed processes have left.
 
     Those whose process may be alive are kept, see the module.
 
     Args:
         folders: Folders that hold them. Folders below these are not searched.
+        name: Name of what they would have become. By default, those of all names are removed.
     """
     for folder in folders:
-        for path in folder.glob(".*.tmp"):
+        for path in folder.glob(f".{name}.*.tmp"):
             if TEMPORARY_NAME.fullmatch(path.name) and not _may_be_alive(path):
                 remove_at_once(path)
 

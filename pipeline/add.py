@@ -6,6 +6,7 @@ and the tables of the earlier version stay, so that it can still be opened.
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from data_catalog.errors import UserError
 from data_catalog.format.files import open_files
@@ -47,7 +48,8 @@ def add(root: Path, addition: Addition, each: Each = one_by_one) -> Path:
         shards = inventory.shards
         targets = config.all_targets()
         inputs = ([shard.identity() for shard in shards], targets, [*target_texts(config)])
-        key = fingerprint("addition", addition.quality, addition.dedup, inputs)
+        dedup = _settings(addition)["dedup"]
+        key = fingerprint("addition", addition.quality, dedup, inputs)
         if any(earlier.fingerprint == key for earlier in existing.manifest.additions):
             logger.warning("%s: this addition is already in the catalog. Nothing to do.", root)
             return root
@@ -98,10 +100,16 @@ def check_addition(root: Path, addition: Addition) -> tuple[ExistingCatalog, Bui
             f"was built with {expected}. Restore that encoder."
         )
     place = str(root / "catalog.json")  # today's settings have keys that older records lack
-    if addition not in [parse(Addition, known.config, place) for known in manifest.additions]:
+    earlier = [_settings(parse(Addition, known.config, place)) for known in manifest.additions]
+    if _settings(addition) not in earlier:
         _check_names(existing, config)
     inventory = check_corpus(config) if addition.source else Inventory([])
     return existing, config, inventory
+
+
+def _settings(addition: Addition) -> dict[str, Any]:
+    """Return the settings of an addition that change its result."""
+    return addition.model_dump(mode="json", exclude={"dedup": {"memory_megabytes"}})
 
 
 def _check_names(existing: ExistingCatalog, config: Build) -> None:

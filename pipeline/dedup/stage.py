@@ -61,8 +61,8 @@ def dedup(
     `shipped`, `digest` and `minhash`, which is the last two reasons, are tiers of `dedup.tiers`.
     Documents are ordered by part, then row, among those that no reason above dropped. So one of
     each family without a target stays, and it does not depend on how the work was split. Memory:
-    1 GB of DuckDB, which then spills to disk, some bytes per dropped document, and the texts of
-    the targets.
+    `dedup.memory_megabytes` of DuckDB, which then spills to the folder for temporary files, some
+    bytes per dropped document, and the texts of the targets.
 
     Args:
         sources: Source parts, with unique names.
@@ -102,7 +102,6 @@ def dedup(
             sources,
             judged,
             signatures if "minhash" in tiers else (),
-            out,
             config,
             targets,
             known,
@@ -173,7 +172,6 @@ def _copies(
     sources: Sequence[Part],
     judged: Sequence[Part],
     signatures: Sequence[Part],
-    out: Path,
     config: Dedup,
     targets: Mapping[str, str],
     known: Sequence[KnownTexts],
@@ -192,7 +190,7 @@ def _copies(
     shipped, digest, near_target, minhash = (
         reasons.index(reason) for reason in (SHIPPED, DIGEST, NEAR_TARGET, MINHASH)
     )
-    with scratch_database(out) as connection:
+    with scratch_database(config.memory_megabytes) as connection:
         if targets or known or {"shipped", "digest"} & set(tiers):
             texts = [pa.table({"digest": pa.array([*targets], pa.string())}), *known]
             by_list, by_digest = (

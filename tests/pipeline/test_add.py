@@ -151,10 +151,11 @@ def test_natural_and_the_domains_follow_the_new_documents(grown):
     assert has >= had + 30
 
 
-def test_adding_the_same_again_changes_nothing_and_warns(grown, caplog):
+@pytest.mark.parametrize("settings", [{}, {"dedup": {"memory_megabytes": 64}}])
+def test_adding_the_same_again_changes_nothing_and_warns(grown, caplog, settings):
     root = grown[0]
     before = states(root)
-    add(root, addition_of(root.parent / "more"))
+    add(root, addition_of(root.parent / "more", **settings))
     assert states(root) == before
     assert f"{root}: this addition is already in the catalog" in caplog.text
 

@@ -128,6 +128,14 @@ def test_digest_keeps_the_first_that_quality_kept(tmp_path, two):
     )
 
 
+def test_another_memory_keeps_the_part(tmp_path, two):
+    prints = [
+        run(tmp_path, ("digest",), *two, dedup={"tiers": ["digest"], "memory_megabytes": memory})[0]
+        for memory in (64, 2_000)
+    ]
+    assert prints[0] == prints[1]
+
+
 def test_shipped_drops_what_the_corpus_lists(tmp_path, two):
     part, reasons = run(tmp_path, ("shipped",), *two)
     assert reasons == {
