@@ -8,6 +8,7 @@ about Prefect.
 import atexit
 import logging
 import os
+import resource
 import secrets
 import shutil
 import sys
@@ -54,6 +55,7 @@ def prepare() -> None:
         UserError: Prefect cannot work in this environment.
     """
     set_library_defaults()
+    _raise_file_limit()
     _check_temporary_folder()
     _check_proxies()
     verbose = logging.getLogger().isEnabledFor(logging.INFO)
@@ -79,6 +81,17 @@ def prepare() -> None:
         os.environ["PREFECT_HOME"] = str(_cache_folder() / "prefect")
     _check_prefect_home()
     check_settings_files()
+
+
+def _raise_file_limit() -> None:
+    """Let this process and those that it starts open as many files as the system allows.
+
+    Parts, runs and token files are opened by turns, so no number of them needs more. The default of
+    many systems, 1,024, is low for Prefect's server with many clients.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS refuses its own unlimited value
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def find_server() -> str | None:

@@ -48,6 +48,20 @@ def test_settings_of_the_user_are_kept(environment, tmp_path):
     assert "PREFECT_PROFILES_PATH" not in os.environ
 
 
+def test_the_limit_of_open_files_is_raised():
+    code = """
+import resource
+from flows.environment import prepare
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+assert hard > 64
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+prepare()
+assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_prefect_profiles_are_read_from_their_default_place(environment, tmp_path):
     (tmp_path / ".prefect").mkdir()
     profiles = tmp_path / ".prefect" / "profiles.toml"
