@@ -15,8 +15,8 @@ from data_catalog.errors import UserError
 # Also a URL that `pathlib` has parsed, of which one slash is left, and a chained one.
 _URL = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 _REMEDY = (
-    "etch a catalog with `clustermix fetch catalog URL FOLDER`, and export one with "
-    "`clustermix export catalog FOLDER URL`"
+    "`clustermix fetch catalog URL FOLDER` fetches a catalog, and `clustermix export catalog FOLDER "
+    "URL` exports one"
 )
 
 
@@ -33,13 +33,13 @@ def refuse_url(path: str | PurePath, key: str) -> None:
     if url := _URL.fullmatch(str(path)):
         raise UserError(
             f"{key}: found the URL {url[1]}://{url[2]}. Catalogs, runs and configs are read from "
-            f"and written to local folders. F{_REMEDY}."
+            f"and written to local folders: {_REMEDY}."
         )
 
 
 def _no_url(value: Any) -> Any:
     if isinstance(value, str | PurePath) and _URL.fullmatch(str(value)):
-        raise ValueError(f"expected a path on this machine, not a URL (f{_REMEDY})")
+        raise ValueError(f"expected a path on this machine, not a URL ({_REMEDY})")
     return value
 
 
