@@ -15,8 +15,8 @@ from data_catalog.errors import UserError
 # Also a URL that `pathlib` has parsed, of which one slash is left, and a chained one.
 _URL = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 _REMEDY = (
-    "`clustermix fetch catalog URL FOLDER` fetches a catalog, and `clustermix export catalog FOLDER "
-    "URL` exports one"
+    "`clustermix fetch catalog URL FOLDER` fetches a catalog, and "
+    "`clustermix export catalog FOLDER URL` exports one"
 )
 
 
