@@ -1,12 +1,19 @@
 """Folders of catalogs and runs: their names and contents. The cache of this program."""
 
 import os
-from pathlib import Path
+import re
+from pathlib import Path, PurePath
 
 from data_catalog.errors import UserError
 
 # Schedulers and shells write the output of a command into its folder, such as slurm-123.out.
 _LOG_ENDINGS = (".out", ".err", ".log")
+# Also a URL that `pathlib` has parsed, of which one slash is left, and a chained one.
+_URL = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
+URL_REMEDY = (
+    "`clustermix fetch catalog URL FOLDER` fetches a catalog, and "
+    "`clustermix export catalog FOLDER URL` exports one"
+)
 
 
 def cache_folder() -> Path:
@@ -50,3 +57,28 @@ def check_utf8_path(folder: Path, key: str) -> None:
             f"{key} {path.decode('utf-8', 'backslashreplace')}: this path is not UTF-8 "
             f"(byte {error.start}). Rename the folder."
         ) from None
+
+
+def is_url(path: str | PurePath) -> bool:
+    """Return whether a path is a URL.
+
+    `pathlib` takes `s3://bucket/x` for a relative path, so that a folder `s3:` would be made.
+    """
+    return _URL.fullmatch(str(path)) is not None
+
+
+def refuse_url(path: str | PurePath, key: str) -> None:
+    """Check that a path is no URL.
+
+    Args:
+        path: The path.
+        key: What the path is, for the error.
+
+    Raises:
+        UserError: It is a URL, also one of `file://`.
+    """
+    if url := _URL.fullmatch(str(path)):
+        raise UserError(
+            f"{key}: found the URL {url[1]}://{url[2]}. Catalogs, runs and configs are read from "
+            f"and written to local folders: {URL_REMEDY}."
+        )

@@ -9,12 +9,24 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from pathlib import Path, PurePath
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from data_catalog.errors import UserError, suggestion
+from data_catalog.folders import URL_REMEDY, is_url
+
+
+def _no_url(value: Any) -> Any:
+    if isinstance(value, str | PurePath) and is_url(value):
+        raise ValueError(f"expected a path on this machine, not a URL ({URL_REMEDY})")
+    return value
+
+
+LocalPath = Annotated[Path, BeforeValidator(_no_url)]
+"""A path on this machine, for what is not read from or written to URLs: catalogs, runs and files.
+To name a folder such as `a:/b`, give its absolute path."""
 
 
 class Settings(BaseModel):

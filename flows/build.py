@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
 from prefect.logging import get_run_logger
 
-from data_catalog.local_path import LocalPath
+from data_catalog.settings import LocalPath
 from flows.artifacts import show_catalog, stage_progress
 from flows.events import emit_catalog_built, tag_flow_run
 from flows.pages.catalog import write_catalog_page

@@ -13,8 +13,7 @@ from data_catalog.errors import UserError
 from data_catalog.format.distributions import read_distribution, to_leaves
 from data_catalog.format.files import open_files
 from data_catalog.format.tokens import open_tokens
-from data_catalog.local_path import LocalPath
-from data_catalog.settings import Settings, overridden, parse, read_toml
+from data_catalog.settings import LocalPath, Settings, overridden, parse, read_toml
 from trainer.config import Train
 from trainer.mixers.guardrail import parse_limit
 from trainer.mixers.prior import mean_epochs

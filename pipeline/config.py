@@ -8,8 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from data_catalog.errors import UserError
 from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import NAME
-from data_catalog.local_path import LocalPath
-from data_catalog.settings import Settings
+from data_catalog.settings import LocalPath, Settings
 from pipeline.location import Location, folder_names
 from pipeline.source.config import (
     AnySource,

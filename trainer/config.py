@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from data_catalog.format.manifest import fingerprint
-from data_catalog.local_path import LocalPath
-from data_catalog.settings import Settings
+from data_catalog.settings import LocalPath, Settings
 from trainer.mixture_config import (
     WITHOUT_EFFECT,
     Above,

@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from data_catalog.local_path import LocalPath
-from data_catalog.settings import Settings
+from data_catalog.settings import LocalPath, Settings
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]

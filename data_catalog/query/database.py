@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_catalog.errors import UserError
+from data_catalog.folders import refuse_url
 from data_catalog.format.damage import VERIFY_REMEDY
 from data_catalog.format.files import CatalogFiles, open_files
 from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import Manifest
 from data_catalog.format.offsets import Offsets, read_offsets
-from data_catalog.local_path import refuse_url
 from data_catalog.query.notebook import Views, describe_catalog
 from data_catalog.query.read_domain import read_domain
 from data_catalog.query.read_only_files import SCHEME, ReadOnlyFiles

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from data_catalog.local_path import refuse_url
+from data_catalog.folders import refuse_url
 from flows.cli import complete
 
 # Panels of `clustermix --help`.
