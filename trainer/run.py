@@ -318,7 +318,9 @@ class Run:
         state, log = self.state, self.state.log
         tokens = np.sum([row["sampling"] for row in log], axis=0) * (state.tokens / len(log))
         measurement = measurement or MixerMeasurement.unknown(len(tokens))
-        prior = self.inputs.prior(self.config, self.target_shares)
+        # Otherwise it is that of the mixer. For single domains it is read from the catalog.
+        changed = self.targets.can_change
+        prior = self.inputs.prior(self.config, self.target_shares) if changed else None
         return measurement.observation(state.step, self.config.training.steps, tokens, prior)
 
     def _log_step(self, batch: Batch, loss: float, rate: float, norm: float) -> None:

@@ -29,6 +29,11 @@ class TargetShares:
     improvement: ImprovementWeights | None
     """Weights that follow the targets' rates of improvement."""
 
+    @property
+    def can_change(self) -> bool:
+        """True if the shares are not those of the config throughout the run."""
+        return self.guardrail is not None or self.improvement is not None
+
     def shares(self, memory: MixerMemory) -> dict[str, float]:
         """Return the present shares by name, which sum to 1."""
         shares = dict(self.own)
