@@ -26,7 +26,7 @@ from trainer.evaluation.objectives import Objective, TextLoss, open_objective
 from trainer.evaluation.tokenizer import byte_lengths, open_tokenizer
 from trainer.mixers import Mixer, MixerState
 from trainer.mixers.choose import first_state, make_mixer
-from trainer.mixers.prior import member_prior, wanted_shares
+from trainer.mixers.prior import automatic_share, member_prior, wanted_shares
 from trainer.mixture_config import GENERAL, Mixture
 from trainer.model.fit import check_models
 from trainer.model.optimizer import learning_rate_at
@@ -113,14 +113,28 @@ class Inputs:
             config: the config of the run.
             targets: shares of the targets, which sum to 1.
         """
-        mixture, share = config.mixture, config.mixture.prior_share
+        mixture = config.mixture
         if not mixture.has_target_prior:
             return None
+        share = self.prior_share(config, targets)
         if mixture.basis == "distributions":
             return member_prior(self.basis.names, targets, share)
         leaves = self.mixed(config, wanted_shares(targets, share))
         domains: Float[np.ndarray, " domains"] = leaves.reshape(self.level, -1).sum(axis=1)
         return domains[[int(name) for name in self.basis.names]]
+
+    def prior_share(self, config: Train, targets: Mapping[str, float]) -> float:
+        """Return the share of the targets' own distributions in the prior.
+
+        Args:
+            config: the config of the run.
+            targets: shares of the targets, which sum to 1.
+        """
+        given = config.mixture.target_share
+        if isinstance(given, float):
+            return given
+        alone = self.fill.draws(self.mixed(config, wanted_shares(targets, 1.0)))
+        return automatic_share(alone, self.corpus.sequences, config.training.draws)
 
     def leaves(self, config: Train, name: str) -> Float[np.ndarray, " leaves"]:
         """Return a stored distribution over the leaves."""

@@ -34,7 +34,6 @@ TargetWeights = Literal["fixed", "improvement"]
 LEARNING = ("dga", "doge", "doremi", "odm", "ado")  # mixers whose weights change during training
 ALIGNING = ("dga", "doge")  # mixers that need gradients
 CLIPPED_SCORES = ("clipped", "cosine")  # scalings that need the norm of every member's gradient
-TARGET_SHARE = 0.9
 REPETITION = 15.0  # R* of Muennighoff et al. 2023, which is 15.4 there
 LIMIT = r"^.+\+ *\d+(\.\d+)?$"
 GENERAL = "general"  # name of the corpus itself among `mixture.targets`
@@ -111,9 +110,11 @@ class Mixture(Settings):
     prior: Literal["even", "target"] = "target"
     """Initial weights of the mixer `dga`, which its updates are pulled back to. `even`: the same
     weight for all members. `target`: the target's own distribution and `natural`."""
-    target_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    target_share: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] | None = None
     """Share of the target's own distribution in a mixture with `natural`: in the prior of the mixer
-    `dga` (if not given, 0.9), or in all of the mixer `static`."""
+    `dga`, or in all of the mixer `static`. `auto`, also if not given for `dga`: all but a tenth of
+    the draws that would repeat sequences if the run drew from the target's own distribution alone,
+    so from 0.9 to 1."""
     repetition: Annotated[float, Field(ge=0)] | None = None
     """Number of repetitions after which repeating a domain's data is worth little. Domains that the
     run repeats are drawn less often than their weights say. 0: exactly as their weights say. If not
@@ -189,11 +190,6 @@ class Mixture(Settings):
         if self.repetition is None:
             return REPETITION if self.mixer in ("dga", "replay") else 0.0
         return self.repetition
-
-    @property
-    def prior_share(self) -> float:
-        """Share of the target's own distribution in the prior."""
-        return TARGET_SHARE if self.target_share is None else self.target_share
 
     def target_shares(self, target: str) -> dict[str, float]:
         """Return the shares of the targets that the mixture is made for, which sum to 1.

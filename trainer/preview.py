@@ -187,8 +187,9 @@ def _device() -> Literal["cpu", "cuda"]:
 
 
 def _prior(config: Train, inputs: Inputs) -> PriorPreview:
-    share, draws = config.mixture.prior_share, config.training.draws
-    targets, sequences = config.mixture.target_shares(config.target), inputs.corpus.sequences
+    draws, sequences = config.training.draws, inputs.corpus.sequences
+    targets = config.mixture.target_shares(config.target)
+    share = inputs.prior_share(config, targets)
     target = inputs.mixed(config, wanted_shares(targets, 1.0))
     mixed = inputs.mixed(config, wanted_shares(targets, share))
     return PriorPreview(

@@ -18,7 +18,7 @@ from data_catalog.format.layout import Levels
 from data_catalog.format.run_record import RUN_RECORD, read_run_record
 from data_catalog.settings import parse
 from trainer.mixers.fixed import read_weights, temperature_weights, unimax_weights
-from trainer.mixers.prior import wanted_shares
+from trainer.mixers.prior import automatic_share, wanted_shares
 from trainer.mixture_config import Mixture
 from trainer.sampling.fill import Fill
 
@@ -77,7 +77,7 @@ def build_basis(
                 f"mixture.names: A name is repeated: {', '.join(names)}. List each name once."
             )
         if config.has_target_prior:
-            started_from = wanted_shares(config.target_shares(target), config.prior_share)
+            started_from = wanted_shares(config.target_shares(target), 1.0)
             names = tuple(dict.fromkeys((*names, *started_from)))
         rows = {name: read(name) for name in names}
     elif config.mixer == "temperature":
@@ -86,16 +86,25 @@ def build_basis(
         size, count = (values.reshape(level, -1).sum(axis=1) for values in (sizes, sequences))
         rows = {"unimax": unimax_weights(size, count, draws, config.maximum_epochs)}
     elif config.mixer == "static" and config.target_share is not None:
-        wanted = wanted_shares(config.target_shares(target), config.target_share)
-        rows = {"static": np.asarray(sum(share * read(name) for name, share in wanted.items()))}
+        targets = config.target_shares(target)
+
+        def mixed(share: float) -> Float[np.ndarray, " domains"]:
+            wanted = wanted_shares(targets, share)
+            return np.asarray(sum(part * read(name) for name, part in wanted.items()))
+
+        share = config.target_share
+        if share == "auto":
+            alone = to_leaves(mixed(1.0), levels, level, sizes, "distributions of the targets")
+            share = automatic_share(fill.draws(alone), sequences, draws)
+        rows = {"static": mixed(share)}
     elif config.mixer == "static":
         given = read_weights(config.file or Path(), level, every)
-        mixed = (
+        weights = (
             given.weights
             if given.by == "domain"
             else sum(w * read(n) for w, n in zip(given.weights, every, strict=True) if w > 0)
         )
-        rows = {"static": np.asarray(mixed)}
+        rows = {"static": np.asarray(weights)}
     else:
         name = target if config.mixer == "importance" else config.mixer
         rows = {name: read(name)}
