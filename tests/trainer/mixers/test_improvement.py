@@ -130,7 +130,7 @@ def test_a_slow_target_gains_weight_and_data(catalog: Path, moved: Path, tmp_pat
     weights = [update["target_weights"] for update in records(moved, "update")]
     assert [list(each) for each in weights] == [["spe", "other", "general"]] * 5
     assert [each["other"] > 0.1 for each in weights] == [True] * 5
-    assert weights[2]["other"] > 0.17
+    assert weights[2]["other"] > 0.15
     assert weights[2]["spe"] < 0.65
     fixed = tmp_path / "fixed"
     assert train(tiny_config(catalog, fixed, mixture=MIXTURE))

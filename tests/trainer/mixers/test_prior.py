@@ -14,7 +14,7 @@ from trainer.mixers import uniform_state
 from trainer.mixers.ado import Ado
 from trainer.mixers.choose import require_movement
 from trainer.mixers.dga import Dga
-from trainer.mixers.prior import mean_epochs, member_prior, wanted_shares
+from trainer.mixers.prior import automatic_share, mean_epochs, member_prior, wanted_shares
 from trainer.mixers.simplex import divergence
 
 PRIOR = np.array([0.5, 0.3, 0.2])
@@ -86,6 +86,13 @@ def test_epochs_are_averaged_over_a_distribution() -> None:
     sequences, target = np.array([10, 90]), np.array([1.0, 0.0])
     assert mean_epochs(target, target, sequences, draws=200) == pytest.approx(20)
     assert mean_epochs(target, sequences / 100, sequences, draws=200) == pytest.approx(2)
+
+
+def test_the_targets_share_shrinks_with_their_repetition() -> None:
+    sequences, drawn = np.array([10, 90, 0]), np.array([1.0, 3.0, 0.0])
+    assert automatic_share(drawn, sequences, draws=40) == 1.0
+    assert automatic_share(drawn, sequences, draws=80) == pytest.approx(1 - 0.1 * 10 / 80)
+    assert automatic_share(drawn, sequences, draws=10**9) == pytest.approx(0.9)
 
 
 def test_the_prior_over_distributions() -> None:

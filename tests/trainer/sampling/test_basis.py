@@ -55,6 +55,16 @@ def test_a_static_mixture_of_several_targets(root: Path) -> None:
     np.testing.assert_allclose(both.matrix, 0.5 * other + 0.5 * one, rtol=0.01)
 
 
+def test_natural_replaces_a_tenth_of_the_draws_that_would_repeat(root: Path) -> None:
+    """The target has one leaf of two sequences, which 20 draws would repeat 18 times."""
+    for draws, share in ((20, 0.91), (4, 0.95), (2, 1.0)):
+        auto, given = (
+            basis(root, draws, mixer="static", target_share=wanted).matrix
+            for wanted in ("auto", share)
+        )
+        np.testing.assert_array_equal(auto, given)
+
+
 def test_importance_at_a_coarse_level_is_uniform_inside_the_domain(root: Path) -> None:
     np.testing.assert_allclose(
         basis(root, mixer="importance", level=2).matrix,
