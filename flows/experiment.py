@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect.futures import PrefectFuture, as_completed
+from prefect.logging import get_run_logger
 
 from data_catalog.format.manifest import read_manifest
 from flows.artifacts import artifact_key, show_page, show_runs, stage_progress
@@ -58,6 +59,7 @@ def experiment(recipe: Recipe, catalog: Build | None = None, processes: ProcessC
         build_catalog(catalog)
         recipe = recipe.model_copy(update={"run": {**recipe.run, "catalog": str(catalog.out)}})
     runs = checked_runs(recipe)
+    _warn_of_repetition(runs)
     _train(runs, recipe, processes)
     write_results(recipe, [read_result(run) for run in runs])
     show_page(artifact_key("experiment", recipe.out.name, "comparison"), recipe.out / PAGE)
@@ -90,6 +92,20 @@ def checked_runs(recipe: Recipe) -> list[PlannedRun]:
     for run in runs:
         require_same_run(run.config)
     return runs
+
+
+def _warn_of_repetition(runs: Sequence[PlannedRun]) -> None:
+    scarce = dict.fromkeys(
+        f"{run.config.target} at {run.epochs:g}"
+        for run in runs
+        if run.epochs is not None and run.config.data.as_if_tokens is None
+    )
+    if scarce:
+        get_run_logger().warning(
+            "The catalog has too little data for these epochs: %s. These runs draw from all of it "
+            "and repeat it more often, as the tables say.",
+            ", ".join(scarce),
+        )
 
 
 def _affordable_steps(config: Train) -> float:

@@ -40,7 +40,8 @@ class Recipe(Settings):
     """Targets of the catalog. If empty, that of `run`."""
     epochs: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """Repetitions: how often a run that draws only from the target's own distribution draws its
-    domains. The data is thinned accordingly. If empty, the data is that of `run`."""
+    domains. The data is thinned accordingly, or all of it is used if it is too little. If empty,
+    the data is that of `run`."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Seeds. They also select the data that is left of a thinned catalog. If empty, that of
     `run`."""
@@ -129,8 +130,7 @@ def planned_runs(recipe: Recipe) -> list[PlannedRun]:
     after the variant, and after each axis that the recipe has.
 
     Raises:
-        UserError: A variant has invalid settings, the catalog lacks a target, or the data repeats
-            more often than a repetition allows.
+        UserError: A variant has invalid settings, or the catalog lacks a target.
     """
     runs = []
     alone: dict[tuple[str, int], float] = {}  # epochs with all data, by target and draws
@@ -240,13 +240,12 @@ def epochs_alone(config: Train) -> float:
 def _repeating(config: Train, epochs: float, alone: dict[tuple[str, int], float]) -> Train:
     """Return the config with data so thin that its target's domains have a number of epochs.
 
+    If they have more with all of the data, which depends on the catalog, the config stays as it is.
+
     Args:
         config: a config.
         epochs: epochs of the target's domains in a run on the target's distribution alone.
         alone: those with all data, by target and tokens of a run. It is filled here.
-
-    Raises:
-        UserError: The run has more epochs with all data.
     """
     training = config.training
     tokens = training.draws * training.sequence_tokens
@@ -254,10 +253,6 @@ def _repeating(config: Train, epochs: float, alone: dict[tuple[str, int], float]
     if key not in alone:
         alone[key] = epochs_alone(config)
     if epochs < alone[key]:
-        raise UserError(
-            f"epochs: found {epochs:g}. A run on the distribution of {config.target} alone draws "
-            f"its domains {alone[key]:.3g} times with all of the data. Raise epochs, or lower "
-            "run.training.steps."
-        )
+        return config
     data = config.data.model_copy(update={"as_if_tokens": round(tokens * epochs / alone[key])})
     return config.model_copy(update={"data": data})
