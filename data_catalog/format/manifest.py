@@ -164,14 +164,14 @@ def _is_report(name: str) -> bool:
     return name.startswith("versions/") and name.endswith(f"/{LEAKAGE_FILE}")
 
 
+def identify_file(path: Path) -> FileIdentity:
+    """Return size and checksum of a file."""
+    return FileIdentity(bytes=path.stat().st_size, sha256=sha256_file(path))
+
+
 def describe_files(root: Path, paths: list[Path]) -> dict[str, FileIdentity]:
     """Return size and checksum of each of `paths`, keyed by the path below `root`."""
-    return {
-        path.relative_to(root).as_posix(): FileIdentity(
-            bytes=path.stat().st_size, sha256=sha256_file(path)
-        )
-        for path in sorted(paths)
-    }
+    return {path.relative_to(root).as_posix(): identify_file(path) for path in sorted(paths)}
 
 
 def parse_manifest(text: bytes, place: str) -> Manifest:

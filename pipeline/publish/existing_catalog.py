@@ -17,7 +17,7 @@ from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.files import CatalogFiles
 from data_catalog.format.layout import Layout, Levels
-from data_catalog.format.manifest import Manifest, fingerprint
+from data_catalog.format.manifest import FileIdentity, Manifest, fingerprint
 from data_catalog.format.offsets import read_offsets_table
 from pipeline.dedup.exact import KnownTexts
 from pipeline.parts import Part, make_part
@@ -91,19 +91,19 @@ class ExistingCatalog:
         in_top = offsets.filter(pc.equal(offsets["top"], top))
         rows, tokens = (pc.sum(in_top[name]).as_py() or 0 for name in ("rows", "tokens"))
         files = {
-            number: self.layout.documents(top, number)
+            f"documents-{number:04d}.parquet": self.layout.documents(top, number)
             for number in sorted(set(in_top["part"].to_pylist()))
         }
+        identities = {name: self._identity(file) for name, file in files.items()}
 
         def make(out: Path) -> Account:
-            for number, file in files.items():
-                link_file(file, out / f"documents-{number:04d}.parquet")
+            for name, file in files.items():
+                link_file(file, out / name)
             amount = Tally(rows=rows, tokens=tokens)
             return Account(read=amount, kept=amount)
 
-        return make_part(
-            folder, fingerprint("standing", [self._sha256(file) for file in files.values()]), make
-        )
+        key = fingerprint("standing", [identity.sha256 for identity in identities.values()])
+        return make_part(folder, key, make, identities)
 
     def known(self, folder: Path) -> KnownTexts:
         """Return every text of the catalog: its documents and the documents of its targets.
@@ -119,7 +119,7 @@ class ExistingCatalog:
             pq.write_table(table, out / "digests.parquet")
             return Account()
 
-        key = fingerprint("known", [self._sha256(file) for file in targets])
+        key = fingerprint("known", [self._identity(file).sha256 for file in targets])
         part = make_part(folder, key, make)
         files = [self.layout.root / name for name in self.file_names("documents/")]
         return KnownTexts(
@@ -138,8 +138,8 @@ class ExistingCatalog:
         hashes = [[name, self.manifest.files[name].sha256] for name in names]
         return Part(folder, fingerprint("standing", hashes), Account(), 0)
 
-    def _sha256(self, path: Path) -> str:
-        return self.manifest.files[path.relative_to(self.layout.root).as_posix()].sha256
+    def _identity(self, path: Path) -> FileIdentity:
+        return self.manifest.files[path.relative_to(self.layout.root).as_posix()]
 
 
 def as_read(root: Path, measured: Sequence[str], folder: Path) -> tuple[list[Part], list[Part]]:

@@ -1,56 +1,89 @@
 """Put finished parts' files in their places in a catalog.
 
-Data files are placed once and never changed.
+Data files are placed once and never changed. Their sizes and checksums come from the sidecars of
+the parts, so no file is read.
 """
 
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
+from data_catalog.format.damage import DamagedFileError
 from data_catalog.format.layout import FOLDERS, Layout
+from data_catalog.format.manifest import FileIdentity
 from data_catalog.format.target_record import TARGET_RECORD
-from pipeline.parts import SIDECAR, Part
+from pipeline.parts import Part, part_files
 from pipeline.quality.stage import SIGNALS_FILE
 from pipeline.shard.stage import document_files, token_files
 
+PlacedFile = tuple[Path, FileIdentity]
 _OF_A_TARGET = ("documents.parquet", "tokens.arrow", TARGET_RECORD)
 
 
-def place_stored(stored: Sequence[Part], layout: Layout) -> Iterator[Path]:
+def place_stored(stored: Sequence[Part], layout: Layout) -> Iterator[PlacedFile]:
     """Place documents and tokens. `stored` has one part per top-level domain."""
     for top, part in enumerate(stored):
+        files = part_files(part.folder)
         for file in document_files(part):
-            yield link_file(file, layout.documents(top, int(file.stem.rpartition("-")[2])))
+            place = layout.documents(top, int(file.stem.rpartition("-")[2]))
+            yield _place(file, place, files[file.name])
         for file in token_files(part):
-            yield link_file(file, layout.tokens(top, int(file.stem.rpartition("-")[2])))
+            place = layout.tokens(top, int(file.stem.rpartition("-")[2]))
+            yield _place(file, place, files[file.name])
 
 
 def place_verdicts(
     judged: Sequence[Part], verdicts: Sequence[Part], layout: Layout
-) -> Iterator[Path]:
+) -> Iterator[PlacedFile]:
     """Place the signals of every document read and the final verdicts on them.
 
     The rows of the two agree, file by file. `verdicts` has the part with the final verdicts for
     each part of `judged`.
     """
+    files_of = cache(part_files)  # one part may have the verdicts on all others
     for part, final in zip(judged, verdicts, strict=True):
-        if (part.folder / SIGNALS_FILE).is_file():
-            yield link_file(part.folder / SIGNALS_FILE, layout.signals(part.name))
-            yield link_file(final.folder / f"{part.name}.parquet", layout.verdicts(part.name))
+        if SIGNALS_FILE in (files := files_of(part.folder)):
+            yield _place(part.folder / SIGNALS_FILE, layout.signals(part.name), files[SIGNALS_FILE])
+            name = f"{part.name}.parquet"
+            yield _place(
+                final.folder / name, layout.verdicts(part.name), files_of(final.folder)[name]
+            )
 
 
-def place_targets(targets: Sequence[Part], layout: Layout) -> Iterator[Path]:
+def place_targets(targets: Sequence[Part], layout: Layout) -> Iterator[PlacedFile]:
     for part in targets:
+        files = part_files(part.folder)
         for name in _OF_A_TARGET:
-            yield link_file(part.folder / name, layout.target(part.name) / name)
+            yield _place(part.folder / name, layout.target(part.name) / name, files[name])
 
 
-def place_all(part: Part, folder: Path) -> Iterator[Path]:
+def place_all(part: Part, folder: Path) -> Iterator[PlacedFile]:
     """Place every file of a part except its sidecar."""
-    for file in sorted(part.folder.rglob("*")):
-        if file.is_file() and file.name != SIDECAR:
-            yield link_file(file, folder / file.relative_to(part.folder))
+    for name, identity in part_files(part.folder).items():
+        yield _place(part.folder / name, folder / name, identity)
+
+
+def placed_names(placed: Sequence[PlacedFile], root: Path) -> dict[str, FileIdentity]:
+    """Return the files as a manifest lists them, keyed by the path below `root`."""
+    return {path.relative_to(root).as_posix(): identity for path, identity in placed}
+
+
+def _place(source: Path, place: Path, identity: FileIdentity) -> PlacedFile:
+    """Link a file into its place.
+
+    Raises:
+        DamagedFileError: It has another size than the sidecar of its part records.
+    """
+    size = link_file(source, place).stat().st_size
+    if size != identity.bytes:
+        raise DamagedFileError(
+            source,
+            f"{size} bytes, expected {identity.bytes}",
+            f"Remove {source.parent}, and the build makes this part again.",
+        )
+    return place, identity
 
 
 def link_file(source: Path, place: Path) -> Path:

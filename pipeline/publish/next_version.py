@@ -14,7 +14,7 @@ from data_catalog.format.accounts import Account, total
 from data_catalog.format.damage import reading
 from data_catalog.format.distributions import read_distributions
 from data_catalog.format.layout import Layout
-from data_catalog.format.manifest import AdditionRecord, describe_files
+from data_catalog.format.manifest import AdditionRecord
 from data_catalog.settings import parse
 from pipeline.config import Build
 from pipeline.dedup.removed import removed_by_source
@@ -28,7 +28,12 @@ from pipeline.publish.accounts import (
     with_notes,
 )
 from pipeline.publish.existing_catalog import ExistingCatalog, as_read, copies_in
-from pipeline.publish.link_files import place_stored, place_targets, place_verdicts
+from pipeline.publish.link_files import (
+    place_stored,
+    place_targets,
+    place_verdicts,
+    placed_names,
+)
 from pipeline.publish.stage import (
     Built,
     VersionTables,
@@ -84,7 +89,7 @@ def publish_next(
         verdict_files = list(place_verdicts(stages["quality"], final_verdicts(stages), layout))
         measured += [
             path.relative_to(layout.root).as_posix()
-            for path in verdict_files
+            for path, _ in verdict_files
             if path.parent.name == "signals"
         ]
         placed += verdict_files
@@ -144,7 +149,7 @@ def publish_next(
         existing.levels,
         parse(Build, manifest.config, str(before.manifest)),
         manifest.tokenizer,
-        {**kept, **describe_files(layout.root, placed)},
+        {**kept, **placed_names(placed, layout.root)},
         about,
     )
 

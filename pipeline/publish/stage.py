@@ -23,8 +23,8 @@ from data_catalog.format.manifest import (
     Manifest,
     TokenizerIdentity,
     content_fingerprint,
-    describe_files,
     fingerprint,
+    identify_file,
     read_manifest,
     sha256_file,
     write_json,
@@ -46,11 +46,13 @@ from pipeline.publish.accounts import (
     with_notes,
 )
 from pipeline.publish.link_files import (
+    PlacedFile,
     move_into_place,
     place_all,
     place_stored,
     place_targets,
     place_verdicts,
+    placed_names,
 )
 from pipeline.publish.warnings import (
     column_warnings,
@@ -212,7 +214,7 @@ def _write(
         "additions": (),
         "stage_seconds": built.seconds(),
     }
-    commit(layout, content, levels, config, tokenizer, describe_files(layout.root, placed), about)
+    commit(layout, content, levels, config, tokenizer, placed_names(placed, layout.root), about)
 
 
 def all_faults(built: Built, unread: Sequence[Fault], config: Build) -> pa.Table:
@@ -266,8 +268,8 @@ def _has_grown(root: Path, built_from: str) -> bool:
 
 def write_tables(
     content: VersionTables, levels: Levels, layout: Layout, config: Distributions
-) -> list[Path]:
-    """Write a version's tables and return their paths."""
+) -> list[PlacedFile]:
+    """Write a version's tables and return their paths, sizes and checksums."""
     places = list(place_all(content.description, layout.tables))
     train = content.offsets.filter(pc.equal(content.offsets["split"], "train"))
     tokens = np.zeros(levels.leaves, np.int64)
@@ -290,7 +292,7 @@ def write_tables(
     }
     for place, table in written.items():
         pq.write_table(table, place, compression="zstd")
-    return [*places, *written]
+    return [*places, *((place, identify_file(place)) for place in written)]
 
 
 def commit(

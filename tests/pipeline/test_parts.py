@@ -4,7 +4,8 @@ import pytest
 
 from data_catalog.errors import AccountingError, UserError
 from data_catalog.format.accounts import Account, Tally
-from pipeline.parts import make_part, read_part, sole_builder
+from data_catalog.format.manifest import FileIdentity
+from pipeline.parts import make_part, part_files, read_part, sole_builder
 from tests.helpers.leftovers import temporary_of_killed
 
 ONE = Account(read=Tally(rows=1), kept=Tally(rows=1))
@@ -33,6 +34,33 @@ def test_files_without_a_sidecar_are_not_done(tmp_path):
     assert read_part(tmp_path / "a") is None
     make_part(tmp_path / "a", "f1", writer("two"))
     assert (tmp_path / "a" / "result").read_text() == "two"
+
+
+def test_a_sidecar_records_the_checksum_of_every_file(tmp_path):
+    def make(folder):
+        (folder / "inner").mkdir()
+        (folder / "result").write_bytes(b"abc")
+        (folder / "inner" / "part.json").write_bytes(b"")
+        (folder / "link").write_bytes(b"known elsewhere")
+        return ONE
+
+    known = FileIdentity(bytes=15, sha256="5" * 64)
+    part = make_part(tmp_path / "a", "f1", make, {"link": known, "absent": known})
+    files = part_files(part.folder)
+    assert {name: (file.bytes, file.sha256[:8]) for name, file in files.items()} == {
+        "inner/part.json": (0, "e3b0c442"),
+        "link": (15, "55555555"),
+        "result": (3, "ba7816bf"),
+    }
+    (part.folder / "result").write_bytes(b"changed")
+    assert part_files(part.folder) == files  # nothing is read again
+
+
+def test_a_sidecar_of_an_earlier_version_has_no_checksums(tmp_path):
+    write_sidecar(tmp_path / "a", ("seconds",), lambda node, key: None)
+    (tmp_path / "a" / "result").write_bytes(b"abc")
+    assert make_part(tmp_path / "a", "f1", writer("two")).seconds == 1.5
+    assert part_files(tmp_path / "a")["result"].sha256.startswith("ba7816bf")
 
 
 def key_paths(tree, prefix=()):
