@@ -67,6 +67,15 @@ def is_url(path: str | PurePath) -> bool:
     return _URL.fullmatch(str(path)) is not None
 
 
+def as_url(path: str | PurePath) -> str | None:
+    """Return the URL that a path is, with both slashes, or None if it is none."""
+    text = str(path)
+    if not is_url(text) or "://" in text:
+        return text if is_url(text) else None
+    scheme, _, rest = text.partition(":/")
+    return f"{scheme}://{'/' if scheme in {'file', 'local'} else ''}{rest}"
+
+
 def refuse_url(path: str | PurePath, key: str) -> None:
     """Check that a path is no URL.
 
@@ -77,8 +86,8 @@ def refuse_url(path: str | PurePath, key: str) -> None:
     Raises:
         UserError: It is a URL, also one of `file://`.
     """
-    if url := _URL.fullmatch(str(path)):
+    if url := as_url(path):
         raise UserError(
-            f"{key}: found the URL {url[1]}://{url[2]}. Catalogs, runs and configs are read from "
+            f"{key}: found the URL {url}. Catalogs, runs and configs are read from "
             f"and written to local folders: {URL_REMEDY}."
         )

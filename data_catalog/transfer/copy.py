@@ -27,9 +27,9 @@ from data_catalog.format.manifest import (
     write_json,
 )
 from data_catalog.format.own_files import refuse_outside_links
+from data_catalog.place import Place
 from data_catalog.query.shell_files import write_database
 from data_catalog.temporary import remove_unfinished, replacing
-from data_catalog.transfer.remote import RemoteFolder, open_remote
 
 # Manifest of an unfinished export. It identifies the files that are already there.
 UNFINISHED_MANIFEST = "catalog.json.part"
@@ -97,41 +97,40 @@ def export_catalog(
                 f"{root}: {name} is missing or has a wrong size. Run `clustermix verify {root}` "
                 "to see which files are damaged."
             )
-    place = open_remote(url)
-    with place.converting_errors():
-        if place.folder:
-            check_utf8_path(place.folder, "copy")
-            refuse_outside_links(place.folder)
-        there = place.sizes()
-        _refuse_others(place, there, manifests)
-        if MANIFEST not in there:
-            place.write(UNFINISHED_MANIFEST, _text(newest))
-        wanted = {name: file for name, file in files.items() if there.get(name) != file.bytes}
+    place = Place(url).check()
+    if place.path:
+        check_utf8_path(place.path, "copy")
+        refuse_outside_links(place.path)
+    there = place.sizes()
+    _refuse_others(place, there, manifests)
+    if MANIFEST not in there:
+        (place / UNFINISHED_MANIFEST).write(_text(newest))
+    wanted = {name: file for name, file in files.items() if there.get(name) != file.bytes}
 
-        def put(name: str) -> int:
-            if sha256_file(root / name) != files[name].sha256:
-                raise UserError(
-                    f"{root}: {name} is damaged: its checksum differs from the manifest. The file "
-                    "was not sent. Build the catalog again."
-                )
-            place.put(root / name, name)
-            return files[name].bytes
-
-        _each(put, wanted, len(files), workers, on_file)
-        there = place.sizes()
-        if lost := [name for name, file in files.items() if there.get(name) != file.bytes]:
+    def put(name: str) -> int:
+        if sha256_file(root / name) != files[name].sha256:
             raise UserError(
-                f"{url}: {lost[0]} has {there.get(lost[0], 0)} bytes, expected "
-                f"{files[lost[0]].bytes}. Run the command again."
+                f"{root}: {name} is damaged: its checksum differs from the manifest. The file "
+                "was not sent. Build the catalog again."
             )
-        for manifest in manifests:
-            place.write(version_manifest(manifest.version), _text(manifest))
-        if place.folder:
-            _publish(place.folder, newest)
-        else:
-            place.write(MANIFEST, _text(newest))  # objects are written atomically
-        if UNFINISHED_MANIFEST in there:
-            place.remove(UNFINISHED_MANIFEST)
+        (place / name).upload(root / name)
+        return files[name].bytes
+
+    _each(put, wanted, len(files), workers, on_file)
+    there = place.sizes()
+    if lost := [name for name, file in files.items() if there.get(name) != file.bytes]:
+        raise UserError(
+            f"{url}: {lost[0]} has {there.get(lost[0], 0)} bytes, expected "
+            f"{files[lost[0]].bytes}. Run the command again."
+        )
+    for manifest in manifests:
+        (place / version_manifest(manifest.version)).write(_text(manifest))
+    if place.path:
+        _publish(place.path, newest)
+    else:
+        (place / MANIFEST).write(_text(newest))  # objects are written atomically
+    if UNFINISHED_MANIFEST in there:
+        (place / UNFINISHED_MANIFEST).remove()
     return Copied(
         url, newest.version, len(files), len(wanted), sum(file.bytes for file in wanted.values())
     )
@@ -171,15 +170,11 @@ def fetch_catalog(
         raise UserError(
             f"without {', '.join(unknown)}: not optional. Expected some of {', '.join(OPTIONAL)}."
         )
-    place = open_remote(url)
-    with place.converting_errors():
-        manifests = _remote_manifests(place, version)
+    place = Place(url).check()
+    manifests = _remote_manifests(place, version)
     newest = manifests[-1]
-    with (
-        sole_holder(
-            root, f"{root}: another process is fetching a catalog into this folder. Wait for it."
-        ),
-        place.converting_errors(),
+    with sole_holder(
+        root, f"{root}: another process is fetching a catalog into this folder. Wait for it."
     ):
         _refuse_other_folder(root, url, manifests)
         files = {
@@ -204,7 +199,7 @@ def fetch_catalog(
 
         def get(name: str) -> int:
             with replacing(root / name) as temporary:
-                place.get(name, temporary)
+                (place / name).download(temporary)
                 if not _is_here(temporary, files[name]):
                     raise UserError(
                         f"{url}: {name} does not have the size and checksum of the manifest. "
@@ -267,7 +262,7 @@ def _local_manifests(root: Path, version: int | None) -> list[Manifest]:
     return [*(read_manifest(root, number) for number in range(1, newest.version)), newest]
 
 
-def _remote_manifests(place: RemoteFolder, version: int | None) -> list[Manifest]:
+def _remote_manifests(place: Place, version: int | None) -> list[Manifest]:
     """Return the manifests of all versions up to `version`, oldest first."""
     url, newest = place.url, _read(place, MANIFEST)
     if newest is None:
@@ -290,12 +285,12 @@ def _remote_manifests(place: RemoteFolder, version: int | None) -> list[Manifest
     return manifests
 
 
-def _read(place: RemoteFolder, name: str) -> Manifest | None:
-    text = place.read(name)
+def _read(place: Place, name: str) -> Manifest | None:
+    text = (place / name).read()
     return None if text is None else parse_manifest(text, f"{place.url}/{name}")
 
 
-def _refuse_others(place: RemoteFolder, there: Collection[str], manifests: list[Manifest]) -> None:
+def _refuse_others(place: Place, there: Collection[str], manifests: list[Manifest]) -> None:
     """Refuse a folder that contains something else, or a newer version of this catalog.
 
     Raises:

@@ -14,8 +14,8 @@ import data_catalog
 from data_catalog.errors import UserError
 from data_catalog.format.files import open_files
 from data_catalog.format.manifest import read_manifest
+from data_catalog.place import Place
 from data_catalog.transfer.copy import UNFINISHED_MANIFEST, export_catalog, fetch_catalog
-from data_catalog.transfer.remote import RemoteFolder
 from data_catalog.verify import check
 from tests.helpers.manifests import change_manifest
 
@@ -105,14 +105,14 @@ def cut_after(files):
     def breaking(real):
         def move(*arguments):
             if next(passed) >= files:
-                raise OSError("Cut")
+                raise UserError("Cut")
             real(*arguments)
 
         return move
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RemoteFolder, "put", breaking(RemoteFolder.put))
-        patch.setattr(RemoteFolder, "get", breaking(RemoteFolder.get))
+        patch.setattr(Place, "upload", breaking(Place.upload))
+        patch.setattr(Place, "download", breaking(Place.download))
         yield
 
 
