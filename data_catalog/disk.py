@@ -112,6 +112,15 @@ def describe_disk_failure(error: BaseException) -> str | None:
     return f"{_final_path(_failed_path(found) or 'a file')}: {what}. {advice}."
 
 
+def is_passing(error: BaseException) -> bool:
+    """Return whether another attempt may help after `error`.
+
+    It does not help an invalid request, and not with a full disk.
+    """
+    refused = isinstance(error, UserError | AccountingError)
+    return not refused and describe_disk_failure(error) is None
+
+
 def _chain(error: BaseException) -> Iterator[tuple[BaseException, bool]]:
     """Yield `error` and all that it was raised from, or while handling.
 

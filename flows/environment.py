@@ -55,7 +55,7 @@ def prepare() -> None:
         UserError: Prefect cannot work in this environment.
     """
     set_library_defaults()
-    _raise_file_limit()
+    raise_file_limit()
     _check_temporary_folder()
     _check_proxies()
     verbose = logging.getLogger().isEnabledFor(logging.INFO)
@@ -83,7 +83,7 @@ def prepare() -> None:
     check_settings_files()
 
 
-def _raise_file_limit() -> None:
+def raise_file_limit() -> None:
     """Let this process and those that it starts open as many files as the system allows.
 
     Parts, runs and token files are opened by turns, so no number of them needs more. The default of

@@ -1,6 +1,6 @@
-"""Task runners for the parts of a stage, and the retry policy.
+"""Task runners for the parts of a stage on one machine, and the retry policy.
 
-Parts run in threads, processes, Dask or Ray. The choice does not affect the catalog.
+Parts run in threads or processes. The choice does not affect the catalog.
 """
 
 import multiprocessing
@@ -10,12 +10,11 @@ from typing import Any, Literal, Self
 
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
-from data_catalog.disk import describe_disk_failure
-from data_catalog.errors import AccountingError, UserError
+from data_catalog.disk import is_passing
 from flows.environment import prepare
 from flows.parent_watch import stop_with_parent
 
-RunnerName = Literal["threads", "processes", "dask", "ray"]
+RunnerName = Literal["threads", "processes"]
 
 
 def task_runner(name: RunnerName = "threads", workers: int | None = None) -> TaskRunner[Any]:
@@ -27,9 +26,6 @@ def task_runner(name: RunnerName = "threads", workers: int | None = None) -> Tas
     Args:
         name: Kind of runner.
         workers: Number of workers. Default: 4 threads, or one process per core.
-
-    Raises:
-        ModuleNotFoundError: `prefect-dask` or `prefect-ray` is needed and not installed.
     """
     match name:
         case "threads":
@@ -38,24 +34,12 @@ def task_runner(name: RunnerName = "threads", workers: int | None = None) -> Tas
             return InterruptibleProcesses(
                 max_workers=workers or os.cpu_count(), initializer=prepare_worker
             )
-        case "dask":
-            from prefect_dask import DaskTaskRunner  # noqa: PLC0415
-
-            return DaskTaskRunner(
-                cluster_kwargs={"n_workers": workers or os.cpu_count(), "threads_per_worker": 1}
-            )
-        case "ray":
-            from prefect_ray import RayTaskRunner  # noqa: PLC0415
-
-            return RayTaskRunner(init_kwargs={"num_cpus": workers or os.cpu_count()})
 
 
 def worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
-    """Return whether a retry may help: not for invalid requests, and not for a full disk."""
+    """Return whether a retry of a task may help."""
     failure = state.result(raise_on_failure=False)
-    return not isinstance(failure, (UserError, AccountingError)) and not (
-        isinstance(failure, BaseException) and describe_disk_failure(failure)
-    )
+    return not isinstance(failure, BaseException) or is_passing(failure)
 
 
 class InterruptibleThreads(ThreadPoolTaskRunner[Any]):

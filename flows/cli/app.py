@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from data_catalog.errors import UserError
-from flows.cli import ask, build, export, fetch, pages, train
+from flows.cli import ask, build, cluster, export, fetch, pages, train
 from flows.cli.failures import OUTPUT_CLOSED, print_error
 from flows.cli.main import DEBUG_OPTION
 from flows.cli.options import BUILD, local_paths_only
@@ -36,6 +36,7 @@ app.add_typer(fetch.fetch_commands, name="fetch", rich_help_panel=BUILD)
 app.add_typer(export.export_commands, name="export", rich_help_panel=BUILD)
 for commands in (
     build.build_commands,
+    cluster.worker_commands,
     ask.ask_commands,
     train.train_commands,
     pages.pages_commands,

@@ -1,11 +1,18 @@
 """Commands that create and check catalogs: plan, build, add, verify, rebuild."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from flows.cli import complete
+from flows.cli.cluster import (
+    ClusterOption,
+    RunnerOption,
+    WorkersOption,
+    chosen_cluster,
+    with_runner,
+)
 from flows.cli.folders import holds_run
 from flows.cli.options import (
     BUILD,
@@ -19,7 +26,6 @@ from flows.cli.options import (
 from flows.cli.output import print_json, stdout_for_json
 
 build_commands = typer.Typer()
-Runners = Literal["threads", "processes", "dask", "ray"]
 MANIFEST_KEYS = (  # printed for --json
     "version",
     "fingerprint",
@@ -65,22 +71,15 @@ def plan_command(
         "build configs/sample.toml",
         "build configs/sample.toml --set cluster.granularities='[16,256]' --set out=catalogs/small",
         "build configs/rpv2.toml --runner processes --workers 8 --json",
+        "build configs/rpv2.toml --cluster ray://head:10001",
     ),
 )
 def build_command(
     config: ConfigArgument,
     overrides: BuildSetOption = None,
-    runner: Annotated[
-        Runners,
-        typer.Option(help="How parts run in parallel. It does not affect the catalog."),
-    ] = "threads",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Number of parallel parts. Default: 4 threads, or one process per core.",
-        ),
-    ] = None,
+    runner: RunnerOption = "threads",
+    workers: WorkersOption = None,
+    cluster: ClusterOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build a catalog. Work that is already done with the same config is reused."""
@@ -89,6 +88,7 @@ def build_command(
     from pipeline.config import Build
 
     settings = load(Build, config, overrides or ())
+    ray = chosen_cluster(runner, workers, cluster)
     check_named_server()  # before imports that take seconds
     from pipeline.run import check_request
 
@@ -97,9 +97,8 @@ def build_command(
 
     with stdout_for_json(as_json), private_server():
         from flows.build import build as flow
-        from flows.runners import task_runner
 
-        root = Path(flow.with_options(task_runner=task_runner(runner, workers))(settings))
+        root = Path(with_runner(flow, runner, workers)(settings, ray))
     _print_newest_version(root, as_json)
 
 
@@ -109,6 +108,7 @@ def build_command(
     epilog=examples(
         "add catalogs/sample configs/add_jsonl.toml",
         "add catalogs/sample configs/add_jsonl.toml --set source.path=data/more",
+        "add catalogs/sample configs/add_jsonl.toml --cluster ray://head:10001",
     ),
 )
 def add_command(
@@ -122,6 +122,9 @@ def add_command(
         ),
     ],
     overrides: BuildSetOption = None,
+    runner: RunnerOption = "threads",
+    workers: WorkersOption = None,
+    cluster: ClusterOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Add documents or targets to a catalog as a new version. Existing content is unchanged."""
@@ -130,6 +133,7 @@ def add_command(
     from pipeline.config import Addition
 
     addition = load(Addition, config, overrides or ())
+    ray = chosen_cluster(runner, workers, cluster)
     check_named_server()  # before imports that take seconds
     from pipeline.add import check_addition
 
@@ -139,7 +143,7 @@ def add_command(
     with stdout_for_json(as_json), private_server():
         from flows.build import add as flow
 
-        root = Path(flow(catalog, addition))
+        root = Path(with_runner(flow, runner, workers)(catalog, addition, ray))
     _print_newest_version(root, as_json)
 
 

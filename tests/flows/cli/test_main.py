@@ -172,7 +172,7 @@ def test_names_that_the_catalog_lacks(built, tmp_path):
         (
             ["build", "x", "--runner", "thread"],
             "clustermix: invalid value for '--runner': 'thread' is not one of 'threads', "
-            "'processes', 'dask', 'ray'. Did you mean threads? See `clustermix build --help`.",
+            "'processes', 'ray'. Did you mean threads? See `clustermix build --help`.",
         ),
     ],
 )
