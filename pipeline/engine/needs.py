@@ -1,4 +1,4 @@
-"""What a part needs of a machine, and the order in which the parts of a stage start."""
+"""Resources that a part needs, and the order in which the parts of a stage start."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What runs in the processes of a cluster: the check of a worker, and the call of a part.
+"""Functions that run in the processes of a cluster: the check of a worker, and the call of a part.
 
 A worker is another process on another machine. It needs the same folder and the same software as
 the command. `find_problem` compares both, once per process and before anything is written.
@@ -43,7 +43,7 @@ _OWN_PACKAGES = ("data_catalog", "pipeline")
 
 @dataclass(frozen=True)
 class Expected:
-    """What the command has found on its own machine, for workers to compare."""
+    """Facts about the machine of the command, which workers compare with their own."""
 
     token_file: Path  # in the work folder of the catalog
     token: str
