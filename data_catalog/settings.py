@@ -12,10 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from data_catalog.errors import UserError, suggestion
 from data_catalog.folders import URL_REMEDY, is_url
+from data_catalog.place import Folder, Place, parse_folder
 
 
 def _no_url(value: Any) -> Any:
@@ -25,8 +34,28 @@ def _no_url(value: Any) -> Any:
 
 
 LocalPath = Annotated[Path, BeforeValidator(_no_url)]
-"""A path on this machine, for what is not read from or written to URLs: catalogs, runs and files.
+"""A path on this machine, for what is not read from or written to URLs: runs and files.
 To name a folder such as `a:/b`, give its absolute path."""
+
+
+def _folder(value: Any) -> Folder:
+    if isinstance(value, Place):
+        return value
+    if not isinstance(value, str | PurePath):
+        raise ValueError("expected a path or a URL")
+    try:
+        return parse_folder(Path(value) if isinstance(value, PurePath) else value)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+
+
+FolderPath = Annotated[
+    Folder,
+    PlainValidator(_folder),
+    PlainSerializer(str, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "path"}),
+]
+"""A folder on this machine, or in an object store by its URL."""
 
 
 class Settings(BaseModel):

@@ -13,6 +13,7 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.logging import get_run_logger
 
 from data_catalog.format.manifest import read_manifest
+from data_catalog.transfer.mirror import local_folder
 from flows.artifacts import artifact_key, show_page, show_runs, stage_progress
 from flows.build import build as build_catalog
 from flows.events import tag_flow_run
@@ -65,7 +66,9 @@ def experiment(recipe: Recipe, catalog: Build | None = None, processes: ProcessC
     show_page(artifact_key("experiment", recipe.out.name, "comparison"), recipe.out / PAGE)
     folders = [run.config.out for run in runs]
     if len(folders) <= MAXIMUM_CURVES:
-        page = write_report(folders, recipe.out / "report.html", runs[0].config.catalog)
+        page = write_report(
+            folders, recipe.out / "report.html", local_folder(runs[0].config.catalog)
+        )
         show_runs(artifact_key("experiment", recipe.out.name), folders, page)
     return str(recipe.out)
 
@@ -124,7 +127,8 @@ def require_same_run(config: Train) -> None:
         UserError: It has others.
     """
     if is_finished(config.out):
-        manifest = read_manifest(config.catalog, config.data.version)
+        version = config.data.version
+        manifest = read_manifest(local_folder(config.catalog, version), version)
         identity = {"fingerprint": config.fingerprint(), "catalog": manifest.fingerprint}
         settings = config.model_dump(mode="json", exclude={"catalog", "out", "checkpoint"})
         check_identity(config.out, identity, settings)

@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 
 from data_catalog.errors import UserError
 from data_catalog.format.distributions import read_distribution, to_leaves
-from data_catalog.format.files import open_files
 from data_catalog.format.tokens import open_tokens
 from data_catalog.settings import LocalPath, Settings, overridden, parse, read_toml
+from data_catalog.transfer.mirror import open_catalog
 from trainer.config import Train
 from trainer.mixers.guardrail import parse_limit
 from trainer.mixers.prior import mean_epochs
@@ -225,7 +225,8 @@ def epochs_alone(config: Train) -> float:
         UserError: The catalog, its level or the target's distribution is missing.
     """
     training, length = config.training, config.training.sequence_tokens
-    files = open_files(config.catalog, config.data.version, length)
+    data = config.data
+    files = open_catalog(config.catalog, data.version, length, data.cache_bytes)
     level = config.mixture.level or files.levels.leaves
     store = open_tokens(files, "train")
     sequences, fill = store.sequences(length), Fill.of(store, length, config.data.draw_by)

@@ -19,6 +19,7 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
 from data_catalog.errors import TrainingError, UserError
+from data_catalog.transfer.mirror import local_folder
 from flows.artifacts import show_runs, stage_progress
 from flows.events import emit_run_finished, tag_flow_run
 from flows.interrupt import orderly_stop
@@ -73,7 +74,7 @@ def train(
     show_runs(
         f"run-{config.out.name}",
         [config.out],
-        write_report([config.out], config.out / "report.html", config.catalog),
+        write_report([config.out], config.out / "report.html", local_folder(config.catalog)),
     )
     emit_run_finished(config.out)
     return str(config.out)

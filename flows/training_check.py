@@ -3,6 +3,7 @@
 from data_catalog.errors import UserError, suggestion
 from data_catalog.folders import check_utf8_path
 from data_catalog.format.manifest import read_manifest
+from data_catalog.transfer.mirror import local_folder
 from trainer.config import Train
 from trainer.mixture_config import GENERAL
 
@@ -18,7 +19,8 @@ def check_training(settings: Train) -> None:
             the run is not UTF-8.
     """
     check_utf8_path(settings.out, "out")
-    manifest = read_manifest(settings.catalog, settings.data.version)
+    version = settings.data.version
+    manifest = read_manifest(local_folder(settings.catalog, version), version)
     named = [("target", settings.target)]
     named += [("mixture.targets", name) for name in settings.mixture.targets if name != GENERAL]
     for key, name in named:

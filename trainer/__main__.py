@@ -15,6 +15,7 @@ from pathlib import Path
 from data_catalog.disk import describe_disk_failure
 from data_catalog.errors import UserError
 from data_catalog.settings import load
+from data_catalog.transfer.ranges import StoreError
 from trainer.config import Train
 
 # Start of the last line after an unexpected error, below the traceback.
@@ -65,8 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return 0 if train(config, frozenset(chosen.accept), chosen.verify) else _STOPPED_EXIT_CODE
     except UserError as error:
-        # Every process raises the same error. Only one of them prints it.
-        if os.environ.get("RANK", "0") == "0":
+        # Every process raises the same error, and only one of them prints it. A store can fail for
+        # a single process.
+        if os.environ.get("RANK", "0") == "0" or isinstance(error, StoreError):
             sys.stderr.write(f"clustermix: {error}\n")
         return 2
     except Exception as error:

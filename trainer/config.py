@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from data_catalog.format.manifest import fingerprint
-from data_catalog.settings import LocalPath, Settings
+from data_catalog.settings import FolderPath, LocalPath, Settings
 from trainer.mixture_config import (
     WITHOUT_EFFECT,
     Above,
@@ -64,10 +64,18 @@ class Data(Settings):
     budgets: LocalPath | None = None
     """File with a maximum number of sampled tokens per domain: a table with columns `domain` and
     `tokens`, or a JSON object."""
+    cache_megabytes: Positive = 4_096
+    """Maximum size in MB of the token sequences that a process keeps on this machine, if the
+    catalog is a URL."""
     draw_by: Literal["tokens", "sequences"] = "tokens"
     """Unit of the weights of domains. `tokens`: shares of the tokens that the model is trained on.
     `sequences`: the sequences drawn, of which those at the end of a domain are padded, as in
     earlier versions."""
+
+    @property
+    def cache_bytes(self) -> int:
+        """`cache_megabytes` in bytes."""
+        return self.cache_megabytes * 10**6
 
 
 class Optimizer(Settings):
@@ -169,8 +177,8 @@ class Checkpoint(Settings):
 class Train(Settings):
     """A training run."""
 
-    catalog: LocalPath
-    """Folder of the catalog."""
+    catalog: FolderPath
+    """Folder of the catalog, or its fsspec URL such as `s3://bucket/catalog`."""
     out: LocalPath
     """Folder of the run."""
     target: str
@@ -221,6 +229,7 @@ class Train(Settings):
             settings["mixture"].pop("odm_form", None)
         if self.data.as_if_tokens is None:
             del settings["data"]["as_if_tokens"]
+        del settings["data"]["cache_megabytes"]  # it changes no numbers
         if self.data.draw_by == "sequences":
             del settings["data"]["draw_by"]
         if not self.evaluation.choices:

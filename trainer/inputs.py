@@ -1,6 +1,6 @@
 """Inputs of a run: the sequences of the corpus and of the target, and the basis."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,13 @@ from data_catalog.errors import UserError
 from data_catalog.folders import check_utf8_path, foreign_names
 from data_catalog.format.damage import DamagedFileError
 from data_catalog.format.distributions import Basis, read_distribution, to_leaves
-from data_catalog.format.files import CatalogFiles, open_files
+from data_catalog.format.files import CatalogFiles
 from data_catalog.format.manifest import CATALOG_REMEDY
 from data_catalog.format.records import read_record
 from data_catalog.format.run_record import RUN_RECORD, read_run_record
 from data_catalog.format.target_record import TARGET_RECORD, TargetRecord
 from data_catalog.format.tokens import open_target, open_tokens
+from data_catalog.transfer.mirror import open_catalog, repair_mirror
 from trainer.config import Train
 from trainer.distributed import Team
 from trainer.evaluation.evaluate import EvaluationSet
@@ -168,18 +169,37 @@ def verify_inputs(config: Train, team: Team) -> None:
     Raises:
         DamagedFileError: A file is missing or damaged.
     """
-    files = open_files(config.catalog, config.data.version)
+    files = _open_catalog(config)
     names = [name for name in files.manifest.files if not name.startswith(_NOT_TRAINED_ON)]
     damage: DamagedFileError | None = None
     if team.leads_machine:
         try:
             files.verified.compare(names)
         except DamagedFileError as error:
-            damage = error
+            damage = None if _repaired(config, files, names) else error
     found = team.gather(f"{damage.path}\0{damage.reason}" if damage else "")
     if first := next(filter(None, found), ""):
         path, _, reason = first.partition("\0")
         raise DamagedFileError(Path(path), reason)
+
+
+def _open_catalog(config: Train) -> CatalogFiles:
+    """Open the catalog of a run, in a folder or on a store.
+
+    Raises:
+        UserError: There is no such catalog or version, or its store cannot be reached.
+    """
+    data, length = config.data, config.training.sequence_tokens
+    return open_catalog(config.catalog, data.version, length, data.cache_bytes)
+
+
+def _repaired(config: Train, files: CatalogFiles, names: Sequence[str]) -> bool:
+    """Return whether damaged copies of files on a store were fetched again."""
+    if isinstance(config.catalog, Path):
+        return False
+    repair_mirror(config.catalog, config.data.version)
+    files.verified.compare(names)
+    return True
 
 
 def open_inputs(config: Train) -> Inputs:
@@ -190,7 +210,7 @@ def open_inputs(config: Train) -> Inputs:
             or `config.out` holds something else than a run.
     """
     _check_folder(config.out)
-    files = open_files(config.catalog, config.data.version, config.training.sequence_tokens)
+    files = _open_catalog(config)
     check_models(config, files)
     level = config.mixture.level or files.levels.leaves
     files.levels.span(level)  # raises UserError if the tree has no such level

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 
+from data_catalog.settings import FolderPath
 from trainer.alignment.overhead import cadence_of, scoring_share, updates_of
 from trainer.config import Train, Training
 from trainer.inputs import Inputs, open_inputs
@@ -70,7 +71,7 @@ class UsedUpDomain(_PreviewPart):
 class Preview(_PreviewPart):
     """Description of a run before it starts."""
 
-    catalog: Path
+    catalog: FolderPath
     out: Path
     steps: int
     tokens: int
@@ -106,6 +107,11 @@ class Preview(_PreviewPart):
     parameters: int | None
     """Number of model parameters. None for a model on the hub, which is not looked up."""
     memory_bytes: MemoryBytes | None
+    fetched_bytes: int | None
+    """Size of the training sequences that are fetched from the store, each once, at the initial
+    weights. None: the catalog is on this machine."""
+    cache_bytes: int | None
+    """Maximum size of the sequences that each process keeps. None: as above."""
 
 
 def preview(config: Train) -> Preview:
@@ -179,7 +185,16 @@ def describe_run(
         )
         if shape
         else None,
+        fetched_bytes=_fetched_bytes(inputs, mixed, draws) if inputs.files.remote_tokens else None,
+        cache_bytes=config.data.cache_bytes if inputs.files.remote_tokens else None,
     )
+
+
+def _fetched_bytes(inputs: Inputs, weights: Float[np.ndarray, " leaves"], draws: int) -> int:
+    """Return the size of the distinct sequences that a run draws with these weights."""
+    sequences = float(np.minimum(weights / weights.sum() * draws, inputs.corpus.sequences).sum())
+    token_bytes = 2 if inputs.vocabulary <= 2**16 else 4  # as in the token files
+    return round(sequences * (inputs.corpus.length + 1) * token_bytes)
 
 
 def _device() -> Literal["cpu", "cuda"]:

@@ -11,6 +11,7 @@ from data_catalog.errors import UserError
 from data_catalog.format.damage import read_table
 from data_catalog.format.layout import Layout, Levels
 from data_catalog.format.manifest import Manifest, is_inside, read_manifest
+from data_catalog.format.token_windows import RemoteTokens
 from data_catalog.format.verified import VerifiedFiles
 
 
@@ -26,6 +27,9 @@ class CatalogFiles:
     manifest: Manifest
     sequence_tokens: int = 0
     """Tokens per training sequence. 0 where documents are not cut into sequences."""
+    remote_tokens: RemoteTokens | None = None
+    """The token files, if they are not on this machine. The other files that a trainer needs are
+    below `layout.root`."""
 
     @property
     def root(self) -> Path:

@@ -11,10 +11,13 @@ from data_catalog.format.own_files import open_own_file, refuse_outside_links
 
 
 @contextmanager
-def sole_holder(folder: Path, refusal: str, lock: str = ".lock") -> Iterator[None]:
+def sole_holder(
+    folder: Path, refusal: str = "", lock: str = ".lock", *, wait: bool = False
+) -> Iterator[None]:
     """Lock `folder`, which is created if missing, with the file `lock` below it.
 
-    The operating system releases the lock when the process ends.
+    The operating system releases the lock when the process ends. With `wait`, wait for another
+    process that holds it.
 
     Raises:
         UserError: Another process holds the lock, the message being `refusal`. Or the file system
@@ -26,7 +29,7 @@ def sole_holder(folder: Path, refusal: str, lock: str = ".lock") -> Iterator[Non
     descriptor = open_own_file(file, os.O_RDWR)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise UserError(refusal) from error
         except OSError as error:

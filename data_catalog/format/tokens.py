@@ -3,10 +3,11 @@
 The tokens of a leaf are one extent, or several in a large catalog or after additions.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +19,14 @@ from data_catalog.format import tables
 from data_catalog.format.damage import VERIFY_REMEDY, reading, require
 from data_catalog.format.files import CatalogFiles
 from data_catalog.format.offsets import read_offsets_table
+from data_catalog.format.token_windows import TokenWindows
 
 IGNORED = -100  # label of padding, which the loss ignores
 # Token files of a store that are mapped at once. A process may have 65,530 maps on stock Linux.
 MAXIMUM_MAPS = 4_096
+# The beginning of a token file, which says where its token ids are. It has about 380 bytes.
+HEAD_BYTES = 512
+_MAGIC = b"ARROW1\0\0"
 
 
 def write_tokens(path: Path, documents: pa.LargeListArray) -> None:
@@ -47,15 +52,50 @@ def map_tokens(
         batches = pa.ipc.open_file(source)
         if batches.num_record_batches != 1:
             raise ValueError(f"found {batches.num_record_batches} record batches, expected 1")
-        column = batches.get_batch(0).column(0)
-        if not pa.types.is_large_list(column.type) or column.null_count:
-            raise ValueError(f"found a column of {column.type}, expected lists of token ids")
+        column = _documents(batches.get_batch(0))
         column.validate()
         values = column.values.to_numpy(zero_copy_only=True)
         starts = column.offsets.to_numpy(zero_copy_only=True)
-        if values.dtype.kind != "u" or starts[0] != 0 or starts[-1] != len(values):
+        if starts[0] != 0 or starts[-1] != len(values):
             raise ValueError("the documents do not cover the token ids")
     return values, starts
+
+
+@dataclass(frozen=True)
+class TokensPlace:
+    """The place of the token ids in a token file."""
+
+    first_byte: int
+    tokens: int
+    dtype: np.dtype[Any]
+
+
+def locate_tokens(path: str) -> TokensPlace:
+    """Return the place of the token ids in a file of which only the beginning is there.
+
+    Args:
+        path: A file of the full size, whose first `HEAD_BYTES` bytes are those of a token file.
+
+    Raises:
+        ValueError: It is no file of tokens.
+    """
+    with pa.memory_map(path) as source:
+        content = source.read_buffer()
+        # Behind eight bytes, a file is a stream. Unlike a file, a stream is read from its start.
+        stream = pa.ipc.open_stream(pa.BufferReader(content.slice(len(_MAGIC))))
+        values = _documents(stream.read_next_batch()).values
+        first = values.buffers()[1].address - content.address
+        return TokensPlace(first, len(values), values.type.to_pandas_dtype()().dtype)
+
+
+def _documents(batch: pa.RecordBatch) -> pa.LargeListArray:
+    """Return the column of a token file."""
+    column = batch.column(0)
+    if not pa.types.is_large_list(column.type) or column.null_count:
+        raise ValueError(f"found a column of {column.type}, expected lists of token ids")
+    if not pa.types.is_unsigned_integer(column.type.value_type):
+        raise ValueError(f"found {column.type.value_type}, expected unsigned token ids")
+    return column
 
 
 class TokenFiles(Mapping[int, UInt[np.ndarray, " _tokens"]]):
@@ -101,6 +141,8 @@ class TokenStore:
     extents: Int[np.ndarray, " leaves_plus_one"] | None = None
     vocabulary: int | None = None
     """Number of token ids. Each id that is read is compared with it, unless it is None."""
+    remote: TokenWindows | None = None
+    """Reads token files that are not on this machine. None: all of them are in `files`."""
     _ends: dict[int, Int[np.ndarray, " extents_plus_one"]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -138,13 +180,7 @@ class TokenStore:
         """
         inputs = np.full((len(leaves), length), self.pad, np.int64)
         labels = np.full((len(leaves), length), IGNORED, np.int64)
-        extent, row = self._locate(leaves, rows, length)
-        first = self.first_token[extent] + row * length
-        last = np.minimum(first + length + 1, self.first_token[extent] + self.tokens[extent])
-        for i, (file, start, end) in enumerate(
-            zip(self.file[extent].tolist(), first.tolist(), last.tolist(), strict=True)
-        ):
-            window = self.files[file][start:end]
+        for i, window in enumerate(self._read(*self._windows(leaves, rows, length))):
             inputs[i, : len(window) - 1] = window[:-1]
             labels[i, : len(window) - 1] = window[1:]
         highest = max(inputs.max(initial=0), labels.max(initial=0))
@@ -154,6 +190,36 @@ class TokenStore:
                 f"{VERIFY_REMEDY}"
             )
         return inputs, labels
+
+    def expect(
+        self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"], length: int
+    ) -> None:
+        """Begin to fetch sequences that will be read next, in this order, if they are remote.
+
+        Sequences that were expected before and were not read yet are no longer expected.
+        """
+        if self.remote is not None:
+            self.remote.expect(*self._windows(leaves, rows, length))
+
+    def _read(
+        self,
+        file: Int[np.ndarray, " n"],
+        first: Int[np.ndarray, " n"],
+        last: Int[np.ndarray, " n"],
+    ) -> Iterable[Integer[np.ndarray, " _tokens"]]:
+        if self.remote is not None:
+            return self.remote.read(file, first, last)
+        places = zip(file.tolist(), first.tolist(), last.tolist(), strict=True)
+        return (self.files[number][start:end] for number, start, end in places)
+
+    def _windows(
+        self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"], length: int
+    ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+        """Return the file, the first token and the end of each sequence."""
+        extent, row = self._locate(leaves, rows, length)
+        first = self.first_token[extent] + row * length
+        last = np.minimum(first + length + 1, self.first_token[extent] + self.tokens[extent])
+        return self.file[extent], first, last
 
     def _cumulated(self, length: int) -> Int[np.ndarray, " extents_plus_one"]:
         """Return the number of sequences before each extent."""
@@ -181,13 +247,15 @@ class TokenStore:
 def open_tokens(files: CatalogFiles, split: str) -> TokenStore:
     """Open the tokens of one split of the corpus, `train` or `heldout`.
 
-    Each file is mapped once to check it.
+    Each file is mapped once to check it. Files that are not on this machine are checked when they
+    are first read.
 
     Raises:
         DamagedFileError: A file is missing or damaged, or the offsets do not fit the token files.
         UserError: The catalog was fetched without tokens.
     """
-    files.require("tokens")
+    if files.remote_tokens is None:
+        files.require("tokens")
     layout, leaves = files.layout, files.levels.leaves
     offsets = read_offsets_table(files)
     table = offsets.filter(pc.equal(offsets["split"], split)).sort_by(tables.OFFSETS_ORDER)
@@ -196,16 +264,23 @@ def open_tokens(files: CatalogFiles, split: str) -> TokenStore:
         for name in ("leaf", "top", "part", "first_token", "tokens")
     )
     places, file = np.unique(np.stack([top, part]), axis=1, return_inverse=True)
-    mapped = TokenFiles([layout.tokens(*place) for place in places.T.tolist()])
-    sizes = np.array([len(values) for values in mapped.values()], np.int64)
-    require(
-        layout.offsets,
-        not len(leaf) or bool((first + tokens <= sizes[file]).all()),
-        "an extent ends past the end of its token file",
-    )
+    paths = [layout.tokens(*place) for place in places.T.tolist()]
+    ends = np.zeros(len(paths), np.int64)
+    np.maximum.at(ends, file, first + tokens)
+    mapped, remote = TokenFiles([] if files.remote_tokens else paths), None
+    if files.remote_tokens and paths:
+        names = [path.relative_to(layout.root).as_posix() for path in paths]
+        remote = files.remote_tokens.open(split, names, ends)
+    else:
+        sizes = np.array([len(values) for values in mapped.values()], np.int64)
+        require(
+            layout.offsets,
+            bool((ends <= sizes).all()),
+            "an extent ends past the end of its token file",
+        )
     extents = np.searchsorted(leaf, np.arange(leaves + 1))
     vocabulary = files.manifest.tokenizer.vocabulary
-    return TokenStore(mapped, file, first, tokens, files.end_of_text, extents, vocabulary)
+    return TokenStore(mapped, file, first, tokens, files.end_of_text, extents, vocabulary, remote)
 
 
 def open_target(files: CatalogFiles, name: str, split: str) -> TokenStore:

@@ -28,6 +28,11 @@ def print_preview(preview: "Preview") -> None:
         total = _format_size(sizes.pop("total"))
         parts = ", ".join(f"{name} {_format_size(size)}" for name, size in sizes.items())
         lines["memory"] = f"about {total} per process ({parts})"
+    if preview.fetched_bytes is not None and preview.cache_bytes is not None:
+        lines["store"] = (
+            f"about {_format_size(preview.fetched_bytes)} of sequences are fetched, each process "
+            f"keeps at most {_format_size(preview.cache_bytes)} of them on this machine"
+        )
     if preview.updates:
         measured = (
             "the last training batch"

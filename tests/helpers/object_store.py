@@ -1,6 +1,7 @@
 """A real S3 server in a process of its own, behind a proxy that fails on request."""
 
 import http.client
+import math
 import socket
 import subprocess
 import sys
@@ -24,7 +25,8 @@ class ObjectStore:
     """The faults of a store, and what was asked of it.
 
     `refused` of every three requests are answered by 503. Every `cut_every`-th answer with a body
-    ends early, and every `slow_every`-th answer comes late. `requests` has a method, a path and a
+    ends early, and every `slow_every`-th answer comes late. All answers wait for `latency_seconds`,
+    and their bodies share a link of `bits_per_second`. `requests` has a method, a path and a
     range per request that reached the store.
     """
 
@@ -33,14 +35,27 @@ class ObjectStore:
         self.refused = 0
         self.cut_every = 0
         self.slow_every = 0
+        self.latency_seconds = 0.0
+        self.bits_per_second = math.inf
         self.requests: list[tuple[str, str, str | None]] = []
         self.refusals = 0
         self.cuts = 0
         self._seen = 0
+        self._link_free = 0.0
         self._lock = threading.Lock()
 
     def asked(self, method: str) -> list[str]:
         return [path for kind, path, _ in self.requests if kind == method]
+
+    def transfer(self, size: int) -> None:
+        """Wait as long as an answer with a body of `size` bytes takes."""
+        if not self.latency_seconds:
+            return
+        with self._lock:
+            begin = max(time.perf_counter() + self.latency_seconds, self._link_free)
+            self._link_free = begin + 8 * size / self.bits_per_second
+            end = self._link_free
+        time.sleep(max(end - time.perf_counter(), 0))
 
     def next_fault(self) -> str:
         with self._lock:
@@ -128,6 +143,7 @@ def _proxy(port: int) -> Iterator[ObjectStore]:
             upstream.close()
             if fault == "slow":
                 time.sleep(0.5)
+            store.transfer(len(content))
             kept = {
                 name: value
                 for name, value in answer.getheaders()

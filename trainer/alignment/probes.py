@@ -13,7 +13,7 @@ and a member alone would repeat its leaves more than any mixture does. Repetitio
 scores already, because the gradient of memorised text is small.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -51,10 +51,13 @@ class PooledSample:
         Each batch holds this process's slice. The number of batches is the same on every process.
         The loss of a batch is divided by the number of labels in that batch alone.
         """
+        batches = []
         for first in range(0, len(self.leaves), batch_sequences):
             leaves = self.leaves[first : first + batch_sequences]
             rows = self.rows[first : first + batch_sequences]
-            own = process_slice(len(leaves), team.rank, team.world)
+            batches.append((leaves, rows, process_slice(len(leaves), team.rank, team.world)))
+        _expect(self.corpus, [(leaves[own], rows[own]) for leaves, rows, own in batches])
+        for leaves, rows, own in batches:
             yield leaves[own], self.corpus.read(leaves, rows, own)
 
 
@@ -69,9 +72,11 @@ def member_probes(
         interval: number of the interval that is measured for.
         drawn: the position in the data. None: nothing is drawn yet, and there are no bounds.
     """
+    draws = _member_draws(config, inputs, interval, drawn or _nothing(inputs))
+    _expect(inputs.corpus, [(draw.leaves, draw.rows) for draw in draws])
     return [
         partial(inputs.corpus.read, draw.leaves, draw.rows) if len(draw.leaves) else None
-        for draw in _member_draws(config, inputs, interval, drawn or _nothing(inputs))
+        for draw in draws
     ]
 
 
@@ -130,6 +135,14 @@ class _MemberDraws:
     """Distribution that the sequences are drawn from, or zero."""
     leaves: Int[np.ndarray, " n"]
     rows: Int[np.ndarray, " n"]
+
+
+def _expect(
+    corpus: Pool, draws: Sequence[tuple[Int[np.ndarray, " _n"], Int[np.ndarray, " _n"]]]
+) -> None:
+    """Begin to fetch the leaves and rows of several batches, if the corpus is remote."""
+    if draws:
+        corpus.expect(*map(np.concatenate, zip(*draws, strict=True)))
 
 
 def _nothing(inputs: Inputs) -> Drawn:

@@ -18,6 +18,8 @@ from data_catalog.format.files import open_files
 from data_catalog.format.manifest import write_json
 from data_catalog.format.run_files import require_run_files
 from data_catalog.format.run_record import read_run_record
+from data_catalog.place import parse_folder
+from data_catalog.transfer.mirror import local_folder
 from trainer.evaluation.questions import Question
 from trainer.evaluation.task_files import TaskFile, read_tasks, write_task
 
@@ -71,9 +73,10 @@ def evaluate_run(
         raise UserError(f"{run}: The model is missing. Wait until the run is finished.")
     require_run_files(run, ["model/"])
     config = read_run_record(run).config
-    marker, catalog = config.mixture.answer_after, Path(config.catalog)
+    marker, catalog = config.mixture.answer_after, parse_folder(config.catalog)
     written = [
-        write_task(open_files(catalog), target, "test", run / "tasks", marker) for target in targets
+        write_task(open_files(local_folder(catalog)), target, "test", run / "tasks", marker)
+        for target in targets
     ]
     task_files = read_tasks(run / "tasks", written)
     if tasks_from:

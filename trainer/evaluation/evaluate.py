@@ -191,13 +191,17 @@ def _read(
 ) -> tuple[Batch, Int[np.ndarray, " m"]]:
     """Return this process's sequences of all sets, and the set of each."""
     first = 0
-    batches = []
+    parts = []
     for chosen in sets:
         start, stop = (
             min(max(edge - first, 0), len(chosen.leaves)) for edge in (own.start, own.stop)
         )
-        batches.append(chosen.pool.read(chosen.leaves, chosen.rows, slice(start, stop)))
+        parts.append((chosen, slice(start, stop)))
         first += len(chosen.leaves)
+    for pool in {id(chosen.pool): chosen.pool for chosen in sets}.values():
+        draws = [(each.leaves[part], each.rows[part]) for each, part in parts if each.pool is pool]
+        pool.expect(*map(np.concatenate, zip(*draws, strict=True)))
+    batches = [chosen.pool.read(chosen.leaves, chosen.rows, part) for chosen, part in parts]
     whole = Batch(
         torch.cat([batch.inputs for batch in batches]),
         torch.cat([batch.labels for batch in batches]),

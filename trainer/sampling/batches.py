@@ -122,6 +122,11 @@ class Pool:
         inputs, labels = self.store.read(leaves[part], rows[part], self.length)
         return Batch(torch.from_numpy(inputs), torch.from_numpy(labels), total)
 
+    def expect(self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"]) -> None:
+        """Begin to fetch sequences that will be read next, in this order, if they are remote."""
+        if self.store.remote is not None:
+            self.store.expect(leaves, self._stored_rows(leaves, rows), self.length)
+
     def locate(
         self, numbers: Int[np.ndarray, " n"]
     ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
@@ -193,6 +198,10 @@ def interval_batches(
         global_batch = plan.batch(step, batch_sequences, 0, 1)
         own = process_slice(batch_sequences, rank, world)
         return pool.read(plan.leaves[global_batch], plan.rows[global_batch], own)
+
+    parts = [plan.batch(step, batch_sequences, rank, world) for step in steps]
+    draws = np.r_[*parts] if parts else slice(0)
+    pool.expect(plan.leaves[draws], plan.rows[draws])
 
     remaining = iter(steps)
     with ThreadPoolExecutor(workers) as readers:

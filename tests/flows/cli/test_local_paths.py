@@ -13,12 +13,15 @@ import data_catalog
 import pipeline
 import trainer
 from data_catalog.errors import UserError
-from data_catalog.settings import Settings
+from data_catalog.settings import FolderPath, Settings
 from flows.cli.app import app
 from flows.cli.failures import describe_error
 from pipeline.location import parse_location
 
 URLS = ("s3://bucket/x", "file:///tmp/x", "http:/x", "zip::s3://bucket/x.zip", "hf://a/b")
+
+
+_PARSERS = {argument.func for argument in get_args(FolderPath) if hasattr(argument, "func")}
 
 
 def names_path(annotation: Any) -> bool:
@@ -27,9 +30,9 @@ def names_path(annotation: Any) -> bool:
 
 
 def accepts_urls(annotation: Any) -> bool:
-    """Return whether a type is `pipeline.location.Location`, or has it among its arguments."""
+    """Return whether a type is `Location` or `FolderPath`, or has one among its arguments."""
     return any(
-        getattr(argument, "func", None) is parse_location or accepts_urls(argument)
+        getattr(argument, "func", None) in {parse_location, *_PARSERS} or accepts_urls(argument)
         for argument in get_args(annotation)
     )
 
@@ -71,8 +74,8 @@ def path_parameters() -> list[Any]:
 
 def test_paths_are_found():
     fields = {parameter.id for parameter in path_fields()}
-    assert {"Build.out", "Labels.path", "Train.catalog", "Mixture.file", "Recipe.out"} <= fields
-    assert not {"Jsonl.path", "Target.path", "Build.targets_below"} & fields
+    assert {"Build.out", "Labels.path", "Train.out", "Mixture.file", "Recipe.out"} <= fields
+    assert not {"Jsonl.path", "Target.path", "Build.targets_below", "Train.catalog"} & fields
     parameters = {parameter.id for parameter in path_parameters()}
     assert {"query_command.catalog", "report_command.folders", "report_command.out"} <= parameters
     assert len(parameters) > 20
@@ -114,11 +117,13 @@ def test_a_path_of_a_command_is_no_url(command, name, url):
 )
 def test_a_url_ends_a_command_before_anything_is_written(tmp_path, monkeypatch, words):
     build = 'out = "%s"\nsource = {kind = "text", path = "."}\n'
-    train = 'catalog = "s3://bucket/catalog"\ntarget = "t"\n'
+    train = 'target = "t"\n'
     (tmp_path / "build.toml").write_text(build % "s3://bucket/x")
     (tmp_path / "good.toml").write_text(build % "catalog")
-    (tmp_path / "train.toml").write_text(f'out = "run"\n{train}')
-    recipe = f'out = "e"\n[run]\n{train}[variants.a.mixture]\nmixer = "natural"\n'
+    (tmp_path / "train.toml").write_text(f'catalog = "c"\nout = "s3://run"\n{train}')
+    recipe = (
+        f'out = "s3://e"\n[run]\ncatalog = "c"\n{train}[variants.a.mixture]\nmixer = "natural"\n'
+    )
     (tmp_path / "recipe.toml").write_text(recipe)
     before = sorted(path.name for path in tmp_path.iterdir())
     monkeypatch.chdir(tmp_path)
