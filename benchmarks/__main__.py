@@ -17,6 +17,7 @@ NOT_BENCHMARKS = (
     "hardware",
     "readme",
     "scored_training",
+    "synthetic_documents",
     "windows",
 )
 

@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -19,30 +19,23 @@ from time import perf_counter
 
 import duckdb
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.hardware import headline, today
+from benchmarks.synthetic_documents import LEVELS, PART_ROWS, make_rows, read_batches
 from data_catalog.format import tables
-from data_catalog.format.layout import Levels
+from data_catalog.format.accounts import Account
 from data_catalog.format.offsets import read_offsets
 from data_catalog.query.read_domain import read_domain
-from pipeline.publish.link_files import link_file
+from pipeline.parts import Part
+from pipeline.publish.link_files import link_file, number_files, stored_offsets
 from pipeline.shard.merge import merge_runs
-from pipeline.shard.sorted_runs import IDS_COLUMN, SortedRuns, run_columns, write_runs
+from pipeline.shard.ranges import RANGE_FILES, Ranges, TopRange, range_bounds
+from pipeline.shard.sorted_runs import SortedRuns, write_runs
+from pipeline.shard.stage import OFFSETS_FILE, document_files
 from tests.helpers.manifests import tiny_files
 
-LEVELS = Levels((64, 4096))
-PART_ROWS = 100_000  # per input file
-READS = 200
-SIGNALS = [
-    "ccnet_perplexity",
-    "ccnet_length",
-    "rps_doc_word_count",
-    "rps_doc_mean_word_length",
-    "rps_doc_frac_unique_words",
-]
-SCHEMA = pa.schema([*tables.DOCUMENTS, pa.field(IDS_COLUMN, pa.large_list(pa.uint16()))])
+READS = 200  # of one domain each
 SIDES = ("clustermix", "duckdb")
 
 
@@ -88,66 +81,6 @@ def main() -> None:
                 print(side, results[side][-1], flush=True)
         reads = read_back(folder, arguments.threads)
     report(arguments, results, reads)
-
-
-def make_rows(folder: Path, part: int, total: int) -> None:
-    """Write one input file of random documents.
-
-    A document has 60 to 130 words from a long-tailed vocabulary of 30,000, and a random leaf,
-    split and list of token ids.
-    """
-    random = np.random.Generator(np.random.Philox(key=[11, part]))
-    n = min(PART_ROWS, total - part * PART_ROWS)
-    letters = np.random.Generator(np.random.Philox(key=[12, 0]))
-    words = pa.array(
-        [
-            "".join(map(chr, letters.integers(97, 123, letters.integers(2, 11)))) + " "
-            for _ in range(30_000)
-        ]
-    )
-    lengths, sizes = random.integers(60, 131, n), random.integers(100, 201, n)
-    text_words = words.take(
-        pa.array((random.random(int(lengths.sum())) ** 3 * len(words)).astype(np.int64))
-    )
-    _, starts, letters_of_all = text_words.buffers()
-    ends = np.r_[0, np.cumsum(lengths)]
-    text_ends = np.frombuffer(starts, np.int32)[ends].astype(np.int64)
-    text = pa.LargeStringArray.from_buffers(n, pa.py_buffer(text_ends.tobytes()), letters_of_all)
-    number = random.integers(0, 2**64, n, np.uint64)
-    names = pa.array([f"{value:016x}" for value in number.tolist()])
-    made = {
-        "doc_id": names,
-        "id_int": number,
-        "url": [f"https://site{value % 997}.example/{value}" for value in number.tolist()],
-        "source": [f"site{value % 997}.example" for value in number.tolist()],
-        "language": ["en"] * n,
-        "digest": pa.array([f"{value:032x}" for value in number.tolist()]),
-        "text": text,
-        "characters": np.diff(text_ends),
-        "tokens": sizes,
-        "signals": pa.MapArray.from_arrays(
-            np.arange(n + 1, dtype=np.int32) * len(SIGNALS),
-            pa.array(SIGNALS * n),
-            random.random(len(SIGNALS) * n),
-        ),
-        "failed_rules": np.zeros(n, np.uint64),
-        # Skewed: the largest leaf has 37 times the mean number of rows.
-        "leaf": (random.random(n) ** 1.5 * LEVELS.leaves).astype(np.uint32),
-        "distance": random.random(n, np.float32),
-        "split": np.where(random.random(n) < 0.02, "heldout", "train").astype(object),
-        "ids": pa.LargeListArray.from_arrays(
-            np.r_[0, np.cumsum(sizes)],
-            random.integers(0, 8_192, int(sizes.sum())).astype(np.uint16),
-        ),
-    }
-    table = pa.table([made[name] for name in run_columns()], names=run_columns()).cast(SCHEMA)
-    pq.write_table(
-        table,
-        folder / f"{part:04d}.parquet",
-        compression="lz4",
-        row_group_size=8_192,
-        use_dictionary=["source", "language"],
-    )
 
 
 def in_a_child(side: str, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
@@ -200,39 +133,41 @@ def status() -> dict[str, int]:
 
 
 def with_clustermix(folder: Path, arguments: argparse.Namespace) -> None:
-    """Do the work of `sort_part` and `shard_part` without their accounts.
+    """Do the work of `plan_ranges`, `sort_part` and `shard_part` without their accounts.
 
-    The inputs are read, sorted and written as runs. The runs are merged into documents, tokens
-    and offsets.
+    The inputs are read, sorted and written as runs with a file per range. The files of each range
+    are merged into documents, tokens and offsets.
     """
     file_bytes = arguments.file_megabytes * 2**20
     inputs = sorted((folder / "in").iterdir())
+    ranges = plan(inputs, RANGE_FILES * file_bytes)
     subprocess.run(["rm", "-rf", str(folder / "runs"), str(folder / "shards")], check=True)
 
-    def sort(path: Path) -> SortedRuns:
+    def sort(path: Path) -> Path:
         out = folder / "runs" / path.stem
         out.mkdir(parents=True)
-        write_runs(read_batches(path), out, file_bytes)
-        return SortedRuns(out)
+        write_runs(read_batches(path), out, file_bytes, ranges.bounds)
+        return out
 
-    def shard(top: int) -> None:
-        out = folder / "shards" / f"{top:04d}"
+    def shard(wanted: TopRange) -> None:
+        out = folder / "shards" / wanted.name
         out.mkdir(parents=True)
-        span = LEVELS.span(LEVELS.granularities[0])
-        pq.write_table(
-            merge_runs(runs, top * span, (top + 1) * span, out, file_bytes, top)[0],
-            out / "offsets.parquet",
-        )
+        runs = [SortedRuns(part, wanted.number) for part in sorted_parts]
+        offsets, _ = merge_runs(runs, wanted.first, wanted.last, out, file_bytes, wanted.top)
+        pq.write_table(offsets, out / OFFSETS_FILE)
 
     with ThreadPoolExecutor(arguments.threads) as pool:
-        runs = list(pool.map(sort, inputs))
-        list(pool.map(shard, range(LEVELS.granularities[0])))
+        sorted_parts = list(pool.map(sort, inputs))
+        list(pool.map(shard, (wanted for top in ranges.of_tops(LEVELS) for wanted in top)))
 
 
-def read_batches(path: Path) -> Iterator[pa.Table]:
-    with pq.ParquetFile(path, pre_buffer=False) as file:
-        for batch in file.iter_batches(4_096):
-            yield pa.Table.from_batches([batch])
+def plan(inputs: Sequence[Path], most: int) -> Ranges:
+    """Return the ranges of the inputs, from 1,500 bytes per document."""
+    sizes = np.zeros(LEVELS.leaves, np.int64)
+    for path in inputs:
+        leaf = pq.read_table(path, columns=["leaf"])["leaf"].to_numpy()
+        sizes += 1_500 * np.bincount(leaf, minlength=LEVELS.leaves)
+    return Ranges(tuple(range_bounds(sizes, LEVELS.span(LEVELS.granularities[0]), most)))
 
 
 def with_duckdb(folder: Path, arguments: argparse.Namespace) -> None:
@@ -258,12 +193,16 @@ def read_back(folder: Path, threads: int) -> dict[str, list[float]]:
     files = tiny_files(folder, granularities=list(LEVELS.granularities))
     layout = files.layout
     layout.tables.mkdir(parents=True)
-    offsets = []
-    for top, shard in enumerate(sorted((folder / "shards").iterdir())):
-        offsets.append(pq.read_table(shard / "offsets.parquet"))
-        for file in shard.glob("documents-*.parquet"):
-            link_file(file, layout.documents(top, int(file.stem[-4:])))
-    pq.write_table(pa.concat_tables(offsets), layout.offsets)
+    shards = [Part(path, "", Account(), 0) for path in sorted((folder / "shards").iterdir())]
+    by_top = [
+        [part for part in shards if part.name.startswith(f"{top:04d}")]
+        for top in range(LEVELS.granularities[0])
+    ]
+    numbered = number_files(by_top, [0] * len(by_top))
+    for piece in numbered:
+        for number, file in enumerate(document_files(piece.part), piece.first_number):
+            link_file(file, layout.documents(piece.top, number))
+    pq.write_table(stored_offsets(numbered), layout.offsets)
     domain_offsets = read_offsets(files)
     random = np.random.Generator(np.random.Philox(key=13))
     chosen = random.choice(np.unique(domain_offsets.leaf), READS).tolist()

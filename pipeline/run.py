@@ -10,12 +10,11 @@ two functions to add documents to a finished catalog.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from data_catalog.errors import UserError
-from data_catalog.folders import check_utf8_path, foreign_names
-from data_catalog.format.layout import MANIFEST, Layout, Levels
+from data_catalog.format.layout import Layout, Levels
 from pipeline.cluster.stage import assign_part, train_tree
 from pipeline.cluster.tree import load_tree
 from pipeline.config import Build
@@ -30,11 +29,14 @@ from pipeline.describe.stage import describe_part
 from pipeline.distribution import target_part
 from pipeline.embed.encoder import check_encoder
 from pipeline.embed.stage import embed_part
+from pipeline.part_list import list_parts
 from pipeline.parts import Part, sole_builder
 from pipeline.publish.existing_catalog import ExistingCatalog
+from pipeline.publish.out_folder import check_out_folder
 from pipeline.publish.stage import Built, publish
 from pipeline.quality.rules import resolve
 from pipeline.quality.stage import judge_part
+from pipeline.shard.ranges import plan_ranges, read_ranges
 from pipeline.shard.stage import shard_part, sort_part
 from pipeline.shard.tokenize import check_tokenizer, make_tokenizer
 from pipeline.source.documents import Inventory, Shard
@@ -85,7 +87,7 @@ def check_request(config: Build) -> Inventory:
         UserError: The targets, the labels, the rules, the encoder, the tokenizer, the source or
             the folder `out` cannot be used.
     """
-    _check_folder(Layout(config.out))
+    check_out_folder(Layout(config.out))
     check_targets(config)
     check_labels(config.labels)
     check_tokenizer(config.tokenizer)
@@ -230,51 +232,16 @@ def store_stages(
 ) -> Built:
     """Store the documents by leaf, place the targets and describe the domains.
 
-    With an `existing` catalog the new files are numbered after its files, and the descriptions
-    cover its documents too.
+    With an `existing` catalog, the descriptions cover its documents too.
     """
     tree, levels, stages = documents.tree, documents.levels, dict(documents.stages)
     tops = range(levels.granularities[0])
 
     # The store: documents and their tokens, written once, in the order of the leaves.
-    runs: list[Part] = []
+    stored: list[list[Part]] = [[] for _ in tops]
     if stages:
-        before_sort = zip(
-            stages["source"],
-            stages["quality"],
-            embedded_verdicts(stages),
-            final_verdicts(stages),
-            stages["assign"],
-            strict=True,
-        )
-        runs = each(
-            "sort",
-            sort_part,
-            [
-                (
-                    source,
-                    judged,
-                    placed,
-                    final,
-                    assigned,
-                    tokenizer,
-                    _folder(work, "sort", source),
-                    config.store,
-                    config.held_out_share,
-                )
-                for source, judged, placed, final, assigned in before_sort
-            ],
-        )
-        stages["sort"] = runs
-    first_numbers = [existing.next_number(top) if existing else 0 for top in tops]
-    stages["shard"] = stored = each(
-        "shard",
-        shard_part,
-        [
-            (top, runs, _top_folder(work, "shard", top), config.store, levels, first_numbers[top])
-            for top in tops
-        ],
-    )
+        stages["sort"], stored = _sort_by_leaf(stages, tokenizer, levels, work, config, each)
+    stages["shard"] = [part for parts in stored for part in parts]
 
     # The leaves of the targets' documents, and the contents of each domain.
     targets = each(
@@ -286,8 +253,8 @@ def store_stages(
         ],
     )
     by_top: list[list[Part]] = [
-        [*([existing.stored(top, _top_folder(work, "standing", top))] if existing else []), part]
-        for top, part in zip(tops, stored, strict=True)
+        [*([existing.stored(top, _top_folder(work, "standing", top))] if existing else []), *parts]
+        for top, parts in zip(tops, stored, strict=True)
     ]
     described = each(
         "describe",
@@ -304,7 +271,7 @@ def store_stages(
     # Passages of the targets in the corpus. Earlier documents and targets are compared already.
     compared, other = existing.compared_targets() if existing else ([], [])
     calls = [
-        (part, [*(compared if part is stored[top] else ()), *other, *targets])
+        (part, [*(compared if part in stored[top] else ()), *other, *targets])
         for top in tops
         for part in by_top[top]
     ]
@@ -313,25 +280,52 @@ def store_stages(
         leakage_part,
         [(*call, work / "leakage" / f"{number:05d}") for number, call in enumerate(calls)],
     )
-    return Built(stages, tree, tokenizer, targets, description, leakage)
+    return Built(stages, stored, tree, tokenizer, targets, description, leakage)
 
 
-def _check_folder(layout: Layout) -> None:
-    """Check that a catalog may be written here: the folder is new, empty but for logs, or its own.
+def _sort_by_leaf(
+    stages: Mapping[str, Sequence[Part]],
+    tokenizer: Part,
+    levels: Levels,
+    work: Path,
+    config: Build,
+    each: Each,
+) -> tuple[list[Part], list[list[Part]]]:
+    """Sort the documents of all parts by leaf, through one file per part and range of leaves.
 
-    A folder of a build that was stopped has a work folder.
+    Returns:
+        The parts of sort, and those of shard by top-level domain.
     """
-    root = layout.root
-    if root.exists() and not root.is_dir():
-        raise UserError(f"out {root}: not a folder. Set another `out`.")
-    check_utf8_path(root, "out")
-    own = {MANIFEST, layout.work.name, layout.tables.parent.name}
-    others = foreign_names(root)
-    if others and not own & {*others}:
-        raise UserError(
-            f"out {root}: the folder holds {others[0]} and is not a catalog. "
-            "Set another `out`, or empty the folder."
+    sources, judged, assigned = (stages[name] for name in ("source", "quality", "assign"))
+    embedded, finals = embedded_verdicts(stages), final_verdicts(stages)
+    [ranges] = each(
+        "ranges",
+        plan_ranges,
+        [(sources, embedded, finals, assigned, _folder(work, "ranges"), config.store, levels)],
+    )
+    rest = (config.store, config.held_out_share)
+    runs = each(
+        "sort",
+        sort_part,
+        [
+            (*inputs, tokenizer, ranges, _folder(work, "sort", inputs[0]), *rest)
+            for inputs in zip(sources, judged, embedded, finals, assigned, strict=True)
+        ],
+    )
+    every_run = list_parts(runs, _folder(work, "runs"))
+    wanted = read_ranges(ranges).of_tops(levels)
+    merged = iter(
+        each(
+            "shard",
+            shard_part,
+            [
+                (leaves, every_run, _folder(work, "shard", leaves), config.store)
+                for of_top in wanted
+                for leaves in of_top
+            ],
         )
+    )
+    return runs, [list(islice(merged, len(of_top))) for of_top in wanted]
 
 
 @runtime_checkable

@@ -83,7 +83,7 @@ class ExistingCatalog:
         Files of an addition that never finished are not in the manifest and are overwritten.
         """
         names = self.file_names(f"documents/top={top:04d}/")
-        return max((int(Path(name).stem[-4:]) for name in names), default=-1) + 1
+        return max((int(Path(name).stem.rpartition("-")[2]) for name in names), default=-1) + 1
 
     def stored(self, top: int, folder: Path) -> Part:
         """Return the documents of one top-level domain as a part like those of `shard_part`."""

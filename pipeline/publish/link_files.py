@@ -7,31 +7,73 @@ the parts, so no file is read.
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_catalog.format import tables
 from data_catalog.format.damage import DamagedFileError
 from data_catalog.format.layout import FOLDERS, Layout
 from data_catalog.format.manifest import FileIdentity
 from data_catalog.format.target_record import TARGET_RECORD
 from pipeline.parts import Part, part_files
 from pipeline.quality.stage import SIGNALS_FILE
-from pipeline.shard.stage import document_files, token_files
+from pipeline.shard.stage import OFFSETS_FILE, document_files, token_files
 
 PlacedFile = tuple[Path, FileIdentity]
 _OF_A_TARGET = ("documents.parquet", "tokens.arrow", TARGET_RECORD)
 
 
-def place_stored(stored: Sequence[Part], layout: Layout) -> Iterator[PlacedFile]:
-    """Place documents and tokens. `stored` has one part per top-level domain."""
-    for top, part in enumerate(stored):
-        files = part_files(part.folder)
-        for file in document_files(part):
-            place = layout.documents(top, int(file.stem.rpartition("-")[2]))
-            yield _place(file, place, files[file.name])
-        for file in token_files(part):
-            place = layout.tokens(top, int(file.stem.rpartition("-")[2]))
-            yield _place(file, place, files[file.name])
+@dataclass(frozen=True)
+class StoredPart:
+    """A part of `shard_part` and the place of its files in a catalog."""
+
+    part: Part
+    top: int
+    first_number: int
+    """Number of its first file among those of the top-level domain."""
+
+
+def number_files(
+    stored: Sequence[Sequence[Part]], first_numbers: Sequence[int]
+) -> list[StoredPart]:
+    """Number the files of each top-level domain in the order of their leaves.
+
+    Args:
+        stored: Parts of `shard_part` by top-level domain, in the order of their leaves.
+        first_numbers: First free number of each top-level domain.
+    """
+    numbered = []
+    for top, (parts, number) in enumerate(zip(stored, first_numbers, strict=True)):
+        for part in parts:
+            numbered.append(StoredPart(part, top, number))
+            number += len(document_files(part))  # noqa: PLW2901
+    return numbered
+
+
+def stored_offsets(stored: Sequence[StoredPart]) -> pa.Table:
+    """Return the offsets of all parts (tables.OFFSETS), with the numbers of the placed files."""
+    pieces = [tables.OFFSETS.empty_table()]
+    place = tables.OFFSETS.get_field_index("part")
+    for piece in stored:
+        table = pq.read_table(piece.part.folder / OFFSETS_FILE, schema=tables.OFFSETS)
+        numbers = pc.add(table["part"], pa.scalar(piece.first_number, table["part"].type))
+        pieces.append(table.set_column(place, tables.OFFSETS.field(place), numbers))
+    return pa.concat_tables(pieces)
+
+
+def place_stored(stored: Sequence[StoredPart], layout: Layout) -> Iterator[PlacedFile]:
+    """Place documents and tokens."""
+    for piece in stored:
+        files, first = part_files(piece.part.folder), piece.first_number
+        for number, file in enumerate(document_files(piece.part), first):
+            yield _place(file, layout.documents(piece.top, number), files[file.name])
+        for number, file in enumerate(token_files(piece.part), first):
+            yield _place(file, layout.tokens(piece.top, number), files[file.name])
 
 
 def place_verdicts(

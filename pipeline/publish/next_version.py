@@ -29,10 +29,12 @@ from pipeline.publish.accounts import (
 )
 from pipeline.publish.existing_catalog import ExistingCatalog, as_read, copies_in
 from pipeline.publish.link_files import (
+    number_files,
     place_stored,
     place_targets,
     place_verdicts,
     placed_names,
+    stored_offsets,
 )
 from pipeline.publish.stage import (
     Built,
@@ -48,7 +50,6 @@ from pipeline.publish.warnings import (
     document_warnings,
     leakage_warnings,
 )
-from pipeline.shard.stage import OFFSETS_FILE
 from pipeline.source.documents import Fault
 from pipeline.verdicts import final_verdicts
 
@@ -78,12 +79,12 @@ def publish_next(
     own = with_notes(built.accounts(), unread)
     account_table = existing.files.read_table(before.accounting, tables.ACCOUNTING)
     accounts = join_accounts(read_accounts(account_table), own)
-    offsets = pa.concat_tables(
-        [existing.offsets(), read_parts(stages["shard"], OFFSETS_FILE, tables.OFFSETS)]
-    )
+    tops = range(len(built.stored))
+    stored = number_files(built.stored, [existing.next_number(top) for top in tops])
+    offsets = pa.concat_tables([existing.offsets(), stored_offsets(stored)])
     check_chain(accounts)
     check_reachable(offsets, accounts["shard"])
-    placed = [*place_stored(stages["shard"], layout), *place_targets(built.targets, layout)]
+    placed = [*place_stored(stored, layout), *place_targets(built.targets, layout)]
     measured = existing.file_names("signals/")
     if "source" in stages:
         verdict_files = list(place_verdicts(stages["quality"], final_verdicts(stages), layout))

@@ -47,12 +47,15 @@ from pipeline.publish.accounts import (
 )
 from pipeline.publish.link_files import (
     PlacedFile,
+    StoredPart,
     move_into_place,
+    number_files,
     place_all,
     place_stored,
     place_targets,
     place_verdicts,
     placed_names,
+    stored_offsets,
 )
 from pipeline.publish.warnings import (
     column_warnings,
@@ -61,7 +64,6 @@ from pipeline.publish.warnings import (
     label_warnings,
     leakage_warnings,
 )
-from pipeline.shard.stage import OFFSETS_FILE
 from pipeline.shard.tokenize import end_of_text, vocabulary_size
 from pipeline.source.documents import Fault
 from pipeline.source.stage import QUARANTINE_FILE, quarantine_table
@@ -76,6 +78,7 @@ class Built:
     """The finished parts of a build or an addition."""
 
     stages: Mapping[str, Sequence[Part]]  # by stage of `pipeline.publish.accounts.CHAIN`
+    stored: Sequence[Sequence[Part]]  # parts of shard, by top-level domain, in order of leaves
     tree: Part
     tokenizer: Part
     targets: Sequence[Part]
@@ -148,14 +151,15 @@ def publish(built: Built, levels: Levels, config: Build, unread: Sequence[Fault]
     layout = Layout(config.out, 1)
     accounts = with_notes(built.accounts(), unread)
     check_chain(accounts)
-    offsets = read_parts(built.stages["shard"], OFFSETS_FILE, tables.OFFSETS)
+    stored = number_files(built.stored, [0] * len(built.stored))
+    offsets = stored_offsets(stored)
     check_reachable(offsets, accounts["shard"])
     if _has_grown(layout.root, built.fingerprint()):
         return layout.root
     staged = layout.work / "publish"
     remove(staged)
     try:
-        _write(built, levels, config, unread, accounts, offsets, Layout(staged, 1))
+        _write(built, stored, levels, config, unread, accounts, offsets, Layout(staged, 1))
         move_into_place(Layout(staged, 1), layout)
     except BaseException:
         with suppress(OSError):  # The first error says more.
@@ -167,6 +171,7 @@ def publish(built: Built, levels: Levels, config: Build, unread: Sequence[Fault]
 
 def _write(
     built: Built,
+    stored: Sequence[StoredPart],
     levels: Levels,
     config: Build,
     unread: Sequence[Fault],
@@ -177,7 +182,7 @@ def _write(
     """Write the catalog to the folder of `layout`, which is empty."""
     verdicts = final_verdicts(built.stages)
     placed = [
-        *place_stored(built.stages["shard"], layout),
+        *place_stored(stored, layout),
         *place_verdicts(built.stages["quality"], verdicts, layout),
         *place_targets(built.targets, layout),
         *place_all(built.tree, layout.tree),

@@ -1,4 +1,4 @@
-"""Second half of the external sort: leaf ranges of all runs become files of a bounded size."""
+"""Second half of the external sort: one range of all runs becomes files of a bounded size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from data_catalog.format.tokens import write_tokens
 from pipeline.shard.sorted_runs import (
     IDS_COLUMN,
     SortedRuns,
+    row_bytes,
     sorted_order,
     take_ranges,
     tally_documents,
@@ -75,20 +76,22 @@ def merge_runs(
     out: Path,
     file_bytes: int,
     top: int,
-    part: int = 0,
 ) -> tuple[pa.Table, Tally]:
-    """Write the leaves `first <= leaf < last` of all runs as files numbered from `part`.
+    """Write the leaves `first <= leaf < last` of all runs as files numbered from 0.
 
     The files are `documents-PPPP.parquet` and `tokens-PPPP.arrow`. Returns their offsets
-    (tables.OFFSETS) and a tally of their documents. Memory: twice `file_bytes`, and as much again
-    of mapped pages that the system may drop, or of copies with more than `MAXIMUM_MAPS` runs. It
-    depends neither on the size of the corpus nor on a domain's share, because ids are hashes.
+    (tables.OFFSETS) and a tally of their documents. Reads each run once for the sizes of the
+    leaves, and once per file. Memory: twice `file_bytes`, and as much again of mapped pages that
+    the system may drop, or of copies with more than `MAXIMUM_MAPS` runs, and 8 bytes per leaf of
+    the range. It depends neither on the size of the corpus nor on a domain's share, because ids are
+    hashes.
     """
     sizes = np.zeros(last - first, np.int64)
     for run in runs:
-        inside = (run.index["leaf"] >= first) & (run.index["leaf"] < last)
-        np.add.at(sizes, run.index["leaf"][inside] - first, run.index["bytes"][inside])
+        for table in run.read(first, last):
+            np.add.at(sizes, table["leaf"].to_numpy() - first, row_bytes(table))
     filled = np.flatnonzero(sizes)
+    part = 0
     offsets, written = [tables.OFFSETS.empty_table()], Tally()
     for wanted in plan_files(filled + first, sizes[filled], file_bytes):
         table = _gather(runs, wanted)

@@ -1,24 +1,23 @@
-"""First half of the external sort: sorted runs.
+"""First half of the external sort: sorted runs, divided by range of leaves.
 
-A run is an uncompressed Arrow file, which is memory-mapped and read by row ranges.
+A part has one file per range, which holds the rows of each run as an uncompressed Arrow stream, one
+after the other. The file is memory-mapped. Rows are found by their leaves, so there is no index.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from jaxtyping import Int, UInt32
+from jaxtyping import Int
 
 from data_catalog.format import tables
 from data_catalog.format.accounts import Tally
 
 RUN_BATCH_ROWS = 4_096  # rows per record batch of a run
-INDEX_FILE = "index.parquet"  # one row per run and leaf: run, leaf, first_row, rows, bytes
 IDS_COLUMN = "ids"  # column of token ids, in addition to tables.DOCUMENTS
 # Memory of the fixed columns of a row, and of a signal with its name.
 _ROW_BYTES, _SIGNAL_BYTES = 200, 40
@@ -26,41 +25,48 @@ _ROW_BYTES, _SIGNAL_BYTES = 200, 40
 
 @dataclass(frozen=True)
 class SortedRuns:
-    """The runs that one call of `write_runs` wrote to a folder."""
+    """The rows of one range in the runs that one call of `write_runs` wrote to a folder."""
 
     folder: Path
-
-    @cached_property
-    def index(self) -> dict[str, Int[np.ndarray, " _entries"]]:
-        """Columns of `index.parquet`, by run, then by leaf."""
-        table = pq.read_table(self.folder / INDEX_FILE)
-        return {name: table[name].to_numpy().astype(np.int64) for name in table.column_names}
+    number: int = 0
+    """Number of the range."""
 
     def read(self, first: int, last: int) -> Iterator[pa.Table]:
         """Yield the rows of the leaves `first <= leaf < last`, one sorted table per run with any.
 
-        The tables are zero-copy views of the mapped files.
+        The tables are zero-copy views of the mapped file. Memory: 4 bytes per row of a run.
         """
-        leaf, run = self.index["leaf"], self.index["run"]
-        chosen = np.flatnonzero((leaf >= first) & (leaf < last))
-        for number in np.unique(run[chosen]).tolist():
-            entries = chosen[run[chosen] == number]
-            start = int(self.index["first_row"][entries[0]])
-            rows = int(self.index["rows"][entries].sum())
-            yield _slice(run_path(self.folder, number), start, rows)
+        path = range_path(self.folder, self.number)
+        if not path.is_file():
+            return
+        with pa.memory_map(str(path)) as file:
+            while file.tell() < file.size():
+                run = pa.ipc.open_stream(file).read_all()
+                edges = np.array([first, last], np.uint32)
+                start, end = np.searchsorted(run["leaf"].to_numpy(), edges).tolist()
+                if start < end:
+                    yield run.slice(start, end - start)
 
 
-def run_path(folder: Path, number: int) -> Path:
-    return folder / f"run-{number:04d}.arrow"
+def range_path(folder: Path, number: int) -> Path:
+    """Return the file of a part's rows in one range. It is missing if there are none."""
+    return folder / f"range-{number:05d}.arrow"
 
 
-def write_runs(documents: Iterable[pa.Table], folder: Path, run_bytes: int) -> Tally:
-    """Write documents with `ids` as sorted runs of about `run_bytes` each, and an index.
+def write_runs(
+    documents: Iterable[pa.Table], folder: Path, run_bytes: int, bounds: Sequence[int]
+) -> Tally:
+    """Write documents with `ids` as sorted runs of about `run_bytes` each, in one file per range.
 
     Returns a tally of the documents. Memory: `run_bytes` plus the largest table and the largest
-    column of a run.
+    column of a run. One file is open at a time.
+
+    Args:
+        documents: Tables with the columns `run_columns`.
+        folder: Folder of the files, which has none yet.
+        run_bytes: Size of a run in memory.
+        bounds: The first leaf of each range, and the number of leaves.
     """
-    index: list[pa.Table] = []
     waiting: list[pa.Table] = []
     size, written = 0, Tally()
     for table in documents:
@@ -69,15 +75,11 @@ def write_runs(documents: Iterable[pa.Table], folder: Path, run_bytes: int) -> T
         waiting.append(table)
         size += int(row_bytes(table).sum())
         if size >= run_bytes:
-            index.append(_write_run(waiting, folder, len(index)))
+            _write_run(waiting, folder, bounds)
             size = 0
         written += tally_documents(table)
     if waiting:
-        index.append(_write_run(waiting, folder, len(index)))
-    empty = pa.schema(
-        [(name, pa.int64()) for name in ("run", "leaf", "first_row", "rows", "bytes")]
-    ).empty_table()
-    pq.write_table(pa.concat_tables([empty, *index]), folder / INDEX_FILE, compression="zstd")
+        _write_run(waiting, folder, bounds)
     return written
 
 
@@ -145,51 +147,28 @@ def take_ranges(
         start = end
 
 
-def _write_run(waiting: list[pa.Table], folder: Path, number: int) -> pa.Table:
-    """Write and clear the `waiting` tables, and return the run's rows of the index."""
+def _write_run(waiting: list[pa.Table], folder: Path, bounds: Sequence[int]) -> None:
+    """Append the rows of the `waiting` tables to the files of their ranges, and clear the list."""
     table = pa.concat_tables(waiting)
     waiting.clear()
     order = sorted_order(table)
-    leaf = table["leaf"].to_numpy()[order]
-    starts = np.flatnonzero(np.r_[True, leaf[1:] != leaf[:-1]])
-    sizes = np.add.reduceat(row_bytes(table)[order], starts)
-    schema, rows = table.schema, table.num_rows
-    ends = [*range(RUN_BATCH_ROWS, rows, RUN_BATCH_ROWS), rows]
-    batches = take_ranges(table, order, ends)
+    first_rows = np.searchsorted(table["leaf"].to_numpy()[order], bounds).tolist()
+    batch_ends = [
+        [*range(start + RUN_BATCH_ROWS, end, RUN_BATCH_ROWS), end] if start < end else []
+        for start, end in pairwise(first_rows)
+    ]
+    schema = table.schema
+    batches = take_ranges(table, order, [end for ends in batch_ends for end in ends])
     del table
-    with (
-        pa.OSFile(str(run_path(folder, number)), "wb") as sink,
-        pa.ipc.new_file(sink, schema) as writer,
-    ):
-        for batch in batches:
-            writer.write_batch(batch)
-    counts = np.diff([*starts.tolist(), rows])
-    return _index(number, leaf[starts], starts, counts, sizes)
-
-
-def _index(
-    run: int,
-    leaf: UInt32[np.ndarray, " n"],
-    first_row: Int[np.ndarray, " n"],
-    rows: Int[np.ndarray, " n"],
-    sizes: Int[np.ndarray, " n"],
-) -> pa.Table:
-    run_columns = {
-        "run": np.full(len(leaf), run),
-        "leaf": leaf,
-        "first_row": first_row,
-        "rows": rows,
-        "bytes": sizes,
-    }
-    return pa.table({name: column.astype(np.int64) for name, column in run_columns.items()})
-
-
-def _slice(path: Path, start: int, rows: int) -> pa.Table:
-    with pa.memory_map(str(path)) as source:
-        file = pa.ipc.open_file(source)
-        first, last = start // RUN_BATCH_ROWS, (start + rows - 1) // RUN_BATCH_ROWS
-        batches = [file.get_batch(number) for number in range(first, last + 1)]
-    return pa.Table.from_batches(batches).slice(start - first * RUN_BATCH_ROWS, rows)
+    for number, ends in enumerate(batch_ends):
+        if not ends:
+            continue
+        with (
+            pa.OSFile(str(range_path(folder, number)), "ab") as sink,
+            pa.ipc.new_stream(sink, schema) as writer,
+        ):
+            for _ in ends:
+                writer.write_batch(next(batches))
 
 
 def run_columns() -> list[str]:

@@ -1,9 +1,9 @@
 """The domain store, an external sort by leaf.
 
-Each part becomes sorted runs, and each top-level domain merges its leaves of all runs.
+Each part becomes sorted runs, one file per range of leaves. Each range is merged on its own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account
-from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import fingerprint
 from pipeline.config import Store
+from pipeline.part_list import listed_parts
 from pipeline.parts import Part, make_part
 from pipeline.shard.merge import merge_runs
+from pipeline.shard.ranges import TopRange, read_ranges
 from pipeline.shard.sorted_runs import SortedRuns, run_columns, write_runs
 from pipeline.shard.tokenize import NO_TOKENS, NO_TOKENS_DETAIL, check_encoded, encode_texts
 from pipeline.source.stage import DOCUMENTS_FILE, source_file
@@ -27,7 +28,8 @@ from pipeline.verdicts import kept_key, quarantine, read_verdicts
 # 1: one run per part, one file per top-level domain.
 # 2: several runs per part, several files per top-level domain.
 # 3: documents that the tokenizer gives no tokens for are quarantined.
-VERSION = 3
+# 4: runs have a file per range of leaves. Files of a domain with several ranges end with a range.
+VERSION = 4
 OFFSETS_FILE = "offsets.parquet"
 _SIGNALS = "signals.parquet"  # of a quality part: shipped and computed ones
 _READ_ROWS = 1_024  # rows tokenized at once, at about 100 bytes per token
@@ -41,11 +43,14 @@ def sort_part(
     final: Part,
     assigned: Part,
     tokenizer: Part,
+    ranges: Part,
     folder: Path,
     config: Store,
     held_out_share: float,
 ) -> Part:
     """Tokenize the documents of one part that `final` keeps, and write them as sorted runs.
+
+    A range has one file, see `pipeline.shard.sorted_runs.range_path`.
 
     Memory: twice `store.file_megabytes` (about four times with the allocator's overhead, as
     measured), and about 100 bytes per document for verdicts and leaves. Documents that the
@@ -58,6 +63,7 @@ def sort_part(
         final: The verdicts before this stage.
         assigned: One leaf per document that `embedded` keeps.
         tokenizer: The tokenizer.
+        ranges: The ranges of leaves, see `pipeline.shard.ranges.plan_ranges`.
         folder: The part's folder.
         config: The size of a run.
         held_out_share: Share of the documents for the split `heldout`.
@@ -66,12 +72,14 @@ def sort_part(
         UserError: Most documents have no tokens.
     """
 
+    bounds = read_ranges(ranges).bounds
+
     def make(out: Path) -> Account:
         refused: list[int] = []
         documents = _documents(
             source, judged, embedded, final, assigned, tokenizer, held_out_share, refused
         )
-        written = write_runs(documents, out, config.file_megabytes * _MEGABYTE)
+        written = write_runs(documents, out, config.file_megabytes * _MEGABYTE, bounds)
         check_encoded(len(refused), written.rows + len(refused), source_file(source))
         faults = dict.fromkeys(refused, NO_TOKENS_DETAIL)
         failed = quarantine(source, final, faults, NO_TOKENS, "sort", out)
@@ -87,40 +95,39 @@ def sort_part(
         assigned.fingerprint,
         tokenizer.fingerprint,
     ]
-    return make_part(folder, fingerprint("sort", VERSION, inputs, held_out_share, config), make)
+    key = fingerprint("sort", VERSION, inputs, held_out_share, config, bounds)
+    return make_part(folder, key, make)
 
 
-def shard_part(
-    top: int, runs: Sequence[Part], folder: Path, config: Store, levels: Levels, first_part: int = 0
-) -> Part:
-    """Merge one top-level domain's leaves of every run.
+def shard_part(wanted: TopRange, runs: Part, folder: Path, config: Store) -> Part:
+    """Merge the leaves of one top-level domain in one range.
 
-    Writes `documents-PPPP.parquet`, `tokens-PPPP.arrow` and `offsets.parquet`. Files are numbered
-    from `first_part`. A domain without documents has none. See `pipeline.shard.merge.merge_runs`
-    for the memory.
+    Writes `documents-PPPP.parquet`, `tokens-PPPP.arrow` and `offsets.parquet`, numbered from 0. A
+    range without documents has no files. See `pipeline.shard.merge.merge_runs` for the memory.
+
+    Args:
+        wanted: The leaves.
+        runs: The list of the parts of `sort_part`, see `pipeline.part_list`.
+        folder: The part's folder.
+        config: The size of a file.
     """
-    span = levels.span(levels.granularities[0])
 
     def make(out: Path) -> Account:
-        most = config.file_megabytes * _MEGABYTE
         offsets, written = merge_runs(
-            [SortedRuns(run.folder) for run in runs],
-            top * span,
-            (top + 1) * span,
+            [SortedRuns(part.folder, wanted.number) for part in listed_parts(runs)],
+            wanted.first,
+            wanted.last,
             out,
-            most,
-            top,
-            first_part,
+            config.file_megabytes * _MEGABYTE,
+            wanted.top,
         )
         pq.write_table(
             offsets.sort_by(tables.OFFSETS_ORDER), out / OFFSETS_FILE, compression="zstd"
         )
         return Account(read=written, kept=written)
 
-    key = fingerprint(
-        "shard", VERSION, top, span, first_part, config, [run.fingerprint for run in runs]
-    )
-    return make_part(folder, key, make)
+    leaves = (wanted.top, wanted.number, wanted.first, wanted.last)
+    return make_part(folder, fingerprint("shard", VERSION, leaves, config, runs.fingerprint), make)
 
 
 def document_files(stored: Part) -> list[Path]:

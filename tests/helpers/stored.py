@@ -57,7 +57,7 @@ def store(
     """Store documents without a manifest, and return the layout and the offsets."""
     layout = Layout(folder, 1)
     (folder / "run").mkdir(parents=True)
-    write_runs([table], folder / "run", 2**30)
+    write_runs([table], folder / "run", 2**30, [0, tops * span])
     offsets = []
     for top in range(tops):
         out = folder / f"shard-{top}"

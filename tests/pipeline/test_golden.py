@@ -7,6 +7,7 @@ what changed, and add the new digest here.
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +22,7 @@ from data_catalog.settings import parse
 from pipeline.config import Build
 from pipeline.parts import SIDECAR, Part
 from pipeline.run import build
+from pipeline.shard.sorted_runs import SortedRuns
 from tests.helpers.tiny_corpus import SUBJECTS, write_corpus
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text(encoding="utf-8"))
@@ -35,6 +37,7 @@ MODULES = {  # those whose VERSION is in the stage's fingerprint
     "near": "pipeline.dedup.semantic",
     "semantic": "pipeline.dedup.semantic",
     "tokenizer": "pipeline.shard.tokenize",
+    "ranges": "pipeline.shard.ranges",
     "sort": "pipeline.shard.stage",
     "shard": "pipeline.shard.stage",
     "targets": "pipeline.distribution",
@@ -105,6 +108,9 @@ def plain(value: Any) -> Any:
 def content(path: Path) -> Any:
     if path.suffix == ".parquet":
         return plain(pq.read_table(path).to_pydict())
+    if named := re.fullmatch(r"range-(\d+)\.arrow", path.name):
+        runs = SortedRuns(path.parent, int(named[1])).read(0, 2**32 - 1)
+        return plain([table.to_pydict() for table in runs])
     if path.suffix == ".arrow":
         with pa.memory_map(str(path)) as source:
             return plain(pa.ipc.open_file(source).read_all().to_pydict())

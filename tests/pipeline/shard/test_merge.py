@@ -10,10 +10,11 @@ import pytest
 from data_catalog.format.accounts import Tally
 from data_catalog.format.tokens import map_tokens
 from pipeline.shard.merge import LeafRange, group_ends, merge_runs, plan_files
-from pipeline.shard.sorted_runs import SortedRuns, _slice, row_bytes, write_runs
+from pipeline.shard.sorted_runs import SortedRuns, row_bytes, write_runs
 from tests.helpers.stored import document_table
 
 HALF = 2**63
+LEAVES = 32
 
 
 def test_files_have_as_many_leaves_as_fit():
@@ -38,8 +39,8 @@ def test_a_leaf_that_does_not_fit_is_cut_into_shares():
 def runs_of(folder, *tables):
     found = []
     for number, table in enumerate(tables):
-        (folder / f"runs-{number}").mkdir()
-        write_runs([table], folder / f"runs-{number}", 2**30)
+        (folder / f"runs-{number}").mkdir(parents=True)
+        write_runs([table], folder / f"runs-{number}", 2**30, [0, LEAVES])
         found.append(SortedRuns(folder / f"runs-{number}"))
     return found
 
@@ -62,16 +63,16 @@ def runs(tmp_path):
 
 def test_runs_become_one_sorted_file_with_its_tokens_and_offsets(tmp_path, runs):
     (tmp_path / "out").mkdir()
-    offsets, written = merge_runs(runs, 4, 6, tmp_path / "out", 2**30, top=2, part=3)
-    documents = pq.read_table(tmp_path / "out" / "documents-0003.parquet")
+    offsets, written = merge_runs(runs, 4, 6, tmp_path / "out", 2**30, top=2)
+    documents = pq.read_table(tmp_path / "out" / "documents-0000.parquet")
     assert documents["doc_id"].to_pylist() == ["d", "b", "f", "a", "e"]
-    values, starts = map_tokens(tmp_path / "out" / "tokens-0003.arrow")
+    values, starts = map_tokens(tmp_path / "out" / "tokens-0000.arrow")
     assert values.tolist() == [4, 0, 3, 0, 7, 7, 7, 0, 1, 2, 0, 0]
     assert starts.tolist() == [0, 2, 4, 8, 11, 12]
     assert [tuple(row.values()) for row in offsets.to_pylist()] == [
-        (4, "train", 2, 3, 0, 2, 0, 4),
-        (4, "heldout", 2, 3, 2, 1, 4, 4),
-        (5, "train", 2, 3, 3, 2, 8, 4),
+        (4, "train", 2, 0, 0, 2, 0, 4),
+        (4, "heldout", 2, 0, 2, 1, 4, 4),
+        (5, "train", 2, 0, 3, 2, 8, 4),
     ]
     assert written == Tally(rows=5, characters=5, tokens=12)
 
@@ -145,7 +146,7 @@ def test_the_result_does_not_depend_on_how_runs_were_cut(tmp_path):
     )
     whole = runs_of(tmp_path, table)
     (tmp_path / "cut").mkdir()
-    write_runs([table.slice(i, 50) for i in range(0, n, 50)], tmp_path / "cut", 1)
+    write_runs([table.slice(i, 50) for i in range(0, n, 50)], tmp_path / "cut", 1, [0, LEAVES])
     for name, runs in (("a", whole), ("b", [SortedRuns(tmp_path / "cut")])):
         (tmp_path / name).mkdir()
         merge_runs(runs, 0, 6, tmp_path / name, 30_000, top=0)
@@ -176,17 +177,16 @@ def test_few_runs_are_mapped_at_once(tmp_path, monkeypatch, file_bytes):
     numbers = random.integers(0, 2**64, 300, np.uint64).tolist()
     table = document_table(leaf=[0] * 300, number=numbers)
     whole = runs_of(tmp_path, table)
-    (tmp_path / "cut").mkdir()
-    write_runs([table.slice(i, 30) for i in range(0, 300, 30)], tmp_path / "cut", 1)
-    mapped = []
+    cut = runs_of(tmp_path / "cut", *(table.slice(i, 30) for i in range(0, 300, 30)))
+    mapped, read = [], SortedRuns.read
 
-    def read_slice(*arguments):
+    def read_and_count(*arguments):
         maps = Path("/proc/self/maps").read_text().splitlines()
         mapped.append(sum(str(tmp_path / "cut") in line for line in maps))
-        return _slice(*arguments)
+        return read(*arguments)
 
-    monkeypatch.setattr("pipeline.shard.sorted_runs._slice", read_slice)
-    for name, runs in (("a", whole), ("b", [SortedRuns(tmp_path / "cut")])):
+    monkeypatch.setattr(SortedRuns, "read", read_and_count)
+    for name, runs in (("a", whole), ("b", cut)):
         (tmp_path / name).mkdir()
         merge_runs(runs, 0, 1, tmp_path / name, file_bytes, top=0)
     files = sorted(path.name for path in (tmp_path / "a").iterdir())

@@ -36,22 +36,37 @@ def test_documents_with_one_number_are_sorted_by_name():
     assert sorted_order(table).tolist() == [2, 1, 0]
 
 
-def test_leaf_ranges_are_read_back_from_every_run(tmp_path):
+def write_two_runs(folder, bounds):
+    """Write the leaves 3, 0, 2 as one run and 2, 3 as another."""
     first = document_table(leaf=[3, 0, 2], doc_id=["a", "b", "c"])
     second = document_table(leaf=[2, 3], doc_id=["d", "e"])
-    written = write_runs(
-        [first, document_table(leaf=[]), second], tmp_path, run_bytes=int(row_bytes(first).sum())
+    return write_runs(
+        [first, document_table(leaf=[]), second], folder, int(row_bytes(first).sum()), bounds
     )
-    assert written == Tally(rows=5, characters=5, tokens=10)
+
+
+def test_leaves_are_read_back_from_every_run(tmp_path):
+    assert write_two_runs(tmp_path, [0, 4]) == Tally(rows=5, characters=5, tokens=10)
     runs = SortedRuns(tmp_path)
-    assert sorted(path.name for path in tmp_path.glob("*.arrow")) == [
-        "run-0000.arrow",
-        "run-0001.arrow",
-    ]
     assert rows(runs.read(0, 4)) == [(0, "b"), (2, "c"), (3, "a"), (2, "d"), (3, "e")]
     assert rows(runs.read(2, 3)) == [(2, "c"), (2, "d")]
     assert rows(runs.read(1, 2)) == []
     assert next(runs.read(2, 3)).schema.names == run_columns()
+
+
+def test_a_part_has_one_file_per_range_with_documents(tmp_path):
+    write_two_runs(tmp_path, [0, 1, 2, 3, 4])
+    names = ["range-00000.arrow", "range-00002.arrow", "range-00003.arrow"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    found = [rows(SortedRuns(tmp_path, number).read(0, 4)) for number in range(4)]
+    assert found == [[(0, "b")], [], [(2, "c"), (2, "d")], [(3, "a"), (3, "e")]]
+
+
+def test_a_range_is_read_without_the_files_of_the_others(tmp_path):
+    write_two_runs(tmp_path, [0, 2, 3, 4])
+    for number in (0, 2):
+        (tmp_path / f"range-0000{number}.arrow").unlink()
+    assert rows(SortedRuns(tmp_path, 1).read(2, 3)) == [(2, "c"), (2, "d")]
 
 
 def test_a_range_can_span_record_batches(tmp_path):
@@ -60,6 +75,7 @@ def test_a_range_can_span_record_batches(tmp_path):
         [document_table(leaf=(np.arange(n) // RUN_BATCH_ROWS).tolist(), number=list(range(n)))],
         tmp_path,
         2**30,
+        [0, 3],
     )
     [middle] = SortedRuns(tmp_path).read(1, 2)
     assert middle["id_int"].to_pylist() == list(range(RUN_BATCH_ROWS, 2 * RUN_BATCH_ROWS))
@@ -68,7 +84,7 @@ def test_a_range_can_span_record_batches(tmp_path):
 
 
 def test_no_documents_give_no_run(tmp_path):
-    assert write_runs([], tmp_path, 1) == Tally()
+    assert write_runs([], tmp_path, 1, [0, 100]) == Tally()
     assert rows(SortedRuns(tmp_path).read(0, 100)) == []
 
 
@@ -95,7 +111,7 @@ def test_memory_is_bounded_by_a_run_for_any_part(tmp_path):
                 yield document_table(leaf=[i % 5] * 100, text=["x" * 10_000] * 100)  # a megabyte
                 most = max(most, pool.bytes_allocated() - before)
 
-        write_runs(documents(), folder, 4 * 2**20)
+        write_runs(documents(), folder, 4 * 2**20, [0, 2, 3, 5])
         return most
 
     few, many = peak(8, tmp_path / "few"), peak(64, tmp_path / "many")
@@ -107,6 +123,8 @@ def test_memory_is_bounded_by_a_run_for_any_part(tmp_path):
 def test_the_width_of_the_tokens_is_kept(tmp_path, kind):
     table = document_table(leaf=[0])
     ids = table["ids"].cast(pa.large_list(kind))
-    write_runs([table.set_column(table.schema.get_field_index("ids"), "ids", ids)], tmp_path, 1)
+    write_runs(
+        [table.set_column(table.schema.get_field_index("ids"), "ids", ids)], tmp_path, 1, [0, 1]
+    )
     [back] = SortedRuns(tmp_path).read(0, 1)
     assert back.schema.field("ids").type == pa.large_list(kind)

@@ -9,12 +9,14 @@ from data_catalog.format.columns import SIGNALS_TYPE
 from data_catalog.format.layout import Levels
 from data_catalog.format.tokens import map_tokens
 from pipeline.config import Store, Tokenizer
+from pipeline.part_list import list_parts
 from pipeline.parts import make_part
+from pipeline.shard.ranges import Ranges, plan_ranges, read_ranges
 from pipeline.shard.stage import assign_splits, document_files, shard_part, sort_part, token_files
 from pipeline.shard.tokenize import load_tokenizer, make_tokenizer
 from tests.helpers.parts import assigned_part, source_part, verdicts_part
 
-LEVELS = Levels((2, 4))
+LEVELS, WIDE = Levels((2, 4)), Levels((2, 8))
 
 
 def judged_part(folder, signals=None):
@@ -46,14 +48,34 @@ def shards(tmp_path):
         assigned_part(tmp_path / "assign" / "b", [3, 1]),
     ]
     judged = judged_part(tmp_path / "quality")
+    ranges = plan_ranges(
+        sources,
+        [verdicts] * 2,
+        [verdicts] * 2,
+        assigned,
+        tmp_path / "ranges",
+        Store(),
+        LEVELS,
+    )
     runs = [
         sort_part(
-            s, judged, verdicts, verdicts, a, tokenizer, tmp_path / "sort" / s.name, Store(), 0
+            source,
+            judged,
+            verdicts,
+            verdicts,
+            leaves,
+            tokenizer,
+            ranges,
+            tmp_path / "sort" / source.name,
+            Store(),
+            0,
         )
-        for s, a in zip(sources, assigned, strict=True)
+        for source, leaves in zip(sources, assigned, strict=True)
     ]
+    every_run = list_parts(runs, tmp_path / "runs")
     return [
-        shard_part(top, runs, tmp_path / "shard" / str(top), Store(), LEVELS) for top in (0, 1)
+        shard_part(leaves, every_run, tmp_path / "shard" / leaves.name, Store())
+        for [leaves] in read_ranges(ranges).of_tops(LEVELS)
     ], tokenizer
 
 
@@ -95,15 +117,25 @@ def test_the_accounts_count_kept_documents_and_their_tokens(shards):
 
 def test_a_top_level_domain_without_documents_is_a_valid_shard(tmp_path, shards):
     wide = Levels((4, 8))  # leaves 0, 1 and 3 lie in domains 0 and 1
-    run = shard_inputs(tmp_path, shards[1], ["x"], [3])
-    part = shard_part(2, [run], tmp_path / "shard" / "2", Store(), wide)
+    run = shard_inputs(tmp_path, shards[1], ["x"], [3], levels=wide)
+    [empty] = Ranges((0, wide.leaves)).of_tops(wide)[2]
+    runs = list_parts([run], tmp_path / "listed")
+    part = shard_part(empty, runs, tmp_path / "shard" / "2", Store())
     assert part.account == Account()
     assert document_files(part) == token_files(part) == []
     assert pq.read_table(part.folder / "offsets.parquet", schema=tables.OFFSETS).num_rows == 0
 
 
 def shard_inputs(
-    folder, tokenizer, texts, leaves, dropped_later=(), signals=None, name="c", **settings
+    folder,
+    tokenizer,
+    texts,
+    leaves,
+    dropped_later=(),
+    signals=None,
+    name="c",
+    levels=WIDE,
+    **settings,
 ):
     """The sorted run of a part whose documents at `dropped_later` were placed and then dropped."""
     source = source_part(folder / "source" / name, texts)
@@ -111,6 +143,15 @@ def shard_inputs(
     final = verdicts_part(folder / f"semantic_{name}", [source], {name: list(dropped_later)})
     assigned = assigned_part(folder / "assign" / name, leaves)
     judged = judged_part(folder / f"quality_{name}", signals)
+    ranges = plan_ranges(
+        [source],
+        [unique],
+        [final],
+        [assigned_part(folder / "assign" / "all", [0] * len(texts))],
+        folder / f"ranges_{name}",
+        Store(**settings),
+        levels,
+    )
     return sort_part(
         source,
         judged,
@@ -118,6 +159,7 @@ def shard_inputs(
         final,
         assigned,
         tokenizer,
+        ranges,
         folder / "sort" / name,
         Store(**settings),
         0,
@@ -125,7 +167,8 @@ def shard_inputs(
 
 
 def documents_of(run, folder):
-    part = shard_part(0, [run], folder, Store(), Levels((2, 8)))
+    [first] = Ranges((0, WIDE.leaves)).of_tops(WIDE)[0]
+    part = shard_part(first, list_parts([run], folder / "runs"), folder / "shard", Store())
     return pa.concat_tables(map(pq.read_table, document_files(part))).to_pylist()
 
 
