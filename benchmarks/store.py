@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.hardware import headline, today
-from benchmarks.synthetic_documents import LEVELS, PART_ROWS, make_rows, read_batches
+from benchmarks.synthetic_documents import LEVELS, make_rows, read_batches
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account
 from data_catalog.format.offsets import read_offsets
@@ -35,6 +35,7 @@ from pipeline.shard.sorted_runs import SortedRuns, write_runs
 from pipeline.shard.stage import OFFSETS_FILE, document_files
 from tests.helpers.manifests import tiny_files
 
+PART_ROWS = 100_000  # per input file
 READS = 200  # of one domain each
 SIDES = ("clustermix", "duckdb")
 
@@ -70,7 +71,9 @@ def main() -> None:
         with ThreadPoolExecutor(arguments.threads) as pool:
             list(
                 pool.map(
-                    lambda part: make_rows(folder / "in", part, arguments.rows),
+                    lambda part: make_rows(
+                        folder / "in", part, min(PART_ROWS, arguments.rows - part * PART_ROWS)
+                    ),
                     range(-(-arguments.rows // PART_ROWS)),
                 )
             )

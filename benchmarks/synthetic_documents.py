@@ -12,7 +12,6 @@ from data_catalog.format.layout import Levels
 from pipeline.shard.sorted_runs import IDS_COLUMN, run_columns
 
 LEVELS = Levels((64, 4096))
-PART_ROWS = 100_000  # per input file
 SIGNALS = [
     "ccnet_perplexity",
     "ccnet_length",
@@ -23,14 +22,13 @@ SIGNALS = [
 SCHEMA = pa.schema([*tables.DOCUMENTS, pa.field(IDS_COLUMN, pa.large_list(pa.uint16()))])
 
 
-def make_rows(folder: Path, part: int, total: int) -> None:
-    """Write one input file of random documents.
+def make_rows(folder: Path, part: int, n: int, leaves: int = LEVELS.leaves) -> None:
+    """Write one input file of `n` random documents.
 
     A document has 60 to 130 words from a long-tailed vocabulary of 30,000, and a random leaf,
-    split and list of token ids.
+    split and list of token ids. Leaves are below `leaves`.
     """
     random = np.random.Generator(np.random.Philox(key=[11, part]))
-    n = min(PART_ROWS, total - part * PART_ROWS)
     letters = np.random.Generator(np.random.Philox(key=[12, 0]))
     words = pa.array(
         [
@@ -65,7 +63,7 @@ def make_rows(folder: Path, part: int, total: int) -> None:
         ),
         "failed_rules": np.zeros(n, np.uint64),
         # Skewed: the largest leaf has 37 times the mean number of rows.
-        "leaf": (random.random(n) ** 1.5 * LEVELS.leaves).astype(np.uint32),
+        "leaf": (random.random(n) ** 1.5 * leaves).astype(np.uint32),
         "distance": random.random(n, np.float32),
         "split": np.where(random.random(n) < 0.02, "heldout", "train").astype(object),
         "ids": pa.LargeListArray.from_arrays(
