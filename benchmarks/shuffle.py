@@ -1,9 +1,9 @@
 """Compare two versions of the sort by leaf: memory of a merge, openings of runs, and CPU time.
 
 The number of parts doubles twice, with the same number of documents per part, so that the corpus
-grows with it. The other version is a checkout of the commit before runs were divided by range of
-leaves. The two sides run in turns, each in its own process, on the same documents. Each merge has
-the leaves of one top-level domain, on the newer side in one range.
+grows with it. The other version is that of the commit before runs were divided by range of leaves,
+which is taken from the repository. The two sides run in turns, each in its own process, on the same
+documents. Each merge has the leaves of one top-level domain, on the newer side in one range.
 """
 
 import argparse
@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+BEFORE = "1c38d2e"
 PARTS = (4, 8, 16)
 LEAVES, SPAN, TOPS = 262_144, 4_096, 2  # of 64 top-level domains, two have documents
 SIDES = ("before", "after")
@@ -37,7 +38,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("before", type=Path, help="checkout of commit 1c38d2e")
     parser.add_argument("--rows", type=int, default=20_000, help="documents per part")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--file-megabytes", type=int, default=4)
@@ -53,6 +53,7 @@ def main() -> None:
     for parts in PARTS:
         with TemporaryDirectory() as name:
             folder = Path(name)
+            check_out(folder / "before")
             (folder / "in").mkdir()
             for part in range(parts):
                 make_rows(folder / "in", part, arguments.rows, TOPS * SPAN)
@@ -64,11 +65,20 @@ def main() -> None:
     report(arguments, results)
 
 
+def check_out(folder: Path) -> None:
+    """Write the code of the older side to a folder."""
+    folder.mkdir()
+    archive = subprocess.run(
+        ["git", "archive", BEFORE, "pipeline", "data_catalog"], capture_output=True, check=True
+    )
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
+
+
 def in_a_child(side: str, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
-    root = arguments.before if side == "before" else Path.cwd()
+    root = folder / "before" if side == "before" else Path.cwd()
     same = [f"--side={side}", f"--folder={folder}", f"--file-megabytes={arguments.file_megabytes}"]
     done = subprocess.run(
-        [sys.executable, __file__, str(arguments.before), *same],
+        [sys.executable, __file__, *same],
         capture_output=True,
         text=True,
         check=True,
@@ -121,7 +131,7 @@ def count_openings() -> list[str]:
 
 
 def sort_before(folder: Path, file_bytes: int) -> list[Merge]:
-    """Sort as commit 1c38d2e does, and return its merges, one per top-level domain."""
+    """Sort as `BEFORE` does, and return its merges, one per top-level domain."""
     runs, merging = (import_module(f"pipeline.shard.{name}") for name in ("sorted_runs", "merge"))
     parts = []
     for path in sorted((folder / "in").iterdir()):
