@@ -190,20 +190,41 @@ def kept_key(part: Part, verdicts: Part) -> str:
     return fingerprint("kept", content.decode() if content else part.fingerprint, digest.decode())
 
 
-def kept_characters(part: Part, verdicts: Part) -> int:
-    """Return the number of characters of the kept documents of `part`."""
-    table = read_verdicts(part, verdicts)
+def kept_characters(part: Part, verdicts: Part, groups: Sequence[int]) -> int:
+    """Return the number of characters of the kept documents in some row groups of `part`."""
+    with pq.ParquetFile(part.folder / DOCUMENTS_FILE, pre_buffer=False) as file:
+        table = _of_groups(read_verdicts(part, verdicts), file.metadata, groups)
     return int(pc.sum(table["characters"].filter(pc.is_null(table["reason"]))).as_py() or 0)
 
 
-def kept_batches(part: Part, verdicts: Part, columns: list[str]) -> Iterator[pa.Table]:
-    """Yield the kept documents of `part`, reading `_BATCH_ROWS` at a time."""
-    keep = pc.is_null(read_verdicts(part, verdicts)["reason"])
+def kept_batches(
+    part: Part, verdicts: Part, columns: list[str], groups: Sequence[int] | None = None
+) -> Iterator[pa.Table]:
+    """Yield the kept documents of `part`, reading `_BATCH_ROWS` at a time.
+
+    Args:
+        part: The source part.
+        verdicts: The verdicts on it.
+        columns: Columns of tables.SOURCE.
+        groups: Row groups to read, ascending. None means all.
+    """
+    table = read_verdicts(part, verdicts)
     start = 0
     with pq.ParquetFile(part.folder / DOCUMENTS_FILE, pre_buffer=False) as file:
-        for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
+        if groups is not None:
+            table = _of_groups(table, file.metadata, groups)
+        keep = pc.is_null(table["reason"])
+        for batch in file.iter_batches(_BATCH_ROWS, columns=columns, row_groups=groups):
             yield pa.Table.from_batches([batch]).filter(keep.slice(start, len(batch)))
             start += len(batch)
+
+
+def _of_groups(verdicts: pa.Table, documents: pq.FileMetaData, groups: Sequence[int]) -> pa.Table:
+    """Return the verdicts on the documents in some row groups of a file."""
+    rows = [documents.row_group(group).num_rows for group in range(documents.num_row_groups)]
+    first = np.cumsum([0, *rows]).tolist()
+    slices = [verdicts.slice(first[group], rows[group]) for group in groups]
+    return pa.concat_tables([verdicts.slice(0, 0), *slices])
 
 
 def _file(part: Part, verdicts: Part) -> Path:

@@ -19,12 +19,14 @@ from data_catalog.format.manifest import fingerprint, sha256_file
 from pipeline.config import Tokenizer
 from pipeline.parts import Part, make_part
 from pipeline.refusals import or_none
-from pipeline.verdicts import check_share, kept_batches, kept_characters
+from pipeline.shard.text_sample import choose_blocks
+from pipeline.verdicts import check_share, kept_batches
 
 # Versions of the output:
 # 1: byte-level BPE.
 # 2: long words are cut for training.
-VERSION = 2
+# 3: a large corpus is sampled in blocks.
+VERSION = 3
 END_OF_TEXT = "<|endoftext|>"
 NO_TOKENS = "no_tokens"  # reason of a verdict
 NO_TOKENS_DETAIL = "the tokenizer refuses the text, or gives no tokens for it"
@@ -123,14 +125,18 @@ def _load_tokenizer(path: str) -> Any:
 def _sample(sources: Sequence[Part], verdicts: Sequence[Part], config: Tokenizer) -> Iterator[str]:
     """Yield about `sample_characters` of kept text, chosen by document id in any order of work.
 
-    Of a long text the beginning is taken, and long words are cut, as in genomes and base64.
+    Of a long text the beginning is taken, and long words are cut, as in genomes and base64. Only
+    the blocks of `choose_blocks` are read.
     """
-    kept = sum(kept_characters(part, final) for part, final in zip(sources, verdicts, strict=True))
-    share = min(1.0, config.sample_characters / max(kept, 1))
-    logger.info("tokenizer: training on %.0f %% of the kept text", 100 * share)
+    blocks = choose_blocks(sources, verdicts, config.sample_characters)
+    share = min(1.0, config.sample_characters / max(blocks.characters, 1))
+    logger.info(
+        "tokenizer: training on %.0f %% of the text in %d files", 100 * share, len(blocks.groups)
+    )
     limit = min(int(share * 2**64), 2**64 - 1)
-    for part, final in zip(sources, verdicts, strict=True):
-        for batch in kept_batches(part, final, ["id_int", "text"]):
+    for number, groups in blocks.groups.items():
+        part, final = sources[number], verdicts[number]
+        for batch in kept_batches(part, final, ["id_int", "text"], groups):
             chosen = batch.filter(pc.less_equal(batch["id_int"], pa.scalar(limit, pa.uint64())))
             beginnings = pc.utf8_slice_codeunits(chosen["text"], 0, MAXIMUM_SAMPLE_TEXT)
             for text in beginnings.to_pylist():

@@ -12,8 +12,10 @@ from data_catalog.format.accounts import Account, Tally
 from pipeline.parts import Part, make_part
 
 
-def source_part(folder: Path, texts: list[str], source: str = "site") -> Part:
-    """Documents `NAME/0`, `NAME/1`, ... whose id_int is 10, 11, ..."""
+def source_part(
+    folder: Path, texts: list[str], source: str = "site", group_rows: int | None = None
+) -> Part:
+    """Documents `NAME/0`, `NAME/1`, ... whose id_int is 10, 11, ..., in row groups."""
     rows = [
         {
             "doc_id": f"{folder.name}/{i}",
@@ -30,7 +32,11 @@ def source_part(folder: Path, texts: list[str], source: str = "site") -> Part:
     ]
 
     def make(out: Path) -> Account:
-        pq.write_table(pa.Table.from_pylist(rows, tables.SOURCE), out / "documents.parquet")
+        pq.write_table(
+            pa.Table.from_pylist(rows, tables.SOURCE),
+            out / "documents.parquet",
+            row_group_size=group_rows,
+        )
         pq.write_table(tables.QUARANTINE.empty_table(), out / "quarantine.parquet")
         amount = Tally(rows=len(texts), characters=sum(map(len, texts)))
         return Account(read=amount, kept=amount)
