@@ -9,10 +9,11 @@ exact Jaccard similarity of 13-word shingles to the most similar kept document i
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
+from typing import TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,14 +23,17 @@ from data_catalog.settings import parse
 from pipeline.cluster.tree import load_tree
 from pipeline.config import Build
 from pipeline.dedup.semantic import drop_near, near_part
+from pipeline.dedup.shuffle import drop_copies
 from pipeline.dedup.signatures import BANDS, shingles, sign, sign_part
-from pipeline.dedup.stage import dedup, kept_mask
+from pipeline.dedup.stage import kept_mask
 from pipeline.parts import Part, read_part
 from pipeline.quality.stage import judge_part
+from pipeline.run import one_by_one
 from pipeline.source.registry import corpus_source
 from pipeline.source.stage import DOCUMENTS_FILE, read_shard
 from pipeline.verdicts import read_verdicts
 
+T = TypeVar("T")
 COSINES = (0.8, 0.85, 0.9, 0.95, 0.98)
 SAMPLE = 1_000  # documents whose signatures are computed from the text
 
@@ -39,8 +43,9 @@ class Corpus:
     """The documents of the sample corpus and their planted families."""
 
     sources: Sequence[Part]
-    truth: dict[str, tuple[str, str | None]]
-    """Family and kind of planted copy by doc_id. The kind of an original is None."""
+    truth: dict[str, tuple[str, str | None, float | None]]
+    """Family, kind of planted copy and Jaccard similarity to the original by doc_id. The last two
+    of an original are None."""
 
     @cached_property
     def ids(self) -> list[str]:
@@ -58,6 +63,16 @@ class Corpus:
     def planted(self, kind: str) -> np.ndarray:
         """Return a mask of the planted copies of a kind: "exact" or "near"."""
         return np.array([self.truth[doc_id][1] == kind for doc_id in self.ids])
+
+    @cached_property
+    def jaccard(self) -> np.ndarray:
+        """Similarity of each planted near copy to its original, 0 for other documents."""
+        return np.array(
+            [
+                self.truth[doc_id][2] or 0 if self.truth[doc_id][1] == "near" else 0
+                for doc_id in self.ids
+            ]
+        )
 
     @cached_property
     def shingles(self) -> list[np.ndarray]:
@@ -95,12 +110,24 @@ class Corpus:
         return float((shared[others] / (len(own) + sizes - shared[others])).max(initial=0))
 
 
-def kept_of(sources: Sequence[Part], verdicts: Part) -> np.ndarray:
+def kept_of(sources: Sequence[Part], verdicts: Sequence[Part]) -> np.ndarray:
     """Return a mask of the kept documents of all sources."""
-    return np.concatenate([kept_mask(read_verdicts(part, verdicts)) for part in sources])
+    return np.concatenate(
+        [
+            kept_mask(read_verdicts(part, of_part))
+            for part, of_part in zip(sources, verdicts, strict=True)
+        ]
+    )
 
 
-def judge(corpus: Corpus, name: str, before: np.ndarray, after: np.ndarray, seconds: float) -> str:
+def judge(
+    corpus: Corpus,
+    name: str,
+    before: np.ndarray,
+    after: np.ndarray,
+    seconds: float,
+    similarity: float | None = None,
+) -> str:
     """Return a table row. `before` and `after` are masks of the kept documents."""
 
     def left(mask: np.ndarray) -> np.ndarray:
@@ -117,6 +144,16 @@ def judge(corpus: Corpus, name: str, before: np.ndarray, after: np.ndarray, seco
             else ""
         )
 
+    def alike() -> str:
+        """Return the share of near copies of at least `similarity` that were dropped."""
+        if similarity is None:
+            return ""
+        copies = before & (corpus.jaccard >= similarity)
+        others = left(after & ~corpus.planted("near"))
+        # If the copy comes first, the original is the one that is dropped.
+        is_kept = after[copies] & (others[corpus.families[copies]] > 0)
+        return f"{1 - is_kept.mean():.3f}"
+
     gone = left(before) > 0
     gone &= left(after) == 0
     beyond = [
@@ -131,14 +168,14 @@ def judge(corpus: Corpus, name: str, before: np.ndarray, after: np.ndarray, seco
     rate = f"{before.sum() / seconds:,.0f}" if seconds else ""
     return (
         f"| {name} | {before.sum() - after.sum()} | {recall('exact')} | {recall('near')} "
-        f"| {len(beyond)} | {shares} | {rate} |"
+        f"| {alike()} | {len(beyond)} | {shares} | {rate} |"
     )
 
 
-def timed(function: Callable[[], Part]) -> tuple[Part, float]:
+def timed(function: Callable[[], T]) -> tuple[T, float]:
     started = perf_counter()
-    part = function()
-    return part, perf_counter() - started
+    made = function()
+    return made, perf_counter() - started
 
 
 def main() -> None:
@@ -152,9 +189,13 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     table = pq.read_table(
-        arguments.corpus / "truth.parquet", columns=["doc_id", "dup_of", "dup_kind"]
+        arguments.corpus / "truth.parquet",
+        columns=["doc_id", "dup_of", "dup_kind", "dup_jaccard13"],
     ).to_pylist()
-    truth = {row["doc_id"]: (row["dup_of"] or row["doc_id"], row["dup_kind"]) for row in table}
+    truth = {
+        row["doc_id"]: (row["dup_of"] or row["doc_id"], row["dup_kind"], row["dup_jaccard13"])
+        for row in table
+    }
 
     def config(*tiers: str, **settings: float) -> Build:
         source = {"kind": "rpv2", "path": str(arguments.corpus)}
@@ -165,9 +206,9 @@ def main() -> None:
         )
 
     lines = [
-        "| tiers | dropped | exact recall | near recall | beyond | Jaccard >= 0.7 | >= 0.5 | < 0.5 "
-        "| documents/s |",
-        "|---|" + "---|" * 8,
+        "| tiers | dropped | exact recall | near recall | near recall >= tier | beyond "
+        "| Jaccard >= 0.7 | >= 0.5 | < 0.5 | documents/s |",
+        "|---|" + "---|" * 9,
     ]
     with TemporaryDirectory() as name:
         root = Path(name)
@@ -180,11 +221,15 @@ def main() -> None:
         corpus = Corpus(sources, truth)
         everything = np.ones(len(corpus.ids), bool)
 
-        def measure(settings: Build, label: str, signatures: Sequence[Part] = ()) -> None:
-            part, seconds = timed(
-                lambda: dedup(sources, judged, signatures, root / "dedup" / label, settings.dedup)
+        def measure(settings: Build, label: str) -> None:
+            work = root / label
+            parts, seconds = timed(
+                lambda: drop_copies(
+                    shards, sources, judged, work, settings.dedup, one_by_one, targets={}
+                )
             )
-            lines.append(judge(corpus, label, everything, kept_of(sources, part), seconds))
+            kept = kept_of(sources, parts)
+            lines.append(judge(corpus, label, everything, kept, seconds, settings.dedup.similarity))
             print(lines[-1], flush=True)
 
         measure(config("shipped"), "shipped")
@@ -192,13 +237,12 @@ def main() -> None:
         signing = 0.0
         for similarity in BANDS:
             settings = config("digest", "minhash", similarity=similarity)
+            label = f"digest, minhash {similarity}"
             started = perf_counter()
-            signatures = [
-                sign_part(shard, part, root / f"sign-{similarity}" / part.name, settings.dedup)
-                for shard, part in zip(shards, sources, strict=True)
-            ]
+            for shard, part in zip(shards, sources, strict=True):
+                sign_part(shard, part, root / label / "sign" / part.name, settings.dedup)
             signing = signing or perf_counter() - started
-            measure(settings, f"digest, minhash {similarity}", signatures)
+            measure(settings, label)
         texts = pq.read_table(sources[0].folder / DOCUMENTS_FILE, columns=["text"])[
             "text"
         ].to_pylist()[:SAMPLE]
@@ -226,14 +270,13 @@ def semantic(work: Path, corpus: Corpus, root: Path, config: Callable[..., Build
 
     The tier gets the documents that the quality rules and exact tiers of the catalog kept.
     """
-    unique = read_part(work / "dedup" / "all")
     stages = [
         [read_part(work / stage / part.name) for part in corpus.sources]
-        for stage in ("embed", "assign")
+        for stage in ("dedup", "embed", "assign")
     ]
-    if unique is None or any(part is None for stage in stages for part in stage):
+    if any(part is None for stage in stages for part in stage):
         return []
-    embedded, assigned = [[part for part in stage if part] for stage in stages]
+    unique, embedded, assigned = [[part for part in stage if part] for stage in stages]
     levels = load_tree(work / "tree" / "all").levels
     started = perf_counter()
     near = [
@@ -246,13 +289,17 @@ def semantic(work: Path, corpus: Corpus, root: Path, config: Callable[..., Build
     for cosine in COSINES:
         settings = config("semantic", cosine=cosine)
         part, seconds = timed(
-            lambda settings=settings: drop_near(
-                near, corpus.sources, unique, root / "final", settings.dedup
-            )
+            partial(drop_near, near, corpus.sources, unique, root / "final", settings.dedup)
         )
         name = f"semantic {cosine}, on {before.sum()} documents kept by the other rules"
         lines.append(
-            judge(corpus, name, before, kept_of(corpus.sources, part), comparing + seconds)
+            judge(
+                corpus,
+                name,
+                before,
+                kept_of(corpus.sources, [part] * len(corpus.sources)),
+                comparing + seconds,
+            )
         )
         print(lines[-1], flush=True)
     return lines

@@ -14,7 +14,7 @@ from data_catalog.format.layout import OPTIONAL, Layout
 from data_catalog.format.manifest import AdditionRecord, fingerprint
 from data_catalog.settings import parse
 from pipeline.config import Addition, Build
-from pipeline.dedup.exact import target_texts
+from pipeline.dedup.targets import target_texts
 from pipeline.embed.encoder import check_encoder
 from pipeline.parts import sole_builder
 from pipeline.publish.existing_catalog import ExistingCatalog

@@ -18,10 +18,9 @@ from data_catalog.format.layout import Layout, Levels
 from pipeline.cluster.stage import assign_part, train_tree
 from pipeline.cluster.tree import load_tree
 from pipeline.config import Build
-from pipeline.dedup.exact import KnownTexts, target_texts
 from pipeline.dedup.semantic import drop_near, near_part
-from pipeline.dedup.signatures import sign_part
-from pipeline.dedup.stage import dedup
+from pipeline.dedup.shuffle import drop_copies
+from pipeline.dedup.targets import target_texts
 from pipeline.describe.domains import describe_domains
 from pipeline.describe.health import check_labels
 from pipeline.describe.leakage import leakage_part
@@ -156,25 +155,19 @@ def document_stages(
         judge_part,
         [(part, _folder(work, "quality", part), config.quality) for part in sources],
     )
-    pairs = zip(shards, sources, strict=True) if "minhash" in tiers else ()
-    signed = each(
-        "sign",
-        sign_part,
-        [(shard, part, _folder(work, "sign", part), config.dedup) for shard, part in pairs],
-    )
-    known: tuple[KnownTexts, ...] = (existing.known(work / "known"),) if existing else ()
-    targets = target_texts(config)
-    [unique] = each(
-        "dedup",
-        dedup,
-        [(sources, judged, signed, _folder(work, "dedup"), config.dedup, targets, known)],
+    known = existing.known(work / "known") if existing else None
+    unique = drop_copies(
+        shards, sources, judged, work, config.dedup, each, target_texts(config), known
     )
 
     # Meaning: one vector per document, one tree over the vectors, one leaf per document.
     embedded = each(
         "embed",
         embed_part,
-        [(part, unique, _folder(work, "embed", part), config.embed) for part in sources],
+        [
+            (part, verdicts, _folder(work, "embed", part), config.embed)
+            for part, verdicts in zip(sources, unique, strict=True)
+        ],
     )
     if existing:
         tree = existing.tree
@@ -191,7 +184,7 @@ def document_stages(
     stages = {
         "source": sources,
         "quality": judged,
-        "dedup": [unique],
+        "dedup": unique,
         "embed": embedded,
         "assign": assigned,
     }

@@ -75,7 +75,7 @@ def final_verdicts(stages: Mapping[str, Sequence[Part]]) -> list[Part]:
     finals = []
     for number, source in enumerate(stages["source"]):
         given = [
-            *stages["dedup"],
+            stages["dedup"][number],
             stages["embed"][number],
             *stages.get("semantic", ()),
             *([stages["sort"][number]] if "sort" in stages else []),
@@ -87,8 +87,10 @@ def final_verdicts(stages: Mapping[str, Sequence[Part]]) -> list[Part]:
 def embedded_verdicts(stages: Mapping[str, Sequence[Part]]) -> list[Part]:
     """Return the part with the verdicts on each source part that keep what has an embedding."""
     return [
-        latest_verdicts(source, [*stages["dedup"], part])
-        for source, part in zip(stages["source"], stages["embed"], strict=True)
+        latest_verdicts(source, [unique, part])
+        for source, unique, part in zip(
+            stages["source"], stages["dedup"], stages["embed"], strict=True
+        )
     ]
 
 

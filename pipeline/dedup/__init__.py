@@ -1,5 +1,7 @@
 """Documents and quality's verdicts in, final verdicts with one copy of each document kept out.
 
-`stage` runs the tiers before clustering (`exact`, and `minhash` on the parts of `signatures`),
-`semantic` the tier after it. `removed` counts the drops by source; `places` numbers documents.
+`shuffle` has the story of the tiers before clustering, and `stage` writes their verdicts. The tiers
+`shipped` and `digest` are in `exact`, `minhash` in `signatures`, `bands`, `pairs` and `resolve`, and
+`semantic`, after clustering, in `semantic`. `buckets` brings equal records of all parts together,
+`removed` counts the drops by source, and `places` numbers documents for `semantic`.
 """

@@ -1,125 +1,172 @@
-"""Exact copies by digest: of a target's text, of a known text, and of an earlier document."""
+"""Exact copies by digest: of a target's text, of a catalog's text, and of an earlier document.
 
-import glob
-from collections.abc import Sequence
-from dataclasses import dataclass
+`digests_part` sorts the digests of each part into buckets, and `copies_part` compares a bucket.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import UInt8
+from jaxtyping import UInt64
 
-from pipeline.config import Build
-from pipeline.dedup.places import Alive, Places, to_places
-from pipeline.parts import Part
+from data_catalog.format.accounts import Account, Tally
+from data_catalog.format.manifest import fingerprint
+from pipeline.config import Dedup
+from pipeline.dedup.buckets import CHUNK_ROWS, read_records, record_reader, write_records
+from pipeline.dedup.drops import CATALOG, DIGEST, NO_REASON, SHIPPED, TARGET, write_drops
+from pipeline.dedup.scratch import scratch_database, stream
+from pipeline.dedup.targets import DIGESTS_FILE, KnownTexts
+from pipeline.parts import Part, make_part
+from pipeline.quality.stage import VERDICTS_FILE
 from pipeline.source.documents import text_digest
 from pipeline.source.stage import DOCUMENTS_FILE
-from pipeline.source.targets import read_target
 
-_BATCH_ROWS = 65_536
+# Versions of the output:
+# 1: exact copies, by buckets of digests.
+VERSION = 1
+MAXIMUM_BUCKET_DIGESTS = 8_000_000  # on average, about 270 MB
+LISTED = "dedup.listed"  # note of a part: documents that the corpus says are a copy, or are none
+_KNOWN = -1  # position of all texts of a catalog
 
-# Documents that are known, listed as copies, or later holders of a digest among the others. A
-# document without a digest is not a copy.
+# `code` is the reason that the part itself found, or NO_REASON.
+_DIGEST = np.dtype([("high", "<u8"), ("low", "<u8"), ("position", "<i8"), ("code", "u1")])
+_HEX = re.compile(r"[0-9a-f]{32}")
 _COPIES = """
-WITH judged AS (
-    SELECT alive.place, alive.digest,
-           coalesce(known.code, CASE WHEN alive.listed THEN $listed END) AS code
-    FROM alive
-    LEFT JOIN (SELECT digest, min(code) AS code FROM known GROUP BY digest) AS known USING (digest)
-), firsts AS (
-    SELECT digest, min(place) AS first FROM judged
-    WHERE code IS NULL AND digest IS NOT NULL GROUP BY digest HAVING count(*) > 1
+WITH groups AS (
+    SELECT high, low, min(position) FILTER (position >= 0 AND code = $none) AS first,
+           min(code) FILTER (position < 0) AS known
+    FROM digests GROUP BY high, low HAVING count(*) > 1
+), judged AS (
+    SELECT position, least(code, coalesce(known, $none)) AS own, position > first AS is_later
+    FROM digests LEFT JOIN groups USING (high, low) WHERE position >= 0
 )
-SELECT place, coalesce(code, $copy) AS code FROM judged LEFT JOIN firsts USING (digest)
-WHERE code IS NOT NULL OR ($by_digest AND place > first) ORDER BY place
+SELECT position, CASE WHEN own < $none THEN own ELSE $digest END::UTINYINT AS code FROM judged
+WHERE own < $none OR ($by_digest AND is_later) ORDER BY position
 """
 
 
-@dataclass(frozen=True)
-class KnownTexts:
-    """Texts that exist elsewhere. A document equal to one of them is dropped."""
+def digests_part(
+    source: Part,
+    judged: Part,
+    protected: Part,
+    first: int,
+    buckets: int,
+    folder: Path,
+    config: Dedup,
+) -> Part:
+    """Write the digests of the documents that quality kept, in buckets.
 
-    reason: str  # e.g. "dedup.catalog"
-    digests: tuple[Path, ...]  # Parquet files with a column `digest` (see `text_digest`)
-    fingerprint: str  # of the contents of the files
-    # Parquet files with a column `text`. The tier minhash drops near copies of these too.
-    targets: tuple[Path, ...] = ()
-
-
-def target_texts(config: Build) -> dict[str, str]:
-    """Return the texts of the documents of all targets by digest, in the order of the digests.
-
-    Raises:
-        UserError: A target cannot be read, see `pipeline.source.targets.read_target`.
-    """
-    columns = (read_target(target, config.source)[0]["text"] for target in config.all_targets())
-    texts = {text_digest(text): text for column in columns for text in column.to_pylist()}
-    return dict(sorted(texts.items()))
-
-
-def exact_copies(
-    connection: duckdb.DuckDBPyConnection,
-    sources: Sequence[Part],
-    alive: Alive,
-    known: Sequence[pa.Table | KnownTexts],
-    codes: Sequence[int],
-    listed: int | None,
-    copy: int | None,
-) -> tuple[Places, UInt8[np.ndarray, " documents"]]:
-    """Return the places of the documents to drop, ascending, and a code for each.
-
-    DuckDB spills to disk if needed.
+    The account notes (`LISTED`) for how many of them the corpus says whether they are copies.
+    Memory: 33 bytes per document of the part.
 
     Args:
-        connection: An empty database.
-        sources: Source parts.
-        alive: Documents that are still kept, per part.
-        known: Texts with the code `codes[i]` each: a table with a column `digest`, or files.
-        codes: Codes of `known`. The smallest one counts.
-        listed: Code of documents that the corpus lists as copies. None: ignore its list.
-        copy: Code of later holders of a digest. None: keep them.
+        source: The source part.
+        judged: Quality's part.
+        protected: The part of `protect_targets`.
+        first: Position of the part's first document.
+        buckets: Number of buckets.
+        folder: The part's folder.
+        config: The tiers.
     """
-    connection.execute("CREATE TABLE known (digest VARCHAR, code UTINYINT)")
-    for texts, code in zip(known, codes, strict=True):
-        if isinstance(texts, KnownTexts):
-            files = [glob.escape(str(path)) for path in texts.digests]
-            connection.execute(
-                "INSERT INTO known SELECT digest, ? FROM read_parquet(?)", [code, files]
-            )
-        else:
-            _insert(
-                connection,
-                "known",
-                texts.append_column("code", pa.array(np.full(len(texts), code, np.uint8))),
-            )
-    connection.execute("CREATE TABLE alive (digest VARCHAR, place BIGINT, listed BOOL)")
-    for number, source in enumerate(sources):
-        mask = alive(number)
-        start = 0
+    by_list = "shipped" in config.tiers
+
+    def make(out: Path) -> Account:
+        verdicts = pq.read_table(judged.folder / VERDICTS_FILE, columns=["reason"])
+        is_kept = pc.is_null(verdicts["reason"]).to_numpy()
+        of_targets = pq.read_table(protected.folder / DIGESTS_FILE)["digest"]
+        pieces: list[np.ndarray] = []
+        row, listed = 0, 0
         with pq.ParquetFile(source.folder / DOCUMENTS_FILE, pre_buffer=False) as file:
-            for batch in file.iter_batches(_BATCH_ROWS, columns=["digest", "shipped_duplicate"]):
-                rows = np.flatnonzero(mask[start : start + len(batch)])
-                shipped = (
-                    pc.fill_null(batch["shipped_duplicate"], False)
-                    if listed is not None
-                    else pa.array(np.zeros(len(batch), bool))
-                )
-                columns = [
-                    batch["digest"].take(pa.array(rows)),
-                    pa.array(to_places(number, rows + start)),
-                    shipped.take(pa.array(rows)),
-                ]
-                _insert(connection, "alive", pa.table(columns, names=["digest", "place", "listed"]))
-                start += len(batch)
-    parameters = {"listed": listed or 0, "copy": copy or 0, "by_digest": copy is not None}
-    copies = connection.sql(_COPIES, params=parameters).to_arrow_table()
-    return copies["place"].to_numpy(), copies["code"].to_numpy().astype(np.uint8)
+            for batch in file.iter_batches(CHUNK_ROWS, columns=["digest", "shipped_duplicate"]):
+                rows = np.flatnonzero(is_kept[row : row + len(batch)])
+                kept = batch.take(pa.array(rows))
+                records = np.empty(len(rows), _DIGEST)
+                records["high"], records["low"] = _words(kept["digest"].to_pylist()).T
+                records["position"] = first + row + rows
+                records["code"] = NO_REASON
+                if by_list:
+                    is_copy = pc.fill_null(kept["shipped_duplicate"], False)
+                    records["code"][is_copy.to_numpy(zero_copy_only=False)] = SHIPPED
+                    listed += len(kept) - kept["shipped_duplicate"].null_count
+                is_target = pc.is_in(kept["digest"], value_set=of_targets)
+                records["code"][is_target.to_numpy(zero_copy_only=False)] = TARGET
+                pieces.append(records)
+                row += len(batch)
+        amount = Tally(rows=_write(out, pieces, buckets))
+        notes = {LISTED: Tally(rows=listed)} if listed else {}
+        return Account(read=amount, kept=amount, noted=notes)
+
+    inputs = [source.fingerprint, judged.fingerprint, protected.fingerprint]
+    return make_part(folder, fingerprint("digests", VERSION, inputs, first, buckets, by_list), make)
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:
-    connection.register("new_rows", rows)
-    connection.table("new_rows").insert_into(table)
-    connection.unregister("new_rows")
+def known_digests_part(known: KnownTexts, number: int, buckets: int, folder: Path) -> Part:
+    """Write the digests of one file of a catalog's texts, in buckets, as `digests_part` does."""
+
+    def make(out: Path) -> Account:
+        pieces: list[np.ndarray] = []
+        with pq.ParquetFile(known.digests[number], pre_buffer=False) as file:
+            for batch in file.iter_batches(CHUNK_ROWS, columns=["digest"]):
+                words = _words(batch["digest"].drop_null().to_pylist())
+                records = np.empty(len(words), _DIGEST)
+                records["high"], records["low"] = words.T
+                records["position"], records["code"] = _KNOWN, CATALOG
+                pieces.append(records)
+        amount = Tally(rows=_write(out, pieces, buckets))
+        return Account(read=amount, kept=amount)
+
+    key = fingerprint("known digests", VERSION, known.fingerprint, number, buckets)
+    return make_part(folder, key, make)
+
+
+def copies_part(bucket: int, digests: Sequence[Part], folder: Path, config: Dedup) -> Part:
+    """Write the exact copies among the digests of a bucket (`drops.bin`), and their reasons.
+
+    Memory: `dedup.memory_megabytes` of DuckDB, which spills to the folder for temporary files.
+
+    Args:
+        bucket: Number of the bucket.
+        digests: The parts of `digests_part` and `known_digests_part`.
+        folder: The part's folder.
+        config: The tiers and the memory.
+    """
+    by_digest = "digest" in config.tiers
+
+    def make(out: Path) -> Account:
+        parameters = {"none": NO_REASON, "digest": DIGEST, "by_digest": by_digest}
+        with scratch_database(config.memory_megabytes) as connection:
+            reader = record_reader(read_records(digests, bucket, _DIGEST), _DIGEST)
+            connection.register("reader", reader)
+            connection.execute("CREATE TEMP TABLE digests AS SELECT * FROM reader")
+            [(rows,)] = connection.sql("SELECT count(*) FROM digests").fetchall()
+            copies = stream(connection, _COPIES, parameters)
+            write_drops(
+                out, ((batch["position"].to_numpy(), batch["code"].to_numpy()) for batch in copies)
+            )
+        return Account(read=Tally(rows=rows), kept=Tally(rows=rows))
+
+    inputs = [part.fingerprint for part in digests]
+    return make_part(folder, fingerprint("copies", VERSION, bucket, inputs, by_digest), make)
+
+
+def _write(out: Path, pieces: Iterable[np.ndarray], buckets: int) -> int:
+    """Write records sorted by digest and return their number."""
+    records = np.concatenate([np.empty(0, _DIGEST), *pieces])
+    order = np.argsort(records["high"], kind="stable")
+
+    def chunks() -> Iterator[np.ndarray]:
+        for start in range(0, len(order), CHUNK_ROWS):
+            yield records[order[start : start + CHUNK_ROWS]]
+
+    write_records(out, records["high"][order], buckets, chunks())
+    return len(records)
+
+
+def _words(digests: Sequence[str]) -> UInt64[np.ndarray, "documents 2"]:
+    """Return each digest as two numbers. One of another form than `text_digest` is hashed first."""
+    hexadecimal = (digest if _HEX.fullmatch(digest) else text_digest(digest) for digest in digests)
+    return np.frombuffer(bytes.fromhex("".join(hexadecimal)), ">u8").reshape(-1, 2).astype("<u8")

@@ -19,13 +19,12 @@ from data_catalog.format.files import CatalogFiles
 from data_catalog.format.layout import Layout, Levels
 from data_catalog.format.manifest import FileIdentity, Manifest, fingerprint
 from data_catalog.format.offsets import read_offsets_table
-from pipeline.dedup.exact import KnownTexts
+from pipeline.dedup.targets import KnownTexts
 from pipeline.parts import Part, make_part
 from pipeline.publish.link_files import link_file
 from pipeline.source.documents import text_digest
 from pipeline.source.stage import DOCUMENTS_FILE
 
-_IN_CATALOG = "dedup.catalog"  # reason: the text is already a document or in a target
 _COPIES = """
 SELECT count(*) FROM target_texts
 SEMI JOIN read_parquet($files, hive_partitioning = false) USING (digest)
@@ -123,8 +122,8 @@ class ExistingCatalog:
         part = make_part(folder, key, make)
         files = [self.layout.root / name for name in self.file_names("documents/")]
         return KnownTexts(
-            _IN_CATALOG,
             (*files, part.folder / "digests.parquet"),
+            self.manifest.documents,
             self.manifest.fingerprint,
             tuple(targets),
         )

@@ -14,11 +14,11 @@ import pytest
 
 from data_catalog.format.accounts import Account, Tally
 from pipeline.config import Build
-from pipeline.dedup.stage import dedup
 from pipeline.quality.stage import judge_part
 from pipeline.source.registry import corpus_source
 from pipeline.source.stage import read_shard
 from tests.helpers.repository import ROOT
+from tests.helpers.shuffled import deduplicate
 
 
 def line(text, **more):
@@ -126,7 +126,7 @@ def test_the_same_document_twice_is_read_twice_and_kept_once(config, tmp_path):
     source = corpus_source(config)
     part = read_shard(source.plan().shards[0], tmp_path / "source" / "00", source)
     judged = judge_part(part, tmp_path / "quality" / "00", config.quality)
-    unique = dedup([part], [judged], (), tmp_path / "dedup", config.dedup)
+    [unique] = deduplicate(tmp_path / "work", [(part, judged)], config.dedup)
     assert unique.account.dropped == {"dedup.digest": Tally(rows=1, characters=5)}
     assert unique.account.kept == Tally(rows=2, characters=9)
 

@@ -29,7 +29,13 @@ GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text(encoding="
 MODULES = {  # those whose VERSION is in the stage's fingerprint
     "source": "pipeline.source.stage",
     "quality": "pipeline.quality.stage",
+    "protected": "pipeline.dedup.targets",
+    "digests": "pipeline.dedup.exact",
+    "copies": "pipeline.dedup.exact",
     "sign": "pipeline.dedup.signatures",
+    "bands": "pipeline.dedup.bands",
+    "pairs": "pipeline.dedup.pairs",
+    "resolve": "pipeline.dedup.resolve",
     "dedup": "pipeline.dedup.stage",
     "embed": "pipeline.embed.stage",
     "tree": "pipeline.cluster.stage",
@@ -106,6 +112,8 @@ def plain(value: Any) -> Any:
 
 
 def content(path: Path) -> Any:
+    if path.suffix == ".bin":
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     if path.suffix == ".parquet":
         return plain(pq.read_table(path).to_pydict())
     if named := re.fullmatch(r"range-(\d+)\.arrow", path.name):

@@ -5,11 +5,11 @@ import pytest
 from data_catalog.format.accounts import total
 from data_catalog.settings import parse
 from pipeline.config import Build
-from pipeline.dedup.stage import dedup
 from pipeline.quality.stage import judge_part
 from pipeline.source.registry import corpus_source
 from pipeline.source.stage import read_shard
 from tests.helpers.repository import CORPUS
+from tests.helpers.shuffled import deduplicate
 
 pytestmark = pytest.mark.skipif(
     not (CORPUS / "documents").is_dir(), reason="the sample corpus is not beside this checkout"
@@ -51,7 +51,8 @@ def judged(sources, tmp_path_factory):
 @pytest.mark.parametrize("tiers", [["shipped"], ["digest"], ["shipped", "digest"]])
 def test_only_the_planted_exact_copies_are_dropped(sources, judged, tmp_path, tiers):
     config = configured(tmp_path, dedup={"tiers": tiers})
-    account = dedup(sources, judged, (), tmp_path / "dedup", config.dedup).account
+    made = list(zip(sources, judged, strict=True))
+    account = total(part.account for part in deduplicate(tmp_path, made, config.dedup))
     assert sum(tally.rows for tally in account.dropped.values()) == 340
 
 

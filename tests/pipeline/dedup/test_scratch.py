@@ -5,10 +5,9 @@ import duckdb
 import pytest
 
 from pipeline.config import Dedup
-from pipeline.dedup.places import scratch_database
-from pipeline.dedup.stage import dedup
+from pipeline.dedup.scratch import scratch_database
 from tests.helpers.leftovers import temporary_of_killed
-from tests.helpers.parts import source_part
+from tests.helpers.shuffled import deduplicate, make_parts
 
 
 @pytest.fixture
@@ -50,19 +49,22 @@ def test_the_files_of_the_database_are_removed_after_a_failure(scratch):
     assert not list(scratch.iterdir())
 
 
-def test_nothing_is_written_to_the_folder_of_the_part(scratch, tmp_path, monkeypatch):
-    sources = [source_part(tmp_path / "source" / "a", ["p", "p"])]
+@pytest.mark.parametrize("stage", ["copies", "pairs", "resolve"])
+def test_nothing_is_written_to_the_folder_of_the_part(scratch, tmp_path, monkeypatch, stage):
+    module = {"copies": "exact"}.get(stage, stage)
+    made = [make_parts(tmp_path, "a", ("p", None, None), ("p", None, None))]
     seen = []
 
     def fail(*_):
-        seen.extend(path.name for path in (tmp_path / "work").rglob("*"))
+        seen.extend(path.name for path in (tmp_path / "work" / stage).rglob("*"))
         seen.append(len(list(scratch.rglob("*.duckdb"))))
         raise KeyError
 
-    monkeypatch.setattr("pipeline.dedup.stage.exact_copies", fail)
+    monkeypatch.setattr(f"pipeline.dedup.{module}.stream", fail)
     with pytest.raises(KeyError):
-        dedup(sources, sources, [], tmp_path / "work" / "dedup", Dedup())
-    [temporary, databases] = seen
-    assert temporary.startswith(".dedup.")
+        deduplicate(tmp_path / "work", made, Dedup(tiers=("digest", "minhash")))
+    [temporary, *files, databases] = seen
+    assert temporary.startswith(".")
     assert databases == 1
-    assert not [*scratch.iterdir(), *(tmp_path / "work").iterdir()]
+    assert not any("duckdb" in file for file in files)
+    assert not [*scratch.iterdir(), *(tmp_path / "work" / stage).iterdir()]
