@@ -32,6 +32,7 @@ from pipeline.source.documents import Shard
 
 logger = logging.getLogger(__name__)
 
+MEMORY_STAGES = ("copies", "pairs", "resolve")  # each part takes `dedup.memory_megabytes`
 # Runs one stage, see `pipeline.run.Each`.
 RunStage = Callable[[str, Callable[..., Part], Sequence[tuple[Any, ...]]], list[Part]]
 

@@ -19,6 +19,7 @@ from data_catalog.temporary import temporary_path
 from pipeline.absolute_paths import local_paths
 from pipeline.config import Addition, Build, Embed
 from pipeline.embed.identity import identify
+from pipeline.dedup.shuffle import MEMORY_STAGES
 from pipeline.engine.config import LOCAL, RAY_SETTINGS, Cluster
 from pipeline.engine.worker import Expected, installed_software
 
@@ -60,7 +61,7 @@ def connected(
         paths = {key: path for key, path in local_paths(config).items() if path.exists()}
         expected = Expected(file, token, installed_software(), paths)
         check_machines(expected, embed)
-        stages = RayStages(expected, {"dedup": config.dedup.memory_megabytes})
+        stages = RayStages(expected, dict.fromkeys(MEMORY_STAGES, config.dedup.memory_megabytes))
         try:
             yield stages
         finally:
