@@ -1,8 +1,9 @@
 """Measure the recall of each dedup tier on planted copies, its other drops, and its speed.
 
 A family is an original with its planted copies. Recall is the share of the surplus members (all
-but one per family) that were dropped. The column "beyond" counts families that lost their last
-document. Most of these documents are near copies that were not planted. For each of them, the
+but one per family) that were dropped. The column "near recall >= tier" counts only the pairs of an
+original and a near copy whose Jaccard similarity is at least that of the tier. The column "beyond"
+counts families that lost their last document. Most of these documents are near copies that were not planted. For each of them, the
 exact Jaccard similarity of 13-word shingles to the most similar kept document is given.
 """
 
@@ -146,9 +147,9 @@ def judge(
 
     def alike() -> str:
         """Return the share of near copies of at least `similarity` that were dropped."""
-        if similarity is None:
+        copies = before & (corpus.jaccard >= (similarity or 1))
+        if similarity is None or not copies.any():
             return ""
-        copies = before & (corpus.jaccard >= similarity)
         others = left(after & ~corpus.planted("near"))
         # If the copy comes first, the original is the one that is dropped.
         is_kept = after[copies] & (others[corpus.families[copies]] > 0)
@@ -229,7 +230,8 @@ def main() -> None:
                 )
             )
             kept = kept_of(sources, parts)
-            lines.append(judge(corpus, label, everything, kept, seconds, settings.dedup.similarity))
+            similarity = settings.dedup.similarity if "minhash" in settings.dedup.tiers else None
+            lines.append(judge(corpus, label, everything, kept, seconds, similarity))
             print(lines[-1], flush=True)
 
         measure(config("shipped"), "shipped")

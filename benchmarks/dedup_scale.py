@@ -3,7 +3,7 @@
 Signatures are synthetic: 14 bands of 9 random values. In "copies", each third document is a near
 copy of the one before it (Jaccard similarity about 0.85). In "one band", all documents share their
 first band and nothing else, as pages with common boilerplate may. Each row is one process for all
-stages. `memory` is `dedup.memory_megabytes`. The peak includes about 200 MB for Python and its
+stages. `memory` is `dedup.memory_megabytes`. The peak includes about 100 MB for Python and its
 libraries.
 """
 

@@ -100,8 +100,8 @@ class Dedup(Settings):
     cosine: float = Field(default=0.95, ge=0.8, le=1)
     """Minimum cosine of two embeddings in one domain for `semantic` to remove the later one."""
     memory_megabytes: int = Field(default=1_024, ge=64)
-    """Memory of each part that compares documents, in megabytes. What does not fit is written to the
-    folder for temporary files (TMPDIR) of the machine. The result does not depend on it."""
+    """Memory of each part that compares documents, in megabytes. What does not fit is written to
+    the folder for temporary files (TMPDIR) of the machine. The result does not depend on it."""
 
 
 class Embed(Settings):

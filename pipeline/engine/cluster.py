@@ -18,8 +18,8 @@ from data_catalog.errors import UserError, first_line
 from data_catalog.temporary import temporary_path
 from pipeline.absolute_paths import local_paths
 from pipeline.config import Addition, Build, Embed
-from pipeline.embed.identity import identify
 from pipeline.dedup.shuffle import MEMORY_STAGES
+from pipeline.embed.identity import identify
 from pipeline.engine.config import LOCAL, RAY_SETTINGS, Cluster
 from pipeline.engine.worker import Expected, installed_software
 
