@@ -3,8 +3,9 @@
 A family is an original with its planted copies. Recall is the share of the surplus members (all
 but one per family) that were dropped. The column "near recall >= tier" counts only the pairs of an
 original and a near copy whose Jaccard similarity is at least that of the tier. The column "beyond"
-counts families that lost their last document. Most of these documents are near copies that were not planted. For each of them, the
-exact Jaccard similarity of 13-word shingles to the most similar kept document is given.
+counts families that lost their last document. Most of these documents are near copies that were
+not planted. For each of them, the exact Jaccard similarity of 13-word shingles to the most similar
+kept document is given.
 """
 
 import argparse
