@@ -33,7 +33,7 @@ from trainer.sampling.plan import Drawn, draw_interval, leaf_weights
 
 Numbers = Int[np.ndarray, " draws"]
 URL = "s3://corpora/catalog"
-LENGTH, BATCH, EVERY = 256, 16, 20
+LENGTH, BATCH, EVERY = 1_024, 4, 20
 LEAVES = (400, 240, 300, 160, 120, 200, 0, 10)  # documents per leaf
 DOCUMENT_TOKENS = 1_500
 
@@ -114,8 +114,8 @@ def training(catalog: str, out: Path, steps: int) -> Train:
             "catalog": catalog,
             "out": out,
             "target": "spe",
-            "model": {"hidden_size": 128, "layers": 4, "heads": 4},
-            "mixture": {"kind": "hard", "update_every_steps": EVERY, "overhead_budget": None},
+            "model": {"hidden_size": 128, "layers": 2, "heads": 4},
+            "mixture": {"kind": "hard", "update_every_steps": EVERY, "measure_on": "probes"},
             "training": {
                 "steps": steps,
                 "batch_sequences": BATCH,

@@ -18,7 +18,7 @@ from data_catalog.format.records import read_record
 from data_catalog.format.run_record import RUN_RECORD, read_run_record
 from data_catalog.format.target_record import TARGET_RECORD, TargetRecord
 from data_catalog.format.tokens import open_target, open_tokens
-from data_catalog.transfer.mirror import open_catalog, repair_mirror
+from data_catalog.transfer.mirror import local_folder, open_catalog, repair_mirror
 from trainer.config import Train
 from trainer.distributed import Team
 from trainer.evaluation.evaluate import EvaluationSet
@@ -200,6 +200,16 @@ def _repaired(config: Train, files: CatalogFiles, names: Sequence[str]) -> bool:
     repair_mirror(config.catalog, config.data.version)
     files.verified.compare(names)
     return True
+
+
+def refill_catalog(config: Train, files: CatalogFiles) -> None:
+    """Copy the small files of a catalog on a store again if this machine's cache was emptied.
+
+    Raises:
+        UserError: The store cannot be reached.
+    """
+    if not isinstance(config.catalog, Path) and not files.layout.manifest.exists():
+        local_folder(config.catalog, files.version)
 
 
 def open_inputs(config: Train) -> Inputs:

@@ -24,7 +24,7 @@ from trainer.alignment.observe import (
 from trainer.config import Train
 from trainer.distributed import Team
 from trainer.evaluation.evaluate import EvaluationSet, HeldOutLoss, held_out_losses
-from trainer.inputs import Inputs
+from trainer.inputs import Inputs, refill_catalog
 from trainer.mixers import Mixer, Observation
 from trainer.mixers.simplex import final_weights
 from trainer.model.engine import Engine
@@ -309,6 +309,7 @@ class Run:
 
     def _export(self, name: str, results: Sequence[HeldOutLoss]) -> None:
         config, inputs, model = self.config, self.inputs, self.engine.model
+        refill_catalog(config, inputs.files)
         context = context_tokens(model, config.training.sequence_tokens)
         card = model_card(config, inputs, model, self.state, results, context)
         export_model(config.out / name, model, inputs.files, context, card, self.team)

@@ -22,7 +22,6 @@ from data_catalog.format.lock import sole_holder
 from data_catalog.format.manifest import Manifest, fingerprint, parse_manifest, version_manifest
 from data_catalog.format.token_windows import TokenWindows
 from data_catalog.place import Folder, Place
-from data_catalog.transfer.copy import fetch_catalog
 from data_catalog.transfer.fetched_tokens import FetchedTokens
 from data_catalog.transfer.ranges import ObjectRanges
 from data_catalog.transfer.token_heads import TokenHeads
@@ -124,7 +123,7 @@ def repair_mirror(catalog: Place, version: int | None) -> None:
     manifest = _manifest(catalog, version)
     root = _mirror_folder(manifest)
     with sole_holder(root.parent, wait=True):
-        fetch_catalog(catalog.url, root, version=manifest.version, without=OPTIONAL)
+        _fetch(catalog, root, manifest)
 
 
 def _manifest(catalog: Place, version: int | None) -> Manifest:
@@ -161,8 +160,14 @@ def _mirror(catalog: Place, manifest: Manifest) -> Path:
         # Others wait here, and find the files.
         with sole_holder(root.parent, wait=True):
             if not _is_whole(root, manifest):
-                fetch_catalog(catalog.url, root, version=manifest.version, without=OPTIONAL)
+                _fetch(catalog, root, manifest)
     return root
+
+
+def _fetch(catalog: Place, root: Path, manifest: Manifest) -> None:
+    from data_catalog.transfer.copy import fetch_catalog  # noqa: PLC0415 - imports DuckDB
+
+    fetch_catalog(catalog.url, root, version=manifest.version, without=OPTIONAL)
 
 
 def _is_whole(root: Path, manifest: Manifest) -> bool:

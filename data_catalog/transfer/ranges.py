@@ -1,8 +1,8 @@
 """Byte ranges of the objects of a store, many at a time.
 
-The checksum of an object cannot be compared if only parts of it are read. Instead its size is, and
-on S3 all its ranges are read from one version of it: the first answer's ETag is sent with every
-later request, and the store refuses another version.
+The checksum of an object that is read in parts cannot be compared. Instead its size is compared,
+and on S3 all its ranges are read from one version of the object: the first answer's ETag is sent
+with every later request, and the store refuses another version.
 """
 
 from __future__ import annotations

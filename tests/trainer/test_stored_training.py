@@ -1,6 +1,7 @@
 """A run whose catalog is on an S3 server has the numbers of one with a local catalog."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.helpers.tiny_training import records, tiny_config, without_clock, wri
 from trainer.config import Train
 from trainer.loop import train
 from trainer.preview import preview
+from trainer.run import Run
 
 URL = "s3://corpora/catalog"
 SHORT = {"training": {"steps": 12}, "evaluation": {"every_steps": 6}}
@@ -51,6 +53,7 @@ def on_store(folder: Path) -> Path:
     return config
 
 
+@pytest.mark.slow
 def test_a_run_on_a_store_is_identical_under_faults(remote, tmp_path):
     store, folder = remote
     store.refused, store.cut_every = 2, 5
@@ -61,6 +64,23 @@ def test_a_run_on_a_store_is_identical_under_faults(remote, tmp_path):
     local = json.loads((folder / "local" / "config.json").read_text())
     assert record["config"]["catalog"] == URL
     assert all(record[key] == local[key] for key in ("catalog", "fingerprint", "tokenizer"))
+
+
+def test_a_cache_that_is_emptied_during_a_run_is_filled_again(remote, tmp_path, monkeypatch):
+    _, folder = remote
+    after_step, cache = Run.after_step, tmp_path / "cache" / "clustermix"
+
+    def emptying(run: Run, stop: bool) -> None:
+        if run.state.step in {3, 12}:
+            for file in cache.rglob("train-*"):
+                os.truncate(file, 0)
+            shutil.rmtree(cache, ignore_errors=True)
+        after_step(run, stop)
+
+    monkeypatch.setattr(Run, "after_step", emptying)
+    assert train(tiny_config(URL, tmp_path / "run", **SHORT))
+    assert numbers(tmp_path / "run") == numbers(folder / "local")
+    assert (tmp_path / "run" / "model" / "tokenizer.json").is_file()
 
 
 def test_a_run_moves_to_the_store_and_small_files_are_repaired(remote, tmp_path):
