@@ -98,7 +98,8 @@ class Dedup(Settings):
     """Jaccard similarity of 13-word shingles above which `minhash` removes a document. One of 0.7,
     0.8, 0.9 and 1.0."""
     cosine: float = Field(default=0.95, ge=0.8, le=1)
-    """Minimum cosine of two embeddings in one domain for `semantic` to remove the later one."""
+    """Minimum cosine of two embeddings in one domain for `semantic` to remove the later one, if the
+    earlier one stays."""
     memory_megabytes: int = Field(default=1_024, ge=64)
     """Memory of each part that compares documents, in megabytes. What does not fit is written to
     the folder for temporary files (TMPDIR) of the machine. The result does not depend on it."""

@@ -195,22 +195,14 @@ def document_stages(
             "near",
             near_part,
             [
-                (top, embedded, assigned, _top_folder(work, "near", top), levels)
+                (top, embedded, assigned, _top_folder(work, "near", top), levels, config.dedup)
                 for top in range(levels.granularities[0])
             ],
         )
         stages["semantic"] = each(
             "semantic",
             drop_near,
-            [
-                (
-                    near,
-                    sources,
-                    embedded_verdicts(stages),
-                    _folder(work, "semantic"),
-                    config.dedup,
-                )
-            ],
+            [(near, sources, embedded_verdicts(stages), _folder(work, "semantic"))],
         )
     return Documents(stages, tree, levels)
 

@@ -76,13 +76,13 @@ TABLES = {
         ],
     ),
     "NEAR": Table(
-        "One row per kept document that resembles an earlier document of its domain. Documents are"
-        " identified by the number of their part in the build and their row among its kept"
-        " documents.",
+        "One row per kept document that resembles an earlier document of its domain, one that the"
+        " tier `semantic` keeps. Documents are identified by the number of their part in the build"
+        " and their row among its kept documents.",
         [
             Column("part", pa.uint32(), "Part of the later document."),
             Column("row", pa.int64(), "Row of the later document."),
-            Column("cosine", pa.float32(), "Largest cosine to any earlier document."),
+            Column("cosine", pa.float32(), "Largest cosine to an earlier document that stays."),
             Column("nearest_part", pa.uint32(), "Part of the first document with that cosine."),
             Column("nearest_row", pa.int64(), "Row of that document."),
         ],

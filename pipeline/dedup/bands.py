@@ -33,6 +33,13 @@ def band_record(similarity: float) -> np.dtype:
     return np.dtype([("band", "<u8"), ("position", "<i8"), ("sketch", sketch)])
 
 
+def bands_disk(documents: int, config: Dedup) -> dict[str, int]:
+    """Return the bytes on disk of the stage `bands`, by its name, if the tier minhash is on."""
+    number, _ = BANDS[config.similarity]
+    record = band_record(config.similarity)
+    return {"bands": documents * number * record.itemsize} if "minhash" in config.tiers else {}
+
+
 def bands_part(
     judged: Part,
     signed: Part,

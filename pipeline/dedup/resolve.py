@@ -1,4 +1,4 @@
-"""Which near copies are dropped: those of an earlier document that stays.
+"""The choice of the near copies to drop: those of an earlier document that stays.
 
 Documents are decided in reading order, so the verdicts do not depend on how the work was split. A
 document that is near only to dropped ones stays: in a chain where a is near b and b is near c, but

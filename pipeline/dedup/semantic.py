@@ -1,8 +1,7 @@
 """Copies in meaning, by cosines of embeddings inside a domain (SemDeDup, arXiv:2303.09540).
 
-There are two stages, so that another `dedup.cosine` reads no vectors. `near_part` finds the largest
-cosine of each document to an earlier one, which does not depend on the threshold, and `drop_near`
-applies the threshold. The first document of a family has no earlier one, so it always stays.
+`near_part` finds the copies of a top-level domain, and `drop_near` drops those of all domains. As
+in the tier minhash, a document is dropped only for an earlier one that stays, not for its copy.
 """
 
 import logging
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64
 
@@ -33,28 +31,36 @@ logger = logging.getLogger(__name__)
 
 # Versions of the output:
 # 1: near copies by meaning, within a leaf.
-VERSION = 1
+# 2: only of documents that stay.
+VERSION = 2
 _SEMANTIC_REASON = "dedup.semantic"
 NEAR_FILE = "near.parquet"
-MINIMUM_COSINE = 0.8  # smaller cosines are not written; also the minimum of `dedup.cosine`
 # Maximum number of documents compared as one domain if a finer level divides it. A comparison of
 # this size costs about 20 MFLOP per document.
 MAXIMUM_CELL_DOCUMENTS = 50_000
 _DECIMALS = 5  # equal vectors have a cosine of 1, not of 0.99999994
 BLOCK_DOCUMENTS = 2_048  # side of a block of compared pairs
 
+Members = Int64[np.ndarray, " _members"]
+
 
 def near_part(
-    top: int, embedded: Sequence[Part], assigned: Sequence[Part], folder: Path, levels: Levels
+    top: int,
+    embedded: Sequence[Part],
+    assigned: Sequence[Part],
+    folder: Path,
+    levels: Levels,
+    config: Dedup,
 ) -> Part:
-    """Find the documents of a top-level domain that are near an earlier one.
+    """Find the documents of a top-level domain that are near an earlier one that stays.
 
-    Writes `near.parquet` (tables.NEAR): the documents with a cosine of `MINIMUM_COSINE` or more to
-    an earlier one. Earlier is by part, then row, inside the coarsest domain around the document
-    that has at most `MAXIMUM_CELL_DOCUMENTS` documents, or its leaf. Pairs across domains are not
-    compared. Memory: 24 bytes per document of the domain and about 100 MB. A leaf of n documents
-    takes n^2 / 2 products.
+    Writes `near.parquet` (tables.NEAR): the documents with a cosine of `dedup.cosine` or more to an
+    earlier document that is not in the table itself. Earlier is by part, then row, inside the
+    coarsest domain around the document that has at most `MAXIMUM_CELL_DOCUMENTS` documents, or its
+    leaf. Pairs across domains are not compared. Memory: 24 bytes per document of the domain and
+    about 100 MB. A leaf of n documents takes n^2 / 2 products, fewer if it has copies.
     """
+    cosine = config.cosine
     inputs = [
         [x.fingerprint, leaves.fingerprint] for x, leaves in zip(embedded, assigned, strict=True)
     ]
@@ -62,7 +68,9 @@ def near_part(
     def make(out: Path) -> Account:
         places, leaves = _documents(top, assigned, levels)
         vectors = read_embeddings(embedded)
-        near = [_near(vectors, places[members]) for members in comparison_cells(leaves, levels)]
+        near = [
+            _near(vectors, places[members], cosine) for members in comparison_cells(leaves, levels)
+        ]
         pq.write_table(
             pa.concat_tables([tables.NEAR.empty_table(), *near]),
             out / NEAR_FILE,
@@ -71,7 +79,9 @@ def near_part(
         amount = Tally(rows=len(places))
         return Account(read=amount, kept=amount)
 
-    return make_part(folder, fingerprint("near", VERSION, top, levels.granularities, inputs), make)
+    return make_part(
+        folder, fingerprint("near", VERSION, top, levels.granularities, inputs, cosine), make
+    )
 
 
 def drop_near(
@@ -79,9 +89,8 @@ def drop_near(
     sources: Sequence[Part],
     embedded: Sequence[Part],
     folder: Path,
-    config: Dedup,
 ) -> Part:
-    """Drop the documents whose largest cosine to an earlier one is at least `dedup.cosine`.
+    """Drop the copies that `near_part` found.
 
     Writes `NAME.parquet` (tables.VERDICTS) for each source part: the verdicts before this stage,
     with the reason `dedup.semantic` for the documents dropped here.
@@ -91,27 +100,10 @@ def drop_near(
         sources: The source parts.
         embedded: For each source part, the verdicts that keep the documents with an embedding.
         folder: The part's folder.
-        config: The threshold.
-
-    Raises:
-        ValueError: `dedup.cosine` is smaller than the cosines that `near_part` keeps.
     """
-    cosine = config.cosine
-    if cosine < MINIMUM_COSINE:
-        raise ValueError(
-            f"dedup.cosine: {cosine}. Expected at least {MINIMUM_COSINE}, the smallest kept."
-        )
 
     def make(out: Path) -> Account:
-        minimum = pa.scalar(cosine, pa.float32())
-        close = [
-            pq.read_table(
-                part.folder / NEAR_FILE,
-                columns=["part", "row"],
-                filters=pc.field("cosine") >= minimum,
-            )
-            for part in near
-        ]
+        close = [pq.read_table(part.folder / NEAR_FILE, columns=["part", "row"]) for part in near]
         rows = pa.concat_tables([tables.NEAR.empty_table().select(["part", "row"]), *close])
         places = np.sort(
             to_places(rows["part"].to_numpy().astype(np.int64), rows["row"].to_numpy())
@@ -131,20 +123,18 @@ def drop_near(
 
     names = [[source.name, source.fingerprint] for source in sources]
     before = [kept_key(source, part) for source, part in zip(sources, embedded, strict=True)]
-    key = fingerprint(
-        "drop near", VERSION, cosine, names, before, [part.fingerprint for part in near]
-    )
+    key = fingerprint("drop near", VERSION, names, before, [part.fingerprint for part in near])
     return make_part(folder, key, make)
 
 
 def comparison_cells(
     leaves: Int64[np.ndarray, " documents"], levels: Levels, most: int = MAXIMUM_CELL_DOCUMENTS
-) -> list[Int64[np.ndarray, " _members"]]:
+) -> list[Members]:
     """Return the groups of documents that are compared with each other, members ascending.
 
     A group is a domain of at most `most` documents, as coarse as possible, or a leaf.
     """
-    finished: list[Int64[np.ndarray, " _members"]] = []
+    finished: list[Members] = []
     waiting = [np.arange(len(leaves))] if len(leaves) else []
     for k in levels.granularities:
         finished += [members for members in waiting if len(members) <= most]
@@ -183,13 +173,12 @@ def _documents(
     return np.concatenate(places), np.concatenate(leaves)
 
 
-def _near(vectors: Sequence[ArrayFile], places: Places) -> pa.Table:
-    """Return the places near an earlier one (tables.NEAR): cosine at least `MINIMUM_COSINE`."""
-    cosine, nearest = nearest_earlier(
-        lambda members: _gather(vectors, places[members]), len(places)
+def _near(vectors: Sequence[ArrayFile], places: Places, minimum: float) -> pa.Table:
+    """Return the places near an earlier one that stays (tables.NEAR)."""
+    cosine, nearest = nearest_kept(
+        lambda members: _gather(vectors, places[members]), len(places), minimum
     )
-    cosine = np.minimum(cosine.round(_DECIMALS), 1)
-    near = cosine >= np.float32(MINIMUM_COSINE)
+    near = np.flatnonzero(nearest >= 0)
     later, earlier = places[near], places[nearest[near]]
     columns = [
         place_parts(later).astype(np.uint32),
@@ -201,31 +190,56 @@ def _near(vectors: Sequence[ArrayFile], places: Places) -> pa.Table:
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=tables.NEAR)
 
 
-def nearest_earlier(
-    vectors: Callable[[slice], Float32[np.ndarray, "members dim"]],
+def nearest_kept(
+    vectors: Callable[[Members], Float32[np.ndarray, "_members dim"]],
     documents: int,
+    minimum: float,
     block: int = BLOCK_DOCUMENTS,
 ) -> tuple[Float32[np.ndarray, " documents"], Int64[np.ndarray, " documents"]]:
-    """Return each document's largest cosine to an earlier one, and that document.
+    """Decide documents in order: one stays unless it is near an earlier one that stays.
 
-    Among equals the first counts. Without an earlier document the values are -inf and 0. `vectors`
-    returns the unit vectors of a slice of documents. At most two blocks of them are in memory.
+    Args:
+        vectors: Returns the unit vectors of some documents. At most two blocks are in memory.
+        documents: Number of documents.
+        minimum: Smallest cosine of near documents.
+        block: Number of documents that are compared at once.
+
+    Returns:
+        The largest cosine of each document to an earlier one that stays, and the first document
+        with it. If it is smaller than `minimum`, which means that the document stays, -1.
     """
     cosine = np.full(documents, -np.inf, np.float32)
-    nearest = np.zeros(documents, np.int64)
+    nearest = np.full(documents, -1)
+    kept = np.empty(0, np.int64)
     for first in range(0, documents, block):
-        own = slice(first, min(first + block, documents))
+        own = np.arange(first, min(first + block, documents))
         x = vectors(own)
-        for start in range(0, own.stop, block):
-            products = x @ (x if start == first else vectors(slice(start, start + block))).T
-            if start == first:
-                products[np.triu(np.ones((len(x), len(x)), bool))] = -np.inf
-            best = products.argmax(axis=1)
-            value = products[np.arange(len(x)), best]
-            better = value > cosine[own]
-            cosine[own] = np.where(better, value, cosine[own])
-            nearest[own] = np.where(better, start + best, nearest[own])
+        best, value = np.full(len(own), -1), np.full(len(own), -np.inf, np.float32)
+        for start in range(0, len(kept), block):
+            earlier = kept[start : start + block]
+            products = _cosines(x, vectors(earlier))
+            column = products.argmax(axis=1)
+            found = products[np.arange(len(own)), column]
+            best = np.where(found > value, earlier[column], best)
+            value = np.maximum(found, value)
+        products = _cosines(x, x)
+        stays = np.zeros(len(own), bool)
+        for i in range(len(own)):
+            before = np.flatnonzero(stays[:i])
+            if len(before):
+                column_of_best = int(before[products[i, before].argmax()])
+                if products[i, column_of_best] > value[i]:
+                    best[i], value[i] = own[column_of_best], products[i, column_of_best]
+            stays[i] = value[i] < np.float32(minimum)
+        cosine[own], nearest[own] = value, np.where(stays, -1, best)
+        kept = np.concatenate([kept, own[stays]])
     return cosine, nearest
+
+
+def _cosines(
+    x: Float32[np.ndarray, "rows dim"], y: Float32[np.ndarray, "columns dim"]
+) -> Float32[np.ndarray, "rows columns"]:
+    return np.minimum((x @ y.T).round(_DECIMALS), 1)
 
 
 def _gather(vectors: Sequence[ArrayFile], places: Places) -> Float32[np.ndarray, "members dim"]:

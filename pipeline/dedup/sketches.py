@@ -1,4 +1,4 @@
-"""What near copies are found and verified by: hashes of bands, and one byte per MinHash value.
+"""Hashes of bands, which find near copies, and sketches, which verify them.
 
 Two documents are candidates if they share a band. Whether they are near copies is decided by the
 estimate of their Jaccard similarity from all values of their bands. The last byte of a value

@@ -14,6 +14,7 @@ from data_catalog.format.encoder_identity import Identity
 from data_catalog.settings import Settings
 from pipeline.cluster.stage import supported_levels
 from pipeline.config import Build, Cluster, Embed
+from pipeline.dedup.bands import bands_disk
 from pipeline.embed.encoder import load_encoder
 from pipeline.embed.identity import identify
 from pipeline.planning.heads import EstimatedCount, choose_shards, extrapolate, seconds_to_parse
@@ -198,7 +199,8 @@ def estimate_build(
             rates,
             reading,
         ),
-        disk_bytes=_disk(documents.likely, characters.likely, targets, identity, rates),
+        disk_bytes=_disk(documents.likely, characters.likely, targets, identity, rates)
+        | bands_disk(documents.likely, config.dedup),
         granularities=granularities,
         unsupported=tuple(k for k in config.cluster.granularities if k not in granularities),
         training_vectors=vectors,

@@ -82,9 +82,10 @@ config = Cluster(granularities=(4,), min_points=1, iterations=2, workers=2)
 train_tree(embedded, out / "tree", config, 0)
 """
 NEAR = """
+from pipeline.config import Dedup
 from pipeline.dedup.semantic import near_part
 
-near_part(0, embedded, assigned, out / "near", Levels((2,)))
+near_part(0, embedded, assigned, out / "near", Levels((2,)), Dedup(cosine=0.8))
 """
 
 

@@ -10,6 +10,7 @@ import pytest
 from data_catalog.format import tables
 from pipeline.config import Dedup
 from pipeline.dedup import shuffle
+from pipeline.dedup.bands import bands_disk
 from pipeline.dedup.buckets import bucket_count
 from pipeline.dedup.pairs import FIRST, PREVIOUS, Records, verified_pairs
 from pipeline.dedup.resolve import later_copies
@@ -227,8 +228,11 @@ def test_documents_near_an_earlier_one_that_stays_are_dropped(pairs, dropped, ba
     assert list(chain.from_iterable(found)) == dropped
 
 
-def test_the_parts_have_the_pairs(tmp_path):
+def test_the_parts_have_the_pairs_and_the_size_that_is_planned(tmp_path):
     a = passage("w", 200)
     verdicts(tmp_path, [a, edit(a, 3)], [1, 1])
+    sizes = [file.stat().st_size for file in tmp_path.glob("work/bands/*/records.bin")]
+    assert bands_disk(2, BOTH) == {"bands": sum(sizes)} == {"bands": 2 * 14 * (8 + 8 + 126)}
+    assert bands_disk(2, Dedup(tiers=("digest",))) == {}
     pairs = pq.read_table(tmp_path / "work" / "pairs" / "00000" / "pairs.parquet").to_pylist()
     assert {(row["later"], row["earlier"]) for row in pairs} == {(1, 0)}
