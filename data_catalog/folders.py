@@ -88,6 +88,5 @@ def refuse_url(path: str | PurePath, key: str) -> None:
     """
     if url := as_url(path):
         raise UserError(
-            f"{key}: found the URL {url}. Catalogs, runs and configs are read from "
-            f"and written to local folders: {URL_REMEDY}."
+            f"{key}: found the URL {url}. Expected a folder on this machine: {URL_REMEDY}."
         )

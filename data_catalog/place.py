@@ -24,7 +24,7 @@ from data_catalog.disk import describe_disk_failure
 from data_catalog.errors import UserError, first_line
 from data_catalog.folders import as_url, is_url
 from data_catalog.temporary import replacing, temporary_path
-from data_catalog.transient import is_transient
+from data_catalog.transient import CutError, is_transient
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -41,8 +41,8 @@ Result = TypeVar("Result")
 class Place:
     """A file or a folder, by its path on this machine or by its fsspec URL.
 
-    Nothing is contacted before an operation. A place can be sent to other processes. Every
-    operation raises a `UserError` if the store refuses it, or fails for longer than a minute.
+    A place can be sent to other processes. Every operation raises a `UserError` if the store
+    refuses it, or fails for longer than half a minute.
     """
 
     url: str
@@ -52,6 +52,8 @@ class Place:
         if separator and scheme in {"file", "local"}:
             object.__setattr__(self, "url", path)
         plain = str(Path(self.url)) if self.is_local else self.url.rstrip("/")
+        if self.is_local and is_url(plain):  # `./s3:/x` is a path
+            plain = os.path.abspath(plain)
         object.__setattr__(self, "url", plain)
 
     def __truediv__(self, name: str | Path) -> Place:
@@ -62,7 +64,7 @@ class Place:
 
     @property
     def is_local(self) -> bool:
-        """Whether this is a path on this machine. URLs of `file://` are paths."""
+        """Whether this is a path on this machine."""
         return not is_url(self.url)
 
     @property
@@ -148,7 +150,7 @@ class Place:
         def read(system: AbstractFileSystem, path: str) -> bytes:
             content = bytes(system.cat_file(path, start=start, end=start + length))
             if len(content) != length:
-                raise _CutError(len(content), length)
+                raise CutError(len(content), length)
             return content
 
         if not length:
@@ -222,7 +224,8 @@ class Place:
         def get(system: AbstractFileSystem, path: str) -> None:
             system.get_file(path, str(file))
             if size is not None and (found := file.stat().st_size) != size:
-                raise _CutError(found, size)
+                error = CutError(found, size)
+                raise error if self.size() == size else self._failed(error)
 
         try:
             self._repeat(get)
@@ -230,7 +233,7 @@ class Place:
             raise self._missing() from error
 
     def copy_to(self, other: Place) -> None:
-        """Copy this file to another place of the same file system, without a detour over here.
+        """Copy this file to another place of the same file system, inside of it.
 
         Raises:
             UserError: There is no such file.
@@ -315,23 +318,18 @@ Folder = Path | Place
 """A folder: a path on this machine is a `pathlib.Path`, and a URL is a `Place`."""
 
 
-def parse_folder(text: str | Path) -> Folder:
+def parse_folder(text: str | Folder) -> Folder:
     """Return a folder by its path or URL. `pathlib` keeps one slash of a URL, which is enough.
 
     Raises:
         UserError: The URL's file system is unknown or not installed.
     """
+    if isinstance(text, Place):
+        return text
     if (url := as_url(text)) is None:
         return Path(text)
     place = Place(url)
     return place.path or place.check()
-
-
-class _CutError(OSError):
-    """A transfer ended early, or the file has another size than expected."""
-
-    def __init__(self, found: int, expected: int) -> None:
-        super().__init__(f"found {found:,} bytes, expected {expected:,}")
 
 
 def _create_local(path: Path, content: bytes) -> None:

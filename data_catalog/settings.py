@@ -44,7 +44,7 @@ def _folder(value: Any) -> Folder:
     if not isinstance(value, str | PurePath):
         raise ValueError("expected a path or a URL")
     try:
-        return parse_folder(Path(value) if isinstance(value, PurePath) else value)
+        return parse_folder(str(value))
     except UserError as error:
         raise ValueError(str(error)) from error
 

@@ -87,6 +87,18 @@ def is_used(folder: Path) -> bool:
     return any(map(_may_be_alive, folder.glob(".used.*.tmp")))
 
 
+def oldest_use(folder: Path) -> float | None:
+    """Return the time at which the oldest `in_use` of a folder began, or None if there is none.
+
+    Uses by processes that have ended do not count.
+    """
+    times = []
+    for mark in filter(_may_be_alive, folder.glob(".used.*.tmp")):
+        with suppress(FileNotFoundError):  # that use has just ended
+            times.append(mark.stat().st_mtime)
+    return min(times, default=None)
+
+
 def remove_unfinished(folders: Iterable[Path], name: str = "*") -> None:
     """Remove the temporary files and folders that killed processes have left.
 

@@ -14,6 +14,13 @@ _CLIENTS = {"aiohttp", "asyncio", "azure", "botocore", "gcsfs", "google", "http"
 _MISCONFIGURED = ("Credential", "Validation", "Region", "Profile", "Config")  # in their names
 
 
+class CutError(OSError):
+    """A transfer ended early, or the file has another size than expected."""
+
+    def __init__(self, found: int, expected: int) -> None:
+        super().__init__(f"found {found:,} bytes, expected {expected:,}")
+
+
 def is_transient(error: Exception) -> bool:
     """Return whether another attempt at an operation on a store may succeed."""
     if isinstance(error, _PERMANENT) or describe_disk_failure(error):

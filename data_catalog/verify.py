@@ -1,7 +1,7 @@
 """Check that a catalog is what its manifest says, and that its tables and files agree."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,10 +19,12 @@ from data_catalog.format.manifest import (
     damaged_files,
     parse_manifest,
     read_manifest,
+    read_manifest_text,
     version_manifest,
 )
 from data_catalog.format.offsets import extents
 from data_catalog.format.tokens import map_tokens
+from data_catalog.place import Folder
 from data_catalog.query.shell_files import shell_faults
 from data_catalog.settings import Settings
 
@@ -51,7 +53,7 @@ class Report(Settings):
 
 
 def check(
-    root: Path, version: int | None = None, on_progress: Callable[[int, int], None] | None = None
+    root: Folder, version: int | None = None, on_progress: Callable[[int, int], None] | None = None
 ) -> Report:
     """Check one version of the catalog at `root`, its newest if `version` is None.
 
@@ -61,7 +63,7 @@ def check(
     tokens. Each distribution must sum to 1, and each target's documents must have their tokens.
     The manifests of all versions up to this one must follow from each other, and `catalog.duckdb`
     must be the one that clustermix wrote. The offsets and the short columns of one file are held in
-    memory.
+    memory. The files of a catalog in a store are downloaded, one after the other.
 
     Args:
         on_progress: Called after each file with the bytes checked and the bytes of all files.
@@ -71,9 +73,12 @@ def check(
     """
     files = open_files(root, version)
     layout, manifest = files.layout, files.manifest
-    bad = damaged_files(root, manifest.files, on_progress)
+    if files.store is None:
+        bad = damaged_files(files.root, manifest.files, on_progress)
+    else:
+        bad = files.verified.stored_faults(on_progress)
     faults = [f"{name}: {fault}" for name, fault in bad.items()]
-    faults += [*_manifest_faults(files), *shell_faults(root)]
+    faults += [*_manifest_faults(files), *(shell_faults(files.root) if files.store is None else ())]
     checks: dict[Path, Callable[[], Iterable[str]]] = {
         layout.offsets: partial(_check_stored, files, bad),
         layout.domains: partial(_check_domains, files),
@@ -85,10 +90,10 @@ def check(
         },
     }
     for path, find_faults in checks.items():
-        name = path.relative_to(root).as_posix()
+        name = path.relative_to(files.root).as_posix()
         beside = (name, name.replace("/documents.parquet", "/tokens.arrow"))
         if not bad.keys() & set(beside):
-            faults += _sentences(root, name, find_faults)
+            faults += _sentences(files, beside, find_faults)
     return Report(
         version=manifest.version,
         files=len(manifest.files),
@@ -101,11 +106,19 @@ def check(
     )
 
 
-def _sentences(root: Path, name: str, find_faults: Callable[[], Iterable[str]]) -> list[str]:
-    """Return the faults of one file. A file that cannot be read is one fault more."""
+def _sentences(
+    files: CatalogFiles, names: Sequence[str], find_faults: Callable[[], Iterable[str]]
+) -> list[str]:
+    """Return the faults of the first of some files, which are read together.
+
+    A file that cannot be read is one fault more.
+    """
     faults: list[str] = []
+    root = files.root
     try:
-        with reading(root / name):
+        if files.store is not None:  # the cache may have lost them
+            files.verified.compare(names)
+        with reading(root / names[0]):
             faults += find_faults()
     except DamagedFileError as error:
         faults.append(f"{error.path.relative_to(root).as_posix()}: cannot be read ({error.reason})")
@@ -114,16 +127,16 @@ def _sentences(root: Path, name: str, find_faults: Callable[[], Iterable[str]]) 
 
 def _manifest_faults(files: CatalogFiles) -> Iterator[str]:
     """Yield a sentence per manifest that does not belong to the newest version of the catalog."""
-    newest = read_manifest(files.root)
+    newest = read_manifest(files.address)
     later: Manifest | None = None
     for number in range(newest.version, 0, -1):
         name = version_manifest(number)
-        path = files.root / name
-        if not path.is_file():
-            yield f"{name}: missing"
-            return
         try:
-            manifest = parse_manifest(path.read_bytes(), name)
+            text = read_manifest_text(files.address, name)
+            if text is None:
+                yield f"{name}: missing"
+                return
+            manifest = parse_manifest(text, name)
         except (UserError, OSError) as error:
             yield str(error) if isinstance(error, UserError) else f"{name}: {first_line(error)}"
             return
@@ -185,9 +198,7 @@ def _check_stored(files: CatalogFiles, bad: Mapping[str, str]) -> Iterator[str]:
         elif not (bad.keys() & names or left_out & {"documents", "tokens"}):
             in_file = pc.and_(pc.equal(offsets["top"], top), pc.equal(offsets["part"], part))
             expected = offsets.filter(in_file).sort_by("first_row")
-            yield from _sentences(
-                files.root, names[0], partial(_check_file, files, expected, top, part)
-            )
+            yield from _sentences(files, names, partial(_check_file, files, expected, top, part))
     for name in sorted(manifest.files):
         if name.startswith(("documents/", "tokens/")) and name not in covered:
             yield f"{name}: is in the manifest, but not in the offsets"

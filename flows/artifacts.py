@@ -25,6 +25,7 @@ from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 
 import data_catalog
+from data_catalog.place import Folder, Place
 from data_catalog.untrusted import UNPRINTABLE
 from flows.pages.run import summary_table
 from flows.pages.run.data import read_runs
@@ -148,14 +149,17 @@ def show_table(name: str, rows: Sequence[Mapping[str, Any]], description: str) -
         create_table_artifact(cells, key=artifact_key(name), description=description)
 
 
-def show_link(name: str, page: Path) -> None:
+def show_link(name: str, page: Folder) -> None:
     """Create a link artifact to a page.
 
     Browsers do not follow links from Prefect's UI to local files. The environment variable
     CLUSTERMIX_PAGES_URL gives the address at which the current folder is served.
     """
-    path, base = page.resolve(), os.environ.get(PAGES_URL_VARIABLE)
-    if base and path.is_relative_to(Path.cwd()):
+    base = os.environ.get(PAGES_URL_VARIABLE)
+    path = page if isinstance(page, Place) else page.resolve()
+    if isinstance(path, Place):
+        url = path.url
+    elif base and path.is_relative_to(Path.cwd()):
         url = f"{base.rstrip('/')}/{quote(path.relative_to(Path.cwd()).as_posix())}"
     else:
         url = path.as_uri()
@@ -174,7 +178,7 @@ def show_page(name: str, page: Path) -> None:
             show_link(name, page)
 
 
-def show_catalog(root: Path, page: Path) -> None:
+def show_catalog(root: Folder, page: Folder) -> None:
     """Create the artifacts of a finished build: a summary, tables, and a link to the page."""
     if not within_flow_run():
         return

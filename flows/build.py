@@ -18,7 +18,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
 from prefect.logging import get_run_logger
 
-from data_catalog.format.layout import Layout
+from data_catalog.format.layout import WORK
+from data_catalog.place import Folder, Place
 from data_catalog.settings import LocalPath
 from flows.artifacts import show_catalog, stage_progress
 from flows.events import emit_catalog_built, tag_flow_run
@@ -93,7 +94,7 @@ def as_tasks(
     try:
         for first in range(0, len(calls), size):
             batch = calls[first : first + size]
-            folder = next(argument for argument in batch[0] if isinstance(argument, Path))
+            folder = next(argument for argument in batch[0] if isinstance(argument, Path | Place))
             name = f"{stage}/{folder.name}" + (
                 f" and {len(batch) - 1} more" if len(batch) > 1 else ""
             )
@@ -160,13 +161,15 @@ def _stage_display(stage: str, total: int) -> Iterator[Callable[[Sequence[Part]]
 
 
 @contextmanager
-def _on_ray(cluster: Cluster, root: Path, config: Build | Addition, embed: Embed) -> Iterator[Each]:
+def _on_ray(
+    cluster: Cluster, root: Folder, config: Build | Addition, embed: Embed
+) -> Iterator[Each]:
     """Yield an `Each` on a Ray cluster, whose machines have been checked."""
     from pipeline.engine.cluster import connected  # noqa: PLC0415 - Ray is optional
 
     with ExitStack() as stack:
         with working("Connecting to Ray, and checking its machines."):
-            connection = connected(cluster, Layout(root).work, config, embed)
+            connection = connected(cluster, root / WORK, config, embed)
             engine = stack.enter_context(connection)
         yield as_stage_tasks(engine)
 
@@ -219,7 +222,7 @@ def add(catalog: LocalPath, addition: Addition, cluster: Cluster | None = None) 
             return _finish(add_to(catalog, addition, each))
 
 
-def _finish(root: Path) -> str:
+def _finish(root: Folder) -> str:
     """Write the page of a catalog, create its artifacts, and emit the event."""
     show_catalog(root, write_catalog_page(root, root / "report.html"))
     emit_catalog_built(root)

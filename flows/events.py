@@ -9,6 +9,7 @@ from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
 from data_catalog.format.manifest import read_manifest
+from data_catalog.place import Folder, Place
 from flows.artifacts import best_effort, round_for_reader, within_flow_run
 from flows.pages.run import summary_table
 
@@ -18,13 +19,13 @@ CATALOG_KEYS = ("version", "fingerprint", "documents", "tokens", "granularities"
 RUN_KEYS = ("mixer", "target", "steps", "tokens", "target_test_loss", "general_loss", "seconds")
 
 
-def emit_folder_event(event: str, folder: Path, payload: Mapping[str, Any]) -> None:
+def emit_folder_event(event: str, folder: Folder, payload: Mapping[str, Any]) -> None:
     """Emit an event about a folder. Does nothing outside of a flow run, and never raises."""
     if not within_flow_run():
         return
     with best_effort(event):
         kind = event.split(".")[1]
-        path = folder.resolve()
+        path = folder if isinstance(folder, Place) else folder.resolve()
         resource = {
             "prefect.resource.id": f"clustermix.{kind}.{path}",
             "prefect.resource.name": path.name,
@@ -33,7 +34,7 @@ def emit_folder_event(event: str, folder: Path, payload: Mapping[str, Any]) -> N
         emit_event(event, resource=resource, payload={kind: str(path), **payload})
 
 
-def emit_catalog_built(root: Path) -> None:
+def emit_catalog_built(root: Folder) -> None:
     """Emit an event: the catalog at `root` has a new version, or was already complete."""
     manifest = read_manifest(root)
     emit_folder_event(

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from data_catalog.errors import UserError
 from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import NAME
-from data_catalog.settings import LocalPath, Settings
+from data_catalog.settings import FolderPath, LocalPath, Settings
 from pipeline.location import Location, folder_names
 from pipeline.source.config import (
     AnySource,
@@ -205,8 +205,8 @@ class Labels(Settings):
 class Build(Settings):
     """A catalog build."""
 
-    out: LocalPath
-    """Folder of the catalog."""
+    out: FolderPath
+    """Folder of the catalog, or its URL in an object store."""
     source: AnySource
     """Corpus to cluster."""
     seed: int = Field(default=0, ge=0)

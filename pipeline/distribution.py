@@ -18,6 +18,7 @@ from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import fingerprint, write_json
 from data_catalog.format.target_record import TARGET_RECORD, TargetRecord
 from data_catalog.format.tokens import write_tokens
+from data_catalog.place import Folder
 from pipeline.cluster.kmeans import nearest_centroids
 from pipeline.cluster.search import assign_leaves
 from pipeline.cluster.tree import Tree, load_tree
@@ -214,7 +215,7 @@ def target_table(
 
 
 def target_part(
-    target: Target, tree_part: Part, tokenizer: Part, folder: Path, config: Build
+    target: Target, tree_part: Part, tokenizer: Part, folder: Folder, config: Build
 ) -> Part:
     """Embed, place and tokenize one target set, and make its distributions at every level.
 

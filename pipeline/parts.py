@@ -1,26 +1,46 @@
 """Parts: one folder of one stage's output each, with a sidecar that records its inputs.
 
 A part is done if and only if its sidecar is there and has the expected fingerprint.
+
+On a disk a part is a folder that is renamed into place. In an object store it is made on the local
+disk of its maker and uploaded. Its files are objects `STAGE/NAME/FINGERPRINT/CHECKSUM/FILE`, so two
+makers never write different content to one object, and the sidecar is created last, if there is
+none. Later stages get the files from the cache of their machine.
 """
 
+import fnmatch
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, model_serializer
 
 from data_catalog.disk import writing
+from data_catalog.errors import UserError
 from data_catalog.format.accounts import Account
+from data_catalog.format.file_cache import (
+    cache_folder_of,
+    cached_file,
+    keeping_used_files,
+    scratch_folder,
+)
 from data_catalog.format.layout import FOLDERS
 from data_catalog.format.lock import sole_holder
-from data_catalog.format.manifest import FileIdentity, describe_files, write_json
-from data_catalog.format.records import WholeRecord, read_record
+from data_catalog.format.manifest import FileIdentity, describe_files, json_text, write_json
+from data_catalog.format.records import WholeRecord, parse_record, read_record
+from data_catalog.lease import Lease, sole_lease
+from data_catalog.place import Folder, Place
 from data_catalog.temporary import remove_unfinished, replacing
 
 SIDECAR = "part.json"
+_CHECKSUM_DIGITS = 16  # of a file's checksum, in the names of objects
+_REMEMBERED_SIDECARS = 4096
+_UPLOADS = 4  # files that a maker uploads at the same time
 
 
 class PartRecord(WholeRecord):
@@ -47,18 +67,96 @@ class PartRecord(WholeRecord):
 class Part:
     """A finished part, as later stages receive it."""
 
-    folder: Path
+    place: Folder
+    """The folder, on a disk or in an object store."""
     fingerprint: str
     account: Account
     seconds: float  # time to make the part
 
     @property
     def name(self) -> str:
-        return self.folder.name
+        return self.place.name
+
+    @property
+    def folder(self) -> Path:
+        """The folder on this machine. Of a part in a store, all files are downloaded.
+
+        Raises:
+            UserError: A file cannot be read, or is damaged.
+        """
+        if isinstance(self.place, Path):
+            return self.place
+        for name in self.files():
+            self.file(name)
+        folder = cache_folder_of(self.place, self.fingerprint)
+        folder.mkdir(parents=True, exist_ok=True)  # of a part without files
+        return folder
+
+    def file(self, name: str) -> Path:
+        """Return the path of one file on this machine. Of a part in a store, it is downloaded.
+
+        It need not exist on a disk.
+
+        Raises:
+            UserError: A store has no such file, or the file is damaged.
+        """
+        if isinstance(self.place, Path):
+            return self.place / name
+        if (identity := self.files().get(name)) is None:
+            raise UserError(
+                f"{self.place}: this part has no file {name}. Remove it, and the build makes it "
+                "again."
+            )
+        path = cache_folder_of(self.place, self.fingerprint) / name
+        return cached_file(path, self.stored_file(name, identity), identity)
+
+    def has(self, name: str) -> bool:
+        """Return whether the part has a file of this name."""
+        if isinstance(self.place, Path):
+            return (self.place / name).is_file()
+        return name in self.files()
+
+    def matching(self, pattern: str) -> list[Path]:
+        """Return the paths of the files whose names match a pattern, ascending, as `file` does."""
+        if isinstance(self.place, Path):
+            return sorted(self.place.glob(pattern))
+        return [self.file(name) for name in self.names_like(pattern)]
+
+    def names_like(self, pattern: str) -> list[str]:
+        """Return the names of the files that match a pattern, ascending."""
+        if isinstance(self.place, Path):
+            return sorted(path.name for path in self.place.glob(pattern))
+        return sorted(fnmatch.filter(self.files(), pattern))
+
+    def folder_with(self, name: str) -> Path:
+        """Return the folder on this machine. Of a part in a store, only one file is downloaded.
+
+        The part need not have that file.
+        """
+        if isinstance(self.place, Path):
+            return self.place
+        if self.has(name):
+            self.file(name)
+        return cache_folder_of(self.place, self.fingerprint)
+
+    def stored_file(self, name: str, identity: FileIdentity) -> Place:
+        """Return the object of a file of a part in a store."""
+        folder = Place(str(self.place)) / self.fingerprint
+        return folder / identity.sha256[:_CHECKSUM_DIGITS] / name
+
+    def files(self) -> dict[str, FileIdentity]:
+        """Return size and checksum of every file but the sidecar, by its path below the part.
+
+        Raises:
+            UserError: The sidecar is missing or damaged.
+        """
+        if isinstance(self.place, Path):
+            return part_files(self.place)
+        return _stored_record(self.place, self.fingerprint).files or {}
 
 
 def make_part(
-    folder: Path,
+    folder: Folder,
     fingerprint: str,
     make: Callable[[Path], Account],
     known_files: Mapping[str, FileIdentity] | None = None,
@@ -71,7 +169,7 @@ def make_part(
     The sidecar records the checksum of each file, so that later steps need not compute it.
 
     Args:
-        folder: The part's folder.
+        folder: The part's folder, on a disk or in an object store.
         fingerprint: Digest of the part's inputs.
         make: Makes the files.
         known_files: Files of which the checksum is known, such as links, by their path below
@@ -79,7 +177,11 @@ def make_part(
 
     Raises:
         AccountingError: The account does not add up.
+        UserError: The store cannot be read or written.
     """
+
+    if isinstance(folder, Place):
+        return _stored_part(folder, fingerprint) or _make_in_store(folder, fingerprint, make)
 
     def finished() -> Part | None:
         found = read_part(folder)
@@ -99,30 +201,36 @@ def make_part(
 
 
 @contextmanager
-def sole_builder(work: Path) -> Iterator[None]:
+def sole_builder(work: Folder) -> Iterator[Lease | None]:
     """Hold a work folder for one build and remove what killed builds left in the catalog.
 
     Finished parts are not touched, nor are temporaries of workers that may be alive, see
-    `data_catalog.temporary`.
+    `data_catalog.temporary`. In a store, nothing is removed.
+
+    Yields:
+        The lease of a folder in a store, which must still be held when the catalog is published.
 
     Raises:
         UserError: Another build is running in the folder, or a symbolic link in the catalog leads
             outside it.
         OSError: The disk is full or cannot be written. The error names a path.
     """
-    refusal = (
-        f"{work.parent}: another build is running here. Wait for it to end, or set another `out`."
-    )
+    remedy = "Wait for it to end, or set another `out`."
+    if isinstance(work, Place):
+        with sole_lease(work, "another build", remedy) as lease:
+            yield lease
+        return
+    refusal = f"{work.parent}: another build is running here. {remedy}"
     with writing(work.parent), sole_holder(work.parent, refusal, f"{work.name}/.lock"):
         for stages in (work, *work.glob("add-*")):
             remove_unfinished((*stages.glob("*/"), *stages.glob("*/.*.unfinished/")))
         for folder in FOLDERS:
             remove_unfinished(work.parent.glob(f"{folder}/**/"))
-        yield
+        yield None
 
 
 def read_part(folder: Path) -> Part | None:
-    """Return the finished part at `folder`, or None if it has no sidecar.
+    """Return the finished part in a folder of this machine, or None if it has no sidecar.
 
     Raises:
         UserError: A key of the sidecar is missing, of another type or out of range.
@@ -160,3 +268,46 @@ def _describe(folder: Path, known: Mapping[str, FileIdentity]) -> dict[str, File
     others = [path for name, path in paths.items() if name not in known]
     files = {name: known[name] for name in paths if name in known}
     return dict(sorted({**files, **describe_files(folder, others)}.items()))
+
+
+def _make_in_store(folder: Place, fingerprint: str, make: Callable[[Path], Account]) -> Part:
+    """Make a part on the local disk and upload it, the sidecar last."""
+    started = time.perf_counter()
+    with keeping_used_files(), scratch_folder(folder.name) as temporary:
+        account = make(temporary).check(f"{folder.parent.name}/{folder.name}")
+        files = _describe(temporary, {})
+        seconds = time.perf_counter() - started
+        part = Part(folder, fingerprint, account, seconds)
+        with ThreadPoolExecutor(_UPLOADS) as pool:
+            for uploaded in [
+                pool.submit(part.stored_file(name, identity).upload, temporary / name)
+                for name, identity in files.items()
+            ]:
+                uploaded.result()
+    record = PartRecord(fingerprint=fingerprint, account=account, seconds=seconds, files=files)
+    if (folder / fingerprint / SIDECAR).create(json_text(record)):
+        return part
+    return _stored_part(folder, fingerprint) or part  # of another maker, which was first
+
+
+def _stored_part(folder: Place, fingerprint: str) -> Part | None:
+    """Return the finished part in a folder of a store, or None if it has no sidecar."""
+    if (record := _read_stored(folder, fingerprint)) is None:
+        return None
+    return Part(folder, record.fingerprint, record.account, record.seconds)
+
+
+@lru_cache(_REMEMBERED_SIDECARS)
+def _stored_record(folder: Place, fingerprint: str) -> PartRecord:
+    """Return the sidecar of a finished part in a store. It is read once per process."""
+    if (record := _read_stored(folder, fingerprint)) is None:
+        raise UserError(f"{folder}: this part is gone. Run the build again.")
+    return record
+
+
+def _read_stored(folder: Place, fingerprint: str) -> PartRecord | None:
+    sidecar = folder / fingerprint / SIDECAR
+    if (text := sidecar.read()) is None:
+        return None
+    remedy = "Remove it, and the build makes this part again."
+    return parse_record(PartRecord, text, str(sidecar), remedy)

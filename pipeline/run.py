@@ -11,10 +11,10 @@ two functions to add documents to a finished catalog.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from data_catalog.format.layout import Layout, Levels
+from data_catalog.format.layout import WORK, Levels
+from data_catalog.place import Folder
 from pipeline.cluster.stage import assign_part, train_tree
 from pipeline.cluster.tree import load_tree
 from pipeline.config import Build
@@ -86,7 +86,7 @@ def check_request(config: Build) -> Inventory:
         UserError: The targets, the labels, the rules, the encoder, the tokenizer, the source or
             the folder `out` cannot be used.
     """
-    check_out_folder(Layout(config.out))
+    check_out_folder(config.out)
     check_targets(config)
     check_labels(config.labels)
     check_tokenizer(config.tokenizer)
@@ -107,7 +107,7 @@ def check_corpus(config: Build) -> Inventory:
     return inventory
 
 
-def build(config: Build, each: Each = one_by_one) -> Path:
+def build(config: Build, each: Each = one_by_one) -> Folder:
     """Build the catalog that `config` describes and return its folder.
 
     Parts that were already made with this config are kept.
@@ -117,8 +117,8 @@ def build(config: Build, each: Each = one_by_one) -> Path:
             half-published.
     """
     inventory = check_request(config)
-    work = Layout(config.out).work
-    with sole_builder(work):
+    work = config.out / WORK
+    with sole_builder(work) as lease:
         documents = document_stages(inventory.shards, work, config, each)
         sources, finals = documents.stages["source"], final_verdicts(documents.stages)
         tokenizer_folder = _folder(work, "tokenizer")
@@ -128,12 +128,12 @@ def build(config: Build, each: Each = one_by_one) -> Path:
             [(sources, finals, tokenizer_folder, config.tokenizer, config.seed)],
         )
         built = store_stages(documents, tokenizer, work, config, each)
-        return publish(built, documents.levels, config, inventory.unread)
+        return publish(built, documents.levels, config, inventory.unread, lease)
 
 
 def document_stages(
     shards: Sequence[Shard],
-    work: Path,
+    work: Folder,
     config: Build,
     each: Each,
     existing: ExistingCatalog | None = None,
@@ -210,7 +210,7 @@ def document_stages(
 def store_stages(
     documents: Documents,
     tokenizer: Part,
-    work: Path,
+    work: Folder,
     config: Build,
     each: Each,
     existing: ExistingCatalog | None = None,
@@ -272,7 +272,7 @@ def _sort_by_leaf(
     stages: Mapping[str, Sequence[Part]],
     tokenizer: Part,
     levels: Levels,
-    work: Path,
+    work: Folder,
     config: Build,
     each: Each,
 ) -> tuple[list[Part], list[list[Part]]]:
@@ -319,9 +319,9 @@ class _Named(Protocol):
     def name(self) -> str: ...
 
 
-def _folder(work: Path, stage: str, piece: _Named | None = None) -> Path:
+def _folder(work: Folder, stage: str, piece: _Named | None = None) -> Folder:
     return work / stage / (piece.name if piece else "all")
 
 
-def _top_folder(work: Path, stage: str, top: int) -> Path:
+def _top_folder(work: Folder, stage: str, top: int) -> Folder:
     return work / stage / f"{top:04d}"

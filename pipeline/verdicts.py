@@ -62,9 +62,9 @@ def latest_verdicts(source: Part, stages: Sequence[Part]) -> Part:
         ValueError: None of them did.
     """
     for stage in reversed(stages):
-        if _file(source, stage).is_file():
+        if stage.has(f"{source.name}.parquet"):
             return stage
-    raise ValueError(f"{source.folder}: none of {stages} has verdicts on it.")
+    raise ValueError(f"{source.place}: none of {stages} has verdicts on it.")
 
 
 def final_verdicts(stages: Mapping[str, Sequence[Part]]) -> list[Part]:
@@ -130,7 +130,7 @@ def quarantine(
         table.set_column(place, "reason", pa.array(reasons, pa.string())),
     )
     rows = sorted(faults)
-    ids = pq.read_table(source.folder / DOCUMENTS_FILE, columns=["doc_id"])["doc_id"]
+    ids = pq.read_table(source.file(DOCUMENTS_FILE), columns=["doc_id"])["doc_id"]
     file = source_file(source)
     pq.write_table(
         quarantine_table(
@@ -179,9 +179,7 @@ def kept_key(part: Part, verdicts: Part) -> str:
     stays the same if the corpus is copied elsewhere, or if another target, shard or threshold
     leaves the same documents in the part. Reads the footers of two files.
     """
-    content = (pq.read_schema(part.folder / DOCUMENTS_FILE).metadata or {}).get(
-        CONTENT_KEY.encode()
-    )
+    content = (pq.read_schema(part.file(DOCUMENTS_FILE)).metadata or {}).get(CONTENT_KEY.encode())
     digest = (pq.read_schema(_file(part, verdicts)).metadata or {}).get(_MASK)
     if digest is None:
         digest = _digest(
@@ -194,7 +192,7 @@ def kept_key(part: Part, verdicts: Part) -> str:
 
 def kept_characters(part: Part, verdicts: Part, groups: Sequence[int]) -> int:
     """Return the number of characters of the kept documents in some row groups of `part`."""
-    with pq.ParquetFile(part.folder / DOCUMENTS_FILE, pre_buffer=False) as file:
+    with pq.ParquetFile(part.file(DOCUMENTS_FILE), pre_buffer=False) as file:
         table = _of_groups(read_verdicts(part, verdicts), file.metadata, groups)
     return int(pc.sum(table["characters"].filter(pc.is_null(table["reason"]))).as_py() or 0)
 
@@ -212,7 +210,7 @@ def kept_batches(
     """
     table = read_verdicts(part, verdicts)
     start = 0
-    with pq.ParquetFile(part.folder / DOCUMENTS_FILE, pre_buffer=False) as file:
+    with pq.ParquetFile(part.file(DOCUMENTS_FILE), pre_buffer=False) as file:
         if groups is not None:
             table = _of_groups(table, file.metadata, groups)
         keep = pc.is_null(table["reason"])
@@ -230,7 +228,7 @@ def _of_groups(verdicts: pa.Table, documents: pq.FileMetaData, groups: Sequence[
 
 
 def _file(part: Part, verdicts: Part) -> Path:
-    return verdicts.folder / f"{part.name}.parquet"
+    return verdicts.file(f"{part.name}.parquet")
 
 
 def _digest(kept: Bool[np.ndarray, " documents"]) -> bytes:

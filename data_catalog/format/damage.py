@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.errors import UserError
+from data_catalog.place import Place
 
 VERIFY_REMEDY = "Run `clustermix verify` to see which files are damaged."
 _LONGEST_REASON = 300  # characters of a library's message
@@ -17,7 +18,7 @@ _LONGEST_REASON = 300  # characters of a library's message
 class DamagedFileError(UserError):
     """A file is missing, cannot be read, or has an impossible content."""
 
-    def __init__(self, path: Path, reason: str, remedy: str = VERIFY_REMEDY) -> None:
+    def __init__(self, path: Path | Place, reason: str, remedy: str = VERIFY_REMEDY) -> None:
         """Set the message.
 
         Args:
@@ -26,7 +27,7 @@ class DamagedFileError(UserError):
             remedy: A sentence that says what to do.
         """
         super().__init__(f"{path}: cannot be read ({reason}). {remedy}")
-        self.path, self.reason = path, reason
+        self.path, self.reason = Path(str(path)), reason
 
 
 def unreadable(path: Path) -> str | None:

@@ -9,10 +9,13 @@ import pyarrow as pa
 
 from data_catalog.errors import UserError
 from data_catalog.format.damage import read_table
+from data_catalog.format.file_cache import cache_folder_of
 from data_catalog.format.layout import Layout, Levels
 from data_catalog.format.manifest import Manifest, is_inside, read_manifest
+from data_catalog.format.stored_file import StoredFile
 from data_catalog.format.token_windows import RemoteTokens
 from data_catalog.format.verified import VerifiedFiles
+from data_catalog.place import Folder, Place
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,19 @@ class CatalogFiles:
     remote_tokens: RemoteTokens | None = None
     """The token files, if they are not on this machine. The other files that a trainer needs are
     below `layout.root`."""
+    store: Place | None = None
+    """The catalog, if it is in a store. Its files are then downloaded to `layout` when they are
+    needed. Large ones are read by ranges."""
 
     @property
     def root(self) -> Path:
-        """The folder of the catalog."""
+        """The folder of the catalog on this machine."""
         return self.layout.root
+
+    @property
+    def address(self) -> Folder:
+        """The path or URL of the catalog, for messages."""
+        return self.store or self.root
 
     @property
     def version(self) -> int:
@@ -54,7 +65,18 @@ class CatalogFiles:
     @cached_property
     def verified(self) -> VerifiedFiles:
         """The comparison of this version's files with their checksums."""
-        return VerifiedFiles(self.root, self.manifest.files)
+        return VerifiedFiles(self.root, self.manifest.files, self.store)
+
+    def open_stored(self, path: Path) -> StoredFile | None:
+        """Open a file of a catalog in a store to read it by ranges.
+
+        Returns:
+            The open file, or None if it is on this machine.
+        """
+        name = path.relative_to(self.root).as_posix()
+        if self.store is None or name not in self.manifest.files or path.is_file():
+            return None
+        return StoredFile(self.store / name, self.manifest.files[name].bytes)
 
     def compare(self, path: Path) -> None:
         """Compare the checksum of a file, one of `layout`.
@@ -93,16 +115,21 @@ class CatalogFiles:
         """
         if folder in self.manifest.left_out:
             raise UserError(
-                f"{self.root}: this copy was fetched without {folder}. "
+                f"{self.address}: this copy was fetched without {folder}. "
                 "Run `clustermix fetch catalog` again without --without."
             )
 
 
-def open_files(root: Path, version: int | None = None, sequence_tokens: int = 0) -> CatalogFiles:
+def open_files(root: Folder, version: int | None = None, sequence_tokens: int = 0) -> CatalogFiles:
     """Open one version of the catalog at `root`, its newest if `version` is None.
+
+    Of a catalog in a store, only the manifest is read.
 
     Raises:
         UserError: There is no finished catalog, it has no such version, or its manifest is damaged.
     """
     manifest = read_manifest(root, version)
-    return CatalogFiles(Layout(root, manifest.version), manifest, sequence_tokens)
+    if isinstance(root, Path):
+        return CatalogFiles(Layout(root, manifest.version), manifest, sequence_tokens)
+    local = cache_folder_of(root, manifest.fingerprint)
+    return CatalogFiles(Layout(local, manifest.version), manifest, sequence_tokens, store=root)

@@ -11,6 +11,7 @@ from data_catalog.errors import UserError
 MANIFEST = "catalog.json"
 OPTIONAL = ("documents", "tokens", "signals", "verdicts")  # folders a fetched copy may lack
 FOLDERS = (*OPTIONAL, "targets", "tree", "tokenizer", "versions")
+WORK = "work"  # folder of a build's parts
 LEAKAGE_FILE = "leakage.parquet"  # in the folder of a version
 CENTROIDS = "centroids.npz"  # in the folder `tree`, one array per level, named by its granularity
 
@@ -136,7 +137,7 @@ class Layout:
 
     @property
     def work(self) -> Path:
-        return self.root / "work"
+        return self.root / WORK
 
     def documents(self, top: int, part: int = 0) -> Path:
         return self.root / "documents" / f"top={top:04d}" / f"part-{part:04d}.parquet"

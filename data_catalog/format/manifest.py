@@ -17,6 +17,7 @@ from data_catalog.format.damage import DamagedFileError, first_line, unreadable
 from data_catalog.format.encoder_identity import Identity
 from data_catalog.format.layout import FOLDERS, LEAKAGE_FILE, MANIFEST, Levels
 from data_catalog.format.records import Record, parse_record, read_record
+from data_catalog.place import Folder, Place
 from data_catalog.temporary import replacing
 
 FORMAT = 2
@@ -27,6 +28,7 @@ CATALOG_REMEDY = (
     f"This version of clustermix reads catalogs of format {FORMAT}. "
     "Build, export or fetch the catalog again."
 )
+_BUILD_ONE = "Build one with `clustermix build CONFIG.toml`."
 _PLAIN = re.compile(r"[^\x00-\x1f\x7f\\:]+")
 
 
@@ -39,7 +41,7 @@ def fingerprint(*things: Any) -> str:
 def _plain(thing: Any) -> Any:
     if isinstance(thing, BaseModel):
         return thing.model_dump(mode="json")
-    if isinstance(thing, Path):
+    if isinstance(thing, Path | Place):
         return str(thing)
     raise TypeError(f"a fingerprint is made of plain values, found {type(thing).__name__}")
 
@@ -49,11 +51,14 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def json_text(thing: Any) -> bytes:
+    """Return a thing as JSON, with its keys in order."""
+    return (json.dumps(thing, indent=2, sort_keys=True, default=_plain) + "\n").encode()
+
+
 def write_json(path: Path, thing: Any) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(
-            json.dumps(thing, indent=2, sort_keys=True, default=_plain) + "\n", encoding="utf-8"
-        )
+        temporary.write_bytes(json_text(thing))
 
 
 class FileIdentity(Record):
@@ -184,15 +189,16 @@ def parse_manifest(text: bytes, place: str) -> Manifest:
     return parse_record(Manifest, text, place, CATALOG_REMEDY)
 
 
-def read_manifest(root: Path, version: int | None = None) -> Manifest:
+def read_manifest(root: Folder, version: int | None = None) -> Manifest:
     """Read the manifest of the catalog at `root`, of its newest version if `version` is None.
 
     Raises:
         UserError: There is no finished catalog at `root`, it has no such version, its manifest
             is damaged or of another format, or its path is not UTF-8.
     """
-    check_utf8_path(root, "catalog")
-    newest = _read(root / MANIFEST, root)
+    if isinstance(root, Path):
+        check_utf8_path(root, "catalog")
+    newest = _read(root, MANIFEST)
     if version is None or version == newest.version:
         return newest
     if not 1 <= version < newest.version:
@@ -200,7 +206,7 @@ def read_manifest(root: Path, version: int | None = None) -> Manifest:
             f"{root}: version {version} does not exist. "
             f"The catalog has versions 1 to {newest.version}."
         )
-    return _read(root / version_manifest(version), root)
+    return _read(root, version_manifest(version))
 
 
 def version_manifest(version: int) -> str:
@@ -208,12 +214,26 @@ def version_manifest(version: int) -> str:
     return f"versions/{version:04d}/{MANIFEST}"
 
 
-def _read(path: Path, root: Path) -> Manifest:
-    if not path.is_file():
-        raise UserError(
-            f"{root}: no catalog here ({path.relative_to(root)} is missing). {_others(root)}"
-        )
-    return read_record(Manifest, path, CATALOG_REMEDY)
+def read_manifest_text(root: Folder, name: str) -> bytes | None:
+    """Return the text of a manifest of the catalog at `root`, or None if it is missing.
+
+    Raises:
+        OSError: It cannot be read.
+        UserError: The store cannot be read.
+    """
+    if isinstance(root, Place):
+        return (root / name).read()
+    return (root / name).read_bytes() if (root / name).is_file() else None
+
+
+def _read(root: Folder, name: str) -> Manifest:
+    if isinstance(root, Place):
+        if (text := (root / name).read()) is None:
+            raise UserError(f"{root}: no catalog here ({name} is missing). {_BUILD_ONE}")
+        return parse_manifest(text, f"{root}/{name}")
+    if not (root / name).is_file():
+        raise UserError(f"{root}: no catalog here ({name} is missing). {_others(root)}")
+    return read_record(Manifest, root / name, CATALOG_REMEDY)
 
 
 def _others(root: Path) -> str:
@@ -226,7 +246,7 @@ def _others(root: Path) -> str:
         beside = []
     if beside:
         return suggestion(root.name, beside, f"Catalogs in {root.parent}")
-    return "Build one with `clustermix build CONFIG.toml`."
+    return _BUILD_ONE
 
 
 def is_inside(root: Path, name: str) -> bool:

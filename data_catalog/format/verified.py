@@ -11,19 +11,25 @@ import os
 import platform
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 from data_catalog.folders import cache_folder
+from data_catalog.format.damage import DamagedFileError
+from data_catalog.format.file_cache import cached_file
 from data_catalog.format.manifest import (
     FileIdentity,
     damaged_files,
     refuse_damaged,
     write_json,
 )
+from data_catalog.place import Place
 
 SMALL_BYTES = 64 * 2**20  # a file up to this size takes milliseconds to compare
+_SMALL_DOWNLOAD = 8 * 2**20  # bytes of a file of a store that is downloaded, not read by ranges
+_DOWNLOADS = 8  # files that are downloaded at the same time
 _MESSAGE_BYTES = 10**9  # a comparison of fewer bytes takes seconds, and is not announced
 
 logger = logging.getLogger(__name__)
@@ -35,14 +41,17 @@ class VerifiedFiles:
     What was found right is recorded when this object is no longer used.
     """
 
-    def __init__(self, root: Path, expected: Mapping[str, FileIdentity]) -> None:
+    def __init__(
+        self, root: Path, expected: Mapping[str, FileIdentity], store: Place | None = None
+    ) -> None:
         """Read the record of this machine.
 
         Args:
             root: Folder of the catalog.
             expected: Files of the manifest, keyed by their path below `root`.
+            store: The catalog, if it is in a store and `root` is its folder in the cache.
         """
-        self._root, self._expected = root, expected
+        self._root, self._expected, self._store = root, expected, store
         self._record = _record(root)
         self._known = _read(self._record)
         self._new: dict[str, list[str | int]] = {}
@@ -52,12 +61,17 @@ class VerifiedFiles:
     def compare(self, names: Iterable[str]) -> None:
         """Compare the files `names` with the manifest, except those that are known to be right.
 
+        Files of a store are downloaded.
+
         Args:
             names: Paths below the catalog. Names that are not in the manifest are ignored.
 
         Raises:
             DamagedFileError: A file is missing or differs. The message names the first such file.
         """
+        if self._store is not None:
+            self._download([name for name in names if name in self._expected], self._store)
+            return
         wanted, states = {}, {}
         for name in names:
             if name in self._expected:
@@ -79,14 +93,48 @@ class VerifiedFiles:
             self._new.update(found)
         refuse_damaged(self._root, faults)
 
+    def stored_faults(
+        self, on_progress: Callable[[int, int], None] | None = None
+    ) -> dict[str, str]:
+        """Download every file of a catalog in a store, and return the faults by name.
+
+        What is in the cache is not believed.
+
+        Args:
+            on_progress: Called after each file with the bytes checked and the bytes of all files.
+
+        Raises:
+            UserError: The store cannot be read.
+        """
+        faults, checked, total = {}, 0, sum(file.bytes for file in self._expected.values())
+        for name, file in self._expected.items():
+            (self._root / name).unlink(missing_ok=True)
+            try:
+                self.compare([name])
+            except DamagedFileError as error:
+                faults[name] = error.reason
+            checked += file.bytes
+            if on_progress:
+                on_progress(checked, total)
+        return faults
+
     def compare_small(self, name: str) -> None:
         """Compare a file before it is shown, unless it is large.
 
         Raises:
             DamagedFileError: The file is missing or differs.
         """
-        if name in self._expected and self._expected[name].bytes <= SMALL_BYTES:
+        most = SMALL_BYTES if self._store is None else _SMALL_DOWNLOAD
+        if name in self._expected and self._expected[name].bytes <= most:
             self.compare([name])
+
+    def _download(self, names: Sequence[str], store: Place) -> None:
+        with ThreadPoolExecutor(_DOWNLOADS) as pool:
+            for downloaded in [
+                pool.submit(cached_file, self._root / name, store / name, self._expected[name])
+                for name in names
+            ]:
+                downloaded.result()
 
     def _state(self, name: str) -> list[str | int] | None:
         try:

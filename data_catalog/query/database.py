@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_catalog.errors import UserError
-from data_catalog.folders import refuse_url
 from data_catalog.format.damage import VERIFY_REMEDY
 from data_catalog.format.files import CatalogFiles, open_files
 from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import Manifest
 from data_catalog.format.offsets import Offsets, read_offsets
+from data_catalog.place import Folder, parse_folder
 from data_catalog.query.notebook import Views, describe_catalog
 from data_catalog.query.read_domain import read_domain
 from data_catalog.query.read_only_files import SCHEME, ReadOnlyFiles
@@ -30,11 +30,13 @@ from data_catalog.query.run_views import (
     run_macros,
 )
 from data_catalog.query.statements import reading_statement
+from data_catalog.query.stored_catalog import StoredCatalogFiles
 from data_catalog.query.views import (
     DERIVED_VIEWS,
     derived_statements,
     existing_view_files,
     file_statements,
+    view_files,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ class Catalog:
 
     @property
     def root(self) -> Path:
-        """The folder of the catalog, absolute."""
+        """The folder of the catalog on this machine, absolute."""
         return self.files.root
 
     @property
@@ -80,7 +82,7 @@ class Catalog:
 
     def __repr__(self) -> str:
         levels = ", ".join(f"{k:,}" for k in self.levels.granularities)
-        return f"Catalog({str(self.root)!r}, version {self.version}, domains at {levels})"
+        return f"Catalog({str(self.files.address)!r}, version {self.version}, domains at {levels})"
 
     def _repr_html_(self) -> str:
         return describe_catalog(self, self.files)
@@ -197,33 +199,38 @@ def _message(error: str, manifest: Manifest, subject: str = "query") -> str:
     return _with_remedy(message) if about_a_file else message
 
 
-def open(root: str | Path, version: int | None = None, runs: Sequence[str | Path] = ()) -> Catalog:
+def open(
+    root: str | Folder, version: int | None = None, runs: Sequence[str | Path] = ()
+) -> Catalog:
     """Open the catalog at `root`.
 
     Queries can read only files below `root` and in the folders of `runs`.
 
     Args:
-        root: Folder of the catalog.
+        root: Folder of the catalog, or its URL in an object store.
         version: Version to open. None means the newest.
         runs: Run folders, or glob patterns of them. The views `runs`, `weights`, `scores` and
             `metrics` cover these runs.
 
     Raises:
-        UserError: There is no finished catalog or no such version, `root` is a URL, a file is
-            missing or damaged, or no run matches `runs`.
+        UserError: There is no finished catalog or no such version, a file is missing or damaged,
+            the store cannot be read, or no run matches `runs`.
     """
     import duckdb  # noqa: PLC0415
 
-    refuse_url(root, "catalog")
-    root = Path(root).resolve()
+    place = parse_folder(root)
     folders = find_run_folders(runs)
-    catalog_files = open_files(root, version)
-    manifest = catalog_files.manifest
+    catalog_files = open_files(place.resolve() if isinstance(place, Path) else place, version)
+    root, manifest = catalog_files.root, catalog_files.manifest
     connection = duckdb.connect(config=CONNECTION_SETTINGS)
-    files = ReadOnlyFiles((root, *folders), _checksum_of(catalog_files))
+    if catalog_files.store is None:
+        files = ReadOnlyFiles((root, *folders), _checksum_of(catalog_files))
+        views = existing_view_files(root, manifest)
+    else:
+        files = StoredCatalogFiles(catalog_files, folders, _checksum_of(catalog_files))
+        views = view_files(manifest)
     connection.register_filesystem(files)
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
-    views = existing_view_files(root, manifest)
     statements = (
         *file_statements(views, f"{SCHEME}{root}/"),
         *derived_statements(views.keys(), manifest.levels),
@@ -235,7 +242,7 @@ def open(root: str | Path, version: int | None = None, runs: Sequence[str | Path
         create_run_views(connection, folders, manifest.fingerprint)
     except duckdb.Error as error:
         text = str(error).partition("\n\nLINE ")[0]
-        raise UserError(_with_remedy(_message(text, manifest, str(root)))) from error
+        raise UserError(_with_remedy(_message(text, manifest, str(place)))) from error
     files.close_others(connection)
     return Catalog(catalog_files, connection)
 

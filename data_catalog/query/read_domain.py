@@ -1,6 +1,7 @@
 """Read the documents of one domain from the row groups that contain them."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from data_catalog.format import tables
 from data_catalog.format.damage import reading
 from data_catalog.format.files import CatalogFiles
 from data_catalog.format.offsets import Offsets
+from data_catalog.format.stored_file import StoredFile
 
 
 def read_domain(
@@ -51,14 +53,15 @@ def read_domain(
     for rows in offsets.find(domain * span, (domain + 1) * span):
         path = files.layout.documents(rows.top, rows.part)
         files.verified.compare_small(path.relative_to(files.root).as_posix())
-        with reading(path):
-            piece = _read_rows(path, rows.first, rows.count, names)
+        stored = files.open_stored(path)
+        with reading(path) if stored is None else nullcontext():
+            piece = _read_rows(stored or path, rows.first, rows.count, names)
             pieces.append(piece.select(names).cast(schema))
     return pa.concat_tables(pieces)
 
 
-def _read_rows(path: Path, first: int, count: int, columns: list[str]) -> pa.Table:
-    with pq.ParquetFile(path, memory_map=True) as file:
+def _read_rows(source: Path | StoredFile, first: int, count: int, columns: list[str]) -> pa.Table:
+    with pq.ParquetFile(source, memory_map=isinstance(source, Path)) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         ends = np.cumsum(sizes)
         if first + count > (ends[-1] if len(ends) else 0):

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from fsspec import AbstractFileSystem
 
+from data_catalog.format.stored_file import StoredFile
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -63,7 +65,7 @@ class ReadOnlyFiles(AbstractFileSystem):  # type: ignore[misc]
     def _strip_protocol(cls, path: str) -> str:
         return path.removeprefix(SCHEME)
 
-    def open(self, path: str, mode: str = "rb", **_: Any) -> ReadOnlyFile:
+    def open(self, path: str, mode: str = "rb", **_: Any) -> ReadOnlyFile | StoredFile:
         """Open a file.
 
         Raises:

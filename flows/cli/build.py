@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from data_catalog.folders import refuse_url
+from data_catalog.place import Folder, parse_folder
 from flows.cli import complete
 from flows.cli.cluster import (
     ClusterOption,
@@ -17,9 +19,9 @@ from flows.cli.folders import holds_run
 from flows.cli.options import (
     BUILD,
     BuildSetOption,
-    CatalogArgument,
     ConfigArgument,
     JsonOption,
+    LocalCatalogArgument,
     VersionOption,
     examples,
 )
@@ -98,7 +100,7 @@ def build_command(
     with stdout_for_json(as_json), private_server():
         from flows.build import build as flow
 
-        root = Path(with_runner(flow, runner, workers)(settings, ray))
+        root = parse_folder(with_runner(flow, runner, workers)(settings, ray))
     _print_newest_version(root, as_json)
 
 
@@ -112,7 +114,7 @@ def build_command(
     ),
 )
 def add_command(
-    catalog: CatalogArgument,
+    catalog: LocalCatalogArgument,
     config: Annotated[
         Path,
         typer.Argument(
@@ -147,19 +149,19 @@ def add_command(
     _print_newest_version(root, as_json)
 
 
-def _print_newest_version(root: Path, as_json: bool) -> None:
+def _print_newest_version(root: Folder, as_json: bool) -> None:
     page = root / "report.html"
     if not as_json:
         from flows.cli.summary import print_build
 
         print_build(root)
-        if page.is_file():
+        if page.exists():
             print(f"Report: {page}")
         return
     from data_catalog.format.manifest import read_manifest
 
     manifest = read_manifest(root)
-    paths: dict[str, Any] = {"catalog": str(root), "page": str(page) if page.is_file() else None}
+    paths: dict[str, Any] = {"catalog": str(root), "page": str(page) if page.exists() else None}
     print_json(paths | {name: manifest.content()[name] for name in MANIFEST_KEYS})
 
 
@@ -170,11 +172,12 @@ def _print_newest_version(root: Path, as_json: bool) -> None:
 )
 def verify_command(
     catalog: Annotated[
-        Path,
+        Any,
         typer.Argument(
             metavar="CATALOG",
-            help="Folder of a built catalog or of a run.",
+            help="Folder or URL of a built catalog, or folder of a run.",
             show_default=False,
+            parser=parse_folder,
             autocompletion=complete.catalogs,
         ),
     ],
@@ -187,6 +190,7 @@ def verify_command(
     of a run covers the checksums of its checkpoints, and whether all other files can be read.
     """
     if holds_run(catalog):
+        refuse_url(str(catalog), "run")
         _verify_run(catalog, as_json)
         return
     from data_catalog.verify import check
@@ -225,7 +229,7 @@ def _verify_run(folder: Path, as_json: bool) -> None:
 @build_commands.command(
     "rebuild", rich_help_panel=BUILD, epilog=examples("rebuild catalogs/sample")
 )
-def rebuild_command(catalog: CatalogArgument, as_json: JsonOption = False) -> None:
+def rebuild_command(catalog: LocalCatalogArgument, as_json: JsonOption = False) -> None:
     """Recreate catalog.duckdb, the database for the DuckDB shell, from the catalog's other files.
 
     Use it after an update of clustermix, or if the file was deleted.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from flows.cli import complete
-from flows.cli.options import CatalogArgument, JsonOption, VersionOption, examples
+from flows.cli.options import JsonOption, LocalCatalogArgument, VersionOption, examples
 from flows.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ export_commands = typer.Typer(
     ),
 )
 def export_catalog_command(
-    catalog: CatalogArgument,
+    catalog: LocalCatalogArgument,
     url: Annotated[
         str,
         typer.Argument(
@@ -69,7 +69,7 @@ def export_catalog_command(
     ),
 )
 def export_documents_command(
-    catalog: CatalogArgument,
+    catalog: LocalCatalogArgument,
     out: Annotated[
         Path,
         typer.Argument(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from data_catalog.folders import refuse_url
+from data_catalog.place import parse_folder
 from flows.cli import complete
 
 # Panels of `clustermix --help`.
@@ -42,6 +43,16 @@ ConfigArgument = Annotated[
     ),
 ]
 CatalogArgument = Annotated[
+    Any,  # a `Folder`
+    typer.Argument(
+        metavar="CATALOG",
+        help="Folder or URL of a built catalog.",
+        show_default=False,
+        parser=parse_folder,
+        autocompletion=complete.catalogs,
+    ),
+]
+LocalCatalogArgument = Annotated[
     Path,
     typer.Argument(
         metavar="CATALOG",

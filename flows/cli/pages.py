@@ -1,10 +1,12 @@
 """Commands that show results: demo, report, serve."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from data_catalog.folders import refuse_url
+from data_catalog.place import Place, parse_folder
 from flows.cli import complete
 from flows.cli.folders import holds_run
 from flows.cli.options import LOOK, START, JsonOption, examples
@@ -59,15 +61,21 @@ def demo_command(
 )
 def report_command(
     folders: Annotated[
-        list[Path],
+        list[Any],
         typer.Argument(
             metavar="CATALOG|RUN...",
-            help="Folder of a catalog, or folders of one or more runs to compare.",
+            help="Folder or URL of a catalog, or folders of one or more runs to compare.",
             show_default=False,
+            parser=parse_folder,
             autocompletion=complete.catalogs_and_runs,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    out: Annotated[
+        Any,
+        typer.Option(
+            help="HTML file to write, on this machine or by its URL.", parser=parse_folder
+        ),
+    ] = "report.html",
     catalog: RunsCatalog = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -83,10 +91,12 @@ def report_command(
         else:
             from flows.pages.run import write_report
 
+            for place in (*folders, out):
+                refuse_url(str(place), "report")
             page = write_report(folders, out, catalog)
     if as_json:
         about = "catalog" if about_catalog else "runs"
-        print_json({"page": str(page), "bytes": page.stat().st_size, "about": about})
+        print_json({"page": str(page), "bytes": Place(str(page)).size(), "about": about})
     else:
         print(page)
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 import data_catalog
-from data_catalog.format.layout import Layout
+from data_catalog.place import Folder
 
 if TYPE_CHECKING:  # keeps queries fast: planning imports the encoder
     from pipeline.planning.estimate import Estimate, Note
@@ -225,9 +225,9 @@ def cut_for_terminal(text: str, maximum_characters: int) -> str:
 
 def search_sentences(catalog: data_catalog.Catalog) -> list[str]:
     """Return a sentence per level on how well the tree's search assigns held-out documents."""
-    levels = json.loads((Layout(catalog.root).tree / "tree.json").read_text(encoding="utf-8"))[
-        "levels"
-    ]
+    description = catalog.files.layout.tree / "tree.json"
+    catalog.files.compare(description)
+    levels = json.loads(description.read_text(encoding="utf-8"))["levels"]
     beam = str(catalog.manifest.config["cluster"]["beam"])
     health_sentences = []
     for k in sorted(levels, key=int):
@@ -262,7 +262,7 @@ def _reasons(catalog: data_catalog.Catalog) -> dict[str, str]:
     return {name: ", ".join(reasons) for name, reasons in lines.items()}
 
 
-def print_build(root: Path) -> None:
+def print_build(root: Folder) -> None:
     """Print the size of a finished catalog, what each stage dropped and why, and its health."""
     from pipeline.describe.health import health_sentences
 

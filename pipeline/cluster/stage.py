@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 
 from data_catalog.errors import UserError
 from data_catalog.format.accounts import Account, total
+from data_catalog.format.file_cache import unfinished_folder
 from data_catalog.format.layout import CENTROIDS, Levels
 from data_catalog.format.manifest import fingerprint, write_json
+from data_catalog.place import Folder
 from data_catalog.temporary import in_use, is_used, remove_at_once
 from pipeline.cluster.search import assign_leaves
 from pipeline.cluster.tree import load_tree, save_tree
@@ -34,7 +36,7 @@ _HELD_OUT_DIVISOR = 50  # at most one document in 50 is held out
 _RADIUS_QUANTILE = 0.99  # share of a leaf's sample within its radius
 
 
-def train_tree(embedded: Sequence[Part], folder: Path, config: Cluster, seed: int) -> Part:
+def train_tree(embedded: Sequence[Part], folder: Folder, config: Cluster, seed: int) -> Part:
     """Train the tree on a sample of the vectors of all parts.
 
     Writes `centroids.npz` (see `pipeline.cluster.tree.save_tree`) and `tree.json`. The latter has
@@ -42,10 +44,10 @@ def train_tree(embedded: Sequence[Part], folder: Path, config: Cluster, seed: in
     sample and held out, the encoder, the `inertia` of the sample (mean squared distance `2 - 2 cos`
     to its leaves) and, by level, the result of `pipeline.cluster.measure.measure_tree`.
 
-    Intermediate results are kept beside `folder`, in a hidden folder named after the fingerprint,
-    until the part is done. A killed training resumes from them and gives the same bytes. They need
-    two bytes of disk per number of the sample's vectors. Those of other configs are removed too,
-    unless a process that may be alive uses them.
+    Intermediate results are kept until the part is done, beside `folder` in a hidden folder named
+    after the fingerprint, or on this machine if `folder` is in a store. A killed training resumes
+    from them and gives the same bytes. They need two bytes of disk per number of the sample's
+    vectors. Those of other configs are removed too, unless a process that may be alive uses them.
 
     Raises:
         UserError: There are no documents, there are too few for a level and
@@ -53,7 +55,8 @@ def train_tree(embedded: Sequence[Part], folder: Path, config: Cluster, seed: in
     """
     settings = config.model_dump(mode="json", exclude={"beam", "workers"})
     key = fingerprint("tree", VERSION, settings, seed, [part.fingerprint for part in embedded])
-    scratch = folder.with_name(f".{folder.name}.{key[:16]}.unfinished")
+    beside = folder.parent if isinstance(folder, Path) else unfinished_folder(str(folder))
+    scratch = beside / f".{folder.name}.{key[:16]}.unfinished"
 
     def make(out: Path) -> Account:
         scratch.mkdir(parents=True, exist_ok=True)
@@ -61,13 +64,13 @@ def train_tree(embedded: Sequence[Part], folder: Path, config: Cluster, seed: in
             return _train(embedded, out, config, seed, scratch)
 
     part = make_part(folder, key, make)
-    for unfinished in folder.parent.glob(f".{folder.name}.*.unfinished"):
+    for unfinished in beside.glob(f".{folder.name}.*.unfinished"):
         if not is_used(unfinished):
             remove_at_once(unfinished)
     return part
 
 
-def assign_part(embedded: Part, tree: Part, folder: Path, config: Cluster) -> Part:
+def assign_part(embedded: Part, tree: Part, folder: Folder, config: Cluster) -> Part:
     """Find the leaf of each document of one part.
 
     Writes `leaves.parquet`: leaf uint32, and distance float32 (squared, `2 - 2 cos`), rows in the
@@ -78,12 +81,10 @@ def assign_part(embedded: Part, tree: Part, folder: Path, config: Cluster) -> Pa
     """
 
     def make(out: Path) -> Account:
-        made_by = json.loads((tree.folder / TREE_DESCRIPTION).read_text(encoding="utf-8"))[
-            "encoder"
-        ]
+        made_by = json.loads(tree.file(TREE_DESCRIPTION).read_text(encoding="utf-8"))["encoder"]
         if made_by != read_identity(embedded).comparable:
             raise UserError(
-                f"{embedded.folder}: not embedded by the encoder of {tree.folder}, {made_by}. "
+                f"{embedded.place}: not embedded by the encoder of {tree.place}, {made_by}. "
                 "Embed the documents with that encoder."
             )
         [vectors] = read_embeddings([embedded])

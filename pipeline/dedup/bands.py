@@ -11,6 +11,7 @@ from jaxtyping import Bool
 
 from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.manifest import fingerprint
+from data_catalog.place import Folder
 from pipeline.config import Dedup
 from pipeline.dedup.buckets import CHUNK_ROWS, write_records
 from pipeline.dedup.drops import NEAR_TARGET, read_drops, write_drops
@@ -47,7 +48,7 @@ def bands_part(
     protected: Part,
     first: int,
     buckets: int,
-    folder: Path,
+    folder: Folder,
     config: Dedup,
 ) -> Part:
     """Write the bands of the documents that no earlier stage drops, in buckets.
@@ -69,7 +70,7 @@ def bands_part(
     number, _ = BANDS[similarity]
 
     def make(out: Path) -> Account:
-        verdicts = pq.read_table(judged.folder / VERDICTS_FILE, columns=["reason"])
+        verdicts = pq.read_table(judged.file(VERDICTS_FILE), columns=["reason"])
         is_alive: Bool[np.ndarray, " documents"] = pc.is_null(verdicts["reason"]).to_numpy().copy()
         is_alive[read_drops(copies, first, first + len(is_alive))[0] - first] = False
         targets = TargetIndex.read(protected, similarity)
@@ -78,7 +79,7 @@ def bands_part(
         hashes: list[np.ndarray] = [np.empty((0, number), np.uint64)]
         sketches: list[np.ndarray] = [np.empty((0, sketch_bytes(similarity)), np.uint8)]
         start = 0
-        with pq.ParquetFile(signed.folder / SIGNATURES_FILE, pre_buffer=False) as file:
+        with pq.ParquetFile(signed.file(SIGNATURES_FILE), pre_buffer=False) as file:
             for batch in file.iter_batches(_BATCH_ROWS):
                 is_signed = batch["bands"].is_valid().to_numpy(zero_copy_only=False)
                 alive = np.flatnonzero(is_alive[start : start + len(batch)] & is_signed)

@@ -49,9 +49,9 @@ def write_records(
 def read_records(parts: Sequence[Part], bucket: int, record: np.dtype) -> Iterator[np.ndarray]:
     """Yield the records of a bucket, in the order of the parts, `CHUNK_ROWS` at a time."""
     for part in parts:
-        bounds = np.load(part.folder / _BOUNDS_FILE, allow_pickle=False)
+        bounds = np.load(part.file(_BOUNDS_FILE), allow_pickle=False)
         first, end = bounds[bucket : bucket + 2].tolist()
-        with (part.folder / _RECORDS_FILE).open("rb") as file:
+        with (part.file(_RECORDS_FILE)).open("rb") as file:
             file.seek(first * record.itemsize)
             while first < end:
                 rows = min(CHUNK_ROWS, end - first)

@@ -50,7 +50,7 @@ def read_drops(parts: Sequence[Part], first: int, end: int) -> tuple[Positions, 
 
 
 def _read(part: Part, first: int, end: int) -> np.ndarray:
-    path = part.folder / DROPS_FILE
+    path = part.file(DROPS_FILE)
     records = range(path.stat().st_size // _DROP.itemsize)
     with path.open("rb") as file:
 

@@ -15,6 +15,7 @@ from jaxtyping import UInt64
 
 from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.manifest import fingerprint
+from data_catalog.place import Folder
 from pipeline.config import Dedup
 from pipeline.dedup.buckets import CHUNK_ROWS, read_records, record_reader, write_records
 from pipeline.dedup.drops import CATALOG, DIGEST, NO_REASON, SHIPPED, TARGET, write_drops
@@ -55,7 +56,7 @@ def digests_part(
     protected: Part,
     first: int,
     buckets: int,
-    folder: Path,
+    folder: Folder,
     config: Dedup,
 ) -> Part:
     """Write the digests of the documents that quality kept, in buckets.
@@ -75,12 +76,12 @@ def digests_part(
     by_list = "shipped" in config.tiers
 
     def make(out: Path) -> Account:
-        verdicts = pq.read_table(judged.folder / VERDICTS_FILE, columns=["reason"])
+        verdicts = pq.read_table(judged.file(VERDICTS_FILE), columns=["reason"])
         is_kept = pc.is_null(verdicts["reason"]).to_numpy()
-        of_targets = pq.read_table(protected.folder / DIGESTS_FILE)["digest"]
+        of_targets = pq.read_table(protected.file(DIGESTS_FILE))["digest"]
         pieces: list[np.ndarray] = []
         row, listed = 0, 0
-        with pq.ParquetFile(source.folder / DOCUMENTS_FILE, pre_buffer=False) as file:
+        with pq.ParquetFile(source.file(DOCUMENTS_FILE), pre_buffer=False) as file:
             for batch in file.iter_batches(CHUNK_ROWS, columns=["digest", "shipped_duplicate"]):
                 rows = np.flatnonzero(is_kept[row : row + len(batch)])
                 kept = batch.take(pa.array(rows))
@@ -104,7 +105,7 @@ def digests_part(
     return make_part(folder, fingerprint("digests", VERSION, inputs, first, buckets, by_list), make)
 
 
-def known_digests_part(known: KnownTexts, number: int, buckets: int, folder: Path) -> Part:
+def known_digests_part(known: KnownTexts, number: int, buckets: int, folder: Folder) -> Part:
     """Write the digests of one file of a catalog's texts, in buckets, as `digests_part` does."""
 
     def make(out: Path) -> Account:
@@ -123,7 +124,7 @@ def known_digests_part(known: KnownTexts, number: int, buckets: int, folder: Pat
     return make_part(folder, key, make)
 
 
-def copies_part(bucket: int, digests: Sequence[Part], folder: Path, config: Dedup) -> Part:
+def copies_part(bucket: int, digests: Sequence[Part], folder: Folder, config: Dedup) -> Part:
     """Write the exact copies among the digests of a bucket (`drops.bin`), and their reasons.
 
     Memory: `dedup.memory_megabytes` of DuckDB, which spills to the folder for temporary files.

@@ -19,6 +19,7 @@ from jaxtyping import Int64, UInt8, UInt64
 
 from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.manifest import fingerprint
+from data_catalog.place import Folder
 from pipeline.config import Dedup
 from pipeline.dedup.bands import band_record
 from pipeline.dedup.buckets import read_records, record_reader
@@ -48,7 +49,7 @@ class Records(NamedTuple):
         return Records(self.bands[rows], self.positions[rows], self.sketches[rows])
 
 
-def pairs_part(bucket: int, bands: Sequence[Part], folder: Path, config: Dedup) -> Part:
+def pairs_part(bucket: int, bands: Sequence[Part], folder: Folder, config: Dedup) -> Part:
     """Write the verified pairs of near copies of a bucket (`pairs.parquet`): later and earlier one.
 
     A pair is verified if the estimate of its Jaccard similarity from the signatures is at most one

@@ -15,6 +15,7 @@ from jaxtyping import Int64
 
 from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.manifest import fingerprint
+from data_catalog.place import Folder
 from pipeline.config import Dedup
 from pipeline.dedup.drops import MINHASH, Codes, Positions, write_drops
 from pipeline.dedup.pairs import PAIRS_FILE
@@ -32,7 +33,7 @@ ORDER BY later, earlier
 Pair = Int64[np.ndarray, " _pairs"]
 
 
-def resolve_part(pairs: Sequence[Part], documents: int, folder: Path, config: Dedup) -> Part:
+def resolve_part(pairs: Sequence[Part], documents: int, folder: Folder, config: Dedup) -> Part:
     """Write the documents to drop because an earlier near copy stays (`drops.bin`).
 
     One pass over the pairs by later document. Memory: one bit per document of the corpus, and
@@ -47,7 +48,7 @@ def resolve_part(pairs: Sequence[Part], documents: int, folder: Path, config: De
     """
 
     def make(out: Path) -> Account:
-        files = [glob.escape(str(part.folder / PAIRS_FILE)) for part in pairs]
+        files = [glob.escape(str(part.file(PAIRS_FILE))) for part in pairs]
         with scratch_database(config.memory_megabytes) as connection:
             ordered = (
                 (batch["later"].to_numpy(), batch["earlier"].to_numpy())

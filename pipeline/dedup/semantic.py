@@ -17,6 +17,7 @@ from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally, total
 from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import fingerprint
+from data_catalog.place import Folder
 from pipeline.arrays import ArrayFile
 from pipeline.cluster.kmeans import unit_rows
 from pipeline.cluster.stage import LEAVES_FILE
@@ -48,7 +49,7 @@ def near_part(
     top: int,
     embedded: Sequence[Part],
     assigned: Sequence[Part],
-    folder: Path,
+    folder: Folder,
     levels: Levels,
     config: Dedup,
 ) -> Part:
@@ -88,7 +89,7 @@ def drop_near(
     near: Sequence[Part],
     sources: Sequence[Part],
     embedded: Sequence[Part],
-    folder: Path,
+    folder: Folder,
 ) -> Part:
     """Drop the copies that `near_part` found.
 
@@ -103,7 +104,7 @@ def drop_near(
     """
 
     def make(out: Path) -> Account:
-        close = [pq.read_table(part.folder / NEAR_FILE, columns=["part", "row"]) for part in near]
+        close = [pq.read_table(part.file(NEAR_FILE), columns=["part", "row"]) for part in near]
         rows = pa.concat_tables([tables.NEAR.empty_table().select(["part", "row"]), *close])
         places = np.sort(
             to_places(rows["part"].to_numpy().astype(np.int64), rows["row"].to_numpy())
@@ -166,7 +167,7 @@ def _documents(
     places: list[Places] = [np.empty(0, np.int64)]
     leaves: list[Int64[np.ndarray, " documents"]] = [np.empty(0, np.int64)]
     for number, part in enumerate(assigned):
-        leaf = pq.read_table(part.folder / LEAVES_FILE, columns=["leaf"])["leaf"].to_numpy()
+        leaf = pq.read_table(part.file(LEAVES_FILE), columns=["leaf"])["leaf"].to_numpy()
         rows = np.flatnonzero(leaf // span == top)
         places.append(to_places(number, rows))
         leaves.append(leaf[rows].astype(np.int64))

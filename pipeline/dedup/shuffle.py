@@ -9,9 +9,9 @@ verdicts depend neither on the number of buckets nor on how documents were split
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
+from data_catalog.place import Folder
 from pipeline.config import Dedup
 from pipeline.dedup.bands import MAXIMUM_BUCKET_BANDS, bands_part
 from pipeline.dedup.buckets import bucket_count
@@ -41,7 +41,7 @@ def drop_copies(
     shards: Sequence[Shard],
     sources: Sequence[Part],
     judged: Sequence[Part],
-    work: Path,
+    work: Folder,
     config: Dedup,
     each: RunStage,
     targets: Mapping[str, str],
@@ -161,7 +161,7 @@ def drop_copies(
     )
 
 
-def _bucket_folder(work: Path, stage: str, bucket: int) -> Path:
+def _bucket_folder(work: Folder, stage: str, bucket: int) -> Folder:
     return work / stage / f"{bucket:05d}"
 
 

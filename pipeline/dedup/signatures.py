@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account
 from data_catalog.format.manifest import fingerprint
+from data_catalog.place import Folder
 from pipeline.config import Dedup
 from pipeline.grams import GRAM_WORDS, normalise
 from pipeline.location import is_file_fault
@@ -42,7 +43,7 @@ _BATCH_ROWS = 1_024
 _CHUNK_SHINGLES = 256
 
 
-def sign_part(shard: Shard, source: Part, folder: Path, config: Dedup) -> Part:
+def sign_part(shard: Shard, source: Part, folder: Folder, config: Dedup) -> Part:
     """Write `signatures.parquet` (tables.SIGNATURES), rows in the order of `source`.
 
     A document without a shipped signature (no file, an unreadable file, a missing row) gets a
@@ -58,7 +59,7 @@ def sign_part(shard: Shard, source: Part, folder: Path, config: Dedup) -> Part:
     def make(out: Path) -> Account:
         bands = _read_shipped(shard, shipped, similarity) if shipped else None
         with (
-            pq.ParquetFile(source.folder / DOCUMENTS_FILE, pre_buffer=False) as file,
+            pq.ParquetFile(source.file(DOCUMENTS_FILE), pre_buffer=False) as file,
             pq.ParquetWriter(out / SIGNATURES_FILE, tables.SIGNATURES) as writer,
         ):
             for batch in file.iter_batches(_BATCH_ROWS, columns=["doc_id", "text"]):

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int64
 
 from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.manifest import fingerprint
+from data_catalog.place import Folder
 from pipeline.dedup.drops import REASONS, Codes, read_drops
 from pipeline.parts import Part, make_part
 from pipeline.quality.stage import VERDICTS_FILE
@@ -24,7 +25,9 @@ from pipeline.verdicts import write_verdicts
 VERSION = 4
 
 
-def dedup_part(source: Part, judged: Part, drops: Sequence[Part], first: int, folder: Path) -> Part:
+def dedup_part(
+    source: Part, judged: Part, drops: Sequence[Part], first: int, folder: Folder
+) -> Part:
     """Write the verdicts on the documents of a part before clustering.
 
     Writes `NAME.parquet` (tables.VERDICTS), rows in the order of `source`. Documents that quality
@@ -39,7 +42,7 @@ def dedup_part(source: Part, judged: Part, drops: Sequence[Part], first: int, fo
     """
 
     def make(out: Path) -> Account:
-        verdicts = pq.read_table(judged.folder / VERDICTS_FILE)
+        verdicts = pq.read_table(judged.file(VERDICTS_FILE))
         positions, codes = read_drops(drops, first, first + len(verdicts))
         table, account = decide(verdicts, positions - first, codes, REASONS)
         write_verdicts(out / f"{source.name}.parquet", table)

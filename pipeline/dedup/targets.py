@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int64, UInt8, UInt64
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.manifest import fingerprint
+from data_catalog.place import Folder
 from pipeline.config import Build, Dedup
 from pipeline.dedup.signatures import SIGNATURES_FILE, sign
 from pipeline.dedup.sketches import estimate_similarity, minimum_estimate, read_bands
@@ -52,7 +53,7 @@ def target_texts(config: Build) -> dict[str, str]:
 
 
 def protect_targets(
-    texts: Mapping[str, str], known: KnownTexts | None, folder: Path, config: Dedup
+    texts: Mapping[str, str], known: KnownTexts | None, folder: Folder, config: Dedup
 ) -> Part:
     """Write the digests of targets' texts, and their signatures if the tier minhash needs them.
 
@@ -91,7 +92,7 @@ class TargetIndex:
 
     @classmethod
     def read(cls, protected: Part, similarity: float) -> "TargetIndex":
-        signatures = pq.read_table(protected.folder / SIGNATURES_FILE)["bands"]
+        signatures = pq.read_table(protected.file(SIGNATURES_FILE))["bands"]
         hashes, sketches = read_bands(signatures.combine_chunks().drop_null(), similarity)
         # One document for each signature.
         sketches, chosen = np.unique(sketches, axis=0, return_index=True)

@@ -14,6 +14,7 @@ from data_catalog.format import tables
 from data_catalog.format.accounts import Account, total
 from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import fingerprint, sha256_file
+from data_catalog.place import Folder
 from pipeline.cluster.tree import load_tree
 from pipeline.config import Labels
 from pipeline.describe import examples, health, terms
@@ -32,7 +33,7 @@ def describe_domains(
     described: Sequence[Part],
     stored: Sequence[Part],
     tree: Part,
-    folder: Path,
+    folder: Folder,
     labels: Labels | None,
     levels: Levels,
 ) -> Part:
@@ -48,7 +49,7 @@ def describe_domains(
 
     def make(out: Path) -> Account:
         domains = _all_domains(
-            [pq.read_table(part.folder / DOMAINS_FILE) for part in described], levels
+            [pq.read_table(part.file(DOMAINS_FILE)) for part in described], levels
         )
         domains = domains.append_column(
             "radius",
@@ -72,7 +73,7 @@ def describe_domains(
             out / examples.EXAMPLES_FILE, tables.EXAMPLES, compression="zstd"
         ) as writer:
             for part in described:
-                writer.write_table(pq.read_table(part.folder / examples.EXAMPLES_FILE))
+                writer.write_table(pq.read_table(part.file(examples.EXAMPLES_FILE)))
         agreement = (
             health.label_agreement(stored_files(stored), label_table, levels) if label_table else {}
         )

@@ -18,6 +18,7 @@ from jaxtyping import Float64
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account
 from data_catalog.format.manifest import fingerprint
+from data_catalog.place import Folder
 from pipeline.grams import GramIndex, index_grams
 from pipeline.parts import Part, make_part
 from pipeline.shard.stage import document_files
@@ -33,7 +34,7 @@ _READ_ROWS = 1_024
 _ONE_INDEX = Lock()  # the first thread makes the index, and the others wait for it
 
 
-def leakage_part(stored: Part, targets: Sequence[Part], folder: Path) -> Part:
+def leakage_part(stored: Part, targets: Sequence[Part], folder: Folder) -> Part:
     """Compare the documents of targets with the train documents of a part of `shard_part`.
 
     Writes `shared.parquet` (SHARED). Memory: the texts of `_READ_ROWS` documents, and the 13-grams

@@ -17,6 +17,7 @@ from data_catalog.format import tables
 from data_catalog.format.accounts import Account, total
 from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import fingerprint
+from data_catalog.place import Folder
 from pipeline.describe import examples, terms
 from pipeline.describe.examples import LeafSample
 from pipeline.parts import Part, make_part
@@ -47,7 +48,7 @@ _LARGEST = """
     GROUP BY domain ORDER BY domain"""
 
 
-def describe_part(stored: Sequence[Part], folder: Path, levels: Levels) -> Part:
+def describe_part(stored: Sequence[Part], folder: Folder, levels: Levels) -> Part:
     """Describe the domains of one top-level domain, whose documents are in `stored`.
 
     After additions, `stored` has several parts. Writes `domains.parquet` (the columns of
@@ -81,7 +82,7 @@ def describe_part(stored: Sequence[Part], folder: Path, levels: Levels) -> Part:
 
 def stored_files(parts: Sequence[Part]) -> list[str]:
     """Return the document files of some stored parts."""
-    return [str(file) for part in parts for file in sorted(part.folder.glob("documents*.parquet"))]
+    return [str(file) for part in parts for file in part.matching("documents*.parquet")]
 
 
 def _no_documents(folder: Path) -> str:

@@ -13,6 +13,7 @@ from data_catalog.errors import UserError
 from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.encoder_identity import Identity
 from data_catalog.format.manifest import fingerprint, write_json
+from data_catalog.place import Folder
 from data_catalog.settings import Settings
 from pipeline.arrays import ArrayFile, begin_array
 from pipeline.config import Embed
@@ -50,7 +51,7 @@ class Storage(Settings):
     """Maximum distance of a stored vector's norm from 1."""
 
 
-def embed_part(source: Part, verdicts: Part, folder: Path, config: Embed) -> Part:
+def embed_part(source: Part, verdicts: Part, folder: Folder, config: Embed) -> Part:
     """Embed the documents of `source` that `verdicts` keep, in order.
 
     Writes `embeddings.npy`: `(kept documents, dim)` float16, unit norm. Beside it, `encoder.json`
@@ -78,29 +79,29 @@ def read_embeddings(parts: Sequence[Part]) -> list[ArrayFile]:
     if len(made_by) > 1:
         (first, a), (second, b), *_ = made_by.items()
         raise UserError(
-            f"{a.folder} was embedded by {first}, {b.folder} by {second}. "
+            f"{a.place} was embedded by {first}, {b.place} by {second}. "
             "Vectors of two encoders cannot be compared. Embed both again."
         )
-    return [ArrayFile.find(part.folder / EMBEDDINGS_FILE) for part in parts]
+    return [ArrayFile.find(part.file(EMBEDDINGS_FILE)) for part in parts]
 
 
 def read_identity(part: Part) -> Identity:
     """Return the identity of the encoder that made a part's embeddings."""
-    return Identity.model_validate_json((part.folder / IDENTITY_FILE).read_text(encoding="utf-8"))
+    return Identity.model_validate_json(part.file(IDENTITY_FILE).read_text(encoding="utf-8"))
 
 
 def read_storage(part: Part) -> Storage:
     """Return the error of storing a part's vectors as float16."""
-    return Storage.model_validate_json((part.folder / STORAGE_FILE).read_text(encoding="utf-8"))
+    return Storage.model_validate_json(part.file(STORAGE_FILE).read_text(encoding="utf-8"))
 
 
 def _embed(source: Part, verdicts: Part, out: Path, config: Embed) -> Account:
     table = read_verdicts(source, verdicts)
-    documents = pq.read_metadata(source.folder / "documents.parquet").num_rows
+    documents = pq.read_metadata(source.file("documents.parquet")).num_rows
     if table.num_rows != documents:
         raise UserError(
-            f"{verdicts.folder / source.name}.parquet: {table.num_rows} verdicts for the "
-            f"{documents} documents of {source.folder}. Delete both folders and build again."
+            f"{verdicts.place / source.name}.parquet: {table.num_rows} verdicts for the "
+            f"{documents} documents of {source.place}. Delete both folders and build again."
         )
     kept = np.flatnonzero(pc.is_null(table["reason"]).to_numpy())
     lengths = table["characters"].to_numpy()[kept]
@@ -132,7 +133,7 @@ def _embed(source: Part, verdicts: Part, out: Path, config: Embed) -> Account:
         )
     write_json(out / STORAGE_FILE, storage)
     if seen != len(kept):
-        raise ValueError(f"{source.folder}: {seen} embeddings of {len(kept)} documents.")
+        raise ValueError(f"{source.place}: {seen} embeddings of {len(kept)} documents.")
     check_embedded(identity, len(lost), seen, source_file(source))
     faults = dict.fromkeys(lost.tolist(), NO_EMBEDDING_DETAIL)
     failed = quarantine(source, verdicts, faults, NO_EMBEDDING, "embed", out)

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from data_catalog.errors import UserError, first_line
+from data_catalog.place import Folder, Place
 from data_catalog.temporary import temporary_path
 from pipeline.absolute_paths import local_paths
 from pipeline.config import Addition, Build, Embed
@@ -43,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def connected(
-    cluster: Cluster, work: Path, config: Build | Addition, embed: Embed
+    cluster: Cluster, work: Folder, config: Build | Addition, embed: Embed
 ) -> Iterator[RayStages]:
     """Connect this process to a Ray cluster and check its workers. Yield the cluster's `Each`.
 
@@ -128,12 +130,18 @@ def _check_function() -> Callable[[bytes], str | None]:
 
 
 @contextmanager
-def _token(work: Path) -> Iterator[tuple[Path, str]]:
+def _token(work: Folder) -> Iterator[tuple[Folder, str]]:
     """Write a token into the work folder for workers to read. Yield its file and the token.
 
-    A token of a killed process is removed as other temporaries are.
+    A token of a killed process is removed as other temporaries are. In a store it stays.
     """
     token = secrets.token_hex(16)
+    if isinstance(work, Place):
+        stored = work / "cluster" / f"token-{uuid4().hex}"
+        stored.write(token.encode())
+        yield stored, token
+        stored.remove()
+        return
     file = temporary_path(work / "cluster" / "token")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from data_catalog.disk import is_passing
+from data_catalog.place import Place
 from pipeline.engine.gpus import PARTS_PER_GPU, GpuPool, Loaded
 from pipeline.engine.needs import Machine, Needs, largest_first, shared_arguments, stage_needs
 from pipeline.engine.worker import Called, Expected, call_part_without_gpu
@@ -150,7 +151,7 @@ class _Submission:
 
     def name(self, number: int) -> str:
         """Return the name of a part, such as `quality/part-00013`."""
-        folder = next(word for word in self._calls[number] if isinstance(word, Path))
+        folder = next(word for word in self._calls[number] if isinstance(word, Path | Place))
         return f"{self._stage}/{folder.name}"
 
     def has_room(self) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.errors import UserError
+from data_catalog.place import Folder, Place
 from pipeline.config import Embed
 from pipeline.parts import Part
 
@@ -45,7 +46,7 @@ _OWN_PACKAGES = ("data_catalog", "pipeline")
 class Expected:
     """Facts about the machine of the command, which workers compare with their own."""
 
-    token_file: Path  # in the work folder of the catalog
+    token_file: Folder  # in the work folder of the catalog
     token: str
     software: Mapping[str, str]  # see `installed_software`
     paths: Mapping[str, Path]  # existing files and folders of the config, by their key
@@ -150,7 +151,19 @@ def _problem(expected: Expected) -> str | None:
     return find_problem(expected)
 
 
+def _store_problem(file: Place, token: str) -> str | None:
+    try:
+        found = file.read()
+    except UserError as error:
+        return f"{error} Set the store's address and keys on every machine."
+    if found != token.encode():
+        return f"{file.parent} is another store there. Set the store's address on every machine."
+    return None
+
+
 def _folder_problem(expected: Expected) -> str | None:
+    if isinstance(expected.token_file, Place):
+        return _store_problem(expected.token_file, expected.token)
     folder = expected.token_file.parent
     remedy = "Mount the catalog's folder at the same path on every machine, readable and writable."
     try:

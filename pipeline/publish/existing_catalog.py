@@ -19,6 +19,7 @@ from data_catalog.format.files import CatalogFiles
 from data_catalog.format.layout import Layout, Levels
 from data_catalog.format.manifest import FileIdentity, Manifest, fingerprint
 from data_catalog.format.offsets import read_offsets_table
+from data_catalog.place import Folder
 from pipeline.dedup.targets import KnownTexts
 from pipeline.parts import Part, make_part
 from pipeline.publish.link_files import link_file
@@ -84,7 +85,7 @@ class ExistingCatalog:
         names = self.file_names(f"documents/top={top:04d}/")
         return max((int(Path(name).stem.rpartition("-")[2]) for name in names), default=-1) + 1
 
-    def stored(self, top: int, folder: Path) -> Part:
+    def stored(self, top: int, folder: Folder) -> Part:
         """Return the documents of one top-level domain as a part like those of `shard_part`."""
         offsets = self.offsets()
         in_top = offsets.filter(pc.equal(offsets["top"], top))
@@ -104,7 +105,7 @@ class ExistingCatalog:
         key = fingerprint("standing", [identity.sha256 for identity in identities.values()])
         return make_part(folder, key, make, identities)
 
-    def known(self, folder: Path) -> KnownTexts:
+    def known(self, folder: Folder) -> KnownTexts:
         """Return every text of the catalog: its documents and the documents of its targets.
 
         The digests of the targets' texts are written to `folder`.
@@ -122,7 +123,7 @@ class ExistingCatalog:
         part = make_part(folder, key, make)
         files = [self.layout.root / name for name in self.file_names("documents/")]
         return KnownTexts(
-            (*files, part.folder / "digests.parquet"),
+            (*files, part.file("digests.parquet")),
             self.manifest.documents,
             self.manifest.fingerprint,
             tuple(targets),
@@ -153,7 +154,7 @@ def as_read(root: Path, measured: Sequence[str], folder: Path) -> tuple[list[Par
     """
     parts = [Part(folder / Path(name).stem, name, Account(), 0) for name in measured]
     for part in parts:
-        link_file(root / part.fingerprint, part.folder / DOCUMENTS_FILE)
+        link_file(root / part.fingerprint, part.file(DOCUMENTS_FILE))
     return parts, [Part(root / "verdicts", "verdicts", Account(), 0)] * len(parts)
 
 
@@ -167,7 +168,7 @@ def copies_in(existing: ExistingCatalog, targets: Sequence[Part]) -> dict[str, i
     ]
     copies = {}
     for part in targets:
-        texts = pq.read_table(part.folder / DOCUMENTS_FILE, columns=["text"])["text"].to_pylist()
+        texts = pq.read_table(part.file(DOCUMENTS_FILE), columns=["text"])["text"].to_pylist()
         digests = pa.table({"digest": pa.array(sorted(set(map(text_digest, texts))), pa.string())})
         with duckdb.connect() as connection:
             connection.register("target_texts", digests)

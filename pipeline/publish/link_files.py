@@ -8,8 +8,8 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,11 +20,23 @@ from data_catalog.format.damage import DamagedFileError
 from data_catalog.format.layout import FOLDERS, Layout
 from data_catalog.format.manifest import FileIdentity
 from data_catalog.format.target_record import TARGET_RECORD
-from pipeline.parts import Part, part_files
+from data_catalog.place import Folder, Place
+from pipeline.parts import Part
 from pipeline.quality.stage import SIGNALS_FILE
-from pipeline.shard.stage import OFFSETS_FILE, document_files, token_files
+from pipeline.shard.stage import DOCUMENT_FILES, OFFSETS_FILE, TOKEN_FILES
 
-PlacedFile = tuple[Path, FileIdentity]
+
+class PlacedFile(NamedTuple):
+    """A file of a version of a catalog."""
+
+    path: Path
+    """Its path in the folder where the version is put together."""
+    identity: FileIdentity
+    stored: Place | None = None
+    """The object of the same content, if a part in a store has it. The file at `path` may be
+    missing then."""
+
+
 _OF_A_TARGET = ("documents.parquet", "tokens.arrow", TARGET_RECORD)
 
 
@@ -51,7 +63,7 @@ def number_files(
     for top, (parts, number) in enumerate(zip(stored, first_numbers, strict=True)):
         for part in parts:
             numbered.append(StoredPart(part, top, number))
-            number += len(document_files(part))  # noqa: PLW2901
+            number += len(part.names_like(DOCUMENT_FILES))  # noqa: PLW2901
     return numbered
 
 
@@ -60,7 +72,7 @@ def stored_offsets(stored: Sequence[StoredPart]) -> pa.Table:
     pieces = [tables.OFFSETS.empty_table()]
     place = tables.OFFSETS.get_field_index("part")
     for piece in stored:
-        table = pq.read_table(piece.part.folder / OFFSETS_FILE, schema=tables.OFFSETS)
+        table = pq.read_table(piece.part.file(OFFSETS_FILE), schema=tables.OFFSETS)
         numbers = pc.add(table["part"], pa.scalar(piece.first_number, table["part"].type))
         pieces.append(table.set_column(place, tables.OFFSETS.field(place), numbers))
     return pa.concat_tables(pieces)
@@ -69,11 +81,11 @@ def stored_offsets(stored: Sequence[StoredPart]) -> pa.Table:
 def place_stored(stored: Sequence[StoredPart], layout: Layout) -> Iterator[PlacedFile]:
     """Place documents and tokens."""
     for piece in stored:
-        files, first = part_files(piece.part.folder), piece.first_number
-        for number, file in enumerate(document_files(piece.part), first):
-            yield _place(file, layout.documents(piece.top, number), files[file.name])
-        for number, file in enumerate(token_files(piece.part), first):
-            yield _place(file, layout.tokens(piece.top, number), files[file.name])
+        part, files, first = piece.part, piece.part.files(), piece.first_number
+        for number, name in enumerate(part.names_like(DOCUMENT_FILES), first):
+            yield _place(part, name, files[name], layout.documents(piece.top, number))
+        for number, name in enumerate(part.names_like(TOKEN_FILES), first):
+            yield _place(part, name, files[name], layout.tokens(piece.top, number))
 
 
 def place_verdicts(
@@ -84,40 +96,50 @@ def place_verdicts(
     The rows of the two agree, file by file. `verdicts` has the part with the final verdicts for
     each part of `judged`.
     """
-    files_of = cache(part_files)  # one part may have the verdicts on all others
+    files_of_finals: dict[Folder, dict[str, FileIdentity]] = {}  # one may be about all parts
     for part, final in zip(judged, verdicts, strict=True):
-        if SIGNALS_FILE in (files := files_of(part.folder)):
-            yield _place(part.folder / SIGNALS_FILE, layout.signals(part.name), files[SIGNALS_FILE])
+        if final.place not in files_of_finals:
+            files_of_finals[final.place] = final.files()
+        if identity := part.files().get(SIGNALS_FILE):
+            yield _place(part, SIGNALS_FILE, identity, layout.signals(part.name))
             name = f"{part.name}.parquet"
             yield _place(
-                final.folder / name, layout.verdicts(part.name), files_of(final.folder)[name]
+                final, name, files_of_finals[final.place][name], layout.verdicts(part.name)
             )
 
 
 def place_targets(targets: Sequence[Part], layout: Layout) -> Iterator[PlacedFile]:
     for part in targets:
-        files = part_files(part.folder)
+        files, folder = part.files(), layout.target(part.name)
         for name in _OF_A_TARGET:
-            yield _place(part.folder / name, layout.target(part.name) / name, files[name])
+            yield _place(part, name, files[name], folder / name, is_read=True)
 
 
 def place_all(part: Part, folder: Path) -> Iterator[PlacedFile]:
     """Place every file of a part except its sidecar."""
-    for name, identity in part_files(part.folder).items():
-        yield _place(part.folder / name, folder / name, identity)
+    for name, identity in part.files().items():
+        yield _place(part, name, identity, folder / name, is_read=True)
 
 
 def placed_names(placed: Sequence[PlacedFile], root: Path) -> dict[str, FileIdentity]:
     """Return the files as a manifest lists them, keyed by the path below `root`."""
-    return {path.relative_to(root).as_posix(): identity for path, identity in placed}
+    return {file.path.relative_to(root).as_posix(): file.identity for file in placed}
 
 
-def _place(source: Path, place: Path, identity: FileIdentity) -> PlacedFile:
-    """Link a file into its place.
+def _place(
+    part: Part, name: str, identity: FileIdentity, place: Path, *, is_read: bool = False
+) -> PlacedFile:
+    """Link a file of a part into its place.
+
+    A file of a part in a store is left there, unless `is_read`: the tables are made from it.
 
     Raises:
         DamagedFileError: It has another size than the sidecar of its part records.
     """
+    stored = part.stored_file(name, identity) if isinstance(part.place, Place) else None
+    if stored is not None and not is_read:
+        return PlacedFile(place, identity, stored)
+    source = part.file(name)
     size = link_file(source, place).stat().st_size
     if size != identity.bytes:
         raise DamagedFileError(
@@ -125,7 +147,7 @@ def _place(source: Path, place: Path, identity: FileIdentity) -> PlacedFile:
             f"{size} bytes, expected {identity.bytes}",
             f"Remove {source.parent}, and the build makes this part again.",
         )
-    return place, identity
+    return PlacedFile(place, identity, stored)
 
 
 def link_file(source: Path, place: Path) -> Path:

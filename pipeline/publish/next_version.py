@@ -40,10 +40,10 @@ from pipeline.publish.stage import (
     Built,
     VersionTables,
     all_faults,
-    commit,
     read_parts,
     write_tables,
 )
+from pipeline.publish.version import commit, describe_version
 from pipeline.publish.warnings import (
     column_warnings,
     damage_warnings,
@@ -89,9 +89,9 @@ def publish_next(
     if "source" in stages:
         verdict_files = list(place_verdicts(stages["quality"], final_verdicts(stages), layout))
         measured += [
-            path.relative_to(layout.root).as_posix()
-            for path, _ in verdict_files
-            if path.parent.name == "signals"
+            file.path.relative_to(layout.root).as_posix()
+            for file in verdict_files
+            if file.path.parent.name == "signals"
         ]
         placed += verdict_files
     read_folder = built.description.folder.parent.with_name("read")
@@ -144,15 +144,17 @@ def publish_next(
             }.items()
         },
     }
-    commit(
+    version = describe_version(
         layout,
-        content,
+        accounts["shard"].kept,
+        content.targets,
         existing.levels,
         parse(Build, manifest.config, str(before.manifest)),
         manifest.tokenizer,
         {**kept, **placed_names(placed, layout.root)},
         about,
     )
+    commit(layout, version)
 
 
 def join_accounts(before: Mapping[str, Account], new: Mapping[str, Account]) -> dict[str, Account]:

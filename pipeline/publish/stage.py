@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,27 +15,24 @@ import pyarrow.parquet as pq
 from data_catalog.errors import UserError
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account, total
+from data_catalog.format.file_cache import keeping_used_files, scratch_folder
 from data_catalog.format.layout import Layout, Levels
 from data_catalog.format.manifest import (
-    FORMAT,
-    FileIdentity,
     Manifest,
     TokenizerIdentity,
-    content_fingerprint,
     fingerprint,
     identify_file,
     read_manifest,
     sha256_file,
-    write_json,
 )
-from data_catalog.query.shell_files import write_database
+from data_catalog.lease import Lease
+from data_catalog.place import Folder, Place
 from data_catalog.temporary import remove
 from pipeline.config import Build, Distributions
 from pipeline.dedup.removed import removed_by_source
 from pipeline.describe.domains import HEALTH_FILE
 from pipeline.describe.leakage import SHARED, SHARED_FILE, leakage_table
 from pipeline.distribution import all_distributions, target_table
-from pipeline.embed.identity import identify
 from pipeline.parts import Part
 from pipeline.publish.accounts import (
     CHAIN,
@@ -57,6 +53,8 @@ from pipeline.publish.link_files import (
     placed_names,
     stored_offsets,
 )
+from pipeline.publish.put_files import put_version
+from pipeline.publish.version import commit, describe_version
 from pipeline.publish.warnings import (
     column_warnings,
     damage_warnings,
@@ -132,8 +130,14 @@ class VersionTables:
     description: Part
 
 
-def publish(built: Built, levels: Levels, config: Build, unread: Sequence[Fault] = ()) -> Path:
-    """Make `config.out` a catalog and return its path.
+def publish(
+    built: Built,
+    levels: Levels,
+    config: Build,
+    unread: Sequence[Fault] = (),
+    lease: Lease | None = None,
+) -> Folder:
+    """Make `config.out` a catalog and return its folder.
 
     The catalog is written beside an earlier one in `config.out`, which is replaced only when all
     files are there. The manifest comes last, so a killed build leaves none.
@@ -143,30 +147,41 @@ def publish(built: Built, levels: Levels, config: Build, unread: Sequence[Fault]
         levels: Levels of the tree.
         config: The build.
         unread: Notes on files of the corpus that were not read.
+        lease: The lease of a folder in a store.
 
     Raises:
         AccountingError: A stage did not read what the stage before it kept.
-        UserError: The catalog there has additions, which this build would lose.
+        UserError: The catalog there has additions, which this build would lose, or the lease was
+            lost.
     """
-    layout = Layout(config.out, 1)
+    out = config.out
     accounts = with_notes(built.accounts(), unread)
     check_chain(accounts)
     stored = number_files(built.stored, [0] * len(built.stored))
     offsets = stored_offsets(stored)
     check_reachable(offsets, accounts["shard"])
-    if _has_grown(layout.root, built.fingerprint()):
-        return layout.root
-    staged = layout.work / "publish"
+    if _has_grown(out, built.fingerprint()):
+        return out
+
+    def write(layout: Layout) -> tuple[list[PlacedFile], Manifest]:
+        return _write(built, stored, levels, config, unread, accounts, offsets, layout)
+
+    if isinstance(out, Place):
+        with keeping_used_files(), scratch_folder("publish") as folder:
+            put_version(*write(Layout(folder, 1)), folder, out, lease)
+        return out
+    staged = Layout(out).work / "publish"
     remove(staged)
     try:
-        _write(built, stored, levels, config, unread, accounts, offsets, Layout(staged, 1))
-        move_into_place(Layout(staged, 1), layout)
+        _, manifest = write(Layout(staged, 1))
+        commit(Layout(staged, 1), manifest)
+        move_into_place(Layout(staged, 1), Layout(out, 1))
     except BaseException:
         with suppress(OSError):  # The first error says more.
             remove(staged)
         raise
     remove(staged)
-    return layout.root
+    return out
 
 
 def _write(
@@ -178,8 +193,12 @@ def _write(
     accounts: Mapping[str, Account],
     offsets: pa.Table,
     layout: Layout,
-) -> None:
-    """Write the catalog to the folder of `layout`, which is empty."""
+) -> tuple[list[PlacedFile], Manifest]:
+    """Write the catalog's files to the folder of `layout`, which is empty.
+
+    Returns:
+        The files, and the manifest, which is not written.
+    """
     verdicts = final_verdicts(built.stages)
     placed = [
         *place_stored(stored, layout),
@@ -219,16 +238,24 @@ def _write(
         "additions": (),
         "stage_seconds": built.seconds(),
     }
-    commit(layout, content, levels, config, tokenizer, placed_names(placed, layout.root), about)
+    names = placed_names(placed, layout.root)
+    return placed, describe_version(
+        layout,
+        accounts["shard"].kept,
+        content.targets,
+        levels,
+        config,
+        tokenizer,
+        names,
+        about,
+    )
 
 
 def all_faults(built: Built, unread: Sequence[Fault], config: Build) -> pa.Table:
     """Return the faults and notes of all stages and of the targets (tables.QUARANTINE)."""
     stages = built.stages
     parts = [part for name in ("source", "embed", "sort") for part in stages.get(name, ())]
-    quarantined = [
-        part for part in (*parts, *built.targets) if (part.folder / QUARANTINE_FILE).is_file()
-    ]
+    quarantined = [part for part in (*parts, *built.targets) if part.has(QUARANTINE_FILE)]
     return pa.concat_tables(
         [
             quarantine_table(unread),
@@ -243,12 +270,12 @@ def read_parts(parts: Sequence[Part], name: str, schema: pa.Schema) -> pa.Table:
     return pa.concat_tables(
         [
             schema.empty_table(),
-            *(pq.read_table(part.folder / name, schema=schema) for part in parts),
+            *(pq.read_table(part.file(name), schema=schema) for part in parts),
         ]
     )
 
 
-def _has_grown(root: Path, built_from: str) -> bool:
+def _has_grown(root: Folder, built_from: str) -> bool:
     """Return whether the catalog at `root` is this build with additions.
 
     Raises:
@@ -297,40 +324,4 @@ def write_tables(
     }
     for place, table in written.items():
         pq.write_table(table, place, compression="zstd")
-    return [*places, *((place, identify_file(place)) for place in written)]
-
-
-def commit(
-    layout: Layout,
-    content: VersionTables,
-    levels: Levels,
-    config: Build,
-    tokenizer: TokenizerIdentity,
-    files: Mapping[str, FileIdentity],
-    about: Mapping[str, Any],
-) -> None:
-    """Write the version's manifest, then make it the catalog's by one rename.
-
-    Nobody sees the version before that rename.
-    """
-    same: dict[str, Any] = {
-        "format": FORMAT,
-        "version": layout.version,
-        "granularities": levels.granularities,
-        "encoder": identify(config.embed),
-        "tokenizer": tokenizer,
-        "targets": tuple(content.targets),
-        "files": dict(sorted(files.items())),
-    }
-    documents = content.accounts["shard"].kept
-    manifest = Manifest(
-        **same,
-        **about,
-        fingerprint=content_fingerprint(same),
-        documents=documents.rows,
-        tokens=documents.tokens,
-        config=config.model_dump(mode="json"),
-    )
-    write_json(layout.version_manifest, manifest.content())
-    write_database(layout.root, manifest)
-    write_json(layout.manifest, manifest.content())
+    return [*places, *(PlacedFile(place, identify_file(place)) for place in written)]

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int, UInt64
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.manifest import fingerprint
+from data_catalog.place import Folder
 from pipeline.config import Quality
 from pipeline.parts import Part, make_part
 from pipeline.quality.rules import Rule, resolve
@@ -31,7 +32,7 @@ VERDICTS_FILE = "verdicts.parquet"
 SIGNALS_FILE = "signals.parquet"
 
 
-def judge_part(source: Part, folder: Path, config: Quality) -> Part:
+def judge_part(source: Part, folder: Folder, config: Quality) -> Part:
     """Judge the documents of one source part by the quality rules.
 
     Writes `verdicts.parquet` (tables.VERDICTS) and `signals.parquet` (tables.MEASURED), one row per
@@ -51,7 +52,7 @@ def judge_part(source: Part, folder: Path, config: Quality) -> Part:
         rows = np.zeros(len(rules) + 1, np.int64)  # documents by first failed rule, then kept ones
         characters = np.zeros(len(rules) + 1, np.int64)
         with (
-            pq.ParquetFile(source.folder / DOCUMENTS_FILE, pre_buffer=False) as file,
+            pq.ParquetFile(source.file(DOCUMENTS_FILE), pre_buffer=False) as file,
             pq.ParquetWriter(out / VERDICTS_FILE, tables.VERDICTS, compression="zstd") as verdicts,
             pq.ParquetWriter(out / SIGNALS_FILE, tables.MEASURED, compression="zstd") as measured,
         ):
@@ -90,7 +91,7 @@ def judge_part(source: Part, folder: Path, config: Quality) -> Part:
 
 def read_signals(judged: Part, signal_columns: Sequence[str] | None = None) -> pa.Table:
     """Return the signals of a judged part (tables.MEASURED), in the row order of its source."""
-    return pq.read_table(judged.folder / SIGNALS_FILE, columns=signal_columns)
+    return pq.read_table(judged.file(SIGNALS_FILE), columns=signal_columns)
 
 
 def signals_key(source: Part, config: Quality) -> str:

@@ -19,6 +19,7 @@ from jaxtyping import Int
 from data_catalog.format.accounts import Account
 from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import fingerprint
+from data_catalog.place import Folder
 from pipeline.config import Store
 from pipeline.parts import Part, make_part
 from pipeline.verdicts import kept_key, read_verdicts
@@ -82,7 +83,7 @@ def plan_ranges(
     embedded: Sequence[Part],
     finals: Sequence[Part],
     assigned: Sequence[Part],
-    folder: Path,
+    folder: Folder,
     config: Store,
     levels: Levels,
 ) -> Part:
@@ -130,7 +131,7 @@ def plan_ranges(
 
 def read_ranges(part: Part) -> Ranges:
     """Return the ranges that `plan_ranges` chose."""
-    content = json.loads((part.folder / RANGES_FILE).read_text(encoding="utf-8"))
+    content = json.loads(part.file(RANGES_FILE).read_text(encoding="utf-8"))
     return Ranges(tuple(content["bounds"]))
 
 
@@ -185,7 +186,7 @@ def _leaf_sizes(
     verdicts = read_verdicts(source, embedded)
     placed = pc.is_null(verdicts["reason"]).to_numpy()
     stored = pc.is_null(read_verdicts(source, final)["reason"]).to_numpy()[placed]
-    leaf = pq.read_table(assigned.folder / "leaves.parquet", columns=["leaf"])["leaf"].to_numpy()
+    leaf = pq.read_table(assigned.file("leaves.parquet"), columns=["leaf"])["leaf"].to_numpy()
     characters = verdicts["characters"].to_numpy()[placed][stored]
     sizes = np.bincount(leaf[stored], characters, leaves) * _CHARACTER_BYTES
     sizes += np.bincount(leaf[stored], minlength=leaves) * _DOCUMENT_BYTES

@@ -50,7 +50,12 @@ class SortedRuns:
 
 def range_path(folder: Path, number: int) -> Path:
     """Return the file of a part's rows in one range. It is missing if there are none."""
-    return folder / f"range-{number:05d}.arrow"
+    return folder / range_name(number)
+
+
+def range_name(number: int) -> str:
+    """Return the name of the file of a part's rows in one range."""
+    return f"range-{number:05d}.arrow"
 
 
 def write_runs(

@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 from data_catalog.format import tables
 from data_catalog.format.accounts import Account
 from data_catalog.format.manifest import fingerprint
+from data_catalog.place import Folder
 from pipeline.config import Store
 from pipeline.part_list import listed_parts
 from pipeline.parts import Part, make_part
 from pipeline.shard.merge import merge_runs
 from pipeline.shard.ranges import TopRange, read_ranges
-from pipeline.shard.sorted_runs import SortedRuns, run_columns, write_runs
+from pipeline.shard.sorted_runs import SortedRuns, range_name, run_columns, write_runs
 from pipeline.shard.tokenize import NO_TOKENS, NO_TOKENS_DETAIL, check_encoded, encode_texts
 from pipeline.source.stage import DOCUMENTS_FILE, source_file
 from pipeline.verdicts import kept_key, quarantine, read_verdicts
@@ -30,6 +31,7 @@ from pipeline.verdicts import kept_key, quarantine, read_verdicts
 # 3: documents that the tokenizer gives no tokens for are quarantined.
 # 4: runs have a file per range of leaves. Files of a domain with several ranges end with a range.
 VERSION = 4
+DOCUMENT_FILES, TOKEN_FILES = "documents-*.parquet", "tokens-*.arrow"
 OFFSETS_FILE = "offsets.parquet"
 _SIGNALS = "signals.parquet"  # of a quality part: shipped and computed ones
 _READ_ROWS = 1_024  # rows tokenized at once, at about 100 bytes per token
@@ -44,7 +46,7 @@ def sort_part(
     assigned: Part,
     tokenizer: Part,
     ranges: Part,
-    folder: Path,
+    folder: Folder,
     config: Store,
     held_out_share: float,
 ) -> Part:
@@ -99,7 +101,7 @@ def sort_part(
     return make_part(folder, key, make)
 
 
-def shard_part(wanted: TopRange, runs: Part, folder: Path, config: Store) -> Part:
+def shard_part(wanted: TopRange, runs: Part, folder: Folder, config: Store) -> Part:
     """Merge the leaves of one top-level domain in one range.
 
     Writes `documents-PPPP.parquet`, `tokens-PPPP.arrow` and `offsets.parquet`, numbered from 0. A
@@ -114,7 +116,10 @@ def shard_part(wanted: TopRange, runs: Part, folder: Path, config: Store) -> Par
 
     def make(out: Path) -> Account:
         offsets, written = merge_runs(
-            [SortedRuns(part.folder, wanted.number) for part in listed_parts(runs)],
+            [
+                SortedRuns(part.folder_with(range_name(wanted.number)), wanted.number)
+                for part in listed_parts(runs)
+            ],
             wanted.first,
             wanted.last,
             out,
@@ -132,12 +137,12 @@ def shard_part(wanted: TopRange, runs: Part, folder: Path, config: Store) -> Par
 
 def document_files(stored: Part) -> list[Path]:
     """Return the document files of one `shard_part`, in the order of their leaves."""
-    return sorted(stored.folder.glob("documents-*.parquet"))
+    return stored.matching(DOCUMENT_FILES)
 
 
 def token_files(stored: Part) -> list[Path]:
     """Return the token files of one `shard_part`, in the order of `document_files`."""
-    return sorted(stored.folder.glob("tokens-*.arrow"))
+    return stored.matching(TOKEN_FILES)
 
 
 def assign_splits(ids: pa.ChunkedArray, held_out: float, most: str, few: str) -> pa.Array:
@@ -169,11 +174,11 @@ def _documents(
     verdicts = read_verdicts(source, embedded)
     placed = pc.is_null(verdicts["reason"]).to_numpy()
     stored = placed & pc.is_null(read_verdicts(source, final)["reason"]).to_numpy()
-    leaves = pq.read_table(assigned.folder / "leaves.parquet", columns=["leaf", "distance"])
+    leaves = pq.read_table(assigned.file("leaves.parquet"), columns=["leaf", "distance"])
     if leaves.num_rows != placed.sum():
         raise ValueError(
-            f"{assigned.folder}: {leaves.num_rows} leaves. Expected {placed.sum()}, the documents "
-            f"that {embedded.folder} keeps."
+            f"{assigned.place}: {leaves.num_rows} leaves. Expected {placed.sum()}, the documents "
+            f"that {embedded.place} keeps."
         )
     leaf_row = np.cumsum(placed) - 1  # row in `leaves` of each placed document
     for start, batch in _source_batches(source, judged):
@@ -201,14 +206,12 @@ def _documents(
 def _source_batches(source: Part, judged: Part) -> Iterator[tuple[int, pa.Table]]:
     """Yield documents of the source with their signals, and the row of the first document."""
     names = ["doc_id", "id_int", "url", "source", "language", "digest", "text"]
-    measured = judged.folder / _SIGNALS
+    measured = judged.file(_SIGNALS) if judged.has(_SIGNALS) else source.file(DOCUMENTS_FILE)
     start = 0
     with (
         # Buffering would keep the whole file in memory.
-        pq.ParquetFile(source.folder / DOCUMENTS_FILE, pre_buffer=False) as file,
-        pq.ParquetFile(
-            measured if measured.is_file() else source.folder / DOCUMENTS_FILE, pre_buffer=False
-        ) as signals,
+        pq.ParquetFile(source.file(DOCUMENTS_FILE), pre_buffer=False) as file,
+        pq.ParquetFile(measured, pre_buffer=False) as signals,
     ):
         for documents, table in zip(
             _evenly(file, names), _evenly(signals, ["signals"]), strict=True

@@ -16,6 +16,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from data_catalog.errors import UserError, first_line
 from data_catalog.format.accounts import Account
 from data_catalog.format.manifest import fingerprint, sha256_file
+from data_catalog.place import Folder
 from pipeline.config import Tokenizer
 from pipeline.parts import Part, make_part
 from pipeline.refusals import or_none
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 def make_tokenizer(
-    sources: Sequence[Part], verdicts: Sequence[Part], folder: Path, config: Tokenizer, seed: int
+    sources: Sequence[Part], verdicts: Sequence[Part], folder: Folder, config: Tokenizer, seed: int
 ) -> Part:
     """Write a Hugging Face tokenizer folder: trained on kept text, or copied from `tokenizer.path`.
 

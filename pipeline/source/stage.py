@@ -15,6 +15,7 @@ from data_catalog.format import tables
 from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.columns import SIGNALS_TYPE
 from data_catalog.format.manifest import fingerprint
+from data_catalog.place import Folder
 from pipeline.parts import Part, make_part
 from pipeline.source.documents import Document, Fault, Shard, document_number, text_digest
 from pipeline.source.interface import Source
@@ -33,7 +34,7 @@ _GROUP_ROWS = 1_024
 _GROUP_CHARACTERS = 16_000_000  # a row group of huge documents ends early, to bound memory
 
 
-def read_shard(shard: Shard, folder: Path, source: Source[Any]) -> Part:
+def read_shard(shard: Shard, folder: Folder, source: Source[Any]) -> Part:
     """Write `documents.parquet` (tables.SOURCE) and `quarantine.parquet` (tables.QUARANTINE).
 
     A broken file never stops the build. Its readable records are kept, and the rest is one row of
@@ -110,7 +111,7 @@ def account_of(kept: Tally, faults: Iterable[Fault]) -> Account:
 
 def source_file(part: Part) -> str:
     """Return the name of the file that a source part was read from, the first of several."""
-    metadata = pq.read_metadata(part.folder / DOCUMENTS_FILE).metadata or {}
+    metadata = pq.read_metadata(part.file(DOCUMENTS_FILE)).metadata or {}
     return metadata.get(_FILE_KEY.encode(), part.name.encode()).decode()
 
 

@@ -99,7 +99,7 @@ def _server() -> Iterator[int]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        for _ in range(600):
+        for _ in range(3000):
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 break

@@ -5,6 +5,7 @@ from pathlib import Path
 import data_catalog
 from data_catalog import Catalog
 from data_catalog.errors import UserError
+from data_catalog.place import Folder, Place
 from data_catalog.temporary import replacing
 from flows.pages.catalog.accounts import (
     drops_table,
@@ -30,19 +31,19 @@ CATALOG_SCRIPTS = (
 )
 
 
-def write_catalog_page(catalog: Path, out: Path, version: int | None = None) -> Path:
-    """Write a self-contained HTML file about a catalog, and return its path.
+def write_catalog_page(catalog: Folder, out: Folder, version: int | None = None) -> Folder:
+    """Write a self-contained HTML file about a catalog, and return its place.
 
     Args:
-        catalog: Folder of the catalog.
-        out: File to write.
+        catalog: Folder of the catalog, or its place in a store.
+        out: File to write, here or in a store.
         version: Version of the catalog. Default: the newest.
 
     Raises:
         UserError: The catalog or the version does not exist, a file is damaged, or `out` is a
             folder.
     """
-    if out.is_dir():
+    if isinstance(out, Path) and out.is_dir():
         raise UserError(
             f"{out}: is a folder. Give a file to write, for example {out / 'catalog.html'}."
         )
@@ -64,6 +65,9 @@ def write_catalog_page(catalog: Path, out: Path, version: int | None = None) -> 
         fields=fields,
         data=catalog_page_data(opened),
     )
+    if isinstance(out, Place):
+        out.write(text.encode())
+        return out
     with replacing(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return out

@@ -319,7 +319,7 @@ def test_s3_there_and_back_again(s3, catalog, tmp_path):
 
 
 def test_a_missing_bucket_is_not_created(s3, catalog):
-    with pytest.raises(UserError, match="s3://nosuch/catalog: "):
+    with pytest.raises(UserError, match="s3://nosuch/catalog/"):
         export_catalog(catalog, "s3://nosuch/catalog")
     assert not fsspec.filesystem("s3").exists("nosuch")
 

@@ -74,10 +74,11 @@ def path_parameters() -> list[Any]:
 
 def test_paths_are_found():
     fields = {parameter.id for parameter in path_fields()}
-    assert {"Build.out", "Labels.path", "Train.out", "Mixture.file", "Recipe.out"} <= fields
-    assert not {"Jsonl.path", "Target.path", "Build.targets_below", "Train.catalog"} & fields
+    assert {"Labels.path", "Train.out", "Mixture.file", "Recipe.out"} <= fields
+    assert not {"Jsonl.path", "Target.path", "Build.out", "Train.catalog"} & fields
     parameters = {parameter.id for parameter in path_parameters()}
-    assert {"query_command.catalog", "report_command.folders", "report_command.out"} <= parameters
+    assert {"add_command.catalog", "rebuild_command.catalog", "demo_command.out"} <= parameters
+    assert not {"query_command.catalog", "report_command.folders"} & parameters
     assert len(parameters) > 20
 
 
@@ -106,20 +107,15 @@ def test_a_path_of_a_command_is_no_url(command, name, url):
 @pytest.mark.parametrize(
     "words",
     [
-        ["query", "s3://bucket/x", "SELECT 1"],
-        ["report", "s3://bucket/x", "--out", "page.html"],
+        ["add", "s3://bucket/x", "add.toml"],
+        ["rebuild", "s3://bucket/x"],
         ["demo", "--out", "s3://bucket/x"],
-        ["build", "build.toml"],
-        ["build", "good.toml", "--set", "out=s3://bucket/x"],
         ["train", "train.toml"],
         ["experiment", "recipe.toml"],
     ],
 )
 def test_a_url_ends_a_command_before_anything_is_written(tmp_path, monkeypatch, words):
-    build = 'out = "%s"\nsource = {kind = "text", path = "."}\n'
     train = 'target = "t"\n'
-    (tmp_path / "build.toml").write_text(build % "s3://bucket/x")
-    (tmp_path / "good.toml").write_text(build % "catalog")
     (tmp_path / "train.toml").write_text(f'catalog = "c"\nout = "s3://run"\n{train}')
     recipe = (
         f'out = "s3://e"\n[run]\ncatalog = "c"\n{train}[variants.a.mixture]\nmixer = "natural"\n'
@@ -132,8 +128,3 @@ def test_a_url_ends_a_command_before_anything_is_written(tmp_path, monkeypatch, 
     sentence, code = describe_error(raised.value)
     assert (len(sentence.splitlines()), code) == (1, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
-
-
-def test_a_catalog_at_a_url_is_not_opened():
-    with pytest.raises(UserError, match="fetch catalog"):
-        data_catalog.open("s3://bucket/x")

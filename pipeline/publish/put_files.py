@@ -1,0 +1,103 @@
+"""Publish a version of a catalog in an object store.
+
+Files that parts have there are copied inside the store, and the others are uploaded. The manifest
+object is put last: it makes the version the catalog's.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from data_catalog.errors import UserError
+from data_catalog.format.layout import FOLDERS, MANIFEST
+from data_catalog.format.manifest import Manifest, json_text, read_manifest, version_manifest
+from data_catalog.lease import Lease
+from data_catalog.place import Place
+from pipeline.publish.link_files import PlacedFile
+
+_TRANSFERS = 16  # files that are copied or uploaded at the same time
+
+
+def put_version(
+    placed: Sequence[PlacedFile],
+    manifest: Manifest,
+    folder: Path,
+    out: Place,
+    lease: Lease | None = None,
+) -> None:
+    """Publish a version.
+
+    A catalog of another build that is there is replaced: its manifest is removed first, and its
+    other files last.
+
+    Args:
+        placed: The version's new files.
+        manifest: The version's manifest.
+        folder: The local folder that the files' paths are in.
+        out: The catalog.
+        lease: Must still be held when the manifest is put.
+
+    Raises:
+        UserError: The store failed, or the lease was lost.
+    """
+    earlier = _earlier_manifest(out)
+    before = earlier.files if earlier else {}
+    files = {file.path.relative_to(folder).as_posix(): file for file in placed}
+    there = _sizes(out)
+    new = {
+        name: file
+        for name, file in files.items()
+        if before.get(name) != file.identity or there.get(name) != file.identity.bytes
+    }
+    if before.keys() & new.keys():
+        (out / MANIFEST).remove()
+
+    def put(name: str) -> None:
+        file = new[name]
+        if file.stored is not None:
+            file.stored.copy_to(out / name)
+        else:
+            (out / name).upload(file.path)
+
+    _each(put, new)
+    there = _sizes(out)
+    for name, identity in manifest.files.items():
+        if there.get(name) != identity.bytes:
+            raise UserError(
+                f"{out / name}: found {there.get(name, 0):,} bytes, expected {identity.bytes:,}. "
+                "Run the command again."
+            )
+    text = json_text(manifest.content())
+    (out / version_manifest(manifest.version)).write(text)
+    if lease is not None:
+        lease.check()
+    (out / MANIFEST).write(text)
+    _each(lambda name: (out / name).remove(), before.keys() - manifest.files.keys())
+
+
+def _earlier_manifest(out: Place) -> Manifest | None:
+    """Return the manifest of the catalog that is there, or None if there is none that is whole."""
+    with suppress(UserError):
+        return read_manifest(out)
+    return None
+
+
+def _sizes(out: Place) -> dict[str, int]:
+    """Return the sizes of the catalog's files, without those of its work folder."""
+    return {
+        f"{folder}/{name}": size
+        for folder in FOLDERS
+        for name, size in (out / folder).sizes().items()
+    }
+
+
+def _each(action: Callable[[str], None], names: Collection[str]) -> None:
+    """Call `action` for each name, several at the same time. After a failure no more are begun."""
+    with ThreadPoolExecutor(_TRANSFERS) as pool:
+        try:
+            for done in [pool.submit(action, name) for name in sorted(names)]:
+                done.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
