@@ -13,7 +13,7 @@ from pipeline.source.stage import DOCUMENTS_FILE
 from pipeline.verdicts import read_verdicts
 
 _KEYS = ["source", "reason"]
-_MERGE_ROWS = 1_000_000  # counts held before they are added up
+_MERGE_ROWS = 1_000_000  # counts held before they are added up, at least
 
 
 def removed_by_source(sources: Sequence[Part], verdicts: Sequence[Part]) -> pa.Table:
@@ -21,9 +21,10 @@ def removed_by_source(sources: Sequence[Part], verdicts: Sequence[Part]) -> pa.T
 
     `verdicts` has the part with the final verdicts on each source part.
 
-    Documents without a source count for the source null. Memory: one count per source and reason,
+    Documents without a source count for the source null. Memory: two counts per source and reason,
     and the verdicts of one part at a time.
     """
+    limit = _MERGE_ROWS
     waiting: list[pa.Table] = [
         pa.table(
             {
@@ -49,8 +50,10 @@ def removed_by_source(sources: Sequence[Part], verdicts: Sequence[Part]) -> pa.T
                 )
             )
         )
-        if sum(map(len, waiting)) > _MERGE_ROWS:
+        if sum(map(len, waiting)) > limit:
             waiting = [_sum(pa.concat_tables(waiting))]
+            # Sums that grow are added up again only when they have doubled, not after every part.
+            limit = max(_MERGE_ROWS, 2 * len(waiting[0]))
     counts = _sum(pa.concat_tables(waiting))
     totals = counts.group_by("source").aggregate([("rows", "sum")])
     # Unlike a join, this also finds the null source.

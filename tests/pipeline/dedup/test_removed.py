@@ -3,6 +3,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_catalog.format import tables
+from pipeline.dedup import removed
 from pipeline.dedup.removed import removed_by_source
 from tests.helpers.parts import source_part, verdicts_part
 
@@ -44,3 +45,13 @@ def test_nothing_removed_is_an_empty_table(tmp_path):
     source = source_part(tmp_path / "a", ["x"])
     assert removed_by_source([source], [verdicts_part(tmp_path / "v", [source])]).num_rows == 0
     assert removed_by_source([], []).schema.equals(tables.REMOVED)
+
+
+def test_the_counts_are_not_added_up_again_after_every_part(tmp_path, monkeypatch):
+    sources = [source_part(tmp_path / f"{i}", ["x"], f"site-{i}") for i in range(40)]
+    final = verdicts_part(tmp_path / "v", sources, {part.name: [0] for part in sources})
+    added, add = [], removed._sum
+    monkeypatch.setattr(removed, "_MERGE_ROWS", 4)
+    monkeypatch.setattr(removed, "_sum", lambda counts: added.append(len(counts)) or add(counts))
+    assert removed_by_source(sources, [final] * 40).num_rows == 40
+    assert sum(added) < 40 * 6  # 860 if all are added up after every part
