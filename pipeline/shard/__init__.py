@@ -1,5 +1,6 @@
 """Documents with leaves in, files of documents and tokens in the order of the leaves out.
 
-An external sort: `sorted_runs` is its first half, `merge` its second, and `stage` calls both.
-`tokenize` trains or copies the tokenizer and encodes texts.
+An external sort: `ranges` divides the leaves, `sorted_runs` is the first half, `merge` the second,
+and `stage` calls both. `tokenize` trains a tokenizer on a `text_sample` or copies one, and encodes
+texts.
 """
