@@ -33,6 +33,7 @@ from data_catalog.format.layout import FOLDERS
 from data_catalog.format.lock import sole_holder
 from data_catalog.format.manifest import FileIdentity, describe_files, json_text, write_json
 from data_catalog.format.records import WholeRecord, parse_record, read_record
+from data_catalog.format.stored_file import StoredFile
 from data_catalog.lease import Lease, sole_lease
 from data_catalog.place import Folder, Place
 from data_catalog.temporary import remove_unfinished, replacing
@@ -109,6 +110,21 @@ class Part:
             )
         path = cache_folder_of(self.place, self.fingerprint) / name
         return cached_file(path, self.stored_file(name, identity), identity)
+
+    def readable(self, name: str) -> Path | StoredFile:
+        """Return a file to read a small share of: its path, or an open file of the store.
+
+        The latter is read by ranges. What is read is not compared with a checksum.
+
+        Raises:
+            UserError: A store has no such file.
+        """
+        if isinstance(self.place, Path):
+            return self.place / name
+        path = cache_folder_of(self.place, self.fingerprint) / name
+        if path.is_file() or (identity := self.files().get(name)) is None:
+            return self.file(name)
+        return StoredFile(self.stored_file(name, identity), identity.bytes)
 
     def has(self, name: str) -> bool:
         """Return whether the part has a file of this name."""

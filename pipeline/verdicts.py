@@ -179,8 +179,10 @@ def kept_key(part: Part, verdicts: Part) -> str:
     stays the same if the corpus is copied elsewhere, or if another target, shard or threshold
     leaves the same documents in the part. Reads the footers of two files.
     """
-    content = (pq.read_schema(part.file(DOCUMENTS_FILE)).metadata or {}).get(CONTENT_KEY.encode())
-    digest = (pq.read_schema(_file(part, verdicts)).metadata or {}).get(_MASK)
+    content = (pq.read_schema(part.readable(DOCUMENTS_FILE)).metadata or {}).get(
+        CONTENT_KEY.encode()
+    )
+    digest = (pq.read_schema(verdicts.readable(f"{part.name}.parquet")).metadata or {}).get(_MASK)
     if digest is None:
         digest = _digest(
             pc.is_null(
@@ -210,7 +212,8 @@ def kept_batches(
     """
     table = read_verdicts(part, verdicts)
     start = 0
-    with pq.ParquetFile(part.file(DOCUMENTS_FILE), pre_buffer=False) as file:
+    documents = part.file(DOCUMENTS_FILE) if groups is None else part.readable(DOCUMENTS_FILE)
+    with pq.ParquetFile(documents, pre_buffer=False) as file:
         if groups is not None:
             table = _of_groups(table, file.metadata, groups)
         keep = pc.is_null(table["reason"])

@@ -36,7 +36,7 @@ def removed_by_source(sources: Sequence[Part], verdicts: Sequence[Part]) -> pa.T
     ]
     for part, final in zip(sources, verdicts, strict=True):
         table = read_verdicts(part, final).select(["reason", "characters"])
-        source = pq.read_table(part.file(DOCUMENTS_FILE), columns=["source"])["source"]
+        source = pq.read_table(part.readable(DOCUMENTS_FILE), columns=["source"])["source"]
         ones = np.ones(len(source), np.int64)
         waiting.append(
             _sum(

@@ -133,14 +133,16 @@ def _check_function() -> Callable[[bytes], str | None]:
 def _token(work: Folder) -> Iterator[tuple[Folder, str]]:
     """Write a token into the work folder for workers to read. Yield its file and the token.
 
-    A token of a killed process is removed as other temporaries are. In a store it stays.
+    A token of a killed process is removed as other temporaries are. In a store, it stays.
     """
     token = secrets.token_hex(16)
     if isinstance(work, Place):
         stored = work / "cluster" / f"token-{uuid4().hex}"
         stored.write(token.encode())
-        yield stored, token
-        stored.remove()
+        try:
+            yield stored, token
+        finally:
+            stored.remove()
         return
     file = temporary_path(work / "cluster" / "token")
     try:

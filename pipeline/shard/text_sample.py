@@ -72,7 +72,7 @@ def _read_blocks(
         groups.setdefault(number, []).append(block)
     for number, blocks in groups.items():
         part = sources[number]
-        file = pq.read_metadata(part.file(DOCUMENTS_FILE))
+        file = pq.read_metadata(part.readable(DOCUMENTS_FILE))
         count = _block_count(part)
         groups[number] = [
             group

@@ -111,7 +111,7 @@ def account_of(kept: Tally, faults: Iterable[Fault]) -> Account:
 
 def source_file(part: Part) -> str:
     """Return the name of the file that a source part was read from, the first of several."""
-    metadata = pq.read_metadata(part.file(DOCUMENTS_FILE)).metadata or {}
+    metadata = pq.read_metadata(part.readable(DOCUMENTS_FILE)).metadata or {}
     return metadata.get(_FILE_KEY.encode(), part.name.encode()).decode()
 
 

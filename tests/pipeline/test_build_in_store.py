@@ -165,3 +165,27 @@ def test_two_makers_of_one_part_leave_the_first_ones(tmp_path):
     assert part.file("vectors").read_bytes() == b"fast"
     assert make(b"never").folder.joinpath("vectors").read_bytes() == b"fast"
     assert (folder / "f" / SIDECAR).exists()
+
+
+def test_a_resumed_build_downloads_no_texts(config, out, monkeypatch):
+    """Fingerprints need footers only, and the manifest's checksums come from the sidecars."""
+    build(config)
+    shutil.rmtree(cache_root())
+    downloaded = []
+    real = Place.download
+
+    def download(place, *arguments):
+        downloaded.append(place)
+        return real(place, *arguments)
+
+    monkeypatch.setattr(Place, "download", download)
+    build(config)
+    names = {
+        place.url.removeprefix(f"{out}/work/").partition("/")[0] + "/" + place.name
+        for place in downloaded
+    }
+    assert "source/quarantine.parquet" in names
+    assert "source/documents.parquet" not in names
+    assert not [
+        name for name in names if name.startswith(("shard/d", "shard/t", "sort/", "embed/"))
+    ]
