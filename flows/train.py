@@ -23,6 +23,7 @@ from data_catalog.transfer.mirror import local_folder
 from flows.artifacts import show_runs, stage_progress
 from flows.events import emit_run_finished, tag_flow_run
 from flows.interrupt import orderly_stop
+from flows.nodes import Nodes, launcher_options
 from flows.pages.run import write_report
 from flows.progress import progress_bar, working
 from flows.runners import worth_a_retry
@@ -49,6 +50,7 @@ def train(
     processes: ProcessCount = 1,
     accept: tuple[AcceptableChange, ...] = (),
     verify: bool = True,
+    nodes: Nodes | None = None,
 ) -> str:
     """Train on a catalog and write the run's page, RUN/report.html. Return the run's folder.
 
@@ -59,6 +61,7 @@ def train(
         processes: Number of training processes, e.g. one per GPU.
         accept: Resume a run although these have changed since it began.
         verify: Compare the catalog's files with their checksums, once per machine.
+        nodes: The machines of the run, on each of which this flow runs. None: this machine.
 
     Raises:
         UserError: The config or its catalog is invalid, or the trainer refused to resume.
@@ -68,8 +71,10 @@ def train(
     check_training(config)
     tag_flow_run("clustermix", "train", config.catalog.name, config.mixture.mixer)
     with tags(config.catalog.name):
-        launch.with_options(task_run_name=f"train {config.mixture.mixer}")(
-            config, processes, accept, verify
+        # torch's launcher starts the processes of several machines again, all at once.
+        retries = 2 if nodes is None else 0
+        launch.with_options(task_run_name=f"train {config.mixture.mixer}", retries=retries)(
+            config, processes, accept, verify, nodes=nodes
         )
     show_runs(
         f"run-{config.out.name}",
@@ -93,6 +98,7 @@ def launch(
     accept: Sequence[str] = (),
     verify: bool = True,
     threads: int | None = None,
+    nodes: Nodes | None = None,
 ) -> None:
     """Run the trainer to the end of the run. When stopped, it saves a checkpoint first.
 
@@ -103,6 +109,7 @@ def launch(
         verify: Compare the catalog's files with their checksums.
         threads: Number of threads of each process, for a run that shares the processor with others.
             Its progress is then not shown. None: all cores, and the progress is shown.
+        nodes: The machines of the run. None: this machine.
     """
     with (
         TemporaryDirectory(prefix="clustermix-") as folder,
@@ -111,7 +118,7 @@ def launch(
         resolved = Path(folder) / "config.toml"
         resolved.write_text(config_as_toml(config), encoding="utf-8")
         with orderly_stop() as stop_requested:
-            arguments = trainer_command(resolved, processes, accept, verify)
+            arguments = trainer_command(resolved, processes, accept, verify, nodes)
             process = start_trainer(arguments, output, threads)
             try:
                 if threads is None:
@@ -173,7 +180,11 @@ def _stop(process: "subprocess.Popen[str]") -> None:
 
 
 def trainer_command(
-    config: Path, processes: int, accept: Sequence[str] = (), verify: bool = True
+    config: Path,
+    processes: int,
+    accept: Sequence[str] = (),
+    verify: bool = True,
+    nodes: Nodes | None = None,
 ) -> list[str]:
     """Return the command line of the trainer.
 
@@ -182,11 +193,11 @@ def trainer_command(
     """
     torchrun = (
         [
-            *("torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"),
+            *("torch.distributed.run", *launcher_options(nodes), f"--nproc-per-node={processes}"),
             f"--log-dir={config.parent}",  # otherwise it leaves a temporary folder
             *("-m", "flows.parent_watch", "0"),  # its processes end with torchrun
         ]
-        if processes > 1
+        if processes > 1 or nodes is not None
         else []
     )
     accepted = [word for change in accept for word in ("--accept", change)]

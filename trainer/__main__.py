@@ -66,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return 0 if train(config, frozenset(chosen.accept), chosen.verify) else _STOPPED_EXIT_CODE
     except UserError as error:
-        # Every process raises the same error, and only one of them prints it. A store can fail for
-        # a single process.
-        if os.environ.get("RANK", "0") == "0" or isinstance(error, StoreError):
+        # Every process raises the same error, and only one of each machine prints it. A store can
+        # fail for a single process.
+        if os.environ.get("LOCAL_RANK", "0") == "0" or isinstance(error, StoreError):
             sys.stderr.write(f"clustermix: {error}\n")
         return 2
     except Exception as error:

@@ -14,13 +14,8 @@ from trainer.model.engine import open_engine
 from trainer.model.memory import model_shape
 from trainer.model.optimizer import build_optimizer
 from trainer.run import Run
-from trainer.state.checkpoint import (
-    CheckpointWriter,
-    State,
-    load_checkpoint,
-    read_checkpoint,
-    write_log,
-)
+from trainer.state.checkpoint import State, load_checkpoint, read_checkpoint, write_log
+from trainer.state.checkpoint_writer import CheckpointWriter
 from trainer.state.checksums import Choice, choose_checkpoint, set_aside
 from trainer.state.metrics import Metrics, Speed
 from trainer.state.resume import check_identity
@@ -130,6 +125,6 @@ def begin_run(
         targets=open_target_shares(config, inputs, updates_of(config, cadence)),
         state=state,
         metrics=Metrics(config.out / "metrics.jsonl", state.metrics_bytes, team.is_leader),
-        writer=CheckpointWriter(config.out, config.checkpoint, team.is_leader),
+        writer=CheckpointWriter(config.out, config.checkpoint, team),
         speed=speed,
     )

@@ -112,9 +112,12 @@ class Training(Settings):
     """Number of tokens per sequence."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of forward and backward passes. Weights are always float32."""
-    parallel: Literal["ddp", "fsdp2"] = "ddp"
+    parallel: Literal["ddp", "fsdp2", "hsdp"] = "ddp"
     """Distribution over several processes. `ddp`: a copy of the model per process. `fsdp2`: a shard
-    of the model per process."""
+    of the model per process. `hsdp`: copies of the model, and a shard of a copy per process."""
+    shard_processes: Count = 0
+    """Number of processes that share a copy of the model with `parallel = "hsdp"`. 0: those of a
+    machine."""
     compile: bool = False
     """Compile the model with `torch.compile`."""
     checkpoint_activations: bool = False
@@ -234,6 +237,7 @@ class Train(Settings):
             del settings["data"]["draw_by"]
         if not self.evaluation.choices:
             del settings["evaluation"]["choices"]
+        del settings["training"]["shard_processes"]  # like the number of processes
         return fingerprint("train", 2, settings)
 
 

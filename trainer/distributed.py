@@ -25,6 +25,8 @@ class Team:
     world: int = 1
     device: torch.device = CPU
     local_rank: int = 0
+    local_world: int = 1
+    """Number of processes on this machine."""
 
     @property
     def leads_machine(self) -> bool:
@@ -71,6 +73,7 @@ def join_team() -> Iterator[Team]:
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else CPU
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -78,7 +81,7 @@ def join_team() -> Iterator[Team]:
         # CPU tensors are communicated too: checkpoints, and counts that must not wait for a GPU.
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Team(rank, world, device, local_rank)
+        yield Team(rank, world, device, local_rank, local_world)
     finally:
         if world > 1:
             # Sleeping releases Python's global lock, which the threads of the last collective need

@@ -169,7 +169,7 @@ def verify_inputs(config: Train, team: Team) -> None:
     Raises:
         DamagedFileError: A file is missing or damaged.
     """
-    files = _open_catalog(config)
+    files = catalog_of(config)
     names = [name for name in files.manifest.files if not name.startswith(_NOT_TRAINED_ON)]
     damage: DamagedFileError | None = None
     if team.leads_machine:
@@ -183,7 +183,7 @@ def verify_inputs(config: Train, team: Team) -> None:
         raise DamagedFileError(Path(path), reason)
 
 
-def _open_catalog(config: Train) -> CatalogFiles:
+def catalog_of(config: Train) -> CatalogFiles:
     """Open the catalog of a run, in a folder or on a store.
 
     Raises:
@@ -220,7 +220,7 @@ def open_inputs(config: Train) -> Inputs:
             or `config.out` holds something else than a run.
     """
     _check_folder(config.out)
-    files = _open_catalog(config)
+    files = catalog_of(config)
     check_models(config, files)
     level = config.mixture.level or files.levels.leaves
     files.levels.span(level)  # raises UserError if the tree has no such level

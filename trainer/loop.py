@@ -22,6 +22,7 @@ from trainer.begin import begin_run, check_run
 from trainer.config import Train
 from trainer.distributed import Team, join_team
 from trainer.inputs import verify_inputs
+from trainer.machines import check_machines, check_run_folder, on_all
 from trainer.run import Run
 from trainer.sampling.batches import interval_batches
 from trainer.sampling.finetune import finetune_batches, finetune_draws
@@ -51,11 +52,13 @@ def train(config: Train, accept: frozenset[str] = frozenset(), verify: bool = Tr
     """
     with ExitStack() as stack:
         team = stack.enter_context(join_team())
+        check_machines(config, team)
         if verify:
             verify_inputs(config, team)
-        inputs = check_run(config)  # an invalid request leaves no folder
-        team.wait()  # The leader creates the folder only after every process has looked at it.
+        # An invalid request leaves no folder. The leader creates it after every process has looked.
+        inputs = on_all(team, lambda: check_run(config))
         stack.enter_context(_hold_folder(config.out, team))
+        check_run_folder(config.out, team)
         run = begin_run(config, inputs, team, accept, verify)
         if run is None:
             logger.warning("%s: This run is already finished.", config.out)

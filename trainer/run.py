@@ -33,7 +33,8 @@ from trainer.sampling.batches import Batch
 from trainer.sampling.bounds import DrawBounds
 from trainer.sampling.permutation import generator
 from trainer.sampling.plan import Drawn, IntervalPlan, draw_interval, leaf_weights
-from trainer.state.checkpoint import CheckpointWriter, State, write_log
+from trainer.state.checkpoint import State, write_log
+from trainer.state.checkpoint_writer import CheckpointWriter
 from trainer.state.export import context_tokens, export_model, repeats, write_usage
 from trainer.state.metrics import Metrics, Speed
 from trainer.state.model_card import model_card
@@ -72,7 +73,7 @@ class Run:
         """Let the mixer choose the weights of the interval that begins now, and log them."""
         config, state = self.config, self.state
         state.scored_batches = np.zeros((0, 0))
-        if self.team.world > 1 and not self.engine.sharded:
+        if self.engine.copied:
             check_replicas(self.engine.digest(), self.team)
         scores = None
         if interval == 0:

@@ -12,12 +12,35 @@ from flows.cli.options import TRAIN, ConfigArgument, JsonOption, TrainSetOption,
 from flows.cli.output import print_json, stdout_for_json
 
 if TYPE_CHECKING:
+    from flows.nodes import Nodes
     from flows.train import AcceptableChange
     from trainer.config import Train
 
 train_commands = typer.Typer()
 ProcessesOption = Annotated[
     int, typer.Option(min=1, help="Number of training processes, e.g. one per GPU.")
+]
+NodesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--nodes",
+        metavar="N|MIN:MAX",
+        help="Number of machines. Run the same command on each. With MIN:MAX, machines may join "
+        "and leave. Needs --rdzv.",
+        show_default=False,
+    ),
+]
+MeetingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--rdzv",
+        metavar="HOST:PORT",
+        help="Where the machines meet: HOST is one of them.",
+        show_default=False,
+    ),
+]
+MeetingNameOption = Annotated[
+    str, typer.Option("--rdzv-id", help="Name of this run, if several meet at one place.")
 ]
 
 
@@ -56,12 +79,16 @@ DryRun = Annotated[
         "train configs/train_sample.toml --dry-run",
         "train configs/train_sample.toml --set mixture.mixer=natural --set out=runs/sample-natural",
         "train configs/train_sample.toml --processes 2 --json",
+        "train configs/train_sample.toml --nodes 2 --rdzv head:29500 --processes 8",
     ),
 )
 def train_command(
     config: ConfigArgument,
     overrides: TrainSetOption = None,
     processes: ProcessesOption = 1,
+    nodes: NodesOption = None,
+    rdzv: MeetingOption = None,
+    rdzv_id: MeetingNameOption = "clustermix",
     accept: Accept = None,
     verify: Verify = True,
     dry_run: DryRun = False,
@@ -74,7 +101,9 @@ def train_command(
     from data_catalog.settings import load
     from trainer.config import Train
 
-    _train(load(Train, config, overrides or ()), processes, accept, verify, dry_run, as_json)
+    settings = load(Train, config, overrides or ())
+    machines = _machines(nodes, rdzv, rdzv_id)
+    _train(settings, processes, accept, verify, dry_run, as_json, machines)
 
 
 @train_commands.command(
@@ -121,6 +150,23 @@ def replay_command(
     _train(settings, processes, accept, verify, dry_run, as_json)
 
 
+def _machines(nodes: str | None, rdzv: str | None, name: str) -> "Nodes | None":
+    """Return the machines that the options name, or None for this machine alone.
+
+    Raises:
+        UserError: The options are incomplete or invalid.
+    """
+    if nodes is None and rdzv is None:
+        return None
+    from data_catalog.errors import UserError
+    from data_catalog.settings import parse
+    from flows.nodes import Nodes
+
+    if nodes is None or rdzv is None:
+        raise UserError("--nodes and --rdzv: found only one of them. Give both, or none.")
+    return parse(Nodes, {"count": nodes, "rdzv": rdzv, "rdzv_id": name}, "--nodes")
+
+
 def _train(
     settings: "Train",
     processes: int,
@@ -128,6 +174,7 @@ def _train(
     verify: bool,
     dry_run: bool,
     as_json: bool,
+    nodes: "Nodes | None" = None,
 ) -> None:
     from flows.training_check import check_training
 
@@ -149,7 +196,7 @@ def _train(
     with stdout_for_json(as_json), private_server():
         from flows.train import train as flow
 
-        run = Path(flow(settings, processes, changes, verify))
+        run = Path(flow(settings, processes, changes, verify, nodes))
     page = run / "report.html"
     if as_json:
         from flows.pages.run import summary_table

@@ -87,7 +87,7 @@ def test_meanings_reach_the_schema_that_forms_are_made_of() -> None:
 def test_bounds_of_a_key_are_on_the_page() -> None:
     page = PAGES["reference/config"].read_text(encoding="utf-8")
     assert "| `mixture.ema` | number, > 0, ≤ 1 | `0.3` |" in page
-    assert '| `training.parallel` | one of `"ddp"`, `"fsdp2"` | `"ddp"` |' in page
+    assert '| `training.parallel` | one of `"ddp"`, `"fsdp2"`, `"hsdp"` | `"ddp"` |' in page
     assert "| `targets_below` | path or URL |  |" in page
     assert "| `catalog` | path | **required** |" in page
 

@@ -1,10 +1,13 @@
 """Forward and backward passes of a model, in micro-batches, on any number of processes."""
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
@@ -15,6 +18,7 @@ from data_catalog.format.files import CatalogFiles
 from data_catalog.format.tokens import IGNORED
 from trainer.config import Model, Train, Training
 from trainer.distributed import Team
+from trainer.model.born_sharded import NotShardableError, Shards, fill
 from trainer.model.model import LanguageLoss, build_model
 from trainer.model.parallel import (
     decoder_layers,
@@ -22,6 +26,7 @@ from trainer.model.parallel import (
     prepare_layers,
     replicate,
     shard,
+    shard_count,
 )
 from trainer.sampling.batches import Batch
 
@@ -29,6 +34,7 @@ MicroBatch = tuple[Int[Tensor, "sequences tokens"], Int[Tensor, "sequences token
 """Inputs and labels."""
 INTEGER_TYPES = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Integer type by the number of bytes of an element."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,11 @@ class Engine:
         All processes of a sharded engine must run every pass together.
         """
         return isinstance(self.loss, FSDPModule)
+
+    @property
+    def copied(self) -> bool:
+        """True if other processes hold the same parameters as this one."""
+        return self.team.world > shard_count(self.training, self.team)
 
     def backward(
         self, batch: Batch, *, shared: bool = True
@@ -148,32 +159,43 @@ class Engine:
         The bits of each tensor's elements are summed as integers, so that the result depends
         neither on the order of the sum nor on the sharding.
         """
-        local_tensors = [
-            p.to_local() if isinstance(p, DTensor) else p for p in self.model.parameters()
-        ]
+        parameters = list(self.model.parameters())
+        local_tensors = [p.to_local() if isinstance(p, DTensor) else p for p in parameters]
         sums = torch.stack(
             [
                 p.contiguous().view(INTEGER_TYPES[p.element_size()]).sum(dtype=torch.int64)
                 for p in local_tensors
             ]
         )
-        if self.sharded:
-            self.team.sum(sums)
+        if isinstance(parameters[0], DTensor):
+            dist.all_reduce(sums, group=parameters[0].device_mesh.get_group("shard"))
         return hashlib.sha256(sums.cpu().numpy().tobytes()).hexdigest()[:16]
 
 
-def build_engine(model: PreTrainedModel, training: Training, team: Team) -> Engine:
+def build_engine(
+    model: PreTrainedModel, training: Training, team: Team, shards: Shards | None = None
+) -> Engine:
     """Move `model` to the team's device and wrap it as `training` says, in place.
 
     Build the optimizer after this, because sharding changes the parameters. With one process
     `training.parallel` has no effect.
+
+    Args:
+        model: the model.
+        training: the training settings.
+        team: the processes of the run.
+        shards: the rows of the parameters, if `model` was built with them.
     """
-    model.to(team.device)  # type: ignore[arg-type]
+    rows = shards.of(model) if shards else None
+    if rows is None:
+        model.to(team.device)  # type: ignore[arg-type]
     layers = decoder_layers(model)
     prepare_layers(layers, compiled=training.compile, checkpointed=training.checkpoint_activations)
     loss: nn.Module = LanguageLoss(model, training.precision)
-    if team.world > 1 and training.parallel == "fsdp2":
-        shard(loss, layers, training.precision, team)
+    if shard_count(training, team) > 1:
+        shard(loss, layers, training, team)
+        if rows is not None:
+            fill(loss, rows, model)
     elif team.world > 1:
         loss = replicate(loss, team)
     return Engine(model, loss, team, training)
@@ -191,6 +213,14 @@ def open_engine(model: Model, config: Train, files: CatalogFiles, team: Team) ->
     Raises:
         UserError: The model cannot be built; see `build_model`.
     """
-    vocabulary, length = files.manifest.tokenizer.vocabulary, config.training.sequence_tokens
-    built = build_model(model, vocabulary, files.end_of_text, length, config.seed)
-    return build_engine(built, config.training, team)
+    training, vocabulary = config.training, files.manifest.tokenizer.vocabulary
+    build = partial(
+        build_model, model, vocabulary, files.end_of_text, training.sequence_tokens, config.seed
+    )
+    if (count := shard_count(training, team)) > 1:
+        shards = Shards(team.rank % count, count)
+        try:
+            return build_engine(build(shards), training, team, shards)
+        except NotShardableError as error:
+            logger.warning("Every process builds the whole model first, because %s.", error)
+    return build_engine(build(), training, team)

@@ -1,6 +1,8 @@
 """The language model and its loss. Any causal model that transformers can load is supported."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -19,8 +21,10 @@ from transformers.utils import logging as transformers_logging
 from data_catalog.errors import UserError
 from data_catalog.format.tokens import IGNORED
 from trainer.config import Model
+from trainer.model.born_sharded import Shards
 from trainer.model.fit import check_sizes
 from trainer.model.head import Losses, head_loss
+from trainer.model.pretrained import read_shards
 
 # Number of layers, hidden size and number of heads. The sizes are those of the GPT-2 family.
 MODEL_PRESETS = {
@@ -32,7 +36,12 @@ MODEL_PRESETS = {
 
 
 def build_model(
-    config: Model, vocabulary: int, end_of_text: int, sequence_tokens: int, seed: int
+    config: Model,
+    vocabulary: int,
+    end_of_text: int,
+    sequence_tokens: int,
+    seed: int,
+    shards: Shards | None = None,
 ) -> PreTrainedModel:
     """Return a model for the catalog's tokens, in fp32 on the CPU, in evaluation mode.
 
@@ -46,18 +55,21 @@ def build_model(
         end_of_text: id of the end-of-text token.
         sequence_tokens: maximum number of tokens per sequence.
         seed: seed of random weights.
+        shards: keep the rows of this process of the same weights. The parameters of the model are
+            then on the meta device, and no process ever holds more than one whole parameter.
 
     Raises:
+        NotShardableError: There are `shards`, but this model must be built whole.
         UserError: The sizes do not fit each other, there is no model at `path`, or it has too few
             positions or token embeddings.
     """
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), shards.recording() if shards else nullcontext():
         torch.random.manual_seed(seed)
         if config.path is None:
             model = _from_preset(config, vocabulary, sequence_tokens)
         else:
-            model = _from_path(config.path, vocabulary, sequence_tokens)
+            model = _from_path(config.path, vocabulary, sequence_tokens, shards)
     _describe_tokens(model, end_of_text)
     model.train(mode=False)
     return model
@@ -129,20 +141,28 @@ def _from_preset(config: Model, vocabulary: int, sequence_tokens: int) -> PreTra
     return model
 
 
-def _from_path(path: str, vocabulary: int, sequence_tokens: int) -> PreTrainedModel:
+def _from_path(
+    path: str, vocabulary: int, sequence_tokens: int, shards: Shards | None
+) -> PreTrainedModel:
     """Load a checkpoint, or create random weights if `path` is a config.json.
 
     Random weights know no more positions than a sequence has. Where positions are computed and not
     stored, the config says so.
     """
     fresh = Path(path).is_file()
-    options = {"attn_implementation": "sdpa", "dtype": torch.float32, "trust_remote_code": False}
+    options: dict[str, Any] = {
+        "attn_implementation": "sdpa",
+        "dtype": torch.float32,
+        "trust_remote_code": False,
+    }
     model: PreTrainedModel
     try:
         if fresh:
             config = AutoConfig.from_pretrained(path, trust_remote_code=False)
             model = AutoModelForCausalLM.from_config(config, **options)  # type: ignore[no-untyped-call]
             _limit_positions(model.config.get_text_config(), sequence_tokens)
+        elif shards:
+            model = read_shards(path, options, shards)
         else:
             model = AutoModelForCausalLM.from_pretrained(path, **options)
     except (OSError, ValueError) as error:

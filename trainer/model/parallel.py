@@ -1,5 +1,8 @@
 """Training on several processes, with a copy of the model (DDP) or a shard (FSDP2) on each.
 
+With `hsdp`, groups of processes hold a copy of the model each, sharded over the group. Gradients
+are summed over the shards of a group, and then over the groups.
+
 Gradients are summed instead of averaged, because the loss of a batch is divided by the number of
 labels of the global batch. The decoder layers are compiled, checkpointed and sharded one by one.
 """
@@ -13,11 +16,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from data_catalog.errors import UserError
+from trainer.config import Training
 from trainer.distributed import Team
 
 # Replicas are never freed. A replica holds the last reference to gloo's process group, whose
@@ -62,17 +67,40 @@ def _sum(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  #
     return summed.then(lambda done: done.value()[0])
 
 
-def shard(loss: nn.Module, layers: Iterable[nn.Module], precision: str, team: Team) -> FSDPModule:
+def shard_count(training: Training, team: Team) -> int:
+    """Return the number of shards of a copy of the model. It is 1 if the model is not sharded.
+
+    Process r holds shard `r % shard_count`.
+
+    Raises:
+        UserError: The processes cannot be divided into groups of this size.
+    """
+    if training.parallel == "ddp":
+        return 1
+    if training.parallel == "fsdp2":
+        return team.world
+    count = min(training.shard_processes or team.local_world, team.world)
+    if team.world % count:
+        raise UserError(
+            f"training.shard_processes {count}: {team.world} processes cannot be divided into "
+            "groups of this size. Change it, or the number of processes."
+        )
+    return count
+
+
+def shard(
+    loss: nn.Module, layers: Iterable[nn.Module], training: Training, team: Team
+) -> FSDPModule:
     """Shard the parameters of every layer, in place, and those outside of the layers as one group.
 
     The last group holds the embeddings, the final norm and the head, so that tied parameters are
     sharded together. With bfloat16 the gathered parameters are bfloat16. Shards, sums of gradients
     and optimizer states are always fp32.
     """
-    mesh = init_device_mesh(team.device.type, (team.world,))
+    mesh = _mesh(shard_count(training, team), team)
     policy = (
         MixedPrecisionPolicy(torch.bfloat16, torch.float32)
-        if precision == "bfloat16"
+        if training.precision == "bfloat16"
         else MixedPrecisionPolicy()
     )
     groups: list[Any] = [
@@ -88,6 +116,14 @@ def shard(loss: nn.Module, layers: Iterable[nn.Module], precision: str, team: Te
     )
     root: FSDPModule = groups[-1]
     return root
+
+
+def _mesh(shards: int, team: Team) -> DeviceMesh:
+    """Return the processes by copy and shard, or by shard if there is one copy."""
+    if shards == team.world:
+        return init_device_mesh(team.device.type, (shards,), mesh_dim_names=("shard",))
+    shape = (team.world // shards, shards)
+    return init_device_mesh(team.device.type, shape, mesh_dim_names=("copy", "shard"))
 
 
 @contextmanager

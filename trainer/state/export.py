@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from jaxtyping import Int
 from transformers import PreTrainedModel
 
@@ -16,8 +17,10 @@ from data_catalog.format.manifest import write_json
 from data_catalog.temporary import replacing
 from trainer.distributed import Team
 from trainer.evaluation.tokenizer import open_tokenizer
-from trainer.state.full_state_dict import model_tensors
 from trainer.state.model_config import with_earlier_keys
+from trainer.state.tensors import Named, is_sharded, model_tensors, whole_tensors
+
+_ALIGNMENT = 64  # bytes, of a tensor in the file that tensors are gathered in
 
 
 def write_usage(
@@ -67,16 +70,39 @@ def export_model(
         card: text of the model card.
         team: the processes of the run.
     """
-    tensors = model_tensors(model)
     if not team.is_leader:
+        for _ in whole_tensors(model) if is_sharded(model) else ():
+            pass  # takes part in gathering
         return
     with replacing(folder) as temporary:
         temporary.mkdir()
+        gathered = temporary / "gathered"
+        tensors = _gathered(model, gathered) if is_sharded(model) else model_tensors(model)
         model.save_pretrained(temporary, state_dict=tensors)
+        gathered.unlink(missing_ok=True)
         config = json.loads((temporary / "config.json").read_text(encoding="utf-8"))
         write_json(temporary / "config.json", with_earlier_keys(config))
         write_tokenizer(temporary, files, context)
         (temporary / "README.md").write_text(card, encoding="utf-8")
+
+
+def _gathered(model: PreTrainedModel, path: Path) -> Named:
+    """Gather a sharded model, one tensor at a time, and return its tensors mapped from a file.
+
+    All processes gather together. So the whole model is never in memory.
+    """
+    places = []
+    with path.open("wb") as file:
+        for name, tensor in whole_tensors(model):
+            file.write(bytes(-file.tell() % _ALIGNMENT))
+            places.append((name, file.tell(), tensor.dtype, tensor.shape))
+            file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        size = file.tell()
+    content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    return {
+        name: content[first : first + shape.numel() * dtype.itemsize].view(dtype).view(shape)
+        for name, first, dtype, shape in places
+    }
 
 
 def context_tokens(model: PreTrainedModel, sequence_tokens: int) -> int:

@@ -134,6 +134,16 @@ def test_a_missing_catalog(tmp_path):
     )
 
 
+def test_machines_without_a_place_to_meet(tmp_path):
+    (tmp_path / "train.toml").write_text(
+        f'catalog = "{tmp_path}"\nout = "{tmp_path}/run"\ntarget = "x"\n'
+    )
+    refused(clustermix("train", tmp_path / "train.toml", "--nodes", "2"), "--rdzv")
+    refused(clustermix("train", tmp_path / "train.toml", "--rdzv", "head:29500"), "--nodes")
+    words = ("--nodes", "two", "--rdzv", "head:29500")
+    refused(clustermix("train", tmp_path / "train.toml", *words), "--nodes", "count")
+
+
 def test_an_unknown_value_of_a_choice(config):
     done = clustermix("build", config(), "--set", "quality.preset=gofer")
     refused(done, "quality.preset", "gofer", "gopher?")

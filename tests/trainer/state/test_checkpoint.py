@@ -3,9 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,20 +12,16 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-import trainer.state.checkpoint
+import trainer.state.checkpoint_writer
 from data_catalog import UserError
 from data_catalog.format.tables import WEIGHTS
 from data_catalog.temporary import replacing
 from tests.helpers.leftovers import temporary_of_killed
-from tests.helpers.processes import run_in_process
-from trainer.config import Checkpoint, Model, Optimizer, Training
-from trainer.distributed import join_team
+from trainer.config import Checkpoint
+from trainer.distributed import Team
 from trainer.mixers import MixerState
-from trainer.model.engine import build_engine
-from trainer.model.model import build_model
-from trainer.model.optimizer import build_optimizer
-from trainer.sampling.batches import Batch
-from trainer.state.checkpoint import CheckpointWriter, State, load_checkpoint
+from trainer.state.checkpoint import State, load_checkpoint
+from trainer.state.checkpoint_writer import CheckpointWriter
 from trainer.state.checksums import checkpoints
 
 IDENTITY = {"fingerprint": "a", "catalog": "b", "tokenizer": "c"}
@@ -80,7 +74,7 @@ def save(
     optimizer: torch.optim.Optimizer,
     settings: Checkpoint = INLINE,
 ) -> None:
-    writer = CheckpointWriter(out, settings, is_leader=True)
+    writer = CheckpointWriter(out, settings, Team())
     writer.save(state_at(number), model, optimizer, IDENTITY)
     writer.close()
 
@@ -97,7 +91,7 @@ def blocked_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
             yield temporary
 
     with monkeypatch.context() as patched:
-        patched.setattr(trainer.state.checkpoint, "replacing", waiting)
+        patched.setattr(trainer.state.checkpoint_writer, "replacing", waiting)
         yield free
         free.set()
 
@@ -133,7 +127,7 @@ def test_a_checkpoint_has_the_state_at_the_time_of_the_save(
         step(model, optimizer)
     save(tmp_path / "inline", 2, model, optimizer)
     with blocked_disk(monkeypatch) as disk:
-        writer, state = CheckpointWriter(tmp_path, Checkpoint(), is_leader=True), state_at(2)
+        writer, state = CheckpointWriter(tmp_path, Checkpoint(), Team()), state_at(2)
         writer.save(state, model, optimizer, IDENTITY)
         step(model, optimizer)
         model.seen += 1
@@ -160,7 +154,7 @@ def test_checkpoints_are_written_one_at_a_time(
 ) -> None:
     model, optimizer = make(0)
     with blocked_disk(monkeypatch) as disk:
-        writer = CheckpointWriter(tmp_path, Checkpoint(), is_leader=True)
+        writer = CheckpointWriter(tmp_path, Checkpoint(), Team())
         writer.save(state_at(1), model, optimizer, IDENTITY)
         second = threading.Thread(
             target=writer.save, args=(state_at(2), model, optimizer, IDENTITY)
@@ -179,7 +173,7 @@ def test_an_error_of_the_writing_thread_is_raised_at_the_next_call(
     tmp_path: Path, moment: str
 ) -> None:
     model, optimizer = make(0)
-    writer = CheckpointWriter(tmp_path, Checkpoint(), is_leader=True)
+    writer = CheckpointWriter(tmp_path, Checkpoint(), Team())
     (tmp_path / "checkpoints").write_text("where the folder should be")
     writer.save(state_at(4), model, optimizer, IDENTITY)
     with pytest.raises(UserError, match=r"checkpoint of step 4 .* none"):
@@ -192,7 +186,7 @@ def test_an_error_of_the_writing_thread_is_raised_at_the_next_call(
 def test_the_newest_checkpoints_and_those_of_chosen_steps_are_kept(tmp_path: Path) -> None:
     model, optimizer = make(0)
     writer = CheckpointWriter(
-        tmp_path, Checkpoint(asynchronous=False, keep=2, keep_every_steps=4), is_leader=True
+        tmp_path, Checkpoint(asynchronous=False, keep=2, keep_every_steps=4), Team()
     )
     for number in (2, 4, 6, 8, 10, 11, 12):
         writer.save(state_at(number), model, optimizer, IDENTITY)
@@ -209,9 +203,9 @@ def test_unfinished_files_of_killed_processes_are_ignored_and_removed(tmp_path: 
     weights = temporary_of_killed(tmp_path / "weights.parquet")
     weights.write_text("half")
     assert [path.name for path in checkpoints(tmp_path)] == ["0000000001"]
-    CheckpointWriter(tmp_path, INLINE, is_leader=False)
+    CheckpointWriter(tmp_path, INLINE, Team(rank=1, world=2))
     assert weights.exists()  # The leader may be writing it.
-    CheckpointWriter(tmp_path, INLINE, is_leader=True)
+    CheckpointWriter(tmp_path, INLINE, Team())
     assert sorted(path.name for path in tmp_path.rglob("*.tmp")) == []
     assert [path.name for path in checkpoints(tmp_path)] == ["0000000001"]
 
@@ -273,76 +267,3 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
         load_checkpoint(
             folder, State(MixerState(np.zeros(3), np.ones(3) / 3), fresh.used), model, optimizer
         )
-
-
-def continue_run(
-    out: Path, before: Path | None, parallel: Literal["ddp", "fsdp2"], steps: int
-) -> int:
-    """Load the checkpoint of `before`, take steps on this process's part, and save."""
-    tokens = torch.arange(24).reshape(4, 6)
-    sizes = Model(hidden_size=20, layers=2, heads=2)  # 20 rows on 3 processes: the shards differ
-    with join_team() as team:
-        model = build_model(sizes, 31, 0, 8, seed=team.world)
-        engine = build_engine(model, Training(parallel=parallel), team)
-        optimizer = build_optimizer(model, Optimizer())
-        if before is not None:
-            load_checkpoint(checkpoints(before)[-1], state_at(0), model, optimizer)
-        part = slice(team.rank * 4 // team.world, (team.rank + 1) * 4 // team.world)
-        batch = Batch(tokens[part], tokens[part], tokens.numel())
-        for _ in range(steps):
-            engine.clear()
-            engine.backward(batch)
-            optimizer.step()
-        engine.losses(batch)  # After an evaluation FSDP2 may hold gathered parameters.
-        writer = CheckpointWriter(out, INLINE, team.is_leader)
-        writer.save(state_at(1), model, optimizer, IDENTITY)
-    return 0
-
-
-def continue_with_other_processes(folder: Path) -> None:
-    """Continue with one process, two and three with shards, three with replicas, and one again."""
-    from tests.helpers.forked import ended, team
-
-    for name, before, world, parallel, steps in (
-        ("a", None, 1, "ddp", 2),
-        ("b", "a", 2, "fsdp2", 0),
-        ("c", "b", 3, "fsdp2", 2),
-        ("d", "c", 3, "ddp", 0),
-        ("e", "a", 1, "ddp", 2),
-    ):
-        start = folder / before if before else None
-        work = partial(continue_run, folder / name, start, parallel, steps)
-        assert ended(team(work, world)) == [0] * world, name
-
-
-@pytest.mark.system
-def test_runs_continue_with_another_number_and_kind_of_processes(tmp_path: Path) -> None:
-    run_in_process(continue_with_other_processes, tmp_path)
-    model = {
-        name: load_file(checkpoints(tmp_path / name)[0] / "model.safetensors") for name in "abcde"
-    }
-    optimizer = {
-        name: torch.load(checkpoints(tmp_path / name)[0] / "optimizer.pt") for name in "abcde"
-    }
-    assert "lm_head.weight" not in model["a"]
-    for left, right, tolerance in (
-        ("a", "b", 0.0),
-        ("c", "d", 0.0),
-        ("d", "e", 1e-5),
-    ):  # The first two were only loaded, the last was trained.
-        assert (
-            model[left].keys()
-            == model[right].keys()
-            == optimizer[left]["state"].keys()
-            == optimizer[right]["state"].keys()
-        )
-        for name, tensor in model[left].items():
-            torch.testing.assert_close(model[right][name], tensor, rtol=tolerance, atol=tolerance)
-            for key, value in optimizer[left]["state"][name].items():
-                torch.testing.assert_close(
-                    optimizer[right]["state"][name][key], value, rtol=tolerance, atol=tolerance
-                )
-    assert not torch.equal(
-        model["b"]["model.embed_tokens.weight"], model["c"]["model.embed_tokens.weight"]
-    )
-    assert optimizer["c"]["state"]["model.norm.weight"]["step"] == 4

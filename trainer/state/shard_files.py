@@ -1,0 +1,128 @@
+"""The tensors of a checkpoint in a file per process, of a sharded model.
+
+`torch.distributed.checkpoint` writes `shards/shard-00001-….safetensors` of the first process, and
+so on. A file holds the part of each tensor that its process writes, and where that part lies in the
+whole. Copies of the model share the work. No file is a pickle. Any number of processes can read the
+files, with or without a sharded model. Each reads only its part.
+"""
+
+import warnings
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+from torch.distributed.checkpoint.hf_storage import (
+    HuggingFaceStorageReader,
+    HuggingFaceStorageWriter,
+)
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.planner import WriteItem
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from data_catalog.disk import writing
+from trainer.state.tensors import (
+    Named,
+    make_optimizer_tensors,
+    model_tensors,
+    optimizer_tensors,
+    shapes,
+)
+
+SHARDS = "shards"
+_MODEL, _OPTIMIZER = "model/", "optimizer/"  # prefixes of names in the files
+
+
+class _CopiesPlanner(DefaultSavePlanner):
+    """Plans by the live tensors, and writes copies of their content that training cannot change."""
+
+    def __init__(self, copies: Named) -> None:
+        super().__init__()
+        self._copies = copies
+
+    def resolve_data(self, write_item: WriteItem) -> Tensor:
+        """Return the copy of this process's part of a tensor."""
+        return self._copies[write_item.index.fqn]
+
+
+def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Named:
+    """Return the live tensors of a model and its optimizer by their names in the files."""
+    return _joined(model, optimizer_tensors(model, optimizer))
+
+
+def split_state(tensors: Named) -> tuple[Named, dict[str, Named]]:
+    """Return the tensors of the model, and those of the optimizer by parameter name."""
+    model: Named = {}
+    optimizer: dict[str, Named] = {}
+    for full_name, tensor in tensors.items():
+        if full_name.startswith(_MODEL):
+            model[full_name.removeprefix(_MODEL)] = tensor
+        else:
+            name, _, key = full_name.removeprefix(_OPTIMIZER).rpartition("/")
+            optimizer.setdefault(name, {})[key] = tensor
+    return model, optimizer
+
+
+def write_shards(
+    folder: Path, tensors: Named, copies: Named, group: dist.ProcessGroup
+) -> list[Path]:
+    """Write this process's file and return its path. All processes of `group` call this together.
+
+    Args:
+        folder: the folder to write to. It can be read only when all processes have returned.
+        tensors: the live tensors. Only their shapes and shards are used.
+        copies: copies in CPU memory of this process's part of each.
+        group: the processes, which must be able to communicate CPU tensors.
+
+    Raises:
+        OSError: A process cannot write its file. All processes raise it.
+    """
+    with writing(folder):
+        try:
+            save(
+                tensors,
+                storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
+                planner=_CopiesPlanner(copies),
+                process_group=group,
+            )
+        except CheckpointException as error:  # on all processes
+            fault, _ = next(iter(error.failures.values()))
+            raise (fault if isinstance(fault, OSError) else RuntimeError(str(error))) from error
+    return list(folder.glob(f"shard-{dist.get_rank(group) + 1:05d}-*.safetensors"))
+
+
+def shard_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the model's tensors by name."""
+    model, _ = split_state(_saved(folder))
+    return shapes(model)
+
+
+def load_shards(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Read this process's part of every tensor into `model` and `optimizer`."""
+    _, saved = split_state(_saved(folder))
+    saved_shapes = {name: shapes(tensors) for name, tensors in saved.items()}
+    state = _joined(model, make_optimizer_tensors(model, optimizer, saved_shapes))
+    with warnings.catch_warnings():
+        # Every process plans its own reads, without communication. torch warns of that.
+        warnings.simplefilter("ignore", UserWarning)
+        load(state, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+
+
+def _joined(model: nn.Module, optimizer: dict[str, Named]) -> Named:
+    tensors = {f"{_MODEL}{name}": tensor for name, tensor in model_tensors(model).items()}
+    for name, state in optimizer.items():
+        tensors |= {f"{_OPTIMIZER}{name}/{key}": tensor for key, tensor in state.items()}
+    return tensors
+
+
+def _saved(folder: Path) -> Named:
+    """Return the saved tensors without content, on the meta device."""
+    metadata = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    return {
+        name: torch.empty(one.size, dtype=one.properties.dtype, device="meta")
+        for name, one in metadata.items()
+        if isinstance(one, TensorStorageMetadata)
+    }
