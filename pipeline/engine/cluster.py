@@ -35,7 +35,7 @@ except ModuleNotFoundError as error:
 from pipeline.engine.stages import RayStages
 
 ANSWER_SECONDS = 10.0  # in which a cluster's port must answer
-CHECK_SECONDS = 300.0  # for the processes of all machines to start and compare
+CHECK_SECONDS = 900.0  # for the processes of all machines to start and compare
 LOCAL_STARTS = 3  # attempts: Ray gives up after 30 s, which a busy machine may exceed
 LOCAL_STORE_BYTES = 256 * 2**20  # of a local cluster's object store, which holds few objects
 _LONGEST_FOLDER = 40  # characters: the path of a socket in it must not exceed 107
