@@ -31,7 +31,7 @@ from trainer.config import Data, Model, Training
 from trainer.model.model import LanguageLoss, build_model
 from trainer.sampling.batches import Pool, interval_batches
 from trainer.sampling.bounds import DrawBounds, build_bounds
-from trainer.sampling.plan import IntervalPlan, draw_interval
+from trainer.sampling.plan import Draws, IntervalPlan, draw_interval
 
 TOPS, LENGTH, VOCABULARY, BATCH = 64, 512, 32_000, 64
 Pairs = Iterable[tuple[Tensor, Tensor]]
@@ -160,16 +160,17 @@ def read_rates(pool: Pool, root: Path, arguments: argparse.Namespace) -> dict[st
     draws = arguments.steps * BATCH
     weights, used = pool.sequences / pool.total, np.zeros(len(pool.sequences), np.int64)
     plan = draw_interval(0, weights, pool.sequences, used, draws=draws, seed=0)
-    rows = save_rows(pool, plan, root / "rows")
+    whole = plan.read()
+    rows = save_rows(pool, whole, root / "rows")
     readers: dict[str, Callable[[], Pairs]] = {
         f"interval_batches, {count} {'worker' if count == 1 else 'workers'}": partial(
             read_batches, pool, plan, arguments.steps, count
         )
         for count in (1, arguments.threads)
     }
-    readers["a plain loop over sequences"] = partial(plain_loop, pool.store, plan)
+    readers["a plain loop over sequences"] = partial(plain_loop, pool.store, whole)
     readers[f"torch DataLoader, {arguments.threads} workers"] = partial(
-        torch_loader, pool, plan, arguments.threads
+        torch_loader, pool, whole, arguments.threads
     )
     readers["datasets, memory-mapped rows, torch format"] = partial(datasets_rows, rows)
     expected = checksum(readers["a plain loop over sequences"]())
@@ -191,11 +192,11 @@ def read_batches(
         yield batch.inputs, batch.labels
 
 
-def plain_loop(store: TokenStore, plan: IntervalPlan) -> Iterator[tuple[Tensor, Tensor]]:
+def plain_loop(store: TokenStore, draws: Draws) -> Iterator[tuple[Tensor, Tensor]]:
     """Read each sequence, make two tensors, and stack them: the obvious implementation."""
-    for first in range(0, len(plan.leaves), BATCH):
+    for first in range(0, len(draws.leaves), BATCH):
         chosen = zip(
-            plan.leaves[first : first + BATCH], plan.rows[first : first + BATCH], strict=True
+            draws.leaves[first : first + BATCH], draws.rows[first : first + BATCH], strict=True
         )
         pairs = [one_sequence(store, int(leaf), int(row)) for leaf, row in chosen]
         yield (
@@ -216,26 +217,26 @@ def one_sequence(store: TokenStore, leaf: int, row: int) -> tuple[Tensor, Tensor
 class Sequences(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     """The sequences of a plan, in the order of its draws."""
 
-    def __init__(self, store: TokenStore, plan: IntervalPlan) -> None:
-        self.store, self.plan = store, plan
+    def __init__(self, store: TokenStore, draws: Draws) -> None:
+        self.store, self.draws = store, draws
 
     def __len__(self) -> int:
-        return len(self.plan.leaves)
+        return len(self.draws.leaves)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return one_sequence(self.store, int(self.plan.leaves[index]), int(self.plan.rows[index]))
+        return one_sequence(self.store, int(self.draws.leaves[index]), int(self.draws.rows[index]))
 
 
-def torch_loader(pool: Pool, plan: IntervalPlan, workers: int) -> Pairs:
-    """Return a torch DataLoader over the plan. A new plan requires new workers per interval."""
+def torch_loader(pool: Pool, draws: Draws, workers: int) -> Pairs:
+    """Return a torch DataLoader over the draws. A new plan requires new workers per interval."""
     return torch.utils.data.DataLoader(
-        Sequences(pool.store, plan), batch_size=BATCH, num_workers=workers
+        Sequences(pool.store, draws), batch_size=BATCH, num_workers=workers
     )
 
 
-def save_rows(pool: Pool, plan: IntervalPlan, folder: Path) -> Path:
+def save_rows(pool: Pool, draws: Draws, folder: Path) -> Path:
     """Save the sequences of the plan as shuffled rows of a dataset, with the row of each draw."""
-    inputs, labels = pool.store.read(plan.leaves, plan.rows, LENGTH)
+    inputs, labels = pool.store.read(draws.leaves, draws.rows, LENGTH)
     place = np.random.Generator(np.random.Philox(key=23)).permutation(len(inputs))
     table = {
         name: pa.FixedSizeListArray.from_arrays(pa.array(values[place].reshape(-1)), LENGTH)

@@ -180,10 +180,8 @@ def clustermix_steps(run: Run, steps: int) -> Iterator[bool]:
     """Run the body of `loop.pretrain`, one step per item."""
     plan, size = run.plan(0), run.config.training.batch_sequences
     for step, batch in enumerate(timed_batches(run.state, read(run, steps))):
-        whole = plan.batch(step, size, 0, 1)
-        yield run.take_step(
-            batch, BatchOrigin(step * size, plan.leaves[whole], plan.rows[whole]), False
-        )
+        draws = plan.read(plan.batch(step, size, 0, 1))
+        yield run.take_step(batch, BatchOrigin(step * size, draws.leaves, draws.rows), False)
 
 
 def fresh_model(run: Run) -> PreTrainedModel:

@@ -105,17 +105,15 @@ def pretrain(run: Run, stops: list[int]) -> bool:
         )
         for batch in timed_batches(state, batches):
             step = state.step - first_step
-            global_batch = plan.batch(step, batch_sequences, 0, 1)
-            origin = BatchOrigin(
-                state.step * batch_sequences, plan.leaves[global_batch], plan.rows[global_batch]
-            )
+            draws = plan.read(plan.batch(step, batch_sequences, 0, 1))
+            origin = BatchOrigin(state.step * batch_sequences, draws.leaves, draws.rows)
 
             # 3. Take an ordinary optimizer step. No loss is reweighted. The basis members can be
             #    scored on the last batches of an interval.
             scored_plan = plan if run.scores_next_batch() else None
             stop = run.take_step(batch, origin, bool(stops), scored_plan)
             if step + 1 == interval_steps:
-                state.used = state.used + plan.counts(len(plan.leaves), len(state.used))
+                state.used = state.used + plan.counts(plan.draws)
 
             # 4. Evaluate and checkpoint if due.
             run.after_step(stop)

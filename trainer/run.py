@@ -232,7 +232,7 @@ class Run:
         if not steps_done:
             return used
         draws = steps_done * config.training.batch_sequences
-        return used + self.plan(interval).counts(draws, len(used))
+        return used + self.plan(interval).counts(draws)
 
     def _interval_steps_left(self) -> int:
         every = self.config.mixture.update_every_steps

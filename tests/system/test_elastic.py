@@ -55,7 +55,7 @@ def test_every_process_reads_its_part_of_the_one_stream(folder: Path) -> None:
         plan = draw_interval(
             row["stage"], weights, inputs.corpus.sequences, used, draws=EVERY * BATCH, seed=0
         )
-        used = used + plan.counts(EVERY * BATCH, 8)
+        used = used + plan.counts(EVERY * BATCH)
         for batch in interval_batches(
             inputs.corpus, plan, range(EVERY), batch_sequences=BATCH, rank=0, world=1
         ):

@@ -178,4 +178,5 @@ def _next(config: Train, inputs: Inputs, interval: int, drawn: Drawn, member: in
         bounds=drawn.bounds,
     )
     projected = inputs.fill.weights(plan.shares) if drawn.bounds else weights
-    return _MemberDraws(projected, plan.leaves, plan.rows)
+    chosen = plan.read()
+    return _MemberDraws(projected, chosen.leaves, chosen.rows)

@@ -195,9 +195,9 @@ def interval_batches(
     """
 
     def read(step: int) -> Batch:
-        global_batch = plan.batch(step, batch_sequences, 0, 1)
+        draws = plan.read(plan.batch(step, batch_sequences, 0, 1))
         own = process_slice(batch_sequences, rank, world)
-        return pool.read(plan.leaves[global_batch], plan.rows[global_batch], own)
+        return pool.read(draws.leaves, draws.rows, own)
 
     parts = [plan.batch(step, batch_sequences, rank, world) for step in steps]
     draws = np.r_[*parts] if parts else slice(0)

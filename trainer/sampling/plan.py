@@ -8,6 +8,7 @@ weight log, and its state is the number of an interval and one counter per leaf.
 """
 
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -16,26 +17,64 @@ from trainer.distributed import process_slice
 from trainer.sampling.bounds import DrawBounds
 from trainer.sampling.permutation import derive, generator, permutation_key, permute
 
+BLOCK_DRAWS = 2**18  # draws that are computed at once
+KEPT_BLOCKS = 2  # of which a batch may need both
+
 
 @dataclass(frozen=True)
-class IntervalPlan:
-    """Every draw of an interval, in the order of global sequence numbers."""
+class Draws:
+    """Some draws of an interval, in the order of global sequence numbers."""
 
-    interval: int
-    """Number of the interval, from 0."""
     leaves: Int[np.ndarray, " draws"]
     """Leaf of each draw."""
     rows: Int[np.ndarray, " draws"]
     """Row of each drawn sequence inside its leaf."""
     epochs: Int[np.ndarray, " draws"]
     """Number of earlier epochs over the leaf."""
-    shares: Float[np.ndarray, " leaves"]
-    """Shares of the draws: those of the weights, within the bounds. They sum to 1."""
-    moved: float
-    """Share of the draws that the bounds moved to other leaves."""
+
+
+class IntervalPlan:
+    """Every draw of an interval. They are computed in blocks when they are first read.
+
+    Memory: about 350 bytes per draw of a block, and 30 bytes per leaf, for an interval of any
+    length. Reading in order is fast. Going back computes the leaves of all earlier draws again.
+    Threads may read at once.
+    """
+
+    def __init__(
+        self,
+        interval: int,
+        counts: Int[np.ndarray, " leaves"],
+        sequences: Int[np.ndarray, " leaves"],
+        used: Int[np.ndarray, " leaves"],
+        *,
+        seed: int,
+        shares: Float[np.ndarray, " leaves"],
+        moved: float = 0.0,
+    ) -> None:
+        """Make a plan.
+
+        Args:
+            interval: number of the interval, from 0.
+            counts: number of draws per leaf.
+            sequences: number of sequences per leaf.
+            used: number of draws per leaf in all earlier intervals.
+            seed: seed of the run.
+            shares: shares of the draws: those of the weights, within the bounds. They sum to 1.
+            moved: share of the draws that the bounds moved to other leaves.
+        """
+        self.interval, self.shares, self.moved = interval, shares, moved
+        self.draws = int(counts.sum())
+        self._counts, self._sequences, self._seed = counts, sequences, seed
+        self._ends = np.cumsum(counts)
+        self._key = permutation_key(seed, "order", interval)
+        self._lock = Lock()
+        self._blocks: dict[int, Draws] = {}
+        self._first_used = used
+        self._next, self._used = 0, used  # a block, and the number of draws per leaf before it
 
     def batch(self, step: int, batch_sequences: int, rank: int, world: int) -> slice:
-        """Return a process's slice of a global batch, as a slice of the arrays.
+        """Return a process's slice of a global batch, as a slice of the draws.
 
         The slices of all processes, in rank order, are the global batch, so that the stream is the
         same for every number of processes.
@@ -50,9 +89,52 @@ class IntervalPlan:
         own = process_slice(batch_sequences, rank, world)
         return slice(first + own.start, first + own.stop)
 
-    def counts(self, draws: int, leaves: int) -> Int[np.ndarray, " leaves"]:
+    def read(self, part: slice = slice(None)) -> Draws:
+        """Return some draws, by default all of them."""
+        first, last, _ = part.indices(self.draws)
+        pieces = []
+        for number in range(first // BLOCK_DRAWS, -(-last // BLOCK_DRAWS)):
+            start, block = number * BLOCK_DRAWS, self._block(number)
+            inside = slice(max(first - start, 0), last - start)
+            pieces.append((block.leaves[inside], block.rows[inside], block.epochs[inside]))
+        if len(pieces) == 1:
+            return Draws(*pieces[0])
+        columns = zip(*pieces, strict=True) if pieces else [()] * 3
+        return Draws(*(np.concatenate([np.zeros(0, np.int64), *column]) for column in columns))
+
+    def counts(self, draws: int) -> Int[np.ndarray, " leaves"]:
         """Return the number of draws per leaf among the first `draws` draws."""
-        return np.bincount(self.leaves[:draws], minlength=leaves)
+        if draws == self.draws:
+            return self._counts
+        counts = np.zeros_like(self._counts)
+        for first in range(0, draws, BLOCK_DRAWS):
+            counts += self._counted(self._leaves(first, min(first + BLOCK_DRAWS, draws)))
+        return counts
+
+    def _block(self, number: int) -> Draws:
+        with self._lock:
+            if number in self._blocks:
+                return self._blocks[number]
+            if number < self._next:
+                self._next, self._used = 0, self._first_used
+            while True:
+                first = self._next * BLOCK_DRAWS
+                leaves = self._leaves(first, min(first + BLOCK_DRAWS, self.draws))
+                before, self._used = self._used, self._used + self._counted(leaves)
+                self._next += 1
+                if self._next > number:
+                    break
+            block = Draws(leaves, *next_rows(leaves, self._sequences, before, self._seed))
+            self._blocks = {**dict(list(self._blocks.items())[1 - KEPT_BLOCKS :]), number: block}
+            return block
+
+    def _leaves(self, first: int, last: int) -> Int[np.ndarray, " draws"]:
+        numbers = np.arange(first, last, dtype=np.uint64)
+        places = permute(numbers, np.uint64(self.draws), self._key).astype(np.int64)
+        return np.searchsorted(self._ends, places, side="right")
+
+    def _counted(self, leaves: Int[np.ndarray, " draws"]) -> Int[np.ndarray, " leaves"]:
+        return np.bincount(leaves, minlength=len(self._counts))
 
 
 @dataclass(frozen=True)
@@ -138,14 +220,9 @@ def draw_interval(
         moved = float(np.abs(shares / shares.sum() - weights / weights.sum()).sum()) / 2
     if counts[sequences == 0].any():
         raise ValueError("draw_interval: a leaf without sequences has weight")
-    order = permute(
-        np.arange(draws, dtype=np.uint64),
-        np.uint64(draws),
-        permutation_key(seed, "order", interval),
+    return IntervalPlan(
+        interval, counts, sequences, used, seed=seed, shares=shares / shares.sum(), moved=moved
     )
-    leaves = np.repeat(np.arange(len(counts)), counts)[order.astype(np.int64)]
-    rows, epochs = next_rows(leaves, sequences, used, seed)
-    return IntervalPlan(interval, leaves, rows, epochs, shares / shares.sum(), moved)
 
 
 def next_rows(

@@ -27,7 +27,8 @@ def test_several_batches_are_one_sample_with_a_direction_each(scores: str) -> No
     flat, scored, norms, losses = [], [], [], []
     for step in range(3):
         own = plan.batch(step, 4, 0, 1)
-        leaves, batch = plan.leaves[own], inputs.corpus.read(plan.leaves[own], plan.rows[own])
+        draws = plan.read(own)
+        leaves, batch = draws.leaves, inputs.corpus.read(draws.leaves, draws.rows)
         direction = target_direction(engine, lambda step=step: objective.backward(engine, 3 + step))
         scored.append(backward_and_score(engine, direction, batch, leaves, "ghost")[1])
         norms.append(direction.norm)

@@ -48,7 +48,7 @@ def bounded(leaves: np.ndarray, used: np.ndarray = USED) -> Drawn:
 def in_order(leaf: int, count: int | np.int64) -> list[int]:
     """Return the first rows that a run draws from a leaf."""
     plan = draw_interval(0, np.eye(4)[leaf], SEQUENCES, np.zeros(4, int), draws=int(count), seed=0)
-    return plan.rows.tolist()
+    return plan.read().rows.tolist()
 
 
 def rows_of(sample: PooledSample, leaf: int) -> list[int]:

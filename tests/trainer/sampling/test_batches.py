@@ -12,7 +12,7 @@ from data_catalog.format.tokens import TokenStore, open_tokens
 from tests.helpers.tiny_catalog import WORDS, write_tiny_catalog
 from trainer.sampling.batches import Batch, Pool, interval_batches
 from trainer.sampling.permutation import generator
-from trainer.sampling.plan import IntervalPlan, draw_interval
+from trainer.sampling.plan import Draws, IntervalPlan, draw_interval
 
 # leaf 0: tokens 10..17 (8), leaf 1: none, leaf 2: 20..22 (3)
 STORE = TokenStore(
@@ -93,7 +93,8 @@ def test_the_parts_of_all_ranks_are_the_global_batch(world: int) -> None:
         list(interval_batches(POOL, plan, range(1, 3), batch_sequences=5, rank=rank, world=world))
         for rank in range(world)
     ]
-    whole = POOL.read(plan.leaves[5:10], plan.rows[5:10])
+    drawn = plan.read(slice(5, 10))
+    whole = POOL.read(drawn.leaves, drawn.rows)
     assert [row for batches in ranks for row in batches[0].inputs.tolist()] == whole.inputs.tolist()
     assert {batches[0].total for batches in ranks} == {whole.total}
     assert [len(batches) for batches in ranks] == [2] * world
@@ -105,7 +106,8 @@ def test_the_stream_does_not_depend_on_threads(workers: int, ahead: int, world: 
     plan = draw_interval(
         0, np.array([0.5, 0.0, 0.5]), POOL.sequences, np.zeros(3, np.int64), draws=60, seed=0
     )
-    whole = POOL.read(plan.leaves, plan.rows).inputs.tolist()
+    drawn = plan.read()
+    whole = POOL.read(drawn.leaves, drawn.rows).inputs.tolist()
     for first in (0, 4):  # from the beginning, and resumed in the middle
         ranks = [
             list(
@@ -131,10 +133,20 @@ def test_the_stream_does_not_depend_on_threads(workers: int, ahead: int, world: 
         assert rows == whole[5 * first :]
 
 
+class ListedPlan(IntervalPlan):
+    """A plan whose draws are given."""
+
+    def __init__(self, leaves: list[int], rows: list[int]) -> None:
+        counts = np.bincount(leaves, minlength=3)
+        super().__init__(0, counts, POOL.sequences, counts * 0, seed=0, shares=np.ones(3))
+        self.listed = np.array(leaves), np.array(rows), np.zeros(len(rows), np.int64)
+
+    def read(self, part: slice = slice(None)) -> Draws:
+        return Draws(*(column[part] for column in self.listed))
+
+
 def test_an_error_of_a_reader_ends_the_stream() -> None:
-    plan = IntervalPlan(
-        0, np.array([0, 0, 1, 0]), np.array([0, 1, 0, 2]), np.zeros(4, np.int64), np.ones(3), 0.0
-    )
+    plan = ListedPlan([0, 0, 1, 0], [0, 1, 0, 2])
     batches = interval_batches(
         POOL, plan, range(4), batch_sequences=1, rank=0, world=1, workers=2, ahead=4
     )
@@ -199,7 +211,7 @@ def test_a_scarce_leaf_always_has_the_same_sequences() -> None:
     plan = draw_interval(
         0, np.array([1.0, 0.0]), SCARCE.sequences, np.zeros(2, np.int64), draws=10, seed=0
     )
-    drawn = first_tokens(SCARCE, plan.leaves, plan.rows)
+    drawn = first_tokens(SCARCE, plan.read().leaves, plan.read().rows)
     assert {*drawn[:5]} == {*drawn[5:]} == kept
     other = Pool(LONG.store, 4, "scarce", available=np.array([5, 15]), seed=4)
     assert {*first_tokens(other, np.zeros(5, int), np.arange(5))} != kept
@@ -212,7 +224,7 @@ def test_tokens_count_what_is_available() -> None:
 
 
 def test_nothing_is_read_beyond_the_interval() -> None:
-    plan = IntervalPlan(0, np.array([0, 0]), np.array([0, 1]), np.array([0, 0]), np.ones(1), 0.0)
+    plan = ListedPlan([0, 0], [0, 1])
     assert [
         batch.inputs.tolist()
         for batch in interval_batches(POOL, plan, range(2), batch_sequences=1, rank=0, world=1)

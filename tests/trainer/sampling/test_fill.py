@@ -49,7 +49,8 @@ def weights_and_tokens(config: Train, draws: int = 20_000) -> tuple[np.ndarray, 
     weights = leaf_weights(inputs.mixer(config)[1].sampling, inputs.basis.matrix)
     drawn, none = inputs.drawn(weights, config), np.zeros(8, np.int64)
     plan = draw_interval(0, drawn, inputs.corpus.sequences, none, draws=draws, seed=0)
-    tokens = np.bincount(plan.leaves, inputs.corpus.targets(plan.leaves, plan.rows), minlength=8)
+    drawn = plan.read()
+    tokens = np.bincount(drawn.leaves, inputs.corpus.targets(drawn.leaves, drawn.rows), minlength=8)
     return weights, tokens / tokens.sum()
 
 

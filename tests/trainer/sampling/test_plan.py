@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.sampling.plan import draw_interval, interval_counts, leaf_weights
+from trainer.sampling.permutation import permutation_key, permute
+from trainer.sampling.plan import draw_interval, interval_counts, leaf_weights, next_rows
 
 SEQUENCES = np.array([7, 0, 1, 20])
 WEIGHTS = np.array([0.5, 0.0, 0.1, 0.4])
@@ -15,7 +16,7 @@ def run(stages: int, draws: int = 24, weights: np.ndarray = WEIGHTS, seed: int =
     plans, used = [], np.zeros(4, np.int64)
     for stage in range(stages):
         plans.append(draw_interval(stage, weights, SEQUENCES, used, draws=draws, seed=seed))
-        used = used + plans[-1].counts(draws, 4)
+        used = used + plans[-1].counts(draws)
     return plans
 
 
@@ -54,7 +55,7 @@ def test_many_leaves_and_many_draws_still_sum_exactly() -> None:
 
 def test_each_epoch_of_a_leaf_draws_each_of_its_sequences_once() -> None:
     drawn: dict[tuple[int, int], list[int]] = {}
-    for plan in run(10):
+    for plan in (interval.read() for interval in run(10)):
         for leaf, row, epoch in zip(
             plan.leaves.tolist(), plan.rows.tolist(), plan.epochs.tolist(), strict=True
         ):
@@ -67,7 +68,7 @@ def test_each_epoch_of_a_leaf_draws_each_of_its_sequences_once() -> None:
 
 
 def test_the_uses_of_a_leaf_are_in_the_order_of_sequence_numbers() -> None:
-    plan = run(1)[0]
+    plan = run(1)[0].read()
     assert plan.epochs[plan.leaves == 0].tolist() == [0] * 7 + [1] * 5
 
 
@@ -75,21 +76,42 @@ def test_the_uses_of_a_leaf_are_in_the_order_of_sequence_numbers() -> None:
 def test_the_stream_does_not_depend_on_the_number_of_ranks(world: int) -> None:
     plan = run(1)[0]
     parts = [
-        plan.rows[plan.batch(step, 8, rank, world)] for step in range(3) for rank in range(world)
+        plan.read(plan.batch(step, 8, rank, world)).rows
+        for step in range(3)
+        for rank in range(world)
     ]
-    assert np.concatenate(parts).tolist() == plan.rows.tolist()
+    assert np.concatenate(parts).tolist() == plan.read().rows.tolist()
+
+
+@pytest.mark.parametrize("block", [1, 5, 24, 100])
+def test_blocks_are_pieces_of_one_interval(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compared with an order and rows that are computed for the whole interval at once."""
+    monkeypatch.setattr("trainer.sampling.plan.BLOCK_DRAWS", block)
+    used = np.array([40, 0, 9, 30])
+    plan = draw_interval(3, WEIGHTS, SEQUENCES, used, draws=53, seed=2)
+    counts = interval_counts(WEIGHTS, 53, 2, 3)
+    order = permute(np.arange(53, dtype=np.uint64), np.uint64(53), permutation_key(2, "order", 3))
+    leaves = np.repeat(np.arange(4), counts)[order.astype(np.int64)]
+    rows, epochs = next_rows(leaves, SEQUENCES, used, 2)
+    for part in (slice(30, 41), slice(0, 8), slice(50, 60), slice(41, 41), slice(None)):
+        read = plan.read(part)
+        assert read.leaves.tolist() == leaves[part].tolist()
+        assert read.rows.tolist() == rows[part].tolist()
+        assert read.epochs.tolist() == epochs[part].tolist()
+    for draws in (0, 1, 26, 53):
+        assert plan.counts(draws).tolist() == np.bincount(leaves[:draws], minlength=4).tolist()
 
 
 def test_the_stream_is_a_function_of_seed_and_weights() -> None:
-    first, second, third = run(2), run(2), run(2, seed=1)
-    assert first[1].rows.tolist() == second[1].rows.tolist()
-    assert first[1].leaves.tolist() != third[1].leaves.tolist()
+    first, second, third = (run(2, seed=seed)[1].read() for seed in (0, 0, 1))
+    assert first.rows.tolist() == second.rows.tolist()
+    assert first.leaves.tolist() != third.leaves.tolist()
 
 
 def test_new_weights_apply_from_the_first_sequence_of_their_interval() -> None:
     plan = draw_interval(
         3, np.array([0, 0, 0, 1.0]), SEQUENCES, np.array([40, 0, 9, 30]), draws=24, seed=0
-    )
+    ).read()
     assert set(plan.leaves.tolist()) == {3}
     assert plan.epochs[0] == 1  # draw 30 of a leaf of 20
 
@@ -127,10 +149,9 @@ def test_a_sequence_repeats_only_when_its_leafs_epoch_is_over(
     used, drawn = np.zeros(len(leaves), np.int64), []
     for stage, draws in enumerate(stages):
         plan = draw_interval(stage, weights, sequences, used, draws=draws, seed=seed)
-        drawn += list(
-            zip(plan.leaves.tolist(), plan.epochs.tolist(), plan.rows.tolist(), strict=True)
-        )
-        used = used + plan.counts(draws, len(leaves))
+        new = plan.read()
+        drawn += list(zip(new.leaves.tolist(), new.epochs.tolist(), new.rows.tolist(), strict=True))
+        used = used + plan.counts(draws)
     assert len(drawn) == sum(stages) == len(set(drawn))
     for leaf, epoch, row in drawn:
         assert 0 <= row < sequences[leaf]
