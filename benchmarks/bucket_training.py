@@ -187,8 +187,9 @@ def draws_of_run(config: Train, inputs: Inputs, run: Path) -> Iterator[tuple[Num
             draws=EVERY * BATCH,
             seed=config.seed,
         )
-        yield plan.leaves, plan.rows
-        used = used + plan.counts(len(plan.leaves), len(used))
+        draws = plan.read()
+        yield draws.leaves, draws.rows
+        used = used + plan.counts(plan.draws)
 
 
 def distinct_bytes(pool: Pool, draws: Sequence[tuple[Numbers, Numbers]]) -> int:

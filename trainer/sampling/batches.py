@@ -3,7 +3,7 @@
 import hashlib
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
@@ -20,6 +20,7 @@ from trainer.sampling.plan import IntervalPlan
 
 # Batches are cut to a multiple of this number of tokens, for little padding and few shapes.
 WIDTH_STEP = 64
+EXPECTED_DRAWS = 2**16  # draws of all processes between two announcements to a remote store
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,14 @@ class Pool:
         inputs, labels = self.store.read(leaves[part], rows[part], self.length)
         return Batch(torch.from_numpy(inputs), torch.from_numpy(labels), total)
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether sequences are fetched from another machine."""
+        return self.store.remote is not None
+
     def expect(self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"]) -> None:
         """Begin to fetch sequences that will be read next, in this order, if they are remote."""
-        if self.store.remote is not None:
+        if self.is_remote:
             self.store.expect(leaves, self._stored_rows(leaves, rows), self.length)
 
     def locate(
@@ -199,14 +205,26 @@ def interval_batches(
         own = process_slice(batch_sequences, rank, world)
         return pool.read(draws.leaves, draws.rows, own)
 
-    parts = [plan.batch(step, batch_sequences, rank, world) for step in steps]
-    draws = np.r_[*parts] if parts else slice(0)
-    pool.expect(plan.leaves[draws], plan.rows[draws])
+    def expect(first: int) -> None:
+        """Announce the draws until the announcement after the next."""
+        expected = [
+            plan.read(plan.batch(step, batch_sequences, rank, world))
+            for step in range(first, min(first + 2 * window, steps.stop))
+        ]
+        leaves, rows = ([getattr(draws, name) for draws in expected] for name in ("leaves", "rows"))
+        pool.expect(np.concatenate(leaves), np.concatenate(rows))
 
+    window = max(EXPECTED_DRAWS // batch_sequences, 1)
     remaining = iter(steps)
     with ThreadPoolExecutor(workers) as readers:
-        reading = deque(readers.submit(read, step) for step in islice(remaining, ahead))
+
+        def begin(step: int) -> Future[Batch]:
+            if pool.is_remote and (step - steps.start) % window == 0:
+                expect(step)
+            return readers.submit(read, step)
+
+        reading = deque(begin(step) for step in islice(remaining, ahead))
         while reading:
             batch = reading.popleft().result()
-            reading.extend(readers.submit(read, step) for step in islice(remaining, 1))
+            reading.extend(begin(step) for step in islice(remaining, 1))
             yield batch
