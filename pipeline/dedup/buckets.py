@@ -6,6 +6,7 @@ number of documents only, so it is the same for every engine and machine.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,8 @@ def read_records(parts: Sequence[Part], bucket: int, record: np.dtype) -> Iterat
     for part in parts:
         bounds = np.load(part.file(_BOUNDS_FILE), allow_pickle=False)
         first, end = bounds[bucket : bucket + 2].tolist()
-        with (part.file(_RECORDS_FILE)).open("rb") as file:
+        source = part.readable(_RECORDS_FILE)
+        with source.open("rb") if isinstance(source, Path) else closing(source) as file:
             file.seek(first * record.itemsize)
             while first < end:
                 rows = min(CHUNK_ROWS, end - first)

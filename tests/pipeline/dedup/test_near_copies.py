@@ -11,7 +11,6 @@ from data_catalog.format import tables
 from pipeline.config import Dedup
 from pipeline.dedup import shuffle
 from pipeline.dedup.bands import bands_disk
-from pipeline.dedup.buckets import bucket_count
 from pipeline.dedup.pairs import FIRST, PREVIOUS, Records, verified_pairs
 from pipeline.dedup.resolve import later_copies
 from pipeline.dedup.signatures import sign
@@ -65,13 +64,6 @@ def verdicts(root, texts, sizes, config=BOTH, targets=()):
     of_targets = {text_digest(text): text for text in targets}
     parts = deduplicate(root / "work", made, config, dict(sorted(of_targets.items())))
     return [reason for reasons in reasons_of(parts).values() for reason in reasons]
-
-
-@pytest.mark.parametrize(
-    ("records", "most", "buckets"), [(0, 8, 1), (8, 8, 1), (9, 8, 2), (17, 8, 4), (65, 8, 16)]
-)
-def test_the_number_of_buckets_is_a_power_of_two(records, most, buckets):
-    assert bucket_count(records, most) == buckets
 
 
 @pytest.mark.parametrize("seed", [1, 2])
