@@ -165,7 +165,7 @@ def sort_after(folder: Path, file_bytes: int) -> list[Merge]:
 
     def merge(number: int, out: Path) -> None:
         first, last = bounds[number : number + 2]
-        every_run = [runs.SortedRuns(part, number) for part in parts]
+        every_run = [runs.SortedRuns(part, number, True) for part in parts]
         merging.merge_runs(every_run, first, last, out, file_bytes, first // SPAN)
 
     filled = [number for number in range(len(bounds) - 1) if bounds[number] < TOPS * SPAN]

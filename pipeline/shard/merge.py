@@ -27,7 +27,7 @@ from pipeline.shard.sorted_runs import (
 # this many rows.
 MINIMUM_GROUP_ROWS = 2_048
 MAXIMUM_GROUP_ROWS = 16_384  # a leaf with more rows has several groups
-MAXIMUM_MAPS = 64  # runs that are mapped at once. A process may have 65,530 maps on stock Linux.
+MAXIMUM_MAPS = 64  # runs whose rows of one stored file are views, and not copies
 _DICTIONARY_COLUMNS = ["source", "language", "split", "signals.key_value.key"]
 # Columns whose minima and maxima let a reader skip row groups.
 _STATISTICS_COLUMNS = ["id_int", "characters", "tokens", "leaf", "distance"]
@@ -80,8 +80,8 @@ def merge_runs(
     """Write the leaves `first <= leaf < last` of all runs as files numbered from 0.
 
     The files are `documents-PPPP.parquet` and `tokens-PPPP.arrow`. Returns their offsets
-    (tables.OFFSETS) and a tally of their documents. Reads each run once for the sizes of the
-    leaves, and once per file. Memory: twice `file_bytes`, and as much again of mapped pages that
+    (tables.OFFSETS) and a tally of their documents. Reads each run for the sizes of the leaves, and
+    then the rows of each file. Memory: twice `file_bytes`, and as much again of mapped pages that
     the system may drop, or of copies with more than `MAXIMUM_MAPS` runs, and 8 bytes per leaf of
     the range. It depends neither on the size of the corpus nor on a domain's share, because ids are
     hashes.
@@ -105,7 +105,7 @@ def merge_runs(
 def _gather(runs: Sequence[SortedRuns], wanted: LeafRange) -> pa.Table:
     """Return the range's rows of every run, run after run.
 
-    At most `MAXIMUM_MAPS` runs are mapped. The rows of the others are copied.
+    The rows of at most `MAXIMUM_MAPS` runs are views. Those of the others are copied.
     """
     width = -(-(2**64) // wanted.shares)
     pieces: list[pa.Table] = []

@@ -6,6 +6,7 @@ after the other. The file is memory-mapped. Rows are found by their leaves, so t
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,22 +31,31 @@ class SortedRuns:
     folder: Path
     number: int = 0
     """Number of the range."""
+    stay_mapped: bool = False
+    """Keep the file mapped after the first read, instead of mapping it for every read."""
 
     def read(self, first: int, last: int) -> Iterator[pa.Table]:
         """Yield the rows of the leaves `first <= leaf < last`, one sorted table per run with any.
 
         The tables are zero-copy views of the mapped file. Memory: 4 bytes per row of a run.
         """
+        edges = np.array([first, last], np.uint32)
+        for run in self._mapped_runs if self.stay_mapped else self._map_runs():
+            start, end = np.searchsorted(run["leaf"].to_numpy(), edges).tolist()
+            if start < end:
+                yield run.slice(start, end - start)
+
+    @cached_property
+    def _mapped_runs(self) -> list[pa.Table]:
+        return list(self._map_runs())
+
+    def _map_runs(self) -> Iterator[pa.Table]:
         path = range_path(self.folder, self.number)
         if not path.is_file():
             return
         with pa.memory_map(str(path)) as file:
             while file.tell() < file.size():
-                run = pa.ipc.open_stream(file).read_all()
-                edges = np.array([first, last], np.uint32)
-                start, end = np.searchsorted(run["leaf"].to_numpy(), edges).tolist()
-                if start < end:
-                    yield run.slice(start, end - start)
+                yield pa.ipc.open_stream(file).read_all()
 
 
 def range_path(folder: Path, number: int) -> Path:

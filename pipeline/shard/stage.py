@@ -35,6 +35,8 @@ DOCUMENT_FILES, TOKEN_FILES = "documents-*.parquet", "tokens-*.arrow"
 OFFSETS_FILE = "offsets.parquet"
 _SIGNALS = "signals.parquet"  # of a quality part: shipped and computed ones
 _READ_ROWS = 1_024  # rows tokenized at once, at about 100 bytes per token
+# Parts that a merge maps only once. A process may have 65,530 maps on stock Linux.
+_MAPPED_PARTS = 1_024
 _MEGABYTE = 2**20
 
 
@@ -117,8 +119,12 @@ def shard_part(wanted: TopRange, runs: Part, folder: Folder, config: Store) -> P
     def make(out: Path) -> Account:
         offsets, written = merge_runs(
             [
-                SortedRuns(part.folder_with(range_name(wanted.number)), wanted.number)
-                for part in listed_parts(runs)
+                SortedRuns(
+                    part.folder_with(range_name(wanted.number)),
+                    wanted.number,
+                    stay_mapped=position < _MAPPED_PARTS,
+                )
+                for position, part in enumerate(listed_parts(runs))
             ],
             wanted.first,
             wanted.last,

@@ -62,6 +62,15 @@ def test_a_part_has_one_file_per_range_with_documents(tmp_path):
     assert found == [[(0, "b")], [], [(2, "c"), (2, "d")], [(3, "a"), (3, "e")]]
 
 
+def test_a_file_that_stays_mapped_is_opened_once(tmp_path):
+    write_two_runs(tmp_path, [0, 4])
+    mapped, again = SortedRuns(tmp_path, stay_mapped=True), SortedRuns(tmp_path)
+    before = rows(mapped.read(2, 3)), rows(again.read(2, 3))
+    (tmp_path / "range-00000.arrow").unlink()
+    assert (rows(mapped.read(2, 3)), rows(again.read(2, 3))) == (before[0], [])
+    assert before == ([(2, "c"), (2, "d")], [(2, "c"), (2, "d")])
+
+
 def test_a_range_is_read_without_the_files_of_the_others(tmp_path):
     write_two_runs(tmp_path, [0, 2, 3, 4])
     for number in (0, 2):
