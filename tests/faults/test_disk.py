@@ -36,7 +36,7 @@ BUILDS = [
     (180, "dedup"),
     (240, "dedup"),
     (300, "embed"),
-    (420, "tokenizer"),
+    (480, "tokenizer"),
     (600, "tokenizer"),
     (660, "sort"),
     (740, "shard"),
