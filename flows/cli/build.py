@@ -26,6 +26,13 @@ from flows.cli.options import (
     examples,
 )
 from flows.cli.output import print_json, stdout_for_json
+from flows.cli.scale import (
+    DevicesOption,
+    EncoderRateOption,
+    MachinesOption,
+    ScaleOption,
+    print_scale,
+)
 
 build_commands = typer.Typer()
 MANIFEST_KEYS = (  # printed for --json
@@ -45,10 +52,17 @@ MANIFEST_KEYS = (  # printed for --json
     epilog=examples(
         "plan configs/rpv2.toml",
         "plan configs/sample.toml --set cluster.granularities='[64,4096]' --json",
+        "plan configs/rpv2.toml --scale snapshot --machines 32 --devices 8 --encoder-rate 10000",
     ),
 )
 def plan_command(
-    config: ConfigArgument, overrides: BuildSetOption = None, as_json: JsonOption = False
+    config: ConfigArgument,
+    overrides: BuildSetOption = None,
+    scale: ScaleOption = None,
+    machines: MachinesOption = 1,
+    devices: DevicesOption = None,
+    encoder_rate: EncoderRateOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Estimate the input, time and disk space of a build. Nothing is written."""
     from data_catalog.settings import load
@@ -57,8 +71,14 @@ def plan_command(
     from pipeline.planning.estimate import estimate_build
 
     with progress_callback("plan", "steps") as on_progress:
-        result = estimate_build(load(Build, config, overrides or ()), on_progress)
-    if as_json:
+        settings = load(Build, config, overrides or ())
+        result = estimate_build(settings, on_progress)
+    if scale is not None:
+        from pipeline.planning.scale import at_scale, corpus_of
+
+        corpus = corpus_of(scale, result)
+        print_scale(at_scale(settings, result, corpus, machines, devices, encoder_rate), as_json)
+    elif as_json:
         print_json(result.model_dump(mode="json"))
     else:
         from flows.cli.summary import print_estimate

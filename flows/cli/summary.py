@@ -163,9 +163,9 @@ def print_estimate(estimate: "Estimate") -> None:
         "levels": ", ".join(f"{k:,}" for k in estimate.granularities) or "none",
         "tree": f"trained on {estimate.training_vectors:,} vectors, "
         f"about {estimate.tree_memory_bytes / 2**30:,.2f} GiB of memory",
-        "time": f"{_format_time(estimate.seconds)} ("
+        "time": f"{format_time(estimate.seconds)} ("
         + ", ".join(
-            f"{stage} {_format_time(seconds)}"
+            f"{stage} {format_time(seconds)}"
             for stage, seconds in estimate.stage_seconds.items()
             if seconds >= 1
         )
@@ -192,7 +192,7 @@ def _print_warnings(console: Console, warnings: Sequence[str]) -> None:
         console.print(line, soft_wrap=True)
 
 
-def _format_time(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     minutes, hours = seconds / 60, seconds / 3600
     if hours >= 1:
         return f"{hours:,.1f} h"

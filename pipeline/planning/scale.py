@@ -6,11 +6,13 @@ that size.
 
 from dataclasses import dataclass
 
+from data_catalog.errors import UserError
 from data_catalog.format.layout import Levels
 from data_catalog.settings import Settings
 from pipeline.cluster.stage import sample_size
 from pipeline.config import Build
 from pipeline.planning.estimate import Estimate
+from pipeline.shard.ranges import MINIMUM_COLUMN_BYTES, RANGE_FILES
 
 # Seconds per document of stages that the trial of a machine leaves out, on two cores: the build of a
 # million documents in benchmarks/results/2026-11-22-large-build.md.
@@ -22,9 +24,9 @@ OBJECTS_WRITTEN = {
     "source": 3, "quality": 3, "sign": 2, "dedup": 2, "embed": 3, "assign": 2, "shard": 4,
 }  # fmt: skip
 OBJECTS_READ = {"quality": 1, "sign": 1, "dedup": 2, "embed": 2, "assign": 2, "sort": 5}
-RANGE_BYTES = 1 << 30  # of documents in memory, that one task of `shard` sorts
-CATALOG_FILES_PER_RANGE = 9  # documents and tokens in four files each, and their offsets
 MANIFEST_ENTRY_BYTES = 135
+LARGE_MANIFEST_BYTES = 10**8
+LARGE_RANGE_BYTES = 16 * 2**30  # a range that one task reads for hours
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,9 @@ class Scale(Settings):
     stages: tuple[StageAtScale, ...]
     """The stages, in order."""
     ranges: int
-    """Ranges of leaves that the documents are sorted in."""
+    """Ranges of leaves that the documents are sorted in, with a file for each part and range."""
+    range_bytes: int
+    """Size of the documents of a range in memory."""
     catalog_bytes: int
     """Size of the catalog."""
     catalog_files: int
@@ -90,9 +94,42 @@ class Scale(Settings):
     """Memory of the tree's training."""
 
     @property
+    def warnings(self) -> list[str]:
+        """Limits that a build of this size would meet."""
+        found = []
+        if self.range_bytes > LARGE_RANGE_BYTES:
+            found.append(
+                f"Each of {self.ranges:,} ranges of leaves has {self.range_bytes / 2**30:,.0f} GiB, "
+                "because smaller files of the corpus would give reads of less than 100 kB. Join "
+                "its files into larger ones first."
+            )
+        if self.manifest_bytes > LARGE_MANIFEST_BYTES:
+            found.append(f"The manifest has {self.manifest_bytes / 1e9:,.1f} GB.")
+        return found
+
+    @property
     def hours(self) -> float:
         """Hours of the whole build if stages run one after another."""
         return sum(stage.hours for stage in self.stages)
+
+
+def corpus_of(words: str, estimate: Estimate) -> Corpus:
+    """Return the corpus that a name of CORPORA or a number of documents stands for.
+
+    A number of documents has files of the same size as those at hand.
+
+    Raises:
+        UserError: It is neither.
+    """
+    if words in CORPORA:
+        return CORPORA[words]
+    number = words.replace(",", "").replace("_", "")
+    if not number.isdecimal() or not int(number):
+        raise UserError(
+            f"--scale {words}: neither a number of documents nor one of {', '.join(CORPORA)}."
+        )
+    documents = int(number)
+    return Corpus(documents, max(1, documents * estimate.shards // max(estimate.documents.likely, 1)))
 
 
 def at_scale(
@@ -126,13 +163,16 @@ def at_scale(
     seconds["tokenizer"] = 0.0 if config.tokenizer.path else TOKENIZER_SECONDS
     seconds["targets"] = estimate.stage_seconds["targets"]
     disk = {name: round(size * times) for name, size in estimate.disk_bytes.items()}
-    ranges = max(1, round(disk["sort"] * _UNCOMPRESSED / RANGE_BYTES))
+    memory = disk["sort"] * _UNCOMPRESSED
+    most = max(1, round(memory / corpus.files / MINIMUM_COLUMN_BYTES))
+    range_bytes = RANGE_FILES * config.store.file_megabytes * 2**20
+    ranges = min(max(1, round(memory / range_bytes)), most)
     stages = [
         _stage(stage, seconds[stage], corpus, ranges, disk.get(stage, 0), machines, devices)
         for stage in _ORDER
         if seconds.get(stage)
     ]
-    files = ranges * CATALOG_FILES_PER_RANGE
+    files = 2 * max(ranges, round(memory / (config.store.file_megabytes * 2**20)))
     return Scale(
         documents=corpus.documents,
         files=corpus.files,
@@ -141,6 +181,7 @@ def at_scale(
         devices=devices,
         stages=tuple(stages),
         ranges=ranges,
+        range_bytes=round(memory / ranges),
         catalog_bytes=disk["shard"],
         catalog_files=files,
         manifest_bytes=files * MANIFEST_ENTRY_BYTES,
@@ -173,7 +214,7 @@ def _stage(
     tasks = {"shard": ranges, "describe": ranges, "targets": 1}.get(stage, corpus.files)
     tasks = 1 if stage in ONE_TASK else tasks
     workers = min(devices if stage == "embed" else machines, tasks)
-    objects = {"sort": corpus.files * (ranges + 2), "shard": ranges * CATALOG_FILES_PER_RANGE}
+    objects = {"sort": corpus.files * (ranges + 2), "shard": ranges * (2 * RANGE_FILES + 2)}
     reads = {"source": corpus.files, "shard": corpus.files * ranges, "describe": ranges * 4}
     return StageAtScale(
         stage=stage,
