@@ -14,9 +14,10 @@ from pipeline.config import Build
 from pipeline.planning.estimate import Estimate
 from pipeline.shard.ranges import MINIMUM_COLUMN_BYTES, RANGE_FILES
 
-# Seconds per document of stages that the trial of a machine leaves out, on two cores: the build of a
-# million documents in benchmarks/results/2026-11-22-large-build.md.
-OTHER_STAGES = {"dedup": 1 / 415_099, "describe": 1 / 34_016, "domains": 1 / 355_017}
+# Seconds per document of stages that the trial of a machine leaves out, on two cores. Near copies:
+# benchmarks/results/2026-11-30-dedup-scale.md. The others: 2026-11-22-large-build.md.
+DIGEST_SECONDS, NEAR_SECONDS = 1 / 415_099, 20e-6
+OTHER_STAGES = {"describe": 1 / 34_016, "domains": 1 / 355_017}
 ONE_TASK = ("tree", "tokenizer", "domains")  # stages that one machine runs
 TOKENIZER_SECONDS = 60.0  # bounded by tokenizer.sample_characters
 # Objects that each part of a stage writes, its sidecar among them, and reads.
@@ -99,9 +100,9 @@ class Scale(Settings):
         found = []
         if self.range_bytes > LARGE_RANGE_BYTES:
             found.append(
-                f"Each of {self.ranges:,} ranges of leaves has {self.range_bytes / 2**30:,.0f} GiB, "
-                "because smaller files of the corpus would give reads of less than 100 kB. Join "
-                "its files into larger ones first."
+                f"Each of {self.ranges:,} ranges of leaves has {self.range_bytes / 2**30:,.0f} "
+                "GiB, because more ranges would need reads of less than 100 kB from the small "
+                "files of this corpus. Join its files into larger ones first."
             )
         if self.manifest_bytes > LARGE_MANIFEST_BYTES:
             found.append(f"The manifest has {self.manifest_bytes / 1e9:,.1f} GB.")
@@ -128,8 +129,8 @@ def corpus_of(words: str, estimate: Estimate) -> Corpus:
         raise UserError(
             f"--scale {words}: neither a number of documents nor one of {', '.join(CORPORA)}."
         )
-    documents = int(number)
-    return Corpus(documents, max(1, documents * estimate.shards // max(estimate.documents.likely, 1)))
+    documents, here = int(number), max(estimate.documents.likely, 1)
+    return Corpus(documents, max(1, documents * estimate.shards // here))
 
 
 def at_scale(
@@ -157,12 +158,17 @@ def at_scale(
     rate = encoder_rate or estimate.encoder_documents_per_second / estimate.encoder_copies
     seconds = {stage: value * times for stage, value in estimate.stage_seconds.items()}
     seconds |= {stage: each * corpus.documents for stage, each in OTHER_STAGES.items()}
+    near = NEAR_SECONDS if "minhash" in config.dedup.tiers else 0.0
+    seconds["dedup"] = corpus.documents * (DIGEST_SECONDS + near)
     seconds["embed"] = corpus.documents / rate
     vectors = min(corpus.documents, sample_size(levels, config.cluster))
     seconds["tree"] = _tree_seconds(config, vectors, estimate.rates.cosine_seconds)
     seconds["tokenizer"] = 0.0 if config.tokenizer.path else TOKENIZER_SECONDS
     seconds["targets"] = estimate.stage_seconds["targets"]
-    disk = {name: round(size * times) for name, size in estimate.disk_bytes.items()}
+    disk = {
+        name: size if name == "targets" else round(size * times)
+        for name, size in estimate.disk_bytes.items()
+    }
     memory = disk["sort"] * _UNCOMPRESSED
     most = max(1, round(memory / corpus.files / MINIMUM_COLUMN_BYTES))
     range_bytes = RANGE_FILES * config.store.file_megabytes * 2**20
