@@ -31,7 +31,13 @@ from pipeline.parts import Part, make_part
 from pipeline.quality.stage import VERDICTS_FILE
 from pipeline.source.documents import Shard
 
-CASES = (("copies", 50_000), ("copies", 100_000), ("copies", 200_000), ("one band", 100_000))
+CASES = (
+    ("copies", 50_000),
+    ("copies", 100_000),
+    ("copies", 200_000),
+    ("copies", 800_000),
+    ("one band", 100_000),
+)
 PART_DOCUMENTS = 25_000
 STAGES = ("bands", "pairs", "resolve", "dedup")
 
