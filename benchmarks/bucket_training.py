@@ -69,8 +69,8 @@ def compare(folder: Path, store: ObjectStore, arguments: argparse.Namespace) -> 
     waiting: dict[str, list[float]] = {"local": [], "stored": []}
     losses, ratios, requests = set(), [], []
     for number in range(arguments.rounds):
-        for name, place in (("local", str(catalog)), ("stored", URL)):
-            store.requests.clear()
+        places = [("local", str(catalog)), ("stored", URL)]
+        for name, place in reversed(places) if number % 2 else places:
             run = folder / f"{name}-{number}"
             config = training(place, run, arguments.steps)
             steps = trained(config, folder / f"cache-{number}")
@@ -78,6 +78,7 @@ def compare(folder: Path, store: ObjectStore, arguments: argparse.Namespace) -> 
             waiting[name].append(float(steps[arguments.left_out :, 1].mean()))
             losses.add(tuple(steps[:, 2]))
         asked, bytes_read = token_requests(store)
+        store.requests.clear()
         needed = needed_bytes(training(str(catalog), run, arguments.steps), run)
         ratios.append(bytes_read / needed)
         requests.append(asked)
