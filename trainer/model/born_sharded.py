@@ -78,8 +78,8 @@ class Shards:
         kept = torch.empty_like(rows, dtype=parameter.dtype, device="cpu")
         self._rows[_storage(parameter)] = kept.copy_(rows)
 
-    def of(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return the rows of every parameter by name, tied ones once.
+    def release(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the rows of every parameter by name, tied ones once, and keep none.
 
         Raises:
             NotShardableError: A parameter was not registered while recording.
@@ -87,7 +87,9 @@ class Shards:
         parameters = dict(model.named_parameters())
         if other := [name for name, parameter in parameters.items() if not self.has(parameter)]:
             raise NotShardableError(f"{other[0]} is not registered as a parameter")
-        return {name: self._rows[_storage(p)] for name, p in parameters.items()}
+        rows = {name: self._rows[_storage(p)] for name, p in parameters.items()}
+        self._rows, self._parameters = {}, []
+        return rows
 
     def _adopted(self, parameter: nn.Parameter) -> nn.Parameter:
         """Return the parameter on the meta device that replaces `parameter`."""
@@ -102,13 +104,13 @@ class Shards:
         return born
 
 
-def fill(module: nn.Module, rows: Mapping[str, Tensor], model: nn.Module) -> None:
+def fill(module: nn.Module, rows: dict[str, Tensor], model: nn.Module) -> None:
     """Fill the parameters of `model`, a part of `module`, after FSDP2 has sharded `module`.
 
     Args:
         module: the sharded module. Its parameters are on the meta device. They move to the device
             of their mesh.
-        rows: `Shards.of` the model before it was sharded.
+        rows: `Shards.release` of the model before it was sharded. They are taken out.
         model: the model.
     """
     module._apply(  # type: ignore[no-untyped-call]
@@ -120,7 +122,7 @@ def fill(module: nn.Module, rows: Mapping[str, Tensor], model: nn.Module) -> Non
     )
     for name, parameter in model.named_parameters():
         if isinstance(parameter, DTensor):  # all are
-            parameter.to_local().detach().copy_(rows[name])
+            parameter.to_local().detach().copy_(rows.pop(name))
 
 
 class _Initialising(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -186,7 +186,7 @@ def build_engine(
         team: the processes of the run.
         shards: the rows of the parameters, if `model` was built with them.
     """
-    rows = shards.of(model) if shards else None
+    rows = shards.release(model) if shards else None
     if rows is None:
         model.to(team.device)  # type: ignore[arg-type]
     layers = decoder_layers(model)

@@ -1,6 +1,6 @@
-"""The tensors of a checkpoint in a file per process, of a sharded model.
+"""The tensors of a checkpoint in files of each process, of a sharded model.
 
-`torch.distributed.checkpoint` writes `shards/shard-00001-….safetensors` of the first process, and
+`torch.distributed.checkpoint` writes `shards/shard-00001-….safetensors` for the first process, and
 so on. A file holds the part of each tensor that its process writes, and where that part lies in the
 whole. Copies of the model share the work. No file is a pickle. Any number of processes can read the
 files, with or without a sharded model. Each reads only its part.
@@ -33,6 +33,7 @@ from trainer.state.tensors import (
 )
 
 SHARDS = "shards"
+_FILE_BYTES = 2**25  # size at which a file ends
 _MODEL, _OPTIMIZER = "model/", "optimizer/"  # prefixes of names in the files
 
 
@@ -69,7 +70,7 @@ def split_state(tensors: Named) -> tuple[Named, dict[str, Named]]:
 def write_shards(
     folder: Path, tensors: Named, copies: Named, group: dist.ProcessGroup
 ) -> list[Path]:
-    """Write this process's file and return its path. All processes of `group` call this together.
+    """Write this process's files and return them. All processes of `group` call this together.
 
     Args:
         folder: the folder to write to. It can be read only when all processes have returned.
@@ -78,13 +79,15 @@ def write_shards(
         group: the processes, which must be able to communicate CPU tensors.
 
     Raises:
-        OSError: A process cannot write its file. All processes raise it.
+        OSError: A process cannot write its files. All processes raise it.
     """
     with writing(folder):
         try:
             save(
                 tensors,
-                storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
+                storage_writer=HuggingFaceStorageWriter(
+                    str(folder), fqn_to_index_mapping=_file_numbers(copies), save_distributed=True
+                ),
                 planner=_CopiesPlanner(copies),
                 process_group=group,
             )
@@ -92,6 +95,20 @@ def write_shards(
             fault, _ = next(iter(error.failures.values()))
             raise (fault if isinstance(fault, OSError) else RuntimeError(str(error))) from error
     return list(folder.glob(f"shard-{dist.get_rank(group) + 1:05d}-*.safetensors"))
+
+
+def _file_numbers(copies: Named) -> dict[str, int]:
+    """Return the number of the file of each tensor, from 1.
+
+    torch copies a whole file in memory to write it, twice. So a file ends when it is large enough.
+    """
+    numbers, number, size = {}, 1, 0
+    for name, copy in copies.items():
+        if size >= _FILE_BYTES:
+            number, size = number + 1, 0
+        numbers[name] = number
+        size += copy.nbytes
+    return numbers
 
 
 def shard_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -34,7 +34,7 @@ def assert_born(whole: nn.Module, make: Callable[[Shards], nn.Module], count: in
     for index in range(count):
         shards = Shards(index, count)
         model = make(shards)
-        parts.append(shards.of(model))
+        parts.append(shards.release(model))
         assert all(parameter.is_meta for parameter in model.parameters())
         buffers = dict(whole.named_buffers())
         assert [name for name, _ in model.named_buffers()] == list(buffers)
