@@ -104,25 +104,31 @@ class Shards:
         return born
 
 
-def fill(module: nn.Module, rows: dict[str, Tensor], model: nn.Module) -> None:
+def fill(module: nn.Module, rows: Mapping[str, Tensor], model: nn.Module) -> None:
     """Fill the parameters of `model`, a part of `module`, after FSDP2 has sharded `module`.
 
     Args:
         module: the sharded module. Its parameters are on the meta device. They move to the device
             of their mesh.
-        rows: `Shards.release` of the model before it was sharded. They are taken out.
+        rows: `Shards.release` of the model before it was sharded. On the CPU, they become the
+            parameters.
         model: the model.
     """
-    module._apply(  # type: ignore[no-untyped-call]
-        lambda tensor: (
-            torch.empty_like(tensor, device=tensor.device_mesh.device_type)
-            if isinstance(tensor, DTensor)
-            else tensor
+    names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
+
+    def filled(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, DTensor):
+            return tensor
+        return DTensor.from_local(
+            rows[names[tensor]].to(tensor.device_mesh.device_type),
+            tensor.device_mesh,
+            tensor.placements,
+            run_check=False,
+            shape=tensor.shape,
+            stride=tensor.stride(),
         )
-    )
-    for name, parameter in model.named_parameters():
-        if isinstance(parameter, DTensor):  # all are
-            parameter.to_local().detach().copy_(rows.pop(name))
+
+    module._apply(filled)  # type: ignore[no-untyped-call]
 
 
 class _Initialising(TorchDispatchMode):  # type: ignore[no-untyped-call]
