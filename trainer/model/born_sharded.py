@@ -75,8 +75,10 @@ class Shards:
 
     def keep(self, parameter: Tensor, rows: Tensor) -> None:
         """Keep a copy of this process's rows of `parameter`, in its dtype."""
-        kept = torch.empty_like(rows, dtype=parameter.dtype, device="cpu")
-        self._rows[_storage(parameter)] = kept.copy_(rows)
+        key = _storage(parameter)
+        if key not in self._rows:
+            self._rows[key] = torch.empty_like(rows, dtype=parameter.dtype, device="cpu")
+        self._rows[key].copy_(rows)
 
     def release(self, model: nn.Module) -> dict[str, Tensor]:
         """Return the rows of every parameter by name, tied ones once, and keep none.
@@ -147,15 +149,23 @@ class _Initialising(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.removeprefix("aten::")
-        touched = [value for value in tree_iter((args, kwargs)) if self._shards.has(value)]
+        touched: list[Tensor] = [
+            value for value in tree_iter((args, kwargs)) if self._shards.has(value)
+        ]
         if not touched or name in _ALIASING:
             return func(*args, **kwargs)
-        target = args[0] if args and self._shards.has(args[0]) else None
-        before, self._whole = self._whole, {}
+        target: Tensor | None = args[0] if args and self._shards.has(args[0]) else None
+        stored = {_storage(parameter) for parameter in touched}
+        self._keep(entry for key, entry in self._whole.items() if key not in stored)
+        self._whole = {key: entry for key, entry in self._whole.items() if key in stored}
         for parameter in touched:
-            overwritten = parameter is target and name in _OVERWRITING
-            self._whole[_storage(parameter)] = self._cpu_copy(parameter, before, overwritten)
-        self._keep(entry for key, entry in before.items() if key not in self._whole)
+            if _storage(parameter) not in self._whole:
+                if parameter is not target or name not in _OVERWRITING:
+                    raise NotShardableError("its initialisation reads a parameter after another")
+                self._whole[_storage(parameter)] = (
+                    parameter,
+                    torch.empty_like(parameter, device="cpu"),
+                )
 
         def real(value: Any) -> Any:
             return self._whole[_storage(value)][1] if self._shards.has(value) else value
@@ -171,15 +181,6 @@ class _Initialising(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _keep(self, entries: Any) -> None:
         for parameter, whole in entries:
             self._shards.keep(parameter, whole[self._shards.part(len(whole))])
-
-    def _cpu_copy(
-        self, parameter: Tensor, before: Mapping[int, tuple[Tensor, Tensor]], overwritten: bool
-    ) -> tuple[Tensor, Tensor]:
-        if entry := before.get(_storage(parameter)):
-            return entry
-        if not overwritten:
-            raise NotShardableError("its initialisation reads a parameter after another was made")
-        return parameter, torch.empty_like(parameter, device="cpu")
 
 
 def _storage(tensor: Tensor) -> int:
