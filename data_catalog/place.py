@@ -64,7 +64,7 @@ class Place:
 
     @property
     def is_local(self) -> bool:
-        """Whether this is a path on this machine."""
+        """True if this is a path on this machine."""
         return not is_url(self.url)
 
     @property
@@ -161,7 +161,7 @@ class Place:
             raise self._missing() from error
 
     def write(self, content: bytes) -> None:
-        """Write a file, replacing one that is there. Readers never see a part of it."""
+        """Write a file, replacing one that is there. Readers see the old or the new file."""
 
         def put(system: AbstractFileSystem, path: str) -> None:
             if self.path is None:
@@ -233,7 +233,7 @@ class Place:
             raise self._missing() from error
 
     def copy_to(self, other: Place) -> None:
-        """Copy this file to another place of the same file system, inside of it.
+        """Copy this file to another place of the same file system, without reading it here.
 
         Raises:
             UserError: There is no such file.

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from data_catalog.format import tables
+from data_catalog.place import Folder
 from pipeline.config import Addition, Build
 from pipeline.location import Place
 from trainer.config import Train
@@ -31,6 +32,7 @@ WORDS = {
     str: "text",
     Path: "path",
     Place: "path or URL",
+    Folder: "path or URL",
 }
 BOUNDS = {
     "ge": "≥ {}",

@@ -40,8 +40,8 @@ class Recipe(Settings):
     """Targets of the catalog. If empty, that of `run`."""
     epochs: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """Repetitions: how often a run that draws only from the target's own distribution draws its
-    domains. The data is thinned accordingly, or all of it is used if it is too little. If empty,
-    the data is that of `run`."""
+    domains. The data is thinned accordingly. If it is too little, the run draws from all data.
+    If empty, the data is that of `run`."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Seeds. They also select the data that is left of a thinned catalog. If empty, that of
     `run`."""

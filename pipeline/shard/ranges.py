@@ -24,6 +24,8 @@ from pipeline.config import Store
 from pipeline.parts import Part, make_part
 from pipeline.verdicts import kept_key, read_verdicts
 
+# Versions of the output:
+# 1: bounds from characters and documents per leaf.
 VERSION = 1
 RANGES_FILE = "ranges.json"
 RANGE_FILES = 4  # stored files of a range, about: 1 GB with the default of `store.file_megabytes`

@@ -89,7 +89,7 @@ def test_bounds_of_a_key_are_on_the_page() -> None:
     assert "| `mixture.ema` | number, > 0, ≤ 1 | `0.3` |" in page
     assert '| `training.parallel` | one of `"ddp"`, `"fsdp2"`, `"hsdp"` | `"ddp"` |' in page
     assert "| `targets_below` | path or URL |  |" in page
-    assert "| `catalog` | path | **required** |" in page
+    assert "| `catalog` | path or URL | **required** |" in page
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

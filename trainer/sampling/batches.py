@@ -125,7 +125,7 @@ class Pool:
 
     @property
     def is_remote(self) -> bool:
-        """Whether sequences are fetched from another machine."""
+        """True if sequences are fetched from another machine."""
         return self.store.remote is not None
 
     def expect(self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"]) -> None:
