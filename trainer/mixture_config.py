@@ -114,7 +114,7 @@ class Mixture(Settings):
     """Share of the target's own distribution in a mixture with `natural`: in the prior of the mixer
     `dga`, or in all of the mixer `static`. `auto`, also if not given for `dga`: all but a tenth of
     the draws that would repeat sequences if the run drew from the target's own distribution alone,
-    so from 0.9 to 1."""
+    so from 0.9 to 0.98, which is the maximum."""
     repetition: Annotated[float, Field(ge=0)] | None = None
     """Number of repetitions after which repeating a domain's data is worth little. Domains that the
     run repeats are drawn less often than their weights say. 0: exactly as their weights say. If not

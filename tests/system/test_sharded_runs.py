@@ -46,7 +46,9 @@ def kill_while_saving(config: Path, out: Path) -> None:
         os.kill(children[victim], signal.SIGKILL)
         time.sleep(0.2)
         os.kill(children[1 - victim], signal.SIGKILL)  # as torch's launcher does
-        assert ended(children) == [-signal.SIGKILL] * 2
+        codes = ended(children)
+        assert codes[victim] == -signal.SIGKILL
+        assert codes[1 - victim] != 0  # it may have noticed the death first
         assert not (out / "model").exists()
     assert set(ended(start(config, *SHARDED, world=2))) == {0}
 

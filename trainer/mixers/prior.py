@@ -13,6 +13,7 @@ from trainer.mixture_config import GENERAL
 
 EVEN_SHARE = 0.02  # share of the other members, so that alignment can find them
 REPLACED_REPEATS = 0.1  # share of repeated draws that natural data replaces
+LEAST_NATURAL = 0.02  # of the prior, so that the updates have something to raise
 
 
 def mean_epochs(
@@ -39,7 +40,7 @@ def automatic_share(
     """Return the share of the targets in the prior: the more they repeat, the smaller.
 
     Natural data replaces a tenth of the draws that would repeat a sequence in a run on the targets'
-    own distributions alone. This form was chosen after the runs of 2026-11-29, in which 1 was best
+    own distributions alone, and at least 2 % of all draws. This form was chosen after the runs of 2026-11-29, in which 1 was best
     without repetition and 0.9 with 16 epochs.
 
     Args:
@@ -48,7 +49,7 @@ def automatic_share(
         draws: number of sequences that the run draws.
     """
     repeats = np.maximum(drawn / drawn.sum() * draws - sequences, 0.0).sum() / draws
-    return 1.0 - REPLACED_REPEATS * float(repeats)
+    return 1.0 - max(REPLACED_REPEATS * float(repeats), LEAST_NATURAL)
 
 
 def wanted_shares(targets: Mapping[str, float], share: float) -> dict[str, float]:

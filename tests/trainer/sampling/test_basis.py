@@ -57,7 +57,7 @@ def test_a_static_mixture_of_several_targets(root: Path) -> None:
 
 def test_natural_replaces_a_tenth_of_the_draws_that_would_repeat(root: Path) -> None:
     """The target has one leaf of two sequences, which 20 draws would repeat 18 times."""
-    for draws, share in ((20, 0.91), (4, 0.95), (2, 1.0)):
+    for draws, share in ((20, 0.91), (4, 0.95), (2, 0.98)):
         auto, given = (
             basis(root, draws, mixer="static", target_share=wanted).matrix
             for wanted in ("auto", share)
