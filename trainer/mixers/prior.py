@@ -40,8 +40,8 @@ def automatic_share(
     """Return the share of the targets in the prior: the more they repeat, the smaller.
 
     Natural data replaces a tenth of the draws that would repeat a sequence in a run on the targets'
-    own distributions alone, and at least 2 % of all draws. This form was chosen after the runs of 2026-11-29, in which 1 was best
-    without repetition and 0.9 with 16 epochs.
+    own distributions alone, and at least 2 % of all draws. This form was chosen after the runs of
+    2026-11-29, in which 1 was best without repetition and 0.9 with 16 epochs.
 
     Args:
         drawn: the shares of that run's draws.
