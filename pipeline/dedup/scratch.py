@@ -1,5 +1,6 @@
 """A database on the machine's own disk, for more rows than fit in memory."""
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from data_catalog.disk import writing
 from data_catalog.temporary import remove, remove_unfinished, temporary_path
 from pipeline.dedup.buckets import CHUNK_ROWS
 
+THREAD_MEGABYTES = 128
 _SCRATCH = "clustermix-dedup"  # name of the folder of a database
 
 
@@ -31,6 +33,8 @@ def scratch_database(memory_megabytes: int) -> Iterator[duckdb.DuckDBPyConnectio
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": f"{memory_megabytes}MiB",
             "temp_directory": f"{folder}/spill",
+            # A sort holds some blocks per thread, which cannot be spilled.
+            "threads": max(1, min(os.cpu_count() or 1, memory_megabytes // THREAD_MEGABYTES)),
         }
         try:
             with duckdb.connect(f"{folder}/scratch.duckdb", config=settings) as connection:

@@ -37,6 +37,14 @@ def test_the_memory_and_the_place_of_the_database_are_set(scratch):
     assert list(scratch.iterdir()) == [others]
 
 
+@pytest.mark.parametrize(("megabytes", "threads"), [(64, 1), (300, 2), (1_024, 8), (9_999, 16)])
+def test_little_memory_is_shared_by_few_threads(scratch, monkeypatch, megabytes, threads):
+    """With 64 MB and two threads, a sort of the bands of 200,000 documents ran out of memory."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    with scratch_database(megabytes) as connection:
+        assert connection.sql("SELECT current_setting('threads')").fetchall() == [(threads,)]
+
+
 def test_the_files_of_the_database_are_removed_after_a_failure(scratch):
     def fail():
         with scratch_database(64) as connection:
