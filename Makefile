@@ -21,19 +21,22 @@ demo: $(STAMP)  ## build a catalog from this machine's own documentation, train 
 	$(BIN)/clustermix demo
 
 unit: $(STAMP)  ## the fast tests: no processes, browser, Prefect or documentation (a minute)
-	$(PYTEST) -m "not slow and not faults and not system"
+	$(PYTEST) -m "not slow and not faults and not scale and not system"
 
 test: $(STAMP)  ## the tests (minutes; WORKERS=4 runs them in four processes)
 	$(PYTEST)
 
 coverage: $(STAMP)  ## the fast tests, and the lines that they do not run
-	$(PYTEST) -m "not slow and not faults and not system" --cov --cov-report=term-missing
+	$(PYTEST) -m "not slow and not faults and not scale and not system" --cov --cov-report=term-missing
 
 slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 faults: $(STAMP)  ## the reliability suite: damage, signals, full disks; writes docs/reliability.md (20 minutes)
 	$(PYTEST) -n 3 tests/faults -m faults --reliability docs/reliability.md  # many trials wait
+
+scale: $(STAMP)  ## a build on three machines made of namespaces, which are killed; needs root (half an hour)
+	$(BIN)/python -m pytest tests/scale -m scale --timeout=1800
 
 check: $(STAMP)  ## format, lint, spelling, types, import contracts, file sizes
 	$(BIN)/ruff format --check .
@@ -69,4 +72,4 @@ fmt: $(STAMP)  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-.PHONY: help install demo unit test coverage slow faults check docs reproduce bench pins fmt
+.PHONY: help install demo unit test coverage slow faults scale check docs reproduce bench pins fmt
