@@ -107,10 +107,12 @@ class Machine:
         self.processes.clear()
         assert self.holder.stdout
         self.holder.stdout.close()
-        subprocess.run(["ip", "netns", "del", self.name], check=False)
-        subprocess.run(
-            ["ip", "link", "del", f"{self.name}o"], check=False, stderr=subprocess.DEVNULL
-        )
+        self.remove_network()
+
+    def remove_network(self) -> None:
+        """Remove the machine's network, if there is one."""
+        for words in (("netns", "del", self.name), ("link", "del", f"{self.name}o")):
+            subprocess.run(["ip", *words], check=False, stderr=subprocess.DEVNULL)
 
 
 @contextmanager
@@ -144,9 +146,7 @@ def machines(
     with network():
         try:
             for machine in made:
-                subprocess.run(
-                    ["ip", "netns", "del", machine.name], check=False, stderr=subprocess.DEVNULL
-                )
+                machine.remove_network()  # of a test that was killed
                 machine.start()
             yield made
         finally:
