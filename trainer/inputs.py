@@ -138,8 +138,12 @@ class Inputs:
         return automatic_share(alone, self.corpus.sequences, config.training.draws)
 
     def leaves(self, config: Train, name: str) -> Float[np.ndarray, " leaves"]:
-        """Return a stored distribution over the leaves."""
-        kind = None if name in BUILT_IN_DISTRIBUTIONS else config.mixture.kind
+        """Return a stored distribution over the leaves, from the basis if it is there."""
+        mixture = config.mixture
+        if mixture.learns and mixture.basis == "distributions" and name in self.basis.names:
+            row: Float[np.ndarray, " leaves"] = self.basis.matrix[self.basis.names.index(name)]
+            return row
+        kind = None if name in BUILT_IN_DISTRIBUTIONS else mixture.kind
         domains = read_distribution(self.files, name, kind, self.level)
         sizes = self.fill.sizes(self.corpus.sequences)
         return to_leaves(domains, self.files.levels, self.level, sizes, name)

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -198,7 +199,39 @@ def read_manifest(root: Folder, version: int | None = None) -> Manifest:
     """
     if isinstance(root, Path):
         check_utf8_path(root, "catalog")
-    newest = _read(root, MANIFEST)
+    return select_version(root, version, partial(_read, root))
+
+
+def read_exported_manifest(root: Place, version: int | None = None) -> Manifest:
+    """Read the manifest of a catalog that somebody has to export first, as `read_manifest` does.
+
+    Raises:
+        UserError: See `read_manifest`. The message names the command that exports.
+    """
+
+    def read(name: str) -> Manifest:
+        if (text := (root / name).read()) is None:
+            raise UserError(
+                f"{root}: no finished catalog found ({name} is missing). Export one with "
+                "`clustermix export catalog`."
+            )
+        return parse_manifest(text, f"{root}/{name}")
+
+    return select_version(root, version, read)
+
+
+def select_version(root: Folder, version: int | None, read: Callable[[str], Manifest]) -> Manifest:
+    """Return the manifest of a version, or the newest if `version` is None.
+
+    Args:
+        root: Folder of the catalog.
+        version: Number of the version.
+        read: Reads a manifest by its path below the catalog.
+
+    Raises:
+        UserError: The catalog has no such version.
+    """
+    newest = read(MANIFEST)
     if version is None or version == newest.version:
         return newest
     if not 1 <= version < newest.version:
@@ -206,7 +239,7 @@ def read_manifest(root: Folder, version: int | None = None) -> Manifest:
             f"{root}: version {version} does not exist. "
             f"The catalog has versions 1 to {newest.version}."
         )
-    return _read(root, version_manifest(version))
+    return read(version_manifest(version))
 
 
 def version_manifest(version: int) -> str:

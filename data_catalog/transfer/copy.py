@@ -21,6 +21,7 @@ from data_catalog.format.manifest import (
     Manifest,
     is_inside,
     parse_manifest,
+    read_exported_manifest,
     read_manifest,
     sha256_file,
     version_manifest,
@@ -264,12 +265,7 @@ def _local_manifests(root: Path, version: int | None) -> list[Manifest]:
 
 def _remote_manifests(place: Place, version: int | None) -> list[Manifest]:
     """Return the manifests of all versions up to `version`, oldest first."""
-    url, newest = place.url, _read(place, MANIFEST)
-    if newest is None:
-        raise UserError(
-            f"{url}: no finished catalog found ({MANIFEST} is missing). Export one with "
-            "`clustermix export catalog`."
-        )
+    url, newest = place.url, read_exported_manifest(place)
     last = newest.version if version is None else version
     if not 1 <= last <= newest.version:
         raise UserError(f"{url}: version {last} not found. Expected 1 to {newest.version}.")

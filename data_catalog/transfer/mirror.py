@@ -19,7 +19,7 @@ from data_catalog.folders import cache_folder
 from data_catalog.format.files import CatalogFiles, open_files
 from data_catalog.format.layout import MANIFEST, OPTIONAL
 from data_catalog.format.lock import sole_holder
-from data_catalog.format.manifest import Manifest, fingerprint, parse_manifest, version_manifest
+from data_catalog.format.manifest import Manifest, fingerprint, read_exported_manifest
 from data_catalog.format.token_windows import TokenWindows
 from data_catalog.place import Folder, Place
 from data_catalog.transfer.fetched_tokens import FetchedTokens
@@ -83,7 +83,11 @@ def local_folder(catalog: Folder, version: int | None = None) -> Path:
     Raises:
         UserError: There is no such catalog or version, or its store cannot be reached.
     """
-    return catalog if isinstance(catalog, Path) else _mirror(catalog, _manifest(catalog, version))
+    return (
+        catalog
+        if isinstance(catalog, Path)
+        else _mirror(catalog, read_exported_manifest(catalog, version))
+    )
 
 
 def open_catalog(
@@ -104,7 +108,7 @@ def open_catalog(
     """
     if isinstance(catalog, Path):
         return open_files(catalog, version, sequence_tokens)
-    manifest = _manifest(catalog, version)
+    manifest = read_exported_manifest(catalog, version)
     root = _mirror(catalog, manifest)
     sizes = {name: file.bytes for name, file in manifest.files.items()}
     tokens = StoredTokens(
@@ -120,32 +124,10 @@ def open_catalog(
 
 def repair_mirror(catalog: Place, version: int | None) -> None:
     """Fetch the small files again that differ from their checksums."""
-    manifest = _manifest(catalog, version)
+    manifest = read_exported_manifest(catalog, version)
     root = _mirror_folder(manifest)
     with sole_holder(root.parent, wait=True):
         _fetch(catalog, root, manifest)
-
-
-def _manifest(catalog: Place, version: int | None) -> Manifest:
-    newest = _read_manifest(catalog, MANIFEST)
-    if version is None or version == newest.version:
-        return newest
-    if not 1 <= version < newest.version:
-        raise UserError(
-            f"{catalog}: version {version} does not exist. The catalog has versions 1 to "
-            f"{newest.version}."
-        )
-    return _read_manifest(catalog, version_manifest(version))
-
-
-def _read_manifest(catalog: Place, name: str) -> Manifest:
-    text = (catalog / name).read()
-    if text is None:
-        raise UserError(
-            f"{catalog}: no finished catalog found ({name} is missing). Export one with "
-            "`clustermix export catalog`."
-        )
-    return parse_manifest(text, f"{catalog}/{name}")
 
 
 def _mirror_folder(manifest: Manifest) -> Path:

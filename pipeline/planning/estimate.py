@@ -18,7 +18,7 @@ from pipeline.dedup.bands import bands_disk
 from pipeline.embed.encoder import load_encoder
 from pipeline.embed.identity import identify
 from pipeline.planning.heads import EstimatedCount, choose_shards, extrapolate, seconds_to_parse
-from pipeline.planning.rates import MachineRates, measure_rates
+from pipeline.planning.rates import MachineRates, children, measure_rates, tree_seconds
 from pipeline.run import check_request
 from pipeline.source.documents import Fault, Shard
 from pipeline.source.head import Head
@@ -266,9 +266,7 @@ def _stage_seconds(
     rates: MachineRates,
     reading: float,
 ) -> dict[str, float]:
-    ratios = [
-        fine // coarse for coarse, fine in zip((1, *granularities), granularities, strict=False)
-    ]
+    ratios = children(granularities)
     compared = sum(ratio * (config.cluster.beam if i else 1) for i, ratio in enumerate(ratios))
     target_characters = sum(map(len, targets))
 
@@ -291,7 +289,7 @@ def _stage_seconds(
         "quality": characters * rates.signal_seconds * without("quality_signals"),
         "sign": characters * rates.sign_seconds * without("minhash"),
         "embed": documents * rates.encoder_tokens * rates.encode_seconds,
-        "tree": vectors * sum(ratios) * config.cluster.iterations * rates.cosine_seconds,
+        "tree": tree_seconds(config.cluster, granularities, vectors, rates.cosine_seconds),
         "assign": documents * compared * rates.cosine_seconds,
         "sort": characters * (rates.tokenize_seconds + rates.write_seconds),
         "shard": characters * rates.write_seconds,

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.settings import Settings
-from pipeline.config import Build
+from pipeline.config import Build, Cluster
 from pipeline.dedup.signatures import sign
 from pipeline.embed.encoder import load_encoder
 from pipeline.quality.signals.measure import measure_signals
@@ -97,6 +97,27 @@ def measure_rates(texts: Sequence[str], config: Build) -> MachineRates:
         else 0.0,
         cosine_seconds=_cosine(encoder.identity.dimension),
     )
+
+
+def tree_seconds(
+    config: Cluster, granularities: Sequence[int], vectors: int, cosine_seconds: float
+) -> float:
+    """Return the seconds that training a tree takes.
+
+    Args:
+        config: The number of iterations.
+        granularities: Number of domains per level.
+        vectors: Number of vectors that are trained on.
+        cosine_seconds: Seconds per product of a vector and a centroid.
+    """
+    return vectors * sum(children(granularities)) * config.iterations * cosine_seconds
+
+
+def children(granularities: Sequence[int]) -> list[int]:
+    """Return the number of children of each domain of the level above, from coarse to fine."""
+    return [
+        fine // coarse for coarse, fine in zip((1, *granularities), granularities, strict=False)
+    ]
 
 
 def _seconds(work: Callable[[], object]) -> float:

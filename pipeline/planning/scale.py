@@ -12,6 +12,7 @@ from data_catalog.settings import Settings
 from pipeline.cluster.stage import sample_size
 from pipeline.config import Build
 from pipeline.planning.estimate import Estimate
+from pipeline.planning.rates import tree_seconds
 from pipeline.shard.ranges import MINIMUM_COLUMN_BYTES, RANGE_FILES
 
 # Seconds per document of stages that the trial of a machine leaves out, on two cores. Near copies:
@@ -162,7 +163,9 @@ def at_scale(
     seconds["dedup"] = corpus.documents * (DIGEST_SECONDS + near)
     seconds["embed"] = corpus.documents / rate
     vectors = min(corpus.documents, sample_size(levels, config.cluster))
-    seconds["tree"] = _tree_seconds(config, vectors, estimate.rates.cosine_seconds)
+    seconds["tree"] = tree_seconds(
+        config.cluster, config.cluster.granularities, vectors, estimate.rates.cosine_seconds
+    )
     seconds["tokenizer"] = 0.0 if config.tokenizer.path else TOKENIZER_SECONDS
     seconds["targets"] = estimate.stage_seconds["targets"]
     disk = {
@@ -200,12 +203,6 @@ _ORDER = (
     "targets", "describe", "domains",
 )  # fmt: skip
 _UNCOMPRESSED = 2.5  # memory of documents and tokens over their compressed size
-
-
-def _tree_seconds(config: Build, vectors: int, cosine_seconds: float) -> float:
-    levels = config.cluster.granularities
-    ratios = [fine // coarse for coarse, fine in zip((1, *levels), levels, strict=False)]
-    return vectors * sum(ratios) * config.cluster.iterations * cosine_seconds
 
 
 def _stage(

@@ -31,7 +31,7 @@ class Machine:
     """Variables of its processes."""
     holder: subprocess.Popen[bytes] = field(init=False)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    """What was started on it since it was switched on."""
+    """Processes that were started on it while it was on."""
 
     @property
     def address(self) -> str:

@@ -1,4 +1,4 @@
-"""What parts need, their order, and the addresses of clusters."""
+"""The resources of parts, the order in which parts start, and the addresses of clusters."""
 
 import pytest
 
