@@ -20,7 +20,7 @@ from prefect.logging import get_run_logger
 
 from data_catalog.format.layout import WORK
 from data_catalog.place import Folder, Place
-from data_catalog.settings import LocalPath
+from data_catalog.settings import FolderPath
 from flows.artifacts import show_catalog, stage_progress
 from flows.events import emit_catalog_built, tag_flow_run
 from flows.pages.catalog import write_catalog_page
@@ -198,13 +198,13 @@ def build(config: Build, cluster: Cluster | None = None) -> str:
 
 
 @served_flow(name="add", flow_run_name="add to {catalog}", task_runner=task_runner())
-def add(catalog: LocalPath, addition: Addition, cluster: Cluster | None = None) -> str:
+def add(catalog: FolderPath, addition: Addition, cluster: Cluster | None = None) -> str:
     """Add documents or targets to a catalog as a new version. Return the catalog's folder.
 
     Adding the same content again has no effect.
 
     Args:
-        catalog: Folder of a finished catalog.
+        catalog: Folder of a finished catalog, or its URL in an object store.
         addition: A source, targets or both. Relative paths start at the folder that the flow runs
             in.
         cluster: Ray cluster that makes the parts. If not given, this machine makes them.
@@ -216,7 +216,8 @@ def add(catalog: LocalPath, addition: Addition, cluster: Cluster | None = None) 
     with tags(catalog.name):
         if cluster is None:
             return _finish(add_to(catalog, addition, as_tasks))
-        catalog, addition = catalog.absolute(), with_absolute_paths(addition)
+        catalog = catalog.absolute() if isinstance(catalog, Path) else catalog
+        addition = with_absolute_paths(addition)
         _, config, _ = check_addition(catalog, addition)
         with _on_ray(cluster, catalog, addition, config.embed) as each:
             return _finish(add_to(catalog, addition, each))

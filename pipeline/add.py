@@ -5,13 +5,13 @@ and the tables of the earlier version stay, so that it can still be opened.
 """
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from data_catalog.errors import UserError
 from data_catalog.format.files import open_files
-from data_catalog.format.layout import OPTIONAL, Layout
+from data_catalog.format.layout import MANIFEST, OPTIONAL, WORK
 from data_catalog.format.manifest import AdditionRecord, fingerprint
+from data_catalog.place import Folder
 from data_catalog.settings import parse
 from pipeline.config import Addition, Build
 from pipeline.dedup.targets import target_texts
@@ -33,7 +33,7 @@ from pipeline.source.targets import check_targets
 logger = logging.getLogger(__name__)
 
 
-def add(root: Path, addition: Addition, each: Each = one_by_one) -> Path:
+def add(root: Folder, addition: Addition, each: Each = one_by_one) -> Folder:
     """Add documents, targets or both to the catalog at `root` and return `root`.
 
     Documents that the catalog already holds are not added again.
@@ -43,7 +43,7 @@ def add(root: Path, addition: Addition, each: Each = one_by_one) -> Path:
         UserError: There is no catalog, its encoder is not available, there is nothing to add, or
             the name of a target is taken.
     """
-    with sole_builder(Layout(root).work):
+    with sole_builder(root / WORK) as lease:
         existing, config, inventory = check_addition(root, addition)
         shards = inventory.shards
         targets = config.all_targets()
@@ -54,8 +54,8 @@ def add(root: Path, addition: Addition, each: Each = one_by_one) -> Path:
             logger.warning("%s: this addition is already in the catalog. Nothing to do.", root)
             return root
         _check_names(existing, config)
-        existing.files.verified.compare(existing.manifest.files)
-        work = Layout(root).work / f"add-{key[:12]}"
+        existing.check()
+        work = root / WORK / f"add-{key[:12]}"
         documents = (
             document_stages(shards, work, config, each, existing)
             if shards
@@ -63,11 +63,11 @@ def add(root: Path, addition: Addition, each: Each = one_by_one) -> Path:
         )
         built = store_stages(documents, existing.tokenizer, work, config, each, existing)
         record = AdditionRecord(fingerprint=key, config=addition.model_dump(mode="json"))
-        publish_next(existing, built, config, inventory.unread, record)
+        publish_next(existing, built, config, inventory.unread, record, lease)
         return root
 
 
-def check_addition(root: Path, addition: Addition) -> tuple[ExistingCatalog, Build, Inventory]:
+def check_addition(root: Folder, addition: Addition) -> tuple[ExistingCatalog, Build, Inventory]:
     """Check an addition before any work starts. Nothing is written.
 
     Returns:
@@ -80,7 +80,7 @@ def check_addition(root: Path, addition: Addition) -> tuple[ExistingCatalog, Bui
     for folder in OPTIONAL:
         files.require(folder)
     existing, manifest = ExistingCatalog(files), files.manifest
-    base = parse(Build, {**manifest.config, "out": str(root)}, str(root / "catalog.json"))
+    base = parse(Build, {**manifest.config, "out": str(root)}, str(root / MANIFEST))
     changes = {
         name: getattr(addition, name) for name in ("quality", "dedup", "targets", "targets_below")
     }
@@ -99,7 +99,7 @@ def check_addition(root: Path, addition: Addition) -> tuple[ExistingCatalog, Bui
             f"embed.model {config.embed.model}: the encoder found here is {available}, but {root} "
             f"was built with {expected}. Restore that encoder."
         )
-    place = str(root / "catalog.json")  # today's settings have keys that older records lack
+    place = str(root / MANIFEST)  # today's settings have keys that older records lack
     earlier = [_settings(parse(Addition, known.config, place)) for known in manifest.additions]
     if _settings(addition) not in earlier:
         _check_names(existing, config)
@@ -116,6 +116,6 @@ def _check_names(existing: ExistingCatalog, config: Build) -> None:
     targets = {target.name for target in config.all_targets()}
     if taken := sorted(targets & set(existing.manifest.targets)):
         raise UserError(
-            f"target {taken[0]}: {existing.layout.root} already has a target of this name. "
+            f"target {taken[0]}: {existing.files.address} already has a target of this name. "
             "Give the new target another name."
         )

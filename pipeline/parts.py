@@ -6,6 +6,8 @@ On a disk a part is a folder that is renamed into place. In an object store it i
 disk of its maker and uploaded. Its files are objects `STAGE/NAME/FINGERPRINT/CHECKSUM/FILE`, so two
 makers never write different content to one object, and the sidecar is created last, if there is
 none. Later stages get the files from the cache of their machine.
+
+Files of a finished catalog are standing parts: they are used where they are, and have no sidecar.
 """
 
 import fnmatch
@@ -16,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, model_serializer
 
@@ -64,6 +66,14 @@ class PartRecord(WholeRecord):
         return content
 
 
+class StandingFile(NamedTuple):
+    """A file of a finished catalog, where it is."""
+
+    place: Folder
+    """Its path on a disk, or its object in a store."""
+    identity: FileIdentity
+
+
 @dataclass(frozen=True)
 class Part:
     """A finished part, as later stages receive it."""
@@ -73,6 +83,8 @@ class Part:
     fingerprint: str
     account: Account
     seconds: float  # time to make the part
+    standing: Mapping[str, StandingFile] | None = None
+    """The files of a standing part by the names that stages read. `place` need not exist then."""
 
     @property
     def name(self) -> str:
@@ -93,14 +105,16 @@ class Part:
         folder.mkdir(parents=True, exist_ok=True)  # of a part without files
         return folder
 
-    def file(self, name: str) -> Path:
-        """Return the path of one file on this machine. Of a part in a store, it is downloaded.
+    def source(self, name: str) -> Folder:
+        """Return the path of one file, or its object if it is in a store.
 
         It need not exist on a disk.
 
         Raises:
-            UserError: A store has no such file, or the file is damaged.
+            UserError: A store has no such file.
         """
+        if self.standing is not None:
+            return self.standing[name].place
         if isinstance(self.place, Path):
             return self.place / name
         if (identity := self.files().get(name)) is None:
@@ -108,8 +122,20 @@ class Part:
                 f"{self.place}: this part has no file {name}. Remove it, and the build makes it "
                 "again."
             )
-        path = cache_folder_of(self.place, self.fingerprint) / name
-        return cached_file(path, self.stored_file(name, identity), identity)
+        return _object(self.place, self.fingerprint, name, identity)
+
+    def file(self, name: str) -> Path:
+        """Return the path of one file on this machine. Of a file in a store, it is downloaded.
+
+        It need not exist on a disk.
+
+        Raises:
+            UserError: A store has no such file, or the file is damaged.
+        """
+        source = self.source(name)
+        if isinstance(source, Path):
+            return source
+        return cached_file(self._cached(name), source, self.files()[name])
 
     def readable(self, name: str) -> Path | StoredFile:
         """Return a file to read a small share of: its path, or an open file of the store.
@@ -119,28 +145,24 @@ class Part:
         Raises:
             UserError: A store has no such file.
         """
-        if isinstance(self.place, Path):
-            return self.place / name
-        path = cache_folder_of(self.place, self.fingerprint) / name
-        if path.is_file() or (identity := self.files().get(name)) is None:
+        source = self.source(name)
+        if isinstance(source, Path) or self._cached(name).is_file():
             return self.file(name)
-        return StoredFile(self.stored_file(name, identity), identity.bytes)
+        return StoredFile(source, self.files()[name].bytes)
 
     def has(self, name: str) -> bool:
         """Return whether the part has a file of this name."""
-        if isinstance(self.place, Path):
+        if self.standing is None and isinstance(self.place, Path):
             return (self.place / name).is_file()
         return name in self.files()
 
     def matching(self, pattern: str) -> list[Path]:
         """Return the paths of the files whose names match a pattern, ascending, as `file` does."""
-        if isinstance(self.place, Path):
-            return sorted(self.place.glob(pattern))
         return [self.file(name) for name in self.names_like(pattern)]
 
     def names_like(self, pattern: str) -> list[str]:
         """Return the names of the files that match a pattern, ascending."""
-        if isinstance(self.place, Path):
+        if self.standing is None and isinstance(self.place, Path):
             return sorted(path.name for path in self.place.glob(pattern))
         return sorted(fnmatch.filter(self.files(), pattern))
 
@@ -155,10 +177,8 @@ class Part:
             self.file(name)
         return cache_folder_of(self.place, self.fingerprint)
 
-    def stored_file(self, name: str, identity: FileIdentity) -> Place:
-        """Return the object of a file of a part in a store."""
-        folder = Place(str(self.place)) / self.fingerprint
-        return folder / identity.sha256[:_CHECKSUM_DIGITS] / name
+    def _cached(self, name: str) -> Path:
+        return cache_folder_of(self.place, self.fingerprint) / name
 
     def files(self) -> dict[str, FileIdentity]:
         """Return size and checksum of every file but the sidecar, by its path below the part.
@@ -166,17 +186,14 @@ class Part:
         Raises:
             UserError: The sidecar is missing or damaged.
         """
+        if self.standing is not None:
+            return {name: file.identity for name, file in self.standing.items()}
         if isinstance(self.place, Path):
             return part_files(self.place)
         return _stored_record(self.place, self.fingerprint).files or {}
 
 
-def make_part(
-    folder: Folder,
-    fingerprint: str,
-    make: Callable[[Path], Account],
-    known_files: Mapping[str, FileIdentity] | None = None,
-) -> Part:
+def make_part(folder: Folder, fingerprint: str, make: Callable[[Path], Account]) -> Part:
     """Return the part at `folder`, making it if its sidecar has another fingerprint or is missing.
 
     `make` writes the part's files into a temporary folder, which is then renamed, and returns the
@@ -188,8 +205,6 @@ def make_part(
         folder: The part's folder, on a disk or in an object store.
         fingerprint: Digest of the part's inputs.
         make: Makes the files.
-        known_files: Files of which the checksum is known, such as links, by their path below
-            `folder`. The others are read once.
 
     Raises:
         AccountingError: The account does not add up.
@@ -209,7 +224,7 @@ def make_part(
     with replacing(folder, keep=lambda: finished() is not None) as temporary:
         temporary.mkdir()
         account = make(temporary).check(f"{folder.parent.name}/{folder.name}")
-        files = _describe(temporary, known_files or {})
+        files = _describe(temporary)
         seconds = time.perf_counter() - started
         record = PartRecord(fingerprint=fingerprint, account=account, seconds=seconds, files=files)
         write_json(temporary / SIDECAR, record)
@@ -266,7 +281,7 @@ def part_files(folder: Path) -> dict[str, FileIdentity]:
         UserError: See `read_part`.
     """
     files = _read_sidecar(folder).files
-    return _describe(folder, {}) if files is None else files
+    return _describe(folder) if files is None else files
 
 
 def _read_sidecar(folder: Path) -> PartRecord:
@@ -274,16 +289,10 @@ def _read_sidecar(folder: Path) -> PartRecord:
     return read_record(PartRecord, folder / SIDECAR, remedy)
 
 
-def _describe(folder: Path, known: Mapping[str, FileIdentity]) -> dict[str, FileIdentity]:
+def _describe(folder: Path) -> dict[str, FileIdentity]:
     """Return size and checksum of each file below `folder` but the sidecar."""
-    paths = {
-        path.relative_to(folder).as_posix(): path
-        for path in folder.rglob("*")
-        if path.is_file() and path != folder / SIDECAR
-    }
-    others = [path for name, path in paths.items() if name not in known]
-    files = {name: known[name] for name in paths if name in known}
-    return dict(sorted({**files, **describe_files(folder, others)}.items()))
+    paths = [path for path in folder.rglob("*") if path.is_file() and path != folder / SIDECAR]
+    return dict(sorted(describe_files(folder, paths).items()))
 
 
 def _make_in_store(folder: Place, fingerprint: str, make: Callable[[Path], Account]) -> Part:
@@ -291,19 +300,24 @@ def _make_in_store(folder: Place, fingerprint: str, make: Callable[[Path], Accou
     started = time.perf_counter()
     with keeping_used_files(), scratch_folder(folder.name) as temporary:
         account = make(temporary).check(f"{folder.parent.name}/{folder.name}")
-        files = _describe(temporary, {})
+        files = _describe(temporary)
         seconds = time.perf_counter() - started
         part = Part(folder, fingerprint, account, seconds)
         with ThreadPoolExecutor(_UPLOADS) as pool:
             for uploaded in [
-                pool.submit(part.stored_file(name, identity).upload, temporary / name)
-                for name, identity in files.items()
+                pool.submit(_object(folder, fingerprint, name, file).upload, temporary / name)
+                for name, file in files.items()
             ]:
                 uploaded.result()
     record = PartRecord(fingerprint=fingerprint, account=account, seconds=seconds, files=files)
     if (folder / fingerprint / SIDECAR).create(json_text(record)):
         return part
     return _stored_part(folder, fingerprint) or part  # of another maker, which was first
+
+
+def _object(folder: Place, fingerprint: str, name: str, identity: FileIdentity) -> Place:
+    """Return the object of a file of a part in a store."""
+    return folder / fingerprint / identity.sha256[:_CHECKSUM_DIGITS] / name
 
 
 def _stored_part(folder: Place, fingerprint: str) -> Part | None:

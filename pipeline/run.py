@@ -238,7 +238,7 @@ def store_stages(
         ],
     )
     by_top: list[list[Part]] = [
-        [*([existing.stored(top, _top_folder(work, "standing", top))] if existing else []), *parts]
+        [*([existing.stored(top)] if existing else []), *parts]
         for top, parts in zip(tops, stored, strict=True)
     ]
     described = each(

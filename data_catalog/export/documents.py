@@ -5,6 +5,7 @@ Documents are selected by domain or by an SQL condition, or sampled with the wei
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,8 +25,10 @@ from data_catalog.export.sampling import DocumentSample, read_rows, sample_docum
 from data_catalog.export.shards import Format, cut, shuffled, write_shards
 from data_catalog.folders import check_utf8_path
 from data_catalog.format import tables
+from data_catalog.format.file_cache import keeping_used_files
 from data_catalog.format.manifest import fingerprint, read_manifest, sha256_file, write_json
 from data_catalog.format.run_record import read_run_record
+from data_catalog.place import Folder
 from data_catalog.query.database import Catalog, open
 from data_catalog.temporary import replacing
 
@@ -37,7 +40,7 @@ OnDocuments = Callable[[int, int, int], None]
 
 
 def export_documents(
-    root: Path,
+    root: Folder,
     out: Path,
     *,
     level: int | None = None,
@@ -57,10 +60,11 @@ def export_documents(
 
     `out/export.json` describes the export. The folder appears only when the export is complete. An
     identical export is not repeated. Memory is bounded by a row group of the catalog, or by a shard
-    for an export by weights.
+    for an export by weights. Of a catalog in a store, the files of documents that can be needed are
+    downloaded into the cache of this machine.
 
     Args:
-        root: Folder of the catalog.
+        root: Folder of the catalog, or its URL in an object store.
         out: Folder of the export.
         level: Level of `domains`.
         domains: Domains to export. If empty, all documents are exported.
@@ -120,8 +124,9 @@ def export_documents(
         "selection": selection,
         "fingerprint": key,
     }
-    catalog.files.verified.compare(_stored(catalog, selection))
-    with replacing(out) as temporary:
+    kept = keeping_used_files() if catalog.files.store else nullcontext()
+    with kept, replacing(out) as temporary:
+        catalog.files.verified.compare(_stored(catalog, selection))
         temporary.mkdir()
         make = _by_weights if selection.weights else _by_query
         exported = Exported(**identity, **make(catalog, selection, temporary, on_documents))
@@ -228,7 +233,7 @@ def _by_query(
             cut(pieces, selection.shard_megabytes * 10**6), selection, out, count, on_documents
         )
     except duckdb.Error as error:
-        subject = f"where {selection.where!r}" if selection.where else str(catalog.root)
+        subject = f"where {selection.where!r}" if selection.where else str(catalog.files.address)
         raise UserError(f"{subject}: {' '.join(str(error).split())}") from error
 
 
@@ -251,13 +256,12 @@ def _by_weights(
     catalog: Catalog, selection: Selection, out: Path, on_documents: OnDocuments | None
 ) -> dict[str, Any]:
     run, tokens = Path(selection.weights or ""), selection.tokens or 0
-    versions = [
-        read_manifest(catalog.root, number).fingerprint for number in range(1, catalog.version)
-    ]
+    address = catalog.files.address
+    versions = [read_manifest(address, number).fingerprint for number in range(1, catalog.version)]
     if read_run_record(run).catalog not in {catalog.manifest.fingerprint, *versions}:
         raise UserError(
             f"weights {run}: the run was trained on another catalog. Give a run that was "
-            f"trained on {catalog.root}."
+            f"trained on {address}."
         )
     level, weights = last_mixture(run, catalog.files)
     available = train_tokens(catalog.files, level)

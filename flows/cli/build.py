@@ -19,6 +19,7 @@ from flows.cli.folders import holds_run
 from flows.cli.options import (
     BUILD,
     BuildSetOption,
+    CatalogArgument,
     ConfigArgument,
     JsonOption,
     LocalCatalogArgument,
@@ -130,11 +131,11 @@ def build_command(
     epilog=examples(
         "add catalogs/sample configs/add_jsonl.toml",
         "add catalogs/sample configs/add_jsonl.toml --set source.path=data/more",
-        "add catalogs/sample configs/add_jsonl.toml --cluster ray://head:10001",
+        "add s3://bucket/catalogs/sample configs/add_jsonl.toml --cluster ray://head:10001",
     ),
 )
 def add_command(
-    catalog: LocalCatalogArgument,
+    catalog: CatalogArgument,
     config: Annotated[
         Path,
         typer.Argument(
@@ -165,7 +166,7 @@ def add_command(
     with stdout_for_json(as_json), private_server():
         from flows.build import add as flow
 
-        root = Path(with_runner(flow, runner, workers)(catalog, addition, ray))
+        root = parse_folder(with_runner(flow, runner, workers)(catalog, addition, ray))
     _print_newest_version(root, as_json)
 
 

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from flows.cli import complete
-from flows.cli.options import JsonOption, LocalCatalogArgument, VersionOption, examples
+from flows.cli.options import (
+    CatalogArgument,
+    JsonOption,
+    LocalCatalogArgument,
+    VersionOption,
+    examples,
+)
 from flows.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -69,7 +75,7 @@ def export_catalog_command(
     ),
 )
 def export_documents_command(
-    catalog: LocalCatalogArgument,
+    catalog: CatalogArgument,
     out: Annotated[
         Path,
         typer.Argument(

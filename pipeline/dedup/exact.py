@@ -106,11 +106,14 @@ def digests_part(
 
 
 def known_digests_part(known: KnownTexts, number: int, buckets: int, folder: Folder) -> Part:
-    """Write the digests of one file of a catalog's texts, in buckets, as `digests_part` does."""
+    """Write the digests of one file of a catalog's texts, in buckets, as `digests_part` does.
+
+    Of a file in a store, only that column is read.
+    """
 
     def make(out: Path) -> Account:
         pieces: list[np.ndarray] = []
-        with pq.ParquetFile(known.digests[number], pre_buffer=False) as file:
+        with pq.ParquetFile(known.digests[number].readable(DIGESTS_FILE), pre_buffer=False) as file:
             for batch in file.iter_batches(CHUNK_ROWS, columns=["digest"]):
                 words = _words(batch["digest"].drop_null().to_pylist())
                 records = np.empty(len(words), _DIGEST)

@@ -1,6 +1,6 @@
 """Texts of targets: documents of the corpus must not repeat them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from pipeline.dedup.signatures import SIGNATURES_FILE, sign
 from pipeline.dedup.sketches import estimate_similarity, minimum_estimate, read_bands
 from pipeline.parts import Part, make_part
 from pipeline.source.documents import text_digest
+from pipeline.source.stage import DOCUMENTS_FILE
 from pipeline.source.targets import read_target
 
 # Versions of the output:
@@ -34,11 +35,11 @@ _BLOCK_PAIRS = 65_536
 class KnownTexts:
     """Texts of a catalog that documents are added to. A document equal to one is dropped."""
 
-    digests: tuple[Path, ...]  # Parquet files with a column `digest` (see `text_digest`)
+    digests: tuple[Part, ...]  # each with a DIGESTS_FILE: a column `digest` (see `text_digest`)
     documents: int  # number of documents of the catalog, to size the buckets
     fingerprint: str  # of the contents of the files
-    # Parquet files with a column `text`. The tier minhash drops near copies of these too.
-    targets: tuple[Path, ...] = ()
+    # each with a DOCUMENTS_FILE: a column `text`. The tier minhash drops near copies of these too.
+    targets: tuple[Part, ...] = ()
 
 
 def target_texts(config: Build) -> dict[str, str]:
@@ -126,6 +127,6 @@ class TargetIndex:
 
 
 def _known_targets(known: KnownTexts | None) -> Iterator[str]:
-    files: Sequence[Path] = known.targets if known else ()
-    for file in files:
-        yield from pq.read_table(file, columns=["text"])["text"].to_pylist()
+    for part in known.targets if known else ():
+        table = pq.read_table(part.file(DOCUMENTS_FILE), columns=["text"])
+        yield from table["text"].to_pylist()

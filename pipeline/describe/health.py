@@ -214,7 +214,10 @@ def label_agreement(
     """
     with duckdb.connect() as connection:
         connection.register("labels", labels)
-        connection.read_parquet([glob.escape(file) for file in files]).create_view("documents")
+        documents = connection.read_parquet(
+            [glob.escape(file) for file in files], hive_partitioning=False
+        )
+        documents.create_view("documents")
         counts = connection.sql(
             """SELECT leaf, label, count(*) AS n FROM documents JOIN labels USING (doc_id)
             GROUP BY ALL ORDER BY ALL"""

@@ -97,7 +97,10 @@ def _statistics(files: Sequence[str], shown: pa.Table, levels: Levels) -> Iterat
         # With one thread floats are added in one order, so the output has the same bytes each
         # time. Several parts run at once.
         connection.execute("SET threads = 1")
-        connection.read_parquet([glob.escape(file) for file in files]).create_view("documents")
+        documents = connection.read_parquet(
+            [glob.escape(file) for file in files], hive_partitioning=False
+        )
+        documents.create_view("documents")
         connection.execute(_NAMES)
         for k in levels.granularities:
             place = {"span": levels.span(k)}

@@ -21,7 +21,7 @@ from data_catalog.format.layout import FOLDERS, Layout
 from data_catalog.format.manifest import FileIdentity
 from data_catalog.format.target_record import TARGET_RECORD
 from data_catalog.place import Folder, Place
-from pipeline.parts import Part
+from pipeline.parts import Part, StandingFile
 from pipeline.quality.stage import SIGNALS_FILE
 from pipeline.shard.stage import DOCUMENT_FILES, OFFSETS_FILE, TOKEN_FILES
 
@@ -35,6 +35,11 @@ class PlacedFile(NamedTuple):
     stored: Place | None = None
     """The object of the same content, if a part in a store has it. The file at `path` may be
     missing then."""
+
+    @property
+    def standing(self) -> StandingFile:
+        """The file where it is."""
+        return StandingFile(self.stored or self.path, self.identity)
 
 
 _OF_A_TARGET = ("documents.parquet", "tokens.arrow", TARGET_RECORD)
@@ -112,7 +117,7 @@ def place_targets(targets: Sequence[Part], layout: Layout) -> Iterator[PlacedFil
     for part in targets:
         files, folder = part.files(), layout.target(part.name)
         for name in _OF_A_TARGET:
-            yield _place(part, name, files[name], folder / name, is_read=True)
+            yield _place(part, name, files[name], folder / name)
 
 
 def place_all(part: Part, folder: Path) -> Iterator[PlacedFile]:
@@ -136,7 +141,8 @@ def _place(
     Raises:
         DamagedFileError: It has another size than the sidecar of its part records.
     """
-    stored = part.stored_file(name, identity) if isinstance(part.place, Place) else None
+    found = part.source(name)
+    stored = found if isinstance(found, Place) else None
     if stored is not None and not is_read:
         return PlacedFile(place, identity, stored)
     source = part.file(name)

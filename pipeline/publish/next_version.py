@@ -13,8 +13,11 @@ from data_catalog.format import tables
 from data_catalog.format.accounts import Account, total
 from data_catalog.format.damage import reading
 from data_catalog.format.distributions import read_distributions
-from data_catalog.format.layout import Layout
-from data_catalog.format.manifest import AdditionRecord
+from data_catalog.format.file_cache import keeping_used_files, scratch_folder
+from data_catalog.format.layout import MANIFEST, Layout
+from data_catalog.format.manifest import AdditionRecord, Manifest
+from data_catalog.lease import Lease
+from data_catalog.place import Place
 from data_catalog.settings import parse
 from pipeline.config import Build
 from pipeline.dedup.removed import removed_by_source
@@ -29,6 +32,7 @@ from pipeline.publish.accounts import (
 )
 from pipeline.publish.existing_catalog import ExistingCatalog, as_read, copies_in
 from pipeline.publish.link_files import (
+    PlacedFile,
     number_files,
     place_stored,
     place_targets,
@@ -36,6 +40,7 @@ from pipeline.publish.link_files import (
     placed_names,
     stored_offsets,
 )
+from pipeline.publish.put_files import put_version
 from pipeline.publish.stage import (
     Built,
     VersionTables,
@@ -60,8 +65,11 @@ def publish_next(
     config: Build,
     unread: Sequence[Fault],
     addition: AdditionRecord,
+    lease: Lease | None = None,
 ) -> None:
     """Make the parts of an addition the version after `existing`.
+
+    Nothing that is there is changed but the newest manifest, which comes last.
 
     Args:
         existing: The version that the addition was made for.
@@ -70,12 +78,39 @@ def publish_next(
         config: The catalog's config with the addition's source.
         unread: Notes on files of the addition that were not read.
         addition: The addition's entry in the manifest.
+        lease: The lease of a folder in a store.
 
     Raises:
         AccountingError: A document was lost on the way.
+        UserError: The lease was lost.
+    """
+    root, number = existing.files.address, existing.manifest.version + 1
+
+    def write(layout: Layout) -> tuple[list[PlacedFile], Manifest]:
+        return _write(existing, built, config, unread, addition, layout)
+
+    if isinstance(root, Place):
+        with keeping_used_files(), scratch_folder("publish") as folder:
+            put_version(*write(Layout(folder, number)), folder, root, lease)
+        return
+    layout = Layout(root, number)
+    commit(layout, write(layout)[1])
+
+
+def _write(
+    existing: ExistingCatalog,
+    built: Built,
+    config: Build,
+    unread: Sequence[Fault],
+    addition: AdditionRecord,
+    layout: Layout,
+) -> tuple[list[PlacedFile], Manifest]:
+    """Write the version's new files to the folder of `layout`.
+
+    Returns:
+        The files, and the manifest, which is not written.
     """
     before, manifest, stages = existing.layout, existing.manifest, built.stages
-    layout = Layout(before.root, manifest.version + 1)
     own = with_notes(built.accounts(), unread)
     account_table = existing.files.read_table(before.accounting, tables.ACCOUNTING)
     accounts = join_accounts(read_accounts(account_table), own)
@@ -85,18 +120,13 @@ def publish_next(
     check_chain(accounts)
     check_reachable(offsets, accounts["shard"])
     placed = [*place_stored(stored, layout), *place_targets(built.targets, layout)]
-    measured = existing.file_names("signals/")
+    measured = existing.measured()
     if "source" in stages:
-        verdict_files = list(place_verdicts(stages["quality"], final_verdicts(stages), layout))
-        measured += [
-            file.path.relative_to(layout.root).as_posix()
-            for file in verdict_files
-            if file.path.parent.name == "signals"
-        ]
-        placed += verdict_files
-    read_folder = built.description.folder.parent.with_name("read")
+        for file in place_verdicts(stages["quality"], final_verdicts(stages), layout):
+            measured[file.path.relative_to(layout.root).as_posix()] = file.standing
+            placed.append(file)
     faults = all_faults(built, unread, config)
-    sources, verdicts = as_read(layout.root, measured, read_folder)
+    sources, verdicts = as_read(existing.files.address, measured)
     content = VersionTables(
         offsets=offsets,
         accounts=accounts,
@@ -108,7 +138,7 @@ def publish_next(
                 read_parts(built.targets, "distributions.parquet", tables.DISTRIBUTIONS),
             ]
         ),
-        targets=[*manifest.targets, *(part.name for part in built.targets)],
+        targets=[*existing.targets(), *built.targets],
         shared=pa.concat_tables(
             [
                 existing.leakage().select(SHARED.names),
@@ -144,17 +174,16 @@ def publish_next(
             }.items()
         },
     }
-    version = describe_version(
+    return placed, describe_version(
         layout,
         accounts["shard"].kept,
-        content.targets,
+        [part.name for part in content.targets],
         existing.levels,
-        parse(Build, manifest.config, str(before.manifest)),
+        parse(Build, manifest.config, str(existing.files.address / MANIFEST)),
         manifest.tokenizer,
         {**kept, **placed_names(placed, layout.root)},
         about,
     )
-    commit(layout, version)
 
 
 def join_accounts(before: Mapping[str, Account], new: Mapping[str, Account]) -> dict[str, Account]:

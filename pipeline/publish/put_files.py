@@ -4,14 +4,21 @@ Files that parts have there are copied inside the store, and the others are uplo
 object is put last: it makes the version the catalog's.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 from data_catalog.errors import UserError
+from data_catalog.format.damage import VERIFY_REMEDY, DamagedFileError
 from data_catalog.format.layout import FOLDERS, MANIFEST
-from data_catalog.format.manifest import Manifest, json_text, read_manifest, version_manifest
+from data_catalog.format.manifest import (
+    FileIdentity,
+    Manifest,
+    json_text,
+    read_manifest,
+    version_manifest,
+)
 from data_catalog.lease import Lease
 from data_catalog.place import Place
 from pipeline.publish.link_files import PlacedFile
@@ -28,21 +35,22 @@ def put_version(
 ) -> None:
     """Publish a version.
 
-    A catalog of another build that is there is replaced: its manifest is removed first, and its
-    other files last.
+    A version after the first leaves everything that is there. The first replaces a catalog of
+    another build: its manifest is removed first, and its other files last.
 
     Args:
         placed: The version's new files.
         manifest: The version's manifest.
         folder: The local folder that the files' paths are in.
         out: The catalog.
-        lease: Must still be held when the manifest is put.
+        lease: Must still be held when a file is put.
 
     Raises:
         UserError: The store failed, or the lease was lost.
     """
     earlier = _earlier_manifest(out)
     before = earlier.files if earlier else {}
+    replaced = set(before) if manifest.version == 1 else set()
     files = {file.path.relative_to(folder).as_posix(): file for file in placed}
     there = _sizes(out)
     new = {
@@ -50,10 +58,12 @@ def put_version(
         for name, file in files.items()
         if before.get(name) != file.identity or there.get(name) != file.identity.bytes
     }
-    if before.keys() & new.keys():
+    if replaced & new.keys():
         (out / MANIFEST).remove()
 
     def put(name: str) -> None:
+        if lease is not None:
+            lease.check()
         file = new[name]
         if file.stored is not None:
             file.stored.copy_to(out / name)
@@ -61,19 +71,28 @@ def put_version(
             (out / name).upload(file.path)
 
     _each(put, new)
-    there = _sizes(out)
-    for name, identity in manifest.files.items():
-        if there.get(name) != identity.bytes:
-            raise UserError(
-                f"{out / name}: found {there.get(name, 0):,} bytes, expected {identity.bytes:,}. "
-                "Run the command again."
-            )
+    check_sizes(out, manifest.files, "Run the command again.")
     text = json_text(manifest.content())
     (out / version_manifest(manifest.version)).write(text)
     if lease is not None:
         lease.check()
     (out / MANIFEST).write(text)
-    _each(lambda name: (out / name).remove(), before.keys() - manifest.files.keys())
+    _each(lambda name: (out / name).remove(), replaced - manifest.files.keys())
+
+
+def check_sizes(out: Place, files: Mapping[str, FileIdentity], remedy: str = VERIFY_REMEDY) -> None:
+    """Compare the sizes of a catalog's files with its manifest.
+
+    Raises:
+        DamagedFileError: A file is missing, or has another size.
+        UserError: The store cannot be read.
+    """
+    there = _sizes(out)
+    for name, identity in files.items():
+        if there.get(name) != identity.bytes:
+            expected = f"{there.get(name, 0):,} bytes, expected {identity.bytes:,}"
+            fault = expected if name in there else "the file is missing"
+            raise DamagedFileError(out / name, fault, remedy)
 
 
 def _earlier_manifest(out: Place) -> Manifest | None:

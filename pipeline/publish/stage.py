@@ -64,7 +64,7 @@ from pipeline.publish.warnings import (
 )
 from pipeline.shard.tokenize import end_of_text, vocabulary_size
 from pipeline.source.documents import Fault
-from pipeline.source.stage import QUARANTINE_FILE, quarantine_table
+from pipeline.source.stage import DOCUMENTS_FILE, QUARANTINE_FILE, quarantine_table
 from pipeline.source.targets import skipped_targets
 from pipeline.verdicts import final_verdicts
 
@@ -125,7 +125,7 @@ class VersionTables:
     quarantine: pa.Table
     removed: pa.Table
     distances: pa.Table  # rows of tables.DISTRIBUTIONS of kind `distance`, for every target
-    targets: Sequence[str]
+    targets: Sequence[Part]
     shared: pa.Table  # rows of pipeline.describe.leakage.SHARED, for every target
     description: Part
 
@@ -213,7 +213,7 @@ def _write(
         quarantine=all_faults(built, unread, config),
         removed=removed_by_source(built.stages["source"], verdicts),
         distances=read_parts(built.targets, "distributions.parquet", tables.DISTRIBUTIONS),
-        targets=[part.name for part in built.targets],
+        targets=built.targets,
         shared=read_parts(built.leakage, SHARED_FILE, SHARED),
         description=built.description,
     )
@@ -242,7 +242,7 @@ def _write(
     return placed, describe_version(
         layout,
         accounts["shard"].kept,
-        content.targets,
+        [part.name for part in content.targets],
         levels,
         config,
         tokenizer,
@@ -307,8 +307,8 @@ def write_tables(
     tokens = np.zeros(levels.leaves, np.int64)
     np.add.at(tokens, train["leaf"].to_numpy(), train["tokens"].to_numpy())
     documents = {
-        name: pq.read_table(layout.target(name) / "documents.parquet", schema=tables.TARGET)
-        for name in content.targets
+        part.name: pq.read_table(part.file(DOCUMENTS_FILE), schema=tables.TARGET)
+        for part in content.targets
     }
     distributions = all_distributions(documents, content.distances, tokens, levels, config)
     written = {

@@ -2,6 +2,8 @@
 
 import json
 import re
+import tempfile
+import uuid
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,8 @@ from data_catalog.errors import UserError
 from data_catalog.export.documents import export_documents
 from data_catalog.export.shards import cut, shuffled, write_shards
 from data_catalog.format.manifest import read_manifest
+from data_catalog.place import Place
+from data_catalog.transfer.copy import export_catalog
 from tests.helpers.tiny_run import write_run
 
 
@@ -142,6 +146,20 @@ def test_shares_of_tokens_are_the_runs_weights(catalog, run, tmp_path):
         assert abs(given - share.weight * 1200) < 2 * longest
     leaves = [row["leaf"] for row in rows]
     assert leaves != sorted(leaves)  # in random order
+
+
+@pytest.mark.parametrize("cache", ["", "0"])
+def test_an_export_from_a_store_is_that_from_a_disk(catalog, run, tmp_path, monkeypatch, cache):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("CLUSTERMIX_CACHE_GB", cache)
+    place = Place(f"memory://{uuid.uuid4().hex}/catalog")
+    export_catalog(catalog, place.url)
+    selections = ({"weights": run, "tokens": 1200}, {"level": 4, "domains": [1], "split": "all"})
+    for number, selection in enumerate(selections):
+        local, stored = tmp_path / f"local-{number}", tmp_path / f"stored-{number}"
+        made = export_documents(catalog, local, **selection)
+        assert export_documents(place, stored, **selection).shards == made.shards
+        assert lines(stored) == lines(local)
 
 
 def test_the_same_seed_draws_the_same_documents(catalog, run, tmp_path):

@@ -77,8 +77,8 @@ def test_paths_are_found():
     assert {"Labels.path", "Train.out", "Mixture.file", "Recipe.out"} <= fields
     assert not {"Jsonl.path", "Target.path", "Build.out", "Train.catalog"} & fields
     parameters = {parameter.id for parameter in path_parameters()}
-    assert {"add_command.catalog", "rebuild_command.catalog", "demo_command.out"} <= parameters
-    assert not {"query_command.catalog", "report_command.folders"} & parameters
+    assert {"rebuild_command.catalog", "demo_command.out"} <= parameters
+    assert not {"query_command.catalog", "add_command.catalog"} & parameters
     assert len(parameters) > 20
 
 
@@ -107,8 +107,8 @@ def test_a_path_of_a_command_is_no_url(command, name, url):
 @pytest.mark.parametrize(
     "words",
     [
-        ["add", "s3://bucket/x", "add.toml"],
         ["rebuild", "s3://bucket/x"],
+        ["export", "catalog", "s3://bucket/x", "copy"],
         ["demo", "--out", "s3://bucket/x"],
         ["train", "train.toml"],
         ["experiment", "recipe.toml"],

@@ -3,10 +3,13 @@
 import gzip
 import json
 import shutil
+import tempfile
+import uuid
 
 import pytest
 from typer.testing import CliRunner
 
+from data_catalog.transfer.copy import export_catalog
 from flows.cli.app import app
 from tests.flows.cli.test_main import toml
 from tests.helpers.failing_server import serving
@@ -56,12 +59,21 @@ def test_quality_lists_presets_and_applies_other_rules_to_a_catalog(built):
 
 
 @pytest.mark.slow
-def test_adding_documents_keeps_the_first_version(built, tmp_path, prefect_server):
-    root = shutil.copytree(built[0], tmp_path / "catalog")
+@pytest.mark.parametrize("in_store", [False, True])
+def test_adding_documents_keeps_the_first_version(
+    built, tmp_path, monkeypatch, prefect_server, in_store
+):
+    root = str(tmp_path / "catalog")
+    if in_store:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        root = f"memory://{uuid.uuid4().hex}/catalog"
+    export_catalog(built[0], root)
     write_more(tmp_path / "more")
     config = tmp_path / "add.toml"
     config.write_text(toml({"source": {"kind": "jsonl", "path": str(tmp_path / "more")}}))
-    assert "200 documents" in clustermix("add", root, config).output
+    printed = clustermix("add", root, config).output
+    assert "200 documents" in printed
+    assert f"{root}/report.html" in printed.replace("\n", "")
     assert "version 2" in clustermix("verify", root).output
     assert "version 1" in clustermix("verify", root, "--version", 1).output
     count = "SELECT count(*) AS n FROM documents"

@@ -4,8 +4,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_catalog.format.accounts import Account
 from pipeline.dedup import targets as targets_module
 from pipeline.dedup.targets import KnownTexts
+from pipeline.parts import Part
 from tests.helpers.passages import passage
 from tests.helpers.shuffled import make_parts
 from tests.pipeline.dedup.test_stage import account, run, target
@@ -48,9 +50,10 @@ def test_near_copies_of_targets_are_dropped_and_their_own_copies_stay(tmp_path, 
 
 
 def test_near_copies_of_the_targets_of_a_catalog_are_dropped(tmp_path, edited):
-    for name, column, value in (("digests", "digest", "0" * 32), ("target", "text", GOAL)):
+    for name, column, value in (("digests", "digest", "0" * 32), ("documents", "text", GOAL)):
         pq.write_table(pa.table({column: [value]}), tmp_path / f"{name}.parquet")
-    known = KnownTexts((tmp_path / "digests.parquet",), 1, "1", (tmp_path / "target.parquet",))
+    texts = (Part(tmp_path, "texts", Account(), 0),)
+    known = KnownTexts(texts, 1, "1", texts)
     _, reasons = edited("minhash", known=known)
     assert reasons == {"a": ["dedup.near_target", None], "b": ["dedup.minhash", None]}
 

@@ -199,11 +199,11 @@ def test_a_new_target_keeps_the_key_of_parts_without_its_text(tmp_path, two):
 def test_known_texts_are_dropped_and_targets_take_precedence(tmp_path, two):
     pq.write_table(
         pa.table({"digest": [text_digest("aa"), text_digest("cccc"), text_digest("aa"), None]}),
-        tmp_path / "catalog.parquet",
+        tmp_path / "digests.parquet",
     )
     targets = [target(tmp_path, "t", "cccc")]
     known, other = (
-        KnownTexts((tmp_path / "catalog.parquet",), 4, content) for content in ("1", "2")
+        KnownTexts((Part(tmp_path, content, Account(), 0),), 4, content) for content in ("1", "2")
     )
     parts, reasons = run(tmp_path, ("digest",), *two, known=known, targets=targets)
     assert reasons == {
