@@ -172,8 +172,8 @@ def _connection(cluster: Cluster) -> Iterator[None]:
 
 
 def _start_local(cluster: Cluster, folder: Path) -> None:
-    # A token of its own, so that other users of this machine cannot send it functions.
-    os.environ["RAY_AUTH_MODE"] = "token"
+    # A token of its own, so that other users of this machine cannot send it functions. Ray asks for
+    # tokens unless RAY_AUTH_MODE says otherwise, which it has read when it was imported.
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     for attempt in range(1, LOCAL_STARTS + 1):
         try:
