@@ -48,6 +48,7 @@ __all__ = [
 ]
 
 Tier = Literal["shipped", "digest", "minhash", "semantic"]
+ClusterBackend = Literal["auto", "torch", "faiss", "flash"]
 
 
 class Bounds(Settings):
@@ -143,6 +144,10 @@ class Cluster(Settings):
     sample: int | None = Field(default=None, ge=1)
     """Maximum number of vectors used for training. If not given, 64 per domain of the finest level,
     but at least two million."""
+    backend: ClusterBackend = "auto"
+    """Library that trains and searches the tree. `torch` and `faiss` run on the CPU, or on the
+    first GPU (`faiss` with the package `faiss-gpu`). `flash` trains with flash-kmeans on an NVIDIA
+    GPU. `auto` is `faiss` if it has a GPU, otherwise `torch`."""
     iterations: int = Field(default=20, ge=1)
     """Iterations of k-means per split."""
     beam: int = Field(default=8, ge=1)

@@ -247,7 +247,7 @@ def target_part(
                 "Give the target other documents."
             )
         tree = load_tree(tree_part.folder)
-        leaf, distance = assign_leaves(x, tree, config.cluster.beam)
+        leaf, distance = assign_leaves(x, tree, config.cluster.beam, backend=config.cluster.backend)
         table = kept_documents.append_column("leaf", pa.array(leaf)).append_column(
             "distance", pa.array(distance)
         )

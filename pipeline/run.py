@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from data_catalog.format.layout import WORK, Levels
 from data_catalog.place import Folder
+from pipeline.cluster.backends.backend import check_backend
 from pipeline.cluster.stage import assign_part, train_tree
 from pipeline.cluster.tree import load_tree
 from pipeline.config import Build
@@ -83,14 +84,15 @@ def check_request(config: Build) -> Inventory:
     Nothing is written.
 
     Raises:
-        UserError: The targets, the labels, the rules, the encoder, the tokenizer, the source or
-            the folder `out` cannot be used.
+        UserError: The targets, the labels, the rules, the encoder, `cluster.backend`, the
+            tokenizer, the source or the folder `out` cannot be used.
     """
     check_out_folder(config.out)
     check_targets(config)
     check_labels(config.labels)
     check_tokenizer(config.tokenizer)
     check_encoder(config.embed)
+    check_backend(config.cluster.backend)
     return check_corpus(config)
 
 

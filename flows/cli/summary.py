@@ -224,12 +224,18 @@ def cut_for_terminal(text: str, maximum_characters: int) -> str:
 
 
 def search_sentences(catalog: data_catalog.Catalog) -> list[str]:
-    """Return a sentence per level on how well the tree's search assigns held-out documents."""
+    """Return sentences on the tree: the library that trained it, and one per level on its search.
+
+    The latter say how well the search assigns held-out documents.
+    """
     description = catalog.files.layout.tree / "tree.json"
     catalog.files.compare(description)
-    levels = json.loads(description.read_text(encoding="utf-8"))["levels"]
+    tree = json.loads(description.read_text(encoding="utf-8"))
+    levels = tree["levels"]
     beam = str(catalog.manifest.config["cluster"]["beam"])
     health_sentences = []
+    if "backend" in tree:  # trees of older versions are torch's
+        health_sentences.append(f"tree trained with {tree['backend']} ({tree['device']})")
     for k in sorted(levels, key=int):
         # A small corpus has no held-out documents.
         if search := levels[k].get("search", {}).get(beam):

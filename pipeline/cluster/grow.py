@@ -9,7 +9,8 @@ splits (`POINTS_PER_CENTROID` = 1,024):
     polishing     leaves * dim * 14 + sample * 28
                   + w * MAXIMUM_SEARCH_ROWS * (dim * 6 + 4 * 64 * 2)
 
-The first level takes float16, and bfloat16 for the products up to 131,072 vectors. The sample
+The first level takes float16, and in torch bfloat16 for the products up to 131,072 vectors. FAISS
+converts 8,192 vectors at a time, which takes w * 8,192 * dim * 4 bytes. The sample
 itself, dim * 2 bytes per vector, is a file, whose pages the system can drop.
 """
 
@@ -67,7 +68,7 @@ def grow(rows: SampleRows, levels: Levels, config: Cluster, seed: int, scratch: 
         done = {str(top): cells.centroids}
         write_arrays(scratch / "top.npz", done)
     coarse = done[str(top)]
-    sample, ends = sort_by_cell(rows, coarse, scratch, config.workers)
+    sample, ends = sort_by_cell(rows, coarse, scratch, config.workers, config.backend)
     centroids: Centroids = {
         k: np.zeros((k, coarse.shape[1]), np.float32) for k in levels.granularities
     }

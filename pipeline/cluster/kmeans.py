@@ -1,15 +1,15 @@
 """Spherical k-means and nearest centroids, on arrays. A centroid of zeros is an empty cell."""
 
 from dataclasses import dataclass
-from typing import Any
 
-import faiss
 import numpy as np
 from jaxtyping import Float, Float16, Float32, Int64
 
+from pipeline.cluster.backends.backend import load_backend, nearest_cells
+from pipeline.cluster.backends.with_faiss import faiss_threads, flat_index
 from pipeline.cluster.balance import smallest_allowed
 from pipeline.cluster.checkpoint import KmeansCheckpoint
-from pipeline.config import Cluster
+from pipeline.config import Cluster, ClusterBackend
 from pipeline.threads import one_thread
 
 
@@ -41,7 +41,7 @@ def spherical_kmeans(
     workers: int = 1,
     checkpoint: KmeansCheckpoint | None = None,
 ) -> Cells:
-    """Return k cells of the unit vectors `x`: k-means++, then Lloyd's iterations.
+    """Return k cells of the unit vectors `x`: k-means++, then the iterations of `config.backend`.
 
     At most `most_points` vectors, sampled at random, move the centroids; all of them get a cell.
     Every centroid either is the nearest one of some vector, or is zero. A cell with less than
@@ -51,8 +51,7 @@ def spherical_kmeans(
     The same arguments give the same bytes on one kind of processor, with any number of threads,
     interrupted or not.
     """
-    from pipeline.cluster.kmeans_plus_plus import choose_centroids  # noqa: PLC0415
-    from pipeline.cluster.lloyd import lloyd  # noqa: PLC0415 - torch
+    from pipeline.cluster.kmeans_plus_plus import choose_centroids  # noqa: PLC0415 - torch
 
     moving = x
     if most_points is not None and len(x) > most_points:
@@ -66,15 +65,17 @@ def spherical_kmeans(
             ),
             1,
             workers,
+            config.backend,
         )
     done, centroids = (checkpoint.read() if checkpoint else None) or (
         0,
         choose_centroids(moving, k, random),
     )
-    centroids = lloyd(
+    centroids = load_backend(config.backend).train(
         moving, centroids, config, workers, done, checkpoint.write if checkpoint else None
     )
-    return assign_and_merge(x, centroids, smallest_allowed(len(x), k, config), workers)
+    least = smallest_allowed(len(x), k, config)
+    return assign_and_merge(x, centroids, least, workers, config.backend)
 
 
 def assign_and_merge(
@@ -82,16 +83,15 @@ def assign_and_merge(
     centroids: Float32[np.ndarray, "k dim"],
     least: float,
     workers: int = 1,
+    backend: ClusterBackend = "auto",
 ) -> Cells:
     """Return each vector's nearest centroid, after small cells were merged.
 
     Centroids that are nearest to fewer than `least` vectors are set to zero, smallest first.
     """
-    from pipeline.cluster.products import exact_cells  # noqa: PLC0415 - torch
-
     centroids = centroids.copy()
     while True:
-        cell, cosine = exact_cells(x, centroids, workers)
+        cell, cosine = nearest_cells(x, centroids, workers, backend)
         counts = np.bincount(cell, minlength=len(centroids))
         centroids[counts == 0] = 0
         small = np.flatnonzero((counts > 0) & (counts < least))
@@ -126,9 +126,10 @@ def nearest_centroids(
     few = min(few, len(filled))
     if not len(x):
         return np.zeros((0, few), np.int64), np.zeros((0, few), np.float32)
-    index = _index(x.shape[1])
-    index.add(np.ascontiguousarray(centroids[filled]))
-    cosine, place = index.search(np.ascontiguousarray(x), few)
+    with faiss_threads(0):
+        index = flat_index(x.shape[1])
+        index.add(np.ascontiguousarray(centroids[filled]))
+        cosine, place = index.search(np.ascontiguousarray(x), few)
     return filled[place], cosine
 
 
@@ -143,13 +144,3 @@ def _distinct(x: Float16[np.ndarray, "n dim"], k: int) -> Float16[np.ndarray, "m
     # The head nearly always suffices, and is much faster to sort than all rows.
     head = np.unique(x[: 2 * k + 1], axis=0)
     return head if len(head) > k else np.unique(x, axis=0)
-
-
-def _index(dimension: int) -> Any:
-    """Return an inner-product index, on the first GPU if faiss has one.
-
-    `faiss.Kmeans(gpu=...)` would use all of them.
-    """
-    if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0:
-        return faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), dimension)
-    return faiss.IndexFlatIP(dimension)

@@ -1,19 +1,17 @@
 """Lloyd's iterations on the sphere."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from jaxtyping import Float16, Float32, Float64, Int64
 from torch import Tensor
 
+from pipeline.cluster.backends.backend import SaveIteration, product_rows
 from pipeline.cluster.balance import rebalance
 from pipeline.cluster.products import (
     best_cells,
     fast_dtype,
     padded_rows,
     product_device,
-    product_rows,
 )
 from pipeline.config import Cluster
 from pipeline.threads import in_threads, pieces
@@ -22,8 +20,6 @@ from pipeline.threads import in_threads, pieces
 # in each iteration.
 MAXIMUM_CONVERTED_ROWS = 2**17
 SUMMED_ROWS = 2_048  # rows added at once, as doubles
-
-SaveIteration = Callable[[int, Float32[np.ndarray, "k dim"]], None]
 
 
 def lloyd(

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 from pipeline.cluster.kmeans import nearest_centroid, unit_rows
 from pipeline.cluster.search import assign_leaves, out_of_distribution
 from pipeline.cluster.tree import Tree
+from pipeline.config import ClusterBackend
 
 logger = logging.getLogger(__name__)
 
@@ -18,14 +19,18 @@ MEASURE_BEAM = 8
 
 
 def with_radius(
-    tree: Tree, sample: Float[np.ndarray, "n dim"], within: float, workers: int
+    tree: Tree,
+    sample: Float[np.ndarray, "n dim"],
+    within: float,
+    workers: int,
+    backend: ClusterBackend = "auto",
 ) -> tuple[Tree, Int64[np.ndarray, " leaves"], float]:
     """Return the tree with its leaves' radii, the sample's count by leaf and its mean distance.
 
     A radius is the squared distance that a share `within` of the leaf's vectors do not exceed (an
     order statistic, rounded up). A leaf without vectors gets the quantile over all vectors.
     """
-    leaves, distances = assign_leaves(sample, tree, MEASURE_BEAM, workers)
+    leaves, distances = assign_leaves(sample, tree, MEASURE_BEAM, workers, backend)
     order = np.lexsort((distances, leaves))
     counts = np.bincount(leaves, minlength=tree.levels.leaves)
     last = np.cumsum(counts) - counts + np.ceil(within * counts).astype(np.int64) - 1
@@ -36,7 +41,10 @@ def with_radius(
 
 
 def measure_tree(
-    tree: Tree, counts: Int64[np.ndarray, " leaves"], x: Float[np.ndarray, "n dim"]
+    tree: Tree,
+    counts: Int64[np.ndarray, " leaves"],
+    x: Float[np.ndarray, "n dim"],
+    backend: ClusterBackend = "auto",
 ) -> dict[str, Any]:
     """Return by level the sizes of the cells in the sample, and measures on unseen vectors `x`.
 
@@ -58,20 +66,20 @@ def measure_tree(
             },
         }
         if len(x):
-            measures[str(k)] |= _searched(tree.to_level(k), x)
+            measures[str(k)] |= _searched(tree.to_level(k), x, backend)
     if len(x):
         measures[str(tree.levels.leaves)]["beyond"] = out_of_distribution(
-            *assign_leaves(x, tree, MEASURE_BEAM), tree
+            *assign_leaves(x, tree, MEASURE_BEAM, backend=backend), tree
         )
     return measures
 
 
-def _searched(tree: Tree, x: Float[np.ndarray, "n dim"]) -> dict[str, Any]:
+def _searched(tree: Tree, x: Float[np.ndarray, "n dim"], backend: ClusterBackend) -> dict[str, Any]:
     leaf, exact = nearest_centroid(unit_rows(x), tree.centroids[tree.levels.leaves])
     inertia = float(exact.mean(dtype=np.float64))
     search = {}
     for beam in MEASURE_BEAMS:
-        assigned, distances = assign_leaves(x, tree, beam)
+        assigned, distances = assign_leaves(x, tree, beam, backend=backend)
         excess = float(distances.mean(dtype=np.float64)) / inertia - 1 if inertia > 0 else 0.0
         search[str(beam)] = {"found": float((assigned == leaf).mean()), "excess": excess}
     logger.info(

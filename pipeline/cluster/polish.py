@@ -48,8 +48,9 @@ def polish(
         file = scratch / f"polish-{number}.npz"
         arrays = read_arrays(file)
         if arrays is None:
+            learnt = with_margins(unseen, tree, config.workers, config.backend)
             leaves, distances = assign_leaves(
-                sample, with_margins(unseen, tree, config.workers), POLISH_BEAM, config.workers
+                sample, learnt, POLISH_BEAM, config.workers, config.backend
             )
             logger.info(
                 "polishing, pass %d: inertia before it %.4f",
@@ -60,7 +61,7 @@ def polish(
             arrays = {str(k): array for k, array in centroids.items()}
             write_arrays(file, arrays)
         tree = Tree(levels, {int(k): array for k, array in arrays.items()})
-    return with_margins(unseen, tree, config.workers)
+    return with_margins(unseen, tree, config.workers, config.backend)
 
 
 def cell_means(

@@ -1,20 +1,11 @@
-"""Cosines of many vectors with many centroids, by the machine's fastest product."""
+"""Cosines of many vectors with many centroids, by the fastest product of torch."""
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor
 
-from pipeline.threads import in_threads, pieces
-
 EXACT_DTYPE = torch.float32
-MAXIMUM_PRODUCT_ROWS = 8_192  # per product, so that rows and cosines stay in the cache
-MAXIMUM_PRODUCT_COSINES = 2**25  # per product
-
-
-def product_rows(k: int) -> int:
-    """Return the number of rows of a product with `k` centroids."""
-    return min(MAXIMUM_PRODUCT_ROWS, max(MAXIMUM_PRODUCT_COSINES // k, 32))
 
 
 def product_device() -> torch.device:
@@ -79,23 +70,22 @@ def best_cells(
     return best.values, best.indices
 
 
-def exact_cells(
-    x: Float[np.ndarray, "n dim"], centroids: Float32[np.ndarray, "k dim"], workers: int = 1
-) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
-    """Return the nearest centroid of each unit vector and its cosine, in float32.
+class FlatSearch:
+    """The search for the nearest of some centroids, in float32. Several threads may call it.
 
     Centroids that are zero do not count.
     """
-    where = product_device()
-    table, empty = (
-        torch.from_numpy(centroids).to(where),
-        torch.from_numpy(np.flatnonzero(~centroids.any(axis=1))).to(where),
-    )
-    cell, cosine = np.zeros(len(x), np.int64), np.zeros(len(x), np.float32)
 
-    def place(part: slice) -> None:
-        best = best_cells(torch.from_numpy(np.array(x[part])).to(where, EXACT_DTYPE), table, empty)
-        cosine[part], cell[part] = best[0].cpu().numpy(), best[1].cpu().numpy()
+    def __init__(self, centroids: Float32[np.ndarray, "k dim"]) -> None:
+        self.where = product_device()
+        self.table = torch.from_numpy(centroids).to(self.where)
+        self.empty = torch.from_numpy(np.flatnonzero(~centroids.any(axis=1))).to(self.where)
 
-    in_threads(place, pieces(len(x), product_rows(len(centroids))), workers)
-    return cell, cosine
+    def __call__(
+        self, x: Float[np.ndarray, "n dim"]
+    ) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
+        """Return the nearest centroid of each vector and its cosine."""
+        rows = torch.from_numpy(np.array(x)).to(self.where, EXACT_DTYPE)
+        best, cell = best_cells(rows, self.table, self.empty)
+        lengths = torch.linalg.vector_norm(rows, dim=1).clamp_(min=torch.finfo(EXACT_DTYPE).tiny)
+        return cell.cpu().numpy(), (best / lengths).cpu().numpy()

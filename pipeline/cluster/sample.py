@@ -9,9 +9,10 @@ from jaxtyping import Float16, Int64
 
 from data_catalog.temporary import replacing
 from pipeline.arrays import ArrayFile, begin_array, write_rows
+from pipeline.cluster.backends.backend import nearest_cells
 from pipeline.cluster.checkpoint import read_arrays, write_arrays
 from pipeline.cluster.kmeans import unit_rows
-from pipeline.cluster.products import exact_cells
+from pipeline.config import ClusterBackend
 from pipeline.threads import in_threads
 
 _SAMPLING, _FIRST_LEVEL = 1, 3  # purposes of random numbers: second word of a generator's key
@@ -95,7 +96,11 @@ def draw_sample(
 
 
 def sort_by_cell(
-    rows: SampleRows, centroids: np.ndarray, folder: Path, workers: int
+    rows: SampleRows,
+    centroids: np.ndarray,
+    folder: Path,
+    workers: int,
+    backend: ClusterBackend = "auto",
 ) -> tuple[Float16[np.ndarray, "n dim"], Int64[np.ndarray, " cells"]]:
     """Return the vectors sorted by their nearest centroid, and the end of each cell.
 
@@ -109,7 +114,9 @@ def sort_by_cell(
 
         def find(chunk: tuple[slice, int, np.ndarray]) -> None:
             place, i, taken = chunk
-            cells[place] = exact_cells(unit_rows(rows.arrays[i][taken]), centroids)[0]
+            cells[place] = nearest_cells(
+                unit_rows(rows.arrays[i][taken]), centroids, backend=backend
+            )[0]
 
         in_threads(find, rows.chunks(), workers)
         places = np.empty(len(rows), np.int64)

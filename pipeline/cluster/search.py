@@ -6,8 +6,10 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt32
 
 from data_catalog.errors import UserError
+from pipeline.cluster.backends.backend import load_backend, nearest_cells
 from pipeline.cluster.kmeans import nearest_centroid, squared_distance, unit_rows
 from pipeline.cluster.tree import Tree
+from pipeline.config import ClusterBackend
 from pipeline.threads import in_threads, one_thread, pieces
 
 MAXIMUM_SEARCH_COSINES = 2**26  # maximum number of cosines with the first level at once
@@ -29,7 +31,11 @@ class Recall:
 
 @one_thread()
 def assign_leaves(
-    x: Float[np.ndarray, "n dim"], tree: Tree, beam: int, workers: int = 1
+    x: Float[np.ndarray, "n dim"],
+    tree: Tree,
+    beam: int,
+    workers: int = 1,
+    backend: ClusterBackend = "auto",
 ) -> tuple[UInt32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
     """Return the leaf of each vector and the squared distance `2 - 2 cos` to its centroid.
 
@@ -45,10 +51,8 @@ def assign_leaves(
             f"tree: it has {tree.dimension} dimensions, but the vectors have {x.shape[1]}. "
             "Embed with the encoder of the tree."
         )
-    from pipeline.cluster.descend import Descent  # noqa: PLC0415 - torch
-
     leaves, distances = np.zeros(len(x), np.uint32), np.zeros(len(x), np.float32)
-    search = Descent(tree, beam)
+    search = load_backend(backend).search(tree, beam)
 
     def find(part: slice) -> None:
         leaf, cosine = search(x[part])
@@ -79,7 +83,12 @@ def recall(x: Float[np.ndarray, "n dim"], tree: Tree, beam: int) -> Recall:
 
 
 @one_thread()
-def with_margins(x: Float[np.ndarray, "n dim"], tree: Tree, workers: int = 1) -> Tree:
+def with_margins(
+    x: Float[np.ndarray, "n dim"],
+    tree: Tree,
+    workers: int = 1,
+    backend: ClusterBackend = "auto",
+) -> Tree:
     """Return the tree with margins that let most vectors find their nearest leaf.
 
     With them, about `1 - MARGIN_MISS_SHARE` of vectors like `x` do, if the beam allows. The nearest
@@ -92,13 +101,11 @@ def with_margins(x: Float[np.ndarray, "n dim"], tree: Tree, workers: int = 1) ->
     *upper, leaves = tree.levels.granularities
     if not upper or len(x) < MINIMUM_MARGIN_VECTORS:
         return replace(tree, margins=None)
-    from pipeline.cluster.products import exact_cells  # noqa: PLC0415 - torch
-
     some = unit_rows(x)
-    leaf, _ = exact_cells(some, tree.centroids[leaves], workers)
+    leaf, _ = nearest_cells(some, tree.centroids[leaves], workers, backend)
     margins = []
     for k in upper:
-        _, best = exact_cells(some, tree.centroids[k], workers)
+        _, best = nearest_cells(some, tree.centroids[k], workers, backend)
         own = np.vecdot(some, tree.centroids[k][leaf // (leaves // k)])
         margins.append(
             float(np.quantile(np.maximum(best - own, 0), 1 - MARGIN_MISS_SHARE / len(upper)))

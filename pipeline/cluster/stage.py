@@ -15,6 +15,7 @@ from data_catalog.format.layout import CENTROIDS, Levels
 from data_catalog.format.manifest import fingerprint, write_json
 from data_catalog.place import Folder
 from data_catalog.temporary import in_use, is_used, remove_at_once
+from pipeline.cluster.backends.backend import check_backend, load_backend
 from pipeline.cluster.search import assign_leaves
 from pipeline.cluster.tree import load_tree, save_tree
 from pipeline.config import Cluster
@@ -26,7 +27,8 @@ logger = logging.getLogger(__name__)
 # Versions of the output:
 # 1: k-means at each level.
 # 2: held-out documents, polished centroids, radii and search margins.
-VERSION = 2
+# 3: `cluster.backend`, and the library that ran in `tree.json`.
+VERSION = 3
 TREE_DESCRIPTION = "tree.json"
 LEAVES_FILE = "leaves.parquet"
 MINIMUM_SAMPLE, SAMPLE_PER_LEAF = 2_000_000, 64
@@ -41,24 +43,29 @@ def train_tree(embedded: Sequence[Part], folder: Folder, config: Cluster, seed: 
 
     Writes `centroids.npz` (see `pipeline.cluster.tree.save_tree`) and `tree.json`. The latter has
     the granularities built and requested, the warnings, the numbers of vectors in total, in the
-    sample and held out, the encoder, the `inertia` of the sample (mean squared distance `2 - 2 cos`
-    to its leaves) and, by level, the result of `pipeline.cluster.measure.measure_tree`.
+    sample and held out, the encoder, the library that ran and its device, the `inertia` of the
+    sample (mean squared distance `2 - 2 cos` to its leaves) and, by level, the result of
+    `pipeline.cluster.measure.measure_tree`.
 
     Intermediate results are kept until the part is done, beside `folder` in a hidden folder named
-    after the fingerprint, or on this machine if `folder` is in a store. A killed training resumes
-    from them and gives the same bytes. They need two bytes of disk per number of the sample's
-    vectors. Those of other configs are removed too, unless a process that may be alive uses them.
+    after the fingerprint and the library, or on this machine if `folder` is in a store. A killed
+    training resumes from them and gives the same bytes. They need two bytes of disk per number of
+    the sample's vectors. Those of other configs are removed too, unless a process that may be alive
+    uses them.
 
     Raises:
         UserError: There are no documents, there are too few for a level and
-            `cluster.unsupported` is "refuse", or the parts come from different encoders.
+            `cluster.unsupported` is "refuse", the parts come from different encoders, or this
+            machine cannot run `cluster.backend`.
     """
     settings = config.model_dump(mode="json", exclude={"beam", "workers"})
     key = fingerprint("tree", VERSION, settings, seed, [part.fingerprint for part in embedded])
     beside = folder.parent if isinstance(folder, Path) else unfinished_folder(str(folder))
-    scratch = beside / f".{folder.name}.{key[:16]}.unfinished"
+    library = load_backend(config.backend).name
+    scratch = beside / f".{folder.name}.{key[:16]}.{library}.unfinished"
 
     def make(out: Path) -> Account:
+        check_backend(config.backend)
         scratch.mkdir(parents=True, exist_ok=True)
         with in_use(scratch):
             return _train(embedded, out, config, seed, scratch)
@@ -89,7 +96,7 @@ def assign_part(embedded: Part, tree: Part, folder: Folder, config: Cluster) -> 
             )
         [vectors] = read_embeddings([embedded])
         leaf, distance = assign_leaves(
-            vectors.map(), load_tree(tree.folder), config.beam, config.workers
+            vectors.map(), load_tree(tree.folder), config.beam, config.workers, config.backend
         )
         pq.write_table(
             pa.table({"leaf": leaf, "distance": distance}), out / LEAVES_FILE, compression="zstd"
@@ -124,9 +131,12 @@ def _train(
         )
     for warning in warnings:
         logger.warning(warning)
+    backend = load_backend(config.backend)
     logger.info(
-        "tree %s: training on %d of %d vectors, %d held out",
+        "tree %s: training with %s (%s) on %d of %d vectors, %d held out",
         list(levels.granularities),
+        backend.name,
+        backend.device,
         len(sample),
         documents,
         held_out,
@@ -135,7 +145,9 @@ def _train(
     learnt, measured = x[: held_out * 2 // 5], x[held_out * 2 // 5 :]
     grown = grow(sample, levels, config, seed, scratch)
     tree = polish(grown.sample, learnt, grown.centroids, levels, config, scratch)
-    tree, counts, inertia = with_radius(tree, grown.sample, _RADIUS_QUANTILE, config.workers)
+    tree, counts, inertia = with_radius(
+        tree, grown.sample, _RADIUS_QUANTILE, config.workers, config.backend
+    )
     save_tree(tree, out / CENTROIDS)
     description = {
         "granularities": levels.granularities,
@@ -144,8 +156,10 @@ def _train(
         "documents": documents,
         "sample": len(sample),
         "held_out": held_out,
+        "backend": backend.name,
+        "device": backend.device,
         "inertia": inertia,
-        "levels": measure_tree(tree, counts, measured),
+        "levels": measure_tree(tree, counts, measured, config.backend),
         "encoder": read_identity(embedded[0]).comparable,
     }
     write_json(out / TREE_DESCRIPTION, description)

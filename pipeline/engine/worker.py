@@ -32,6 +32,7 @@ _PACKAGES = (
     ("scikit-learn",),
     ("torch",),
     ("faiss-cpu", "faiss-gpu"),
+    ("flash-kmeans",),
     ("tokenizers",),
     ("transformers",),
     ("sentence-transformers",),

@@ -54,7 +54,7 @@ MODULES = {  # those whose VERSION is in the stage's fingerprint
 DECIMALS = 3  # of a float: processors differ beyond
 # Bytes or keys that depend on the processor or a library's version, not on the stage.
 LEFT_OUT = {SIDECAR, "encoder.json", "storage.json", "target.json", "tokenizer_config.json"}
-LEFT_OUT_KEYS = {"encoder", "distance", "truncation", "padding", "version"}
+LEFT_OUT_KEYS = {"encoder", "device", "distance", "truncation", "padding", "version"}
 
 
 class SubjectEncoder:
@@ -90,7 +90,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Part]]:
     folder = tmp_path_factory.mktemp("golden")
     settings = write_corpus(folder, documents=80)
     settings |= {"dedup": {"tiers": ["digest", "minhash", "semantic"]}}
-    settings["cluster"]["min_points"] = 8
+    settings["cluster"] |= {"min_points": 8, "backend": "torch"}
     with pytest.MonkeyPatch.context() as patch:
         for module in ("pipeline.embed.stage", "pipeline.distribution"):
             patch.setattr(f"{module}.load_encoder", lambda *_: SubjectEncoder())

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 
+from pipeline.cluster.backends.backend import nearest_cells
 from pipeline.cluster.balance import rebalance, smallest_allowed
 from pipeline.cluster.kmeans import spherical_kmeans, unit_rows
-from pipeline.cluster.products import exact_cells
 from pipeline.config import Cluster
+
+pytestmark = pytest.mark.usefixtures("each_backend")
 
 
 def angles(*degrees: float) -> np.ndarray:
@@ -72,7 +74,7 @@ def test_kmeans_keeps_the_bounds():
     def sizes(**bounds):
         config = Cluster(iterations=12, **bounds)
         found = spherical_kmeans(x, 16, config, np.random.Generator(np.random.Philox(key=[0, 2])))
-        assert np.array_equal(found.cell, exact_cells(x, found.centroids)[0])
+        assert np.array_equal(found.cell, nearest_cells(x, found.centroids)[0])
         return np.bincount(found.cell, minlength=16)
 
     free, bounded = sizes(), sizes(least_share=0.25, most_share=2)

@@ -6,11 +6,13 @@ import pytest
 
 from data_catalog.format.layout import Levels
 from pipeline.cluster import grow as growing
+from pipeline.cluster.backends.backend import nearest_cells
 from pipeline.cluster.grow import grow
 from pipeline.cluster.kmeans import unit_rows
-from pipeline.cluster.products import exact_cells
 from pipeline.cluster.sample import draw_sample
 from pipeline.config import Cluster
+
+pytestmark = pytest.mark.usefixtures("each_backend")
 
 DIMENSION = 8
 
@@ -40,21 +42,21 @@ def same(a, b) -> bool:
 def test_children_are_split_from_their_parents_points(tmp_path):
     x = vectors(300)
     found = grown(x, (4, 8), tmp_path)
-    parents = exact_cells(x, found.centroids[4])[0]
+    parents = nearest_cells(x, found.centroids[4])[0]
     assert sorted(map(tuple, found.sample.tolist())) == sorted(map(tuple, x.tolist()))
     for parent in range(4):
         inside = x[parents == parent]
         children = found.centroids[8][2 * parent : 2 * parent + 2]
-        cell = exact_cells(inside, children)[0]
+        cell = nearest_cells(inside, children)[0]
         for child in range(2):
             assert (
                 children[child] @ unit_rows(inside[cell == child].mean(axis=0, keepdims=True))[0]
                 > 0.99
             )
     assert (
-        2 - 2 * exact_cells(x, found.centroids[8])[1]
+        2 - 2 * nearest_cells(x, found.centroids[8])[1]
     ).mean() < 0.25  # four cells share eight groups, eight do not
-    assert (2 - 2 * exact_cells(x, found.centroids[4])[1]).mean() > 0.25
+    assert (2 - 2 * nearest_cells(x, found.centroids[4])[1]).mean() > 0.25
 
 
 @pytest.mark.parametrize("granularities", [(8,), (4, 16, 32), (2, 4, 8, 16)])

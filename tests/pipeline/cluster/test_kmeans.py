@@ -5,6 +5,8 @@ from pipeline.cluster import kmeans
 from pipeline.cluster.kmeans import assign_and_merge, nearest_centroid, nearest_centroids, unit_rows
 from pipeline.config import Cluster
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 
 def blobs(centres: int, each: int, dim: int = 16, spread: float = 0.02):
     """Unit vectors around `centres` of the axes, and which axis each is near."""

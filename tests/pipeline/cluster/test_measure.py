@@ -5,6 +5,8 @@ from data_catalog.format.layout import Levels
 from pipeline.cluster.measure import measure_tree, with_radius
 from pipeline.cluster.tree import Tree
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 
 def angles(*degrees: float) -> np.ndarray:
     radians = np.deg2rad(degrees)

@@ -8,6 +8,8 @@ from pipeline.cluster.search import assign_leaves, with_margins
 from pipeline.cluster.tree import Tree
 from pipeline.config import Cluster
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 
 @pytest.fixture
 def x() -> np.ndarray:

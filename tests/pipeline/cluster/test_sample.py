@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
+from pipeline.cluster.backends.backend import nearest_cells
 from pipeline.cluster.kmeans import unit_rows
-from pipeline.cluster.products import exact_cells
 from pipeline.cluster.sample import draw_sample, sort_by_cell
+
+pytestmark = pytest.mark.usefixtures("each_backend")
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def test_a_partition_is_the_sample_sorted_by_cell(monkeypatch, tmp_path, maps, w
     centroids[2] = 0
     found, ends = sort_by_cell(sample, centroids, tmp_path, workers)
     x = sample.read()
-    cells = exact_cells(x, centroids)[0]
+    cells = nearest_cells(x, centroids)[0]
     assert found.tobytes() == x[np.argsort(cells, kind="stable")].tobytes()
     assert ends.tolist() == np.cumsum(np.bincount(cells, minlength=6)).tolist()
     stamp = (tmp_path / "sample.npy").stat().st_mtime_ns

@@ -10,6 +10,8 @@ from pipeline.cluster.search import Recall, assign_leaves, out_of_distribution, 
 from pipeline.cluster.tree import Tree
 from tests.helpers.tiny_tree import angle, compass_tree
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 
 def nested(seed: int = 5, dim: int = 12) -> Tree:
     """4, 16 and 128 cells: children lie around their parents."""

@@ -10,12 +10,15 @@ from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.encoder_identity import Identity
 from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import write_json
+from pipeline.cluster.backends.backend import load_backend
 from pipeline.cluster.kmeans import nearest_centroid, unit_rows
 from pipeline.cluster.stage import assign_part, sample_size, train_tree
 from pipeline.cluster.tree import load_tree
 from pipeline.config import Cluster
 from pipeline.embed.stage import IDENTITY_FILE, read_identity
 from pipeline.parts import Part, make_part
+
+pytestmark = pytest.mark.usefixtures("each_backend")
 
 DIMENSION = 8
 
@@ -56,7 +59,7 @@ def cluster(**settings):
     return Cluster(**{"granularities": (4, 16), "min_points": 10, "iterations": 8, **settings})
 
 
-def test_a_trained_tree_is_nested_and_described(tmp_path, parts):
+def test_a_trained_tree_is_nested_and_described(tmp_path, parts, each_backend):
     part = train_tree(parts, tmp_path / "tree", cluster(), 0)
     tree = load_tree(part.folder)
     assert tree.levels == Levels((4, 16))
@@ -77,6 +80,8 @@ def test_a_trained_tree_is_nested_and_described(tmp_path, parts):
         "documents": 600,
         "sample": 588,
         "held_out": 12,
+        "backend": each_backend,
+        "device": load_backend("auto").device,
         "encoder": read_identity(parts[0]).comparable,
     }
     assert tree.radius.shape == (16,)
@@ -103,6 +108,29 @@ def test_beam_and_threads_do_not_train_the_tree_again(tmp_path, parts):
     ]
     assert prints[0] == prints[1] == prints[2]
     assert train_tree(parts, tmp_path / "tree", cluster(iterations=9), 0).fingerprint != prints[0]
+
+
+def test_the_library_is_part_of_the_fingerprint_and_of_the_name_of_unfinished_work(
+    monkeypatch, tmp_path, parts
+):
+    """What one library left unfinished is never continued by another."""
+    used = []
+
+    def noted(path):
+        used.append(path.name.split(".")[-2])
+        raise InterruptedError
+
+    monkeypatch.setattr("pipeline.cluster.stage.in_use", noted)
+    for library in ("torch", "faiss"):
+        with pytest.raises(InterruptedError):
+            train_tree(parts, tmp_path / "tree", cluster(backend=library), 0)
+    assert used == ["torch", "faiss"]
+    monkeypatch.undo()
+    prints = [
+        train_tree(parts, tmp_path / library, cluster(backend=library), 0).fingerprint
+        for library in ("torch", "faiss")
+    ]
+    assert prints[0] != prints[1]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
