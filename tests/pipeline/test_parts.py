@@ -1,11 +1,15 @@
+import hashlib
 import json
+import tempfile
+import uuid
 
 import pytest
 
 from data_catalog.errors import AccountingError, UserError
 from data_catalog.format.accounts import Account, Tally
 from data_catalog.format.manifest import FileIdentity
-from pipeline.parts import make_part, part_files, read_part, sole_builder
+from data_catalog.place import Place
+from pipeline.parts import Part, StandingFile, make_part, part_files, read_part, sole_builder
 from tests.helpers.leftovers import temporary_of_killed
 
 ONE = Account(read=Tally(rows=1), kept=Tally(rows=1))
@@ -41,19 +45,31 @@ def test_a_sidecar_records_the_checksum_of_every_file(tmp_path):
         (folder / "inner").mkdir()
         (folder / "result").write_bytes(b"abc")
         (folder / "inner" / "part.json").write_bytes(b"")
-        (folder / "link").write_bytes(b"known elsewhere")
         return ONE
 
-    known = FileIdentity(bytes=15, sha256="5" * 64)
-    part = make_part(tmp_path / "a", "f1", make, {"link": known, "absent": known})
+    part = make_part(tmp_path / "a", "f1", make)
     files = part_files(part.folder)
     assert {name: (file.bytes, file.sha256[:8]) for name, file in files.items()} == {
         "inner/part.json": (0, "e3b0c442"),
-        "link": (15, "55555555"),
         "result": (3, "ba7816bf"),
     }
     (part.folder / "result").write_bytes(b"changed")
     assert part_files(part.folder) == files  # nothing is read again
+
+
+@pytest.mark.parametrize("in_store", [False, True])
+def test_a_standing_part_has_the_named_files_and_no_others(tmp_path, monkeypatch, in_store):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    root = Place(f"memory://{uuid.uuid4().hex}") if in_store else tmp_path / "catalog"
+    for name in ("part-0.parquet", "part-1.parquet"):
+        Place(f"{root}/{name}").write(name.encode())
+    identity = FileIdentity(bytes=14, sha256=hashlib.sha256(b"part-1.parquet").hexdigest())
+    files = {"documents-1": StandingFile(root / "part-1.parquet", identity)}
+    part = Part(root, "f1", ONE, 0, files)
+    assert part.names_like("*") == ["documents-1"]
+    assert (part.has("documents-1"), part.has("part-0.parquet")) == (True, False)
+    assert [path.read_bytes() for path in part.matching("documents-*")] == [b"part-1.parquet"]
+    assert part.files() == {"documents-1": identity}
 
 
 def test_a_sidecar_of_an_earlier_version_has_no_checksums(tmp_path):
