@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -36,6 +37,19 @@ def _no_url(value: Any) -> Any:
 LocalPath = Annotated[Path, BeforeValidator(_no_url)]
 """A path on this machine, for what is not read from or written to URLs: runs and files.
 To name a folder such as `a:/b`, give its absolute path."""
+
+
+def _no_url_of_model(value: str) -> str:
+    if is_url(value):
+        raise ValueError(
+            "expected a path on this machine or a name on the Hugging Face hub such as "
+            "ORGANISATION/NAME, not a URL. Download it, and give the path"
+        )
+    return value
+
+
+FolderOrName = Annotated[str, AfterValidator(_no_url_of_model)]
+"""A folder on this machine or a name on the Hugging Face hub: a model, tokenizer or dataset."""
 
 
 def _folder(value: Any) -> Folder:

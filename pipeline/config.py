@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from data_catalog.errors import UserError
 from data_catalog.format.layout import Levels
 from data_catalog.format.manifest import NAME
-from data_catalog.settings import FolderPath, LocalPath, Settings
+from data_catalog.settings import FolderOrName, FolderPath, LocalPath, Settings
 from pipeline.location import Location, folder_names
 from pipeline.source.config import (
     AnySource,
@@ -109,7 +109,7 @@ class Dedup(Settings):
 class Embed(Settings):
     """Embedding of texts as vectors."""
 
-    model: str = "all-MiniLM-L6-v2"
+    model: FolderOrName = "all-MiniLM-L6-v2"
     """Encoder: the model of an installed package, a folder, or a name on the Hugging Face hub."""
     sha256: str | None = None
     """Expected SHA-256 of `model.safetensors`. If not given, `all-MiniLM-L6-v2` must have its known
@@ -170,7 +170,7 @@ class Cluster(Settings):
 class Tokenizer(Settings):
     """Tokenizer of the stored tokens."""
 
-    path: str | None = None
+    path: FolderOrName | None = None
     """Folder with `tokenizer.json`, or name on the Hugging Face hub. If not given, a byte-level BPE
     tokenizer is trained on the corpus."""
     vocabulary: int = Field(default=8_192, ge=257)

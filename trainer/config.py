@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from data_catalog.format.manifest import fingerprint
-from data_catalog.settings import FolderPath, LocalPath, Settings
+from data_catalog.settings import FolderOrName, FolderPath, LocalPath, Settings
 from trainer.mixture_config import (
     WITHOUT_EFFECT,
     Above,
@@ -27,7 +27,7 @@ class Model(Settings):
 
     preset: Literal["tiny", "125m", "350m", "750m"] = "tiny"
     """Llama-style architecture with random initial weights."""
-    path: str | None = None
+    path: FolderOrName | None = None
     """Hugging Face folder or hub name whose weights are trained further, or a `config.json` whose
     architecture gets random initial weights. Overrides `preset`."""
     hidden_size: Positive | None = None

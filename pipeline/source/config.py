@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from data_catalog.format.manifest import NAME
-from data_catalog.settings import Settings
+from data_catalog.settings import FolderOrName, Settings
 from pipeline.location import Location
 
 Name = Annotated[str, Field(pattern=NAME)]
@@ -115,7 +115,7 @@ class Dataset(Settings):
 
     kind: Literal["dataset"] = "dataset"
     """Kind of source."""
-    name: str
+    name: FolderOrName
     """Name on the Hugging Face hub, or path of a folder."""
     subset: str | None = None
     """Configuration of the dataset. Needed if the dataset has more than one."""

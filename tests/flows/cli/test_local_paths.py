@@ -13,15 +13,20 @@ import data_catalog
 import pipeline
 import trainer
 from data_catalog.errors import UserError
-from data_catalog.settings import FolderPath, Settings
+from data_catalog.settings import FolderPath, Settings, parse
 from flows.cli.app import app
 from flows.cli.failures import describe_error
+from pipeline.config import Dataset, Embed, Tokenizer
 from pipeline.location import parse_location
+from trainer.config import Model
 
 URLS = ("s3://bucket/x", "file:///tmp/x", "http:/x", "zip::s3://bucket/x.zip", "hf://a/b")
 
 
 _PARSERS = {argument.func for argument in get_args(FolderPath) if hasattr(argument, "func")}
+
+
+NAMES = (Embed, "model"), (Tokenizer, "path"), (Model, "path"), (Dataset, "name")
 
 
 def names_path(annotation: Any) -> bool:
@@ -92,6 +97,15 @@ def test_a_path_of_a_config_is_no_url(hint, url):
     assert adapter.validate_python("a/b:c") == Path("a/b:c")
     assert adapter.validate_python("./s3:/x") == Path("s3:/x")
     assert adapter.validate_python("/tmp/s3://x") == Path("/tmp/s3:/x")
+
+
+@pytest.mark.parametrize("url", URLS)
+@pytest.mark.parametrize(("model", "key"), NAMES)
+def test_a_folder_or_a_name_on_the_hub_is_no_url(model, key, url):
+    with pytest.raises(UserError, match=f"^test: {key}: .*not a URL.*{url}'$"):
+        parse(model, {key: url}, "test")
+    for name in ("a/b", "/tmp/a:b", "./s3:/x", "name"):
+        assert getattr(parse(model, {key: name}, "test"), key) == name
 
 
 @pytest.mark.parametrize("url", URLS)
