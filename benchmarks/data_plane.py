@@ -28,7 +28,8 @@ from data_catalog.format.layout import Layout, Levels
 from data_catalog.format.tokens import TokenStore, open_tokens, write_tokens
 from tests.helpers.manifests import tiny_files
 from trainer.config import Data, Model, Training
-from trainer.model.model import LanguageLoss, build_model
+from trainer.model.loss import LanguageLoss
+from trainer.model.model import build_model
 from trainer.sampling.batches import Pool, interval_batches
 from trainer.sampling.bounds import DrawBounds, build_bounds
 from trainer.sampling.plan import Draws, IntervalPlan, draw_interval

@@ -39,7 +39,8 @@ from trainer.config import Train
 from trainer.distributed import Team
 from trainer.inputs import open_inputs
 from trainer.model.flops import utilisation
-from trainer.model.model import LanguageLoss, build_model
+from trainer.model.loss import LanguageLoss
+from trainer.model.model import build_model
 from trainer.model.optimizer import build_optimizer
 from trainer.run import Run
 from trainer.sampling.batches import Batch, interval_batches

@@ -4,8 +4,8 @@ import numpy as np
 
 from data_catalog.format.run_files import write_run_record
 from data_catalog.format.run_record import RunCadence, RunRecord, RunSettings, read_run_record
-from trainer.alignment.ghost import require_ghost
 from trainer.alignment.overhead import cadence_of, updates_of
+from trainer.alignment.trial import try_model
 from trainer.config import Model, Train
 from trainer.distributed import Team
 from trainer.inputs import Inputs, open_inputs
@@ -84,8 +84,8 @@ def begin_run(
     engine = open_engine(config.model, config, inputs.files, team)
     optimizer = build_optimizer(engine.model, config.optimizer)
     mixer, weights = inputs.mixer(config)
-    if "scores" in mixer.needs and mixture.backend == "ghost":
-        require_ghost(engine)
+    name = config.model.path or config.model.preset
+    try_model(engine, name, mixture.backend if "scores" in mixer.needs else None)
     reference = None
     if "excess_losses" in mixer.needs:
         model = Model(path=str(mixture.reference))

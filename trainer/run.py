@@ -147,7 +147,7 @@ class Run:
         set_learning_rate(self.optimizer, rate)
         if scored_plan is None:
             self.engine.clear()
-            share, nats = self.engine.backward(batch)
+            share, nats = self.engine.backward(batch, balanced=True)
         else:
             share, nats = self._backward_and_score(batch, origin.leaves, scored_plan)
         norm = self.engine.clip(config.optimizer.clip)
@@ -157,6 +157,7 @@ class Run:
             config.out, team, step=state.step, loss=loss, norm=norm, nats=nats, origin=origin
         )
         self.optimizer.step()
+        self.engine.balance()
         state.step += 1
         state.tokens += batch.total
         if state.step % config.training.log_every_steps == 0:

@@ -16,7 +16,7 @@ from data_catalog.format.tokens import IGNORED
 from trainer.config import Training
 from trainer.distributed import Team
 from trainer.model.engine import Engine
-from trainer.model.model import LanguageLoss
+from trainer.model.loss import LanguageLoss
 from trainer.sampling.batches import Batch
 
 VOCABULARY, WIDTH, TOKENS = 61, 32, 12

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from data_catalog.errors import UserError
 from trainer.alignment import Direction
 from trainer.alignment.direction import local, norm_of
 from trainer.model.engine import Engine
@@ -20,6 +21,7 @@ from trainer.sampling.batches import Batch
 # of 1e-3 would give errors of 4e-3 to 1e-2, from the third derivative. In bfloat16 a step of 2e-4
 # would give errors of up to 0.25, from rounding.
 RELATIVE_STEP = {"float32": 2e-4, "bfloat16": 1e-3}
+MAXIMUM_ERROR = 0.05  # of the scores at the first update in a process, by `doubling_error`
 
 
 @torch.no_grad()
@@ -55,18 +57,40 @@ def finite_differences(
     return scores, ((ahead + behind) / 2).float()
 
 
-def halving_error(engine: Engine, direction: Direction, batch: Batch) -> float:
-    """Return the largest change of a score when e is halved, relative to the largest score.
+def doubling_error(engine: Engine, direction: Direction, batch: Batch) -> float:
+    """Return the largest change of a score when e is doubled, relative to the largest score.
 
-    It is small if the step is neither too long nor so short that rounding dominates.
+    It is small if the step is neither too long nor so short that rounding dominates, and the loss
+    has no jumps. (Halving e would double the error of rounding, and in bfloat16 overestimate the
+    error two times.) The result is that of the process with the largest error. All processes call
+    this together.
     """
     step = RELATIVE_STEP[engine.training.precision]
-    whole, half = (
-        finite_differences(engine, direction, batch, size)[0] for size in (step, step / 2)
+    once, twice = (
+        finite_differences(engine, direction, batch, size)[0] for size in (step, 2 * step)
     )
-    return float(
-        (whole - half).abs().max() / half.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
-    )
+    largest = float(once.abs().max()) if len(once) else 0.0
+    change = float((twice - once).abs().max()) if len(once) else 0.0
+    own = change / max(largest, torch.finfo(torch.float64).tiny)
+    return max(map(float, engine.team.gather(repr(own))))
+
+
+def check_differences(engine: Engine, direction: Direction, batch: Batch) -> None:
+    """Check the error of the differences, once in a process. All processes call this together.
+
+    Raises:
+        UserError: The error is too large.
+    """
+    if "finite_difference" in engine.checked:
+        return
+    engine.checked.add("finite_difference")
+    error = doubling_error(engine, direction, batch)
+    if not error <= MAXIMUM_ERROR:
+        raise UserError(
+            f'mixture.backend = "finite_difference": The scores have an error of {error:.0%}. At '
+            f'most {MAXIMUM_ERROR:.0%} is accepted. Use "ghost" or "exact", or '
+            'training.precision = "float32".'
+        )
 
 
 @contextmanager

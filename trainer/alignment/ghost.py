@@ -19,13 +19,10 @@ from torch.distributed.tensor import DTensor
 
 from data_catalog.errors import UserError
 from trainer.alignment import Direction
-from trainer.alignment.direction import local, target_direction
+from trainer.alignment.direction import local
 from trainer.alignment.slopes import Slopes, module_slopes
 from trainer.model.engine import Engine
 from trainer.model.head import HeadSlopes, Losses, head_slopes
-from trainer.sampling.batches import Batch
-
-TRIED_TOKENS = 8  # tokens of the sequence that a model is tried on
 
 
 @dataclass
@@ -101,7 +98,9 @@ class Ghost:
     def __enter__(self) -> "Ghost":
         with ExitStack() as stack:
             for module in self._owners:
-                stack.callback(module.register_forward_hook(self._tap, with_kwargs=True).remove)
+                # First, because other hooks keep a router's output for the balance of experts.
+                hook = module.register_forward_hook(self._tap, with_kwargs=True, prepend=True)
+                stack.callback(hook.remove)
             fused = (
                 stack.enter_context(head_slopes(partial(self._along, self._head_path)))
                 if self._head_path
@@ -131,7 +130,7 @@ class Ghost:
         if kind is None:
             self._add_up()
 
-    def _begin(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def _begin(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._passes.append(_Pass(*inputs[0].shape))
 
     def _end_forward(
@@ -153,29 +152,37 @@ class Ghost:
 
     def _tap(
         self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any
-    ) -> Tensor | None:
-        """Return `output` through a node of the graph that records the gradient there."""
-        if isinstance(output, Tensor) and not output.requires_grad:
+    ) -> Any:
+        """Return `output` through a node of the graph that records the gradients there.
+
+        A router returns several tensors, of which the node takes those that have a gradient.
+        """
+        returned = output if isinstance(output, tuple) else (output,)
+        plain = all(isinstance(one, Tensor) for one in returned)
+        if plain and not any(one.requires_grad for one in returned):
             return None
         current, owned = self._passes[-1], self._owners[module]
-        if named or not all(isinstance(value, Tensor) for value in (*inputs, output)):
+        if named or not plain or not all(isinstance(value, Tensor) for value in inputs):
             self._unsupported.update(
                 dict.fromkeys(
                     owned.values(), "its module takes or returns something other than tensors"
                 )
             )
             return None
-        first, deep = len(output), output.dim() > 2
-        if first == 1 and deep:  # All sequences share this output, such as that of positions.
-            output = output.expand(current.sequences, *output.shape[1:])
-        elif first != current.sequences * (1 if deep else current.tokens):
-            self._unsupported.update(
-                dict.fromkeys(
-                    owned.values(), f"its module returns a tensor of shape {tuple(output.shape)}"
+        places = [place for place, one in enumerate(returned) if one.requires_grad]
+        tensors = [returned[place] for place in places]
+        for place, one in enumerate(tensors):
+            first, deep = len(one), one.dim() > 2
+            if first == 1 and deep:  # All sequences share this output, such as that of positions.
+                tensors[place] = one.expand(current.sequences, *one.shape[1:])
+            elif first != current.sequences * (1 if deep else current.tokens):
+                self._unsupported.update(
+                    dict.fromkeys(
+                        owned.values(), f"its module returns a tensor of shape {tuple(one.shape)}"
+                    )
                 )
-            )
-            return None
-        device = output.device.type
+                return None
+        device = tensors[0].device.type
         autocast = partial(
             torch.autocast,
             device,
@@ -183,14 +190,20 @@ class Ghost:
             torch.is_autocast_enabled(device),
         )
 
-        def record(delta: Tensor, inputs: tuple[Tensor, ...]) -> None:
+        def record(deltas: tuple[Tensor | None, ...], inputs: tuple[Tensor, ...]) -> None:
             along = {attribute: self._along(path) for attribute, path in owned.items()}
-            slopes = module_slopes(module, along, inputs, delta, current.sequences, autocast())
+            at = {place: d for place, d in zip(places, deltas, strict=True) if d is not None}
+            slopes = module_slopes(module, along, inputs, at, current.sequences, autocast())
             current.slopes.extend((owned[attribute], each) for attribute, each in slopes.items())
 
         detached = [value.detach() for value in inputs]
-        tapped: Tensor = _Tap.apply(output, record, *detached)  # type: ignore[no-untyped-call]
-        return tapped
+        tapped: tuple[Tensor, ...] = _Tap.apply(record, len(tensors), *tensors, *detached)  # type: ignore[no-untyped-call]
+        if isinstance(output, Tensor):
+            return tapped[0]
+        whole = list(output)
+        for place, one in zip(places, tapped, strict=True):
+            whole[place] = one
+        return tuple(whole)
 
     def _add_up(self) -> None:
         scores = [torch.zeros(0, dtype=torch.float64, device=self._engine.team.device)]
@@ -220,47 +233,23 @@ class Ghost:
                 )
 
 
-def require_ghost(engine: Engine) -> None:
-    """Check that the scores of all parameters of a model are available, on one short sequence.
-
-    The model's parameters and gradients and the random numbers do not change. All processes of a
-    run call this together.
-
-    Raises:
-        UserError: The scores of a parameter are not available.
-    """
-    inputs = torch.arange(TRIED_TOKENS)[None]
-    batch = Batch(inputs, inputs.roll(-1, 1), TRIED_TOKENS)
-    # Eager, so that this length of a sequence is not compiled.
-    with torch.random.fork_rng(), torch.compiler.set_stance("force_eager"):
-        direction = target_direction(engine, lambda: engine.backward(batch)[0])
-        try:
-            with Ghost(engine, direction):
-                engine.backward(batch)
-        except NotImplementedError as error:  # of an operation without forward differentiation
-            raise UserError(
-                f'mixture.backend = "ghost": The scores of this model are not available '
-                f'({error}). Use "exact" or "finite_difference".'
-            ) from error
-        finally:
-            engine.clear()
-
-
 class _Tap(torch.autograd.Function):
-    """The identity, which records its module's inputs and the gradient at its output.
+    """The identity, which records its module's inputs and the gradients at its outputs.
 
     This is a node of the graph instead of a tensor hook. Its saved inputs are therefore dropped and
     recomputed with the layer's other activations, and it runs once even if the layer is recomputed.
     """
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, record: Any, *inputs: Tensor) -> Tensor:
-        ctx.record = record
-        ctx.save_for_backward(*inputs)
-        return output.detach()  # This is no view, because the model may write to it.
+    def forward(ctx: Any, record: Any, outputs: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.record, ctx.inputs = record, len(tensors) - outputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors[outputs:])
+        # These are no views, because the model may write to them.
+        return tuple(tensor.detach() for tensor in tensors[:outputs])
 
     @staticmethod
-    def backward(ctx: Any, *deltas: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *deltas: Tensor | None) -> tuple[Tensor | None, ...]:
         inputs = ctx.saved_tensors  # Read once, because every access recomputes the layer.
-        ctx.record(deltas[0], inputs)
-        return (deltas[0], None, *(None for _ in inputs))
+        ctx.record(deltas, inputs)
+        return (None, None, *deltas, *(None for _ in range(ctx.inputs)))

@@ -17,7 +17,7 @@ from data_catalog.format.tokens import IGNORED
 from trainer.alignment import Alignment, Direction, Members
 from trainer.alignment.estimate import estimate_alignment, importance_weights
 from trainer.alignment.exact import exact_alignment
-from trainer.alignment.finite_difference import finite_differences
+from trainer.alignment.finite_difference import check_differences, finite_differences
 from trainer.alignment.ghost import Ghost
 from trainer.alignment.probes import member_probes, pooled_sample
 from trainer.config import Train
@@ -84,7 +84,7 @@ def measure_alignment(
     for leaves, batch in sample.batches(engine.team, config.training.batch_sequences):
         if mixture.backend == "ghost":
             scored.append(
-                backward_and_score(engine, direction, batch, leaves, "ghost", shared=False)[1]
+                backward_and_score(engine, direction, batch, leaves, "ghost", trains=False)[1]
             )
             engine.clear()  # the gradient of the backward pass, which is not used
         else:
@@ -99,9 +99,12 @@ def backward_and_score(
     leaves: Int[np.ndarray, " sequences"],
     backend: SequenceBackend,
     *,
-    shared: bool = True,
+    trains: bool = True,
 ) -> tuple[Float[Tensor, ""], ScoredSequences]:
-    """Run `engine.backward(batch, shared=shared)` and score the sequences of the batch.
+    """Run `engine.backward` and score the sequences of the batch.
+
+    In a training step, `ghost` scores the gradient of that step, in which a sequence has its part
+    of the auxiliary loss of a mixture of experts.
 
     Args:
         engine: the model.
@@ -109,16 +112,17 @@ def backward_and_score(
         batch: this process's sequences.
         leaves: leaf of each of them.
         backend: the backend that scores them.
-        shared: sum the gradient over the processes.
+        trains: the gradient is that of a training step. It is summed over the processes, and
+            balances experts.
 
     Returns:
         This process's share of the mean loss, as in `Engine.backward`, and its scored sequences.
     """
     if backend == "finite_difference":
         scored = _differences(engine, direction, batch, leaves)
-        return engine.backward(batch, shared=shared)[0], scored
+        return engine.backward(batch, shared=trains, balanced=trains)[0], scored
     with Ghost(engine, direction) as ghost:
-        share, losses = engine.backward(batch, shared=shared)
+        share, losses = engine.backward(batch, shared=trains, balanced=trains)
     return share, ScoredSequences(
         leaves, _tokens(batch, losses), losses, ghost.scores[: len(leaves)], ghost.shares
     )
@@ -186,6 +190,7 @@ def member_excess(
 def _differences(
     engine: Engine, direction: Direction, batch: Batch, leaves: Int[np.ndarray, " sequences"]
 ) -> ScoredSequences:
+    check_differences(engine, direction, batch)
     scores, losses = finite_differences(engine, direction, batch)
     return ScoredSequences(leaves, _tokens(batch, losses), losses, scores)
 

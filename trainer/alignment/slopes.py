@@ -5,11 +5,12 @@ its output. At a linear layer the gradient of sequence j is `sum_t delta_t a_t^T
 input and delta_t the gradient at the output. The slope is then `sum_t <delta_t, V a_t>`, which is
 one product of the size of the forward pass. No gradient of a single sequence is formed. At an
 embedding V a_t is a row of V. At any other module it is the tangent of the module's forward pass
-along V.
+along V. Experts run one by one for it, because their grouped products have no tangent in torch.
 """
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from itertools import product
 
 import torch
 from jaxtyping import Float
@@ -25,7 +26,7 @@ def module_slopes(
     module: nn.Module,
     along: Mapping[str, Tensor],
     inputs: tuple[Tensor, ...],
-    delta: Float[Tensor, "..."],
+    deltas: Mapping[int, Float[Tensor, "..."]],
     sequences: int,
     autocast: AbstractContextManager[None],
 ) -> dict[str, Slopes]:
@@ -36,22 +37,24 @@ def module_slopes(
         along: direction by attribute of the module.
         inputs: positional inputs of the module. Their first dimension can be 1 if all sequences
             share them, such as positions.
-        delta: gradient at the output, in the order of the sequences. Products run in its dtype,
-            which autocast has chosen.
+        deltas: gradient at each output that has one, by its place among the outputs, in the order
+            of the sequences. Products run in its dtype, which autocast has chosen.
         sequences: number of sequences.
         autocast: autocast context of the module.
     """
-    sums = {}
-    for name, v in along.items():
+    sums = {name: torch.zeros(sequences, dtype=torch.float64) for name in along}
+    for (name, v), (place, delta) in product(along.items(), deltas.items()):
         if type(module).forward in (nn.Linear.forward, Conv1D.forward):
             slopes = _linear(module, name, v.to(delta.dtype), inputs[0].to(delta.dtype), delta)
         elif isinstance(module, nn.Embedding) and type(module).forward is nn.Embedding.forward:
             slopes = _embedding(module, v, inputs[0], delta)
         else:
             with autocast:
-                tangent = _tangent(module, name, v, inputs)
+                tangent = _tangent(module, name, v, inputs, place)
             slopes = torch.linalg.vecdot(delta, tangent.to(delta.dtype))
-        sums[name] = slopes.reshape(sequences, -1).sum(1, dtype=torch.float64)
+        sums[name] = sums[name].to(slopes.device) + slopes.reshape(sequences, -1).sum(
+            1, dtype=torch.float64
+        )
     return sums
 
 
@@ -73,9 +76,31 @@ def _embedding(module: nn.Embedding, v: Tensor, tokens: Tensor, delta: Tensor) -
     return slopes.masked_fill(tokens == module.padding_idx, 0.0)  # The padding has no gradient.
 
 
-def _tangent(module: nn.Module, name: str, v: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+def _tangent(
+    module: nn.Module, name: str, v: Tensor, inputs: tuple[Tensor, ...], place: int
+) -> Tensor:
     value = module.get_parameter(name).detach()
-    tangent: Tensor = jvp(
-        lambda moved: functional_call(module, {name: moved}, inputs), (value,), (v.to(value.dtype),)
-    )[1]
+
+    def run(moved: Tensor) -> Tensor:
+        output = functional_call(module, {name: moved}, inputs)
+        found: Tensor = output[place] if isinstance(output, tuple) else output
+        return found
+
+    with _one_by_one(module):
+        tangent: Tensor = jvp(run, (value,), (v.to(value.dtype),))[1]
     return tangent
+
+
+@contextmanager
+def _one_by_one(module: nn.Module) -> Iterator[None]:
+    """Run the experts of a module of transformers one by one in this context."""
+    config = getattr(module, "config", None)
+    chosen = getattr(config, "_experts_implementation_internal", None)
+    if chosen is None or not hasattr(module, "num_experts"):
+        yield
+        return
+    config._experts_implementation_internal = "eager"  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        config._experts_implementation_internal = chosen  # type: ignore[union-attr]

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -19,7 +19,9 @@ from data_catalog.format.tokens import IGNORED
 from trainer.config import Model, Train, Training
 from trainer.distributed import Team
 from trainer.model.born_sharded import NotShardableError, Shards, fill
-from trainer.model.model import LanguageLoss, build_model
+from trainer.model.experts import ExpertBiases
+from trainer.model.loss import TRIED_SEQUENCES, TRIED_TOKENS, LanguageLoss
+from trainer.model.model import build_model
 from trainer.model.parallel import (
     decoder_layers,
     gradients_summed,
@@ -44,9 +46,13 @@ class Engine:
     model: PreTrainedModel
     """The plain model. Its parameters may be sharded."""
     loss: nn.Module
-    """The model with its loss, wrapped for several processes: `(inputs, labels) -> Losses`."""
+    """A `LanguageLoss`, wrapped for several processes."""
     team: Team
     training: Training
+    biases: ExpertBiases | None = None
+    """Biases that balance the experts of the model. None: they are never changed."""
+    checked: set[str] = field(default_factory=set)
+    """Checks that were made in this process, and are made only once."""
 
     @property
     def sharded(self) -> bool:
@@ -62,7 +68,7 @@ class Engine:
         return self.team.world > shard_count(self.training, self.team)
 
     def backward(
-        self, batch: Batch, *, shared: bool = True
+        self, batch: Batch, *, shared: bool = True, balanced: bool = False
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " sequences"]]:
         """Add the gradient of the global batch's mean loss to `.grad`.
 
@@ -72,6 +78,8 @@ class Engine:
                 which must therefore be cleared first. If False, only this process's share is added,
                 without communication. A sharded engine always sums: all processes call this
                 together, those without sequences with an empty batch.
+            balanced: whether a mixture of experts is balanced, for a training step. The gradient is
+                then also that of the auxiliary loss, which is not part of the result.
 
         Returns:
             This process's share of the mean loss in nats per token, fp64, and the sum of nats of
@@ -79,7 +87,7 @@ class Engine:
         """
         total, sums = torch.zeros((), dtype=torch.float64, device=self.team.device), []
         for inputs, labels in self.micro_batches(batch, shared=shared):
-            losses = self.loss(inputs, labels)
+            losses = self.loss(inputs, labels, balanced)
             (losses.total / batch.total).backward()
             sequences = losses.sequences
             total += sequences.double().sum() / batch.total
@@ -139,9 +147,16 @@ class Engine:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def clear(self) -> None:
-        """Remove all gradients."""
+        """Remove all gradients, and the loads of experts."""
         for parameter in self.model.parameters():
             parameter.grad = None
+        if self.biases is not None:
+            self.biases.clear()
+
+    def balance(self) -> None:
+        """Change the biases of experts after a training step. All processes call this together."""
+        if self.biases is not None:
+            self.biases.update(self.team)
 
     def clip(self, maximum_norm: float) -> float:
         """Scale a gradient longer than `maximum_norm` to that norm, and return its norm before."""
@@ -191,14 +206,25 @@ def build_engine(
         model.to(team.device)  # type: ignore[arg-type]
     layers = decoder_layers(model)
     prepare_layers(layers, compiled=training.compile, checkpointed=training.checkpoint_activations)
-    loss: nn.Module = LanguageLoss(model, training.precision)
+    loss: nn.Module = (language := LanguageLoss(model, training.precision))
     if shard_count(training, team) > 1:
         shard(loss, layers, training, team)
         if rows is not None:
             fill(loss, rows, model)
     elif team.world > 1:
         loss = replicate(loss, team)
-    return Engine(model, loss, team, training)
+    engine = Engine(model, loss, team, training, language.biases)
+    _try_head(engine)
+    return engine
+
+
+def _try_head(engine: Engine) -> None:
+    """Let the loss try the model's output layer, which it does in its first pass."""
+    inputs = torch.arange(TRIED_SEQUENCES * TRIED_TOKENS).view(TRIED_SEQUENCES, TRIED_TOKENS)
+    inputs %= engine.model.config.get_text_config().vocab_size
+    # Eager, so that this length of a sequence is not compiled.
+    with torch.compiler.set_stance("force_eager"):
+        engine.losses(Batch(inputs, inputs, inputs.numel()))
 
 
 def open_engine(model: Model, config: Train, files: CatalogFiles, team: Team) -> Engine:

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from trainer.model.experts import unused_parameters
+
 # Dense bfloat16 operations per second, from the vendor's data sheets. The first key that is part of
 # the device's name applies.
 PEAK_FLOPS = {
@@ -22,8 +24,9 @@ def flops_per_token(model: PreTrainedModel, sequence_tokens: int) -> float:
     The number is `6 N + 12 L H Q T` (Chowdhery et al. 2022, PaLM, appendix B), with N parameters, L
     layers, H heads of Q dimensions and T tokens per sequence. N counts the parameters that take
     part in a matrix product (Kaplan et al. 2020). Embedding tables are excluded unless they are
-    tied to the head. The products that causal attention could skip are counted. Recomputed
-    activations are not.
+    tied to the head. Of the experts of a layer, those that a token uses are counted. The products
+    that causal attention could skip are counted. Recomputed activations are not. Models without
+    attention have H = 0, and their recurrences are not counted.
 
     Args:
         model: the model, which may be on the meta device.
@@ -34,9 +37,10 @@ def flops_per_token(model: PreTrainedModel, sequence_tokens: int) -> float:
     tables = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)} - {
         head.weight
     }
-    parameters = sum(p.numel() for p in model.parameters()) - sum(table.numel() for table in tables)
-    heads = int(config.num_attention_heads)
-    width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    unused = sum(table.numel() for table in tables) + unused_parameters(model)
+    parameters = sum(p.numel() for p in model.parameters()) - unused
+    heads = int(getattr(config, "num_attention_heads", 0))
+    width = int(getattr(config, "head_dim", None) or config.hidden_size // max(heads, 1))
     return 6.0 * parameters + 12.0 * int(config.num_hidden_layers) * heads * width * sequence_tokens
 
 

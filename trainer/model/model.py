@@ -1,29 +1,24 @@
-"""The language model and its loss. Any causal model that transformers can load is supported."""
+"""The language model, made for the tokens of a catalog, by transformers."""
 
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging as transformers_logging
 
 from data_catalog.errors import UserError
-from data_catalog.format.tokens import IGNORED
 from trainer.config import Model
 from trainer.model.born_sharded import Shards
 from trainer.model.fit import check_sizes
-from trainer.model.head import Losses, head_loss
 from trainer.model.pretrained import read_shards
 
 # Number of layers, hidden size and number of heads. The sizes are those of the GPT-2 family.
@@ -46,8 +41,9 @@ def build_model(
     """Return a model for the catalog's tokens, in fp32 on the CPU, in evaluation mode.
 
     It stays in evaluation mode while training. This turns dropout off, so that there is no random
-    state to save or to keep equal over processes. Attention is torch's fused one (SDPA). Code that
-    comes with a checkpoint never runs. The config's special tokens become `end_of_text`.
+    state to save or to keep equal over processes. Attention is as transformers chooses: torch's
+    fused one (SDPA) where the architecture has it. Code that comes with a checkpoint never runs.
+    The config's special tokens become `end_of_text`.
 
     Args:
         config: the model settings.
@@ -137,7 +133,7 @@ def _from_preset(config: Model, vocabulary: int, sequence_tokens: int) -> PreTra
         max_position_embeddings=sequence_tokens,
         tie_word_embeddings=True,
     )
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(llama, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(llama)  # type: ignore[no-untyped-call]
     return model
 
 
@@ -150,11 +146,7 @@ def _from_path(
     stored, the config says so.
     """
     fresh = Path(path).is_file()
-    options: dict[str, Any] = {
-        "attn_implementation": "sdpa",
-        "dtype": torch.float32,
-        "trust_remote_code": False,
-    }
+    options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
     model: PreTrainedModel
     try:
         if fresh:
@@ -179,35 +171,3 @@ def _limit_positions(config: PreTrainedConfig, sequence_tokens: int) -> None:
     rotary = getattr(config, "rope_parameters", None) or {}
     if rotary.get("rope_type") == "default" and hasattr(config, "max_position_embeddings"):
         config.max_position_embeddings = sequence_tokens
-
-
-class LanguageLoss(nn.Module):
-    """A causal model and its loss in one module, which is wrapped, compiled and run."""
-
-    def __init__(self, model: PreTrainedModel, precision: str) -> None:
-        super().__init__()
-        self.model, self.precision = model, precision
-
-    def forward(
-        self, inputs: Int[Tensor, "sequences tokens"], labels: Int[Tensor, "sequences tokens"]
-    ) -> Losses:
-        """Return the losses at `labels`, which are shifted by one token.
-
-        Padding is on the right, where it has no effect.
-        """
-        model = self.model
-        with torch.autocast(
-            inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
-        ):
-            if isinstance(model, LlamaForCausalLM):
-                # Its logits are the plain product of hidden state and head.
-                hidden = model.model(input_ids=inputs, use_cache=False).last_hidden_state
-                return head_loss(hidden, model.lm_head.weight, labels)
-            logits = model(input_ids=inputs, use_cache=False).logits
-            tokens = functional.cross_entropy(
-                logits.float().flatten(0, 1),
-                labels.flatten(),
-                ignore_index=IGNORED,
-                reduction="none",
-            )
-            return Losses(tokens.sum(), tokens.detach().view_as(labels))

@@ -5,12 +5,19 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from data_catalog.errors import UserError
 from data_catalog.format.tokens import IGNORED
 from tests.helpers.rounding import TRUNCATION, rounding_error, step_length
+from tests.helpers.tiny_experts import tiny_experts
 from tests.helpers.tiny_models import TOKENS, tiny_batch, tiny_engine, tiny_model
 from trainer.alignment import Direction
 from trainer.alignment.direction import dots, gradients, target_direction
-from trainer.alignment.finite_difference import RELATIVE_STEP, finite_differences, halving_error
+from trainer.alignment.finite_difference import (
+    RELATIVE_STEP,
+    check_differences,
+    doubling_error,
+    finite_differences,
+)
 from trainer.config import Training
 from trainer.distributed import Team
 from trainer.model.engine import Engine, build_engine
@@ -78,7 +85,7 @@ class DoubleLoss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, inputs: torch.Tensor, labels: torch.Tensor) -> Losses:
+    def forward(self, inputs: torch.Tensor, labels: torch.Tensor, balanced: bool = False) -> Losses:
         logits = self.model(input_ids=inputs, use_cache=False).logits.transpose(1, 2)
         tokens = functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
         return Losses(tokens.sum(), tokens.detach())
@@ -118,15 +125,26 @@ def test_parameters_are_restored_exactly() -> None:
     assert all(p.grad is None for p in engine.model.parameters())
 
 
-def test_halving_error_detects_a_step_that_is_too_long_or_too_short(
+def test_doubling_error_detects_a_step_that_is_too_long_or_too_short(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine = tiny_engine(tiny_model())
     direction, errors = toward_a_target(engine), {}
     for step in (1e-6, 2e-4, 0.2):
         monkeypatch.setattr("trainer.alignment.finite_difference.RELATIVE_STEP", {"float32": step})
-        errors[step] = halving_error(engine, direction, tiny_batch())
+        errors[step] = doubling_error(engine, direction, tiny_batch())
     assert errors[2e-4] < 1e-2 < min(errors[1e-6], errors[0.2])
+
+
+def test_differences_of_a_loss_with_jumps_are_refused_at_the_first_update() -> None:
+    engine = tiny_engine(tiny_model())
+    direction = toward_a_target(engine)
+    check_differences(engine, direction, tiny_batch())
+    experts = tiny_engine(tiny_experts())
+    with pytest.raises(UserError, match=r'"finite_difference": .* error of .*"ghost"'):
+        check_differences(experts, toward_a_target(experts), tiny_batch(16))
+    # The error is measured once in a process.
+    check_differences(experts, toward_a_target(experts), tiny_batch(16))
 
 
 def test_a_direction_of_length_zero_scores_zero() -> None:

@@ -10,14 +10,15 @@ from transformers import PreTrainedModel
 
 from data_catalog.errors import UserError
 from tests.helpers.alignment_inputs import random_direction
+from tests.helpers.tiny_experts import tiny_experts
 from tests.helpers.tiny_models import ARCHITECTURES, TOKENS, tiny_batch, tiny_engine, tiny_model
 from trainer.alignment import Direction
 from trainer.alignment.direction import target_direction
-from trainer.alignment.ghost import Ghost, require_ghost
+from trainer.alignment.ghost import Ghost
 from trainer.config import Training
 from trainer.distributed import Team
 from trainer.model.engine import Engine, build_engine
-from trainer.model.model import LanguageLoss
+from trainer.model.loss import LanguageLoss
 from trainer.sampling.batches import Batch
 
 Table = dict[str, Tensor]  # by parameter name, a number for each sequence
@@ -180,6 +181,16 @@ def test_scoring_stores_no_recomputed_activation() -> None:
     assert stored_elements(True) == stored_elements(False) + hidden + tokens
 
 
+@pytest.mark.parametrize("architecture", ["olmoe", "deepseek_v3"])
+def test_experts_and_routers_are_scored(architecture: str) -> None:
+    model, batch = tiny_experts(architecture), tiny_batch(5)
+    direction = random_direction(model)
+    before = model.config._experts_implementation
+    expected = by_autograd(model, batch, direction)
+    assert_agree(run(tiny_engine(model, micro=2), direction, batch), expected, 1e-5)
+    assert model.config._experts_implementation == before != "eager"
+
+
 def test_compiled_layers_are_scored() -> None:
     model, batch = tiny_model(), tiny_batch(4)
     direction = random_direction(model)
@@ -258,20 +269,6 @@ def test_unsupported_modules_are_refused_by_name() -> None:
     model.register_parameter("idle", nn.Parameter(torch.ones(2)))
     mlp.down_proj = plain
     run(tiny_engine(model), random_direction(model), batch)
-
-
-def test_a_model_is_tried_before_the_training() -> None:
-    model = tiny_model()
-    engine, random = tiny_engine(model), torch.get_rng_state()
-    before = {name: p.clone() for name, p in model.named_parameters()}
-    require_ghost(engine)
-    assert all(p.grad is None for p in model.parameters())
-    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
-    assert torch.equal(torch.get_rng_state(), random)
-    mlp = model.model.layers[0].mlp
-    mlp.down_proj = BypassedLinear(mlp.down_proj)
-    with pytest.raises(UserError, match=r"layers\.0\.mlp\.down_proj.*\"finite_difference\""):
-        require_ghost(tiny_engine(model))
 
 
 def test_an_unsupported_use_of_a_tied_weight_is_refused() -> None:

@@ -32,7 +32,7 @@ class Quadratic(PreTrainedModel):
         self.theta = nn.Parameter(torch.tensor(theta, dtype=torch.float64))
         self.centers = torch.as_tensor(centers, dtype=torch.float64)
 
-    def forward(self, inputs: Tensor, labels: Tensor) -> Losses:
+    def forward(self, inputs: Tensor, labels: Tensor, balanced: bool = False) -> Losses:
         sequences = 0.5 * ((self.theta - self.centers[inputs[:, 0]]) ** 2).sum(1)
         return Losses(sequences.sum(), sequences.detach()[:, None])
 
@@ -51,7 +51,7 @@ class Regression(PreTrainedModel):
             for size in ((3, 5), (5, 2))
         )
 
-    def forward(self, inputs: Tensor, labels: Tensor) -> Losses:
+    def forward(self, inputs: Tensor, labels: Tensor, balanced: bool = False) -> Losses:
         found = (self.inputs[inputs[:, 0]] @ self.first).tanh() @ self.second
         sequences = 0.05 * ((found - self.outputs[inputs[:, 0]]) ** 2).sum(1)
         return Losses(sequences.sum(), sequences.detach()[:, None])

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from data_catalog.errors import UserError
 from trainer.config import Model, Training
+from trainer.model.loss import LanguageLoss
 from trainer.model.memory import activation_bytes, memory_need, model_shape
-from trainer.model.model import LanguageLoss, build_model
+from trainer.model.model import build_model
 
 SMALL = Model(hidden_size=64, layers=3, heads=4)
 

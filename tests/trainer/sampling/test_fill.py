@@ -117,7 +117,7 @@ class LossOfLeaf(PreTrainedModel):
     def __init__(self) -> None:
         super().__init__(PreTrainedConfig())
 
-    def forward(self, inputs: torch.Tensor, labels: torch.Tensor) -> Losses:
+    def forward(self, inputs: torch.Tensor, labels: torch.Tensor, balanced: bool = False) -> Losses:
         leaves = inputs.max(dim=1).values // WORDS
         tokens = leaves[:, None] * (labels != IGNORED).double()
         return Losses(tokens.sum(), tokens)

@@ -1,0 +1,122 @@
+"""A model and its loss in one module, which is wrapped, compiled and run."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from data_catalog.format.tokens import IGNORED
+from trainer.model.experts import ExpertBiases, balance_loss, has_balance_loss
+from trainer.model.head import Losses, head_loss
+
+TRIED_SEQUENCES, TRIED_TOKENS = 2, 8  # size of the batch that the output layer is tried on
+TRIED_LOGIT = 100.0  # standard deviation of its logits, at which no soft cap is linear
+
+
+class LanguageLoss(nn.Module):
+    """A causal model with the cross entropy of its next tokens.
+
+    The output layer is fused with the loss if that gives what the model itself computes. This is
+    tried in the first pass.
+
+    Attributes:
+        biases: the biases of the model's experts.
+        fuses_head: whether the output layer is fused, or None before the first pass.
+    """
+
+    def __init__(self, model: PreTrainedModel, precision: str) -> None:
+        super().__init__()
+        self.model, self.precision = model, precision
+        self.biases = ExpertBiases(model)
+        self._balances = has_balance_loss(model)
+        self.fuses_head: bool | None = None
+
+    def forward(
+        self,
+        inputs: Int[Tensor, "sequences tokens"],
+        labels: Int[Tensor, "sequences tokens"],
+        balanced: bool = False,
+    ) -> Losses:
+        """Return the losses at `labels`, which are shifted by one token.
+
+        Padding is on the right, where it has no effect.
+
+        Args:
+            inputs: the tokens.
+            labels: the next token of each.
+            balanced: add the auxiliary loss of a mixture of experts, times the number of labels, to
+                the total, and count the loads of experts that are balanced by biases.
+        """
+        kept = labels != IGNORED
+        options: dict[str, Any] = {"input_ids": inputs, "use_cache": False}
+        if balanced and self._balances:
+            options["output_router_logits"] = True
+        with torch.autocast(
+            inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
+        ):
+            if self.fuses_head is None:
+                self.fuses_head = has_plain_head(self.model, inputs)
+            with self.biases.counting(kept) if balanced else nullcontext():
+                outputs = (self.model.base_model if self.fuses_head else self.model)(**options)
+            if self.fuses_head:
+                head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+                losses = head_loss(outputs.last_hidden_state, head.weight, labels)
+            else:
+                losses = _logit_losses(outputs.logits, labels)
+            if balanced and self._balances:
+                loss = balance_loss(self.model, outputs.router_logits, kept)
+                losses = losses._replace(total=losses.total + loss * kept.sum())
+        return losses
+
+
+def _logit_losses(logits: Tensor, labels: Int[Tensor, "sequences tokens"]) -> Losses:
+    tokens = functional.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    return Losses(tokens.sum(), tokens.detach().view_as(labels))
+
+
+@torch.no_grad()
+def has_plain_head(model: PreTrainedModel, inputs: Int[Tensor, "sequences tokens"]) -> bool:
+    """Return whether a model's logits are the product of its hidden state and the head's weight.
+
+    The model runs on the begin of `inputs`, with hidden states so large that any scale, cap or
+    other change of the logits shows. Nothing in the config is relied on.
+
+    Args:
+        model: the model.
+        inputs: some tokens.
+    """
+    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    body: nn.Module = model.base_model
+    plain = type(head) is nn.Linear and getattr(head, "bias", None) is None
+    if not plain or body is model:
+        return False
+    inputs = inputs[:TRIED_SEQUENCES, :TRIED_TOKENS]
+    seen: list[Tensor] = []
+    hidden = getattr(body(input_ids=inputs, use_cache=False), "last_hidden_state", None)
+    if hidden is None:
+        return False
+    spread = functional.linear(hidden, head.weight).float().std()
+    scale = TRIED_LOGIT / spread.clamp_min(torch.finfo(torch.float32).tiny)
+
+    def enlarge(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        seen.append(given[0])
+        return (given[0] * scale.to(given[0].dtype),)
+
+    hook = head.register_forward_pre_hook(enlarge)
+    try:
+        logits = model(input_ids=inputs, use_cache=False).logits
+    finally:
+        hook.remove()
+    wanted = functional.linear(hidden * scale.to(hidden.dtype), head.weight)
+    return len(seen) == 1 and _close(seen[0], hidden) and _close(logits, wanted)
+
+
+def _close(found: Tensor, wanted: Tensor) -> bool:
+    difference = (found.float() - wanted.float()).abs().max()
+    return found.shape == wanted.shape and bool(difference <= 0.01 * wanted.float().abs().max())
