@@ -20,6 +20,12 @@ from trainer.mixture_config import (
 )
 
 Schedule = Literal["cosine", "constant", "wsd"]
+# Settings of `optimizer` and `finetune` that older runs do not have, as such runs behave.
+_OLDER_RATE: dict[str, Any] = {"decay_share": 0.2, "final_share": None}
+OLDER_RATES: dict[str, dict[str, Any]] = {
+    "optimizer": {**_OLDER_RATE, "kind": "adamw", "decay_embeddings": True, "skip_outliers": None},
+    "finetune": _OLDER_RATE,
+}
 
 
 class Model(Settings):
@@ -78,24 +84,46 @@ class Data(Settings):
         return self.cache_megabytes * 10**6
 
 
-class Optimizer(Settings):
-    """AdamW and its learning rate schedule."""
+class LearningRate(Settings):
+    """Learning rate of a phase."""
 
-    learning_rate: Above = 5e-4
+    learning_rate: Above
     """Peak learning rate."""
     schedule: Schedule = "cosine"
     """Learning rate after warm-up. `cosine`: decays to a tenth of the peak. `wsd`: constant, then
-    decays to zero over the last fifth of the steps. `constant`: stays at the peak."""
+    decays linearly to zero over the last steps. `constant`: stays at the peak."""
+    warmup_steps: Count
+    """Number of steps over which the learning rate rises to its peak."""
+    decay_share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of the steps in which the schedule `wsd` decays."""
+    final_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Final learning rate as a share of the peak. If not given, 0.1 with the schedule `cosine`, and
+    0 with `wsd`."""
+
+
+class Optimizer(LearningRate):
+    """The optimizer and its learning rate schedule."""
+
+    kind: Literal["adamw", "muon"] = "adamw"
+    """`muon`: Muon for the matrices of the layers, with steps as large as those of AdamW, and AdamW
+    for all other parameters."""
+    learning_rate: Above = 5e-4
+    """Peak learning rate."""
     warmup_steps: Count = 100
     """Number of steps over which the learning rate rises to its peak."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """Weight decay of matrices. Norms and biases have none."""
+    decay_embeddings: bool = False
+    """Also apply weight decay to embeddings and to the output layer."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Decay rate of AdamW's average of gradients."""
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Decay rate of AdamW's average of squared gradients."""
     clip: Above = 1.0
     """Maximum gradient norm."""
+    skip_outliers: Above | None = None
+    """Skip a step whose loss or gradient norm is above the mean of the last 128 steps by more than
+    this number of standard deviations. A common value is 6. If not given, no step is skipped."""
 
 
 class Training(Settings):
@@ -131,15 +159,13 @@ class Training(Settings):
         return self.steps * self.batch_sequences
 
 
-class Finetune(Settings):
+class Finetune(LearningRate):
     """A second phase on the target's align split alone."""
 
     steps: Count = 0
     """Number of optimizer steps. 0 disables this phase."""
     learning_rate: Above = 1e-4
     """Peak learning rate."""
-    schedule: Schedule = "cosine"
-    """Learning rate after warm-up, as in `optimizer`."""
     warmup_steps: Count = 10
     """Number of steps over which the learning rate rises to its peak."""
     batch_sequences: Positive = 16
@@ -195,7 +221,7 @@ class Train(Settings):
     mixture: Mixture = Mixture()
     """Mixture of domains, and the way it is learned."""
     optimizer: Optimizer = Optimizer()
-    """AdamW and its learning rate schedule."""
+    """The optimizer and its learning rate schedule."""
     training: Training = Training()
     """Length, batches and precision of the main phase."""
     finetune: Finetune = Finetune()
@@ -235,6 +261,10 @@ class Train(Settings):
         del settings["data"]["cache_megabytes"]  # it changes no numbers
         if self.data.draw_by == "sequences":
             del settings["data"]["draw_by"]
+        for section, values in OLDER_RATES.items():
+            for key, value in values.items():
+                if settings[section][key] == value:
+                    del settings[section][key]
         if not self.evaluation.choices:
             del settings["evaluation"]["choices"]
         del settings["training"]["shard_processes"]  # like the number of processes
@@ -251,4 +281,9 @@ def completed(config: Mapping[str, Any]) -> Mapping[str, Any]:
         return config
     # The weights of older runs are shares of sequences.
     data = {"draw_by": "sequences", **data}
-    return {**config, "mixture": {**WITHOUT_EFFECT, **mixture}, "data": data}
+    sections = {
+        section: {**values, **config[section]}
+        for section, values in OLDER_RATES.items()
+        if isinstance(config.get(section), Mapping)
+    }
+    return {**config, **sections, "mixture": {**WITHOUT_EFFECT, **mixture}, "data": data}

@@ -135,7 +135,7 @@ class Mixture(Settings):
     """Gradient that the mixer `doge` aligns with: the target's, or the sum of those of the other
     members."""
     preconditioned: bool = False
-    """Precondition the target's gradient like an AdamW step."""
+    """Precondition the target's gradient like a step of the optimizer."""
     most_change: Above | None = None
     """Maximum of KL(new weights || old weights) per update, in nats. If not given, there is no
     maximum."""

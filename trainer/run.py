@@ -38,7 +38,7 @@ from trainer.state.checkpoint_writer import CheckpointWriter
 from trainer.state.export import context_tokens, export_model, repeats, write_usage
 from trainer.state.metrics import Metrics, Speed
 from trainer.state.model_card import model_card
-from trainer.state.numeric_checks import BatchOrigin, check_finite, check_replicas
+from trainer.state.numeric_checks import BatchOrigin, check_finite, check_replicas, outlier
 from trainer.target_shares import TargetShares
 
 
@@ -156,8 +156,13 @@ class Run:
         check_finite(
             config.out, team, step=state.step, loss=loss, norm=norm, nats=nats, origin=origin
         )
-        self.optimizer.step()
-        self.engine.balance()
+        deviations = config.optimizer.skip_outliers
+        skipped, state.recent_steps = outlier(state.recent_steps, loss, norm, deviations)
+        if skipped:
+            self.metrics.write("skipped", step=state.step, loss=loss, gradient_norm=norm)
+        else:
+            self.optimizer.step()
+            self.engine.balance()
         state.step += 1
         state.tokens += batch.total
         if state.step % config.training.log_every_steps == 0:
@@ -189,16 +194,15 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint."""
-        self.state.seconds, self.state.metrics_bytes = (
-            self.speed.seconds(),
-            self.metrics.size_bytes(),
-        )
+        self.state.seconds = self.speed.seconds()
+        self.state.metrics_bytes = self.metrics.size_bytes()
         self.writer.save(self.state, self.engine.model, self.optimizer, self.identity)
 
     def begin_finetuning(self) -> None:
         """Evaluate and export the pretrained model, and reset the optimizer's state."""
         self._export("pretrained", self.evaluate(self.inputs.final_sets))
         self.optimizer.state.clear()
+        self.state.recent_steps = np.zeros((0, 2))
 
     def finish(self) -> None:
         """Evaluate, and write the totals and the model, whose folder marks the run as finished."""
@@ -249,15 +253,9 @@ class Run:
         """
         config, state, steps_left = self.config, self.state, self._interval_steps_left()
         number = (plan.interval + 2) * config.mixture.measure_steps - steps_left
+        shares, optimizer = self.target_shares, self.optimizer
         scored, share, nats, seconds = score_batch(
-            self.engine,
-            config,
-            self.inputs,
-            self.target_shares,
-            number,
-            batch,
-            leaves,
-            self.optimizer,
+            self.engine, config, self.inputs, shares, number, batch, leaves, optimizer
         )
         state.scored_batches = np.stack([*state.scored_batches, scored])
         state.scoring_seconds += seconds

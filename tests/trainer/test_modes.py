@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from data_catalog import UserError
@@ -18,6 +19,7 @@ from tests.helpers.tiny_training import records, tiny_config, without_clock
 from trainer.evaluation.objectives import TextLoss
 from trainer.loop import train
 from trainer.model.engine import Engine
+from trainer.state import numeric_checks
 
 pytestmark = pytest.mark.system  # whole trainings, or models exported to other runtimes
 
@@ -84,6 +86,25 @@ def resumed_alike(catalog: Path, folder: Path, afters: tuple[int, ...], **sectio
             first, second = (without_clock(records(folder / n, kind)) for n in ("run", "whole"))
             assert str(first) == str(second)
     return config.out
+
+
+def test_a_run_with_muon_and_skipped_steps_resumes(
+    catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numeric_checks, "LEAST_RECENT_STEPS", 4)
+    optimizer = {"kind": "muon", "skip_outliers": 1.0}
+    mixture = {"backend": "ghost", "scores": "target", "preconditioned": True}
+    sections = {"training": {"steps": 12}, "checkpoint": {"every_steps": 1, "keep": 99}}
+    out = resumed_alike(catalog, tmp_path, (3, 9), mixture=mixture, optimizer=optimizer, **sections)
+    skipped = {record["step"] for record in records(out, "skipped")}
+    assert skipped
+    assert len(skipped) < 8
+    for step in range(1, 13):
+        files = [out / f"checkpoints/{n:010d}/model.safetensors" for n in (step - 1, step)]
+        if all(file.is_file() for file in files):
+            before, after = (load_file(file) for file in files)
+            same = all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+            assert same == (step - 1 in skipped)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor
 
 from trainer.alignment import Direction
 from trainer.model.engine import Engine
+from trainer.model.optimizer import is_muon, muon_step
 
 
 def target_direction(
@@ -23,8 +24,8 @@ def target_direction(
         engine: the model.
         backward: adds the summed gradient of the objective to `.grad` and returns this process's
             share of the loss.
-        preconditioner: the run's AdamW. If given, v becomes the direction in which it would step,
-            so that a score is the decrease of the target's loss by a preconditioned step on a
+        preconditioner: the run's optimizer. If given, v becomes the direction in which it would
+            step, so that a score is the decrease of the target's loss by a preconditioned step on a
             member's gradient: `<v, P g> = <P v, g>`. v is then scaled back to the norm of the
             gradient, so that a mixer's step size needs no change.
     """
@@ -73,7 +74,7 @@ def combined_direction(
     Args:
         engine: the model.
         objectives: share w_k and backward pass of each, as in `target_direction`.
-        preconditioner: the run's AdamW, as in `target_direction`.
+        preconditioner: the run's optimizer, as in `target_direction`.
     """
     if len(objectives) == 1:
         return target_direction(engine, objectives[0][1], preconditioner)
@@ -146,12 +147,13 @@ def _precondition(
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Replace v by `v / (sqrt(u) + eps)`, in place.
+    """Replace v by the step that the optimizer would take on it, in place.
 
-    u is AdamW's bias-corrected second moment after a step on v (Kingma & Ba 2015, algorithm 1).
-    With v itself in it, as in a real step, no element exceeds 1 / sqrt(1 - beta2). With the current
-    moment instead, embeddings of words that training has not seen, whose moment is zero, would grow
-    by 1 / eps and outweigh everything else.
+    With AdamW that is `v / (sqrt(u) + eps)`, where u is its bias-corrected second moment after a
+    step on v (Kingma & Ba 2015, algorithm 1). With v itself in it, as in a real step, no element
+    exceeds 1 / sqrt(1 - beta2). With the current moment instead, embeddings of words that training
+    has not seen, whose moment is zero, would grow by 1 / eps and outweigh everything else. Muon
+    makes a matrix orthogonal.
     """
     settings = {p: group for group in optimizer.param_groups for p in group["params"]}
     for name, tensor in tensors.items():
@@ -161,6 +163,9 @@ def _precondition(
             optimizer.state.get(parameter, {}),
             local(tensor),
         )
+        if is_muon(group):
+            tensor.copy_(muon_step(tensor))
+            continue
         beta2, eps, steps = group["betas"][1], group["eps"], 1.0
         moment = gradient.square().mul_(1 - beta2)
         if "exp_avg_sq" in state:

@@ -47,6 +47,8 @@ class State:
         default_factory=lambda: np.zeros((0, 0))
     )
     """`score_batch` of every training batch of this interval that was scored."""
+    recent_steps: Float[np.ndarray, "recent 2"] = field(default_factory=lambda: np.zeros((0, 2)))
+    """Loss and gradient norm of the last steps, if outliers are skipped."""
     step: int = 0
     """Number of steps taken."""
     tokens: int = 0

@@ -19,6 +19,8 @@ from data_catalog.format.manifest import write_json
 from trainer.distributed import Team
 from trainer.state.metrics import json_ready
 
+RECENT_STEPS = 128  # that a step is compared with
+LEAST_RECENT_STEPS = 64  # with fewer, no step is an outlier
 LISTED_SEQUENCES = 3  # maximum number of sequences in a message; the file lists all of them
 
 
@@ -127,3 +129,28 @@ def check_replicas(digest: str, team: Team) -> None:
 
 def _ranks(ranks: Sequence[int]) -> str:
     return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+
+
+def outlier(
+    recent: Float[np.ndarray, "steps 2"], loss: float, norm: float, deviations: float | None
+) -> tuple[bool, Float[np.ndarray, "steps_after 2"]]:
+    """Return whether a step is to be skipped, and the values for the next one.
+
+    It is skipped if its loss or its gradient norm is above the mean of the last steps by more than
+    `deviations` standard deviations, as in OLMo 2 (OLMo team 2025). The values of a skipped step
+    count too. Otherwise a lasting change would end the training.
+
+    Args:
+        recent: loss and gradient norm of the last steps.
+        loss: the step's loss.
+        norm: the step's gradient norm.
+        deviations: the limit. None: no step is skipped.
+    """
+    if deviations is None:
+        return False, recent
+    now = np.array([loss, norm])
+    after = np.concatenate([recent[-(RECENT_STEPS - 1) :], now[None]])
+    if len(recent) < LEAST_RECENT_STEPS:
+        return False, after
+    excess = now - recent.mean(axis=0)
+    return bool((excess > deviations * recent.std(axis=0)).any()), after

@@ -1,11 +1,18 @@
 """Learning rates and weight decay, by hand."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from trainer.config import Finetune, Optimizer
-from trainer.model.optimizer import build_optimizer, learning_rate, set_learning_rate
+from trainer.model.optimizer import (
+    build_optimizer,
+    learning_rate,
+    muon_step,
+    set_learning_rate,
+)
 
 
 @pytest.mark.parametrize(
@@ -75,3 +82,81 @@ def test_frozen_parameters_are_not_optimized() -> None:
         p for group in build_optimizer(model, Optimizer()).param_groups for p in group["params"]
     ]
     assert [id(p) for p in owned] == [id(model[1].weight), id(model[1].bias)]
+
+
+class Tied(nn.Module):
+    """An embedding, a layer, and an output layer with the embedding's weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.layer = nn.Embedding(6, 4), nn.Linear(4, 4)
+        self.head = nn.Linear(4, 6, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.head
+
+
+@pytest.mark.parametrize("decay_embeddings", [False, True])
+def test_embeddings_decay_only_on_request(decay_embeddings: bool) -> None:
+    model = Tied()
+    optimizer = build_optimizer(model, Optimizer(decay_embeddings=decay_embeddings))
+    decay = {
+        id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]
+    }
+    assert decay[id(model.layer.weight)] == 0.1
+    assert decay[id(model.layer.bias)] == 0.0
+    assert decay[id(model.embedding.weight)] == (0.1 if decay_embeddings else 0.0)
+
+
+def test_muon_has_the_matrices_of_layers_and_adamw_the_rest() -> None:
+    """Each part takes the step that torch's own optimizer takes alone."""
+    torch.manual_seed(0)
+    model = Tied()
+    alone = copy.deepcopy(model)
+    settings = Optimizer(kind="muon", learning_rate=0.01, weight_decay=0.5)
+    optimizer = build_optimizer(model, settings)
+    muon = torch.optim.Muon(
+        [alone.layer.weight], lr=0.01, weight_decay=0.5, adjust_lr_fn="match_rms_adamw"
+    )
+    adamw = torch.optim.AdamW(
+        [alone.embedding.weight, alone.layer.bias], lr=0.01, betas=(0.9, 0.95), weight_decay=0.0
+    )
+    for step in range(3):
+        for one, other in zip(model.parameters(), alone.parameters(), strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        set_learning_rate(optimizer, 0.01 / (step + 1))
+        for part in (muon, adamw):
+            set_learning_rate(part, 0.01 / (step + 1))
+            part.step()
+        optimizer.step()
+    for one, other in zip(model.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+    assert set(optimizer.state[model.layer.weight]) == {"momentum_buffer"}
+    assert set(optimizer.state[model.layer.bias]) == {"step", "exp_avg", "exp_avg_sq"}
+
+
+def test_a_step_of_muon_is_orthogonal_and_as_large_as_that_of_adamw() -> None:
+    gradient = torch.randn(8, 32, generator=torch.Generator().manual_seed(0))
+    step = muon_step(gradient)
+    values = torch.linalg.svdvals(step) / (0.2 * 32**0.5)
+    assert ((values > 0.6) & (values < 1.3)).all()
+    torch.testing.assert_close(muon_step(7 * gradient), step, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shares", "expected"),
+    [
+        ("cosine", {"final_share": 0.0}, {0: 1.0, 5: 0.5, 10: 0.0}),
+        ("wsd", {"decay_share": 0.5}, {5: 1.0, 6: 0.8, 9: 0.2}),
+        ("wsd", {"decay_share": 0.5, "final_share": 0.5}, {5: 1.0, 6: 0.9, 9: 0.6}),
+    ],
+)
+def test_shares_of_a_schedule(
+    schedule: str, shares: dict[str, float], expected: dict[int, float]
+) -> None:
+    settings = Optimizer.model_validate(
+        {"learning_rate": 1.0, "warmup_steps": 0, "schedule": schedule, **shares}
+    )
+    assert {step: learning_rate(settings, step, 10) for step in expected} == pytest.approx(expected)
