@@ -10,6 +10,7 @@ agree within seconds.
 """
 
 import json
+import logging
 import os
 import re
 import socket
@@ -29,6 +30,8 @@ from data_catalog.place import Place
 
 LEASE_SECONDS = 60.0
 _NAME = re.compile(r"lease-(\d{8})\.json")
+
+logger = logging.getLogger(__name__)
 
 
 class LeaseRecord(Record):
@@ -65,6 +68,17 @@ class Lease:
                 "was published. Run the command again: finished work is kept."
             )
 
+    def confirm(self) -> None:
+        """Prolong the lease and check that the folder is held.
+
+        A lease that ended while the store could not be reached goes on, if nobody has taken it.
+
+        Raises:
+            UserError: Another process has taken it, or the store cannot be reached.
+        """
+        self.prolong()
+        self.check()
+
     def prolong(self) -> None:
         """Let the lease end later, unless another process has taken the folder."""
         if max(_numbers(self._folder), default=0) != self._number:
@@ -87,18 +101,20 @@ class Lease:
 
 
 @contextmanager
-def sole_lease(folder: Place, what: str, remedy: str) -> Iterator[Lease]:
+def sole_lease(folder: Place, what: str, remedy: str, *, wait: bool = False) -> Iterator[Lease]:
     """Hold a folder of a store for this process.
 
     Args:
         folder: The folder that holds the lease, for the errors.
         what: What the holder does, such as "another build".
         remedy: What to do instead of waiting.
+        wait: Wait for the end of a lease that nobody prolongs, because its holder was killed. A
+            holder that is alive prolongs it within a quarter of `LEASE_SECONDS`.
 
     Raises:
         UserError: Another process holds the folder.
     """
-    lease = _take(folder, what, remedy)
+    lease = _take(folder, what, remedy, wait)
     ended = threading.Event()
     thread = threading.Thread(target=lease.prolong_until, args=(ended,), daemon=True)
     thread.start()
@@ -111,11 +127,25 @@ def sole_lease(folder: Place, what: str, remedy: str) -> Iterator[Lease]:
             lease.release()
 
 
-def _take(folder: Place, what: str, remedy: str) -> Lease:
+def _take(folder: Place, what: str, remedy: str, wait: bool) -> Lease:
+    awaited: LeaseRecord | None = None
     while True:
         numbers = _numbers(folder)
         newest = max(numbers, default=0)
         if newest and (held := _read(folder, newest)) and held.until > time.time():
+            if wait and (awaited is None or held.until == awaited.until):
+                if awaited is None:
+                    logger.warning(
+                        "%s: held by process %d on %s. If that was killed, this one continues "
+                        "after %s.",
+                        folder,
+                        held.pid,
+                        held.host,
+                        _clock(held.until),
+                    )
+                awaited = held
+                time.sleep(LEASE_SECONDS / 60)
+                continue
             raise UserError(
                 f"{folder}: {what} is running here, process {held.pid} on {held.host} since "
                 f"{_clock(held.since)}. {remedy} If that process was killed, the folder is free "
@@ -133,6 +163,11 @@ def _take(folder: Place, what: str, remedy: str) -> Lease:
             for number in numbers:  # leases that have ended
                 _object(folder, number).remove()
             return Lease(folder, newest + 1, record)
+
+
+def is_lease(name: str) -> bool:
+    """Return whether a file of this name is a lease."""
+    return _NAME.fullmatch(name) is not None
 
 
 def _numbers(folder: Place) -> list[int]:

@@ -202,7 +202,7 @@ def show_catalog(root: Folder, page: Folder) -> None:
         show_link(f"catalog-{root.name}-page", page)
 
 
-def show_runs(name: str, runs: Sequence[Path], page: Path) -> None:
+def show_runs(name: str, runs: Sequence[Path], page: Folder) -> None:
     """Create the artifacts of finished runs: losses, the final weights of a single run, a link."""
     if not within_flow_run():
         return

@@ -42,9 +42,9 @@ def emit_catalog_built(root: Folder) -> None:
     )
 
 
-def emit_run_finished(run: Path) -> None:
-    """Emit an event: the run in this folder is finished."""
-    [row] = summary_table([run])
+def emit_run_finished(run: Folder, folder: Path) -> None:
+    """Emit an event: a run is finished, whose small files are in `folder`."""
+    [row] = summary_table([folder])
     payload = {
         name: None if row[name] is None else round_for_reader(row[name]) for name in RUN_KEYS
     }

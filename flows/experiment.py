@@ -64,7 +64,7 @@ def experiment(recipe: Recipe, catalog: Build | None = None, processes: ProcessC
     _train(runs, recipe, processes)
     write_results(recipe, [read_result(run) for run in runs])
     show_page(artifact_key("experiment", recipe.out.name, "comparison"), recipe.out / PAGE)
-    folders = [run.config.out for run in runs]
+    folders = [run.config.folder for run in runs]
     if len(folders) <= MAXIMUM_CURVES:
         page = write_report(
             folders, recipe.out / "report.html", local_folder(runs[0].config.catalog)
@@ -83,8 +83,8 @@ def checked_runs(recipe: Recipe) -> list[PlannedRun]:
     for run in runs:
         check_training(run.config)
     if recipe.equal_compute:
-        charged = {run.config.out: run.with_steps(_affordable_steps(run.config)) for run in runs}
-        planned = {run.config.out: run.config.training.steps for run in runs}
+        charged = {run.config.folder: run.with_steps(_affordable_steps(run.config)) for run in runs}
+        planned = {run.config.folder: run.config.training.steps for run in runs}
         # A run that replays another of its length is compared with it, and has the steps of it.
         runs = [
             run.with_steps(charged[source].config.training.steps)
@@ -126,17 +126,17 @@ def require_same_run(config: Train) -> None:
     Raises:
         UserError: It has others.
     """
-    if is_finished(config.out):
+    if is_finished(config.folder):
         version = config.data.version
         manifest = read_manifest(local_folder(config.catalog, version), version)
         identity = {"fingerprint": config.fingerprint(), "catalog": manifest.fingerprint}
         settings = config.model_dump(mode="json", exclude={"catalog", "out", "checkpoint"})
-        check_identity(config.out, identity, settings)
+        check_identity(config.folder, identity, settings)
 
 
 def _train(runs: Sequence[PlannedRun], recipe: Recipe, processes: int) -> None:
     """Train the runs that are not finished, `recipe.jobs` at a time."""
-    waiting = [run for run in runs if not is_finished(run.config.out)]
+    waiting = [run for run in runs if not is_finished(run.config.folder)]
     update, done = stage_progress("runs", len(runs)), len(runs) - len(waiting)
     update(done, "")
     if recipe.jobs == 1:  # each run shows its own progress

@@ -37,10 +37,10 @@ def read_result(run: PlannedRun) -> Result:
     Raises:
         DamagedFileError: A number of the run is missing.
     """
-    folder = read_run(run.config.out, run.config.out.name)
+    folder = read_run(run.config.folder, run.config.folder.name)
     final = folder.final
     if final is None:
-        raise DamagedFileError(run.config.out / "metrics.jsonl", "the totals are missing")
+        raise DamagedFileError(run.config.folder / "metrics.jsonl", "the totals are missing")
     training = run.config.training
     choices = [r for r in folder.of_kind("eval") if r.get("set") == CHOICES]
     return Result(

@@ -20,6 +20,7 @@ from pydantic import Field
 
 from data_catalog.errors import TrainingError, UserError
 from data_catalog.transfer.mirror import local_folder
+from data_catalog.transfer.run_copy import local_run
 from flows.artifacts import show_runs, stage_progress
 from flows.events import emit_run_finished, tag_flow_run
 from flows.interrupt import orderly_stop
@@ -76,12 +77,10 @@ def train(
         launch.with_options(task_run_name=f"train {config.mixture.mixer}", retries=retries)(
             config, processes, accept, verify, nodes=nodes
         )
-    show_runs(
-        f"run-{config.out.name}",
-        [config.out],
-        write_report([config.out], config.out / "report.html", local_folder(config.catalog)),
-    )
-    emit_run_finished(config.out)
+    with local_run(config.out) as folder:
+        page = write_report([folder], config.out / "report.html", local_folder(config.catalog))
+        show_runs(f"run-{config.out.name}", [folder], page)
+        emit_run_finished(config.out, folder)
     return str(config.out)
 
 
@@ -140,7 +139,7 @@ def _show_progress(
     stop_requested: Callable[[], bool],
 ) -> None:
     """Show the steps and the warnings of a trainer until it ends, or until it has to."""
-    metrics = config.out / "metrics.jsonl"
+    metrics = config.folder / "metrics.jsonl"
     update = stage_progress("train", config.steps)
     with progress_bar(f"train {config.mixture.mixer}", config.steps, "steps") as advance:
         displayed, ended = 0, False

@@ -18,7 +18,7 @@ def check_training(settings: Train) -> None:
         UserError: The catalog is missing, or it lacks a target or the level, or the path of
             the run is not UTF-8.
     """
-    check_utf8_path(settings.out, "out")
+    check_utf8_path(settings.folder, "out")
     version = settings.data.version
     manifest = read_manifest(local_folder(settings.catalog, version), version)
     named = [("target", settings.target)]

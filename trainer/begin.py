@@ -7,7 +7,7 @@ from data_catalog.format.run_record import RunCadence, RunRecord, RunSettings, r
 from trainer.alignment.overhead import cadence_of, updates_of
 from trainer.alignment.trial import try_model
 from trainer.config import Model, Train
-from trainer.distributed import Team
+from trainer.distributed import Team, on_all
 from trainer.inputs import Inputs, open_inputs
 from trainer.mixers.choose import require_movement
 from trainer.model.engine import open_engine
@@ -19,6 +19,7 @@ from trainer.state.checkpoint_writer import CheckpointWriter
 from trainer.state.checksums import Choice, choose_checkpoint, set_aside
 from trainer.state.metrics import Metrics, Speed
 from trainer.state.resume import check_identity
+from trainer.state.stored_run import StoredRun
 from trainer.target_shares import open_target_shares
 
 
@@ -44,6 +45,7 @@ def begin_run(
     team: Team,
     accept: frozenset[str] = frozenset(),
     verified: bool = True,
+    stored: StoredRun | None = None,
 ) -> Run | None:
     """Build the model and load the last checkpoint in `config.out` if any.
 
@@ -54,6 +56,7 @@ def begin_run(
         accept: the declared changes since the run was started: any of "config", "catalog" and
             "tokenizer".
         verified: the checksums of the catalog's files were compared.
+        stored: the run, if `config.out` is in a store.
 
     Returns:
         The open run, or None if the run is already finished.
@@ -68,15 +71,17 @@ def begin_run(
         "tokenizer": manifest.tokenizer.sha256,
     }
     settings = config.model_dump(mode="json", exclude={"catalog", "out", "checkpoint"})
-    is_finished = (config.out / "model").is_dir()
-    chosen = Choice(None) if is_finished else choose_checkpoint(config.out, team, read_checkpoint)
-    history = check_identity(config.out, identity, settings, accept, checkpoint=chosen.folder)
+    if stored is not None:
+        on_all(team, lambda: stored.fetch_record() if team.leads_machine else None)
+    is_finished = (config.folder / "model").is_dir()
+    chosen = Choice(None) if is_finished else _choose(config, team, stored)
+    history = check_identity(config.folder, identity, settings, accept, checkpoint=chosen.folder)
     if is_finished:
         return None
     requested, training, basis = config, config.training, inputs.basis
     cadence = cadence_of(config, len(basis.names))
     if chosen.folder:  # The position in the data depends on it, also if steps were added.
-        every = read_run_record(config.out).cadence.update_every_steps
+        every = read_run_record(config.folder).cadence.update_every_steps
         cadence = cadence._replace(update_every_steps=every)
     mixture = config.mixture.model_copy(update=cadence._asdict())
     config = config.model_copy(update={"mixture": mixture})
@@ -91,13 +96,16 @@ def begin_run(
         model = Model(path=str(mixture.reference))
         reference = open_engine(model, config, inputs.files, team)
     state = State(weights, np.zeros_like(inputs.corpus.sequences))
-    if chosen.folder:
-        state = load_checkpoint(chosen.folder, state, engine.model, optimizer)
+    if folder := chosen.folder:
+        fetch = stored.fetch_shards if stored else None
+        fresh = state
+        state = on_all(team, lambda: load_checkpoint(folder, fresh, engine.model, optimizer, fetch))
     team.wait()  # The leader writes only after every process has read the folder.
     if team.is_leader:
-        set_aside(chosen.damaged)
+        if stored is None:
+            set_aside(config.folder, chosen.damaged)
         if state.log:  # drops the rows of steps that are taken again
-            write_log(config.out / "weights.parquet", state.log)
+            write_log(config.folder / "weights.parquet", state.log)
         record = RunRecord(
             config=RunSettings.model_validate(requested.model_dump(mode="json")),
             basis=basis.names,
@@ -109,9 +117,13 @@ def begin_run(
             verified=verified,
             **identity,
         )
-        write_run_record(config.out, record)
+        write_run_record(config.folder, record)
+    if stored is not None:
+        on_all(team, lambda: stored.begin(chosen.damaged) if team.is_leader else None)
     speed = Speed(engine.model, training.sequence_tokens, team.device, team.world)
     speed.begin(state)
+    # Every machine shows the progress of a run in a store from its own folder.
+    writes = team.leads_machine if stored is not None else team.is_leader
     return Run(
         config=config,
         identity=identity,
@@ -124,7 +136,14 @@ def begin_run(
         mixer=mixer,
         targets=open_target_shares(config, inputs, updates_of(config, cadence)),
         state=state,
-        metrics=Metrics(config.out / "metrics.jsonl", state.metrics_bytes, team.is_leader),
-        writer=CheckpointWriter(config.out, config.checkpoint, team),
+        metrics=Metrics(config.folder / "metrics.jsonl", state.metrics_bytes, writes),
+        writer=CheckpointWriter(config.folder, config.checkpoint, team, stored),
         speed=speed,
+        stored=stored,
     )
+
+
+def _choose(config: Train, team: Team, stored: StoredRun | None) -> Choice:
+    if stored is not None:
+        return stored.choose_checkpoint(team)
+    return choose_checkpoint(config.folder, team, read_checkpoint)

@@ -3,11 +3,14 @@
 This module does not import torch, so that a launcher can check a file before it starts a process.
 """
 
+import platform
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from data_catalog.folders import cache_folder
 from data_catalog.format.manifest import fingerprint
 from data_catalog.settings import FolderOrName, FolderPath, LocalPath, Settings
 from trainer.mixture_config import (
@@ -208,8 +211,8 @@ class Train(Settings):
 
     catalog: FolderPath
     """Folder of the catalog, or its fsspec URL such as `s3://bucket/catalog`."""
-    out: LocalPath
-    """Folder of the run."""
+    out: FolderPath
+    """Folder of the run, or its fsspec URL such as `s3://bucket/runs/dga`."""
     target: str
     """Target of the catalog that the model is optimised for."""
     seed: Count = 0
@@ -235,6 +238,13 @@ class Train(Settings):
     @classmethod
     def _completed(cls, given: Any) -> Any:
         return completed(given) if isinstance(given, Mapping) else given
+
+    @property
+    def folder(self) -> Path:
+        """Folder of this machine that the run works in: `out`, or one in the cache for a URL."""
+        if isinstance(self.out, Path):
+            return self.out
+        return cache_folder() / "runs" / fingerprint(self.out.url)[:32] / platform.node()
 
     @property
     def steps(self) -> int:

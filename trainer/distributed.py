@@ -3,15 +3,22 @@
 Gradients are summed by `trainer.model.parallel`.
 """
 
+import json
 import os
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from data_catalog.errors import UserError
+
+Result = TypeVar("Result")
 
 CPU = torch.device("cpu")
 DRAIN_SECONDS = 0.1
@@ -88,6 +95,32 @@ def join_team() -> Iterator[Team]:
             # to release its tensors.
             time.sleep(DRAIN_SECONDS)
             dist.destroy_process_group()
+
+
+def on_all(team: Team, work: Callable[[], Result]) -> Result:
+    """Return `work()`. All processes call this together.
+
+    Raises:
+        UserError: `work` raised it on a process. All processes raise it. If it is not the same on
+            all, it names the machine.
+    """
+    if team.world == 1:
+        return work()
+    result, fault = None, None
+    try:
+        result = work()
+    except UserError as error:
+        fault = error
+    told = [
+        json.loads(text)
+        for text in team.gather(json.dumps([socket.gethostname(), str(fault or "")]))
+    ]
+    if not any(sentence for _, sentence in told):
+        return result  # type: ignore[return-value]
+    if fault is not None and all(sentence == str(fault) for _, sentence in told):
+        raise fault
+    host, sentence = next((host, sentence) for host, sentence in told if sentence)
+    raise UserError(f"{host}: {sentence}")
 
 
 def process_slice(count: int, rank: int, world: int) -> slice:

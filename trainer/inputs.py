@@ -18,6 +18,8 @@ from data_catalog.format.records import read_record
 from data_catalog.format.run_record import RUN_RECORD, read_run_record
 from data_catalog.format.target_record import TARGET_RECORD, TargetRecord
 from data_catalog.format.tokens import open_target, open_tokens
+from data_catalog.lease import is_lease
+from data_catalog.place import Folder, Place
 from data_catalog.transfer.mirror import local_folder, open_catalog, repair_mirror
 from trainer.config import Train
 from trainer.distributed import Team
@@ -294,15 +296,18 @@ def _corpus(files: CatalogFiles, config: Train, level: int) -> Pool:
     return Pool(store, length, f"{files.root}: its train split", available, config.seed)
 
 
-def _check_folder(out: Path) -> None:
+def _check_folder(out: Folder) -> None:
     """Check that a run may be written here: the folder is new, empty but for logs, or a run's.
 
     A run would replace files of others, such as a model's.
     """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"out {out}: This is not a folder. Change out.")
-    check_utf8_path(out, "out")
-    others = foreign_names(out)
+    if isinstance(out, Place):
+        others = [name for name in out.names() if not is_lease(name)]
+    else:
+        if out.exists() and not out.is_dir():
+            raise UserError(f"out {out}: This is not a folder. Change out.")
+        check_utf8_path(out, "out")
+        others = foreign_names(out)
     if RUN_RECORD in others:  # a Hugging Face folder has a file of this name too
         read_run_record(out)
     elif others:

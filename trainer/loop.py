@@ -13,16 +13,14 @@ The actions (`begin_interval`, `take_step`, `after_step`, ...) are methods of `t
 import logging
 import signal
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
-from pathlib import Path
+from contextlib import ExitStack, closing, contextmanager
 from types import FrameType
 
-from data_catalog.format.lock import sole_holder
 from trainer.begin import begin_run, check_run
 from trainer.config import Train
-from trainer.distributed import Team, join_team
+from trainer.distributed import join_team, on_all
 from trainer.inputs import verify_inputs
-from trainer.machines import check_machines, check_run_folder, on_all
+from trainer.machines import check_machines, hold_run
 from trainer.run import Run
 from trainer.sampling.batches import interval_batches
 from trainer.sampling.finetune import finetune_batches, finetune_draws
@@ -57,9 +55,8 @@ def train(config: Train, accept: frozenset[str] = frozenset(), verify: bool = Tr
             verify_inputs(config, team)
         # An invalid request leaves no folder. The leader creates it after every process has looked.
         inputs = on_all(team, lambda: check_run(config))
-        stack.enter_context(_hold_folder(config.out, team))
-        check_run_folder(config.out, team)
-        run = begin_run(config, inputs, team, accept, verify)
+        stored = stack.enter_context(hold_run(config, team))
+        run = begin_run(config, inputs, team, accept, verify, stored)
         if run is None:
             logger.warning("%s: This run is already finished.", config.out)
             return True
@@ -143,15 +140,6 @@ def finetune(run: Run, stops: list[int]) -> bool:
         if stop:
             return False
     return True
-
-
-def _hold_folder(out: Path, team: Team) -> AbstractContextManager[None]:
-    """Lock the run's folder on the leading process."""
-    if not team.is_leader:
-        return nullcontext()
-    return sole_holder(
-        out, f"{out}: Another process is training in this folder. Wait for it, or change out."
-    )
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Preview of a run: its draws, memory and costs, computed without building a model."""
 
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -72,7 +71,7 @@ class Preview(_PreviewPart):
     """Description of a run before it starts."""
 
     catalog: FolderPath
-    out: Path
+    out: FolderPath
     steps: int
     tokens: int
     """Tokens of the run if no sequence is padded."""

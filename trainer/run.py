@@ -14,7 +14,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from data_catalog.format.manifest import write_json
-from data_catalog.format.run_files import write_run_checksums
 from trainer.alignment.observe import (
     MixerMeasurement,
     measured_on_batches,
@@ -39,6 +38,7 @@ from trainer.state.export import context_tokens, export_model, repeats, write_us
 from trainer.state.metrics import Metrics, Speed
 from trainer.state.model_card import model_card
 from trainer.state.numeric_checks import BatchOrigin, check_finite, check_replicas, outlier
+from trainer.state.stored_run import StoredRun, finish_run
 from trainer.target_shares import TargetShares
 
 
@@ -63,6 +63,8 @@ class Run:
     metrics: Metrics
     writer: CheckpointWriter
     speed: Speed
+    stored: StoredRun | None = None
+    """The run in a store, if `config.out` is a URL."""
 
     @property
     def target_shares(self) -> dict[str, float]:
@@ -90,7 +92,7 @@ class Run:
         row = {"stage": interval, "first_sequence": first, "alpha": alpha, "sampling": sampling}
         state.log.append({**row, "scores": scores})
         if self.team.is_leader:
-            write_log(config.out / "weights.parquet", state.log)
+            write_log(config.folder / "weights.parquet", state.log)
         if self.bounds:
             moved = self.plan(interval).moved
             self.metrics.write("bounds", step=state.step, stage=interval, moved=moved)
@@ -154,7 +156,7 @@ class Run:
         sums: list[float] = team.sum(torch.stack([share, share.new_tensor(float(stop))])).tolist()
         loss, stops = sums
         check_finite(
-            config.out, team, step=state.step, loss=loss, norm=norm, nats=nats, origin=origin
+            config.folder, team, step=state.step, loss=loss, norm=norm, nats=nats, origin=origin
         )
         deviations = config.optimizer.skip_outliers
         skipped, state.recent_steps = outlier(state.recent_steps, loss, norm, deviations)
@@ -201,6 +203,8 @@ class Run:
     def begin_finetuning(self) -> None:
         """Evaluate and export the pretrained model, and reset the optimizer's state."""
         self._export("pretrained", self.evaluate(self.inputs.final_sets))
+        if self.stored is not None and self.team.is_leader:
+            self.stored.put_pretrained()
         self.optimizer.state.clear()
         self.state.recent_steps = np.zeros((0, 2))
 
@@ -220,13 +224,13 @@ class Run:
             model_parameters=sum(p.numel() for p in self.engine.model.parameters()),
         )
         if self.team.is_leader:
-            write_usage(config.out / "usage.parquet", used, sequences)
+            write_usage(config.folder / "usage.parquet", used, sequences)
             weights = zip(self.inputs.basis.names, final_weights(state.mixer).tolist(), strict=True)
-            write_json(config.out / "weights.json", dict(weights))
+            write_json(config.folder / "weights.json", dict(weights))
         self._export("model", results)
         self.metrics.close()
         if self.team.is_leader:
-            write_run_checksums(config.out)
+            finish_run(config.folder, self.stored)
         self.team.wait()
 
     def draws_so_far(self) -> Int[np.ndarray, " leaves"]:
@@ -312,7 +316,7 @@ class Run:
         refill_catalog(config, inputs.files)
         context = context_tokens(model, config.training.sequence_tokens)
         card = model_card(config, inputs, model, self.state, results, context)
-        export_model(config.out / name, model, inputs.files, context, card, self.team)
+        export_model(config.folder / name, model, inputs.files, context, card, self.team)
 
     def _observation(self, measurement: MixerMeasurement | None = None) -> Observation:
         """Return the input of the mixer: the progress of the run, and `measurement` if any."""

@@ -9,10 +9,12 @@ from pathlib import Path
 from data_catalog.errors import UserError
 from data_catalog.format.own_files import open_own_file, refuse_outside_links
 
+LOCK = ".lock"
+
 
 @contextmanager
 def sole_holder(
-    folder: Path, refusal: str = "", lock: str = ".lock", *, wait: bool = False
+    folder: Path, refusal: str = "", lock: str = LOCK, *, wait: bool = False
 ) -> Iterator[None]:
     """Lock `folder`, which is created if missing, with the file `lock` below it.
 

@@ -25,6 +25,16 @@ CHECKSUMS = "checksums.json"
 _RECORD = "config.json"
 _RESULTS = ("metrics.jsonl", "weights.parquet", "usage.parquet", "weights.json")
 MODELS = ("pretrained", "model")
+# The files that pages and tables show. Each may be missing, but for the first.
+RUN_FILES = (
+    "config.json",
+    "metrics.jsonl",
+    "weights.parquet",
+    "usage.parquet",
+    "weights.json",
+    "accuracy.json",
+    "fault.json",
+)
 
 
 class Checksums(Record):

@@ -1,14 +1,14 @@
 """`config.json`, the record of a run in its folder."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_catalog.errors import UserError
 from data_catalog.folders import check_utf8_path
-from data_catalog.format.records import Record, read_record
+from data_catalog.format.records import Record, parse_record, read_record
 from data_catalog.format.run_files import require_run_files
+from data_catalog.place import Folder, Place
 
 RUN_RECORD = "config.json"
 _REMEDY = "Name the folder of a run that `clustermix train` wrote, or start the run again."
@@ -96,8 +96,8 @@ class RunRecord(Record):
     """SHA-256 of the catalog's tokenizer."""
 
 
-def read_run_record(run: Path) -> RunRecord:
-    """Read the `config.json` of a run's folder.
+def read_run_record(run: Folder) -> RunRecord:
+    """Read the `config.json` of a run's folder. In a store, its checksum is not compared.
 
     Raises:
         DamagedFileError: The file differs from its checksum.
@@ -105,6 +105,10 @@ def read_run_record(run: Path) -> RunRecord:
             out of range, or the folder's path is not UTF-8. The message names the file and the
             key.
     """
+    if isinstance(run, Place):
+        if (text := (run / RUN_RECORD).read()) is None:
+            raise UserError(f"{run}: no run here ({RUN_RECORD} is missing). {_REMEDY}")
+        return parse_record(RunRecord, text, str(run / RUN_RECORD), _REMEDY)
     check_utf8_path(run, "run")
     if not (run / RUN_RECORD).is_file():
         raise UserError(f"{run}: no run here ({RUN_RECORD} is missing). {_REMEDY}")

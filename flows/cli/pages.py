@@ -1,11 +1,11 @@
 """Commands that show results: demo, report, serve."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from data_catalog.folders import refuse_url
 from data_catalog.place import Place, parse_folder
 from flows.cli import complete
 from flows.cli.folders import holds_run
@@ -64,7 +64,7 @@ def report_command(
         list[Any],
         typer.Argument(
             metavar="CATALOG|RUN...",
-            help="Folder or URL of a catalog, or folders of one or more runs to compare.",
+            help="Folder or URL of a catalog, or of one or more runs to compare.",
             show_default=False,
             parser=parse_folder,
             autocompletion=complete.catalogs_and_runs,
@@ -89,11 +89,12 @@ def report_command(
 
             page = write_catalog_page(folders[0], out)
         else:
+            from data_catalog.transfer.run_copy import local_run
             from flows.pages.run import write_report
 
-            for place in (*folders, out):
-                refuse_url(str(place), "report")
-            page = write_report(folders, out, catalog)
+            with ExitStack() as stack:
+                runs = [stack.enter_context(local_run(folder)) for folder in folders]
+                page = write_report(runs, out, catalog)
     if as_json:
         about = "catalog" if about_catalog else "runs"
         print_json({"page": str(page), "bytes": Place(str(page)).size(), "about": about})

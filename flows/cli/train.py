@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from data_catalog.place import parse_folder
 from flows.cli import complete
 from flows.cli.options import TRAIN, ConfigArgument, JsonOption, TrainSetOption, examples
 from flows.cli.output import print_json, stdout_for_json
@@ -196,12 +197,14 @@ def _train(
     with stdout_for_json(as_json), private_server():
         from flows.train import train as flow
 
-        run = Path(flow(settings, processes, changes, verify, nodes))
+        run = parse_folder(flow(settings, processes, changes, verify, nodes))
     page = run / "report.html"
     if as_json:
+        from data_catalog.transfer.run_copy import local_run
         from flows.pages.run import summary_table
 
-        [row] = summary_table([run])
+        with local_run(run) as folder:
+            [row] = summary_table([folder])
         print_json({"folder": str(run), "page": str(page), **row})
     else:
         print(page)
@@ -260,7 +263,7 @@ def experiment_command(
         from flows.experiment import checked_runs
         from flows.experiment import experiment as flow
 
-        runs = [run.config.out for run in checked_runs(recipe)]
+        runs = [run.config.folder for run in checked_runs(recipe)]
         with private_server():
             folder = Path(flow(recipe, processes=processes))
     if as_json:

@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any, cast
 
 from data_catalog.errors import UserError
-from flows.pages.run.data import RUN_FILES
+from data_catalog.format.run_files import RUN_FILES
 from flows.pages.run.page import render
 from flows.pages.shared.markup import escape_html
 

@@ -4,8 +4,7 @@ Files that parts have there are copied inside the store, and the others are uplo
 object is put last: it makes the version the catalog's.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,9 +20,8 @@ from data_catalog.format.manifest import (
 )
 from data_catalog.lease import Lease
 from data_catalog.place import Place
+from data_catalog.transfer.several import for_each
 from pipeline.publish.link_files import PlacedFile
-
-_TRANSFERS = 16  # files that are copied or uploaded at the same time
 
 
 def put_version(
@@ -70,14 +68,14 @@ def put_version(
         else:
             (out / name).upload(file.path)
 
-    _each(put, new)
+    for_each(put, new)
     check_sizes(out, manifest.files, "Run the command again.")
     text = json_text(manifest.content())
     (out / version_manifest(manifest.version)).write(text)
     if lease is not None:
         lease.check()
     (out / MANIFEST).write(text)
-    _each(lambda name: (out / name).remove(), replaced - manifest.files.keys())
+    for_each(lambda name: (out / name).remove(), replaced - manifest.files.keys())
 
 
 def check_sizes(out: Place, files: Mapping[str, FileIdentity], remedy: str = VERIFY_REMEDY) -> None:
@@ -109,14 +107,3 @@ def _sizes(out: Place) -> dict[str, int]:
         for folder in FOLDERS
         for name, size in (out / folder).sizes().items()
     }
-
-
-def _each(action: Callable[[str], None], names: Collection[str]) -> None:
-    """Call `action` for each name, several at the same time. After a failure no more are begun."""
-    with ThreadPoolExecutor(_TRANSFERS) as pool:
-        try:
-            for done in [pool.submit(action, name) for name in sorted(names)]:
-                done.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise

@@ -19,7 +19,7 @@ from data_catalog.format.tables import WEIGHTS
 from data_catalog.temporary import replacing
 from trainer.mixers import MixerState
 from trainer.state.checksums import STATE
-from trainer.state.shard_files import SHARDS, load_shards, named_state, shard_shapes
+from trainer.state.shard_files import SHARDS, FetchShards, load_shards, named_state, shard_shapes
 from trainer.state.tensors import Named, copied, is_sharded, model_tensors, shapes
 from trainer.state.whole_files import check_whole, load_whole, whole_shapes
 
@@ -155,7 +155,11 @@ def _read_state(folder: Path) -> Saved:
 
 @torch.no_grad()
 def load_checkpoint(
-    folder: Path, fresh: State, model: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path,
+    fresh: State,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    fetch: FetchShards | None = None,
 ) -> State:
     """Load a checkpoint into `model` and `optimizer`, sharded or not, and return its state.
 
@@ -167,6 +171,8 @@ def load_checkpoint(
         fresh: the state that this run would start with.
         model: the plain model.
         optimizer: its optimizer.
+        fetch: for a run in a store, called with the shards that this process reads. None: all are
+            there.
 
     Raises:
         UserError: The checkpoint belongs to another model, basis or cluster tree, or is damaged.
@@ -189,7 +195,7 @@ def load_checkpoint(
                 f"{len(expected)}. Restore the settings, or change out."
             )
     if sharded:
-        load_shards(shards, model, optimizer)
+        load_shards(shards, model, optimizer, fetch)
     else:
         load_whole(folder, model, optimizer, _REMEDY)
     memory = {

@@ -22,6 +22,7 @@ from trainer.distributed import Team
 from trainer.state.checkpoint import Snapshot, State, take_snapshot, write_log
 from trainer.state.checksums import CHECKSUMS_KEY, STATE, checkpoints
 from trainer.state.shard_files import SHARDS, split_state, write_shards
+from trainer.state.stored_run import StoredRun
 from trainer.state.whole_files import write_whole
 
 Result = TypeVar("Result")
@@ -34,9 +35,18 @@ class CheckpointWriter:
     writes its own shard, and the leader everything else. Otherwise the leader writes everything.
     """
 
-    def __init__(self, out: Path, settings: Checkpoint, team: Team) -> None:
-        """Prepare to write, and remove the unfinished files of killed processes."""
-        self._out, self._settings, self._team = out, settings, team
+    def __init__(
+        self, out: Path, settings: Checkpoint, team: Team, stored: StoredRun | None = None
+    ) -> None:
+        """Prepare to write, and remove the unfinished files of killed processes.
+
+        Args:
+            out: the folder of the run on this machine.
+            settings: when and how to write.
+            team: the processes of the run.
+            stored: the run, if it is in a store. Checkpoints are put there.
+        """
+        self._out, self._settings, self._team, self._stored = out, settings, team, stored
         self._thread = ThreadPoolExecutor(1) if settings.asynchronous else None
         self._writing: Future[None] | None = None
         self._group: dist.ProcessGroup | None = None
@@ -91,19 +101,28 @@ class CheckpointWriter:
 
     def _write(self, snapshot: Snapshot) -> None:
         try:
+            if self._stored is not None:
+                put_together(self._stored, snapshot, self._group, self._settings)
+                return
             if self._group is None:
                 write_snapshot(self._out, snapshot)
             else:
                 write_together(self._out, snapshot, self._group)
             if self._team.is_leader:
                 _remove_old(self._out, self._settings)
+        except UserError as error:  # of the store
+            raise UserError(f"{error} {_not_written(snapshot)}") from error
         except OSError as error:
-            saved = checkpoints(self._out)
-            last = f"that of step {int(saved[-1].name)}" if saved else "none"
-            raise UserError(
-                f"{describe_disk_failure(error) or error} The checkpoint of step {snapshot.step} "
-                f"was not written. The last complete checkpoint is {last}."
-            ) from error
+            text = f"{describe_disk_failure(error) or error} {_not_written(snapshot)}"
+            if self._stored is None:
+                saved = checkpoints(self._out)
+                last = f"that of step {int(saved[-1].name)}" if saved else "none"
+                text += f" The last complete checkpoint is {last}."
+            raise UserError(text) from error
+
+
+def _not_written(snapshot: Snapshot) -> str:
+    return f"The checkpoint of step {snapshot.step} was not written."
 
 
 def write_snapshot(out: Path, snapshot: Snapshot) -> None:
@@ -150,16 +169,66 @@ def write_together(out: Path, snapshot: Snapshot, group: dist.ProcessGroup) -> N
         _on_all(group, publish)
 
 
-def _on_all(group: dist.ProcessGroup, work: Callable[[], Result]) -> list[Result]:
+def put_together(
+    run: StoredRun,
+    snapshot: Snapshot,
+    group: dist.ProcessGroup | None,
+    settings: Checkpoint,
+) -> None:
+    """Put a checkpoint into a store, to which every process of `group` adds its shard.
+
+    All processes call this together. Without a group, this process alone has the whole model.
+
+    Raises:
+        OSError: A process could not write its files. All processes raise it.
+        UserError: The store failed, or another process has taken the run. All processes raise it.
+    """
+    leads = group is None or dist.get_rank(group) == 0
+    [name, *_] = _on_all(group, lambda: run.new_checkpoint(snapshot.step) if leads else "")
+    folder, described = run.checkpoint_folder(name), {}
+    _on_all(group, lambda: (folder / SHARDS).mkdir(parents=True, exist_ok=True))
+    if group is not None:
+        shards = write_shards(folder / SHARDS, snapshot.tensors, snapshot.copies, group)
+
+        def put_shards() -> list[tuple[str, FileIdentity]]:
+            own = _described(folder, shards)
+            run.put_files(name, [file for file, _ in own])
+            return own
+
+        described = {k: v for part in _on_all(group, put_shards) for k, v in part}
+
+    def commit() -> None:
+        if not leads:
+            return
+        if group is None:
+            write_whole(folder, *split_state(snapshot.copies))
+        run.copy_metrics(name, snapshot.about["metrics_bytes"])
+        files = _write_state(folder, snapshot, described)
+        run.put_files(name, [*(file for file in files if file not in described), CHECKSUMS])
+        run.commit(name, files)
+        run.remove_old(name, settings)
+
+    _on_all(group, commit)
+    run.forget_others(name)
+
+
+def _on_all(group: dist.ProcessGroup | None, work: Callable[[], Result]) -> list[Result]:
     """Call `work` on every process and return all results, in rank order.
+
+    Args:
+        group: the processes. None: this one alone.
+        work: the work.
 
     Raises:
         OSError: It failed on a process. All processes raise its error.
+        UserError: The same, for a failure of a store.
     """
-    own: tuple[Result | None, OSError | None]
+    if group is None:
+        return [work()]
+    own: tuple[Result | None, OSError | UserError | None]
     try:
         own = work(), None
-    except OSError as error:
+    except (OSError, UserError) as error:
         own = None, error
     results = [own] * dist.get_world_size(group)
     dist.all_gather_object(results, own, group=group)
@@ -178,8 +247,10 @@ def _folder(out: Path, snapshot: Snapshot) -> Path:
     return out / "checkpoints" / f"{snapshot.step:010d}"
 
 
-def _write_state(folder: Path, snapshot: Snapshot, described: Mapping[str, FileIdentity]) -> None:
-    """Write all but the tensors, and last the checksums of all files.
+def _write_state(
+    folder: Path, snapshot: Snapshot, described: Mapping[str, FileIdentity]
+) -> dict[str, FileIdentity]:
+    """Write all but the tensors, and last the checksums of all files, which are returned.
 
     Args:
         folder: the temporary folder.
@@ -195,6 +266,7 @@ def _write_state(folder: Path, snapshot: Snapshot, described: Mapping[str, FileI
     write_json(folder / CHECKSUMS, Checksums(files=files))
     for path in (*beside, folder / CHECKSUMS, folder):
         _sync_to_disk(path)
+    return files
 
 
 def _remove_old(out: Path, settings: Checkpoint) -> None:

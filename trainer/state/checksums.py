@@ -16,8 +16,10 @@ from data_catalog.format.damage import DamagedFileError, first_line, unreadable
 from data_catalog.format.manifest import damaged_files
 from data_catalog.format.records import read_record
 from data_catalog.format.run_files import CHECKSUMS, Checksums
-from trainer.distributed import Team
+from data_catalog.place import Folder
+from trainer.distributed import Team, on_all
 
+CHECKPOINTS = "checkpoints"  # the folder of a run
 STATE = "state.json"
 CHECKSUMS_KEY = "checksums"  # of state.json: true if the checkpoint was written with checksums
 DAMAGED_SUFFIX = ".damaged"
@@ -31,12 +33,12 @@ class Choice:
 
     folder: Path | None
     """None: there is no checkpoint."""
-    damaged: tuple[Path, ...] = ()
+    damaged: tuple[str, ...] = ()
 
 
 def checkpoints(out: Path) -> list[Path]:
     """Return the folders of a run's checkpoints, oldest first. They may be damaged."""
-    folders = (out / "checkpoints").glob("[0-9]*")
+    folders = (out / CHECKPOINTS).glob("[0-9]*")
     return sorted(path for path in folders if path.name.isdecimal() and path.is_dir())
 
 
@@ -91,49 +93,72 @@ def choose_checkpoint(out: Path, team: Team, read: Callable[[Path], object]) -> 
         UserError: There are checkpoints, and all of them are damaged.
     """
     [names, *_] = team.gather(json.dumps([folder.name for folder in checkpoints(out)]))
-    faults: dict[Path, str] = {}
-    for name in reversed(json.loads(names)):
-        folder = out / "checkpoints" / name
-        fault = find_fault(folder, read) if team.leads_machine else ""
-        fault = next(filter(None, team.gather(fault)), "")
-        if not fault:
-            _warn(folder, faults, team)
-            return Choice(folder, tuple(faults))
-        faults[folder] = fault
-    if faults:
-        raise UserError(
-            f"{out}: no checkpoint can be resumed from, because all are damaged: "
-            f"{_listed(faults)}. Restore their files from a copy, or remove {out / 'checkpoints'} "
-            "to start the run again from its first step."
-        )
-    return Choice(None)
-
-
-def _warn(chosen: Path, faults: dict[Path, str], team: Team) -> None:
-    if not team.is_leader:
-        return
-    if faults:
-        logger.warning(
-            "%s: damaged: %s. Resuming from the checkpoint of step %d.",
-            chosen.parent,
-            _listed(faults),
-            int(chosen.name),
-        )
-    if not (chosen / CHECKSUMS).exists():
+    place = out / CHECKPOINTS
+    name, damaged = newest_sound(
+        place, json.loads(names), lambda name: find_fault(place / name, read), team
+    )
+    if name and team.is_leader and not (place / name / CHECKSUMS).exists():
         logger.warning(
             "%s: this checkpoint was written without checksums by an earlier version of "
             "clustermix. It is not verified.",
-            chosen,
+            place / name,
         )
+    return Choice(place / name if name else None, damaged)
 
 
-def _listed(faults: dict[Path, str]) -> str:
-    return ", ".join(f"step {int(folder.name)} ({fault})" for folder, fault in faults.items())
+def newest_sound(
+    place: Folder, names: Sequence[str], find: Callable[[str], str], team: Team
+) -> tuple[str | None, tuple[str, ...]]:
+    """Return the newest sound checkpoint, and the newer ones that are damaged.
+
+    All processes call this and agree.
+
+    Args:
+        place: the folder of the checkpoints.
+        names: their names, oldest first.
+        find: returns what is wrong with a checkpoint, or an empty text. One process per machine
+            calls it.
+        team: the processes of the run.
+
+    Raises:
+        UserError: There are checkpoints, and all of them are damaged. Or `find` raised it.
+    """
+    faults: dict[str, str] = {}
+    for name in reversed(names):
+        fault = on_all(team, lambda name=name: find(name) if team.leads_machine else "")  # type: ignore[misc]
+        fault = next(filter(None, team.gather(fault)), "")
+        if not fault:
+            if faults and team.is_leader:
+                logger.warning(
+                    "%s: damaged: %s. Resuming from the checkpoint of step %d.",
+                    place,
+                    _listed(faults),
+                    step_of(name),
+                )
+            return name, tuple(faults)
+        faults[name] = fault
+    if faults:
+        raise UserError(
+            f"{place.parent}: no checkpoint can be resumed from, because all are damaged: "
+            f"{_listed(faults)}. Restore their files from a copy, or remove {place} "
+            "to start the run again from its first step."
+        )
+    return None, ()
 
 
-def set_aside(damaged: Sequence[Path]) -> None:
+def step_of(name: str) -> int:
+    """Return the step of a checkpoint by its name, which is a number or begins with one."""
+    return int(name.partition("-")[0])
+
+
+def _listed(faults: dict[str, str]) -> str:
+    return ", ".join(f"step {step_of(name)} ({fault})" for name, fault in faults.items())
+
+
+def set_aside(out: Path, damaged: Sequence[str]) -> None:
     """Rename damaged checkpoints, so that they neither count as checkpoints nor are lost."""
-    for folder in damaged:
+    for name in damaged:
+        folder = out / CHECKPOINTS / name
         place, number = folder.with_name(folder.name + DAMAGED_SUFFIX), 1
         while place.exists():
             number += 1

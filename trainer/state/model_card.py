@@ -90,11 +90,11 @@ def model_card(
         results: the held-out losses of the model.
         context: number of tokens that the model reads at once.
     """
-    manifest, path = inputs.files.manifest, config.model.path
+    manifest, path, out = inputs.files.manifest, config.model.path, config.out
     # A path of this machine says nothing elsewhere, and may be private.
     named = path and _text(Path(path).resolve().name if Path(path).exists() else path)
     return _CARD.format(
-        name=_text(config.out.resolve().name),
+        name=_text((out.resolve() if isinstance(out, Path) else out).name),
         kind=_text(model.config.model_type),
         parameters=sum(p.numel() for p in model.parameters()),
         version=__version__,

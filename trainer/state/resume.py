@@ -12,6 +12,7 @@ from typing import Any
 from data_catalog.errors import UserError
 from data_catalog.format.run_record import RUN_RECORD, AcceptedChange, read_run_record
 from trainer.config import completed
+from trainer.state.checksums import step_of
 
 # Choices of `--accept` and the key of config.json that identifies each. A cause comes before its
 # consequences.
@@ -86,7 +87,7 @@ def check_identity(
         history.append(
             AcceptedChange(
                 when=now,
-                step=int(checkpoint.name) if checkpoint else None,
+                step=step_of(checkpoint.name) if checkpoint else None,
                 what=what,
                 old=old,
                 new=new,

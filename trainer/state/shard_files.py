@@ -7,6 +7,7 @@ files, with or without a sharded model. Each reads only its part.
 """
 
 import warnings
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -19,11 +20,13 @@ from torch.distributed.checkpoint.hf_storage import (
     HuggingFaceStorageWriter,
 )
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.planner import WriteItem
+from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, WriteItem
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
+from torch.futures import Future
 
 from data_catalog.disk import writing
+from data_catalog.errors import UserError
 from trainer.state.tensors import (
     Named,
     make_optimizer_tensors,
@@ -31,6 +34,9 @@ from trainer.state.tensors import (
     optimizer_tensors,
     shapes,
 )
+
+FetchShards = Callable[[Collection[Path]], None]
+"""Brings the content of files to this machine."""
 
 SHARDS = "shards"
 _FILE_BYTES = 2**25  # size at which a file ends
@@ -92,22 +98,30 @@ def write_shards(
                 process_group=group,
             )
         except CheckpointException as error:  # on all processes
-            fault, _ = next(iter(error.failures.values()))
+            fault = _fault_of(error)
             raise (fault if isinstance(fault, OSError) else RuntimeError(str(error))) from error
     return list(folder.glob(f"shard-{dist.get_rank(group) + 1:05d}-*.safetensors"))
+
+
+def _fault_of(error: CheckpointException) -> BaseException:
+    """Return the first error of a process."""
+    return next(iter(error.failures.values()))[0]
 
 
 def _file_numbers(copies: Named) -> dict[str, int]:
     """Return the number of the file of each tensor, from 1.
 
     torch copies a whole file in memory to write it, twice. So a file ends when it is large enough.
+    Single numbers, which every process reads, have a file of their own.
     """
-    numbers, number, size = {}, 1, 0
+    numbers = {name: 1 for name, copy in copies.items() if not copy.ndim}
+    number, size = 2, 0
     for name, copy in copies.items():
-        if size >= _FILE_BYTES:
-            number, size = number + 1, 0
-        numbers[name] = number
-        size += copy.nbytes
+        if copy.ndim:
+            if size >= _FILE_BYTES:
+                number, size = number + 1, 0
+            numbers[name] = number
+            size += copy.nbytes
     return numbers
 
 
@@ -117,15 +131,50 @@ def shard_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return shapes(model)
 
 
-def load_shards(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Read this process's part of every tensor into `model` and `optimizer`."""
+class _Reader(HuggingFaceStorageReader):
+    """Reads the files of this process's part, which are fetched first."""
+
+    def __init__(self, folder: Path, fetch: FetchShards | None) -> None:
+        super().__init__(str(folder))
+        self._fetch = fetch
+
+    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
+        """Read the tensors of a plan."""
+        if self._fetch is not None:
+            places = (self.storage_data[item.storage_index] for item in plan.items)
+            self._fetch({Path(place.relative_path) for place in places})
+        return super().read_data(plan, planner)
+
+
+def load_shards(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    fetch: FetchShards | None = None,
+) -> None:
+    """Read this process's part of every tensor into `model` and `optimizer`.
+
+    Args:
+        folder: the folder of the files.
+        model: the plain model.
+        optimizer: its optimizer.
+        fetch: called with the files that this process reads, before it reads them. All files have
+            their header already.
+
+    Raises:
+        UserError: `fetch` raised it.
+    """
     _, saved = split_state(_saved(folder))
     saved_shapes = {name: shapes(tensors) for name, tensors in saved.items()}
     state = _joined(model, make_optimizer_tensors(model, optimizer, saved_shapes))
     with warnings.catch_warnings():
         # Every process plans its own reads, without communication. torch warns of that.
         warnings.simplefilter("ignore", UserWarning)
-        load(state, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+        try:
+            load(state, storage_reader=_Reader(folder, fetch), no_dist=True)
+        except CheckpointException as error:
+            fault = _fault_of(error)
+            raise (fault if isinstance(fault, UserError) else error) from error
 
 
 def _joined(model: nn.Module, optimizer: dict[str, Named]) -> Named:

@@ -14,21 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.errors import UserError
-from data_catalog.format.run_files import run_faults
+from data_catalog.format.run_files import RUN_FILES, run_faults
 from data_catalog.format.run_record import read_run_record
 from flows.pages.run.run_folder import RunFolder, Usage, WeightLog, number
 
 logger = logging.getLogger(__name__)
-
-RUN_FILES = (
-    "config.json",
-    "metrics.jsonl",
-    "weights.parquet",
-    "usage.parquet",
-    "weights.json",
-    "accuracy.json",
-    "fault.json",
-)
 
 # Numbers that a record of metrics.jsonl must have. The loss of an `eval` may be null, which stands
 # for a loss that is not finite.

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from data_catalog.errors import UserError
+from data_catalog.place import Folder, Place
 from data_catalog.temporary import replacing
 from flows.pages.run.choices import choices
 from flows.pages.run.data import read_runs
@@ -22,6 +24,7 @@ from flows.pages.run.words import notes, summary, title
 from flows.pages.shared.markup import as_sentence, escape_html, isolated
 from flows.pages.shared.shell import assemble
 
+Page = TypeVar("Page", bound=Folder)
 _SCRIPTS = ("lines.js", "weights.js", "domains.js", "page.js")
 SEEDS_CAPTION = "Finished runs that differ only in their seed: mean ± standard error over seeds."
 ACCURACY_CAPTION = (
@@ -33,12 +36,12 @@ LIVE_STATUS = (
 )
 
 
-def write_report(runs: Sequence[Path], out: Path, catalog: Path | None = None) -> Path:
+def write_report(runs: Sequence[Path], out: Page, catalog: Path | None = None) -> Page:
     """Write a self-contained HTML file about one or more runs, and return its path.
 
     Args:
         runs: Folders of finished or unfinished runs.
-        out: File to write.
+        out: File to write, here or in a store.
         catalog: Catalog of the runs. Default: the first catalog that a run's config names and that
             exists. Without a catalog, the page shows no domains.
 
@@ -46,6 +49,9 @@ def write_report(runs: Sequence[Path], out: Path, catalog: Path | None = None) -
         UserError: A folder contains no run, or `catalog` is not a catalog.
     """
     text = render(runs, catalog)
+    if isinstance(out, Place):
+        out.write(text.encode())
+        return out
     with replacing(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return out

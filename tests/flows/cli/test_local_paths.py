@@ -79,8 +79,8 @@ def path_parameters() -> list[Any]:
 
 def test_paths_are_found():
     fields = {parameter.id for parameter in path_fields()}
-    assert {"Labels.path", "Train.out", "Mixture.file", "Recipe.out"} <= fields
-    assert not {"Jsonl.path", "Target.path", "Build.out", "Train.catalog"} & fields
+    assert {"Labels.path", "Mixture.file", "Recipe.out"} <= fields
+    assert not {"Jsonl.path", "Target.path", "Build.out", "Train.catalog", "Train.out"} & fields
     parameters = {parameter.id for parameter in path_parameters()}
     assert {"rebuild_command.catalog", "demo_command.out"} <= parameters
     assert not {"query_command.catalog", "add_command.catalog"} & parameters
@@ -124,7 +124,7 @@ def test_a_path_of_a_command_is_no_url(command, name, url):
         ["rebuild", "s3://bucket/x"],
         ["export", "catalog", "s3://bucket/x", "copy"],
         ["demo", "--out", "s3://bucket/x"],
-        ["train", "train.toml"],
+        ["experiment", "train.toml", "--variant", "natural"],
         ["experiment", "recipe.toml"],
     ],
 )

@@ -75,13 +75,13 @@ def test_the_checkpoint_before_a_damaged_one_is_chosen(
 ) -> None:
     before, newest = checkpoints(run)
     DAMAGE[damage](newest / name)
-    assert choose(run) == Choice(before, (newest,))
+    assert choose(run) == Choice(before, (newest.name,))
     [record] = caplog.records
     # A bit of a checksum is noticed as a fault of its file.
     named = "" if (name, damage) == ("checksums.json", "flipped") else name
     assert f"step 40 ({named}" in record.getMessage()
     assert record.getMessage().endswith("Resuming from the checkpoint of step 20.")
-    set_aside([newest])
+    set_aside(run, [newest.name])
     assert checkpoints(run) == [before]
     assert (run / "checkpoints" / "0000000040.damaged").is_dir()
 
@@ -125,4 +125,4 @@ def test_a_folder_of_another_step_is_damaged(run: Path) -> None:
     before, newest = checkpoints(run)
     shutil.rmtree(newest)
     shutil.copytree(before, newest)
-    assert choose(run) == Choice(before, (newest,))
+    assert choose(run) == Choice(before, (newest.name,))
