@@ -55,12 +55,15 @@ class Descent:
         All bounds are scaled by the vectors' lengths, which is cheaper than scaling the vectors.
         """
         n, dim = x.shape
-        exact = self._room("exact", n, dim, EXACT_DTYPE).copy_(torch.from_numpy(np.array(x)))
-        truth = exact.cpu().numpy()
+        exact = self._room("exact", padded_rows(n), dim, EXACT_DTYPE)
+        exact[:n] = torch.from_numpy(np.array(x))
+        truth = exact[:n].cpu().numpy()
         lengths = np.sqrt(np.vecdot(truth, truth)).clip(min=np.finfo(np.float32).tiny)
         scale = torch.from_numpy(lengths).to(self.where)
-        rows = self._room("rows", padded_rows(n), dim, self.type)
-        rows[:n] = exact
+        rows = exact
+        if self.type != EXACT_DTYPE:
+            rows = self._room("rows", len(exact), dim, self.type)
+            rows[:n] = exact[:n]
         first, *deeper = self.granularities
         cosines = torch.mm(
             self.tables[first], rows.T, out=self._room("first", first, len(rows), self.type)
