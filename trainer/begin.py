@@ -11,7 +11,7 @@ from trainer.distributed import Team, on_all
 from trainer.inputs import Inputs, open_inputs
 from trainer.mixers.choose import require_movement
 from trainer.model.engine import open_engine
-from trainer.model.memory import model_shape
+from trainer.model.memory import empty_model
 from trainer.model.optimizer import build_optimizer
 from trainer.run import Run
 from trainer.state.checkpoint import State, load_checkpoint, read_checkpoint, write_log
@@ -30,7 +30,7 @@ def check_run(config: Train) -> Inputs:
         UserError: The config does not fit the catalog, its own bounds or the models that it names.
     """
     inputs = open_inputs(config)
-    model_shape(config.model, inputs.vocabulary)
+    empty_model(config.model, inputs.vocabulary, config.training.sequence_tokens)
     inputs.bounds(config)
     mixer, state = inputs.mixer(config)
     cadence = cadence_of(config, len(inputs.basis.names))

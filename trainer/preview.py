@@ -13,7 +13,7 @@ from trainer.config import Train, Training
 from trainer.inputs import Inputs, open_inputs
 from trainer.mixers.prior import mean_epochs, wanted_shares
 from trainer.mixture_config import ALIGNING
-from trainer.model.memory import MemoryBytes, memory_need, model_shape
+from trainer.model.memory import MemoryBytes, empty_model, memory_need
 from trainer.sampling.bounds import DrawBounds
 from trainer.sampling.plan import leaf_weights
 
@@ -106,6 +106,7 @@ class Preview(_PreviewPart):
     parameters: int | None
     """Number of model parameters. None for a model on the hub, which is not looked up."""
     memory_bytes: MemoryBytes | None
+    """None: as above, or the model cannot be run without its weights."""
     fetched_bytes: int | None
     """Size of the training sequences that are fetched from the store, each once, at the initial
     weights. None: the catalog is on this machine."""
@@ -145,7 +146,7 @@ def describe_run(
     filled = tokens / np.maximum(sequences, 1)
     cadence = cadence_of(config, len(basis.names))
     used_up = _used_up(bounds, mixed, training) if bounds else []
-    shape = model_shape(config.model, inputs.vocabulary)
+    model = empty_model(config.model, inputs.vocabulary, training.sequence_tokens, _device())
     return Preview(
         catalog=config.catalog,
         out=config.out,
@@ -178,11 +179,9 @@ def describe_run(
         scoring_share=scoring_share(
             config.mixture, len(basis.names), training.batch_sequences, cadence
         ),
-        parameters=shape.parameters if shape else None,
-        memory_bytes=memory_need(
-            shape, training, aligns=config.mixture.mixer in ALIGNING, device=_device()
-        )
-        if shape
+        parameters=model.num_parameters() if model else None,
+        memory_bytes=memory_need(model, training, aligns=config.mixture.mixer in ALIGNING)
+        if model
         else None,
         fetched_bytes=_fetched_bytes(inputs, mixed, draws) if inputs.files.remote_tokens else None,
         cache_bytes=config.data.cache_bytes if inputs.files.remote_tokens else None,

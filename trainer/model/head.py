@@ -79,17 +79,28 @@ def head_loss(
     The products run in the type that autocast has chosen, everything else in fp32.
     """
     kept = labels != IGNORED
-    device = hidden.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     slopes = _SLOPES.get() if torch.is_grad_enabled() else None
     along = slopes.direction() if slopes is not None else None
-    total, tokens, each = _HeadLoss.apply(hidden[kept], weight, labels[kept], dtype, along)  # type: ignore[no-untyped-call]
-    if slopes is not None:
+    total, tokens, each = position_losses(hidden[kept], weight, labels[kept], along)
+    if slopes is not None and each is not None:
         owner = torch.arange(len(labels), device=labels.device)[:, None].expand_as(labels)[kept]
         slopes.slopes.append(
             each.new_zeros(len(labels), dtype=torch.float64).index_add_(0, owner, each.double())
         )
     return Losses(total, tokens.new_zeros(labels.shape).masked_scatter_(kept, tokens))
+
+
+def position_losses(
+    hidden: Float[Tensor, "positions width"],
+    weight: Float[Tensor, "vocabulary width"],
+    labels: Int[Tensor, " positions"],
+    along: Float[Tensor, "vocabulary width"] | None = None,
+) -> tuple[Float[Tensor, ""], Float[Tensor, " positions"], Float[Tensor, " positions"] | None]:
+    """Return the sum of the losses at `labels`, each loss, and its slope along `along` if any."""
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    total, losses, slopes = _HeadLoss.apply(hidden, weight, labels, dtype, along)  # type: ignore[no-untyped-call]
+    return total, losses, slopes
 
 
 class _HeadLoss(torch.autograd.Function):

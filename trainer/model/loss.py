@@ -80,6 +80,14 @@ def _logit_losses(logits: Tensor, labels: Int[Tensor, "sequences tokens"]) -> Lo
     return Losses(tokens.sum(), tokens.detach().view_as(labels))
 
 
+def _parts(model: PreTrainedModel) -> tuple[nn.Module, nn.Linear] | None:
+    """Return the model without its output layer, and this layer, if it is linear without bias."""
+    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    body: nn.Module = model.base_model
+    plain = type(head) is nn.Linear and getattr(head, "bias", None) is None
+    return (body, head) if plain and body is not model else None
+
+
 @torch.no_grad()
 def has_plain_head(model: PreTrainedModel, inputs: Int[Tensor, "sequences tokens"]) -> bool:
     """Return whether a model's logits are the product of its hidden state and the head's weight.
@@ -91,11 +99,9 @@ def has_plain_head(model: PreTrainedModel, inputs: Int[Tensor, "sequences tokens
         model: the model.
         inputs: some tokens.
     """
-    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    body: nn.Module = model.base_model
-    plain = type(head) is nn.Linear and getattr(head, "bias", None) is None
-    if not plain or body is model:
+    if (parts := _parts(model)) is None:
         return False
+    body, head = parts
     inputs = inputs[:TRIED_SEQUENCES, :TRIED_TOKENS]
     seen: list[Tensor] = []
     hidden = getattr(body(input_ids=inputs, use_cache=False), "last_hidden_state", None)
@@ -108,11 +114,8 @@ def has_plain_head(model: PreTrainedModel, inputs: Int[Tensor, "sequences tokens
         seen.append(given[0])
         return (given[0] * scale.to(given[0].dtype),)
 
-    hook = head.register_forward_pre_hook(enlarge)
-    try:
+    with head.register_forward_pre_hook(enlarge):
         logits = model(input_ids=inputs, use_cache=False).logits
-    finally:
-        hook.remove()
     wanted = functional.linear(hidden * scale.to(hidden.dtype), head.weight)
     return len(seen) == 1 and _close(seen[0], hidden) and _close(logits, wanted)
 
@@ -120,3 +123,15 @@ def has_plain_head(model: PreTrainedModel, inputs: Int[Tensor, "sequences tokens
 def _close(found: Tensor, wanted: Tensor) -> bool:
     difference = (found.float() - wanted.float()).abs().max()
     return found.shape == wanted.shape and bool(difference <= 0.01 * wanted.float().abs().max())
+
+
+@torch.no_grad()
+def seems_plain(model: PreTrainedModel) -> bool:
+    """Return whether a model returns what its output layer does, for models without content."""
+    if (parts := _parts(model)) is None:
+        return False
+    seen: list[Tensor] = []
+    with parts[1].register_forward_hook(lambda _, __, output: seen.append(output)):
+        inputs = torch.zeros(TRIED_SEQUENCES, TRIED_TOKENS, dtype=torch.long)
+        logits = model(input_ids=inputs.to(model.device), use_cache=False).logits
+    return len(seen) == 1 and logits is seen[0]

@@ -1,31 +1,34 @@
-"""Model size and memory use of training, computed from the config alone."""
+"""Memory of training, found by running the model on tensors without storage.
 
-from dataclasses import dataclass
+One step runs on torch's fake tensors, which have shapes but no content, so that it takes neither
+memory nor arithmetic. The sizes of all tensors that live at a time are added up. Memory that a
+kernel uses inside and that allocators keep is not seen.
+"""
+
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, computed_field
-from transformers import AutoConfig, AutoModelForCausalLM
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from data_catalog.errors import UserError
 from trainer.config import Model, Training
-from trainer.model.head import LOGITS_PER_PIECE
-from trainer.model.model import preset_sizes
+from trainer.model.experts import check_balance
+from trainer.model.head import LOGITS_PER_PIECE, position_losses
+from trainer.model.loss import seems_plain
+from trainer.model.model import preset_config
+from trainer.model.parallel import decoder_layers, prepare_layers
 
-FLOAT32_BYTES, BFLOAT16_BYTES = 4, 2
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a model."""
-
-    parameters: int
-    """Number of parameters, tied ones once."""
-    layers: int
-    hidden: int
-    intermediate: int
-    """Width inside the feed-forward blocks."""
-    vocabulary: int
+FLOAT32_BYTES = 4
 
 
 class MemoryBytes(BaseModel):
@@ -40,7 +43,7 @@ class MemoryBytes(BaseModel):
     alignment: int
     """The target's gradient."""
     activations: int
-    """Activations of one micro-batch, estimated."""
+    """Largest memory of a forward and backward pass, without the gradients of the weights."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -49,84 +52,153 @@ class MemoryBytes(BaseModel):
         return self.weights + self.gradients + self.optimizer + self.alignment + self.activations
 
 
-def model_shape(config: Model, vocabulary: int) -> Shape | None:
-    """Return the sizes of the model of `config`; None for a hub name, which is not looked up.
+def empty_model(
+    config: Model, vocabulary: int, sequence_tokens: int, device: Literal["cpu", "cuda"] = "cpu"
+) -> PreTrainedModel | None:
+    """Return the model of `config` with fake parameters; None for a hub name.
+
+    Hub names are not looked up.
 
     Raises:
-        UserError: A local path has no config of a causal language model, or the sizes of a preset
-            do not fit each other.
+        UserError: A local path has no config of a causal language model, its experts cannot be
+            balanced, or the sizes of a preset do not fit each other.
     """
-    if config.path is None:
-        layers, hidden, _ = preset_sizes(config)
-        intermediate = -(-hidden * 8 // 3 // 64) * 64
-        # Parameters of attention, of the gated feed-forward layers and of two norms.
-        block = 4 * hidden * hidden + 3 * hidden * intermediate + 2 * hidden
-        return Shape(
-            vocabulary * hidden + layers * block + hidden, layers, hidden, intermediate, vocabulary
-        )
-    if not Path(config.path).exists():
+    path = config.path
+    if path is not None and not Path(path).exists():
         return None
     try:
-        loaded = AutoConfig.from_pretrained(
-            config.path, local_files_only=True, trust_remote_code=False
+        loaded = (
+            preset_config(config, vocabulary, sequence_tokens)
+            if path is None
+            else AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         )
-        with torch.device("meta"):  # shapes without storage
-            model = AutoModelForCausalLM.from_config(loaded)  # type: ignore[no-untyped-call]
+        with FakeTensorMode(), torch.device(device):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(loaded, dtype=torch.float32)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise UserError(
-            f"model.path {config.path}: There is no causal language model ({error}). "
-            "Correct the path."
+            f"model.path {path}: There is no causal language model ({error}). Correct the path."
         ) from error
-    hidden = int(loaded.hidden_size)
-    # Configs without this size, such as GPT-2's, use four times the hidden size.
-    intermediate = getattr(loaded, "intermediate_size", None) or 4 * hidden
-    return Shape(
-        model.num_parameters(),
-        int(loaded.num_hidden_layers),
-        hidden,
-        int(intermediate),
-        int(loaded.vocab_size),
-    )
+    check_balance("model.path", str(path), model)
+    model.train(mode=False)
+    return model
 
 
-def memory_need(shape: Shape, training: Training, *, aligns: bool, device: str) -> MemoryBytes:
+def memory_need(model: PreTrainedModel, training: Training, *, aligns: bool) -> MemoryBytes | None:
     """Return the peak memory of one process, without the overhead of libraries and allocators.
 
     Args:
-        shape: sizes of the model.
+        model: an `empty_model`, which is used up.
         training: the training settings.
         aligns: whether a target gradient is kept.
-        device: "cpu" or "cuda", which determines how many logits exist at a time.
+
+    Returns:
+        The memory, or None if the model does not run without content.
     """
-    state = FLOAT32_BYTES * shape.parameters
+    state = FLOAT32_BYTES * model.num_parameters()
+    try:
+        activations = activation_bytes(model, training)
+    except (RuntimeError, TypeError, ValueError):  # such as an operation that reads content
+        return None
     return MemoryBytes(
         weights=state,
         gradients=state,
         optimizer=2 * state,
         alignment=state if aligns else 0,
-        activations=activation_bytes(shape, training, device),
+        activations=activations,
     )
 
 
-def activation_bytes(shape: Shape, training: Training, device: str) -> int:
-    """Estimate the bytes of the tensors kept for the backward pass of one micro-batch.
+def activation_bytes(model: PreTrainedModel, training: Training) -> int:
+    """Return the largest memory of the passes of a step, without the gradients of the weights.
 
-    The estimate is for Llama-like blocks with fused attention, and includes the head's logits. Each
-    block keeps the inputs and outputs of two norms in fp32. It also keeps the inputs of the matrix
-    products, the four tensors of attention and four tensors of the feed-forward block in the dtype
-    of the matrix products.
+    The gradients of a step's first micro-batch exist during the second, if there are several.
+
+    Args:
+        model: an `empty_model`. Its layers are prepared as `training` says.
+        training: the training settings.
     """
-    positions = training.micro_batch_sequences * training.sequence_tokens
-    narrow = training.precision == "bfloat16"
-    inside = (9 * shape.hidden + 4 * shape.intermediate) * BFLOAT16_BYTES
-    if not narrow:  # The inputs of the products are the outputs of the norms.
-        inside = (6 * shape.hidden + 4 * shape.intermediate) * FLOAT32_BYTES
-    block = positions * (4 * shape.hidden * FLOAT32_BYTES + inside)
-    boundary = positions * shape.hidden * FLOAT32_BYTES
-    blocks = (
-        shape.layers * boundary + block if training.checkpoint_activations else shape.layers * block
+    device = model.device.type
+    prepare_layers(
+        decoder_layers(model), compiled=False, checkpointed=training.checkpoint_activations
     )
-    copies = BFLOAT16_BYTES * shape.parameters if narrow else 0  # weights cached by autocast
-    logits = min(positions * shape.vocabulary, LOGITS_PER_PIECE[device])
-    head = (shape.vocabulary * shape.hidden + 2 * logits) * FLOAT32_BYTES
-    return blocks + 3 * boundary + copies + head
+    size = min(training.micro_batch_sequences, training.batch_sequences)
+    gradients = FLOAT32_BYTES * sum(p.numel() for p in model.parameters() if p.requires_grad)
+    with ExitStack() as stack:
+        stack.enter_context(next(model.parameters()).fake_mode)  # type: ignore[attr-defined]
+        peak = stack.enter_context(_Peak([*model.parameters(), *model.buffers()]))
+        fused = seems_plain(model)
+        inputs = torch.zeros(size, training.sequence_tokens, dtype=torch.long, device=device)
+        for _ in range(1 if training.batch_sequences <= size else 2):
+            with torch.autocast(device, torch.bfloat16, enabled=training.precision == "bfloat16"):
+                loss, kept = (_fused if fused else _plain)(model, inputs)
+            loss.backward()  # type: ignore[no-untyped-call]
+            del loss, kept
+    return max(peak.most - gradients, 0)
+
+
+def _plain(model: PreTrainedModel, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+    logits = model(input_ids=inputs, use_cache=False).logits.float().flatten(0, 1)
+    return functional.cross_entropy(logits, inputs.flatten(), reduction="none").sum(), None
+
+
+def _fused(model: PreTrainedModel, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Run the fused output layer on two pieces of positions, because more need no more logits.
+
+    Returns:
+        The loss, and the place of the gradient of the other positions, which is kept with it.
+    """
+    hidden = model.base_model(input_ids=inputs, use_cache=False).last_hidden_state.flatten(0, 1)
+    weight = model.get_output_embeddings().weight  # type: ignore[no-untyped-call]
+    count = 2 * max(LOGITS_PER_PIECE[inputs.device.type] // len(weight), 1)
+    kept = hidden.clone()  # the positions that have a label
+    loss, *_ = position_losses(kept[:count], weight, inputs.flatten()[:count])
+    return loss, torch.empty_like(kept[count:])
+
+
+class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A context that adds up the sizes of the storages that live at a time.
+
+    Attributes:
+        most: the largest sum, in bytes.
+    """
+
+    def __init__(self, existing: Sequence[Tensor]) -> None:
+        """Do not count the storages of `existing`."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most = self._now = 0
+        self._sizes = dict.fromkeys((_storage(tensor) for tensor in existing), 0)
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is torch.ops.aten._grouped_mm.default:
+            # Without content, torch knows this operation in bfloat16 only.
+            result = _grouped(*args, **(kwargs or {}))
+        else:
+            result = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(result):
+            if isinstance(tensor, Tensor) and (key := _storage(tensor)) not in self._sizes:
+                storage = tensor.untyped_storage()
+                self._sizes[key] = storage.nbytes()
+                self._now += storage.nbytes()
+                self.most = max(self.most, self._now)
+                weakref.finalize(storage, self._forget, key)
+        return result
+
+    def _forget(self, key: int) -> None:
+        self._now -= self._sizes.pop(key)
+
+
+def _grouped(left: Tensor, right: Tensor, offsets: Tensor, *_: Any, **__: Any) -> Tensor:
+    """Return an empty product of groups of rows with a matrix each, or of groups of columns."""
+    if right.ndim == 3:
+        return left.new_empty(left.shape[0], right.shape[-1])
+    return left.new_empty(len(offsets), left.shape[0], right.shape[-1])
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)

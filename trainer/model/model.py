@@ -63,7 +63,8 @@ def build_model(
     with torch.random.fork_rng(), shards.recording() if shards else nullcontext():
         torch.random.manual_seed(seed)
         if config.path is None:
-            model = _from_preset(config, vocabulary, sequence_tokens)
+            preset = preset_config(config, vocabulary, sequence_tokens)
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(preset)  # type: ignore[no-untyped-call]
         else:
             model = _from_path(config.path, vocabulary, sequence_tokens, shards)
     _describe_tokens(model, end_of_text)
@@ -120,9 +121,14 @@ def preset_sizes(config: Model) -> tuple[int, int, int]:
     return layers, hidden, heads
 
 
-def _from_preset(config: Model, vocabulary: int, sequence_tokens: int) -> PreTrainedModel:
+def preset_config(config: Model, vocabulary: int, sequence_tokens: int) -> LlamaConfig:
+    """Return the config of transformers of a model without a path.
+
+    Raises:
+        UserError: The hidden size does not fit the number of heads.
+    """
     layers, hidden, heads = preset_sizes(config)
-    llama = LlamaConfig(
+    return LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=hidden,
         # A gated layer has three matrices, hence 8/3 instead of 4 times the width.
@@ -133,8 +139,6 @@ def _from_preset(config: Model, vocabulary: int, sequence_tokens: int) -> PreTra
         max_position_embeddings=sequence_tokens,
         tie_word_embeddings=True,
     )
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(llama)  # type: ignore[no-untyped-call]
-    return model
 
 
 def _from_path(

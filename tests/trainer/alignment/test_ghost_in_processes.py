@@ -8,10 +8,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import PreTrainedModel
 
 from data_catalog.format.tokens import IGNORED
 from tests.helpers.alignment_inputs import random_direction
 from tests.helpers.processes import run_in_processes
+from tests.helpers.tiny_experts import tiny_experts
 from tests.helpers.tiny_models import TOKENS, tiny_batch, tiny_engine, tiny_model
 from trainer.alignment import Alignment, Direction
 from trainer.alignment.estimate import estimate_alignment
@@ -25,6 +27,13 @@ WORLD = 2
 WEIGHTS = np.array(
     [[1.0, 0.5, 2.0, 0.0, 1.0], [0.1, 1.0, 1.0, 1.0, 0.0]]
 )  # of two members, for five sequences
+
+
+ARCHITECTURES = ("llama", "gpt2", "olmoe")
+
+
+def model_of(architecture: str) -> PreTrainedModel:
+    return tiny_experts() if architecture == "olmoe" else tiny_model(architecture)
 
 
 def estimated(
@@ -52,11 +61,11 @@ def score_in_process(rank: int, folder: Path) -> None:
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD
     )
     for kind in ("ddp", "fsdp2"):
-        for architecture in ("llama", "gpt2"):
+        for architecture in ARCHITECTURES:
             found = []
-            direction = random_direction(tiny_model(architecture))
+            direction = random_direction(model_of(architecture))
             training = Training(micro_batch_sequences=1, sequence_tokens=TOKENS, parallel=kind)
-            engine = build_engine(tiny_model(architecture), training, Team(rank, WORLD))
+            engine = build_engine(model_of(architecture), training, Team(rank, WORLD))
             tensors = {
                 name: sharded_like(p, direction.tensors[name])
                 for name, p in engine.parameters().items()
@@ -87,7 +96,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 def test_two_processes_score_their_own_sequences(two: Path, kind: str, architecture: str) -> None:
     """Both have the same estimates for the members, which agree with those of a single process."""
@@ -95,7 +104,7 @@ def test_two_processes_score_their_own_sequences(two: Path, kind: str, architect
         torch.load(two / f"{kind}-{architecture}-{rank}.pt", weights_only=False)
         for rank in range(WORLD)
     ]
-    engine = tiny_engine(tiny_model(architecture))
+    engine = tiny_engine(model_of(architecture))
     for number, count in enumerate((5, 1)):
         (first, first_shares, one), (second, second_shares, other) = (
             rank[number] for rank in ranks

@@ -1,16 +1,20 @@
 """Mixtures of experts: their auxiliary loss, their biases and the operations of a token."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from data_catalog.errors import UserError
 from data_catalog.format.tokens import IGNORED
+from tests.helpers.processes import run_in_processes
 from tests.helpers.tiny_experts import EXPERTS, PER_TOKEN, tiny_experts
 from tests.helpers.tiny_models import TOKENS, VOCABULARY, tiny_batch, tiny_model
 from trainer.config import Training
-from trainer.distributed import Team
+from trainer.distributed import Team, process_slice
 from trainer.model.engine import Engine, build_engine
 from trainer.model.experts import BIAS_STEP, check_balance, expert_parameters, has_balance_loss
 from trainer.model.flops import flops_per_token
@@ -132,3 +136,35 @@ def test_operations_of_the_experts_that_a_token_uses() -> None:
     table = model.get_input_embeddings().weight.numel()  # It is not tied.
     others = sum(p.numel() for p in model.parameters()) - experts - table
     assert flops_per_token(model, 0) == 6 * (others + experts * PER_TOKEN / EXPERTS)
+
+
+def balance_in_process(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    for kind in ("ddp", "fsdp2"):
+        torch.save(balanced(Team(rank, 2), kind), folder / f"{kind}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+def balanced(team: Team, kind: str) -> Tensor:
+    """Return the biases after three steps without an optimizer."""
+    model = tiny_experts("deepseek_v3")
+    training = Training(sequence_tokens=TOKENS, parallel=kind, micro_batch_sequences=2)
+    engine = build_engine(model, training, team)
+    for step in range(3):
+        batch = tiny_batch(5, seed=step)
+        own = process_slice(5, team.rank, team.world)
+        engine.clear()
+        engine.backward(Batch(batch.inputs[own], batch.labels[own], batch.total), balanced=True)
+        engine.balance()
+    (bias,) = engine.biases._biases if engine.biases else ()
+    return bias.clone()
+
+
+@pytest.mark.system
+def test_processes_have_the_biases_of_a_single_process(tmp_path: Path) -> None:
+    run_in_processes(balance_in_process, 2, tmp_path)
+    wanted = balanced(Team(), "ddp")
+    assert wanted.any()
+    for file in tmp_path.glob("*.pt"):
+        assert torch.equal(torch.load(file), wanted), file.name
