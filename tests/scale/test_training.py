@@ -50,8 +50,9 @@ class Training:
         if len(self.made) > 1:
             words += f" --nodes 1:{len(self.made)} --rdzv {self.made[0].address}:{PORT}"
         script = f'printf %s "$1" > train.toml; exec {words}'
-        variables = [f"PET_LOCAL_ADDR={machine.address}", f"GLOO_SOCKET_IFNAME={machine.name}i"]
-        command = ["env", *variables, "bash", "-c", script, "_", self.config]
+        # The machines' names have no address.
+        variable = f"GLOO_SOCKET_IFNAME={machine.name}i"
+        command = ["env", variable, "bash", "-c", script, "_", self.config]
         folder = Path("/tmp/training") / machine.name
         log = self.logs / f"train-{machine.name}.log"
         self.commands[machine.name] = machine.popen(command, folder, log)
