@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import fsspec
