@@ -32,6 +32,17 @@ FORWARD_PASSES = {"exact": 3, "ghost": 4, "finite_difference": 2}  # per scored 
 REFERENCE_FACTOR = 16  # sequences of the reference scores, relative to those of a backend
 UPDATE_INTERVALS = (30, 100)  # steps between updates
 
+# Gradients and copies that are held in addition to the gradient of the model.
+GRADIENTS_HELD = {
+    "target gradient alone": "v",
+    "exact, probes, clipped": "v and one",
+    "exact, probes, raw with errors": "v and one",
+    "finite difference, probes": "v and a copy of the parameters",
+    "finite difference, training batch": "v and a copy of the parameters",
+    "ghost, probes": "v and one",
+    "ghost, training batch": "v and those of the step",
+}
+
 INTERVAL_COLUMNS = " | ".join(f"time per step, T_r = {steps}" for steps in UPDATE_INTERVALS)
 
 
@@ -104,12 +115,13 @@ def main() -> None:
     print("\n\n".join(text))
 
 
-def cost(bench: ScoredTraining, arguments: argparse.Namespace) -> list[str]:
-    """Return the section with the time and the peak memory of each kind of update."""
-    count, each = len(bench.inputs.basis.names), arguments.basis_sequences
+def update_kinds(bench: ScoredTraining, each: int) -> dict[str, tuple[Callable[[], None], bool]]:
+    """Return for each kind of update a function, and whether it includes a training step.
 
-    def plain() -> None:
-        bench.step()
+    Args:
+        bench: the training.
+        each: sequences per member.
+    """
 
     def target(stage: int) -> Direction:
         return bench.direction(stage)
@@ -120,43 +132,55 @@ def cost(bench: ScoredTraining, arguments: argparse.Namespace) -> list[str]:
     def batch(backend: SequenceBackend) -> Callable[[], None]:
         return lambda: void(bench.on_batches(bench.step(backend, target(1))))
 
-    # Per row: the function to run, whether it includes a training step, and the gradients held in
-    # addition to those of the model.
-    sides: dict[str, tuple[Callable[[], None], bool, str]] = {
-        "target gradient alone": (lambda: void(target(1)), False, "v"),
-        "exact, probes, clipped": (probes("exact", "clipped"), False, "v and one"),
-        "exact, probes, raw with errors": (probes("exact", "raw"), False, "v and one"),
-        "finite difference, probes": (
-            probes("finite_difference", "raw"),
-            False,
-            "v and a copy of the parameters",
-        ),
-        "finite difference, training batch": (
-            batch("finite_difference"),
-            True,
-            "v and a copy of the parameters",
-        ),
-        "ghost, probes": (probes("ghost", "raw"), False, "v and one"),
-        "ghost, training batch": (batch("ghost"), True, "v and those of the step"),
+    return {
+        "target gradient alone": (lambda: void(target(1)), False),
+        "exact, probes, clipped": (probes("exact", "clipped"), False),
+        "exact, probes, raw with errors": (probes("exact", "raw"), False),
+        "finite difference, probes": (probes("finite_difference", "raw"), False),
+        "finite difference, training batch": (batch("finite_difference"), True),
+        "ghost, probes": (probes("ghost", "raw"), False),
+        "ghost, training batch": (batch("ghost"), True),
     }
-    steps: list[tuple[float, float]] = []  # seconds and peak megabytes
-    updates: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for number in range(arguments.rounds + 1):
-        order = list(sides.items()) if number % 2 else list(sides.items())[::-1]
-        for name, (side, is_step, _) in order:
-            step, update = (
-                timed(plain, bench.engine.team.device),
-                timed(side, bench.engine.team.device),
+
+
+def time_updates(
+    bench: ScoredTraining, each: int, rounds: int
+) -> tuple[list[tuple[float, float]], dict[str, list[tuple[float, float]]]]:
+    """Return seconds and peak megabytes of plain steps, and of every kind of update.
+
+    They run in turns. The time of a plain step is subtracted from an update that includes one.
+
+    Args:
+        bench: the training.
+        each: sequences per member.
+        rounds: measurements of each kind, after one that warms up.
+    """
+    kinds, device = update_kinds(bench, each), bench.engine.team.device
+    steps: list[tuple[float, float]] = []
+    updates: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
+    for number in range(rounds + 1):
+        order = list(kinds.items()) if number % 2 else list(kinds.items())[::-1]
+        for name, (update, is_step) in order:
+            step, (seconds, peak) = (
+                timed(lambda: void(bench.step()), device),
+                timed(update, device),
             )
             if number:  # the first round warms up
                 steps.append(step)
-                updates[name].append((update[0] - is_step * step[0], update[1]))
+                updates[name].append((seconds - is_step * step[0], peak))
+    return steps, updates
+
+
+def cost(bench: ScoredTraining, arguments: argparse.Namespace) -> list[str]:
+    """Return the section with the time and the peak memory of each kind of update."""
+    steps, updates = time_updates(bench, arguments.basis_sequences, arguments.rounds)
+    count = len(bench.inputs.basis.names)
     step_seconds, step_peak = (median(column) for column in zip(*steps, strict=True))
     rows = [
         f"| update | ms | {INTERVAL_COLUMNS} | gradients held | peak memory, MB |",
         "|---" * (4 + len(UPDATE_INTERVALS)) + "|",
     ]
-    for name, (_, _, held) in sides.items():
+    for name, held in GRADIENTS_HELD.items():
         seconds, peak = (median(column) for column in zip(*updates[name], strict=True))
         shares = " | ".join(
             f"+{100 * seconds / (interval * step_seconds):.2f} %" for interval in UPDATE_INTERVALS

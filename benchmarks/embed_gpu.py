@@ -10,6 +10,7 @@ the limit does not include.
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from benchmarks.embed_speed import texts
 from benchmarks.hardware import headline, today
 from pipeline.config import Embed
-from pipeline.embed.encoder import load_encoder
+from pipeline.embed.encoder import Encoder, load_encoder
 from pipeline.embed.identity import locate_model
 
 ROUNDS = 5
@@ -77,6 +78,71 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
+@dataclass(frozen=True)
+class Rate:
+    """The speed of a way of embedding."""
+
+    name: str
+    documents_per_second: float
+    tokens_per_second: float
+    operations_per_second: float
+    share: float
+    """Share of the limit."""
+
+
+@dataclass(frozen=True)
+class Result:
+    limit: float
+    """Operations per second on all devices."""
+    lengths: np.ndarray
+    """Tokens of each document."""
+    rates: list[Rate]
+
+
+def measure(
+    encoder: Encoder, shape: dict[str, Any], documents: list[str], rounds: int = ROUNDS
+) -> Result:
+    """Measure the model on one device, and the encoder on all.
+
+    Args:
+        encoder: the encoder.
+        shape: the config of its model.
+        documents: texts.
+        rounds: number of measurements, whose median counts.
+    """
+    chunks = [documents[i : i + CHUNK_DOCUMENTS] for i in range(0, len(documents), CHUNK_DOCUMENTS)]
+    windows = [encoder.reader.read(chunk) for chunk in chunks]
+    lengths = np.concatenate([chunk.lengths for chunk in windows])
+    work, devices = operations(shape, lengths), len(encoder.models)
+    # Warm up: the kernels of a length are chosen at its first use.
+    encoder.encode(documents[:CHUNK_DOCUMENTS])
+    speed_limit = sum(limit(shape, model.batch_tokens, model.device) for model in encoder.models)
+
+    def model_alone() -> None:
+        for chunk in windows:
+            encoder._embed(chunk)
+
+    def from_text() -> None:
+        for _ in encoder.encode_chunks(chunks):
+            pass
+
+    rates = []
+    for name, run, used in (
+        ("model on one device, from tokens", model_alone, 1),
+        ("encoder, from text", from_text, devices),
+    ):
+        seconds = []
+        for _ in range(rounds):
+            started = perf_counter()
+            run()
+            seconds.append(perf_counter() - started)
+        took = float(np.median(seconds))
+        share = work / took / (speed_limit * used / devices)
+        documents_per_second, tokens_per_second = len(documents) / took, lengths.sum() / took
+        rates.append(Rate(name, documents_per_second, float(tokens_per_second), work / took, share))
+    return Result(speed_limit, lengths, rates)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -104,49 +170,24 @@ def main() -> None:
     config = Embed(batch_tokens=arguments.batch_tokens)
     encoder = load_encoder(config)
     shape = json.loads((locate_model(config.model) / "config.json").read_text(encoding="utf-8"))
-    chunks = [documents[i : i + CHUNK_DOCUMENTS] for i in range(0, len(documents), CHUNK_DOCUMENTS)]
-    lengths = np.concatenate([encoder.reader.read(chunk).lengths for chunk in chunks])
-    work = operations(shape, lengths)
-    # Warm up: the kernels of a length are chosen at its first use.
-    encoder.encode(documents[:CHUNK_DOCUMENTS])
-    speed_limit = sum(limit(shape, model.batch_tokens, model.device) for model in encoder.models)
-
-    windows = [encoder.reader.read(chunk) for chunk in chunks]
+    rounds = ROUNDS if torch.cuda.is_available() else 1
+    result = measure(encoder, shape, documents, rounds)
     rows = [
         "| measured | documents/s | tokens/s | TFLOP/s | share of the limit |",
         "|---|---|---|---|---|",
     ]
-
-    def model_alone() -> None:
-        for chunk in windows:
-            encoder._embed(chunk)
-
-    for label, run, devices in (
-        ("model on one device, from tokens", model_alone, 1),
-        (
-            "encoder, from text",
-            lambda: [None for _ in encoder.encode_chunks(chunks)],
-            len(encoder.models),
-        ),
-    ):
-        seconds = []
-        for _ in range(ROUNDS if torch.cuda.is_available() else 1):
-            started = perf_counter()
-            run()
-            seconds.append(perf_counter() - started)
-        took = float(np.median(seconds))
-        share = work / took / (speed_limit * devices / len(encoder.models))
+    for rate in result.rates:
         rows.append(
-            f"| {label} | {len(documents) / took:,.0f} | {lengths.sum() / took:,.0f} "
-            f"| {work / took / 1e12:.2f} | {share:.1%} |"
+            f"| {rate.name} | {rate.documents_per_second:,.0f} | {rate.tokens_per_second:,.0f} "
+            f"| {rate.operations_per_second / 1e12:.2f} | {rate.share:.1%} |"
         )
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     text = (
         f"# The encoder on a GPU\n\n{headline()}\n\n"
         f"{len(encoder.models)} x {name}, {encoder.identity.precision}, "
-        f"{len(documents)} documents of {lengths.mean():.0f} tokens, "
-        f"batches of {encoder.models[0].batch_tokens} tokens, median of {len(seconds)}. "
-        f"Limit: {speed_limit / 1e12:.2f} TFLOP/s on all devices.\n\n" + "\n".join(rows)
+        f"{len(documents)} documents of {result.lengths.mean():.0f} tokens, "
+        f"batches of {encoder.models[0].batch_tokens} tokens, median of {rounds}. "
+        f"Limit: {result.limit / 1e12:.2f} TFLOP/s on all devices.\n\n" + "\n".join(rows)
     )
     print(text)
     if torch.cuda.is_available():

@@ -4,8 +4,19 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "faiss-cpu",
+    "faiss-gpu",
+    "duckdb",
+    "prefect",
+)
 
 
 def today() -> str:
@@ -25,13 +36,18 @@ def headline(arguments: Sequence[str] = ()) -> str:
             (line.split(":")[1].strip() for line in file if line.startswith("model name")),
             processor,
         )
-    parts = ", ".join(
-        f"{name} {version(name)}"
-        for name in ("torch", "sentence-transformers", "faiss-cpu", "duckdb", "prefect")
-    )
-    module = sys.modules["__main__"].__spec__.name  # type: ignore[union-attr]
+    module = sys.modules["__main__"].__spec__.name.removesuffix(".__main__")  # type: ignore[union-attr]
     command = f"python -m {module} {' '.join(arguments or sys.argv[1:])}".strip()
     return (
         f"{today()} · `{command}` · {processor}, {os.cpu_count()} cores (shared, noisy) · "
-        f"Python {platform.python_version()}, {parts}"
+        f"Python {platform.python_version()}, {_versions()}"
     )
+
+
+def _versions() -> str:
+    """Return the versions of the main packages that are installed."""
+    found = []
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return ", ".join(found)

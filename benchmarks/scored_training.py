@@ -108,7 +108,7 @@ def prepare(root: Path, arguments: argparse.Namespace) -> ScoredTraining:
     config = Train.model_validate(
         {
             "catalog": root,
-            "out": root,
+            "out": root / "run",  # never made
             "target": arguments.target or sorted(manifest.targets)[0],
             "model": {"preset": arguments.preset},
             "mixture": {

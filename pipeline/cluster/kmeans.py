@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Float, Float16, Float32, Int64
 
 from pipeline.cluster.backends.backend import load_backend, nearest_cells
-from pipeline.cluster.backends.with_faiss import faiss_threads, flat_index
 from pipeline.cluster.balance import smallest_allowed
 from pipeline.cluster.checkpoint import KmeansCheckpoint
 from pipeline.config import Cluster, ClusterBackend
@@ -120,6 +119,9 @@ def nearest_centroids(
     Raises:
         ValueError: All centroids are zero.
     """
+    # The trees of the other backends need no FAISS.
+    from pipeline.cluster.backends.with_faiss import faiss_threads, flat_index  # noqa: PLC0415
+
     filled = np.flatnonzero(centroids.any(axis=1))
     if not len(filled):
         raise ValueError("centroids: all rows are zero. Expected at least one that is not.")
