@@ -23,11 +23,12 @@ from trainer.mixture_config import (
 )
 
 Schedule = Literal["cosine", "constant", "wsd"]
-# Settings of `optimizer` and `finetune` that older runs do not have, as such runs behave.
+# Settings of sections that older runs do not have, as such runs behave.
 _OLDER_RATE: dict[str, Any] = {"decay_share": 0.2, "final_share": None}
-OLDER_RATES: dict[str, dict[str, Any]] = {
+OLDER_SETTINGS: dict[str, dict[str, Any]] = {
     "optimizer": {**_OLDER_RATE, "kind": "adamw", "decay_embeddings": True, "skip_outliers": None},
     "finetune": _OLDER_RATE,
+    "training": {"separate_documents": False},
 }
 
 
@@ -153,6 +154,10 @@ class Training(Settings):
     """Compile the model with `torch.compile`."""
     checkpoint_activations: bool = False
     """Recompute activations in the backward pass. Saves memory but adds about a third more work."""
+    separate_documents: bool = True
+    """Keep the documents of a sequence apart: a token attends only to tokens of its own document,
+    and positions begin at 0 in each. The documents of targets then begin with an end-of-text, as
+    those of the corpus do. Models that cannot separate documents attend to all of the sequence."""
     log_every_steps: Positive = 10
     """Number of steps between records of `metrics.jsonl`."""
 
@@ -271,7 +276,7 @@ class Train(Settings):
         del settings["data"]["cache_megabytes"]  # it changes no numbers
         if self.data.draw_by == "sequences":
             del settings["data"]["draw_by"]
-        for section, values in OLDER_RATES.items():
+        for section, values in OLDER_SETTINGS.items():
             for key, value in values.items():
                 if settings[section][key] == value:
                     del settings[section][key]
@@ -293,7 +298,7 @@ def completed(config: Mapping[str, Any]) -> Mapping[str, Any]:
     data = {"draw_by": "sequences", **data}
     sections = {
         section: {**values, **config[section]}
-        for section, values in OLDER_RATES.items()
+        for section, values in OLDER_SETTINGS.items()
         if isinstance(config.get(section), Mapping)
     }
     return {**config, **sections, "mixture": {**WITHOUT_EFFECT, **mixture}, "data": data}

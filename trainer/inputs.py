@@ -230,7 +230,7 @@ def open_inputs(config: Train) -> Inputs:
     check_models(config, files)
     level = config.mixture.level or files.levels.leaves
     files.levels.span(level)  # raises UserError if the tree has no such level
-    align = _align_split(files, config.target)
+    align = _align_split(files, config, config.target)
     corpus = _corpus(files, config, level)
     objective = open_objective(files, config, align)
     fill = Fill.of(corpus.store, corpus.length, config.data.draw_by)
@@ -261,9 +261,9 @@ def open_inputs(config: Train) -> Inputs:
     )
 
 
-def _align_split(files: CatalogFiles, target: str) -> Pool:
+def _align_split(files: CatalogFiles, config: Train, target: str) -> Pool:
     """Open the align split of a target that was embedded by the catalog's encoder."""
-    store = open_target(files, target, "align")
+    store = open_target(files, target, "align", begun=config.training.separate_documents)
     _check_encoder(files, target)
     return Pool(store, files.sequence_tokens, f"target {target}: its align split")
 
@@ -272,7 +272,7 @@ def _aim(files: CatalogFiles, config: Train, name: str, corpus: Pool) -> Objecti
     """Return the objective on a further target, or on new sequences of the corpus itself."""
     if name == GENERAL:
         return TextLoss(corpus, config.mixture.target_sequences, config.seed, GENERAL)
-    return open_objective(files, config, _align_split(files, name), name)
+    return open_objective(files, config, _align_split(files, config, name), name)
 
 
 def _corpus(files: CatalogFiles, config: Train, level: int) -> Pool:

@@ -135,7 +135,7 @@ def finetune(run: Run, stops: list[int]) -> bool:
         step = state.step - first_step
         leaves, rows = finetune_draws(config, align, step)
         origin = BatchOrigin(step * config.finetune.batch_sequences, leaves, rows)
-        stop = run.take_step(batch, origin, bool(stops))
+        stop = run.take_step(run.engine.packed(batch), origin, bool(stops))
         run.after_step(stop)
         if stop:
             return False

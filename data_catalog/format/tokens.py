@@ -143,6 +143,9 @@ class TokenStore:
     """Number of token ids. Each id that is read is compared with it, unless it is None."""
     remote: TokenWindows | None = None
     """Reads token files that are not on this machine. None: all of them are in `files`."""
+    first_input: int | None = None
+    """Token id put before each extent of two tokens or more, so that its first token is predicted
+    too. None: nothing is put there."""
     _ends: dict[int, Int[np.ndarray, " extents_plus_one"]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -150,14 +153,17 @@ class TokenStore:
     def sequences(self, length: int) -> Int[np.ndarray, " leaves"]:
         """Return the number of sequences per leaf.
 
-        It is the sum of `ceil((tokens - 1) / length)` over the extents of the leaf.
+        It is the sum of `ceil(labels / length)` over the extents of the leaf.
         """
         ends = self._cumulated(length)
         return np.diff(ends if self.extents is None else ends[self.extents])
 
     def labels(self) -> Int[np.ndarray, " leaves"]:
-        """Return the number of labels per leaf: all tokens except the first of each extent."""
-        ends = np.r_[0, np.cumsum(np.maximum(self.tokens - 1, 0))]
+        """Return the number of labels per leaf: all tokens except the first of each extent.
+
+        With `first_input` it is all tokens of extents of two tokens or more.
+        """
+        ends = np.r_[0, np.cumsum(self._labels(slice(None)))]
         return np.diff(ends if self.extents is None else ends[self.extents])
 
     def targets(
@@ -165,7 +171,7 @@ class TokenStore:
     ) -> Int[np.ndarray, " n"]:
         """Return the number of unmasked labels of sequence `rows[i]` of leaf `leaves[i]`."""
         extent, row = self._locate(leaves, rows, length)
-        return np.minimum(self.tokens[extent] - 1 - row * length, length)
+        return np.minimum(self._labels(extent) - row * length, length)
 
     def read(
         self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"], length: int
@@ -180,9 +186,16 @@ class TokenStore:
         """
         inputs = np.full((len(leaves), length), self.pad, np.int64)
         labels = np.full((len(leaves), length), IGNORED, np.int64)
-        for i, window in enumerate(self._read(*self._windows(leaves, rows, length))):
-            inputs[i, : len(window) - 1] = window[:-1]
-            labels[i, : len(window) - 1] = window[1:]
+        # `begin` is 1 where a sequence begins with `first_input`, which is not stored, and else 0.
+        extent, row = self._locate(leaves, rows, length)
+        begins = np.where(row == 0, self._labels(extent) - self.tokens[extent] + 1, 0)
+        windows = self._read(*self._windows(extent, row, length))
+        for i, (window, begin) in enumerate(zip(windows, begins.tolist(), strict=True)):
+            count = len(window) - 1 + begin
+            inputs[i, begin:count] = window[:-1]
+            labels[i, :count] = window[1 - begin :]
+        if self.first_input is not None:
+            inputs[begins > 0, 0] = self.first_input
         highest = max(inputs.max(initial=0), labels.max(initial=0))
         if self.vocabulary is not None and highest >= self.vocabulary:
             raise UserError(
@@ -199,7 +212,7 @@ class TokenStore:
         Sequences that were expected before and were not read yet are no longer expected.
         """
         if self.remote is not None:
-            self.remote.expect(*self._windows(leaves, rows, length))
+            self.remote.expect(*self._windows(*self._locate(leaves, rows, length), length))
 
     def _read(
         self,
@@ -213,18 +226,25 @@ class TokenStore:
         return (self.files[number][start:end] for number, start, end in places)
 
     def _windows(
-        self, leaves: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"], length: int
+        self, extent: Int[np.ndarray, " n"], row: Int[np.ndarray, " n"], length: int
     ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-        """Return the file, the first token and the end of each sequence."""
-        extent, row = self._locate(leaves, rows, length)
-        first = self.first_token[extent] + row * length
-        last = np.minimum(first + length + 1, self.first_token[extent] + self.tokens[extent])
-        return self.file[extent], first, last
+        """Return the file, the first stored token and the end of sequences of extents."""
+        begin = self.first_token[extent]
+        # With `first_input`, sequences begin one token earlier.
+        first = begin + row * length + self.tokens[extent] - 1 - self._labels(extent)
+        last = np.minimum(first + length + 1, begin + self.tokens[extent])
+        return self.file[extent], np.maximum(first, begin), last
+
+    def _labels(self, extent: slice | Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """Return the number of labels of each extent."""
+        tokens = self.tokens[extent]
+        more = (tokens > 1) & (self.first_input is not None)
+        return np.maximum(tokens - 1, 0) + more
 
     def _cumulated(self, length: int) -> Int[np.ndarray, " extents_plus_one"]:
         """Return the number of sequences before each extent."""
         if length not in self._ends:
-            counts = np.maximum(-(-(self.tokens - 1) // length), 0)
+            counts = -(-self._labels(slice(None)) // length)
             self._ends[length] = np.r_[0, np.cumsum(counts)]
         return self._ends[length]
 
@@ -283,10 +303,16 @@ def open_tokens(files: CatalogFiles, split: str) -> TokenStore:
     return TokenStore(mapped, file, first, tokens, files.end_of_text, extents, vocabulary, remote)
 
 
-def open_target(files: CatalogFiles, name: str, split: str) -> TokenStore:
+def open_target(files: CatalogFiles, name: str, split: str, *, begun: bool = False) -> TokenStore:
     """Memory-map the tokens of one split of a target: `align`, `validation` or `test`.
 
     Each document is a leaf of its own.
+
+    Args:
+        files: the open catalog.
+        name: name of the target.
+        split: the split.
+        begun: put an end-of-text before each document, as before those of the corpus.
 
     Raises:
         DamagedFileError: A file is missing or damaged, or the files do not fit each other.
@@ -315,4 +341,5 @@ def open_target(files: CatalogFiles, name: str, split: str) -> TokenStore:
         (ends - starts).astype(np.int64),
         files.end_of_text,
         vocabulary=files.manifest.tokenizer.vocabulary,
+        first_input=files.end_of_text if begun else None,
     )

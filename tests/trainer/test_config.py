@@ -10,7 +10,7 @@ from data_catalog.format.manifest import fingerprint
 from data_catalog.settings import UserError, load
 from tests.helpers.repository import ROOT
 from trainer.__main__ import main
-from trainer.config import OLDER_RATES, Train
+from trainer.config import OLDER_SETTINGS, Train
 from trainer.mixers.dga import DGA_ETA
 from trainer.mixture_config import WITHOUT_EFFECT, Mixture
 
@@ -70,7 +70,7 @@ def test_an_older_run_keeps_its_behaviour_and_its_fingerprint() -> None:
     for key in WITHOUT_EFFECT:  # as config.json of such a run is
         del settings["mixture"][key]
     del settings["data"]["as_if_tokens"], settings["data"]["draw_by"]
-    for section, values in OLDER_RATES.items():
+    for section, values in OLDER_SETTINGS.items():
         for key in values:
             del settings[section][key]
     older = Train.model_validate(settings)
@@ -84,7 +84,7 @@ def test_an_older_run_keeps_its_behaviour_and_its_fingerprint() -> None:
     del covered["data"]["as_if_tokens"], covered["data"]["draw_by"]
     del covered["evaluation"]["choices"], covered["data"]["cache_megabytes"]
     del covered["training"]["shard_processes"]
-    for section, values in OLDER_RATES.items():
+    for section, values in OLDER_SETTINGS.items():
         for key in values:
             del covered[section][key]
     assert older.fingerprint() == fingerprint("train", 2, covered)

@@ -117,7 +117,7 @@ def held_out_losses(
     owners = np.repeat(np.arange(len(sets)), [len(chosen.leaves) for chosen in sets])
     count = len(owners)
     batch, owners = _read(sets, owners, process_slice(count, engine.team.rank, engine.team.world))
-    nats = _nats(engine, batch, count)
+    nats = engine.losses(engine.packed(batch)).double().cpu()
     kept = batch.labels != IGNORED
     tokens = kept.sum(1).double()
     lengths = torch.from_numpy(byte_lengths)[batch.labels.clamp(min=0)].mul_(kept).sum(1).double()
@@ -133,29 +133,6 @@ def held_out_losses(
         bits = of_set[1] / math.log(2) / text if text else None
         losses.append(HeldOutLoss(chosen.name, loss, error, len(chosen.leaves), bits))
     return losses
-
-
-def _nats(engine: Engine, batch: Batch, count: int) -> Float[Tensor, " sequences"]:
-    """Return the sum of nats of each sequence, fp64.
-
-    Sequences of similar length run together, so that little padding is run. All processes make the
-    same number of passes, because those of a sharded model need all processes.
-
-    Args:
-        engine: the model.
-        batch: this process's sequences.
-        count: number of sequences of all processes.
-    """
-    if engine.training.compile:  # Other shapes would be compiled again.
-        return engine.losses(batch).double().cpu()
-    most = -(-count // engine.team.world)  # sequences of a process
-    passes = max(-(-most // engine.training.micro_batch_sequences), 1)
-    nats = torch.zeros(len(batch.labels), dtype=torch.float64)
-    by_length = (batch.labels != IGNORED).sum(1).argsort(stable=True)
-    for rows in by_length.tensor_split(passes):
-        part = Batch(batch.inputs[rows], batch.labels[rows], batch.total).cut()
-        nats[rows] = engine.losses(part).double().cpu()
-    return nats
 
 
 def moments(values: Float[Tensor, " n"], sizes: Float[Tensor, " n"]) -> Float[Tensor, "n 6"]:

@@ -33,7 +33,7 @@ def held_out_sets(
     evaluation, length, seed = config.evaluation, files.sequence_tokens, config.seed
 
     def of_target(name: str, split: str, shown: str) -> EvaluationSet:
-        store = open_target(files, name, split)
+        store = open_target(files, name, split, begun=config.training.separate_documents)
         pool = Pool(store, length, f"target {name}: its {split} split")
         return evaluation_set(shown, pool, evaluation.sequences, seed)
 

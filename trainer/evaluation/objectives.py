@@ -121,13 +121,14 @@ class TextLoss:
         batch = self.align.read(
             leaves, rows, process_slice(self.count, engine.team.rank, engine.team.world)
         )
-        return engine.backward(batch)[0]
+        return engine.backward(engine.packed(batch))[0]
 
     def loss(self, engine: Engine) -> float:
         count, team = min(self.count, self.align.total), engine.team
         leaves, rows = self.align.in_order(self.seed, self.purpose, 0, count)
         batch = self.align.read(leaves, rows, process_slice(count, team.rank, team.world))
-        return float(team.sum(engine.losses(batch).double().sum())) / batch.total
+        nats = engine.losses(engine.packed(batch)).double().sum()
+        return float(team.sum(nats)) / batch.total
 
     def evaluate(self, engine: Engine) -> list[HeldOutLoss]:  # noqa: ARG002 - protocol
         return []  # The evaluation set target/validation measures this loss.
@@ -153,7 +154,7 @@ class AnswerLoss:
         batch = self.align.read(
             chosen, process_slice(self.count, engine.team.rank, engine.team.world)
         )
-        return engine.backward(batch)[0]
+        return engine.backward(engine.packed(batch))[0]
 
     def loss(self, engine: Engine) -> float:
         count = min(self.count, len(self.align))
@@ -209,7 +210,7 @@ class ChoiceLoss:
         rows, owners, places = self.align.rows(own)
         batch = self.align.completions.read(rows)
         scales = _scales(self.align.completions.counted[rows], owners, len(own))
-        table = _table(-engine.losses(batch).double().cpu() * scales, owners, places, len(own))
+        table = _table(-_nats(engine, batch) * scales, owners, places, len(own))
         logs = table.log_softmax(1)
         right = (torch.arange(len(own)), torch.from_numpy(self.align.right[own]))
         errors = -logs.exp()
@@ -238,7 +239,7 @@ def _answer_loss(
 ) -> tuple[float, float]:
     """Return the mean loss of the chosen answers and its standard error, in nats per token."""
     own = process_slice(len(chosen), engine.team.rank, engine.team.world)
-    nats = engine.losses(answers.read(chosen, own)).double().cpu()
+    nats = _nats(engine, answers.read(chosen, own))
     tokens = torch.from_numpy(answers.counted[chosen[own]]).double()
     sums = engine.team.sum(moments(nats, tokens).sum(0).to(engine.team.device))
     return ratio_and_error(*sums.tolist())
@@ -249,7 +250,7 @@ def _choice_loss(engine: Engine, choices: Choices, chosen: Int[np.ndarray, " n"]
     team = engine.team
     own = chosen[process_slice(len(chosen), team.rank, team.world)]
     rows, owners, places = choices.rows(own)
-    plain = -engine.losses(choices.completions.read(rows)).double().cpu()
+    plain = -_nats(engine, choices.completions.read(rows))
     scales = (
         torch.ones_like(plain),
         _scales(choices.completions.counted[rows], owners, len(own)),
@@ -270,6 +271,11 @@ def _choice_loss(engine: Engine, choices: Choices, chosen: Int[np.ndarray, " n"]
     )
 
 
+def _nats(engine: Engine, batch: Batch) -> Float[Tensor, " sequences"]:
+    """Return the sum of nats of each sequence, fp64."""
+    return engine.losses(engine.packed(batch)).double().cpu()
+
+
 def backward_weighted(engine: Engine, batch: Batch, weights: Float[Tensor, " sequences"]) -> None:
     """Add `sum_j weights_j * gradient of sequence j's sum of nats` to `.grad`.
 
@@ -286,8 +292,8 @@ def backward_weighted(engine: Engine, batch: Batch, weights: Float[Tensor, " seq
     )
     # If another process has more sequences, masked ones are appended here.
     factors = chain(weights.tolist(), repeat(0.0))
-    for factor, (inputs, labels) in zip(factors, alone.micro_batches(batch, shared=True)):  # noqa: B905
-        (engine.loss(inputs, labels).total * factor).backward()
+    for factor, part in zip(factors, alone.micro_batches(batch, shared=True)):  # noqa: B905
+        (engine.run(part).total * factor).backward()
 
 
 def _scales(

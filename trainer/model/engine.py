@@ -8,10 +8,12 @@ from functools import partial
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from data_catalog.format.files import CatalogFiles
@@ -20,6 +22,7 @@ from trainer.config import Model, Train, Training
 from trainer.distributed import Team
 from trainer.model.born_sharded import NotShardableError, Shards, fill
 from trainer.model.experts import ExpertBiases
+from trainer.model.head import Losses
 from trainer.model.loss import TRIED_SEQUENCES, TRIED_TOKENS, LanguageLoss
 from trainer.model.model import build_model
 from trainer.model.parallel import (
@@ -32,8 +35,6 @@ from trainer.model.parallel import (
 )
 from trainer.sampling.batches import Batch
 
-MicroBatch = tuple[Int[Tensor, "sequences tokens"], Int[Tensor, "sequences tokens"]]
-"""Inputs and labels."""
 INTEGER_TYPES = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Integer type by the number of bytes of an element."""
 logger = logging.getLogger(__name__)
@@ -63,6 +64,13 @@ class Engine:
         return isinstance(self.loss, FSDPModule)
 
     @property
+    def language(self) -> LanguageLoss:
+        """The loss without the wrapper of several processes."""
+        wrapped = isinstance(self.loss, DistributedDataParallel)
+        language: LanguageLoss = self.loss.module if wrapped else self.loss  # type: ignore[assignment]
+        return language
+
+    @property
     def copied(self) -> bool:
         """True if other processes hold the same parameters as this one."""
         return self.team.world > shard_count(self.training, self.team)
@@ -85,24 +93,20 @@ class Engine:
             This process's share of the mean loss in nats per token, fp64, and the sum of nats of
             each of its sequences, fp32.
         """
-        total, sums = torch.zeros((), dtype=torch.float64, device=self.team.device), []
-        for inputs, labels in self.micro_batches(batch, shared=shared):
-            losses = self.loss(inputs, labels, balanced)
-            (losses.total / batch.total).backward()
-            sequences = losses.sequences
-            total += sequences.double().sum() / batch.total
-            sums.append(sequences)
-        none = torch.zeros(0, device=self.team.device)
-        return total, torch.cat([none, *sums])[
-            : len(batch.inputs)
-        ]  # without the padding at the end
+        total, tokens = torch.zeros((), dtype=torch.float64, device=self.team.device), []
+        for part in self.micro_batches(batch, shared=shared):
+            losses = self.run(part, balanced)
+            (losses.total / batch.total).backward()  # type: ignore[no-untyped-call]
+            total += losses.sequences.double().sum() / batch.total
+            tokens.append(losses.tokens)
+        return total, batch.sums(self._whole(tokens, batch))
 
     def losses(self, batch: Batch) -> Float[Tensor, " sequences"]:
         """Return the sum of nats of each sequence, fp32.
 
         All processes of a sharded engine call this together.
         """
-        return self.token_losses(batch).sum(1)
+        return batch.sums(self.token_losses(batch))
 
     @torch.no_grad()
     def token_losses(self, batch: Batch) -> Float[Tensor, "sequences tokens"]:
@@ -110,37 +114,49 @@ class Engine:
 
         All processes of a sharded engine call this together.
         """
-        parts = [
-            self.loss(inputs, labels).tokens
-            for inputs, labels in self.micro_batches(batch, shared=False)
-        ]
-        none = torch.zeros(0, batch.inputs.shape[1], device=self.team.device)
-        return torch.cat([none, *parts])[: len(batch.inputs)]  # without the padding at the end
+        parts = [self.run(part).tokens for part in self.micro_batches(batch, shared=False)]
+        return self._whole(parts, batch)
 
-    def micro_batches(self, batch: Batch, *, shared: bool) -> Iterator[MicroBatch]:
-        """Yield the batch in micro-batches on the device.
+    def _whole(
+        self, parts: list[Float[Tensor, "_rows _tokens"]], batch: Batch
+    ) -> Float[Tensor, "rows tokens"]:
+        """Return the values of micro-batches at the places of the batch, without empty rows."""
+        rows, width = batch.inputs.shape
+        padded = [functional.pad(part, (0, width - part.shape[1])) for part in parts]
+        return torch.cat([torch.zeros(0, width, device=self.team.device), *padded])[:rows]
+
+    def packed(self, batch: Batch) -> Batch:
+        """Return a batch of short sequences with little padding. The losses do not change.
+
+        Rows hold several sequences if the model can separate them.
+        """
+        return batch.packed(together=self.language.separates is True)
+
+    def run(self, part: Batch, balanced: bool = False) -> Losses:
+        """Return the losses of a micro-batch; see `LanguageLoss.forward`."""
+        losses: Losses = self.loss(part.inputs, part.labels, balanced, part.owners)
+        return losses
+
+    def micro_batches(self, batch: Batch, *, shared: bool) -> Iterator[Batch]:
+        """Yield the batch in micro-batches on the device, each cut behind its last label.
 
         The caller runs one forward and one backward pass on each. If `shared`, gradients are summed
         over the processes in the backward pass of the last one (see `backward`). If another process
         has more micro-batches, fully masked ones of a single sequence follow, because collectives
         need all processes.
         """
-        batch, size = batch.to(self.team.device), self.training.micro_batch_sequences
-        parts = (
-            list(zip(torch.split(batch.inputs, size), torch.split(batch.labels, size), strict=True))
-            if len(batch.inputs)
-            else []
-        )
+        parts = batch.split(self.training.micro_batch_sequences)
         wanted = (
             self.team.maximum(len(parts)) if self.sharded else int(shared and self.team.world > 1)
         )
         padding = batch.inputs.new_zeros(1, batch.inputs.shape[1])
-        parts += [(padding, torch.full_like(padding, IGNORED))] * (wanted - len(parts))
+        parts += [Batch(padding, torch.full_like(padding, IGNORED), 0)] * (wanted - len(parts))
         for number, part in enumerate(parts, start=1):
             with gradients_summed(
                 self.loss, last=number == len(parts) and (shared or self.sharded)
             ):
-                yield part
+                # Other shapes would be compiled again.
+                yield (part if self.training.compile else part.cut()).to(self.team.device)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters by name, tied ones once."""
@@ -206,7 +222,9 @@ def build_engine(
         model.to(team.device)  # type: ignore[arg-type]
     layers = decoder_layers(model)
     prepare_layers(layers, compiled=training.compile, checkpointed=training.checkpoint_activations)
-    loss: nn.Module = (language := LanguageLoss(model, training.precision))
+    # The catalog's, which `build_model` has written there.
+    end_of_text = model.config.eos_token_id if training.separate_documents else None
+    loss: nn.Module = (language := LanguageLoss(model, training.precision, end_of_text))
     if shard_count(training, team) > 1:
         shard(loss, layers, training, team)
         if rows is not None:
@@ -246,7 +264,19 @@ def open_engine(model: Model, config: Train, files: CatalogFiles, team: Team) ->
     if (count := shard_count(training, team)) > 1:
         shards = Shards(team.rank % count, count)
         try:
-            return build_engine(build(shards), training, team, shards)
+            return _warned(build_engine(build(shards), training, team, shards), model)
         except NotShardableError as error:
             logger.warning("Every process builds the whole model first, because %s.", error)
-    return build_engine(build(), training, team)
+    return _warned(build_engine(build(), training, team), model)
+
+
+def _warned(engine: Engine, model: Model) -> Engine:
+    """Return the engine, with a warning if its model cannot separate documents as requested."""
+    wanted = engine.training.separate_documents and engine.team.is_leader
+    if wanted and not engine.language.separates:
+        logger.warning(
+            "model.path %s: The model cannot separate the documents of a sequence. Its tokens "
+            "depend on all earlier ones.",
+            model.path,
+        )
+    return engine

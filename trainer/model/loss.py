@@ -1,5 +1,6 @@
 """A model and its loss in one module, which is wrapped, compiled and run."""
 
+import inspect
 from contextlib import nullcontext
 from typing import Any
 
@@ -21,25 +22,38 @@ class LanguageLoss(nn.Module):
     """A causal model with the cross entropy of its next tokens.
 
     The output layer is fused with the loss if that gives what the model itself computes. This is
-    tried in the first pass.
+    tried in the first pass. So is whether the model separates documents: their positions begin at
+    0, and transformers masks the attention between them.
 
     Attributes:
         biases: the biases of the model's experts.
         fuses_head: whether the output layer is fused, or None before the first pass.
+        separates: whether the model separates documents, or None before the first pass.
     """
 
-    def __init__(self, model: PreTrainedModel, precision: str) -> None:
+    def __init__(
+        self, model: PreTrainedModel, precision: str, end_of_text: int | None = None
+    ) -> None:
+        """Prepare the loss of a model.
+
+        Args:
+            model: the model.
+            precision: "float32" or "bfloat16".
+            end_of_text: token that begins a new document. None: a sequence is one document.
+        """
         super().__init__()
-        self.model, self.precision = model, precision
+        self.model, self.precision, self._end_of_text = model, precision, end_of_text
         self.biases = ExpertBiases(model)
         self._balances = has_balance_loss(model)
         self.fuses_head: bool | None = None
+        self.separates: bool | None = None
 
     def forward(
         self,
         inputs: Int[Tensor, "sequences tokens"],
         labels: Int[Tensor, "sequences tokens"],
         balanced: bool = False,
+        owners: Int[Tensor, "sequences tokens"] | None = None,
     ) -> Losses:
         """Return the losses at `labels`, which are shifted by one token.
 
@@ -50,6 +64,7 @@ class LanguageLoss(nn.Module):
             labels: the next token of each.
             balanced: add the auxiliary loss of a mixture of experts, times the number of labels, to
                 the total, and count the loads of experts that are balanced by biases.
+            owners: the sequence of each token, if a row holds several; see `Batch.owners`.
         """
         kept = labels != IGNORED
         options: dict[str, Any] = {"input_ids": inputs, "use_cache": False}
@@ -60,6 +75,9 @@ class LanguageLoss(nn.Module):
         ):
             if self.fuses_head is None:
                 self.fuses_head = has_plain_head(self.model, inputs)
+                self.separates = separates_documents(self.model, inputs)
+            if self.separates and not (owners is None and self._end_of_text is None):
+                options["position_ids"] = positions(inputs, owners, self._end_of_text)
             with self.biases.counting(kept) if balanced else nullcontext():
                 outputs = (self.model.base_model if self.fuses_head else self.model)(**options)
             if self.fuses_head:
@@ -71,6 +89,50 @@ class LanguageLoss(nn.Module):
                 loss = balance_loss(self.model, outputs.router_logits, kept)
                 losses = losses._replace(total=losses.total + loss * kept.sum())
         return losses
+
+
+def positions(
+    inputs: Int[Tensor, "rows tokens"],
+    owners: Int[Tensor, "rows tokens"] | None,
+    end_of_text: int | None,
+) -> Int[Tensor, "rows tokens"]:
+    """Return the position of each token in its document.
+
+    A document begins at each end-of-text, which closes the one before, and at each new owner.
+    """
+    begins = torch.zeros_like(inputs, dtype=torch.bool)
+    if end_of_text is not None:
+        begins |= inputs == end_of_text
+    if owners is not None:
+        begins[:, 1:] |= owners[:, 1:] != owners[:, :-1]
+    places = torch.arange(inputs.shape[1], device=inputs.device).expand_as(inputs)
+    return places - torch.where(begins, places, 0).cummax(1).values
+
+
+@torch.no_grad()
+def separates_documents(model: PreTrainedModel, inputs: Int[Tensor, "sequences tokens"]) -> bool:
+    """Return whether positions that restart separate two documents in a row of a model.
+
+    The model runs with another first document. Nothing in the config is relied on.
+
+    Args:
+        model: the model.
+        inputs: some tokens.
+    """
+    if any(
+        "position_ids" not in inspect.signature(module.forward).parameters
+        for module in (model, model.base_model)
+    ):
+        return False
+    half = min(TRIED_TOKENS, inputs.shape[1]) // 2
+    both = torch.stack([inputs[0, : 2 * half], inputs[0, half : 2 * half].repeat(2)])
+    restarting = torch.arange(half, device=inputs.device).repeat(2).expand_as(both)
+    through, separate = (
+        model(input_ids=both, use_cache=False, **options).logits[:, half:].float()
+        for options in ({}, {"position_ids": restarting})
+    )
+    change, left = (float((one[0] - one[1]).abs().max()) for one in (through, separate))
+    return left == 0 < change  # The weight of masked attention is exactly 0.
 
 
 def _logit_losses(logits: Tensor, labels: Int[Tensor, "sequences tokens"]) -> Losses:

@@ -2,10 +2,11 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -15,11 +16,13 @@ from torch import Tensor
 from data_catalog.errors import UserError
 from data_catalog.format.tokens import IGNORED, TokenStore
 from trainer.distributed import process_slice
+from trainer.sampling.packing import packed_rows
 from trainer.sampling.permutation import derive, permutation_key, permute, walk
 from trainer.sampling.plan import IntervalPlan
 
 # Batches are cut to a multiple of this number of tokens, for little padding and few shapes.
 WIDTH_STEP = 64
+PACKED_WIDTH_STEP = 8  # the same for packed batches, whose shapes differ anyway
 EXPECTED_DRAWS = 2**16  # draws of all processes between two announcements to a remote store
 
 
@@ -33,22 +36,76 @@ class Batch:
     """Token ids shifted by one. Masked ones are -100."""
     total: int
     """Number of unmasked labels of the whole global batch, by which the loss is divided."""
+    owners: Int[Tensor, "sequences tokens"] | None = None
+    """Number of the sequence at each place of a packed batch, and -1 where there is none. Its rows
+    hold several sequences, or one each in another order. None: row i is sequence i."""
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on `device`."""
-        return Batch(
-            self.inputs.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            self.total,
-        )
+        return self._each(lambda values: values.to(device, non_blocking=True))
 
     def cut(self) -> "Batch":
-        """Return the batch without the columns behind its last label, up to a multiple of 64."""
+        """Return the batch without the columns behind its last label, up to a multiple of 64.
+
+        Packed batches are cut at a multiple of 8.
+        """
         used = (self.labels != IGNORED).any(0).nonzero()
         longest = int(used[-1]) + 1 if len(used) else 1
-        width = -(-longest // WIDTH_STEP) * WIDTH_STEP
-        inputs, labels = (values[:, :width].contiguous() for values in (self.inputs, self.labels))
-        return Batch(inputs, labels, self.total)
+        step = WIDTH_STEP if self.owners is None else PACKED_WIDTH_STEP
+        width = -(-longest // step) * step
+        return self._each(lambda values: values[:, :width].contiguous())
+
+    def split(self, rows: int) -> list["Batch"]:
+        """Return parts of up to `rows` rows. A batch without rows has no parts."""
+        parts = range(0, len(self.inputs), rows)
+        return [self._each(itemgetter(slice(first, first + rows))) for first in parts]
+
+    def packed(self, together: bool) -> "Batch":
+        """Return the same sequences with less padding, or this batch if it is packed.
+
+        The rows are not longer than before.
+
+        Args:
+            together: whether rows hold several sequences. If not, the rows are only sorted by
+                length, so that parts of the batch can be cut.
+        """
+        if self.owners is not None or not len(self.labels):
+            return self
+        width = self.labels.shape[1]
+        ends = (self.labels != IGNORED) * torch.arange(1, width + 1, device=self.labels.device)
+        sizes = ends.amax(1).clamp_min(1).cpu().numpy()
+        rows = (
+            packed_rows(sizes, width)
+            if together
+            else [[row] for row in np.argsort(sizes, kind="stable").tolist()]
+        )
+        inputs = self.inputs.new_zeros(len(rows), width)
+        labels, owners = torch.full_like(inputs, IGNORED), torch.full_like(inputs, -1)
+        for row, sequences in enumerate(rows):
+            first = 0
+            for sequence in sequences:
+                size = int(sizes[sequence])
+                place = slice(first, first + size)
+                inputs[row, place] = self.inputs[sequence, :size]
+                labels[row, place] = self.labels[sequence, :size]
+                owners[row, place] = sequence
+                first += size
+        return Batch(inputs, labels, self.total, owners)
+
+    def sums(self, values: Float[Tensor, "rows tokens"]) -> Float[Tensor, " sequences"]:
+        """Return the sum of each sequence's values, which are 0 where it has no label."""
+        if self.owners is None:
+            return values.sum(1)
+        owners = self.owners.cpu().clamp_min(0).flatten()
+        sums = torch.zeros(int(owners.max()) + 1, dtype=torch.float64)
+        # On the CPU, where the order of the sum is fixed.
+        sums.index_add_(0, owners, values.cpu().double().flatten())
+        return sums.to(values.device, values.dtype)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """Return the batch with changed tensors."""
+        owners = None if self.owners is None else change(self.owners)
+        return Batch(change(self.inputs), change(self.labels), self.total, owners)
 
     def digest(self) -> str:
         """Return a short hash of the inputs."""

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,8 @@ def test_a_target_is_read_by_split(tmp_path):
     pq.write_table(pa.table({"split": ["align", "test"]}), folder / "documents.parquet")
     test = open_target(files(tmp_path), "law", "test")
     assert test.read(np.array([0]), np.array([0]), 4)[0].tolist() == [[2, 3, PAD, PAD]]
+    begun = open_target(files(tmp_path), "law", "test", begun=True)
+    assert begun.read(np.array([0]), np.array([0]), 4)[0].tolist() == [[PAD, 2, 3, PAD]]
     with pytest.raises(UserError, match=r"target law: .*validation"):
         open_target(files(tmp_path), "law", "validation")
     for name, hint in (
@@ -131,6 +134,29 @@ def test_a_sequence_never_crosses_the_end_of_an_extent():
         [12, 13, 14, 0],
     ]
     assert GROWN.targets(np.array([0, 0, 0, 2]), np.array([0, 1, 2, 0]), 4).tolist() == [4, 2, 2, 4]
+
+
+def test_a_first_input_makes_the_first_token_of_an_extent_a_label():
+    begun = replace(GROWN, first_input=PAD)
+    assert begun.sequences(4).tolist() == [3, 0, 2]
+    assert begun.labels().tolist() == [10, 0, 5]
+    leaves, rows = np.array([0, 0, 0, 2, 2]), np.array([0, 1, 2, 0, 1])
+    inputs, labels = begun.read(leaves, rows, 4)
+    assert inputs.tolist() == [
+        [PAD, 1, 2, 3],
+        [0, 4, 5, PAD],
+        [PAD, 6, 7, PAD],
+        [PAD, 11, 12, 13],
+        [14, PAD, PAD, PAD],
+    ]
+    assert labels.tolist() == [
+        [1, 2, 3, 0],
+        [4, 5, 0, -100],
+        [6, 7, 0, -100],
+        [11, 12, 13, 14],
+        [0, -100, -100, -100],
+    ]
+    assert begun.targets(leaves, rows, 4).tolist() == [4, 3, 3, 4, 1]
 
 
 @pytest.mark.parametrize(("leaf", "row"), [(0, 3), (1, 0), (2, 1), (0, -1)])
