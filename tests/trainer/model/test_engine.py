@@ -42,7 +42,12 @@ def engine_of(model: PreTrainedModel, team: Team | None = None, **training: Any)
     return build_engine(
         model,
         Training.model_validate(
-            {"micro_batch_sequences": 2, "sequence_tokens": TOKENS, **training}
+            {
+                "micro_batch_sequences": 2,
+                "sequence_tokens": TOKENS,
+                "separate_documents": False,  # as the plain model
+                **training,
+            }
         ),
         team or Team(),
     )
