@@ -85,7 +85,13 @@ class DoubleLoss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, inputs: torch.Tensor, labels: torch.Tensor, balanced: bool = False) -> Losses:
+    def forward(
+        self,
+        inputs: torch.Tensor,
+        labels: torch.Tensor,
+        balanced: bool = False,
+        owners: None = None,
+    ) -> Losses:
         logits = self.model(input_ids=inputs, use_cache=False).logits.transpose(1, 2)
         tokens = functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
         return Losses(tokens.sum(), tokens.detach())

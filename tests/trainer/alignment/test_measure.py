@@ -32,7 +32,9 @@ class Quadratic(PreTrainedModel):
         self.theta = nn.Parameter(torch.tensor(theta, dtype=torch.float64))
         self.centers = torch.as_tensor(centers, dtype=torch.float64)
 
-    def forward(self, inputs: Tensor, labels: Tensor, balanced: bool = False) -> Losses:
+    def forward(
+        self, inputs: Tensor, labels: Tensor, balanced: bool = False, owners: None = None
+    ) -> Losses:
         sequences = 0.5 * ((self.theta - self.centers[inputs[:, 0]]) ** 2).sum(1)
         return Losses(sequences.sum(), sequences.detach()[:, None])
 
@@ -51,7 +53,9 @@ class Regression(PreTrainedModel):
             for size in ((3, 5), (5, 2))
         )
 
-    def forward(self, inputs: Tensor, labels: Tensor, balanced: bool = False) -> Losses:
+    def forward(
+        self, inputs: Tensor, labels: Tensor, balanced: bool = False, owners: None = None
+    ) -> Losses:
         found = (self.inputs[inputs[:, 0]] @ self.first).tanh() @ self.second
         sequences = 0.05 * ((found - self.outputs[inputs[:, 0]]) ** 2).sum(1)
         return Losses(sequences.sum(), sequences.detach()[:, None])

@@ -117,7 +117,13 @@ class LossOfLeaf(PreTrainedModel):
     def __init__(self) -> None:
         super().__init__(PreTrainedConfig())
 
-    def forward(self, inputs: torch.Tensor, labels: torch.Tensor, balanced: bool = False) -> Losses:
+    def forward(
+        self,
+        inputs: torch.Tensor,
+        labels: torch.Tensor,
+        balanced: bool = False,
+        owners: None = None,
+    ) -> Losses:
         leaves = inputs.max(dim=1).values // WORDS
         tokens = leaves[:, None] * (labels != IGNORED).double()
         return Losses(tokens.sum(), tokens)
