@@ -36,7 +36,8 @@ def headline(arguments: Sequence[str] = ()) -> str:
             (line.split(":")[1].strip() for line in file if line.startswith("model name")),
             processor,
         )
-    module = sys.modules["__main__"].__spec__.name.removesuffix(".__main__")  # type: ignore[union-attr]
+    spec = sys.modules["__main__"].__spec__  # None if a script or a debugger runs
+    module = spec.name.removesuffix(".__main__") if spec else sys.argv[0]
     command = f"python -m {module} {' '.join(arguments or sys.argv[1:])}".strip()
     return (
         f"{today()} · `{command}` · {processor}, {os.cpu_count()} cores (shared, noisy) · "

@@ -71,7 +71,7 @@ class Lease:
     def confirm(self) -> None:
         """Prolong the lease and check that the folder is held.
 
-        A lease that ended while the store could not be reached goes on, if nobody has taken it.
+        A lease that ended while the store could not be reached is valid again if nobody took it.
 
         Raises:
             UserError: Another process has taken it, or the store cannot be reached.

@@ -22,7 +22,9 @@ from data_catalog.format.tables import DISTRIBUTIONS, DOMAINS, OFFSETS, TARGET
 from data_catalog.format.tokens import write_tokens
 from tests.helpers.manifests import ENCODER, write_manifest
 
-TINY_LEVELS = Levels((2, 8))
+LEVELS = Levels((2, 8))
+WORDS = 8  # of a leaf's language, the unused first one included
+VOCABULARY = 8 * WORDS
 DOCUMENTS = (40, 24, 30, 16, 12, 20, 0, 1)  # train documents of each leaf
 
 
@@ -30,8 +32,8 @@ DOCUMENTS = (40, 24, 30, 16, 12, 20, 0, 1)  # train documents of each leaf
 class Languages:
     """The leaves of a catalog, each of which has a language of its own."""
 
-    levels: Levels = TINY_LEVELS
-    words: int = 8
+    levels: Levels = LEVELS
+    words: int = WORDS
     """Words of a leaf's language, the unused first one included."""
     targets: Mapping[str, int] = field(default_factory=lambda: {"spe": 2, "other": 5})
     """Leaf of each target."""

@@ -128,8 +128,11 @@ class Engine:
     def packed(self, batch: Batch) -> Batch:
         """Return a batch of short sequences with little padding. The losses do not change.
 
-        Rows hold several sequences if the model can separate them.
+        Rows hold several sequences if the model can separate them. Runs that do not separate
+        documents, as those of earlier versions, keep their batches, and so their rounding.
         """
+        if not self.training.separate_documents:
+            return batch
         return batch.packed(together=self.language.separates is True)
 
     def run(self, part: Batch, balanced: bool = False) -> Losses:

@@ -105,9 +105,9 @@ def muon_step(gradient: Tensor) -> Tensor:
 def learning_rate(settings: LearningRate, step: int, steps: int) -> float:
     """Return the learning rate of a step: linear warmup, then the schedule.
 
-    * cosine: falls to `final_share` of the peak (Hoffmann et al. 2022).
-    * wsd: stays at the peak, then falls linearly to `final_share` of it over the last
-      `decay_share` of the steps (Hu et al. 2024; Haegele et al. 2024).
+    * cosine: falls to the share `final_share` of the peak (Hoffmann et al. 2022).
+    * wsd: stays at the peak, then falls linearly to this share over the last `decay_share` of the
+      steps (Hu et al. 2024; Haegele et al. 2024).
     * constant: stays at the peak.
 
     Args:

@@ -129,12 +129,12 @@ class StoredRun:
         return f"{step:0{_STEP_DIGITS}d}-{uuid4().hex[:12]}"
 
     def put_files(self, name: str, files: Collection[str]) -> None:
-        """Put files of a checkpoint from this machine's folder of it."""
+        """Put files of a checkpoint from its folder on this machine."""
         folder = self.checkpoint_folder(name)
         self._put(folder / file for file in files)
 
     def copy_metrics(self, name: str, size_bytes: int) -> None:
-        """Copy the metrics as they were at a checkpoint into this machine's folder of it."""
+        """Copy the metrics as they were at a checkpoint into its folder on this machine."""
         with (self.folder / METRICS).open("rb") as metrics:
             (self.checkpoint_folder(name) / METRICS).write_bytes(metrics.read(size_bytes))
 
