@@ -20,7 +20,7 @@ from benchmarks.gpu.rows import Part, append, read_rows, table
 from benchmarks.hardware import headline
 
 # Parts in order, and the share of the time that is reserved for each. A part may also use what
-# those before it left. The last part goes on until the time is over.
+# those before it left. The last part runs until the time is over.
 PARTS = {
     "embedding": 0.07,
     "training": 0.24,

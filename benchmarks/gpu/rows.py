@@ -12,7 +12,7 @@ SHARE = "share of "  # begin of the names of values that are shown in percent
 
 @dataclass(frozen=True)
 class Part:
-    """What a part of the script is given: its sizes, its time and the place for its rows."""
+    """The input of a part of the script: its sizes, its time limit and the file for its rows."""
 
     name: str
     scale: str

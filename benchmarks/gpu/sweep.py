@@ -26,7 +26,7 @@ MIXTURES: dict[str, dict[str, Any]] = {
     "DGA": {"mixer": "dga"},
 }
 SEEDS = 6  # with 7 mixtures, 42 runs
-MARGIN = 1.3  # a run is started if so many times the slowest one fits into the time
+MARGIN = 1.3  # a run starts only if this multiple of the slowest run so far is left
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the machines share: a store, a corpus in it, and the config of its build."""
+"""The store that the machines share, the corpus in it, and the config of the build."""
 
 import json
 import socket

@@ -113,7 +113,7 @@ def test_beam_and_threads_do_not_train_the_tree_again(tmp_path, parts):
 def test_the_library_is_part_of_the_fingerprint_and_of_the_name_of_unfinished_work(
     monkeypatch, tmp_path, parts
 ):
-    """What one library left unfinished is never continued by another."""
+    """A library does not continue the unfinished work of another."""
     used = []
 
     def noted(path):
