@@ -28,7 +28,7 @@ _OLDER_RATE: dict[str, Any] = {"decay_share": 0.2, "final_share": None}
 OLDER_SETTINGS: dict[str, dict[str, Any]] = {
     "optimizer": {**_OLDER_RATE, "kind": "adamw", "decay_embeddings": True, "skip_outliers": None},
     "finetune": _OLDER_RATE,
-    "training": {"separate_documents": False},
+    "training": {"separate_documents": False, "z_loss": 0.0},
 }
 
 
@@ -158,6 +158,10 @@ class Training(Settings):
     """Keep the documents of a sequence apart: a token attends only to tokens of its own document,
     and positions begin at 0 in each. The documents of targets then begin with an end-of-text, as
     those of the corpus do. Models that cannot separate documents attend to all of the sequence."""
+    z_loss: Annotated[float, Field(ge=0)] = 0.0
+    """Coefficient of the z-loss: the mean square of the logarithm of the softmax's normaliser,
+    which keeps logits small. It is part of the training loss alone. Common values are 1e-5 and
+    1e-4."""
     log_every_steps: Positive = 10
     """Number of steps between records of `metrics.jsonl`."""
 

@@ -149,7 +149,7 @@ class Run:
         set_learning_rate(self.optimizer, rate)
         if scored_plan is None:
             self.engine.clear()
-            share, nats = self.engine.backward(batch, balanced=True)
+            share, nats = self.engine.backward(batch, regularised=True)
         else:
             share, nats = self._backward_and_score(batch, origin.leaves, scored_plan)
         norm = self.engine.clip(config.optimizer.clip)

@@ -120,9 +120,9 @@ def backward_and_score(
     """
     if backend == "finite_difference":
         scored = _differences(engine, direction, batch, leaves)
-        return engine.backward(batch, shared=trains, balanced=trains)[0], scored
+        return engine.backward(batch, shared=trains, regularised=trains)[0], scored
     with Ghost(engine, direction) as ghost:
-        share, losses = engine.backward(batch, shared=trains, balanced=trains)
+        share, losses = engine.backward(batch, shared=trains, regularised=trains)
     return share, ScoredSequences(
         leaves, _tokens(batch, losses), losses, ghost.scores[: len(leaves)], ghost.shares
     )

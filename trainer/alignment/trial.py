@@ -46,7 +46,7 @@ def try_model(engine: Engine, path: str, backend: AlignmentBackend | None) -> No
         try:
             with _refusing(f"model.path {path}: The model cannot be trained", "another model"):
                 direction = target_direction(
-                    engine, lambda: engine.backward(batch, balanced=True)[0]
+                    engine, lambda: engine.backward(batch, regularised=True)[0]
                 )
                 _check_order(engine, path, inputs)
             reason = f'mixture.backend = "{backend}": The scores of this model are not available'

@@ -76,7 +76,7 @@ class Engine:
         return self.team.world > shard_count(self.training, self.team)
 
     def backward(
-        self, batch: Batch, *, shared: bool = True, balanced: bool = False
+        self, batch: Batch, *, shared: bool = True, regularised: bool = False
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " sequences"]]:
         """Add the gradient of the global batch's mean loss to `.grad`.
 
@@ -86,8 +86,9 @@ class Engine:
                 which must therefore be cleared first. If False, only this process's share is added,
                 without communication. A sharded engine always sums: all processes call this
                 together, those without sequences with an empty batch.
-            balanced: whether a mixture of experts is balanced, for a training step. The gradient is
-                then also that of the auxiliary loss, which is not part of the result.
+            regularised: whether the z-loss is added and a mixture of experts is balanced, for a
+                training step. The gradient is then also that of the z-loss and of the auxiliary
+                loss of experts, which are not part of the result.
 
         Returns:
             This process's share of the mean loss in nats per token, fp64, and the sum of nats of
@@ -95,7 +96,7 @@ class Engine:
         """
         total, tokens = torch.zeros((), dtype=torch.float64, device=self.team.device), []
         for part in self.micro_batches(batch, shared=shared):
-            losses = self.run(part, balanced)
+            losses = self.run(part, regularised)
             (losses.total / batch.total).backward()  # type: ignore[no-untyped-call]
             total += losses.sequences.double().sum() / batch.total
             tokens.append(losses.tokens)
@@ -135,9 +136,9 @@ class Engine:
             return batch
         return batch.packed(together=self.language.separates is True)
 
-    def run(self, part: Batch, balanced: bool = False) -> Losses:
+    def run(self, part: Batch, regularised: bool = False) -> Losses:
         """Return the losses of a micro-batch; see `LanguageLoss.forward`."""
-        losses: Losses = self.loss(part.inputs, part.labels, balanced, part.owners)
+        losses: Losses = self.loss(part.inputs, part.labels, regularised, part.owners)
         return losses
 
     def micro_batches(self, batch: Batch, *, shared: bool) -> Iterator[Batch]:
@@ -227,7 +228,9 @@ def build_engine(
     prepare_layers(layers, compiled=training.compile, checkpointed=training.checkpoint_activations)
     # The catalog's, which `build_model` has written there.
     end_of_text = model.config.eos_token_id if training.separate_documents else None
-    loss: nn.Module = (language := LanguageLoss(model, training.precision, end_of_text))
+    loss: nn.Module = (
+        language := LanguageLoss(model, training.precision, end_of_text, training.z_loss)
+    )
     if shard_count(training, team) > 1:
         shard(loss, layers, training, team)
         if rows is not None:

@@ -27,7 +27,7 @@ class Losses(NamedTuple):
     """Cross entropies at the labels that are not masked, in nats, fp32."""
 
     total: Float[Tensor, ""]
-    """Sum over all sequences, which is differentiated."""
+    """Sum over all sequences and of all additions, which is differentiated."""
     tokens: Float[Tensor, "sequences tokens"]
     """Loss at each label, detached. It is 0 at masked labels."""
 
@@ -73,15 +73,23 @@ def head_loss(
     hidden: Float[Tensor, "sequences tokens width"],
     weight: Float[Tensor, "vocabulary width"],
     labels: Int[Tensor, "sequences tokens"],
+    z_loss: float = 0.0,
 ) -> Losses:
     """Return the cross entropies of `softmax(hidden weight^T)`.
 
     The products run in the type that autocast has chosen, everything else in fp32.
+
+    Args:
+        hidden: the hidden states.
+        weight: the weight of the output layer.
+        labels: the labels.
+        z_loss: coefficient of the squares of the normalisers (log-sum-exp of the logits), which are
+            added to the total, and whose gradient is part of the slopes.
     """
     kept = labels != IGNORED
     slopes = _SLOPES.get() if torch.is_grad_enabled() else None
     along = slopes.direction() if slopes is not None else None
-    total, tokens, each = position_losses(hidden[kept], weight, labels[kept], along)
+    total, tokens, each = position_losses(hidden[kept], weight, labels[kept], along, z_loss)
     if slopes is not None and each is not None:
         owner = torch.arange(len(labels), device=labels.device)[:, None].expand_as(labels)[kept]
         slopes.slopes.append(
@@ -95,11 +103,17 @@ def position_losses(
     weight: Float[Tensor, "vocabulary width"],
     labels: Int[Tensor, " positions"],
     along: Float[Tensor, "vocabulary width"] | None = None,
+    z_loss: float = 0.0,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " positions"], Float[Tensor, " positions"] | None]:
-    """Return the sum of the losses at `labels`, each loss, and its slope along `along` if any."""
+    """Return the total, the loss at each label, and its slope along `along` if any.
+
+    The total is the sum of the losses and of the squares of the normalisers times `z_loss`.
+    """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-    total, losses, slopes = _HeadLoss.apply(hidden, weight, labels, dtype, along)  # type: ignore[no-untyped-call]
+    total, losses, slopes = _HeadLoss.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, labels, dtype, along, z_loss
+    )
     return total, losses, slopes
 
 
@@ -112,6 +126,7 @@ class _HeadLoss(torch.autograd.Function):
         labels: Tensor,
         dtype: torch.dtype,
         along: Tensor | None,
+        z_loss: float,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         wants = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         rows = max(LOGITS_PER_PIECE.get(hidden.device.type, 2**24) // len(weight), 1)
@@ -120,6 +135,7 @@ class _HeadLoss(torch.autograd.Function):
         to_hidden = torch.empty_like(hidden) if wants else None
         to_weight = torch.zeros_like(weight, dtype=torch.float32) if wants else None
         losses = hidden.new_empty(len(hidden), dtype=torch.float32)
+        squares = losses.new_zeros(())
         slopes = torch.zeros_like(losses) if along is not None else None
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(hidden), rows):
@@ -128,9 +144,14 @@ class _HeadLoss(torch.autograd.Function):
                 logits = (part @ narrow.T).float()
                 normaliser = logits.logsumexp(1, keepdim=True)
                 losses[here] = (normaliser - logits.gather(1, answers)).squeeze(1)
+                if z_loss:
+                    squares += normaliser.square().sum()
                 if to_hidden is not None and to_weight is not None:
-                    # The gradient at the logits is the softmax, minus one at the label.
+                    # The gradient at the logits is the softmax, minus one at the label. That of
+                    # the square of the normaliser is the softmax times twice the normaliser.
                     error = logits.sub_(normaliser).exp_()
+                    if z_loss:
+                        error *= 1 + 2 * z_loss * normaliser
                     error.scatter_add_(1, answers, torch.full_like(normaliser, -1.0))
                     error = error.to(dtype)
                     to_hidden[here] = error @ narrow
@@ -141,11 +162,11 @@ class _HeadLoss(torch.autograd.Function):
         if wants:
             ctx.save_for_backward(to_hidden, to_weight)
         ctx.mark_non_differentiable(losses, *(() if slopes is None else (slopes,)))
-        return losses.sum(), losses, slopes
+        return losses.sum() + z_loss * squares, losses, slopes
 
     @staticmethod
     def backward(
         ctx: Any, gradient: Tensor, *_: Tensor | None
-    ) -> tuple[Tensor, Tensor, None, None, None]:
+    ) -> tuple[Tensor, Tensor, None, None, None, None]:
         to_hidden, to_weight = ctx.saved_tensors
-        return to_hidden * gradient, to_weight * gradient, None, None, None
+        return to_hidden * gradient, to_weight * gradient, None, None, None, None

@@ -32,7 +32,11 @@ class LanguageLoss(nn.Module):
     """
 
     def __init__(
-        self, model: PreTrainedModel, precision: str, end_of_text: int | None = None
+        self,
+        model: PreTrainedModel,
+        precision: str,
+        end_of_text: int | None = None,
+        z_loss: float = 0.0,
     ) -> None:
         """Prepare the loss of a model.
 
@@ -40,9 +44,11 @@ class LanguageLoss(nn.Module):
             model: the model.
             precision: "float32" or "bfloat16".
             end_of_text: token that begins a new document. None: a sequence is one document.
+            z_loss: coefficient of the squares of the logits' normalisers in the training loss.
         """
         super().__init__()
         self.model, self.precision, self._end_of_text = model, precision, end_of_text
+        self._z_loss = z_loss
         self.biases = ExpertBiases(model)
         self._balances = has_balance_loss(model)
         self.fuses_head: bool | None = None
@@ -52,7 +58,7 @@ class LanguageLoss(nn.Module):
         self,
         inputs: Int[Tensor, "sequences tokens"],
         labels: Int[Tensor, "sequences tokens"],
-        balanced: bool = False,
+        regularised: bool = False,
         owners: Int[Tensor, "sequences tokens"] | None = None,
     ) -> Losses:
         """Return the losses at `labels`, which are shifted by one token.
@@ -62,13 +68,13 @@ class LanguageLoss(nn.Module):
         Args:
             inputs: the tokens.
             labels: the next token of each.
-            balanced: add the auxiliary loss of a mixture of experts, times the number of labels, to
-                the total, and count the loads of experts that are balanced by biases.
+            regularised: add the z-loss to the total, and the auxiliary loss of a mixture of experts
+                times the number of labels. Count the loads of experts that are balanced by biases.
             owners: the sequence of each token, if a row holds several; see `Batch.owners`.
         """
-        kept = labels != IGNORED
+        kept, z_loss = labels != IGNORED, self._z_loss if regularised else 0.0
         options: dict[str, Any] = {"input_ids": inputs, "use_cache": False}
-        if balanced and self._balances:
+        if regularised and self._balances:
             options["output_router_logits"] = True
         with torch.autocast(
             inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
@@ -78,14 +84,14 @@ class LanguageLoss(nn.Module):
                 self.separates = separates_documents(self.model, inputs)
             if self.separates and not (owners is None and self._end_of_text is None):
                 options["position_ids"] = positions(inputs, owners, self._end_of_text)
-            with self.biases.counting(kept) if balanced else nullcontext():
+            with self.biases.counting(kept) if regularised else nullcontext():
                 outputs = (self.model.base_model if self.fuses_head else self.model)(**options)
             if self.fuses_head:
                 head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
-                losses = head_loss(outputs.last_hidden_state, head.weight, labels)
+                losses = head_loss(outputs.last_hidden_state, head.weight, labels, z_loss)
             else:
-                losses = _logit_losses(outputs.logits, labels)
-            if balanced and self._balances:
+                losses = _logit_losses(outputs.logits, labels, z_loss)
+            if regularised and self._balances:
                 loss = balance_loss(self.model, outputs.router_logits, kept)
                 losses = losses._replace(total=losses.total + loss * kept.sum())
         return losses
@@ -135,11 +141,16 @@ def separates_documents(model: PreTrainedModel, inputs: Int[Tensor, "sequences t
     return left == 0 < change  # The weight of masked attention is exactly 0.
 
 
-def _logit_losses(logits: Tensor, labels: Int[Tensor, "sequences tokens"]) -> Losses:
+def _logit_losses(logits: Tensor, labels: Int[Tensor, "sequences tokens"], z_loss: float) -> Losses:
+    logits = logits.float().flatten(0, 1)
     tokens = functional.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
+        logits, labels.flatten(), ignore_index=IGNORED, reduction="none"
     )
-    return Losses(tokens.sum(), tokens.detach().view_as(labels))
+    total = tokens.sum()
+    if z_loss:
+        kept = labels.flatten() != IGNORED
+        total = total + z_loss * torch.where(kept, logits.logsumexp(1), 0.0).square().sum()
+    return Losses(total, tokens.detach().view_as(labels))
 
 
 def _parts(model: PreTrainedModel) -> tuple[nn.Module, nn.Linear] | None:

@@ -89,7 +89,7 @@ class DoubleLoss(nn.Module):
         self,
         inputs: torch.Tensor,
         labels: torch.Tensor,
-        balanced: bool = False,
+        regularised: bool = False,
         owners: None = None,
     ) -> Losses:
         logits = self.model(input_ids=inputs, use_cache=False).logits.transpose(1, 2)

@@ -33,7 +33,7 @@ class Quadratic(PreTrainedModel):
         self.centers = torch.as_tensor(centers, dtype=torch.float64)
 
     def forward(
-        self, inputs: Tensor, labels: Tensor, balanced: bool = False, owners: None = None
+        self, inputs: Tensor, labels: Tensor, regularised: bool = False, owners: None = None
     ) -> Losses:
         sequences = 0.5 * ((self.theta - self.centers[inputs[:, 0]]) ** 2).sum(1)
         return Losses(sequences.sum(), sequences.detach()[:, None])
@@ -54,7 +54,7 @@ class Regression(PreTrainedModel):
         )
 
     def forward(
-        self, inputs: Tensor, labels: Tensor, balanced: bool = False, owners: None = None
+        self, inputs: Tensor, labels: Tensor, regularised: bool = False, owners: None = None
     ) -> Losses:
         found = (self.inputs[inputs[:, 0]] @ self.first).tanh() @ self.second
         sequences = 0.05 * ((found - self.outputs[inputs[:, 0]]) ** 2).sum(1)

@@ -21,6 +21,7 @@ from trainer.model.parallel import decoder_layers
 from trainer.sampling.batches import Batch
 
 WORLD = 2
+Z_LOSS = 0.3
 OPTIMIZERS = {
     "muon": Optimizer(learning_rate=0.01, kind="muon"),
     "adamw": Optimizer(learning_rate=0.01),
@@ -192,6 +193,9 @@ def measured(kind: str, team: Team) -> dict[str, Any]:
         engine = engine_of(tiny_model(), team, parallel=kind, micro_batch_sequences=1, **training)
         found[f"{name}.nats"] = engine.backward(five)[1]
         found[name] = gradient(engine)
+    engine = engine_of(tiny_model(), team, parallel=kind, micro_batch_sequences=1, z_loss=Z_LOSS)
+    engine.backward(five, regularised=True)
+    found["z"] = gradient(engine)
     model = tiny_model("gpt2")
     model.register_parameter(
         "idle", nn.Parameter(torch.ones(2))
@@ -248,10 +252,14 @@ def test_two_processes_sum_the_same_gradient(
     two: Callable[[str], list[dict[str, Any]]], kind: str
 ) -> None:
     expected, nats = plain(tiny_model(), tiny_batch(5))
+    engine = engine_of(tiny_model(), z_loss=Z_LOSS)
+    engine.backward(tiny_batch(5), regularised=True)
+    with_z = gradient(engine)
     for found in two(kind):
         assert_same(found["micro"], expected)
         assert_same(found["again"], expected)
         assert_same(found["bfloat16"], expected, rtol=0.05)
+        assert_same(found["z"], with_z)
     torch.testing.assert_close(torch.cat([found["micro.nats"] for found in two(kind)]), nats)
 
 

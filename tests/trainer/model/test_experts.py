@@ -26,9 +26,9 @@ def engine_of(model: PreTrainedModel, **settings: object) -> Engine:
     return build_engine(model, training, Team())
 
 
-def gradients(engine: Engine, batch: Batch, *, balanced: bool) -> dict[str, Tensor]:
+def gradients(engine: Engine, batch: Batch, *, regularised: bool) -> dict[str, Tensor]:
     engine.clear()
-    engine.backward(batch, balanced=balanced)
+    engine.backward(batch, regularised=regularised)
     return {name: p.grad.clone() for name, p in engine.parameters().items() if p.grad is not None}
 
 
@@ -49,34 +49,34 @@ def test_a_balanced_gradient_is_that_of_the_models_own_loss(
     batch = Batch(tokens[:, :-1], labels, 3 * (TOKENS - 1))
     # The model itself attends over an end-of-text, which is 0 here.
     engine = engine_of(model, checkpoint_activations=checkpointed, separate_documents=False)
-    found = gradients(engine, batch, balanced=True)
+    found = gradients(engine, batch, regularised=True)
     assert all(torch.allclose(found[name], wanted[name], atol=1e-6) for name in wanted)
-    plain = gradients(engine, batch, balanced=False)
+    plain = gradients(engine, batch, regularised=False)
     routers = [name for name in wanted if "mlp.gate." in name]
     assert not any(torch.allclose(plain[name], wanted[name], atol=1e-3) for name in routers)
-    assert engine.backward(batch)[0] == engine.backward(batch, balanced=True)[0]
+    assert engine.backward(batch)[0] == engine.backward(batch, regularised=True)[0]
 
 
 def test_padding_does_not_count_for_the_balance() -> None:
     engine, batch = engine_of(tiny_experts()), tiny_batch(4)
     other = batch.inputs.clone()
     other[batch.labels == IGNORED] = 7
-    first = gradients(engine, batch, balanced=True)
-    second = gradients(engine, Batch(other, batch.labels, batch.total), balanced=True)
+    first = gradients(engine, batch, regularised=True)
+    second = gradients(engine, Batch(other, batch.labels, batch.total), regularised=True)
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
     empty = Batch(batch.inputs, torch.full_like(batch.labels, IGNORED), 1)
-    assert all(not g.any() for g in gradients(engine, empty, balanced=True).values())
+    assert all(not g.any() for g in gradients(engine, empty, regularised=True).values())
 
 
 def test_training_with_the_auxiliary_loss_balances_the_loads() -> None:
-    def imbalance(balanced: bool) -> float:
+    def imbalance(regularised: bool) -> float:
         model, batch = tiny_experts(), tiny_batch(8)
         model.router_aux_loss_coef = 5.0
         engine = engine_of(model)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         for _ in range(15):
             engine.clear()
-            engine.backward(batch, balanced=balanced)
+            engine.backward(batch, regularised=regularised)
             optimizer.step()
         with torch.no_grad():
             return float(model(batch.inputs, output_router_logits=True).aux_loss) - PER_TOKEN
@@ -94,13 +94,13 @@ def test_biases_move_toward_equal_loads() -> None:
     engine.backward(batch)  # a measurement
     engine.balance()
     assert torch.equal(gate.e_score_correction_bias, before)
-    engine.backward(batch, balanced=True)
+    engine.backward(batch, regularised=True)
     engine.balance()
     change = gate.e_score_correction_bias - before
     assert change.tolist() == pytest.approx(
         [-BIAS_STEP, -BIAS_STEP, BIAS_STEP, BIAS_STEP], rel=1e-2
     )
-    engine.backward(batch, balanced=True)
+    engine.backward(batch, regularised=True)
     engine.clear()  # a step that is given up
     before = gate.e_score_correction_bias.clone()
     engine.balance()
@@ -111,7 +111,7 @@ def test_biases_move_toward_equal_loads() -> None:
 def test_every_token_with_a_label_is_counted_once(checkpointed: bool) -> None:
     engine = engine_of(tiny_experts("deepseek_v3"), checkpoint_activations=checkpointed)
     batch = tiny_batch(5)
-    engine.backward(batch, balanced=True)
+    engine.backward(batch, regularised=True)
     assert engine.biases is not None
     (loads,) = engine.biases._loads.values()
     assert loads.sum() == PER_TOKEN * (batch.labels != IGNORED).sum()
@@ -156,7 +156,7 @@ def balanced(team: Team, kind: str) -> Tensor:
         batch = tiny_batch(5, seed=step)
         own = process_slice(5, team.rank, team.world)
         engine.clear()
-        engine.backward(Batch(batch.inputs[own], batch.labels[own], batch.total), balanced=True)
+        engine.backward(Batch(batch.inputs[own], batch.labels[own], batch.total), regularised=True)
         engine.balance()
     (bias,) = engine.biases._biases if engine.biases else ()
     return bias.clone()

@@ -68,6 +68,25 @@ def test_slopes_equal_the_product_with_each_sequences_gradient(
     torch.testing.assert_close(torch.autograd.grad(losses.total, weight)[0], sum(gradients))
 
 
+@pytest.mark.parametrize("rows", [4, 1000])
+def test_the_z_loss_adds_the_squares_of_the_normalisers(
+    monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setitem(head.LOGITS_PER_PIECE, "cpu", 50 * rows)
+    hidden, weight, labels = make()
+
+    def with_z() -> Tensor:
+        normalisers = (hidden @ weight.T).logsumexp(2)[labels != -100]
+        return plain(hidden, weight, labels).sum() + 0.3 * normalisers.square().sum()
+
+    expected = torch.autograd.grad(2 * with_z(), (hidden, weight))
+    losses = head.head_loss(hidden, weight, labels, 0.3)
+    torch.testing.assert_close(losses.total, with_z())
+    torch.testing.assert_close(losses.sequences, plain(hidden, weight, labels).detach())
+    found = torch.autograd.grad(2 * losses.total, (hidden, weight))
+    torch.testing.assert_close(found, expected)
+
+
 def test_the_loss_by_hand() -> None:
     weight = torch.tensor([[0.0], [torch.log(torch.tensor(3.0))]])
     losses = head.head_loss(torch.ones(1, 1, 1), weight, torch.tensor([[0]]))

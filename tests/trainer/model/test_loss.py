@@ -72,6 +72,23 @@ def assert_own_losses(model: PreTrainedModel) -> None:
     assert torch.allclose(found.total, tokens.sum(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gemma2"])  # fused, and not
+def test_the_z_loss_is_part_of_the_training_loss_alone(architecture: str) -> None:
+    model, batch = model_of(architecture), tiny_batch(3)
+    loss = LanguageLoss(model, "float32", z_loss=0.3)
+    logits = model(input_ids=batch.inputs, use_cache=False).logits
+    normalisers = logits.logsumexp(2)[batch.labels != IGNORED]
+    tokens = functional.cross_entropy(logits.transpose(1, 2), batch.labels, reduction="none")
+    expected = tokens.sum() + 0.3 * normalisers.square().sum()
+    parameters = list(model.parameters())
+    found = loss(batch.inputs, batch.labels, True)
+    torch.testing.assert_close(found.total, expected)
+    torch.testing.assert_close(found.tokens, tokens.detach(), rtol=1e-4, atol=1e-5)
+    gradients = (torch.autograd.grad(total, parameters) for total in (found.total, expected))
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(loss(batch.inputs, batch.labels).total, tokens.sum())
+
+
 @pytest.mark.parametrize(
     "architecture", ["llama", "qwen3", "gemma2", "gpt2", "gpt_neox", "mixtral"]
 )
