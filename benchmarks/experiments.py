@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, help="seeds instead of the recipe's")
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
     arguments = parser.parse_args()
-    from flows.environment import prepare
+    from flows.prefect_environment import prepare
 
     prepare()
     from flows.experiment import experiment

@@ -7,31 +7,25 @@ know nothing of Prefect.
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
-from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 from prefect import Task, tags
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
 from prefect.logging import get_run_logger
 
-from data_catalog.format.layout import WORK
 from data_catalog.place import Folder, Place
 from data_catalog.settings import FolderPath
 from flows.artifacts import show_catalog, stage_progress
+from flows.building import PAGE, add_to_catalog, build_catalog
 from flows.events import emit_catalog_built, tag_flow_run
-from flows.pages.catalog import write_catalog_page
-from flows.progress import format_rate, progress_bar, working
 from flows.runners import task_runner, worth_a_retry
 from flows.served import served_flow
-from pipeline import run
-from pipeline.absolute_paths import with_absolute_paths
-from pipeline.add import add as add_to
-from pipeline.add import check_addition
-from pipeline.config import Addition, Build, Embed
+from flows.stage_display import Engine, stage_display
+from pipeline.config import Addition, Build
 from pipeline.engine.config import Cluster
 from pipeline.parts import Part
 from pipeline.run import Each
@@ -47,18 +41,6 @@ class StopFlag(Event):
 
     def __reduce__(self) -> tuple[type["StopFlag"], tuple[()]]:
         return StopFlag, ()
-
-
-class Engine(Protocol):
-    """An `Each` that also reports every part as it is finished."""
-
-    def __call__(
-        self,
-        stage: str,
-        function: Callable[..., Part],
-        calls: Sequence[tuple[Any, ...]],
-        on_part: Callable[[Part], None],
-    ) -> list[Part]: ...
 
 
 def as_tasks(
@@ -141,37 +123,18 @@ def _task_options(stage: str, function: Callable[..., Part]) -> dict[str, Any]:
 
 @contextmanager
 def _stage_display(stage: str, total: int) -> Iterator[Callable[[Sequence[Part]], None]]:
-    """Show the progress of a stage of `total` parts. Yield a function that takes finished parts."""
-    done, documents, note, started = 0, 0, "", perf_counter()
+    """Show the progress of a stage on the terminal and in Prefect. See `stage_display`."""
+    done, note = 0, ""
     update = stage_progress(stage, total)
-    with progress_bar(stage, total) as advance:
 
-        def show(parts: Sequence[Part]) -> None:
-            nonlocal done, documents, note
-            done += len(parts)
-            documents += sum(part.account.read.rows for part in parts)
-            if documents:
-                speed = format_rate(documents, perf_counter() - started, "documents")
-                note = f"{documents:,} documents, {speed}"
-            advance(len(parts), note)
-            update(done, note)
+    def on_progress(parts: int, text: str) -> None:
+        nonlocal done, note
+        done, note = parts, text
+        update(done, note)
 
+    with stage_display(stage, total, on_progress) as show:
         yield show
     get_run_logger().info("%s: %d parts, %s", stage, done, note or "done")
-
-
-@contextmanager
-def _on_ray(
-    cluster: Cluster, root: Folder, config: Build | Addition, embed: Embed
-) -> Iterator[Each]:
-    """Yield an `Each` on a Ray cluster, whose machines have been checked."""
-    from pipeline.engine.cluster import connected  # noqa: PLC0415 - Ray is optional
-
-    with ExitStack() as stack:
-        with working("Connecting to Ray, and checking its machines."):
-            connection = connected(cluster, root / WORK, config, embed)
-            engine = stack.enter_context(connection)
-        yield as_stage_tasks(engine)
 
 
 @served_flow(name="build", flow_run_name="build {config.out}", task_runner=task_runner())
@@ -189,12 +152,7 @@ def build(config: Build, cluster: Cluster | None = None) -> str:
     """
     tag_flow_run("clustermix", "build", config.out.name)
     with tags(config.out.name):
-        if cluster is None:
-            return _finish(run.build(config, as_tasks))
-        config = with_absolute_paths(config)
-        run.check_request(config)  # before anything is written
-        with _on_ray(cluster, config.out, config, config.embed) as each:
-            return _finish(run.build(config, each))
+        return _show(build_catalog(config, as_tasks, cluster, as_stage_tasks))
 
 
 @served_flow(name="add", flow_run_name="add to {catalog}", task_runner=task_runner())
@@ -214,17 +172,11 @@ def add(catalog: FolderPath, addition: Addition, cluster: Cluster | None = None)
     """
     tag_flow_run("clustermix", "add", catalog.name)
     with tags(catalog.name):
-        if cluster is None:
-            return _finish(add_to(catalog, addition, as_tasks))
-        catalog = catalog.absolute() if isinstance(catalog, Path) else catalog
-        addition = with_absolute_paths(addition)
-        _, config, _ = check_addition(catalog, addition)
-        with _on_ray(cluster, catalog, addition, config.embed) as each:
-            return _finish(add_to(catalog, addition, each))
+        return _show(add_to_catalog(catalog, addition, as_tasks, cluster, as_stage_tasks))
 
 
-def _finish(root: Folder) -> str:
-    """Write the page of a catalog, create its artifacts, and emit the event."""
-    show_catalog(root, write_catalog_page(root, root / "report.html"))
+def _show(root: Folder) -> str:
+    """Create the artifacts of a catalog, and emit the event. Return its folder."""
+    show_catalog(root, root / PAGE)
     emit_catalog_built(root)
     return str(root)

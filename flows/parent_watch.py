@@ -5,6 +5,7 @@ way. PARENT is the process id of the parent. With the id 0 it is the parent at t
 start.
 """
 
+import multiprocessing
 import os
 import runpy
 import signal
@@ -31,6 +32,13 @@ def stop_with_parent(parent: int, number: int = signal.SIGTERM) -> None:
         os.kill(os.getpid(), number)
 
     Thread(target=watch, name="stop-with-parent", daemon=True).start()
+
+
+def stop_with_main_process() -> None:
+    """Stop this process, which Python's `multiprocessing` has started, when its parent dies."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        stop_with_parent(parent.pid)
 
 
 if __name__ == "__main__":

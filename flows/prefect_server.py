@@ -26,9 +26,9 @@ from tempfile import TemporaryFile
 from typing import IO
 
 from data_catalog.errors import UserError
-from flows.environment import find_server, prepare
 from flows.interrupt import is_ending
 from flows.parent_watch import stop_with_parent
+from flows.prefect_environment import find_server, prepare
 from flows.prefect_settings import named_url
 from flows.progress import working
 

@@ -50,16 +50,16 @@ def named_url() -> str | None:
     """
     if url := os.environ.get(_URL):
         return url
-    from dotenv import dotenv_values  # noqa: PLC0415
-
     try:
         profiles = _read(profiles_path())
     except RuntimeError:  # the user of `~USER` is unknown
         profiles = {}
     active = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
     try:
+        from dotenv import dotenv_values  # noqa: PLC0415 - a dependency of Prefect
+
         in_folder = dotenv_values(".env").get(_URL)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ImportError):
         in_folder = None
     found = (
         in_folder,

@@ -1,4 +1,4 @@
-"""Task runners for the parts of a stage on one machine, and the retry policy.
+"""Prefect's task runners for the parts of a stage on one machine, and the retry policy.
 
 Parts run in threads or processes. The choice does not affect the catalog.
 """
@@ -6,15 +6,14 @@ Parts run in threads or processes. The choice does not affect the catalog.
 import multiprocessing
 import os
 import signal
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from data_catalog.disk import is_passing
-from flows.environment import prepare
-from flows.parent_watch import stop_with_parent
-
-RunnerName = Literal["threads", "processes"]
+from flows.parent_watch import stop_with_main_process
+from flows.prefect_environment import prepare
+from pipeline.engine.local import RunnerName
 
 
 def task_runner(name: RunnerName = "threads", workers: int | None = None) -> TaskRunner[Any]:
@@ -91,6 +90,4 @@ def is_interruption(exc_type: type[BaseException] | None) -> bool:
 def prepare_worker() -> None:
     """Initialise a worker process."""
     prepare()
-    parent = multiprocessing.parent_process()
-    if parent is not None and parent.pid is not None:
-        stop_with_parent(parent.pid)
+    stop_with_main_process()

@@ -80,7 +80,7 @@ def own_cache(tmp_path_factory):
 def prefect_server(tmp_path_factory):
     """One throw-away Prefect server for all tests of a worker that run flows."""
     os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
-    from flows.environment import prepare
+    from flows.prefect_environment import prepare
 
     prepare()
     from prefect.settings import PREFECT_API_URL

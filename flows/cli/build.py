@@ -13,6 +13,7 @@ from flows.cli.cluster import (
     RunnerOption,
     WorkersOption,
     chosen_cluster,
+    local_runner,
     with_runner,
 )
 from flows.cli.folders import holds_run
@@ -27,6 +28,7 @@ from flows.cli.options import (
     examples,
 )
 from flows.cli.output import print_json, stdout_for_json
+from flows.cli.prefect import PrefectOption, prefect_if_chosen, uses_prefect
 from flows.cli.scale import (
     DevicesOption,
     EncoderRateOption,
@@ -103,25 +105,28 @@ def build_command(
     runner: RunnerOption = "threads",
     workers: WorkersOption = None,
     cluster: ClusterOption = None,
+    prefect: PrefectOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Build a catalog. Work that is already done with the same config is reused."""
     from data_catalog.settings import load
-    from flows.environment import check_named_server
     from pipeline.config import Build
 
     settings = load(Build, config, overrides or ())
     ray = chosen_cluster(runner, workers, cluster)
-    check_named_server()  # before imports that take seconds
+    uses_prefect(prefect)  # before imports that take seconds
     from pipeline.run import check_request
 
     check_request(settings)  # reports mistakes before Prefect starts
-    from flows.prefect_server import private_server
+    with stdout_for_json(as_json), prefect_if_chosen(prefect) as in_prefect:
+        if in_prefect:
+            from flows.build import build as flow
 
-    with stdout_for_json(as_json), private_server():
-        from flows.build import build as flow
+            root = parse_folder(with_runner(flow, runner, workers)(settings, ray))
+        else:
+            from flows.local import build
 
-        root = parse_folder(with_runner(flow, runner, workers)(settings, ray))
+            root = build(settings, local_runner(runner), workers, ray)
     _print_newest_version(root, as_json)
 
 
@@ -148,25 +153,28 @@ def add_command(
     runner: RunnerOption = "threads",
     workers: WorkersOption = None,
     cluster: ClusterOption = None,
+    prefect: PrefectOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Add documents or targets to a catalog as a new version. Existing content is unchanged."""
     from data_catalog.settings import load
-    from flows.environment import check_named_server
     from pipeline.config import Addition
 
     addition = load(Addition, config, overrides or ())
     ray = chosen_cluster(runner, workers, cluster)
-    check_named_server()  # before imports that take seconds
+    uses_prefect(prefect)  # before imports that take seconds
     from pipeline.add import check_addition
 
     check_addition(catalog, addition)  # reports mistakes before Prefect starts
-    from flows.prefect_server import private_server
+    with stdout_for_json(as_json), prefect_if_chosen(prefect) as in_prefect:
+        if in_prefect:
+            from flows.build import add as flow
 
-    with stdout_for_json(as_json), private_server():
-        from flows.build import add as flow
+            root = parse_folder(with_runner(flow, runner, workers)(catalog, addition, ray))
+        else:
+            from flows.local import add
 
-        root = parse_folder(with_runner(flow, runner, workers)(catalog, addition, ray))
+            root = add(catalog, addition, local_runner(runner), workers, ray)
     _print_newest_version(root, as_json)
 
 

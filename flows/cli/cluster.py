@@ -14,6 +14,7 @@ from flows.cli.options import BUILD, examples
 
 if TYPE_CHECKING:
     from pipeline.engine.config import Cluster
+    from pipeline.engine.local import RunnerName
 
 worker_commands = typer.Typer()
 HEAD_SECONDS = 600.0  # in which the head must start: a batch system may start it last
@@ -62,6 +63,11 @@ def chosen_cluster(runner: Runner, workers: int | None, address: str | None) -> 
         raise UserError(f"{option}: a cluster decides this by itself. Omit it with --cluster.")
     _check_ray()
     return cluster
+
+
+def local_runner(runner: Runner) -> "RunnerName":
+    """Return the kind of workers on this machine. Ray's builds need none."""
+    return "threads" if runner == "ray" else runner
 
 
 def with_runner(flow: Any, runner: Runner, workers: int | None) -> Any:

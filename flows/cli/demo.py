@@ -4,6 +4,7 @@ The configs are `demo_build.toml` and `demo_train.toml` in this folder.
 """
 
 import json
+from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,7 @@ from rich.console import Console
 
 import data_catalog
 from data_catalog.settings import load
-from flows.build import build
 from flows.cli.summary import print_build, print_runs
-from flows.experiment import experiment
 from flows.recipe import Recipe
 from pipeline.config import Build
 from pipeline.describe.health import compare_labels
@@ -29,15 +28,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
 _console = Console()
 
 
-def run_demo(out: Path) -> None:
+def run_demo(out: Path, build: Callable[[Build], Any], experiment: Callable[[Recipe], Any]) -> None:
     """Build a catalog, train one run per mixture, and compare them on a page and in a table.
 
     Writes `out/catalog`, `out/runs/VARIANT` and `out/report.html`. Finished work is reused.
+
+    Args:
+        out: Folder for all of it.
+        build: Builds a catalog, as a Prefect flow or in this process.
+        experiment: Trains and compares runs, likewise.
     """
+    catalog = out / "catalog"
     with as_file(files("flows.cli")) as configs:
-        catalog = Path(
-            build(load(Build, configs / "demo_build.toml", [path_setting("out", out / "catalog")]))
-        )
+        build(load(Build, configs / "demo_build.toml", [path_setting("out", catalog)]))
         print_build(catalog)
         print_agreement(catalog)
         overrides = [path_setting("catalog", catalog), path_setting("out", out)]

@@ -11,6 +11,7 @@ from flows.cli import complete
 from flows.cli.folders import holds_run
 from flows.cli.options import LOOK, START, JsonOption, examples
 from flows.cli.output import print_json, stdout_for_json
+from flows.cli.prefect import PrefectOption, prefect_if_chosen
 
 pages_commands = typer.Typer()
 start_commands = typer.Typer()
@@ -30,18 +31,25 @@ def demo_command(
     out: Annotated[
         Path, typer.Option(help="Folder for the catalog, the runs and the report.")
     ] = Path("demo"),
+    prefect: PrefectOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Build a catalog from local Python documentation, train four runs on it, and compare them.
 
     Takes a few minutes.
     """
-    from flows.prefect_server import private_server
-
-    with stdout_for_json(as_json), private_server():
+    with stdout_for_json(as_json), prefect_if_chosen(prefect) as in_prefect:
         from flows.cli.demo import VARIANTS, run_demo
 
-        run_demo(out)
+        if in_prefect:
+            from flows.build import build as build_flow
+            from flows.experiment import experiment as experiment_flow
+
+            run_demo(out, build_flow, experiment_flow)
+        else:
+            from flows.local import build, experiment
+
+            run_demo(out, build, experiment)
     if as_json:
         from flows.pages.run import summary_table
 

@@ -11,10 +11,11 @@ from data_catalog.place import parse_folder
 from flows.cli import complete
 from flows.cli.options import TRAIN, ConfigArgument, JsonOption, TrainSetOption, examples
 from flows.cli.output import print_json, stdout_for_json
+from flows.cli.prefect import PrefectOption, prefect_if_chosen, uses_prefect
 
 if TYPE_CHECKING:
     from flows.nodes import Nodes
-    from flows.train import AcceptableChange
+    from flows.trainer_process import AcceptableChange
     from trainer.config import Train
 
 train_commands = typer.Typer()
@@ -93,6 +94,7 @@ def train_command(
     accept: Accept = None,
     verify: Verify = True,
     dry_run: DryRun = False,
+    prefect: PrefectOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train on a catalog and write the run's report.
@@ -104,7 +106,7 @@ def train_command(
 
     settings = load(Train, config, overrides or ())
     machines = _machines(nodes, rdzv, rdzv_id)
-    _train(settings, processes, accept, verify, dry_run, as_json, machines)
+    _train(settings, processes, accept, verify, dry_run, prefect, as_json, machines)
 
 
 @train_commands.command(
@@ -139,6 +141,7 @@ def replay_command(
     accept: Accept = None,
     verify: Verify = True,
     dry_run: DryRun = False,
+    prefect: PrefectOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train with the weights that another run chose, at the same token counts.
@@ -148,7 +151,7 @@ def replay_command(
     from trainer.mixers.replay import replaying
 
     settings = replaying(run, config, out, overrides or ())
-    _train(settings, processes, accept, verify, dry_run, as_json)
+    _train(settings, processes, accept, verify, dry_run, prefect, as_json)
 
 
 def _machines(nodes: str | None, rdzv: str | None, name: str) -> "Nodes | None":
@@ -174,6 +177,7 @@ def _train(
     accept: Sequence[RunChange] | None,
     verify: bool,
     dry_run: bool,
+    prefect: bool,
     as_json: bool,
     nodes: "Nodes | None" = None,
 ) -> None:
@@ -191,13 +195,16 @@ def _train(
 
             print_preview(result)
         return
-    from flows.prefect_server import private_server
-
     changes = cast("tuple[AcceptableChange, ...]", tuple(change.value for change in accept or ()))
-    with stdout_for_json(as_json), private_server():
-        from flows.train import train as flow
+    with stdout_for_json(as_json), prefect_if_chosen(prefect) as in_prefect:
+        if in_prefect:
+            from flows.train import train as flow
 
-        run = parse_folder(flow(settings, processes, changes, verify, nodes))
+            run = parse_folder(flow(settings, processes, changes, verify, nodes))
+        else:
+            from flows.local import train
+
+            run = train(settings, processes, changes, verify, nodes)
     page = run / "report.html"
     if as_json:
         from data_catalog.transfer.run_copy import local_run
@@ -243,6 +250,7 @@ def experiment_command(
     ] = None,
     overrides: TrainSetOption = None,
     processes: ProcessesOption = 1,
+    prefect: PrefectOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train every variant with every target and seed, and compare them.
@@ -257,15 +265,20 @@ def experiment_command(
     recipe = open_recipe(
         config, variants or (), {k: v for k, v in chosen.items() if v}, overrides or ()
     )
-    from flows.prefect_server import private_server
-
+    uses_prefect(prefect)
     with stdout_for_json(as_json):
-        from flows.experiment import checked_runs
-        from flows.experiment import experiment as flow
+        from flows.experiment_runs import checked_runs
 
         runs = [run.config.folder for run in checked_runs(recipe)]
-        with private_server():
-            folder = Path(flow(recipe, processes=processes))
+        with prefect_if_chosen(prefect) as in_prefect:
+            if in_prefect:
+                from flows.experiment import experiment as flow
+
+                folder = Path(flow(recipe, processes=processes))
+            else:
+                from flows.local import experiment
+
+                folder = experiment(recipe, processes)
     if as_json:
         from flows.pages.run import summary_table
 

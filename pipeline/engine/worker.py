@@ -131,6 +131,11 @@ def call_part(
     """
     if problem := _problem(expected):
         raise UserError(f"{name}: {problem}")
+    return call_collecting(function, *arguments)
+
+
+def call_collecting(function: Callable[..., Part], *arguments: Any) -> Called:
+    """Call the function of a part, in a process that makes one part at a time."""
     warnings = _collect_warnings()
     part = function(*arguments)
     return Called(part, warnings.take())

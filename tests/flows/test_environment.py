@@ -14,7 +14,8 @@ from unittest.mock import patch
 import pytest
 
 from data_catalog.errors import UserError
-from flows.environment import LOOPBACK, find_server, prepare, set_library_defaults
+from flows.environment import LOOPBACK, set_library_defaults
+from flows.prefect_environment import find_server, prepare
 from flows.prefect_settings import named_url
 
 PROXY = "http://proxy.example:3128"
@@ -51,7 +52,7 @@ def test_settings_of_the_user_are_kept(environment, tmp_path):
 def test_the_limit_of_open_files_is_raised():
     code = """
 import resource
-from flows.environment import prepare
+from flows.prefect_environment import prepare
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 assert hard > 64
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
@@ -100,7 +101,7 @@ def test_the_log_of_prefect_follows_the_root_logger(environment, tmp_path):
 def test_prefect_does_not_report_events_that_its_ended_server_cannot_take(tmp_path):
     """The log of its internals has a level of its own, which is ERROR by default."""
     code = (
-        "from flows.environment import prepare; prepare(); import logging, prefect.main\n"
+        "from flows.prefect_environment import prepare; prepare(); import logging, prefect.main\n"
         "from prefect.logging import get_logger\n"
         "get_logger('prefect._internal.concurrency').error('failed to process item')\n"
     )
@@ -271,7 +272,7 @@ def test_a_server_that_does_not_answer_is_refused(environment, tmp_path):
             find_server()
         silent.listen()  # accepts a connection and then says nothing
         with (
-            patch("flows.environment.ANSWER_SECONDS", 0.2),
+            patch("flows.prefect_environment.ANSWER_SECONDS", 0.2),
             pytest.raises(UserError, match="Start it, or unset PREFECT_API_URL"),
         ):
             find_server()

@@ -215,7 +215,7 @@ def test_prefect_settings_of_the_user_take_precedence(tmp_path):
             pass
 
     script = (
-        "from flows.environment import prepare; prepare()\n"
+        "from flows.prefect_environment import prepare; prepare()\n"
         "from prefect.client.orchestration import get_client\n"
         "from prefect.settings import get_current_settings as now\n"
         "get_client(sync_client=True).request('GET', '/hello')\n"

@@ -16,7 +16,7 @@ from tests.helpers.repository import ROOT
 SERVE = """
 import os, sys
 
-from flows.environment import prepare
+from flows.prefect_environment import prepare
 
 prepare()
 from flows.prefect_server import private_server
@@ -26,7 +26,7 @@ with private_server():
     sys.stdin.read()
 """
 FAIL = """
-from flows.environment import prepare
+from flows.prefect_environment import prepare
 
 prepare()
 from flows.prefect_server import private_server
