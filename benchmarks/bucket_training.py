@@ -131,7 +131,7 @@ def training(catalog: str, out: Path, steps: int) -> Train:
 
 def trained(config: Train, cache: Path) -> np.ndarray:
     """Train in a process of its own, and return seconds, seconds of waiting and loss per step."""
-    from flows.train import config_as_toml
+    from flows.trainer_process import config_as_toml
 
     path = config.out.with_suffix(".toml")
     path.write_text(config_as_toml(config), encoding="utf-8")

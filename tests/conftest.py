@@ -55,7 +55,7 @@ LONG_FILES = (
     "faults/test_environment_plan.py",
     "faults/test_disk.py",
 )
-SYSTEM_FIXTURES = {"prefect_server", "chromium", "sample_workspace"}
+SYSTEM_FIXTURES = {"prefect_url", "forked_trainer", "chromium", "sample_workspace"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -77,7 +77,7 @@ def own_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory):
+def prefect_url(tmp_path_factory):
     """One throw-away Prefect server for all tests of a worker that run flows."""
     os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
     from flows.prefect_environment import prepare
@@ -86,19 +86,23 @@ def prefect_server(tmp_path_factory):
     from prefect.settings import PREFECT_API_URL
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120), pytest.MonkeyPatch.context() as patch:
-        # for the commands that tests start
-        patch.setenv("PREFECT_API_URL", PREFECT_API_URL.value())
-        yield
+    with prefect_test_harness(server_startup_timeout=120):
+        yield PREFECT_API_URL.value()
 
 
 @pytest.fixture
-def forked_trainer(prefect_server, monkeypatch):
-    """Training flows start a forked trainer, for tests that are not about the trainer's process."""
-    import flows.train
+def prefect_server(prefect_url, monkeypatch):
+    """A Prefect server, also for the commands that a test starts."""
+    monkeypatch.setenv("PREFECT_API_URL", prefect_url)
+
+
+@pytest.fixture
+def forked_trainer(monkeypatch):
+    """Trainings start a forked trainer, for tests that are not about the trainer's process."""
+    from flows import trainer_process
     from tests.helpers.processes import ForkedTrainer
 
-    monkeypatch.setattr(flows.train, "start_trainer", ForkedTrainer)
+    monkeypatch.setattr(trainer_process, "start_trainer", ForkedTrainer)
 
 
 @pytest.fixture(scope="session")

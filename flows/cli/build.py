@@ -124,7 +124,7 @@ def build_command(
 
             root = parse_folder(with_runner(flow, runner, workers)(settings, ray))
         else:
-            from flows.local import build
+            from flows.local.build import build
 
             root = build(settings, local_runner(runner), workers, ray)
     _print_newest_version(root, as_json)
@@ -172,7 +172,7 @@ def add_command(
 
             root = parse_folder(with_runner(flow, runner, workers)(catalog, addition, ray))
         else:
-            from flows.local import add
+            from flows.local.build import add
 
             root = add(catalog, addition, local_runner(runner), workers, ray)
     _print_newest_version(root, as_json)

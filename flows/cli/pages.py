@@ -47,7 +47,8 @@ def demo_command(
 
             run_demo(out, build_flow, experiment_flow)
         else:
-            from flows.local import build, experiment
+            from flows.local.build import build
+            from flows.local.experiment import experiment
 
             run_demo(out, build, experiment)
     if as_json:

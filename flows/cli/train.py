@@ -202,7 +202,7 @@ def _train(
 
             run = parse_folder(flow(settings, processes, changes, verify, nodes))
         else:
-            from flows.local import train
+            from flows.local.train import train
 
             run = train(settings, processes, changes, verify, nodes)
     page = run / "report.html"
@@ -276,7 +276,7 @@ def experiment_command(
 
                 folder = Path(flow(recipe, processes=processes))
             else:
-                from flows.local import experiment
+                from flows.local.experiment import experiment
 
                 folder = experiment(recipe, processes)
     if as_json:

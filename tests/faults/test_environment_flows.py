@@ -1,4 +1,4 @@
-"""Builds and trainings in environments that lack a home, a user, or usable settings of Prefect."""
+"""Flows in environments that lack a home, a user, or usable settings of Prefect."""
 
 import os
 from itertools import combinations, product
@@ -60,6 +60,7 @@ def test_a_flow(commands_of, workspace, tmp_path, environment, command):
     out.mkdir()
     os.chown(out, commands.user, commands.user)
     words = [command, str(workspace / f"{command}.toml"), "--set", f"out={out}/result"]
+    words += ["--prefect"]
     trial = try_command(commands, environment, words, tmp_path)
     assert not trial.left
     if environment.profile == "broken":

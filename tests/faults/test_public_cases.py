@@ -95,7 +95,7 @@ def test_linked_folders(config, tmp_path):
         raise Wrong(str(plan))
 
 
-def test_targets_of_odd_names(config, tmp_path, prefect_server):
+def test_targets_of_odd_names(config, tmp_path):
     """Hidden folders are no targets. Another is named with the characters that a name may have."""
     shutil.copytree(case("targets-odd-names"), tmp_path / "odd")
     below = tmp_path / "odd" / "targets"
@@ -116,7 +116,7 @@ def test_targets_of_odd_names(config, tmp_path, prefect_server):
         raise Wrong(str(noted))
 
 
-def test_ids_that_are_numbers(config, tmp_path, prefect_server):
+def test_ids_that_are_numbers(config, tmp_path):
     shutil.copytree(case("jsonl-int-ids"), tmp_path / "ids")
     labels = {"path": str(tmp_path / "ids" / "labels.csv"), "column": "kind"}
     source = {"kind": "jsonl", "path": str(tmp_path / "ids")}
@@ -151,7 +151,7 @@ def sparse_tokenizer(folder):
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["own data", "case"])
-def test_a_vocabulary_with_a_gap_trains(config, tmp_path, own, prefect_server, forked_trainer):
+def test_a_vocabulary_with_a_gap_trains(config, tmp_path, own, forked_trainer):
     made = sparse_tokenizer(tmp_path / "tokenizer") if own else case("tokenizers/sparse-small")
     catalog = build(config[1](tokenizer={"path": str(made)}), tmp_path)
     if catalog.manifest.tokenizer.vocabulary != 700:

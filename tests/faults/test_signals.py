@@ -39,7 +39,8 @@ POINTS = {  # functions of the catalog's folder
     "first-imports": lambda _: imports(0.0),
     "imports": lambda _: imports(1.0),
     "late-imports": lambda _: imports(2.5),
-    "server": lambda _: server_starts,
+    "prefect-server": lambda _: server_starts,
+    "prefect-part-of-embed": lambda out: in_part(out, "embed"),
     "part-of-source": lambda out: in_part(out, "source"),
     "part-of-embed": lambda out: in_part(out, "embed"),
     "part-of-describe": lambda out: in_part(out, "describe"),
@@ -58,6 +59,10 @@ def interrupt(words, folder, prefect_home, way, point):
     running = Running([*COMMAND, *map(str, words)], folder, way.terminal, prefect_home)
     running.wait_for(point)
     running.interrupt(way)
+
+
+def prefect_option(point):
+    return ["--prefect"] if point.startswith("prefect-") else []
 
 
 class Trial:
@@ -88,8 +93,9 @@ BUILDS = [
     (CTRL_C, "first-imports"),
     (GROUP_TERM, "imports"),
     (GROUP_INT, "late-imports"),
-    (CTRL_C, "server"),
-    (GROUP_TERM, "server"),
+    (CTRL_C, "prefect-server"),
+    (GROUP_TERM, "prefect-server"),
+    (CTRL_C, "prefect-part-of-embed"),
     (CTRL_C, "part-of-embed"),
     (GROUP_INT, "publishing"),
     (GROUP_HUP, "part-of-source"),
@@ -100,7 +106,8 @@ BUILDS = [
 @pytest.mark.parametrize(("way", "point"), BUILDS, ids=str)
 def test_build(built, tmp_path, prefect_home, way, point):
     trial = Trial(built, tmp_path)
-    interrupt(("build", trial.config), tmp_path, prefect_home, way, POINTS[point](trial.out))
+    words = ("build", trial.config, *prefect_option(point))
+    interrupt(words, tmp_path, prefect_home, way, POINTS[point](trial.out))
     trial.resume()
 
 
@@ -133,7 +140,7 @@ def test_build_on_a_busy_machine(built, tmp_path, prefect_home):
 
 ADDITIONS = [
     (CTRL_C, "imports"),
-    (GROUP_INT, "server"),
+    (GROUP_INT, "prefect-server"),
     (GROUP_TERM, "part-of-embed"),
     (CTRL_C, "publishing"),
 ]
@@ -153,7 +160,7 @@ def test_add(built, tmp_path, prefect_home, way, point):
     addition = {"source": {"kind": "jsonl", "path": str(tmp_path / "more")}}
     (tmp_path / "add.toml").write_text(toml(addition))
     before = read_manifest(root)
-    words = ("add", root, tmp_path / "add.toml")
+    words = ("add", root, tmp_path / "add.toml", *prefect_option(point))
     interrupt(words, tmp_path, prefect_home, way, POINTS[point](root))
     if read_manifest(root) != before or check(root).faults:
         raise Lost("the version before the addition is damaged")
@@ -170,7 +177,7 @@ def test_add(built, tmp_path, prefect_home, way, point):
 
 DEMOS = [
     (GROUP_TERM, "imports"),
-    (CTRL_C, "server"),
+    (CTRL_C, "prefect-server"),
     (GROUP_INT, "part-of-source"),
 ]
 
@@ -179,5 +186,6 @@ DEMOS = [
 def test_demo(tmp_path, prefect_home, way, point):
     out = tmp_path / "demo"
     reached = POINTS[point](out / "catalog")
-    interrupt(("demo", "--out", out), tmp_path, prefect_home, way, reached)
+    words = ("demo", "--out", out, *prefect_option(point))
+    interrupt(words, tmp_path, prefect_home, way, reached)
     assert not (out / "catalog" / "catalog.json").exists()

@@ -67,7 +67,8 @@ def trainer_starts(running):
 
 TRAININGS = {
     "imports": lambda _: imports(0.5),
-    "server": lambda _: server_starts,
+    "prefect-server": lambda _: server_starts,
+    "prefect-step": stepped,
     "trainer": lambda _: trainer_starts,
     "step": stepped,
     "checkpoint": lambda run: lambda _: any(run.glob("checkpoints/.*.tmp")),
@@ -79,8 +80,9 @@ TRAININGS = {
     ("way", "point", "processes"),
     [
         (CTRL_C, "imports", 1),
-        (GROUP_INT, "server", 1),
+        (GROUP_INT, "prefect-server", 1),
         (GROUP_TERM, "trainer", 1),
+        (CTRL_C, "prefect-step", 1),
         (CTRL_C, "step", 1),
         (GROUP_INT, "step", 2),
         (GROUP_TERM, "checkpoint", 1),
@@ -92,29 +94,33 @@ def test_train(whole, tmp_path, prefect_home, way, point, processes):
     run = tmp_path / "run"
     config = write_config(tmp_path, whole / "catalog", run)
     words = (*COMMAND, "train", config, *OVERRIDES, "--processes", processes)
+    words += ("--prefect",) if point.startswith("prefect-") else ()
     interrupt(words, tmp_path, prefect_home, way, TRAININGS[point](run))
-    if point in {"step", "checkpoint"}:
+    if point in {"prefect-step", "step", "checkpoint"}:
         last = records(run, "train")[-1]["step"]
         if not (run / "checkpoints" / f"{last:010d}").is_dir():
             raise Lost(f"step {last} is not in a checkpoint")
         assert last < STEPS
     assert not unfinished(run)
     # Before a step there is nothing to resume. Sums of two processes differ in the last bit.
-    if point in {"step", "checkpoint", "model"} and processes == 1:
+    if point in {"prefect-step", "step", "checkpoint", "model"} and processes == 1:
         train_in_processes(config, *OVERRIDES)
         if (run / MODEL).read_bytes() != (whole / "run" / MODEL).read_bytes():
             raise Wrong("another model than without the interruption")
 
 
-@pytest.mark.parametrize(("way", "point"), [(GROUP_INT, "server"), (GROUP_TERM, "second")], ids=str)
+@pytest.mark.parametrize(
+    ("way", "point"), [(GROUP_INT, "prefect-server"), (GROUP_TERM, "second")], ids=str
+)
 def test_experiment(whole, tmp_path, prefect_home, way, point):
     runs = tmp_path / "experiment" / "runs"
     write_config(tmp_path, whole / "catalog", tmp_path / "experiment")
     points = {
-        "server": server_starts,
+        "prefect-server": server_starts,
         "second": exists(runs / "natural" / MODEL),
     }
-    interrupt(EXPERIMENT, tmp_path, prefect_home, way, points[point])
+    words = (*EXPERIMENT, "--prefect") if point == "prefect-server" else EXPERIMENT
+    interrupt(words, tmp_path, prefect_home, way, points[point])
     assert not unfinished(tmp_path)
     if point != "second":
         return

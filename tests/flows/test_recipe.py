@@ -82,7 +82,7 @@ def test_a_repetition_thins_the_data(catalog: Path, tmp_path: Path) -> None:
 
 def test_longer_variants_repeat_as_often(catalog: Path, tmp_path: Path) -> None:
     """A replay by a model that is trained for longer keeps its length, and the repetition."""
-    from flows.experiment import checked_runs
+    from flows.experiment_runs import checked_runs
 
     variants = {
         "dga": {"mixture": {"mixer": "dga"}},
@@ -119,7 +119,7 @@ def test_an_invalid_recipe_is_refused_by_name(
 
 
 def test_measuring_is_paid_with_steps(catalog: Path, tmp_path: Path) -> None:
-    from flows.experiment import checked_runs
+    from flows.experiment_runs import checked_runs
 
     natural, dga, averaged = checked_runs(recipe(catalog, tmp_path, equal_compute=True))
     # Four members of 4 sequences and 8 of the target, every 5 steps of 6 sequences.

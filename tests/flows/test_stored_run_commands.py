@@ -35,7 +35,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_train_puts_a_run_and_its_page(config: Path, prefect_server: object) -> None:
+def test_train_puts_a_run_and_its_page(config: Path) -> None:
     out = Place("s3://corpora/runs/other")
     done = clustermix("train", config, *SETTINGS, "--set", f"out={out}", "--json")
     assert done.returncode == 0, done.stderr

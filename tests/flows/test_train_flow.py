@@ -20,7 +20,7 @@ def catalog(tmp_path_factory):
     return write_tiny_catalog(tmp_path_factory.mktemp("catalog"))
 
 
-def test_train_writes_a_run_and_its_page(catalog, tmp_path, prefect_server):
+def test_train_writes_a_run_and_its_page(catalog, tmp_path):
     config = write_config(tmp_path, catalog, tmp_path / "run")
     done = clustermix("train", config, "--set", "training.steps=6")
     assert done.returncode == 0, done.stderr
@@ -45,7 +45,7 @@ def test_invalid_settings_are_refused_before_a_process_starts(catalog, tmp_path,
 
 
 def test_a_config_survives_the_way_through_toml(tmp_path):
-    from flows.train import config_as_toml
+    from flows.trainer_process import config_as_toml
 
     nasty = 'a "b" \\ \n\t\x01\x7f é 中 🙂 #[x]'
     config = tiny_config(
@@ -60,10 +60,11 @@ def test_a_failing_trainer_is_retried_and_its_last_output_is_reported(
     catalog, tmp_path, prefect_server, monkeypatch
 ):
     from flows import train as module
+    from flows import trainer_process
 
     attempts = tmp_path / "attempts"
     dying = f"open({str(attempts)!r}, 'a').write('x'); raise SystemExit('no memory left')"
-    monkeypatch.setattr(module, "trainer_command", lambda *_: ["python", "-c", dying])
+    monkeypatch.setattr(trainer_process, "trainer_command", lambda *_: ["python", "-c", dying])
     monkeypatch.setattr(module, "launch", module.launch.with_options(retry_delay_seconds=0))
     with pytest.raises(TrainingError, match=r"no memory left\n"):
         module.train(tiny_config(catalog, tmp_path / "run"))
@@ -84,7 +85,9 @@ def shared(config) -> dict:
     return config.model_dump(mode="json", exclude={"out"}, exclude_unset=True)
 
 
-def test_an_experiment_compares_its_runs_on_one_page(catalog, tmp_path, forked_trainer):
+def test_an_experiment_compares_its_runs_on_one_page(
+    catalog, tmp_path, prefect_server, forked_trainer
+):
     from flows.experiment import experiment
     from flows.pages.run import summary_table
 
@@ -103,7 +106,9 @@ def test_an_experiment_compares_its_runs_on_one_page(catalog, tmp_path, forked_t
     assert "natural-1" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_runs_at_the_same_time_give_the_same_results(catalog, tmp_path, forked_trainer):
+def test_runs_at_the_same_time_give_the_same_results(
+    catalog, tmp_path, prefect_server, forked_trainer
+):
     from flows.experiment import experiment
 
     config = tiny_config(
@@ -171,7 +176,7 @@ def test_an_invalid_variant_is_refused_at_once(catalog, tmp_path, variant, named
 
 @pytest.mark.slow
 def test_an_experiment_can_be_repeated_with_more_variants(catalog, tmp_path, forked_trainer):
-    from flows.experiment import experiment
+    from flows.local.experiment import experiment
 
     config = tiny_config(
         catalog, tmp_path / "out", training={"steps": 4}, evaluation={"every_steps": 0}

@@ -36,7 +36,8 @@ FAULTS = pytest.mark.faults(
     tried=(
         "`--help`, `query`, `verify` and `plan` in all combinations of: home missing, `/` or "
         "read-only; known or unknown user; no, HTTP or SOCKS proxy; no, empty, broken or Prefect 2 "
-        "profile. `build` and `train` in a selection in which all pairs of these values occur. "
+        "profile. `build` and `train` with `--prefect` in a selection in which all pairs of these "
+        "values occur. "
         "A Prefect server that does not answer, named in a variable, `.env`, `prefect.toml`, "
         "`pyproject.toml` or a profile."
     ),

@@ -23,9 +23,9 @@ SIGNALS = pytest.mark.faults(
     "Signals",
     tried=(
         "Ctrl-C on a terminal, SIGINT, SIGTERM or SIGHUP to the process group, and SIGTERM to all "
-        "processes of build, add, train, experiment, demo, fetch and eval: while they import, "
-        "while Prefect's server starts, in a part, between stages, in a step, while results are "
-        "written, and on a busy machine."
+        "processes of build, add, train, experiment, demo, fetch and eval, with and without "
+        "Prefect: while they import, while Prefect's server starts, in a part, between stages, in "
+        "a step, while results are written, and on a busy machine."
     ),
     expected=(
         "The command ends within seconds with one line and exit code 130, 143 or 129. It leaves no "

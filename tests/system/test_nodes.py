@@ -13,7 +13,7 @@ import pytest
 from data_catalog import UserError
 from data_catalog.settings import parse
 from flows.nodes import Nodes
-from flows.train import trainer_command
+from flows.trainer_process import trainer_command
 from tests.helpers.processes import train_in_processes
 from tests.helpers.repository import ROOT
 from tests.helpers.tiny_catalog import write_tiny_catalog

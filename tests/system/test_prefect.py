@@ -16,7 +16,7 @@ from pipeline.parts import Part
 
 
 @pytest.fixture(scope="module")
-def build_run(built, tmp_path_factory, prefect_server):
+def build_run(built, tmp_path_factory, prefect_url):
     """Build with the flow in a folder with a hostile name. Return the folder and the flow run."""
     from flows.build import build
     from pipeline.config import Build

@@ -26,8 +26,16 @@ def client():
     return get_client(sync_client=True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def server(prefect_url):
+    """The server of all processes that these tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_API_URL", prefect_url)
+        yield
+
+
 @pytest.fixture(scope="module")
-def deployed(prefect_server):
+def deployed(server):
     """Register the deployments of `prefect.yaml` and return them by name."""
     from prefect.client.schemas.actions import WorkPoolCreate
 

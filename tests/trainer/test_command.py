@@ -1,7 +1,7 @@
 """Exit codes and prefixes of errors of `python -m trainer`. The flow that starts it uses them."""
 
 import trainer.loop
-from flows.train import FAILURE_PREFIX, REFUSAL_PREFIX
+from flows.trainer_process import FAILURE_PREFIX, REFUSAL_PREFIX
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_training import write_config
 from trainer.__main__ import main

@@ -113,7 +113,7 @@ def test_standard_output_is_only_json(built, tmp_path):
     }
 
 
-def test_repeating_a_finished_build_reports_the_same_catalog(built, tmp_path, prefect_server):
+def test_repeating_a_finished_build_reports_the_same_catalog(built, tmp_path):
     root = shutil.copytree(built[0], tmp_path / "catalog")
     manifest = json.loads((root / "catalog.json").read_text())
     config = tmp_path / "build.toml"

@@ -91,14 +91,14 @@ def test_a_missing_config(tmp_path):
     refused(clustermix("build", tmp_path / "none.toml"), "none.toml")
 
 
-def test_a_missing_corpus(config, tmp_path, prefect_server):
+def test_a_missing_corpus(config, tmp_path):
     refused(
         clustermix("build", config(source={"kind": "jsonl", "path": str(tmp_path / "none")})),
         str(tmp_path / "none"),
     )
 
 
-def test_an_empty_corpus(config, tmp_path, prefect_server):
+def test_an_empty_corpus(config, tmp_path):
     (tmp_path / "empty").mkdir()
     refused(
         clustermix("build", config(source={"kind": "jsonl", "path": str(tmp_path / "empty")})),
@@ -106,7 +106,7 @@ def test_an_empty_corpus(config, tmp_path, prefect_server):
     )
 
 
-def test_a_required_granularity_that_the_corpus_is_too_small_for(config, prefect_server):
+def test_a_required_granularity_that_the_corpus_is_too_small_for(config):
     refused(
         clustermix("build", config(cluster={"granularities": [2, 4], "unsupported": "refuse"})),
         "4",
@@ -114,7 +114,7 @@ def test_a_required_granularity_that_the_corpus_is_too_small_for(config, prefect
     )
 
 
-def test_a_missing_target(config, tmp_path, prefect_server):
+def test_a_missing_target(config, tmp_path):
     refused(
         clustermix("build", config(targets=[{"name": "x", "path": str(tmp_path / "none")}])), "none"
     )

@@ -60,9 +60,7 @@ def test_quality_lists_presets_and_applies_other_rules_to_a_catalog(built):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("in_store", [False, True])
-def test_adding_documents_keeps_the_first_version(
-    built, tmp_path, monkeypatch, prefect_server, in_store
-):
+def test_adding_documents_keeps_the_first_version(built, tmp_path, monkeypatch, in_store):
     root = str(tmp_path / "catalog")
     if in_store:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
