@@ -7,15 +7,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from pathlib import Path
 
-from data_catalog.format.manifest import read_manifest
 from data_catalog.transfer.mirror import local_folder
 from flows.experiment_results import read_result, write_results
 from flows.pages.run import write_report
 from flows.progress import progress_bar
 from flows.recipe import PlannedRun, Recipe, planned_runs
-from flows.training_check import check_training
+from flows.training_check import check_training, is_finished, require_same_run
 from trainer.config import Train
-from trainer.state.resume import check_identity
 
 MAXIMUM_CURVES = 24  # maximum number of runs on the page with their curves
 
@@ -98,20 +96,6 @@ def _affordable_steps(config: Train) -> float:
     return config.training.steps / (1.0 + preview(config).scoring_share)
 
 
-def require_same_run(config: Train) -> None:
-    """Check that a finished run in the folder of a config has the same config and catalog.
-
-    Raises:
-        UserError: It has others.
-    """
-    if is_finished(config.folder):
-        version = config.data.version
-        manifest = read_manifest(local_folder(config.catalog, version), version)
-        identity = {"fingerprint": config.fingerprint(), "catalog": manifest.fingerprint}
-        settings = config.model_dump(mode="json", exclude={"catalog", "out", "checkpoint"})
-        check_identity(config.folder, identity, settings)
-
-
 def _train(
     runs: Sequence[PlannedRun],
     jobs: int,
@@ -159,8 +143,3 @@ def _train(
             raise
         finally:
             pool.shutdown(wait=False)
-
-
-def is_finished(run: Path) -> bool:
-    """Return whether the run in a folder is finished."""
-    return (run / "model").is_dir()

@@ -10,11 +10,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 console = Console(stderr=True)
 QUIET_SECONDS = 1.0  # a quiet operation that takes less prints nothing
@@ -39,28 +41,18 @@ def progress_bar(
     Args:
         name: Name of the operation.
         total: Number of steps.
-        unit: Unit of a step, in the plural.
+        unit: Unit of a step, in the plural. Empty: the rate is not shown.
         quiet: Print nothing if there is no terminal and it took less than `QUIET_SECONDS`.
     """
     started = perf_counter()
     done, last_note = 0, ""
 
     def rate_and(note: str) -> str:
-        rate = format_rate(done, perf_counter() - started, unit)
+        rate = format_rate(done, perf_counter() - started, unit) if unit else ""
         return ", ".join(text for text in (rate, note) if text)
 
     if console.is_terminal:
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description:<22}"),
-            BarColumn(30),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("[dim]left"),
-            TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[note]}", markup=True),
-        )
-        with Progress(*columns, console=console) as progress:
+        with Progress(*_columns(console.width), console=console, expand=True) as progress:
             task = progress.add_task(name, total=total, note="")
 
             def advance(steps: int, note: str) -> None:
@@ -86,6 +78,28 @@ def progress_bar(
             markup=False,
             soft_wrap=True,
         )
+
+
+def _columns(width: int) -> tuple[ProgressColumn, ...]:
+    """Return the columns of a bar for a terminal of `width` columns.
+
+    The note gets the room that is left, and is cut. The others are never cut.
+    """
+    return (
+        SpinnerColumn(),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(max(6, min(30, width // 3 - 18))),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TextColumn("[dim]left", table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        TextColumn(
+            "{task.fields[note]}",
+            style="dim",
+            markup=False,
+            table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+        ),
+    )
 
 
 @contextmanager

@@ -50,15 +50,17 @@ def stage_display(
         on_progress: Called with the number of finished parts and a note.
     """
     done, documents, note, started = 0, 0, "", perf_counter()
-    with progress_bar(stage, total) as advance:
+    with progress_bar(stage, total, unit="") as advance:
 
         def show(parts: Sequence[Part]) -> None:
             nonlocal done, documents, note
             done += len(parts)
             documents += sum(part.account.read.rows for part in parts)
+            seconds = perf_counter() - started
             if documents:
-                speed = format_rate(documents, perf_counter() - started, "documents")
-                note = f"{documents:,} documents, {speed}"
+                note = f"{documents:,} documents, {format_rate(documents, seconds, 'documents')}"
+            else:
+                note = format_rate(done, seconds, "parts")
             advance(len(parts), note)
             on_progress(done, note)
 

@@ -1,4 +1,6 @@
-"""The check of a training before Prefect or the trainer is started."""
+"""The checks of a training before Prefect or the trainer is started. They take no seconds."""
+
+from pathlib import Path
 
 from data_catalog.errors import UserError, suggestion
 from data_catalog.folders import check_utf8_path
@@ -6,6 +8,7 @@ from data_catalog.format.manifest import read_manifest
 from data_catalog.transfer.mirror import local_folder
 from trainer.config import Train
 from trainer.mixture_config import GENERAL
+from trainer.state.resume import check_identity
 
 
 def check_training(settings: Train) -> None:
@@ -35,3 +38,23 @@ def check_training(settings: Train) -> None:
             f"mixture.level: found {level}, which is not a level of {settings.catalog}. "
             f"Its levels are {', '.join(map(str, manifest.granularities))}."
         )
+
+
+def require_same_run(config: Train) -> None:
+    """Check that the run in the folder of a config, if there is one, has this config and catalog.
+
+    Raises:
+        UserError: It has others.
+    """
+    newest = max((config.folder / "checkpoints").glob("[0-9]*"), default=None)
+    if newest is not None or is_finished(config.folder):
+        version = config.data.version
+        manifest = read_manifest(local_folder(config.catalog, version), version)
+        identity = {"fingerprint": config.fingerprint(), "catalog": manifest.fingerprint}
+        settings = config.model_dump(mode="json", exclude={"catalog", "out", "checkpoint"})
+        check_identity(config.folder, identity, settings, checkpoint=newest)
+
+
+def is_finished(run: Path) -> bool:
+    """Return whether the run in a folder is finished."""
+    return (run / "model").is_dir()

@@ -4,14 +4,13 @@
 """
 
 import logging
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from data_catalog.errors import UserError
-from flows.cli import ask, build, cluster, export, fetch, pages, train
+from flows.cli import ask, build, cluster, experiment, export, fetch, pages, train
 from flows.cli.failures import OUTPUT_CLOSED, print_error
 from flows.cli.main import DEBUG_OPTION
 from flows.cli.options import BUILD, local_paths_only
@@ -39,6 +38,7 @@ for commands in (
     cluster.worker_commands,
     ask.ask_commands,
     train.train_commands,
+    experiment.experiment_commands,
     pages.pages_commands,
 ):
     app.add_typer(commands)
@@ -46,6 +46,16 @@ for group in app.registered_groups:
     for command in group.typer_instance.registered_commands if group.typer_instance else ():
         if command.callback:
             command.callback = local_paths_only(command.callback)
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints log records above a running bar, which a plain stream would break."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record on standard error."""
+        from flows.progress import console  # most commands log nothing
+
+        console.print(self.format(record), highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_version(requested: bool) -> None:
@@ -87,7 +97,7 @@ def run(words: Sequence[str], debug: bool) -> int:
     logging.basicConfig(
         level=logging.INFO if debug else logging.WARNING,
         format="%(levelname)s %(message)s",
-        stream=sys.stderr,
+        handlers=[_ConsoleHandler()],
     )
     end_quietly()
     try:

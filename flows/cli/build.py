@@ -38,6 +38,12 @@ from flows.cli.scale import (
 )
 
 build_commands = typer.Typer()
+VerboseOption = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", help="Print the documents of each stage, and the health of the tree too."
+    ),
+]
 MANIFEST_KEYS = (  # printed for --json
     "version",
     "fingerprint",
@@ -106,6 +112,7 @@ def build_command(
     workers: WorkersOption = None,
     cluster: ClusterOption = None,
     prefect: PrefectOption = False,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Build a catalog. Work that is already done with the same config is reused."""
@@ -127,7 +134,7 @@ def build_command(
             from flows.local.build import build
 
             root = build(settings, local_runner(runner), workers, ray)
-    _print_newest_version(root, as_json)
+    _print_newest_version(root, as_json, verbose)
 
 
 @build_commands.command(
@@ -154,6 +161,7 @@ def add_command(
     workers: WorkersOption = None,
     cluster: ClusterOption = None,
     prefect: PrefectOption = False,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Add documents or targets to a catalog as a new version. Existing content is unchanged."""
@@ -175,15 +183,15 @@ def add_command(
             from flows.local.build import add
 
             root = add(catalog, addition, local_runner(runner), workers, ray)
-    _print_newest_version(root, as_json)
+    _print_newest_version(root, as_json, verbose)
 
 
-def _print_newest_version(root: Folder, as_json: bool) -> None:
+def _print_newest_version(root: Folder, as_json: bool, verbose: bool) -> None:
     page = root / "report.html"
     if not as_json:
         from flows.cli.summary import print_build
 
-        print_build(root)
+        print_build(root, verbose)
         if page.exists():
             print(f"Report: {page}")
         return

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # keeps queries fast: planning imports the encoder
     from pipeline.planning.heads import EstimatedCount
 
 MAXIMUM_CELL_CHARACTERS = 60
+NOTABLE_DISTANT_SHARE = 0.3  # of a target's documents; a sample of the corpus has about 0.05
 PIPE_WIDTH = 200  # columns, if standard output is not a terminal
 _RUN_COLUMNS = {  # printed heading -> key of summary_table
     "target loss": "target_test_loss",
@@ -268,19 +269,53 @@ def _reasons(catalog: data_catalog.Catalog) -> dict[str, str]:
     return {name: ", ".join(reasons) for name, reasons in lines.items()}
 
 
-def print_build(root: Folder) -> None:
-    """Print the size of a finished catalog, what each stage dropped and why, and its health."""
-    from pipeline.describe.health import health_sentences
+def print_build(root: Folder, verbose: bool = False) -> None:
+    """Print the size of a finished catalog, what was dropped and why, and its targets.
 
+    Args:
+        root: The catalog.
+        verbose: Print the documents of each stage, and the health of the tree too.
+    """
     catalog = data_catalog.open(root)
     levels = ", ".join(f"{k:,}" for k in catalog.levels.granularities)
     console = Console()
     console.print(
         f"[bold]{root}[/bold]: {catalog.manifest.documents:,} documents, "
-        f"domains per level: {levels}",
+        f"{catalog.manifest.tokens:,} tokens, domains per level: {levels}",
         highlight=False,
     )
     _print_warnings(console, catalog.manifest.warnings)
+    reasons = _reasons(catalog)
+    if not verbose:  # a note loses no document
+        reasons = {name: text for name, text in reasons.items() if not name.endswith(" noted")}
+    stdout_console().print(labelled_lines(reasons))
+    if verbose:
+        _print_details(catalog, console)
+    _print_targets(catalog, console)
+
+
+def _print_targets(catalog: data_catalog.Catalog, console: Console) -> None:
+    targets = catalog.sql("""
+        SELECT name AS target, documents, tokens, out_of_distribution AS beyond,
+               effective_domains AS "effective domains"
+        FROM targets ORDER BY name""").to_arrow_table()
+    if not targets.num_rows:
+        return
+    print_table(targets.drop_columns(["beyond"]))
+    for row in targets.to_pylist():
+        if row["beyond"] is not None and row["beyond"] >= NOTABLE_DISTANT_SHARE:
+            text = (
+                f"{row['beyond']:.0%} of the documents of target {row['target']} are unlike "
+                "anything in the corpus: they are farther from the center of their domain than 95% "
+                "of its documents."
+            )
+            console.print(Text(text), soft_wrap=True)
+
+
+def _print_details(catalog: data_catalog.Catalog, console: Console) -> None:
+    """Print the documents of each stage, the quality of the search, and the domains' health."""
+    from pipeline.describe.health import health_sentences
+
     print_table(
         catalog.sql("""
             SELECT stage, sum(rows) FILTER (outcome = 'read') AS read,
@@ -292,7 +327,6 @@ def print_build(root: Folder) -> None:
                 ['source', 'quality', 'dedup', 'embed', 'assign', 'sort', 'shard'], stage
             ))""").to_arrow_table()
     )
-    stdout_console().print(labelled_lines(_reasons(catalog)))
     for sentence in search_sentences(catalog):
         console.print(sentence, highlight=False, soft_wrap=True)
     domains = catalog.sql(
@@ -300,10 +334,3 @@ def print_build(root: Folder) -> None:
     ).to_arrow_table()
     for sentence in health_sentences(catalog.sql("FROM health").to_arrow_table(), domains):
         console.print(Text(sentence), soft_wrap=True)
-    targets = catalog.sql("""
-        SELECT name AS target, documents, tokens,
-               round(out_of_distribution, 3) AS "out of distribution",
-               effective_domains AS "effective domains"
-        FROM targets ORDER BY name""").to_arrow_table()
-    if targets.num_rows:
-        print_table(targets)

@@ -1,4 +1,4 @@
-"""Commands that train on a catalog: train, replay, experiment, eval."""
+"""Commands that train on a catalog, and evaluate: train, replay, eval."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from data_catalog.place import parse_folder
 from flows.cli import complete
 from flows.cli.options import TRAIN, ConfigArgument, JsonOption, TrainSetOption, examples
 from flows.cli.output import print_json, stdout_for_json
-from flows.cli.prefect import PrefectOption, prefect_if_chosen, uses_prefect
+from flows.cli.prefect import PrefectOption, prefect_if_chosen
 
 if TYPE_CHECKING:
     from flows.nodes import Nodes
@@ -181,7 +180,7 @@ def _train(
     as_json: bool,
     nodes: "Nodes | None" = None,
 ) -> None:
-    from flows.training_check import check_training
+    from flows.training_check import check_training, is_finished, require_same_run
 
     check_training(settings)
     if dry_run:
@@ -195,103 +194,41 @@ def _train(
 
             print_preview(result)
         return
+    if not accept:
+        require_same_run(settings)
+    if is_finished(settings.folder) and (settings.folder / "report.html").is_file():
+        from flows.progress import console
+
+        console.print(f"{settings.out} is finished. Nothing to do.", highlight=False, markup=False)
+        _print_result(settings, as_json)
+        return
     changes = cast("tuple[AcceptableChange, ...]", tuple(change.value for change in accept or ()))
     with stdout_for_json(as_json), prefect_if_chosen(prefect) as in_prefect:
         if in_prefect:
             from flows.train import train as flow
 
-            run = parse_folder(flow(settings, processes, changes, verify, nodes))
+            flow(settings, processes, changes, verify, nodes)
         else:
             from flows.local.train import train
 
-            run = train(settings, processes, changes, verify, nodes)
-    page = run / "report.html"
-    if as_json:
-        from data_catalog.transfer.run_copy import local_run
-        from flows.pages.run import summary_table
-
-        with local_run(run) as folder:
-            [row] = summary_table([folder])
-        print_json({"folder": str(run), "page": str(page), **row})
-    else:
-        print(page)
+            train(settings, processes, changes, verify, nodes)
+    _print_result(settings, as_json)
 
 
-@train_commands.command(
-    "experiment",
-    rich_help_panel=TRAIN,
-    epilog=examples(
-        "experiment configs/train_sample.toml --variant natural --variant dga --seed 0 --seed 1",
-        "experiment configs/experiment_frontier.toml --jobs 2",
-    ),
-)
-def experiment_command(
-    config: ConfigArgument,
-    variants: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--variant",
-            metavar="NAME=KEY=VALUE",
-            help="A variant and a config key that it overrides, or the name of a mixer. "
-            "Repeatable: a name can have several keys. Needed unless CONFIG is a recipe.",
-            show_default=False,
-        ),
-    ] = None,
-    targets: Annotated[
-        list[str] | None,
-        typer.Option("--target", help="Target to train with. Repeatable. Default: the config's."),
-    ] = None,
-    seeds: Annotated[
-        list[int] | None,
-        typer.Option("--seed", min=0, help="Seed of the runs. Repeatable. Default: the config's."),
-    ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Number of runs at the same time.")
-    ] = None,
-    overrides: TrainSetOption = None,
-    processes: ProcessesOption = 1,
-    prefect: PrefectOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Train every variant with every target and seed, and compare them.
+def _print_result(settings: "Train", as_json: bool) -> None:
+    """Print the results of a finished run."""
+    if not as_json:
+        from flows.cli.run_summary import print_run
 
-    CONFIG is a training config, or a recipe of an experiment. The runs are in OUT/runs, their
-    results in OUT/results.jsonl, the tables in OUT/results.md and the page in OUT/experiment.html.
-    Finished runs are kept, also if the command is repeated with more variants, targets or seeds.
-    """
-    from flows.recipe import open_recipe
+        print_run(settings)
+        return
+    from data_catalog.transfer.run_copy import local_run
+    from flows.pages.run import summary_table
 
-    chosen = {"targets": targets, "seeds": seeds, "jobs": jobs}
-    recipe = open_recipe(
-        config, variants or (), {k: v for k, v in chosen.items() if v}, overrides or ()
-    )
-    uses_prefect(prefect)
-    with stdout_for_json(as_json):
-        from flows.experiment_runs import checked_runs
-
-        runs = [run.config.folder for run in checked_runs(recipe)]
-        with prefect_if_chosen(prefect) as in_prefect:
-            if in_prefect:
-                from flows.experiment import experiment as flow
-
-                folder = Path(flow(recipe, processes=processes))
-            else:
-                from flows.local.experiment import experiment
-
-                folder = experiment(recipe, processes)
-    if as_json:
-        from flows.pages.run import summary_table
-
-        page = str(folder / "experiment.html")
-        print_json({"folder": str(folder), "page": page, "runs": summary_table(runs)})
-    else:
-        from flows.cli.summary import print_runs
-
-        print_runs(runs, "run")
-        print(f"Results: {folder / 'results.md'}")
-        print(f"Page: {folder / 'experiment.html'}")
-        if (folder / "report.html").is_file():
-            print(f"Report: {folder / 'report.html'}")
+    with local_run(settings.out) as folder:
+        [row] = summary_table([folder])
+    page = settings.out / "report.html"
+    print_json({"folder": str(settings.out), "page": str(page), **row})
 
 
 @train_commands.command(

@@ -25,9 +25,44 @@ def test_train_writes_a_run_and_its_page(catalog, tmp_path):
     done = clustermix("train", config, "--set", "training.steps=6")
     assert done.returncode == 0, done.stderr
     assert "train dga: 6 of 6" in done.stderr
-    assert done.stdout.strip() == str(tmp_path / "run" / "report.html")
+    first, *losses, report = done.stdout.splitlines()
+    assert first.startswith("run: 6 steps, ")
+    assert report == f"Report: {tmp_path / 'run' / 'report.html'}"
+    assert [line.partition(":")[0] for line in losses] == [
+        "Loss on the target spe",
+        "Loss on general text",
+        "Final mixture",
+    ]
     assert "<html" in (tmp_path / "run" / "report.html").read_text()
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_a_finished_or_changed_run_is_noticed_without_a_trainer(catalog, tmp_path, monkeypatch):
+    from flows import trainer_process
+
+    short = {"training": {"steps": 4}, "evaluation": {"every_steps": 0}}
+    runs = {}
+    for mixer in ("natural", "uniform"):
+        mixture = {"mixture": {"mixer": mixer}}
+        runs[mixer] = write_config(tmp_path, catalog, tmp_path / "runs" / mixer)
+        words = (*flat(short), *flat(mixture))
+        assert clustermix("train", runs[mixer], *words).returncode == 0
+    monkeypatch.delattr(trainer_process, "start_trainer")
+    again = clustermix("train", runs["uniform"], *flat(short), "--set", "mixture.mixer=uniform")
+    assert again.returncode == 0, again.stderr
+    assert "uniform is finished. Nothing to do." in again.stderr
+    assert "Compared with natural (natural), target spe: " in again.stdout
+    other = clustermix("train", runs["uniform"], *flat(short), "--set", "mixture.mixer=natural")
+    refused(other, "mixture.mixer was uniform and is now natural")
+
+
+def flat(settings) -> list[str]:
+    pairs = [
+        f"{section}.{key}={value}"
+        for section, keys in settings.items()
+        for key, value in keys.items()
+    ]
+    return [word for pair in pairs for word in ("--set", pair)]
 
 
 def test_invalid_settings_are_refused_before_a_process_starts(catalog, tmp_path, prefect_server):

@@ -12,7 +12,6 @@ from typing import Any
 from data_catalog.errors import UserError
 from data_catalog.format.run_record import RUN_RECORD, AcceptedChange, read_run_record
 from trainer.config import completed
-from trainer.state.checksums import step_of
 
 # Choices of `--accept` and the key of config.json that identifies each. A cause comes before its
 # consequences.
@@ -84,6 +83,8 @@ def check_identity(
                 f"another {name}, because its position in the data would be lost. Restore it, or "
                 "change out."
             )
+        from trainer.state.checksums import step_of  # noqa: PLC0415 - imports torch
+
         history.append(
             AcceptedChange(
                 when=now,

@@ -2,11 +2,16 @@
 
 import data_catalog
 from data_catalog.query.browse import describe_domain
-from flows.cli.summary import cut_for_terminal, print_build, print_domain
+from flows.cli.summary import (
+    NOTABLE_DISTANT_SHARE,
+    cut_for_terminal,
+    print_build,
+    print_domain,
+)
 
 
 def test_the_summary_prints_drops_health_and_targets(built, capsys):
-    print_build(built[0])
+    print_build(built[0], verbose=True)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "dedup 161 160 1 0" in lines
     assert "dedup dropped dedup.digest 1" in lines
@@ -14,13 +19,25 @@ def test_the_summary_prints_drops_health_and_targets(built, capsys):
         "level 2",
         "level 4",
     ]
-    assert "(0, 1, 2, 3)" in lines[-3]
-    assert lines[-2] == "target documents tokens out of distribution effective domains"
-    assert lines[-1].startswith("space 50 ")
+    table = lines.index("target documents tokens effective domains")
+    assert "(0, 1, 2, 3)" in lines[table - 1]
+    assert lines[table + 1].startswith("space 50 ")
     assert [line.split(":")[0] for line in lines if line.startswith("search")] == [
         "search at level 2 (beam 8)",
         "search at level 4 (beam 8)",
     ]
+
+
+def test_a_build_ends_with_what_a_user_must_know(built, capsys):
+    print_build(built[0])
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0].startswith(f"{built[0]}: 160 documents, ")
+    assert "dedup dropped dedup.digest 1" in lines
+    assert "target documents tokens effective domains" in lines
+    assert not [line for line in lines if line.startswith(("level", "search", "stage", "tree"))]
+    distant = data_catalog.open(built[0]).sql("SELECT out_of_distribution FROM targets").fetchone()
+    said = [line for line in lines if "of the documents of target space are unlike" in line]
+    assert len(said) == (distant[0] >= NOTABLE_DISTANT_SHARE)
 
 
 def test_untrusted_text_becomes_one_line_without_control_characters():
