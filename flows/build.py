@@ -24,7 +24,7 @@ from flows.building import PAGE, add_to_catalog, build_catalog
 from flows.events import emit_catalog_built, tag_flow_run
 from flows.runners import task_runner, worth_a_retry
 from flows.served import served_flow
-from flows.stage_display import Engine, stage_display
+from flows.stage_display import ReportingEach, stage_display
 from pipeline.config import Addition, Build
 from pipeline.engine.config import Cluster
 from pipeline.parts import Part
@@ -89,7 +89,7 @@ def as_tasks(
     return [part for future in futures for part in future.result()]
 
 
-def as_stage_tasks(engine: Engine) -> Each:
+def as_stage_tasks(engine: ReportingEach) -> Each:
     """Return an `Each` that runs every stage on `engine`, as one Prefect task.
 
     The engine retries parts by itself.

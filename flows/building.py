@@ -8,7 +8,7 @@ from data_catalog.format.layout import WORK
 from data_catalog.place import Folder
 from flows.pages.catalog import write_catalog_page
 from flows.progress import working
-from flows.stage_display import Engine
+from flows.stage_display import ReportingEach
 from pipeline import run
 from pipeline.absolute_paths import with_absolute_paths
 from pipeline.add import add, check_addition
@@ -20,7 +20,7 @@ PAGE = "report.html"
 
 
 def build_catalog(
-    config: Build, each: Each, cluster: Cluster | None, shown: Callable[[Engine], Each]
+    config: Build, each: Each, cluster: Cluster | None, shown: Callable[[ReportingEach], Each]
 ) -> Folder:
     """Build a catalog and its page. Return the catalog's folder.
 
@@ -49,7 +49,7 @@ def add_to_catalog(
     addition: Addition,
     each: Each,
     cluster: Cluster | None,
-    shown: Callable[[Engine], Each],
+    shown: Callable[[ReportingEach], Each],
 ) -> Folder:
     """Add to a catalog and write its page. Return the catalog's folder.
 
@@ -78,7 +78,7 @@ def add_to_catalog(
 @contextmanager
 def _on_ray(
     cluster: Cluster, root: Folder, config: Build | Addition, embed: Embed
-) -> Iterator[Engine]:
+) -> Iterator[ReportingEach]:
     """Yield the engine of a Ray cluster whose machines have been checked."""
     from pipeline.engine.cluster import connected  # noqa: PLC0415 - Ray is optional
 

@@ -12,7 +12,7 @@ from pipeline.run import Each
 OnProgress = Callable[[int, str], None]
 
 
-class Engine(Protocol):
+class ReportingEach(Protocol):
     """An `Each` that also reports every part as it is finished."""
 
     def __call__(
@@ -24,7 +24,7 @@ class Engine(Protocol):
     ) -> list[Part]: ...
 
 
-def displayed(engine: Engine) -> Each:
+def displayed(engine: ReportingEach) -> Each:
     """Return an `Each` that runs every stage on `engine` and shows its progress."""
 
     def each(

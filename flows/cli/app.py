@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from data_catalog.errors import UserError
-from flows.cli import ask, build, cluster, experiment, export, fetch, pages, train
+from flows.cli import ask, build, cluster, experiment, export, fetch, init, pages, train
 from flows.cli.failures import OUTPUT_CLOSED, print_error
 from flows.cli.main import DEBUG_OPTION
 from flows.cli.options import BUILD, local_paths_only
@@ -31,6 +31,7 @@ app = typer.Typer(
     ),
 )
 app.add_typer(pages.start_commands)
+app.add_typer(init.init_commands)
 app.add_typer(fetch.fetch_commands, name="fetch", rich_help_panel=BUILD)
 app.add_typer(export.export_commands, name="export", rich_help_panel=BUILD)
 for commands in (

@@ -34,7 +34,7 @@ def run_demo(out: Path, build: Callable[[Build], Any], experiment: Callable[[Rec
     Writes `out/catalog`, `out/runs/VARIANT` and `out/report.html`. Finished work is reused.
 
     Args:
-        out: Folder for all of it.
+        out: Folder for the catalog, the runs and the page.
         build: Builds a catalog, as a Prefect flow or in this process.
         experiment: Trains and compares runs, likewise.
     """

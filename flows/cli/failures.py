@@ -3,6 +3,7 @@
 import re
 import sys
 import traceback
+from importlib.metadata import packages_distributions
 
 import typer
 
@@ -39,16 +40,31 @@ def describe_error(error: Exception) -> tuple[str, int]:
             return _usage(error), error.exit_code
         case typer.Abort():
             return "aborted", FAILED
-        case ModuleNotFoundError() if (error.name or "").partition(".")[0] not in OWN_PACKAGES:
-            return (
-                f"{error.name}: not installed, but this command needs it. "
-                "Run: pip install 'clustermix[all]'",
-                REFUSED,
-            )
+        case ImportError() if sentence := _missing_package(error):
+            return sentence, REFUSED
         case _:
-            sentence = describe_disk_failure(error)
+            reason = describe_disk_failure(error)
             failure = (f"failed: {type(error).__name__}: {error}", FAILED)
-            return (sentence, REFUSED) if sentence else failure
+            return (reason, REFUSED) if reason else failure
+
+
+def _missing_package(error: ImportError) -> str:
+    """Return what to install or to remove, or an empty text if the import failed otherwise."""
+    name = (error.name or "").partition(".")[0]
+    if name not in OWN_PACKAGES:
+        if not isinstance(error, ModuleNotFoundError):
+            return ""
+        return (
+            f"{error.name}: not installed, but this command needs it. "
+            "Run: pip install 'clustermix[all]'"
+        )
+    owners = {owner for owner in packages_distributions().get(name, ()) if owner != "clustermix"}
+    if not owners:
+        return ""
+    return (
+        f"{name}: the package {min(owners)} has installed files of the same name over those of "
+        "clustermix. Install clustermix in an environment of its own."
+    )
 
 
 def _usage(error: typer.TyperException) -> str:

@@ -1,4 +1,4 @@
-"""What `train` prints at the end: losses, the gain over the natural mixture, what was chosen."""
+"""Lines that `train` prints at the end: losses, gain over the natural mixture, final weights."""
 
 import math
 from collections.abc import Iterator

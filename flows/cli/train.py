@@ -199,7 +199,8 @@ def _train(
     if is_finished(settings.folder) and (settings.folder / "report.html").is_file():
         from flows.progress import console
 
-        console.print(f"{settings.out} is finished. Nothing to do.", highlight=False, markup=False)
+        line = f"{settings.out} is finished. Nothing to do."
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
         _print_result(settings, as_json)
         return
     changes = cast("tuple[AcceptableChange, ...]", tuple(change.value for change in accept or ()))

@@ -15,8 +15,8 @@ from flows.trainer_process import AcceptableChange, run_trainer
 from flows.training_check import check_training
 from trainer.config import Train
 
-MAXIMUM_ATTEMPTS = 3  # of a training
-RETRY_SECONDS = 5.0
+TRAINING_ATTEMPTS = 3  # of a training
+TRAINING_RETRY_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +61,13 @@ def run_with_retries(
     nodes: Nodes | None = None,
 ) -> None:
     """Run the trainer, and again after a failure that may pass. See `run_trainer`."""
-    for attempt in range(1, MAXIMUM_ATTEMPTS + 1):
+    for attempt in range(1, TRAINING_ATTEMPTS + 1):
         try:
             run_trainer(config, processes, accept, verify, threads, nodes)
             return
         except Exception as error:
-            if attempt == MAXIMUM_ATTEMPTS or nodes is not None or not is_passing(error):
+            if attempt == TRAINING_ATTEMPTS or nodes is not None or not is_passing(error):
                 raise
             first_line = str(error).partition("\n")[0]
             logger.warning("%s; starting again from the last checkpoint", first_line)
-            time.sleep(RETRY_SECONDS)
+            time.sleep(TRAINING_RETRY_SECONDS)

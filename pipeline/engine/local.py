@@ -17,14 +17,13 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from data_catalog.disk import is_passing
-from pipeline.engine.worker import Called, call_collecting
+from pipeline.engine.worker import MAXIMUM_ATTEMPTS, Called, call_collecting
 from pipeline.parts import Part
 
 RunnerName = Literal["threads", "processes"]
 DEFAULT_THREADS = 4
-MAXIMUM_ATTEMPTS = 3  # of a part that raises an error
-MAXIMUM_DEATHS = 3  # of processes while a part was running
-RETRY_SECONDS = 1.0
+MAXIMUM_LOCAL_DEATHS = 3  # of processes while a part was running
+PART_RETRY_SECONDS = 1.0
 QUEUED_PER_WORKER = 2  # parts given to the pool at once, so that a worker that is free finds one
 
 logger = logging.getLogger(__name__)
@@ -104,7 +103,7 @@ class LocalStages:
                         _cancel(running)
                         raise
                     logger.info("%s: again, after %s: %s", stage, type(error).__name__, error)
-                    time.sleep(RETRY_SECONDS)
+                    time.sleep(PART_RETRY_SECONDS)
                     waiting.append(number)
                 else:
                     done[number] = called.part
@@ -115,10 +114,10 @@ class LocalStages:
                 died += running.values()  # they fail too
                 running.clear()
                 deaths.update(died)
-                if max(deaths.values()) == MAXIMUM_DEATHS:
+                if max(deaths.values()) == MAXIMUM_LOCAL_DEATHS:
                     raise RuntimeError(
-                        f"{stage}: worker processes died {MAXIMUM_DEATHS} times, perhaps because "
-                        "memory does not suffice. Use fewer workers (--workers)."
+                        f"{stage}: worker processes died {MAXIMUM_LOCAL_DEATHS} times, perhaps "
+                        "because memory does not suffice. Use fewer workers (--workers)."
                     )
                 self._pool.shutdown(wait=False, cancel_futures=True)
                 self._pool = self._new_pool()

@@ -21,10 +21,9 @@ from data_catalog.disk import is_passing
 from data_catalog.place import Place
 from pipeline.engine.gpus import PARTS_PER_GPU, GpuPool, Loaded
 from pipeline.engine.needs import Machine, Needs, largest_first, shared_arguments, stage_needs
-from pipeline.engine.worker import Called, Expected, call_part_without_gpu
+from pipeline.engine.worker import MAXIMUM_ATTEMPTS, Called, Expected, call_part_without_gpu
 from pipeline.parts import Part
 
-MAXIMUM_ATTEMPTS = 3  # of a part that raises an error
 MAXIMUM_DEATHS = 8  # of processes that a part ran in
 WAITING_PER_CORE = 2  # parts in Ray's queue, so that a core that is free finds one
 SHARED_BYTES = 100_000  # from this size on, an argument of several parts is sent once per machine

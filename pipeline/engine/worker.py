@@ -40,6 +40,7 @@ _PACKAGES = (
     ("onnxruntime",),
     ("openvino",),
 )
+MAXIMUM_ATTEMPTS = 3  # of a part that raises an error
 _OWN_PACKAGES = ("data_catalog", "pipeline")
 
 

@@ -13,6 +13,7 @@ from io import StringIO
 
 import pytest
 
+from flows.cli import failures
 from flows.cli.main import main
 from tests.helpers.repository import ROOT
 from tests.helpers.tiny_corpus import write_corpus
@@ -332,3 +333,15 @@ def test_a_config_from_windows_is_read(config):
     refused(clustermix("build", path), str(path), "UTF-8")
     path.write_text("a = 1\n", encoding="utf-16")
     refused(clustermix("build", path), str(path), "UTF-8")
+
+
+def test_another_package_of_our_name_is_named(monkeypatch):
+    monkeypatch.setattr(
+        failures, "packages_distributions", lambda: {"trainer": ["clustermix", "coqui-trainer"]}
+    )
+    error = ImportError("cannot import name 'Train'", name="trainer.config")
+    sentence, code = failures.describe_error(error)
+    assert code == 2
+    assert "coqui-trainer" in sentence
+    monkeypatch.setattr(failures, "packages_distributions", lambda: {"trainer": ["clustermix"]})
+    assert failures.describe_error(error)[1] == 1

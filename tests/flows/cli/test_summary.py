@@ -35,7 +35,8 @@ def test_a_build_ends_with_what_a_user_must_know(built, capsys):
     assert "dedup dropped dedup.digest 1" in lines
     assert "target documents tokens effective domains" in lines
     assert not [line for line in lines if line.startswith(("level", "search", "stage", "tree"))]
-    distant = data_catalog.open(built[0]).sql("SELECT out_of_distribution FROM targets").fetchone()
+    catalog = data_catalog.open(built[0])
+    [distant] = catalog.sql("SELECT out_of_distribution FROM targets").fetchall()
     said = [line for line in lines if "of the documents of target space are unlike" in line]
     assert len(said) == (distant[0] >= NOTABLE_DISTANT_SHARE)
 

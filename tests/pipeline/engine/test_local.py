@@ -11,7 +11,8 @@ import pytest
 
 from data_catalog.errors import UserError
 from data_catalog.format.accounts import Account, Tally
-from pipeline.engine.local import MAXIMUM_ATTEMPTS, LocalStages
+from pipeline.engine.local import LocalStages
+from pipeline.engine.worker import MAXIMUM_ATTEMPTS
 from pipeline.parts import Part
 
 RUNNERS = ["threads", pytest.param("processes", marks=pytest.mark.system)]
@@ -77,7 +78,7 @@ def test_a_part_that_may_succeed_is_tried_again(tmp_path, runner):
     ],
 )
 def test_only_what_may_pass_by_itself_is_retried(tmp_path, error, attempts, monkeypatch):
-    monkeypatch.setattr("pipeline.engine.local.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("pipeline.engine.local.PART_RETRY_SECONDS", 0.0)
     attempted = []
 
     def fail(folder):

@@ -1,0 +1,1 @@
+"""Recipes of builds, additions, trainings and experiments, which `clustermix init` copies."""
