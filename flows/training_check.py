@@ -8,7 +8,7 @@ from data_catalog.format.manifest import read_manifest
 from data_catalog.transfer.mirror import local_folder
 from trainer.config import Train
 from trainer.mixture_config import GENERAL
-from trainer.state.resume import check_identity
+from trainer.state.resume import check_identity, with_precision
 
 
 def check_training(settings: Train) -> None:
@@ -50,6 +50,7 @@ def require_same_run(config: Train) -> None:
     if newest is not None or is_finished(config.folder):
         version = config.data.version
         manifest = read_manifest(local_folder(config.catalog, version), version)
+        config = with_precision(config, "float32")
         identity = {"fingerprint": config.fingerprint(), "catalog": manifest.fingerprint}
         settings = config.model_dump(mode="json", exclude={"catalog", "out", "checkpoint"})
         check_identity(config.folder, identity, settings, checkpoint=newest)

@@ -13,12 +13,13 @@ from trainer.mixers.choose import require_movement
 from trainer.model.engine import open_engine
 from trainer.model.memory import empty_model
 from trainer.model.optimizer import build_optimizer
+from trainer.model.precision import automatic_precision
 from trainer.run import Run
 from trainer.state.checkpoint import State, load_checkpoint, read_checkpoint, write_log
 from trainer.state.checkpoint_writer import CheckpointWriter
 from trainer.state.checksums import Choice, choose_checkpoint, set_aside
 from trainer.state.metrics import Metrics, Speed
-from trainer.state.resume import check_identity
+from trainer.state.resume import check_identity, with_precision
 from trainer.state.stored_run import StoredRun
 from trainer.target_shares import open_target_shares
 
@@ -64,6 +65,10 @@ def begin_run(
     Raises:
         UserError: The config, the catalog and the run folder do not fit each other.
     """
+    if stored is not None:
+        on_all(team, lambda: stored.fetch_record() if team.leads_machine else None)
+    automatic, *_ = team.gather(automatic_precision(team.device.type))
+    config = with_precision(config, automatic)
     manifest = inputs.files.manifest
     identity = {
         "fingerprint": config.fingerprint(),
@@ -71,8 +76,6 @@ def begin_run(
         "tokenizer": manifest.tokenizer.sha256,
     }
     settings = config.model_dump(mode="json", exclude={"catalog", "out", "checkpoint"})
-    if stored is not None:
-        on_all(team, lambda: stored.fetch_record() if team.leads_machine else None)
     is_finished = (config.folder / "model").is_dir()
     chosen = Choice(None) if is_finished else _choose(config, team, stored)
     history = check_identity(config.folder, identity, settings, accept, checkpoint=chosen.folder)

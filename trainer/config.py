@@ -142,8 +142,10 @@ class Training(Settings):
     several passes."""
     sequence_tokens: Annotated[int, Field(ge=2)] = 512
     """Number of tokens per sequence."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of forward and backward passes. Weights are always float32."""
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    """Precision of forward and backward passes. Weights are always float32. `auto`: bfloat16 on a
+    GPU that has it, else float32. It is chosen when the run begins, and kept when it resumes.
+    `tf32`: float32, whose matrix products have the 10-bit mantissa of TF32 on a GPU."""
     parallel: Literal["ddp", "fsdp2", "hsdp"] = "ddp"
     """Distribution over several processes. `ddp`: a copy of the model per process. `fsdp2`: a shard
     of the model per process. `hsdp`: copies of the model, and a shard of a copy per process."""

@@ -14,6 +14,7 @@ from trainer.inputs import Inputs, open_inputs
 from trainer.mixers.prior import mean_epochs, wanted_shares
 from trainer.mixture_config import ALIGNING
 from trainer.model.memory import MemoryBytes, empty_model, memory_need
+from trainer.model.precision import settled
 from trainer.sampling.bounds import DrawBounds
 from trainer.sampling.plan import leaf_weights
 
@@ -180,7 +181,9 @@ def describe_run(
             config.mixture, len(basis.names), training.batch_sequences, cadence
         ),
         parameters=model.num_parameters() if model else None,
-        memory_bytes=memory_need(model, training, aligns=config.mixture.mixer in ALIGNING)
+        memory_bytes=memory_need(
+            model, settled(training, _device()), aligns=config.mixture.mixer in ALIGNING
+        )
         if model
         else None,
         fetched_bytes=_fetched_bytes(inputs, mixed, draws) if inputs.files.remote_tokens else None,

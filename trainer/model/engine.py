@@ -33,6 +33,7 @@ from trainer.model.parallel import (
     shard,
     shard_count,
 )
+from trainer.model.precision import settled, use_precision
 from trainer.sampling.batches import Batch
 
 INTEGER_TYPES = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -221,6 +222,8 @@ def build_engine(
         team: the processes of the run.
         shards: the rows of the parameters, if `model` was built with them.
     """
+    training = settled(training, team.device.type)
+    use_precision(training.precision, team.device.type)
     rows = shards.release(model) if shards else None
     if rows is None:
         model.to(team.device)  # type: ignore[arg-type]

@@ -6,10 +6,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from trainer.config import LearningRate, Optimizer, Train
 
 FINAL_SHARE = {"cosine": 0.1, "wsd": 0.0, "constant": 1.0}  # of the peak, if not set
+
+
+class _Float32OnCpu(TorchFunctionMode):
+    """Runs Muon's iteration in float32 on a processor, which is slow in bfloat16."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is Tensor.bfloat16 and args[0].device.type == "cpu":
+            return args[0].to(torch.float32, copy=True)  # Muon changes it in place.
+        return func(*args, **(kwargs or {}))
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -29,8 +41,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Take one step with the present gradients, or with those of `closure`."""
-        for number, part in enumerate(self._parts):
-            part.step(closure if number == 0 else None)
+        with _Float32OnCpu():
+            for number, part in enumerate(self._parts):
+                part.step(closure if number == 0 else None)
 
 
 def is_muon(group: dict[str, Any]) -> bool:
@@ -98,7 +111,8 @@ def muon_step(gradient: Tensor) -> Tensor:
         nesterov=False,
         adjust_lr_fn="match_rms_adamw",
     )
-    muon.step()  # type: ignore[no-untyped-call]
+    with _Float32OnCpu():
+        muon.step()  # type: ignore[no-untyped-call]
     return -weight.detach()
 
 

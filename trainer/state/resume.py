@@ -11,7 +11,7 @@ from typing import Any
 
 from data_catalog.errors import UserError
 from data_catalog.format.run_record import RUN_RECORD, AcceptedChange, read_run_record
-from trainer.config import completed
+from trainer.config import Train, completed
 
 # Choices of `--accept` and the key of config.json that identifies each. A cause comes before its
 # consequences.
@@ -95,6 +95,22 @@ def check_identity(
             )
         )
     return history
+
+
+def with_precision(config: Train, automatic: str) -> Train:
+    """Return the config with the precision of the run in its folder, if its own is "auto".
+
+    Args:
+        config: the config of a run.
+        automatic: the precision of a run that begins.
+    """
+    if config.training.precision != "auto":
+        return config
+    if (config.folder / RUN_RECORD).is_file():
+        recorded = read_run_record(config.folder).model_dump(mode="json")["config"]
+        automatic = recorded["training"]["precision"]
+    training = config.training.model_copy(update={"precision": automatic})
+    return config.model_copy(update={"training": training})
 
 
 def _refusal(out: Path, what: str, old: Any, new: Any) -> str:
