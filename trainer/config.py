@@ -26,6 +26,7 @@ Schedule = Literal["cosine", "constant", "wsd"]
 # Settings of sections that older runs do not have, as such runs behave.
 _OLDER_RATE: dict[str, Any] = {"decay_share": 0.2, "final_share": None}
 OLDER_SETTINGS: dict[str, dict[str, Any]] = {
+    "model": {"architecture": "llama"},
     "optimizer": {**_OLDER_RATE, "kind": "adamw", "decay_embeddings": True, "skip_outliers": None},
     "finetune": _OLDER_RATE,
     "training": {"separate_documents": False, "z_loss": 0.0},
@@ -36,7 +37,10 @@ class Model(Settings):
     """Model to train."""
 
     preset: Literal["tiny", "125m", "350m", "750m"] = "tiny"
-    """Llama-style architecture with random initial weights."""
+    """Sizes of a model with random initial weights."""
+    architecture: Literal["llama", "qwen3"] = "llama"
+    """Architecture of a preset. `llama`: every attention head has keys and values of its own.
+    `qwen3`: two heads share keys and values, and queries and keys are normalised."""
     path: FolderOrName | None = None
     """Hugging Face folder or hub name whose weights are trained further, or a `config.json` whose
     architecture gets random initial weights. Overrides `preset`."""
@@ -49,10 +53,11 @@ class Model(Settings):
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Model":
-        if self.path is not None and (self.hidden_size or self.layers or self.heads):
+        sized = self.hidden_size or self.layers or self.heads
+        if self.path is not None and (sized or self.architecture != "llama"):
             raise ValueError(
-                "hidden_size, layers and heads apply only to a preset. A model with path has its "
-                "own. Remove them or path"
+                "architecture, hidden_size, layers and heads apply only to a preset. A model with "
+                "path has its own. Remove them or path"
             )
         return self
 

@@ -13,6 +13,7 @@ from trainer.config import Train, Training
 from trainer.inputs import Inputs, open_inputs
 from trainer.mixers.prior import mean_epochs, wanted_shares
 from trainer.mixture_config import ALIGNING
+from trainer.model.footprint import Footprint, footprint
 from trainer.model.memory import MemoryBytes, empty_model, memory_need
 from trainer.model.precision import settled
 from trainer.sampling.bounds import DrawBounds
@@ -108,6 +109,8 @@ class Preview(_PreviewPart):
     """Number of model parameters. None for a model on the hub, which is not looked up."""
     memory_bytes: MemoryBytes | None
     """None: as above, or the model cannot be run without its weights."""
+    footprint: Footprint | None
+    """State and checkpoints on the processes of the run. None for a model on the hub."""
     fetched_bytes: int | None
     """Size of the training sequences that are fetched from the store, each once, at the initial
     weights. None: the catalog is on this machine."""
@@ -115,19 +118,23 @@ class Preview(_PreviewPart):
     """Maximum size of the sequences that each process keeps. None: as above."""
 
 
-def preview(config: Train) -> Preview:
-    """Open the inputs of a run and describe it.
+def preview(config: Train, processes: int = 1) -> Preview:
+    """Open the inputs of a run on a number of processes, and describe it.
 
     Raises:
         UserError: The inputs cannot be opened, or the bounds allow fewer draws than the run needs.
     """
     inputs = open_inputs(config)
     _, state = inputs.mixer(config)
-    return describe_run(config, inputs, state.sampling, inputs.bounds(config))
+    return describe_run(config, inputs, state.sampling, inputs.bounds(config), processes)
 
 
 def describe_run(
-    config: Train, inputs: Inputs, weights: Float[np.ndarray, " basis"], bounds: DrawBounds | None
+    config: Train,
+    inputs: Inputs,
+    weights: Float[np.ndarray, " basis"],
+    bounds: DrawBounds | None,
+    processes: int,
 ) -> Preview:
     """Return the preview of a run whose inputs are open.
 
@@ -136,6 +143,7 @@ def describe_run(
         inputs: its inputs.
         weights: initial weights of the basis members.
         bounds: bounds of the whole run.
+        processes: number of processes.
     """
     training, basis, sequences = config.training, inputs.basis, inputs.corpus.sequences
     level, draws = inputs.level, training.draws
@@ -148,6 +156,8 @@ def describe_run(
     cadence = cadence_of(config, len(basis.names))
     used_up = _used_up(bounds, mixed, training) if bounds else []
     model = empty_model(config.model, inputs.vocabulary, training.sequence_tokens, _device())
+    aligns = config.mixture.mixer in ALIGNING
+    needs = footprint(model, config, processes, aligns=aligns) if model else None
     return Preview(
         catalog=config.catalog,
         out=config.out,
@@ -181,11 +191,10 @@ def describe_run(
             config.mixture, len(basis.names), training.batch_sequences, cadence
         ),
         parameters=model.num_parameters() if model else None,
-        memory_bytes=memory_need(
-            model, settled(training, _device()), aligns=config.mixture.mixer in ALIGNING
-        )
+        memory_bytes=memory_need(model, settled(training, _device()), aligns=aligns)
         if model
         else None,
+        footprint=needs,
         fetched_bytes=_fetched_bytes(inputs, mixed, draws) if inputs.files.remote_tokens else None,
         cache_bytes=config.data.cache_bytes if inputs.files.remote_tokens else None,
     )

@@ -26,7 +26,7 @@ class Sizes:
     rounds: int
 
 
-SIZES = {"cpu": Sizes(documents=48, rounds=1), "gpu": Sizes(documents=32_768, rounds=5)}
+SIZES = {"cpu": Sizes(documents=16, rounds=1), "gpu": Sizes(documents=32_768, rounds=5)}
 
 
 def run(part: Part) -> None:

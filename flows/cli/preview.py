@@ -28,6 +28,18 @@ def print_preview(preview: "Preview") -> None:
         total = _format_size(sizes.pop("total"))
         parts = ", ".join(f"{name} {_format_size(size)}" for name, size in sizes.items())
         lines["memory"] = f"about {total} per process ({parts})"
+    if needs := preview.footprint:
+        lines["state"] = (
+            f"{_format_size(needs.copied_bytes)} per process as copies (ddp), "
+            f"{_format_size(needs.sharded_bytes)} as shards of {needs.processes:,} (fsdp2), "
+            "without activations"
+        )
+        lines["checkpoint"] = (
+            f"{_format_size(needs.checkpoint_bytes)}, {needs.checkpoint_seconds:,.1f} s at 1 GB/s"
+        )
+        lines["work"] = (
+            f"{needs.operations:.2g} operations, {needs.hours:,.2g} hours at 400 TFLOP/s a process"
+        )
     if preview.fetched_bytes is not None and preview.cache_bytes is not None:
         lines["store"] = (
             f"about {_format_size(preview.fetched_bytes)} of sequences are fetched, each process "

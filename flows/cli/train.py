@@ -186,7 +186,7 @@ def _train(
     if dry_run:
         from trainer.preview import preview
 
-        result = preview(settings)
+        result = preview(settings, processes * (int(nodes.count.partition(":")[0]) if nodes else 1))
         if as_json:
             print_json(result.model_dump(mode="json"))
         else:

@@ -12,6 +12,7 @@ from transformers import (
     LlamaConfig,
     PreTrainedConfig,
     PreTrainedModel,
+    Qwen3Config,
 )
 from transformers.utils import logging as transformers_logging
 
@@ -121,21 +122,30 @@ def preset_sizes(config: Model) -> tuple[int, int, int]:
     return layers, hidden, heads
 
 
-def preset_config(config: Model, vocabulary: int, sequence_tokens: int) -> LlamaConfig:
+def preset_config(
+    config: Model, vocabulary: int, sequence_tokens: int
+) -> LlamaConfig | Qwen3Config:
     """Return the config of transformers of a model without a path.
 
     Raises:
-        UserError: The hidden size does not fit the number of heads.
+        UserError: The hidden size does not fit the number of heads, or two heads cannot share keys.
     """
     layers, hidden, heads = preset_sizes(config)
-    return LlamaConfig(
+    shares = config.architecture == "qwen3"
+    if shares and heads % 2:
+        raise UserError(
+            f"model.heads {heads}: With model.architecture qwen3, two heads share keys and values. "
+            "Use an even number."
+        )
+    return (Qwen3Config if shares else LlamaConfig)(
         vocab_size=vocabulary,
+        head_dim=hidden // heads,
         hidden_size=hidden,
         # A gated layer has three matrices, hence 8/3 instead of 4 times the width.
         intermediate_size=-(-hidden * 8 // 3 // 64) * 64,
         num_hidden_layers=layers,
         num_attention_heads=heads,
-        num_key_value_heads=heads,
+        num_key_value_heads=heads // 2 if shares else heads,
         max_position_embeddings=sequence_tokens,
         tie_word_embeddings=True,
     )

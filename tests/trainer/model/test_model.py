@@ -37,6 +37,17 @@ def test_presets_have_their_size(preset: str, block: int, layers: int, width: in
     assert parameters == pytest.approx(float(preset[:-1]) * 1e6, rel=0.04)
 
 
+def test_a_qwen3_preset_shares_keys_and_normalises_queries() -> None:
+    model = build(architecture="qwen3", hidden_size=32, layers=1, heads=4)
+    attention = model.base_model.layers[0].self_attn
+    assert attention.k_proj.weight.shape == attention.v_proj.weight.shape == (16, 32)
+    assert attention.q_proj.weight.shape == (32, 32)
+    assert attention.q_norm.weight.shape == attention.k_norm.weight.shape == (8,)
+    assert model.config.tie_word_embeddings
+    with pytest.raises(UserError, match=r"model\.heads 3"):
+        build(architecture="qwen3", hidden_size=30, layers=1, heads=3)
+
+
 def test_flops_by_hand() -> None:
     """They are 6 per parameter of a product, plus 12 L H Q T."""
     model = tiny_model("llama", tied=True)
