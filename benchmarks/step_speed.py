@@ -169,7 +169,7 @@ def measure(arguments: argparse.Namespace, run: Run, folder: Path) -> dict[str, 
 def read(run: Run, steps: int) -> Iterator[Batch]:
     return interval_batches(
         run.inputs.corpus,
-        run.plan(0),
+        run.interval_plan(0),
         range(steps),
         batch_sequences=run.config.training.batch_sequences,
         rank=0,
@@ -179,7 +179,7 @@ def read(run: Run, steps: int) -> Iterator[Batch]:
 
 def clustermix_steps(run: Run, steps: int) -> Iterator[bool]:
     """Run the body of `loop.pretrain`, one step per item."""
-    plan, size = run.plan(0), run.config.training.batch_sequences
+    plan, size = run.interval_plan(0), run.config.training.batch_sequences
     for step, batch in enumerate(timed_batches(run.state, read(run, steps))):
         draws = plan.read(plan.batch(step, size, 0, 1))
         yield run.take_step(batch, BatchOrigin(step * size, draws.leaves, draws.rows), False)

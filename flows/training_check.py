@@ -6,9 +6,10 @@ from data_catalog.errors import UserError, suggestion
 from data_catalog.folders import check_utf8_path
 from data_catalog.format.manifest import read_manifest
 from data_catalog.transfer.mirror import local_folder
-from trainer.config import Train
+from trainer.config import UNIDENTIFYING, Train
 from trainer.mixture_config import GENERAL
 from trainer.state.resume import check_identity, with_precision
+from trainer.state.trackers import check_trackers
 
 
 def check_training(settings: Train) -> None:
@@ -18,10 +19,11 @@ def check_training(settings: Train) -> None:
         settings: The config.
 
     Raises:
-        UserError: The catalog is missing, or it lacks a target or the level, or the path of
-            the run is not UTF-8.
+        UserError: The catalog or a tracker's package is missing, the catalog lacks a target or the
+            level, or the path of the run is not UTF-8.
     """
     check_utf8_path(settings.folder, "out")
+    check_trackers(settings)
     version = settings.data.version
     manifest = read_manifest(local_folder(settings.catalog, version), version)
     named = [("target", settings.target)]
@@ -52,7 +54,7 @@ def require_same_run(config: Train) -> None:
         manifest = read_manifest(local_folder(config.catalog, version), version)
         config = with_precision(config, "float32")
         identity = {"fingerprint": config.fingerprint(), "catalog": manifest.fingerprint}
-        settings = config.model_dump(mode="json", exclude={"catalog", "out", "checkpoint"})
+        settings = config.model_dump(mode="json", exclude=UNIDENTIFYING)
         check_identity(config.folder, identity, settings, checkpoint=newest)
 
 

@@ -1,12 +1,20 @@
 """Opening of a run: its inputs, its model and its last checkpoint."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from data_catalog.format.run_files import write_run_record
-from data_catalog.format.run_record import RunCadence, RunRecord, RunSettings, read_run_record
-from trainer.alignment.overhead import cadence_of, updates_of
+from data_catalog.format.run_record import (
+    AcceptedChange,
+    RunCadence,
+    RunRecord,
+    RunSettings,
+    read_run_record,
+)
+from trainer.alignment.overhead import MeasurementCadence, cadence_of, updates_of
 from trainer.alignment.trial import try_model
-from trainer.config import Model, Train
+from trainer.config import UNIDENTIFYING, Model, Train
 from trainer.distributed import Team, on_all
 from trainer.inputs import Inputs, open_inputs
 from trainer.mixers.choose import require_movement
@@ -21,6 +29,7 @@ from trainer.state.checksums import Choice, choose_checkpoint, set_aside
 from trainer.state.metrics import Metrics, Speed
 from trainer.state.resume import check_identity, with_precision
 from trainer.state.stored_run import StoredRun
+from trainer.state.trackers import Trackers, check_trackers
 from trainer.target_shares import open_target_shares
 
 
@@ -30,14 +39,73 @@ def check_run(config: Train) -> Inputs:
     Raises:
         UserError: The config does not fit the catalog, its own bounds or the models that it names.
     """
+    check_trackers(config)
     inputs = open_inputs(config)
     empty_model(config.model, inputs.vocabulary, config.training.sequence_tokens)
+    check_mixture(config, inputs, cadence_of(config, len(inputs.basis.names)))
+    return inputs
+
+
+def check_mixture(config: Train, inputs: Inputs, cadence: MeasurementCadence) -> None:
+    """Check that the mixture can be drawn and learned.
+
+    Raises:
+        UserError: The bounds or the mixer do not fit the catalog, or the weights would not change.
+    """
     inputs.bounds(config)
     mixer, state = inputs.mixer(config)
-    cadence = cadence_of(config, len(inputs.basis.names))
     require_movement(config, mixer, state, updates_of(config, cadence))
     open_target_shares(config, inputs, updates_of(config, cadence))
-    return inputs
+
+
+def identity_of(config: Train, inputs: Inputs) -> dict[str, str]:
+    """Return the fingerprints of the config, the catalog and the tokenizer."""
+    manifest = inputs.files.manifest
+    return {
+        "fingerprint": config.fingerprint(),
+        "catalog": manifest.fingerprint,
+        "tokenizer": manifest.tokenizer.sha256,
+    }
+
+
+def with_cadence(config: Train, cadence: MeasurementCadence) -> Train:
+    """Return the config with the cadence of its measurements."""
+    mixture = config.mixture.model_copy(update=cadence._asdict())
+    return config.model_copy(update={"mixture": mixture})
+
+
+def write_record(
+    config: Train,
+    inputs: Inputs,
+    cadence: MeasurementCadence,
+    identity: Mapping[str, str],
+    world: int,
+    history: Sequence[AcceptedChange] = (),
+    verified: bool = True,
+) -> None:
+    """Write the record of a run, `config.json`.
+
+    Args:
+        config: the config as requested.
+        inputs: the inputs of the run.
+        cadence: the cadence of its measurements.
+        identity: result of `identity_of`.
+        world: number of processes.
+        history: accepted changes since the run was started.
+        verified: the checksums of the catalog's files were compared.
+    """
+    record = RunRecord(
+        config=RunSettings.model_validate(config.model_dump(mode="json")),
+        basis=inputs.basis.names,
+        level=inputs.level,
+        cadence=RunCadence(**cadence._asdict()),
+        sequences=inputs.corpus.total,
+        world=world,
+        history=tuple(history),
+        verified=verified,
+        **identity,
+    )
+    write_run_record(config.folder, record)
 
 
 def begin_run(
@@ -69,13 +137,8 @@ def begin_run(
         on_all(team, lambda: stored.fetch_record() if team.leads_machine else None)
     automatic, *_ = team.gather(automatic_precision(team.device.type))
     config = with_precision(config, automatic)
-    manifest = inputs.files.manifest
-    identity = {
-        "fingerprint": config.fingerprint(),
-        "catalog": manifest.fingerprint,
-        "tokenizer": manifest.tokenizer.sha256,
-    }
-    settings = config.model_dump(mode="json", exclude={"catalog", "out", "checkpoint"})
+    identity = identity_of(config, inputs)
+    settings = config.model_dump(mode="json", exclude=UNIDENTIFYING)
     is_finished = (config.folder / "model").is_dir()
     chosen = Choice(None) if is_finished else _choose(config, team, stored)
     history = check_identity(config.folder, identity, settings, accept, checkpoint=chosen.folder)
@@ -86,8 +149,8 @@ def begin_run(
     if chosen.folder:  # The position in the data depends on it, also if steps were added.
         every = read_run_record(config.folder).cadence.update_every_steps
         cadence = cadence._replace(update_every_steps=every)
-    mixture = config.mixture.model_copy(update=cadence._asdict())
-    config = config.model_copy(update={"mixture": mixture})
+    config = with_cadence(config, cadence)
+    mixture = config.mixture
     bounds = inputs.bounds(config)
     engine = open_engine(config.model, config, inputs.files, team)
     optimizer = build_optimizer(engine.model, config.optimizer)
@@ -109,18 +172,7 @@ def begin_run(
             set_aside(config.folder, chosen.damaged)
         if state.log:  # drops the rows of steps that are taken again
             write_log(config.folder / "weights.parquet", state.log)
-        record = RunRecord(
-            config=RunSettings.model_validate(requested.model_dump(mode="json")),
-            basis=basis.names,
-            level=inputs.level,
-            cadence=RunCadence(**cadence._asdict()),
-            sequences=inputs.corpus.total,
-            world=team.world,
-            history=tuple(history),
-            verified=verified,
-            **identity,
-        )
-        write_run_record(config.folder, record)
+        write_record(requested, inputs, cadence, identity, team.world, history, verified)
     if stored is not None:
         on_all(team, lambda: stored.begin(chosen.damaged) if team.is_leader else None)
     speed = Speed(engine.model, training.sequence_tokens, team.device, team.world)
@@ -139,7 +191,12 @@ def begin_run(
         mixer=mixer,
         targets=open_target_shares(config, inputs, updates_of(config, cadence)),
         state=state,
-        metrics=Metrics(config.folder / "metrics.jsonl", state.metrics_bytes, writes),
+        metrics=Metrics(
+            config.folder / "metrics.jsonl",
+            state.metrics_bytes,
+            writes,
+            Trackers(config, basis.names) if team.is_leader and config.log.to else None,
+        ),
         writer=CheckpointWriter(config.folder, config.checkpoint, team, stored),
         speed=speed,
         stored=stored,

@@ -23,6 +23,7 @@ from trainer.mixture_config import (
 )
 
 Schedule = Literal["cosine", "constant", "wsd"]
+TrackerName = Literal["trackio", "wandb", "tensorboard"]
 # Settings of sections that older runs do not have, as such runs behave.
 _OLDER_RATE: dict[str, Any] = {"decay_share": 0.2, "final_share": None}
 OLDER_SETTINGS: dict[str, dict[str, Any]] = {
@@ -31,6 +32,10 @@ OLDER_SETTINGS: dict[str, dict[str, Any]] = {
     "finetune": _OLDER_RATE,
     "training": {"separate_documents": False, "z_loss": 0.0},
 }
+
+
+# Sections that do not change the numbers of a run.
+UNIDENTIFYING = {"catalog", "out", "checkpoint", "log"}
 
 
 class Model(Settings):
@@ -222,6 +227,18 @@ class Checkpoint(Settings):
     """Write checkpoints in a thread while training continues."""
 
 
+class Log(Settings):
+    """Experiment trackers that get the metrics of the run."""
+
+    to: tuple[TrackerName, ...] = ()
+    """Trackers, which are packages to install: `trackio`, `wandb` or `tensorboard`. The metrics are
+    always in `metrics.jsonl`. A tracker that fails is left out, and the run continues."""
+    project: str = "clustermix"
+    """Project of the run in `trackio` and `wandb`."""
+    name: str | None = None
+    """Name of the run in `trackio` and `wandb`. If not given, the name of its folder."""
+
+
 class Train(Settings):
     """A training run."""
 
@@ -249,6 +266,8 @@ class Train(Settings):
     """Evaluation on held-out documents."""
     checkpoint: Checkpoint = Checkpoint()
     """Checkpoints of the training state."""
+    log: Log = Log()
+    """Experiment trackers that get the metrics of the run."""
 
     @model_validator(mode="before")
     @classmethod
@@ -270,11 +289,9 @@ class Train(Settings):
     def fingerprint(self) -> str:
         """Return a hash of every setting that changes the numbers of a run.
 
-        The run's location and its checkpoint settings are not included.
+        The run's location, its checkpoint and its log settings are not included.
         """
-        settings: dict[str, Any] = self.model_dump(
-            mode="json", exclude={"catalog", "out", "checkpoint"}
-        )
+        settings: dict[str, Any] = self.model_dump(mode="json", exclude=UNIDENTIFYING)
         # Settings without effect are left out, so that a run that was started before they existed
         # keeps its fingerprint.
         for key, value in WITHOUT_EFFECT.items():

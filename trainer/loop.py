@@ -91,7 +91,7 @@ def pretrain(run: Run, stops: list[int]) -> bool:
 
         # 2. The log determines every sequence of the interval. A resumed run draws the same plan
         #    again and continues where it stopped.
-        plan = run.plan(interval)
+        plan = run.interval_plan(interval)
         batches = interval_batches(
             run.inputs.corpus,
             plan,

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from data_catalog.errors import UserError
-from flows.cli import ask, build, cluster, experiment, export, fetch, init, pages, train
+from flows.cli import ask, build, cluster, experiment, export, fetch, init, pages, push, train
 from flows.cli.failures import OUTPUT_CLOSED, print_error
 from flows.cli.main import DEBUG_OPTION
 from flows.cli.options import BUILD, local_paths_only
@@ -39,6 +39,7 @@ for commands in (
     cluster.worker_commands,
     ask.ask_commands,
     train.train_commands,
+    push.push_commands,
     experiment.experiment_commands,
     pages.pages_commands,
 ):

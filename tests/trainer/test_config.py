@@ -10,7 +10,7 @@ from data_catalog.format.manifest import fingerprint
 from data_catalog.settings import UserError, load
 from tests.helpers.repository import ROOT
 from trainer.__main__ import main
-from trainer.config import OLDER_SETTINGS, Train
+from trainer.config import OLDER_SETTINGS, UNIDENTIFYING, Train
 from trainer.mixers.dga import DGA_ETA
 from trainer.mixture_config import WITHOUT_EFFECT, Mixture
 
@@ -78,7 +78,7 @@ def test_an_older_run_keeps_its_behaviour_and_its_fingerprint() -> None:
     assert older.mixture.prior == "even"
     assert (new.data.draw_by, older.data.draw_by) == ("tokens", "sequences")
     assert (new.optimizer.decay_embeddings, older.optimizer.decay_embeddings) == (False, True)
-    covered = older.model_dump(mode="json", exclude={"catalog", "out", "checkpoint"})
+    covered = older.model_dump(mode="json", exclude=UNIDENTIFYING)
     for key in WITHOUT_EFFECT:
         del covered["mixture"][key]
     del covered["data"]["as_if_tokens"], covered["data"]["draw_by"]

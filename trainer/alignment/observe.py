@@ -139,7 +139,7 @@ def direction_of(
     inputs: Inputs,
     shares: Mapping[str, float],
     interval: int,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | None,
     drawn: Drawn | None = None,
 ) -> Direction:
     """Return the gradient that the members' gradients are compared with.
@@ -181,7 +181,7 @@ def observe(
     inputs: Inputs,
     shares: Mapping[str, float],
     interval: int,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | None,
     drawn: Drawn | None = None,
 ) -> MixerMeasurement:
     """Measure the basis members on fresh sequences, at the current parameters.
@@ -218,7 +218,9 @@ def score_batch(
     number: int,
     batch: Batch,
     leaves: Int[np.ndarray, " sequences"],
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | None,
+    *,
+    trains: bool = True,
 ) -> tuple[Float[np.ndarray, " columns"], Float[Tensor, ""], Float[Tensor, " own"], float]:
     """Run the backward pass of a training batch and score its sequences.
 
@@ -231,6 +233,7 @@ def score_batch(
         batch: this process's slice of the global batch.
         leaves: leaf of every sequence of the global batch.
         optimizer: the run's optimizer, used if `mixture.preconditioned`.
+        trains: the gradient is that of a training step; see `backward_and_score`.
 
     Returns:
         The scored batch as an array for a checkpoint: loss and norm of the target's gradient, then
@@ -245,7 +248,9 @@ def score_batch(
     own = process_slice(len(leaves), team.rank, team.world)
     differences = config.mixture.backend == "finite_difference"
     backend: SequenceBackend = "finite_difference" if differences else "ghost"
-    share, scored = backward_and_score(engine, direction, batch, leaves[own], backend)
+    share, scored = backward_and_score(
+        engine, direction, batch, leaves[own], backend, trains=trains
+    )
     table = torch.zeros(3, len(leaves), dtype=torch.float64, device=team.device)
     for row, values in zip(table, (scored.tokens, scored.losses, scored.scores), strict=True):
         row[own] = values

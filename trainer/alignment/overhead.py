@@ -24,6 +24,8 @@ LOSS_COST = {"odm": 1.0, "ado": 1.0, "doremi": 2.0}
 # Maximum work of measuring, as a share of the training work, and minimum number of updates, if the
 # run chooses its cadence.
 AUTOMATIC_SHARE, LEAST_UPDATES = 0.02, 4
+# The same maximum if batches are scored in a pass of their own.
+SEPARATE_SHARE = 0.015
 # Maximum factor between updates before the number of sequences is reduced.
 MAXIMUM_STRETCH = 4
 # Minimum number of sequences per member. A single sequence has no spread.
@@ -39,7 +41,12 @@ class MeasurementCadence(NamedTuple):
 
 
 def scoring_share(
-    mixture: Mixture, members: int, batch_sequences: int, cadence: MeasurementCadence
+    mixture: Mixture,
+    members: int,
+    batch_sequences: int,
+    cadence: MeasurementCadence,
+    *,
+    separate: bool = False,
 ) -> float:
     """Return the work of measuring as a share of the training work.
 
@@ -48,6 +55,7 @@ def scoring_share(
         members: number of basis members.
         batch_sequences: sequences per training step, over all processes.
         cadence: frequency and size of the measurements.
+        separate: training batches are scored in a pass of their own, not in the training step.
     """
     if not mixture.learns:
         return 0.0
@@ -57,8 +65,9 @@ def scoring_share(
     if mixture.mixer not in ALIGNING:
         return LOSS_COST[mixture.mixer] * probed / (TRAINING_STEP_COST * batch_sequences * every)
     direction = TRAINING_STEP_COST * (aims * target if mixture.toward == "target" else probed)
+    batch_cost = PROBE_COST if separate else BATCH_SCORING_COST
     scored = (
-        BATCH_SCORING_COST[mixture.backend] * batch_sequences
+        batch_cost[mixture.backend] * batch_sequences
         if mixture.measure_on == "batch"
         else PROBE_COST[mixture.backend] * probed
     )
@@ -68,22 +77,24 @@ def scoring_share(
     return work / (TRAINING_STEP_COST * batch_sequences * every)
 
 
-def cadence_of(config: Train, members: int) -> MeasurementCadence:
+def cadence_of(config: Train, members: int, *, separate: bool = False) -> MeasurementCadence:
     """Return the cadence of a run with `members` basis members, within its overhead budget.
 
     If `mixture.update_every_steps` is 0, the run has `mixture.updates` updates, or fewer if they
     would take more than `AUTOMATIC_SHARE` of the training work, but at least `LEAST_UPDATES` unless
-    an interval would be shorter than `mixture.measure_steps`.
+    an interval would be shorter than `mixture.measure_steps`. `separate` is as in `scoring_share`.
     """
     mixture, training = config.mixture, config.training
     batch, steps = training.batch_sequences, training.steps
     once = MeasurementCadence(1, mixture.basis_sequences, mixture.target_sequences)
     every = mixture.update_every_steps
     if not every:
-        affordable = math.ceil(scoring_share(mixture, members, batch, once) / AUTOMATIC_SHARE)
+        share = scoring_share(mixture, members, batch, once, separate=separate)
+        affordable = math.ceil(share / (SEPARATE_SHARE if separate else AUTOMATIC_SHARE))
         every = max(round(steps / (mixture.updates + 1)), affordable, 1)
         every = max(min(every, steps // (LEAST_UPDATES + 1)), mixture.measure_steps)
-    return within_budget(mixture, members, batch, once._replace(update_every_steps=every))
+    cadence = once._replace(update_every_steps=every)
+    return within_budget(mixture, members, batch, cadence, separate=separate)
 
 
 def updates_of(config: Train, cadence: MeasurementCadence) -> int:
@@ -96,7 +107,12 @@ def updates_of(config: Train, cadence: MeasurementCadence) -> int:
 
 
 def within_budget(
-    mixture: Mixture, members: int, batch_sequences: int, cadence: MeasurementCadence
+    mixture: Mixture,
+    members: int,
+    batch_sequences: int,
+    cadence: MeasurementCadence,
+    *,
+    separate: bool = False,
 ) -> MeasurementCadence:
     """Return `cadence`, or one within `mixture.overhead_budget`.
 
@@ -110,15 +126,18 @@ def within_budget(
         members: number of basis members.
         batch_sequences: sequences per training step, over all processes.
         cadence: the cadence without a budget.
+        separate: that of `scoring_share`.
     """
+
+    def share(cadence: MeasurementCadence) -> float:
+        return scoring_share(mixture, members, batch_sequences, cadence, separate=separate)
+
     budget = mixture.overhead_budget
-    if budget is None or scoring_share(mixture, members, batch_sequences, cadence) <= budget:
+    if budget is None or share(cadence) <= budget:
         return cadence
 
     def rarer(cadence: MeasurementCadence) -> int:
-        once = scoring_share(
-            mixture, members, batch_sequences, cadence._replace(update_every_steps=1)
-        )
+        once = share(cadence._replace(update_every_steps=1))
         return max(math.ceil(once / budget), cadence.update_every_steps)
 
     maximum_steps = MAXIMUM_STRETCH * cadence.update_every_steps
@@ -131,6 +150,6 @@ def within_budget(
         range(cadence.basis_sequences - 1, MINIMUM_MEMBER_SEQUENCES - 1, -1) if fresh else ()
     ):
         cadence = cadence._replace(basis_sequences=fewer)
-        if scoring_share(mixture, members, batch_sequences, cadence) <= budget:
+        if share(cadence) <= budget:
             return cadence
     return cadence._replace(update_every_steps=rarer(cadence))

@@ -64,6 +64,15 @@ class State:
 
 
 @dataclass(frozen=True)
+class Saved:
+    """The contents of a checkpoint's files, without the tensors of the model and its optimizer."""
+
+    about: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+    log: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """Copy of everything that a checkpoint holds. Training can continue while it is written."""
 
@@ -91,23 +100,13 @@ def take_snapshot(
 
     If the model is not sharded, only the leader copies its tensors.
     """
-    arrays = {f"mixer.memory.{name}": array for name, array in state.mixer.memory.items()}
-    arrays |= {"mixer.log_alpha": state.mixer.log_alpha, "mixer.sampling": state.mixer.sampling}
-    about: dict[str, Any] = dict(identity)
-    for state_field in fields(state):
-        key, value = _key(state_field), getattr(state, state_field.name)
-        if state_field.type in (int, float):
-            about[key] = state_field.type(value)
-        elif isinstance(value, np.ndarray):
-            arrays[key] = value
-        elif key not in ("mixer", "log"):
-            raise TypeError(f"State.{state_field.name}: expected an int, a float or an array")
+    parts = state_parts(state)
     tensors, sharded = named_state(model, optimizer), is_sharded(model)
     return Snapshot(
         step=state.step,
-        about=about,
-        arrays={name: array.copy() for name, array in arrays.items()},
-        log=list(state.log),
+        about={**identity, **parts.about},
+        arrays=parts.arrays,
+        log=parts.log,
         sharded=sharded,
         tensors=tensors,
         copies={name: copied(tensor) for name, tensor in tensors.items() if sharded or is_leader},
@@ -118,15 +117,6 @@ def write_log(path: Path, log: list[dict[str, Any]]) -> None:
     """Write the weight log, replacing the file atomically."""
     with replacing(path) as temporary:
         pq.write_table(pa.Table.from_pylist(log, schema=WEIGHTS), temporary)
-
-
-@dataclass(frozen=True)
-class Saved:
-    """The contents of a checkpoint's files, without the tensors of the model and its optimizer."""
-
-    about: Mapping[str, Any]
-    arrays: Mapping[str, np.ndarray]
-    log: list[dict[str, Any]]
 
 
 def read_checkpoint(folder: Path) -> Saved:
@@ -198,6 +188,28 @@ def load_checkpoint(
         load_shards(shards, model, optimizer, fetch)
     else:
         load_whole(folder, model, optimizer, _REMEDY)
+    return restored_state(saved)
+
+
+def state_parts(state: State) -> Saved:
+    """Return a copy of a state in the parts that checkpoints store."""
+    about: dict[str, Any] = {}
+    arrays = {f"mixer.memory.{name}": array for name, array in state.mixer.memory.items()}
+    arrays |= {"mixer.log_alpha": state.mixer.log_alpha, "mixer.sampling": state.mixer.sampling}
+    for state_field in fields(state):
+        key, value = _key(state_field), getattr(state, state_field.name)
+        if state_field.type in (int, float):
+            about[key] = state_field.type(value)
+        elif isinstance(value, np.ndarray):
+            arrays[key] = value
+        elif key not in ("mixer", "log"):
+            raise TypeError(f"State.{state_field.name}: expected an int, a float or an array")
+    return Saved(about, {name: array.copy() for name, array in arrays.items()}, list(state.log))
+
+
+def restored_state(saved: Saved) -> State:
+    """Return the state of which these are the parts."""
+    arrays = saved.arrays
     memory = {
         name.removeprefix("mixer.memory."): array
         for name, array in arrays.items()

@@ -22,6 +22,7 @@ from data_catalog.format.own_files import open_own_file
 from trainer.model.flops import utilisation
 from trainer.sampling.batches import Batch
 from trainer.state.checkpoint import State
+from trainer.state.trackers import Trackers, lines_around
 
 _BLOCK_BYTES = 1 << 16
 
@@ -34,7 +35,9 @@ class Metrics:
     Every record is handed to the operating system as soon as it is written.
     """
 
-    def __init__(self, path: Path, size_bytes: int, writes: bool) -> None:
+    def __init__(
+        self, path: Path, size_bytes: int, writes: bool, trackers: Trackers | None = None
+    ) -> None:
         """Open `path` and drop everything beyond `size_bytes`.
 
         Lines that were written after the checkpoint are written again by the resumed run.
@@ -43,13 +46,17 @@ class Metrics:
             path: the file.
             size_bytes: size of the file at the checkpoint that the run resumes from.
             writes: whether this process writes the file.
+            trackers: experiment trackers that get the records too.
         """
-        self._path, self._file = path, None
+        self._path, self._file, self._trackers = path, None, trackers
+        lines = lines_around(path, size_bytes) if trackers else ([], [])
         if writes:
             with writing(path):
                 descriptor = open_own_file(path, os.O_RDWR | os.O_APPEND)
                 _cut(path, descriptor, size_bytes)
                 self._file = os.fdopen(descriptor, "a", encoding="utf-8", buffering=1)
+        if trackers:
+            trackers.begin(*lines)
 
     def write(self, kind: str, **values: Any) -> None:
         """Append a record. Arrays become lists; NaN and infinities become null."""
@@ -57,6 +64,8 @@ class Metrics:
             record = json_ready({"kind": kind, **values})
             with writing(self._path):
                 self._file.write(json.dumps(record, allow_nan=False) + "\n")
+            if self._trackers:
+                self._trackers.send(record)
 
     def size_bytes(self) -> int:
         """Flush the file to disk and return its size in bytes."""
@@ -68,7 +77,9 @@ class Metrics:
             return self._file.tell()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file and the trackers."""
+        if self._trackers:
+            self._trackers.close()
         if self._file is not None:
             with writing(self._path):
                 self._file.close()

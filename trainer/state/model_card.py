@@ -1,7 +1,9 @@
 """The model card: a README.md that says what an exported model was trained on."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +12,7 @@ from transformers import PreTrainedModel
 
 from data_catalog import __version__
 from data_catalog.untrusted import escape
-from trainer.config import Train
+from trainer.config import UNIDENTIFYING, Train
 from trainer.evaluation.evaluate import HeldOutLoss
 from trainer.evaluation.tokenizer import open_tokenizer
 from trainer.inputs import Inputs
@@ -21,6 +23,15 @@ LISTED_DOMAINS = 5
 _TERMS = 3  # of a domain
 # Characters that have a meaning in Markdown, in text that comes from documents.
 _MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*_[]|#~"})
+
+# Settings that are paths of one machine.
+_PATHS = (
+    "model.path",
+    "data.budgets",
+    "mixture.file",
+    "mixture.reference",
+    "mixture.general_loss_at_most",
+)
 
 _CARD = """\
 ---
@@ -65,10 +76,22 @@ In nats per token, or per question where the target's objective is about questio
 - The model was trained on sequences of {sequence_tokens:,} tokens. It reads at most {context:,}.
 - Documents were encoded without other special tokens. Use `add_special_tokens=False`.
 
+## Limits
+
+- The losses are of one run with one seed. Their standard errors are over documents.
+- The model is not tuned to follow instructions, and nothing but the losses above was evaluated.
+- It can repeat text of its documents, with their errors and biases.
+
+## Reproduce
+
+`clustermix train` with the same catalog and these settings. Paths are left out.
+
+{settings}
+
 ## Licence
 
-Not stated. It depends on the licences of the documents{origin_licence}. Add it before you publish
-the model.
+Not stated. It depends on the licences of the documents{origin_licence}, which the catalog does not
+record. Its source was of the kind {source}. Add a licence before you publish the model.
 """
 
 
@@ -118,6 +141,27 @@ def model_card(
         end_of_text_id=inputs.files.end_of_text,
         sequence_tokens=config.training.sequence_tokens,
         context=context,
+        settings="\n".join(_settings(config)),
+        source=_text(str(manifest.config.get("source", {}).get("kind", "unknown"))),
+    )
+
+
+def _settings(config: Train) -> Iterator[str]:
+    """Return the settings that were given, as lines of TOML in an indented block of code.
+
+    JSON without line breaks ends neither the block nor a line, whatever a text contains.
+    """
+
+    def lines(tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
+        for name, value in tree.items():
+            key = prefix + (name if name.isidentifier() else json.dumps(name))
+            if isinstance(value, dict):
+                yield from lines(value, f"{key}.")
+            elif value is not None and key not in _PATHS:
+                yield f"    {key} = {json.dumps(value)}"
+
+    return lines(
+        config.model_dump(mode="json", exclude=UNIDENTIFYING, exclude_unset=True), prefix=""
     )
 
 

@@ -75,14 +75,8 @@ def check_identity(
         )
         if what not in accept:
             raise UserError(_refusal(out, what, old, new))
-        changed = [key for key in _UNCHANGEABLE_KEYS if what == "config" and key in new]
-        if changed:
-            name = changed[0]
-            raise UserError(
-                f"{out}: {name} was {old[name]} and is now {new[name]}. A run cannot resume with "
-                f"another {name}, because its position in the data would be lost. Restore it, or "
-                "change out."
-            )
+        if what == "config":
+            _refuse_lost_position(out, old, new)
         from trainer.state.checksums import step_of  # noqa: PLC0415 - imports torch
 
         history.append(
@@ -111,6 +105,43 @@ def with_precision(config: Train, automatic: str) -> Train:
         automatic = recorded["training"]["precision"]
     training = config.training.model_copy(update={"precision": automatic})
     return config.model_copy(update={"training": training})
+
+
+def position_settings(settings: Mapping[str, Any], identity: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values that a saved position in the data is valid for, by name.
+
+    Args:
+        settings: the config as JSON.
+        identity: fingerprints as in `check_identity`.
+    """
+    flat = {"catalog": identity["catalog"], "tokenizer": identity["tokenizer"], **_flat(settings)}
+    return {key: flat.get(key) for key in ("catalog", "tokenizer", *_UNCHANGEABLE_KEYS)}
+
+
+def require_position(out: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Check that a saved position is valid for this run. Both are of `position_settings`.
+
+    Raises:
+        UserError: A value differs.
+    """
+    for what in ("tokenizer", "catalog"):
+        if saved.get(what) != now[what]:
+            raise UserError(
+                f"{out}: The saved state is of another {what} (was {saved.get(what)}, is now "
+                f"{now[what]}). Restore the {what}, or start another run."
+            )
+    _refuse_lost_position(out, saved, {k: v for k, v in now.items() if saved.get(k) != v})
+
+
+def _refuse_lost_position(out: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse changed settings without which the position in the data would be lost."""
+    for name in _UNCHANGEABLE_KEYS:
+        if name in new:
+            raise UserError(
+                f"{out}: {name} was {old.get(name)} and is now {new[name]}. A run cannot resume "
+                f"with another {name}, because its position in the data would be lost. Restore it, "
+                "or change out."
+            )
 
 
 def _refusal(out: Path, what: str, old: Any, new: Any) -> str:

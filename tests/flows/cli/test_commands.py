@@ -41,7 +41,7 @@ COMMANDS = dict(leaves(get_command(app)))
 def test_the_list_of_commands():
     names = (
         "demo plan build add verify rebuild domains query quality train replay experiment eval "
-        "report serve worker"
+        "report serve worker push init"
     )
     fetched = "fetch rpv2, fetch dataset, fetch catalog, export catalog, export documents"
     assert set(COMMANDS) == {*names.split(), *fetched.split(", ")}

@@ -1,19 +1,22 @@
 """The folder of an exported model: keys of transformers 4 and 5, the catalog's tokens, a card."""
 
 import json
+import tomllib
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3TextConfig, PhiConfig
 
 from data_catalog.format.files import open_files
 from tests.helpers.tiny_catalog import write_tiny_catalog
 from tests.helpers.tiny_models import tiny_model
-from tests.helpers.tiny_training import write_config
+from tests.helpers.tiny_training import tiny_config, write_config
 from trainer.config import Model
 from trainer.distributed import Team
 from trainer.model.model import build_model
 from trainer.state.export import context_tokens, export_model
+from trainer.state.model_card import _settings
 from trainer.state.model_config import with_earlier_keys
 
 TEAM = Team(0, 1, torch.device("cpu"), 0)
@@ -90,3 +93,26 @@ def test_a_run_writes_a_card(tmp_path):
     for expected in ("# run\n", "Target: spe", "| domain | terms | share |", "## Licence"):
         assert expected in card
     assert "{" not in card
+    assert yaml.safe_load(card.split("---\n")[1]) == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["clustermix"],
+    }
+    block = card.partition("## Reproduce")[2].partition("## Licence")[0]
+    lines = [line for line in block.splitlines() if line.startswith("    ")]
+    settings = tomllib.loads("\n".join(lines))
+    assert settings["target"] == "spe"
+    assert settings["training"]["steps"] == 28
+    assert str(tmp_path) not in card
+
+
+def test_no_setting_leaves_the_block_of_the_card(tmp_path):
+    hostile = 'x"\n\n# Title\n```\n<script>alert(1)</script>'
+    mixture = {"names": [hostile], "targets": {hostile: 1.0}, "file": str(tmp_path)}
+    config = tiny_config(tmp_path / "catalog", tmp_path / "run", mixture=mixture)
+    lines = list(_settings(config))
+    assert all(line.startswith("    ") and "\n" not in line for line in lines)
+    settings = tomllib.loads("\n".join(lines))["mixture"]
+    assert settings["names"] == [hostile]
+    assert settings["targets"] == {hostile: 1.0}
+    assert "file" not in settings
