@@ -70,9 +70,10 @@ class Run(RunMixture):
             share, nats = self.engine.backward(batch, regularised=True)
         else:
             share, nats = self.score(batch, origin.leaves, scored_plan)
-        norm = self.engine.clip(config.optimizer.clip)
-        sums: list[float] = team.sum(torch.stack([share, share.new_tensor(float(stop))])).tolist()
-        loss, stops = sums
+        device_norm = self.engine.clip(config.optimizer.clip)
+        sums = team.sum(torch.stack([share, share.new_tensor(float(stop))]))
+        # The only place of a step where the host reads numbers of the device.
+        loss, stops, norm = torch.cat([sums, device_norm.to(sums)[None]]).tolist()
         check_finite(
             config.folder, team, step=state.step, loss=loss, norm=norm, nats=nats, origin=origin
         )

@@ -179,14 +179,17 @@ class Engine:
         if self.biases is not None:
             self.biases.update(self.team)
 
-    def clip(self, maximum_norm: float) -> float:
-        """Scale a gradient longer than `maximum_norm` to that norm, and return its norm before."""
+    def clip(self, maximum_norm: float) -> Float[Tensor, ""]:
+        """Scale a gradient longer than `maximum_norm` to that norm, and return its norm before.
+
+        The norm stays on the device, so that the host does not wait for it here.
+        """
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()  # over the shards of all processes
         nn.utils.clip_grads_with_norm_(parameters, maximum_norm, norm)
-        return float(norm)
+        return norm
 
     @torch.no_grad()
     def digest(self) -> str:

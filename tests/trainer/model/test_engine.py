@@ -216,7 +216,7 @@ def measured(kind: str, team: Team) -> dict[str, Any]:
             [fresh(tiny_batch(5), shared=False) for _ in range(2)][-1] if team.rank == 0 else None
         )
     found["after"] = fresh(five)
-    found["norm"] = engine.clip(0.5)
+    found["norm"] = float(engine.clip(0.5))
     found["clipped"] = gradient(engine)
 
     for name, settings in OPTIMIZERS.items():

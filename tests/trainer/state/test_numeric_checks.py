@@ -98,7 +98,7 @@ def test_one_poisoned_sequence_of_a_real_batch_is_found(tmp_path: Path) -> None:
     engine = build_engine(model, Training(micro_batch_sequences=2), Team())
     inputs = torch.tensor([[1, 2, 3], [4, 5, 6], [1, 7, 2], [3, 3, 3]])
     share, nats = engine.backward(Batch(inputs, inputs, 12))
-    norm = engine.clip(1.0)
+    norm = float(engine.clip(1.0))
     with pytest.raises(UserError, match=r"1 of 4 .*number 102 \(leaf 9, row 2\)\."):
         check_finite(
             tmp_path, Team(), step=0, loss=float(share), norm=norm, nats=nats, origin=ORIGIN
