@@ -4,9 +4,11 @@ Every machine has this corpus. Packages are parsed and never imported.
 """
 
 import ast
+import gc
 import importlib.metadata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -42,6 +44,7 @@ _Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 # Python 3.11 counts the depth of the trees of all threads together, and fails if two are made at
 # the same time ("AST constructor recursion depth mismatch").
 _PARSER = Lock()
+_DISTRIBUTIONS = Lock()  # one thread lists the installed distributions, and the others wait
 
 
 class PythonDocsSource(Source[PythonDocs]):
@@ -210,14 +213,20 @@ def _documents(
 
 def _descriptions(name: str, min_characters: int) -> Iterator[Document | Fault]:
     """Yield the long descriptions of the distributions that provide a package."""
-    for number, distribution in enumerate(
-        sorted(set(importlib.metadata.packages_distributions().get(name, ())))
-    ):
+    with _DISTRIBUTIONS:
+        distributions = sorted(set(_installed_distributions().get(name, ())))
+    for number, distribution in enumerate(distributions):
         text = importlib.metadata.metadata(distribution).get_payload()  # type: ignore[attr-defined]
         if isinstance(text, str):
             yield from _document(
                 name, f"{name}/METADATA{number or ''}", text.strip(), min_characters
             )
+
+
+@cache
+def _installed_distributions() -> Mapping[str, list[str]]:
+    """Return the distributions of each top-level name. It takes a second, so it is done once."""
+    return importlib.metadata.packages_distributions()
 
 
 def _prose(name: str, relative: str, path: Path, min_characters: int) -> Iterator[Document | Fault]:
@@ -238,8 +247,7 @@ def _docstrings(
 ) -> Iterator[Document | Fault]:
     label = f"{name}/{module}"
     try:
-        with _PARSER:
-            tree = ast.parse(path.read_bytes())
+        tree = _parse(path.read_bytes())
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         yield Fault(label, None, "not_python", str(error))
         return
@@ -261,6 +269,18 @@ def _docstrings(
         repetition = f"#{seen[qualified]}" if seen[qualified] > 1 else ""
         doc_id = f"{label}:{qualified}{repetition}" if qualified else label
         yield from _document(name, doc_id, docstring, min_characters)
+
+
+def _parse(source: bytes) -> ast.Module:
+    """Parse a file without the garbage collector, which would walk the growing tree many times."""
+    with _PARSER:
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return ast.parse(source)
+        finally:
+            if collecting:
+                gc.enable()
 
 
 def _definitions(tree: ast.Module) -> Iterator[tuple[str, ast.Module | _Definition]]:
