@@ -1,4 +1,4 @@
-"""The final mixture of each run in words: its basis members, and its largest domains."""
+"""The final mixtures: sentences per run, and one table of the largest domains of all runs."""
 
 from collections.abc import Sequence
 
@@ -12,23 +12,25 @@ from flows.pages.run.run_folder import RunFolder
 from flows.pages.shared.markup import Cell, html_table, isolated, percent, run_swatch
 
 SENTENCE_MEMBERS = 4  # maximum number of members in a sentence
-TABLE_DOMAINS = 6  # maximum number of rows
+RUN_DOMAINS = 6  # maximum number of domains that a run contributes to the table
+MAXIMUM_ROWS = 24  # of the table
+BAR = 80  # width in pixels of the longest bar
 MINIMUM_DOMAIN_SHARE = 0.001  # of a domain in the table
 DOMINANT_WEIGHT = 0.95  # with a larger weight of one member, the others are not mentioned
 OPEN_RUNS = 6  # number of runs that are not collapsed
 
 
 def choices(runs: Sequence[RunFolder], domains: Domains | None) -> str:
-    """Return the section as HTML: sentences per run, and a table of the largest domains."""
+    """Return the section as HTML: a table of the largest domains, and sentences per run."""
     sections = [_choice(i, run, domains, opened=i < OPEN_RUNS) for i, run in enumerate(runs)]
-    return f'<div class="choices">{"".join(sections)}</div>'
+    return f'{_largest(runs, domains)}<div class="choices">{"".join(sections)}</div>'
 
 
 def _choice(place: int, run: RunFolder, domains: Domains | None, opened: bool) -> str:
-    words, largest = " ".join(_sentences(run, domains)), _largest(run, domains)
-    name = f"{run_swatch(place)}{isolated(run.label)} <span>mixer {isolated(run.mixer)}</span>"
-    summary = f"<summary>{name}</summary>"
-    return f"<details{' open' if opened else ''}>{summary}<p>{words}</p>{largest}</details>"
+    mixer = "" if run.mixer in run.label else f" <span>mixer {isolated(run.mixer)}</span>"
+    summary = f"<summary>{run_swatch(place)}{isolated(run.label)}{mixer}</summary>"
+    words = " ".join(_sentences(run, domains))
+    return f"<details{' open' if opened else ''}>{summary}<p>{words}</p></details>"
 
 
 def _sentences(run: RunFolder, domains: Domains | None) -> list[str]:
@@ -104,30 +106,50 @@ def _overlap(p: Float[np.ndarray, " domains"], q: Float[np.ndarray, " domains"])
     return float(np.minimum(p, q).sum())
 
 
-def _largest(run: RunFolder, domains: Domains | None) -> str:
-    share = _mixture(run, domains)
-    if domains is None or share is None:
+def _largest(runs: Sequence[RunFolder], domains: Domains | None) -> str:
+    """Return a table with a row per domain, and a column for the corpus and for each run.
+
+    All bars have one scale.
+    """
+    found = {} if domains is None else {i: _mixture(run, domains) for i, run in enumerate(runs)}
+    shares = {i: share for i, share in found.items() if share is not None}
+    if domains is None or not shares:
         return ""
+    rows = _rows(list(shares.values()))
     corpus = domains.corpus_share
-    rows: list[list[str | Cell]] = []
-    for d in (-share).argsort(kind="stable")[:TABLE_DOMAINS].tolist():
-        if share[d] < MINIMUM_DOMAIN_SHARE:
-            break
-        width = 80 * share[d] / share.max()
-        bar = (
-            '<svg class="part" viewBox="0 0 80 9" aria-hidden="true">'
-            f'<rect width="{width:.1f}" height="9"/></svg>{share[d]:.1%}'
-        )
-        terms = isolated(", ".join(domains.terms[d])) if domains.terms[d] else "–"
-        times = f"{share[d] / corpus[d]:,.1f}×" if corpus[d] > 0 else "–"
-        row: list[str | Cell] = [f"domain {d}", terms, Cell(bar, "bar"), times]
-        rows.append([*row, _leaders(run, d, domains)] if _mixes(run) else row)
-    headings = ["Domain", "Terms", "Share", "Relative to corpus"]
-    return html_table(
-        [*headings, "Members"] if _mixes(run) else headings,
-        rows,
-        text=(1, 2, 4),
-        style="choice",
+    longest = max(share[rows].max() for share in (corpus, *shares.values()))
+    lines: list[list[str | Cell]] = []
+    for d in rows:
+        terms = isolated(", ".join(domains.terms[d])) if domains.terms[d] else "no terms"
+        cells = [Cell(_bar(corpus[d], longest, "rest"), "bar")]
+        for i, share in shares.items():
+            times = f"{share[d] / corpus[d]:,.1f}× corpus" if corpus[d] > 0 else "not in corpus"
+            members = _leaders(runs[i], d, domains) if _mixes(runs[i]) else ""
+            notes = times + (f"<br>{members}" if members else "")
+            bar = _bar(share[d], longest, f"k{i % 8}")
+            cells.append(Cell(f'{bar}<span class="error">{notes}</span>', "bar"))
+        lines.append([f'{terms} <span class="error">domain {d}</span>', *cells])
+    names = [f"{run_swatch(i)}{isolated(runs[i].label)}" for i in shares]
+    bars = tuple(range(1, len(names) + 2))
+    return html_table(["Domain", "Corpus", *names], lines, text=bars, style="choice")
+
+
+def _rows(shares: Sequence[Float[np.ndarray, " domains"]]) -> list[int]:
+    """Return the largest domains of every run, those with the largest share first."""
+    chosen: dict[int, float] = {}
+    for share in shares:
+        for d in (-share).argsort(kind="stable")[:RUN_DOMAINS].tolist():
+            if share[d] >= MINIMUM_DOMAIN_SHARE:
+                chosen[d] = max(chosen.get(d, 0.0), float(share[d]))
+    return sorted(chosen, key=lambda d: (-chosen[d], d))[:MAXIMUM_ROWS]
+
+
+def _bar(share: float, longest: float, style: str) -> str:
+    """Return a bar in the colour of a style, followed by the share."""
+    width = BAR * share / longest if longest else 0
+    return (
+        f'<svg class="part {style}" viewBox="0 0 {BAR} 9" aria-hidden="true">'
+        f'<rect width="{width:.1f}" height="9"/></svg>{share:.1%}'
     )
 
 
@@ -143,7 +165,7 @@ def _mixes(run: RunFolder) -> bool:
 def _leaders(run: RunFolder, domain: int, domains: Domains) -> str:
     parts = led_by(run, domain, domains)
     top = [i for i in (-parts).argsort(kind="stable")[:2] if parts[i] >= 0.05]
-    return ", ".join(f"{percent(parts[i])} {isolated(_cut(run.basis[i]))}" for i in top) or "–"
+    return ", ".join(f"{percent(parts[i])} {isolated(_cut(run.basis[i]))}" for i in top)
 
 
 def _cut(name: str, maximum: int = 40) -> str:

@@ -10,6 +10,7 @@ from data_catalog.temporary import replacing
 from flows.pages.run.choices import choices
 from flows.pages.run.data import read_runs
 from flows.pages.run.domains import Domains, find_catalog, read_domains
+from flows.pages.run.notes import notes
 from flows.pages.run.payload import run_page_data
 from flows.pages.run.run_folder import RunFolder
 from flows.pages.run.tables import (
@@ -20,7 +21,7 @@ from flows.pages.run.tables import (
     runs_table,
     seeds_table,
 )
-from flows.pages.run.words import notes, summary, title
+from flows.pages.run.words import subtitle, summary, title
 from flows.pages.shared.markup import as_sentence, escape_html, isolated
 from flows.pages.shared.shell import assemble
 
@@ -74,6 +75,7 @@ def render(runs: Sequence[Path], catalog: Path | None = None, *, live: str | Non
     page_title = title(loaded)
     fields = {
         "title": escape_html(page_title),
+        "subtitle": subtitle(loaded, domains),
         "live": LIVE_STATUS if live else "",
         "summary": "".join(f"<p>{sentence}</p>" for sentence in summary(loaded)),
         "notes": "".join(f"<li>{note}</li>" for note in notes(loaded, domains, reason)),

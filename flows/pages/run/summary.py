@@ -85,17 +85,31 @@ class SeedGroup:
 
 def seed_groups(runs: Sequence[RunFolder]) -> list[SeedGroup]:
     """Return the groups of two or more runs that differ only in seed."""
-    groups: dict[str, dict[Any, RunFolder]] = {}
+    groups: dict[str, dict[str, RunFolder]] = {}
     for run in runs:
-        if run.final is not None and run.config:
-            alike = {
-                name: value
-                for name, value in run.config.items()
-                if name not in SEED_GROUP_IGNORED_KEYS
-            }
-            key = json.dumps([alike, run.about.get("catalog")], sort_keys=True)
-            groups.setdefault(key, {})[json.dumps(run.config.get("seed"))] = run
+        if (key := _alike(run)) is not None:
+            groups.setdefault(key, {})[_seed(run)] = run
     return [_seed_group(list(group.values())) for group in groups.values() if len(group) > 1]
+
+
+def seeds_of(run: RunFolder, runs: Sequence[RunFolder]) -> dict[str, RunFolder]:
+    """Return the finished runs that differ from `run` only in seed, itself included, by seed."""
+    key = _alike(run)
+    return {} if key is None else {_seed(one): one for one in runs if _alike(one) == key}
+
+
+def _alike(run: RunFolder) -> str | None:
+    """Return a key that runs of one group of seeds share. None for unfinished runs."""
+    if run.final is None or not run.config:
+        return None
+    settings = {
+        name: value for name, value in run.config.items() if name not in SEED_GROUP_IGNORED_KEYS
+    }
+    return json.dumps([settings, run.about.get("catalog")], sort_keys=True)
+
+
+def _seed(run: RunFolder) -> str:
+    return json.dumps(run.config.get("seed"))
 
 
 def _seed_group(runs: Sequence[RunFolder]) -> SeedGroup:

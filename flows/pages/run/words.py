@@ -1,159 +1,169 @@
-"""Sentences of the run page: the ranking of the runs, and notes on what limits a comparison."""
+"""Sentences of the run page: title, and gain over the baseline."""
 
+import re
+import shlex
 from collections.abc import Sequence
-from typing import Any
 
 from flows.pages.run.domains import Domains
-from flows.pages.run.mixture import drawn_domains
-from flows.pages.run.run_folder import TEST, VALIDATION, RunFolder, number
-from flows.pages.run.summary import seed_groups, summarise
-from flows.pages.shared.markup import isolated, percent, short_number
+from flows.pages.run.gains import (
+    BASELINE_MIXER,
+    CLEAR_ERRORS,
+    Gain,
+    comparison_split,
+    gains,
+    last_loss,
+)
+from flows.pages.run.run_folder import TEST, VALIDATION, Measurement, RunFolder
+from flows.pages.run.summary import summarise
+from flows.pages.shared.markup import escape_html, isolated, short_number
 
-MAXIMUM_TITLE_RUNS = 4  # runs in a title
+MAXIMUM_NAMES = 4  # of targets or catalogs in a title, and of runs in the summary
+VISIBLE_DIFFERENCE = 0.0005  # in nats per token. Smaller ones are not visible in what is printed
+NUMERALS = ("Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
 
 
 def title(runs: Sequence[RunFolder]) -> str:
-    """Return the title of the page as plain text."""
-    if len(runs) <= MAXIMUM_TITLE_RUNS:
-        return " · ".join(run.label for run in runs)
-    return f"{len(runs)} runs: {', '.join(run.label for run in runs[:MAXIMUM_TITLE_RUNS])}, …"
+    """Return the title of the page as plain text: runs, targets and catalogs."""
+    catalogs = [catalog_name(run) for run in runs]
+    where = _listed("catalog", [name for name in catalogs if name])
+    about = f"for {_listed('target', [run.target for run in runs])}" + (
+        f" on {where}" if where else ""
+    )
+    if len(runs) == 1:
+        return f"Run {runs[0].label} {about}"
+    number_of_runs = NUMERALS[len(runs) - 2] if len(runs) - 2 < len(NUMERALS) else str(len(runs))
+    return f"{number_of_runs} runs {about}"
+
+
+def _listed(noun: str, names: Sequence[str]) -> str:
+    """Return a noun with distinct names, such as `targets law and code`, or nothing."""
+    distinct = list(dict.fromkeys(names))
+    shown = ", ".join(distinct[:MAXIMUM_NAMES]) + (", …" if len(distinct) > MAXIMUM_NAMES else "")
+    return f"{noun}{'s' if len(distinct) > 1 else ''} {shown}" if distinct else ""
+
+
+def catalog_name(run: RunFolder) -> str:
+    """Return the last part of the catalog's path, which may be empty."""
+    return re.split(r"[/\\]", str(run.config.get("catalog") or "").rstrip("/\\"))[-1]
+
+
+def subtitle(runs: Sequence[RunFolder], domains: Domains | None) -> str:
+    """Return the sizes of the models, of the training and of the catalog as HTML."""
+    rows = [summarise(run) for run in runs]
+    parts = [
+        _range([row["model_parameters"] for row in rows], "parameters"),
+        _range([row["tokens"] for row in rows], "training tokens"),
+    ]
+    if domains is not None:
+        filled = int((domains.documents > 0).sum())
+        parts.append(
+            f"catalog of {short_number(int(domains.tokens.sum()))} training tokens in "
+            f"{filled:,} domains"
+        )
+        if domains.fingerprint:
+            parts.append(f"catalog fingerprint {escape_html(domains.fingerprint[:12])}")
+    return " · ".join(part for part in parts if part)
+
+
+def _range(values: Sequence[float | None], noun: str) -> str:
+    known = [value for value in values if value]
+    if not known:
+        return ""
+    ends = dict.fromkeys(short_number(value) for value in (min(known), max(known)))
+    return f"{' to '.join(ends)} {noun}"
 
 
 def summary(runs: Sequence[RunFolder]) -> list[str]:
-    """Return a sentence per target as HTML."""
+    """Return sentences per target as HTML: whether the mixtures helped."""
+    sentences = []
+    for target in dict.fromkeys(run.target for run in runs):
+        chosen = [run for run in runs if run.target == target]
+        compared = gains(chosen)
+        sentences += _compared(target, compared) if compared else _alone(target, chosen)
+    return sentences
+
+
+def _compared(target: str, compared: Sequence[Gain]) -> list[str]:
+    """Return a sentence on the best run against its baseline, one on the others, and the error."""
+    best, *others = compared
+    where = f"on {best.split.removeprefix('target/')} text of the target {isolated(target)}"
+    found = [f"{_difference(best)} {where}{_levels(best)}. {_certainty(best)}"]
+    if others:
+        shown = "; ".join(_difference(other) for other in others[:MAXIMUM_NAMES])
+        more = f"; {len(others) - MAXIMUM_NAMES} more below" if len(others) > MAXIMUM_NAMES else ""
+        found.append(f"{shown}{more}.")
+    return found
+
+
+def _levels(gain: Gain) -> str:
+    """Return both losses, unless the difference is a mean over seeds."""
+    losses = [last_loss(run, gain.split) for run in (gain.run, gain.other)]
+    shown = [f"{point.loss:.3f}" for point in losses if point is not None]
+    return f" ({' against '.join(shown)})" if gain.seeds == 1 else ""
+
+
+def _difference(gain: Gain) -> str:
+    names = f"{named(gain.run)} "
+    baseline = named(gain.other)
+    if abs(gain.value) < VISIBLE_DIFFERENCE:
+        return f"{names}has the same loss as {baseline}"
+    error = "" if gain.error is None else f" ± {gain.error:.3f}"
+    style = ("better" if gain.value > 0 else "worse") if gain.clear else "unclear"
+    size = f'<strong class="{style}">{abs(gain.value):.3f}{error} nats per token</strong>'
+    side = "lower" if gain.value > 0 else "higher"
+    return f"{names}is {size} ({abs(gain.relative):.1%}) {side} than {baseline}"
+
+
+def named(run: RunFolder) -> str:
+    """Return the name of a run as HTML, with its mixer unless the name contains it."""
+    mixer = "" if run.mixer in run.label else f" (mixer {isolated(run.mixer)})"
+    return f"<strong>{isolated(run.label)}</strong>{mixer}"
+
+
+def _certainty(gain: Gain) -> str:
+    if gain.error is None:
+        return "The error of the difference is unknown."
+    verdict = (
+        f"The difference is larger than {CLEAR_ERRORS} standard errors."
+        if gain.clear
+        else f"The difference is within {CLEAR_ERRORS} standard errors, so it may be chance."
+    )
+    if gain.seeds > 1:
+        return f"{verdict} It is the mean of {gain.seeds} pairs of runs with the same seed."
+    return (
+        f"{verdict} The error treats the two losses as independent, because runs do not store "
+        "losses per sequence. On the same sequences the true error is usually smaller."
+    )
+
+
+def _alone(target: str, runs: Sequence[RunFolder]) -> list[str]:
+    """Return the first and the last loss of a run, and how to compare it."""
+    run = next((run for run in runs if run.losses(comparison_split([run]))), None)
+    if run is None:
+        return [f"No held-out loss on the target {isolated(target)} has been measured yet."]
+    points = run.losses(VALIDATION) or run.losses(TEST)
+    split = "validation" if run.losses(VALIDATION) else "test"
+    end = f"<strong>{_value(points[-1])} nats per token</strong>"
+    where = f"on {split} text of the target {isolated(target)}"
+    after = f"after {short_number(points[-1].tokens)} tokens"
+    tested = last_loss(run, TEST) if split != "test" else None
+    more = f" On its test text the loss is {_value(tested)}." if tested else ""
     return [
-        _ranking(target, [run for run in runs if run.target == target])
-        for target in dict.fromkeys(run.target for run in runs)
+        f"{named(run)} goes from {_value(points[0])} to {end} {where} {after}.{more}"
+        if len(points) > 1
+        else f"{named(run)} has a loss of {end} {where} {after}.{more}",
+        f"Whether the mixture helped is known only next to a run on {_other_mixture(run)}: "
+        f"<code>clustermix report {escape_html(shlex.quote(str(run.folder)))} OTHER_RUN</code>.",
     ]
 
 
-def _ranking(target: str, runs: Sequence[RunFolder]) -> str:
-    """Return a sentence on the run with the lowest loss on a target."""
-    rows = [
-        {**summarise(run), "test": _last(run, TEST), "validation": _last(run, VALIDATION)}
-        for run in runs
-    ]
-    split = "test" if all(row["test"] for row in rows) else "validation"
-    known = sorted((row for row in rows if row[split]), key=lambda row: row[split].loss)
-    if not known:
-        return f"No held-out loss on the target {isolated(target)} has been measured yet."
-    best, *others = known
-    words = f"<strong>{isolated(best['run'])}</strong> (mixer {isolated(best['mixer'])}) "
-    where = (
-        f"on {split} text of the target {isolated(target)} after "
-        f"{short_number(best['tokens'])} tokens"
-    )
-    loss = f"<strong>{_value(best[split])} nats per token</strong> {where}"
-    if not others:
-        return f"{words}reaches a loss of {loss}."
-    gap = others[0][split].loss - best[split].loss
-    if gap < 0.0005:  # not visible in what the page prints
-        return f"{words}and {isolated(others[0]['run'])} share the lowest loss, {loss}."
-    lower = f"{gap:.3f} ({gap / others[0][split].loss:.1%}) lower than {isolated(others[0]['run'])}"
-    last = (
-        f" and {others[-1][split].loss - best[split].loss:.3f} lower than "
-        f"{isolated(others[-1]['run'])}"
-        if others[1:]
-        else ""
-    )
-    return f"{words}has the lowest loss, {loss}, {lower}{last}."
+def _other_mixture(run: RunFolder) -> str:
+    if run.mixer == BASELINE_MIXER:
+        return "another mixture, for example with <code>--set mixture.mixer=dga</code>"
+    return "the corpus as it is (<code>--set mixture.mixer=natural</code>)"
 
 
-def _last(run: RunFolder, held_out: str) -> Any:
-    points = run.losses(held_out)
-    return points[-1] if points else None
-
-
-def _value(measurement: Any) -> str:
+def _value(measurement: Measurement) -> str:
     return f"{measurement.loss:.3f}" + (
         "" if measurement.error is None else f" ± {measurement.error:.3f}"
     )
-
-
-def notes(runs: Sequence[RunFolder], domains: Domains | None, no_catalog: str) -> list[str]:
-    """Return notes on the comparison as HTML.
-
-    Args:
-        runs: The runs.
-        domains: Domains of the catalog, if there are any.
-        no_catalog: The reason if there are no domains.
-    """
-    sentences = [_unfinished(run) for run in runs if run.final is None]
-    sentences += [
-        f"{isolated(run.label)}: {isolated(sentence)}." for run in runs for sentence in run.damage
-    ]
-    diverged = {
-        run.label: sum(number(record, "loss") is None for record in run.of_kind("eval"))
-        for run in runs
-    }
-    sentences += [
-        f"{isolated(label)}: {n} held-out losses are not finite and are not shown."
-        for label, n in diverged.items()
-        if n
-    ]
-    tokens = [row["tokens"] for row in map(summarise, runs) if row["tokens"]]
-    if tokens and max(tokens) > 1.01 * min(tokens):
-        sentences.append(
-            f"The runs were trained on different amounts of text ({short_number(min(tokens))} to "
-            f"{short_number(max(tokens))} tokens). Compare the curves instead of the last losses."
-        )
-    if len({run.target for run in runs}) > 1:
-        sentences.append(
-            "The runs have different targets. Losses on different targets are not comparable."
-        )
-    sentences += _of_catalogs(runs, domains, no_catalog)
-    if len(runs) > 1 and not seed_groups(runs):
-        sentences.append(
-            "Each curve is a single run. The variation between seeds is unknown unless several "
-            "seeds are shown."
-        )
-    return sentences
-
-
-def _unfinished(run: RunFolder) -> str:
-    planned = (run.count("training", "steps") or 0) + (run.count("finetune", "steps") or 0)
-    done = int(run.progress()[0][-1])
-    where = f" (step {done:,} of {planned:,}, {percent(min(done / planned, 1))})" if planned else ""
-    return (
-        f"{isolated(run.label)} is not finished{where}. Its numbers are the latest it has written."
-    )
-
-
-def _of_catalogs(runs: Sequence[RunFolder], domains: Domains | None, no_catalog: str) -> list[str]:
-    catalogs = {
-        run.about.get("catalog") for run in runs if isinstance(run.about.get("catalog"), str)
-    }
-    if len(catalogs) > 1:
-        sentences = [
-            "The runs were trained on different catalogs. Their held-out texts, tokenizers and "
-            "domains may differ."
-        ]
-    elif (
-        domains is not None
-        and domains.fingerprint
-        and catalogs
-        and domains.fingerprint not in catalogs
-    ):
-        sentences = [
-            "The runs were trained on another catalog than the one shown here. Their fingerprints "
-            "differ."
-        ]
-    else:
-        sentences = []
-    if domains is None:
-        return [*sentences, no_catalog]
-    for run in runs:
-        if run.usage is not None and drawn_domains(run, domains) is None:
-            highest, leaves = int(run.usage.leaf.max()), domains.levels.leaves
-            sentences.append(
-                f"{isolated(run.label)} sampled from leaf {highest}, but this catalog has {leaves} "
-                "leaves. Give the catalog it was trained on."
-            )
-    waiting = [run for run in runs if run.usage is None and drawn_domains(run, domains) is not None]
-    if waiting:
-        names = ", ".join(isolated(run.label) for run in waiting)
-        sentences.append(
-            f"{names}: the tokens sampled from each domain are estimated from the weights, because "
-            "exact numbers are only written at the end of a run."
-        )
-    return sentences

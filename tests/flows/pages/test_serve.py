@@ -55,7 +55,7 @@ def test_the_page_and_its_tag_follow_the_files_of_the_runs(tmp_path: Path) -> No
     with running(open_server([folder], 0)) as port:
         status, headers, text = ask(port, "/")
         assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
-        assert "reaches a loss of" in text
+        assert "nats per token" in text
         assert "connect-src 'self'" in text
         tag = headers["ETag"]
         assert ask(port, "/data", If_None_Match=tag)[::2] == (304, "")
@@ -185,7 +185,7 @@ def test_a_browser_reloads_the_page_after_new_results(chromium: Any, tmp_path: P
             )
             with tab.expect_navigation():
                 tab.clock.run_for(3000)
-            assert f"reaches a loss of {loss:.3f} nats per token" in text(tab, "header")
+            assert f"to {loss:.3f} nats per token" in text(tab, "header")
 
 
 @needs_browser

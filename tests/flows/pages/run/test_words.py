@@ -22,28 +22,71 @@ def catalog(tmp_path: Path) -> Path:
     return write_catalog(tmp_path / "catalog", [1000, 2000, 2000, 5000], TERMS)
 
 
-def test_the_summary_names_the_run_with_the_lowest_loss(tmp_path: Path, catalog: Path) -> None:
+def final_loss(loss: float, error: float | None, held_out: str = "target/test") -> dict:
+    record = {"kind": "eval", "step": 10, "tokens": 4000, "set": held_out, "loss": loss}
+    return record if error is None else record | {"error": error}
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict", "style"),
+    [
+        (0.1, "The difference is larger than 2 standard errors.", "better"),
+        (0.3, "The difference is within 2 standard errors, so it may be chance.", "unclear"),
+    ],
+)
+def test_the_gain_over_the_natural_mixture_comes_first_with_its_error(
+    tmp_path: Path, catalog: Path, error: float, verdict: str, style: str
+) -> None:
     folders = [
+        write_run(tmp_path / "half", losses=(6.0, 2.25)),
         write_run(tmp_path / "plain", mixer="natural", basis=["natural"], losses=(6.0, 2.5)),
         write_run(tmp_path / "dga", losses=(6.0, 2.0)),
     ]
-    add_records(
-        folders[1],
-        {
-            "kind": "eval",
-            "step": 10,
-            "tokens": 4000,
-            "set": "target/test",
-            "loss": 2.125,
-            "error": 0.25,
-        },
-    )
-    text = words_of(write_report(folders, tmp_path / "r.html", catalog))
+    add_records(folders[0], final_loss(2.625, error))
+    add_records(folders[1], final_loss(2.5, 4 / 3 * error))
+    add_records(folders[2], final_loss(2.0, error))
+    page = write_report(folders, tmp_path / "r.html", catalog)
+    text = words_of(page)
     assert (
-        "dga (mixer dga) has the lowest loss, 2.125 ± 0.250 nats per token on test text of the "
-        "target goal after 4,000 tokens" in text
+        f"dga is 0.500 ± {5 / 3 * error:.3f} nats per token (20.0%) lower than plain (mixer "
+        "natural) on test text of the target goal (2.000 against 2.500). "
+        f"{verdict} The error treats the two losses as independent" in text
     )
-    assert "0.500 (19.0%) lower than plain." in text
+    assert "half (mixer dga) is 0.125 ±" in text
+    assert "(5.0%) higher than plain" in text
+    assert f'<strong class="{style}">0.500' in page.read_text()
+
+
+def test_repeated_runs_are_compared_in_pairs_of_the_same_seed(tmp_path: Path) -> None:
+    folders = []
+    for seed, (natural, dga) in enumerate([(3.0, 2.0), (5.0, 4.5), (7.0, 6.25)]):
+        for mixer, loss in (("natural", natural), ("dga", dga)):
+            folders.append(write_run(tmp_path / f"{mixer}-{seed}", mixer=mixer, losses=(9.0, loss)))
+            change_config(folders[-1], config={"seed": seed})
+            add_records(folders[-1], final_loss(loss, 1.0))
+    text = words_of(write_report(folders, tmp_path / "r.html"))
+    assert "is 0.750 ± 0.144 nats per token (15.0%) lower than natural-" in text
+    assert "It is the mean of 3 pairs of runs with the same seed." in text
+
+
+def test_without_a_natural_run_the_best_two_are_compared(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / f"dga-{loss}", losses=(6.0, loss)) for loss in (4, 2, 3)]
+    text = words_of(write_report(folders, tmp_path / "r.html"))
+    assert "dga-2 is 1.000 nats per token (32.0%) lower than dga-3 on test text" in text
+    assert "The error of the difference is unknown." in text
+    assert "dga-4 is" not in text
+
+
+def test_a_single_run_has_its_first_and_last_loss_and_the_command_to_compare(
+    tmp_path: Path,
+) -> None:
+    run = write_run(tmp_path / "a run")
+    text = words_of(write_report([run], tmp_path / "r.html"))
+    assert (
+        "a run (mixer dga) goes from 6.000 to 2.000 nats per token on validation text of the "
+        "target goal after 20k tokens. On its test text the loss is 2.125." in text
+    )
+    assert f"clustermix report &#x27;{run}&#x27; OTHER_RUN" in text
 
 
 def test_the_page_describes_the_final_mixtures(tmp_path: Path, catalog: Path) -> None:
@@ -65,14 +108,21 @@ def test_the_page_describes_the_final_mixtures(tmp_path: Path, catalog: Path) ->
         "3.0 of 3." in text
     )
     assert "(weights.json): 75% goal, 25% natural." in text
-    assert "domain 0 tensor, layer 45.0% 4.5× 74% goal, 19% uniform" in text
+    assert (
+        "tensor, layer domain 0 10.0% 10.0%1.0× corpus 45.0%4.5× corpus74% goal, 19% uniform"
+        in text
+    )
+    html = (tmp_path / "r.html").read_text()
+    widths = re.findall(r'class="part (\w+)".*?width="([\d.]+)"', html)
+    assert widths[:2] == [("rest", "80.0"), ("k0", "80.0")]  # 50%, the largest share of all
+    assert widths[3:6] == [("rest", "16.0"), ("k0", "16.0"), ("k1", "72.0")]
 
 
-def test_runs_with_equal_losses_share_the_lowest_loss(tmp_path: Path) -> None:
+def test_runs_with_equal_losses_are_said_to_have_the_same(tmp_path: Path) -> None:
     text = words_of(
         write_report([write_run(tmp_path / "a"), write_run(tmp_path / "b")], tmp_path / "r.html")
     )
-    assert "a (mixer dga) and b share the lowest loss, 2.125 nats per token" in text
+    assert "a (mixer dga) has the same loss as b (mixer dga) on test text" in text
 
 
 def test_many_runs_have_a_short_title_and_a_table_of_seeds(tmp_path: Path) -> None:
@@ -82,7 +132,7 @@ def test_many_runs_have_a_short_title_and_a_table_of_seeds(tmp_path: Path) -> No
     page = write_report(folders, tmp_path / "r.html")
     assert (
         re.search("<title>(.*?)</title>", page.read_text())[1]
-        == "5 runs: run-0, run-1, run-2, run-3, …"
+        == "Five runs for target goal on catalog nowhere"
     )
     assert "dga goal 5 4.000 ± 0.707 4.125 ± 0.707 5.000 ± 0.707" in words_of(page)
 
