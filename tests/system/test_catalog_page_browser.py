@@ -45,9 +45,13 @@ def test_a_fragment_opens_a_domain_and_a_search(chromium: Any, page: Path) -> No
     with opened(chromium, page, "domain=4/1&search=SITE1.org%20plot", width=700) as tab:
         shown = text(tab, "#panel")
         assert shown.startswith(
-            "all domains › 2/0 tensor, layer Domain 1 of level 4 socket "
-            "documents 20 tokens 2,000 (20%)"
+            "all domains › 2/0 tensor, layer socket Domain 1 of level 4 socket "
+            "Nearest to the centroid an example nearest 0 site0.org · distance 0.500 · doc 1/0"
         )
+        assert "documents 20 tokens 2,000 (20%)" in shown
+        assert "distance 0.10 to 0.50" in shown
+        box = tab.locator(".quantiles rect")
+        assert [float(box.get_attribute(key)) for key in ("x", "width")] == [40, 40]
         assert "law 100% 25% 5×" in shown
         assert "site1.org 75% unknown 25%" in shown
         assert (
@@ -95,14 +99,53 @@ def test_the_mouse_shows_tooltips_and_opens_domains(chromium: Any, page: Path) -
             position={"x": heat.bounding_box()["width"] * 0.45, "y": 10}
         )  # the second of four columns
         assert address(tab) == "#domain=4/1"
-        assert text(tab, "#panel h3") == "Domain 1 of level 4"
+        assert text(tab, "#panel h3") == "socket Domain 1 of level 4"
         tab.locator(
             "#panel .chips a"
         ).first.click()  # a term starts a search and keeps the domain open
         assert address(tab) == "#search=socket"
         assert tab.locator("#search").input_value() == "socket"
         assert text(tab, "#found") == "2 domains"
-        assert text(tab, "#panel h3") == "Domain 1 of level 4"
+        assert text(tab, "#panel h3") == "socket Domain 1 of level 4"
+
+
+def test_a_click_on_a_top_level_domain_zooms_into_it(chromium: Any, page: Path) -> None:
+    with opened(chromium, page) as tab:
+        canvas, button = tab.locator("#treemap canvas"), tab.locator("#zoom")
+        assert not button.is_visible()
+        whole = painted(tab)
+
+        def last() -> str | None:
+            canvas.focus()
+            tab.keyboard.press("End")
+            return canvas.get_attribute("aria-valuemax")
+
+        assert last() == "3"
+        canvas.click(position={"x": 60, "y": 6})  # the title of 2/1, the larger one
+        assert address(tab) == "#domain=2/1"
+        assert (button.text_content(), last()) == ("Show all domains (Escape)", "1")
+        tab.keyboard.press("Escape")
+        assert (button.text_content(), last()) == ("Zoom into socket", "3")
+        button.click()
+        assert last() == "1"
+        assert painted(tab) != whole
+        button.click()
+        assert last() == "3"
+        tab.select_option("#level", label="2 domains")
+        assert not button.is_visible()
+
+
+def test_words_are_explained_to_the_pointer_and_the_keyboard(chromium: Any, page: Path) -> None:
+    with opened(chromium, page, "domain=4/1") as tab:
+        word = tab.locator("#panel abbr", has_text="radius")
+        word.hover()
+        assert text(tab, "#tip").startswith("Root mean square distance")
+        tab.mouse.move(5, 5)
+        assert not tab.locator("#tip").is_visible()
+        word.focus()
+        assert tab.locator("#tip").is_visible()
+        tab.keyboard.press("Escape")
+        assert not tab.locator("#tip").is_visible()
 
 
 def test_the_page_can_be_used_with_the_keyboard(chromium: Any, page: Path) -> None:
@@ -139,7 +182,7 @@ def test_the_page_can_be_used_with_the_keyboard(chromium: Any, page: Path) -> No
         assert address(tab) == "#domain=4/1&search=socket"
         tab.keyboard.press("ArrowDown")
         tab.keyboard.press("Enter")
-        assert text(tab, "#panel h3") == "Domain 1 of level 2"
+        assert text(tab, "#panel h3") == "socket Domain 1 of level 2"
 
 
 IN_ONE_TASK = """() => {
@@ -172,15 +215,15 @@ def test_fast_input_is_handled_in_order(chromium: Any, page: Path) -> None:
         steps = [
             ["#domain=4/3", "Domain 3 of level 4"],
             ["#domain=4/3&search=socket", "Domain 3 of level 4"],
-            ["#domain=2/1", "Domain 1 of level 2"],
-            ["#domain=2/1&search=plot", "Domain 1 of level 2"],
+            ["#domain=2/1", "socketDomain 1 of level 2"],
+            ["#domain=2/1&search=plot", "socketDomain 1 of level 2"],
         ]
         assert tab.evaluate(IN_ONE_TASK) == steps
-        assert [address(tab), text(tab, "#panel h3")] == steps[-1]
+        assert [address(tab), tab.locator("#panel h3").text_content()] == steps[-1]
         tab.go_back()
-        assert [address(tab), text(tab, "#panel h3")] == steps[1]
+        assert [address(tab), tab.locator("#panel h3").text_content()] == steps[1]
         tab.go_forward()
-        assert [address(tab), text(tab, "#panel h3")] == steps[-1]
+        assert [address(tab), tab.locator("#panel h3").text_content()] == steps[-1]
 
 
 def test_a_modifier_key_opens_a_link_in_another_tab(chromium: Any, page: Path) -> None:
@@ -304,4 +347,4 @@ def test_one_level_and_no_target(chromium: Any, tmp_path: Path) -> None:
     with opened(chromium, write_catalog_page(catalog, tmp_path / "page.html"), "domain=4/1") as tab:
         assert "Domains per level: 4. Version 1, no targets." in text(tab, "header")
         assert text(tab, "#heatmap-caption").startswith("This catalog has no targets.")
-        assert text(tab, "#panel").startswith("all domains Domain 1 of level 4")
+        assert text(tab, "#panel").startswith("all domains socket Domain 1 of level 4")

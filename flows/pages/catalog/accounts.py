@@ -2,7 +2,7 @@
 
 from data_catalog import Catalog
 from flows.pages.catalog.queries import query_rows
-from flows.pages.shared.markup import escape_html, html_table, isolated, short_number
+from flows.pages.shared.markup import escape_html, explained, html_table, isolated, short_number
 from pipeline.describe.health import DOMAIN_FLAGS
 
 SOURCES_PER_RULE = 3  # sources with the most dropped documents
@@ -12,6 +12,13 @@ MEASURE_HEADINGS = {
     **{flag: f"Domains {words}" for flag, words in DOMAIN_FLAGS.items()},
     "nmi": "NMI with the labels",
     "purity": "Purity with the labels",
+}
+
+MEANINGS = {
+    "effective_domains": "Number of equally large domains with the same entropy as the level.",
+    "largest_by_mean": "Documents of the largest domain divided by the mean over the domains.",
+    "nmi": "Normalised mutual information of domains and labels. 1 is perfect agreement.",
+    "purity": "Share of documents whose label is the most frequent one of their domain.",
 }
 
 
@@ -29,7 +36,13 @@ def levels_table(catalog: Catalog) -> str:
         [f"{level:,}", *(short_number(values.get(name)) for name in measures)]
         for level, values in measures_of.items()
     ]
-    return html_table(["Level", *(MEASURE_HEADINGS[name] for name in measures)], rows)
+    headings = [
+        explained(MEASURE_HEADINGS[name], MEANINGS[name])
+        if name in MEANINGS
+        else MEASURE_HEADINGS[name]
+        for name in measures
+    ]
+    return html_table(["Level", *headings], rows)
 
 
 def totals(catalog: Catalog) -> dict[str, int]:

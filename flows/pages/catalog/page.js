@@ -8,6 +8,7 @@
     mode: colour.modes[0],
     scale: null,
     selected: null,
+    zoom: null, // domain of the coarsest level that fills the treemap, or null
     read,
   };
   const link = (node) => `#domain=${node.name}`;
@@ -74,6 +75,29 @@
     if (box.top > innerHeight * 0.8) byId("panel").scrollIntoView({ block: "start" });
   }
 
+  // Fill the treemap with one domain of the coarsest level, or with all of them.
+  function zoom(node) {
+    view.zoom = view.level.depth ? node : null;
+    tinted[0].repaint();
+    offerZoom();
+  }
+  // The button returns to all domains, or zooms into the domain around the selected one.
+  function offerZoom() {
+    const around = view.selected && view.level.depth ? tree.above(view.selected, tree.levels[0]) : null,
+      button = byId("zoom");
+    byId("zoomable").hidden = !view.level.depth;
+    button.hidden = !view.zoom && !around;
+    button.textContent = view.zoom
+      ? "Show all domains (Escape)"
+      : around
+        ? `Zoom into ${base.short(tree.terms(around, 2) || around.name, 60)}`
+        : "Show all domains";
+  }
+  function openInTreemap(node) {
+    open(node);
+    if (!node.level.depth) zoom(node);
+  }
+
   function results() {
     search.show(byId("results"), byId("found"), byId("search").value, link);
   }
@@ -92,6 +116,7 @@
       // For screen readers.
       byId("opened").textContent = view.selected ? `Opened ${tree.title(view.selected, 3)}` : "";
     }
+    offerZoom();
     for (const one of [...tinted, heat]) one.refresh();
   }
 
@@ -120,7 +145,9 @@
     });
     byId("level").addEventListener("change", () => {
       view.level = tree.levels[Number(byId("level").value)];
+      if (!view.level.depth) view.zoom = null;
       paint();
+      offerZoom();
     });
     byId("colour").addEventListener("change", () => {
       view.mode = colour.modes[Number(byId("colour").value)];
@@ -131,7 +158,7 @@
   choices();
   view.scale = colour.scale(view.mode, view.level);
   const tinted = [
-      treemap.mount(byId("treemap"), view, open),
+      treemap.mount(byId("treemap"), view, openInTreemap),
       scatter.mount(byId("map"), view, open),
     ],
     heat = heatmap.mount(byId("heatmap"), view, open);
@@ -147,6 +174,12 @@
       words ? `#${domain}search=${encodeURIComponent(words)}` : `#${domain}`,
     );
     results();
+  });
+  byId("zoom").addEventListener("click", () =>
+    zoom(view.zoom ? null : tree.above(view.selected, tree.levels[0])),
+  );
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && view.zoom && event.target.id !== "search") zoom(null);
   });
   document.addEventListener("click", follow);
   addEventListener("hashchange", route); // back, forward, and addresses that the user types

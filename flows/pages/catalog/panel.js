@@ -7,6 +7,22 @@ const panel = (() => {
     boundary: "Farthest from the centroid",
   };
 
+  const MEANINGS = {
+    Hard: "Share of the target's documents whose nearest centroid is that of this domain.",
+    "By distance":
+      "Share by a softmax over the distances of the target's documents to the centroids.",
+    "Hard / corpus":
+      "How much more of the target than of the corpus lies in this domain. 1 means equally much.",
+    "mean distance": "Mean distance of the documents to the centroid of the domain.",
+    distance:
+      "Distances of the documents to the centroid: a line from the 5th to the 95th percentile, a " +
+      "box from the 25th to the 75th, and a mark at the median. All domains of a level share a scale.",
+    radius: "Root mean square distance of the documents to the centroid of the domain.",
+    "dropped share of its sources":
+      "Share of documents that quality rules or deduplication dropped from the sources of this " +
+      "domain. Dropped documents have no domain, so this is an estimate.",
+  };
+
   const add = (host, tag, text, className) => {
     const node = host.appendChild(document.createElement(tag));
     if (className) node.className = className;
@@ -24,19 +40,53 @@ const panel = (() => {
     return a;
   }
 
+  const term = (host, name) =>
+    host.append(name in MEANINGS ? base.explained(name, MEANINGS[name]) : name);
+
+  // Percentiles 5, 25, 50, 75 and 95 of the distances as a box on the scale of the level.
+  function sparkline(level, i) {
+    const five = level.quantiles[i];
+    if (five.length < 5 || five.some((v) => v === null)) return "–";
+    const most = Math.max(...level.quantiles.flat().filter((v) => v !== null), 1e-9);
+    const at = five.map((v) => (100 * v) / most);
+    const draw = (host, tag, attributes) => {
+      const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+      for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+      return host.appendChild(node);
+    };
+    const both = document.createElement("span");
+    both.className = "quantiles";
+    const root = draw(both, "svg", { viewBox: "0 0 100 12", "aria-hidden": "true" });
+    draw(root, "path", { d: `M${at[0]} 6H${at[4]}`, stroke: "var(--soft)" });
+    draw(root, "rect", {
+      x: at[1],
+      y: 2,
+      width: Math.max(at[3] - at[1], 0.5),
+      height: 8,
+      fill: "var(--s0)",
+    });
+    draw(root, "path", { d: `M${at[2]} 0V12`, stroke: "var(--ink)", "stroke-width": 2 });
+    add(both, "bdi", `${five[0].toFixed(2)} to ${five[4].toFixed(2)}`);
+    return both;
+  }
+
   function facts(host, rows) {
     const list = add(host, "dl");
     for (const [name, value] of rows) {
-      add(list, "dt", name);
-      isolated(add(list, "dd"), value);
+      term(add(list, "dt"), name);
+      const cell = add(list, "dd");
+      if (value instanceof Node) cell.append(value);
+      else isolated(cell, value);
     }
   }
 
   function head(host, names, texts) {
     const row = host.createTHead().insertRow();
-    names.forEach((name, i) =>
-      Object.assign(add(row, "th", name, texts.includes(i) ? "text" : undefined), { scope: "col" }),
-    );
+    names.forEach((name, i) => {
+      const cell = add(row, "th", undefined, texts.includes(i) ? "text" : undefined);
+      cell.scope = "col";
+      term(cell, name);
+    });
     return host.createTBody();
   }
 
@@ -90,9 +140,10 @@ const panel = (() => {
     }
   }
 
-  function examples(host, node) {
+  function examples(host, node, kinds) {
     const all = tree.examples(node);
-    for (const [kind, title] of Object.entries(EXAMPLES)) {
+    for (const kind of kinds) {
+      const title = EXAMPLES[kind];
       const some = all.filter((example) => example.kind === kind);
       if (!some.length) continue;
       add(host, "h4", title);
@@ -148,7 +199,10 @@ const panel = (() => {
   function one(host, node, link, word) {
     const { level, i } = node,
       rest = relatives(host, node, link);
-    isolated(add(host, "h3"), `Domain ${node.number} of level ${number(level.level)}`);
+    const heading = add(host, "h3"),
+      words = tree.terms(node, 3);
+    if (words) isolated(heading, words);
+    add(heading, "small", `Domain ${node.number} of level ${number(level.level)}`);
     const chips = add(host, "p", undefined, "chips");
     for (const term of level.terms[i])
       isolated(Object.assign(add(chips, "a"), { href: word(term) }), term);
@@ -159,16 +213,12 @@ const panel = (() => {
         `Flag ${flag}${flag in tree.data.flags ? `: ${tree.data.flags[flag]}` : ""}`,
         "flag",
       );
+    examples(host, node, ["nearest"]);
     facts(host, [
       ["documents", number(tree.documents(node))],
       ["tokens", `${number(tree.tokens(node))} (${base.share(+tree.share(node).toPrecision(3))})`],
       ["mean distance", fixed(level.distance[i])],
-      [
-        "distance, 5th to 95th percentile",
-        level.quantiles[i].length
-          ? level.quantiles[i].map((v) => (v === null ? "–" : v.toFixed(2))).join("  ")
-          : "–",
-      ],
+      ["distance", sparkline(level, i)],
       ["radius", fixed(level.radius[i])],
       [
         "dropped share of its sources",
@@ -180,7 +230,7 @@ const panel = (() => {
     shares(host, "Sources", tree.sources(node), "unknown");
     shares(host, "Languages", tree.languages(node), "unknown");
     rest();
-    examples(host, node);
+    examples(host, node, ["typical", "boundary"]);
   }
 
   function all(host, link) {

@@ -4,7 +4,11 @@
 // the items for the keys,
 // place(item) in pixels, read(item) as { title, rows } of the tooltip, open(item).
 const surface = (() => {
-  const FONT = "12px system-ui, 'Segoe UI', 'Noto Sans', sans-serif";
+  const FAMILY = "system-ui, 'Segoe UI', 'Noto Sans', sans-serif",
+    FONT = `12px ${FAMILY}`,
+    CONDENSED = 1.25, // a word that is wider by at most this factor is condensed, not cut
+    MINIMUM_LETTERS = 7, // of a word that is cut in its middle
+    SMALL_FONT = `10px ${FAMILY}`;
 
   function mount(host, spec) {
     const canvas = host.appendChild(document.createElement("canvas")),
@@ -95,7 +99,12 @@ const surface = (() => {
   const widths = { plain: new Map(), bold: new Map() };
   function width(pen, text, bold) {
     const known = bold ? widths.bold : widths.plain;
-    if (!known.has(text)) known.set(text, pen.measureText(text).width);
+    if (!known.has(text)) {
+      pen.save();
+      pen.font = bold ? `600 ${FONT}` : FONT;
+      known.set(text, pen.measureText(text).width);
+      pen.restore();
+    }
     return known.get(text);
   }
 
@@ -119,5 +128,17 @@ const surface = (() => {
     pen.restore();
   }
 
-  return { mount, width, write };
+  // Write a word in a smaller font, condensed or cut in its middle if it is too wide.
+  function small(pen, text, x, y, room, ink) {
+    pen.save();
+    pen.font = SMALL_FONT;
+    pen.fillStyle = ink;
+    const wide = pen.measureText(text).width;
+    const letters = Math.floor(([...text].length * room) / wide);
+    if (wide <= room * CONDENSED) pen.fillText(text, x, y, room);
+    else if (letters >= MINIMUM_LETTERS) pen.fillText(base.middle(text, letters), x, y, room);
+    pen.restore();
+  }
+
+  return { mount, small, width, write };
 })();

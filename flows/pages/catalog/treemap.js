@@ -47,14 +47,16 @@ const treemap = (() => {
     return found;
   }
 
-  function layout(level, width, height) {
+  // All domains, or those inside the domain `zoom` of the coarsest level.
+  function layout(level, width, height, zoom) {
     const item = (node) => ({ node, size: tree.tokens(node) });
     const whole = { x: 0, y: 0, w: width, h: height },
       top = tree.levels[0];
     if (level === top) return { outer: [], inner: squarify(level.nodes.map(item), whole) };
-    const inside = new Map(top.nodes.map((node) => [node, []]));
+    const shown = zoom ? [zoom] : top.nodes;
+    const inside = new Map(shown.map((node) => [node, []]));
     for (const node of level.nodes) inside.get(tree.above(node, top))?.push(item(node));
-    const outer = squarify(top.nodes.map(item), whole).map((box) => ({
+    const outer = squarify(shown.map(item), whole).map((box) => ({
       ...box,
       head: box.w > 46 && box.h > 2.4 * HEAD ? HEAD : 0,
     }));
@@ -70,17 +72,26 @@ const treemap = (() => {
   }
 
   function label(pen, box, ink) {
-    const lines = Math.min(Math.floor((box.h - 4) / 15), 4);
-    if (box.w < 40 || lines < 1) return;
-    const words = [String(box.node.number), ...box.node.level.terms[box.node.i]];
-    words
+    const lines = Math.min(Math.floor((box.h - 4) / 15), 4),
+      room = box.w - 8;
+    if (box.w < 26 || lines < 1) return;
+    const terms = box.node.level.terms[box.node.i],
+      number = String(box.node.number),
+      whole = terms.filter((word) => surface.width(pen, word, true) <= room),
+      first = terms.length ? (whole.length ? [] : terms.slice(0, 1)) : [number];
+    // Only whole words. If none fits, the first one gets a smaller font and loses its middle.
+    if (!whole.length && first.length)
+      return surface.small(pen, first[0], box.x + 4, box.y + 11, room, ink);
+    whole
       .slice(0, lines)
       .forEach((word, i) =>
-        surface.write(pen, word, box.x + 5, box.y + 11 + 15 * i, box.w - 8, ink, i === 0),
+        surface.write(pen, word, box.x + 5, box.y + 11 + 15 * i, room, ink, i === 0),
       );
+    if (whole.length < lines)
+      surface.small(pen, number, box.x + 5, box.y + 11 + 15 * whole.length, room, ink);
   }
 
-  // `view` is the state of the page: { level, mode, scale, selected, read }.
+  // `view` is the state of the page: { level, mode, scale, selected, zoom, read }.
   function mount(host, view, open) {
     let boxes = { outer: [], inner: [] },
       laid = "";
@@ -102,9 +113,9 @@ const treemap = (() => {
       label: "Treemap of the domains by tokens.",
       height: (width) => Math.max(360, Math.min(620, width * 0.62)),
       paint(pen, width, height) {
-        const asked = [view.level.level, width, height].join();
+        const asked = [view.level.level, width, height, view.zoom?.name].join();
         // A change of colour does not move boxes.
-        if (asked !== laid) [boxes, laid] = [layout(view.level, width, height), asked];
+        if (asked !== laid) [boxes, laid] = [layout(view.level, width, height, view.zoom), asked];
         pen.clearRect(0, 0, width, height);
         for (const box of boxes.outer) {
           pen.fillStyle = base.css("--line");
@@ -112,7 +123,7 @@ const treemap = (() => {
           if (box.head)
             surface.write(
               pen,
-              tree.title({ ...box.node, name: String(box.node.number) }, 4),
+              tree.terms(box.node, 4) || `domain ${box.node.number}`,
               box.x + 5,
               box.y + 10,
               box.w - 10,

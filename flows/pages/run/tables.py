@@ -11,6 +11,7 @@ from flows.pages.run.summary import seed_groups, summarise
 from flows.pages.shared.markup import (
     Cell,
     escape_html,
+    explained,
     html_table,
     isolated,
     percent,
@@ -29,6 +30,13 @@ COLUMN_HEADINGS = {
     "rate": "Tokens per second",
     "data_share": "Waiting",
     "scoring_share": "Measuring",
+}
+MEANINGS = {
+    "mixer": "Method that chooses the mixture of domains.",
+    "general_loss": "Loss on held-out documents of the whole corpus.",
+    "repeats": "Sampled sequences divided by distinct sampled sequences.",
+    "data_share": "Share of the time spent waiting for data.",
+    "scoring_share": "Share of the time spent measuring the basis members and the target.",
 }
 LOSS_SETS = {
     "target_validation_loss": "target/validation",
@@ -57,7 +65,11 @@ def runs_table(runs: Sequence[RunFolder]) -> str:
             content = _number(name, row[name], run)
             cells.append(Cell(content, "best") if best else content)
         lines.append([f"{run_swatch(i)}{isolated(row['run'])}", *cells])
-    return html_table(["Run", *COLUMN_HEADINGS.values()], lines, text=(1,), name="runs")
+    headings = [
+        explained(heading, MEANINGS[name]) if name in MEANINGS else heading
+        for name, heading in COLUMN_HEADINGS.items()
+    ]
+    return html_table(["Run", *headings], lines, text=(1,), name="runs")
 
 
 def _number(name: str, value: float | None, run: RunFolder) -> str:

@@ -4,7 +4,7 @@
 // nodes.
 const base = (() => {
   const NAME = 60,
-    TITLE = 140; // maximum characters of a line and of the title of a tooltip
+    TITLE = 240; // maximum characters of a line and of the title of a tooltip
   const tip = document.getElementById("tip");
 
   const count = (n) => {
@@ -86,6 +86,29 @@ const base = (() => {
     tip.hidden = true;
   };
 
+  // A word with a tooltip on its meaning, like the function `explained` of the server side.
+  function explained(word, meaning) {
+    const node = document.createElement("abbr");
+    node.textContent = word;
+    node.tabIndex = 0;
+    node.setAttribute("aria-description", meaning);
+    return node;
+  }
+  const describe = (event) => {
+    const word = event.target.closest?.("abbr[aria-description]");
+    if (!word) return;
+    const box = word.getBoundingClientRect();
+    showTip(box.left, box.bottom - 8, word.getAttribute("aria-description"), []);
+  };
+  const left = (event) => {
+    if (event.target.closest?.("abbr[aria-description]")) hideTip();
+  };
+  for (const name of ["pointerover", "focusin"]) document.addEventListener(name, describe);
+  for (const name of ["pointerout", "focusout"]) document.addEventListener(name, left);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") left(event);
+  });
+
   // A chart that is explored with the arrow keys has the role of a slider, so that screen readers
   // announce the position.
   function walkable(node, label, last) {
@@ -149,6 +172,7 @@ const base = (() => {
   return {
     count,
     css,
+    explained,
     hideTip,
     legend,
     middle,

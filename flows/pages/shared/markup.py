@@ -50,6 +50,13 @@ def percent(share: float) -> str:
     return f"{share:.0%}" if share >= 0.1 or share == 0 else f"{share:.1%}"
 
 
+def explained(word: str, meaning: str) -> str:
+    """Return a word with a tooltip, which the pointer and the keyboard open."""
+    return (
+        f'<abbr tabindex="0" aria-description="{escape_html(meaning)}">{escape_html(word)}</abbr>'
+    )
+
+
 def run_swatch(run: int) -> str:
     """Return a square in the colour of a run."""
     return f'<span class="key k{run % 8}"></span>'
