@@ -135,6 +135,22 @@ def test_a_click_on_a_top_level_domain_zooms_into_it(chromium: Any, page: Path) 
         assert not button.is_visible()
 
 
+@pytest.mark.parametrize(("width", "is_open"), [(1400, True), (800, False)])
+def test_the_contents_lead_to_the_sections(
+    chromium: Any, page: Path, width: int, is_open: bool
+) -> None:
+    with opened(chromium, page, "domain=4/1", width=width) as tab:
+        links = tab.locator("#contents a")
+        assert links.first.is_visible() == is_open
+        if not is_open:
+            tab.locator("#contents summary").click()
+        assert links.all_text_contents() == tab.locator("main h2").all_text_contents()
+        links.last.click()
+        assert address(tab) == "#domain=4/1"
+        assert tab.evaluate("document.activeElement.textContent") == "Time per stage"
+        assert tab.evaluate("scrollY") > 0
+
+
 def test_words_are_explained_to_the_pointer_and_the_keyboard(chromium: Any, page: Path) -> None:
     with opened(chromium, page, "domain=4/1") as tab:
         word = tab.locator("#panel abbr", has_text="radius")
@@ -151,6 +167,7 @@ def test_words_are_explained_to_the_pointer_and_the_keyboard(chromium: Any, page
 def test_the_page_can_be_used_with_the_keyboard(chromium: Any, page: Path) -> None:
     with opened(chromium, page) as tab:
         assert unnamed(tab) == []
+        tab.locator("#contents a").last.focus()
         for place in ("#search", "#level", "#colour", "#treemap canvas", "#map canvas"):
             tab.keyboard.press("Tab")
             assert tab.evaluate(

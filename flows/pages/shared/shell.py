@@ -40,6 +40,7 @@ def assemble(
     inlined = [
         *(asset(SHARED, name) for name in ("base.js", *shared)),
         *(asset(package, name) for name in scripts),
+        asset(SHARED, "contents.js"),
     ]
     shell = {
         "policy": policy(style, inlined, live),
