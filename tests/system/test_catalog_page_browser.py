@@ -109,61 +109,6 @@ def test_the_mouse_shows_tooltips_and_opens_domains(chromium: Any, page: Path) -
         assert text(tab, "#panel h3") == "socket Domain 1 of level 4"
 
 
-def test_a_click_on_a_top_level_domain_zooms_into_it(chromium: Any, page: Path) -> None:
-    with opened(chromium, page) as tab:
-        canvas, button = tab.locator("#treemap canvas"), tab.locator("#zoom")
-        assert not button.is_visible()
-        whole = painted(tab)
-
-        def last() -> str | None:
-            canvas.focus()
-            tab.keyboard.press("End")
-            return canvas.get_attribute("aria-valuemax")
-
-        assert last() == "3"
-        canvas.click(position={"x": 60, "y": 6})  # the title of 2/1, the larger one
-        assert address(tab) == "#domain=2/1"
-        assert (button.text_content(), last()) == ("Show all domains (Escape)", "1")
-        tab.keyboard.press("Escape")
-        assert (button.text_content(), last()) == ("Zoom into socket", "3")
-        button.click()
-        assert last() == "1"
-        assert painted(tab) != whole
-        button.click()
-        assert last() == "3"
-        tab.select_option("#level", label="2 domains")
-        assert not button.is_visible()
-
-
-@pytest.mark.parametrize(("width", "is_open"), [(1400, True), (800, False)])
-def test_the_contents_lead_to_the_sections(
-    chromium: Any, page: Path, width: int, is_open: bool
-) -> None:
-    with opened(chromium, page, "domain=4/1", width=width) as tab:
-        links = tab.locator("#contents a")
-        assert links.first.is_visible() == is_open
-        if not is_open:
-            tab.locator("#contents summary").click()
-        assert links.all_text_contents() == tab.locator("main h2").all_text_contents()
-        links.last.click()
-        assert address(tab) == "#domain=4/1"
-        assert tab.evaluate("document.activeElement.textContent") == "Time per stage"
-        assert tab.evaluate("scrollY") > 0
-
-
-def test_words_are_explained_to_the_pointer_and_the_keyboard(chromium: Any, page: Path) -> None:
-    with opened(chromium, page, "domain=4/1") as tab:
-        word = tab.locator("#panel abbr", has_text="radius")
-        word.hover()
-        assert text(tab, "#tip").startswith("Root mean square distance")
-        tab.mouse.move(5, 5)
-        assert not tab.locator("#tip").is_visible()
-        word.focus()
-        assert tab.locator("#tip").is_visible()
-        tab.keyboard.press("Escape")
-        assert not tab.locator("#tip").is_visible()
-
-
 def test_the_page_can_be_used_with_the_keyboard(chromium: Any, page: Path) -> None:
     with opened(chromium, page) as tab:
         assert unnamed(tab) == []

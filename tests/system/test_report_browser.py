@@ -50,7 +50,7 @@ def shown(tab: Any) -> str:
 
 
 def titles(tab: Any) -> list[str]:
-    return tab.locator("main h3").all_text_contents()
+    return tab.locator("main h3 > bdi").all_text_contents()
 
 
 def test_all_records_of_a_real_run_have_charts(

@@ -40,7 +40,7 @@ const lines = (() => {
   // top, zero, rules, labels (names next to the curves), legend (names below the chart if there is
   // no room next to the curves).
   function panel(host, spec) {
-    charts.heading(host, spec.title);
+    charts.download(charts.heading(host, spec.title), spec);
     const all = spec.series.flatMap((s) => s.points).filter((p) => p[1] !== null);
     if (!all.length) return charts.paragraph(host, "Not measured yet.");
     const values = all.flatMap((p) => [p[1] - (p[2] ?? 0), p[1] + (p[2] ?? 0)]);
@@ -64,7 +64,7 @@ const lines = (() => {
       yTitle: spec.yTitle || "",
       yFormat: format,
       rules: spec.rules,
-      label: `${spec.title} by training tokens`,
+      label: `${spec.title} by ${spec.xTitle || "training tokens"}`,
     });
     for (const s of spec.series) {
       let pen = "M";
@@ -128,7 +128,7 @@ const lines = (() => {
       }));
       return {
         title:
-          `${base.count(stops[i])} ${spec.xTitle || "tokens"}` +
+          `${base.count(stops[i])} ${(spec.xTitle || "tokens").replace("training ", "")}` +
           (spec.yTitle ? `, ${spec.yTitle}` : ""),
         rows,
       };

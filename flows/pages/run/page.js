@@ -13,14 +13,16 @@
     dashes: dashes(i),
     hidden: saved.hidden?.includes(run.label) ?? false,
   }));
-  const state = { bits: saved.bits ?? false };
+  const UNITS = { nats: "nats per token", bits: "bits per byte", perplexity: "perplexity" };
+  const state = { unit: saved.unit in UNITS ? saved.unit : "nats", axis: saved.axis ?? 0 };
   const { mount, redrawAll } = charts;
 
   const remember = () =>
     history.replaceState(
       {
         hidden: runs.filter((run) => run.hidden).map((run) => run.label),
-        bits: state.bits,
+        unit: state.unit,
+        axis: state.axis,
         filter: byId("filter").value,
       },
       "",
@@ -41,26 +43,46 @@
   const several = runs.length > 1;
 
   // [value, error] of [loss, error, bits] in the chosen unit. Unknown values are null.
-  const inUnit = ([loss, error, bits]) =>
-    !state.bits
-      ? [loss, error]
-      : bits === null
-        ? [null, null]
-        : [bits, error === null ? null : (error * bits) / loss];
-  const unit = () => (state.bits ? "bits per byte" : "nats per token");
+  function inUnit([loss, error, bits]) {
+    if (state.unit === "nats") return [loss, error];
+    if (state.unit === "perplexity")
+      return [Math.exp(loss), error === null ? null : error * Math.exp(loss)];
+    return bits === null ? [null, null] : [bits, error === null ? null : (error * bits) / loss];
+  }
+  const unit = () => UNITS[state.unit];
+  // The upper end of a panel in the chosen unit, or null.
+  function top([nats, bits]) {
+    if (state.unit === "bits") return bits;
+    return nats !== null && state.unit === "perplexity" ? Math.exp(nats) : nats;
+  }
+
+  // The horizontal axis: training tokens, steps or seconds, by column of a run's progress.
+  const AXES = ["training tokens", "steps", "seconds"];
+  const hasAxis = (axis) =>
+    !axis || runs.every((run) => run.progress.length > 1 && run.progress.at(-1)[axis] !== null);
+  if (!hasAxis(state.axis)) state.axis = 0;
+  function onAxis(run, tokens) {
+    if (!state.axis || tokens === null) return tokens;
+    const rows = runs[run].progress,
+      next = rows.findIndex((row) => row[0] >= tokens);
+    if (next <= 0) return rows[next === 0 ? 0 : rows.length - 1][state.axis];
+    const [low, high] = [rows[next - 1], rows[next]],
+      part = (tokens - low[0]) / (high[0] - low[0]);
+    return low[state.axis] + part * (high[state.axis] - low[state.axis]);
+  }
 
   function losses(host, panel) {
     const isAccuracy = panel.unit === "accuracy";
     const series = of(panel.series).map((s) =>
       styled(
         s,
-        s.points.map(([x, ...y]) => [x, ...(isAccuracy ? y : inUnit(y))]),
+        s.points.map(([x, ...y]) => [onAxis(s.run, x), ...(isAccuracy ? y : inUnit(y))]),
       ),
     );
     const begins = [
       ...new Set(
         of(panel.series)
-          .map((s) => s.boundary)
+          .map((s) => onAxis(s.run, s.boundary))
           .filter((b) => b !== null),
       ),
     ];
@@ -69,7 +91,8 @@
       series,
       labels: several,
       rules: begins.map((b, i) => [b, i ? "" : "fine-tuning"]),
-      top: panel.top[state.bits ? 1 : 0],
+      top: top(panel.top),
+      xTitle: AXES[state.axis],
       yTitle: isAccuracy ? "accuracy" : unit(),
       ...(isAccuracy ? { format: base.share, read: base.share, zero: true } : {}),
     });
@@ -106,7 +129,13 @@
       height: 210,
       yTitle: panel.unit,
       zero: panel.style !== "number",
-      series: of(panel.series).map((s) => styled(s, s.points)),
+      xTitle: AXES[state.axis],
+      series: of(panel.series).map((s) =>
+        styled(
+          s,
+          s.points.map(([x, ...y]) => [onAxis(s.run, x), ...y]),
+        ),
+      ),
       ...STYLES[panel.style],
     });
   }
@@ -136,17 +165,20 @@
     const known = data.losses.some(
       (p) => p.unit === "loss" && p.series.some((s) => s.points.some((point) => point[3] !== null)),
     );
-    if (known)
-      for (const bits of [false, true])
-        button(
-          byId("units"),
-          bits ? "bits per byte" : "nats per token",
-          state.bits === bits,
-          () => {
-            state.bits = bits;
-            chosen();
-          },
-        );
+    for (const [name, words] of Object.entries(UNITS))
+      if (name !== "bits" || known)
+        button(byId("units"), words, state.unit === name, () => {
+          state.unit = name;
+          chosen();
+        });
+    byId("axes").replaceChildren();
+    const axes = AXES.map((words, axis) => ({ words, axis })).filter(({ axis }) => hasAxis(axis));
+    if (axes.length > 1)
+      for (const { words, axis } of axes)
+        button(byId("axes"), words, state.axis === axis, () => {
+          state.axis = axis;
+          chosen();
+        });
   }
 
   // Colours of the visible runs, for charts without names next to the curves.

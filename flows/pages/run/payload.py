@@ -9,10 +9,10 @@ from jaxtyping import Float
 from flows.pages.run.domains import Domains
 from flows.pages.run.losses import final_panels, final_sets, loss_panels
 from flows.pages.run.mixture import drawn_domains
-from flows.pages.run.run_folder import RunFolder
+from flows.pages.run.run_folder import RunFolder, number
 from flows.pages.run.speed import speed_panels
 from flows.pages.run.weights import weights_charts
-from flows.pages.shared.numbers import json_numbers
+from flows.pages.shared.numbers import json_numbers, thin_points
 
 MAXIMUM_TABLE_DOMAINS = 3_000  # those with the largest shares are kept
 
@@ -20,7 +20,9 @@ MAXIMUM_TABLE_DOMAINS = 3_000  # those with the largest shares are kept
 def run_page_data(runs: Sequence[RunFolder], domains: Domains | None) -> dict[str, Any]:
     """Return all data of the page. Numbers have six significant digits, and NaN becomes null."""
     return {
-        "runs": [{"label": run.label, "mixer": run.mixer} for run in runs],
+        "runs": [
+            {"label": run.label, "mixer": run.mixer, "progress": _progress(run)} for run in runs
+        ],
         "losses": loss_panels(runs),
         "finals": final_panels(final_sets(runs, domains)),
         "weights": weights_charts(runs, domains),
@@ -28,6 +30,20 @@ def run_page_data(runs: Sequence[RunFolder], domains: Domains | None) -> dict[st
         "speed": speed_panels(runs),
         "domains": None if domains is None else domain_rows(runs, domains),
     }
+
+
+def _progress(run: RunFolder) -> list[Any]:
+    """Return points [tokens, steps, seconds] in the order of training, seconds None if unknown."""
+    steps, tokens = run.progress()
+    timed = [
+        (float(record["step"]), spent)
+        for record in run.of_kind("train")
+        if (spent := number(record, "seconds")) is not None
+    ]
+    timed.sort()
+    known = np.array([(0.0, 0.0), *timed])
+    seconds = np.interp(steps, *known.T) if timed else np.full(len(steps), np.nan)
+    return json_numbers(thin_points(np.column_stack([tokens, steps, seconds])))
 
 
 def domain_rows(runs: Sequence[RunFolder], domains: Domains) -> dict[str, Any]:

@@ -198,9 +198,36 @@ const charts = (() => {
   }
 
   function heading(host, text) {
-    host
-      .appendChild(document.createElement("h3"))
-      .appendChild(document.createElement("bdi")).textContent = text;
+    const title = host.appendChild(document.createElement("h3"));
+    title.appendChild(document.createElement("bdi")).textContent = text;
+    return title;
+  }
+
+  // A cell of a CSV file. A name that a spreadsheet would evaluate as a formula gets an apostrophe.
+  function cell(value) {
+    if (value === null || value === undefined) return "";
+    if (typeof value === "number") return String(value);
+    const safe = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
+    return `"${safe.replaceAll('"', '""')}"`;
+  }
+
+  // A link that saves the points of a chart as CSV, with a row per point.
+  function download(title, spec) {
+    if (!spec.series.some((s) => s.points.length)) return;
+    const link = title.appendChild(document.createElement("a"));
+    link.className = "download";
+    link.textContent = "CSV";
+    link.href = "#";
+    link.download = `${spec.title.replace(/[^\w]+/g, "-").slice(0, 60)}.csv`;
+    link.setAttribute("aria-label", `Save the points of ${spec.title} as CSV`);
+    link.addEventListener("click", () => {
+      const rows = spec.series.flatMap((s) =>
+        s.points.map(([x, y, error]) => [s.name, x, y, error]),
+      );
+      const head = ["series", spec.xTitle || "training tokens", spec.yTitle || "value", "error"];
+      const text = [head, ...rows].map((row) => row.map(cell).join(",")).join("\r\n");
+      link.href = `data:text/csv;charset=utf-8,${encodeURIComponent(text.toWellFormed())}`;
+    });
   }
 
   function paragraph(host, text) {
@@ -214,6 +241,7 @@ const charts = (() => {
     LABELS_FROM,
     aligned,
     decimals,
+    download,
     frame,
     heading,
     hover,
