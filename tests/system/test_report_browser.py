@@ -72,7 +72,9 @@ def test_all_records_of_a_real_run_have_charts(
             ),
             *("Gradient norm before clipping", "Samples redirected by bounds"),
         ]
-        assert tab.locator(".errors").count() >= 8  # losses, scores, dots
+        assert tab.locator(".errors").count() >= 4  # losses, dots
+        assert tab.locator(".score").count() >= 8  # updates of four members
+        assert 0 < tab.locator(".score.unclear").count() < tab.locator(".score").count()
         assert "fine-tuning" in tab.locator("#losses text").all_text_contents()
         assert "before fine-tuning" in shown(tab)
         assert unnamed(tab) == []

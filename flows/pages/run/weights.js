@@ -108,6 +108,68 @@ const weights = (() => {
     });
   }
 
+  // Scores as cells: a row per member, a column per update. Orange is positive, blue negative, and
+  // cells within two standard errors of zero have a third of the opacity.
+  function scores(host, w, panel) {
+    const rows = panel.series.map(([values, errors], k) => ({ name: w.names[k], values, errors }));
+    const ends = panel.tokens.map((at, i) => (i ? (panel.tokens[i - 1] + at) / 2 : 0));
+    const last = Math.max(w.end, panel.tokens.at(-1));
+    const most = Math.max(...rows.flatMap((row) => row.values.map((v) => Math.abs(v ?? 0))), 1e-12);
+    const characters = Math.max(...rows.map((row) => [...row.name].length));
+    const left = Math.min(16 + 7 * characters, Math.max(90, host.clientWidth * 0.4)),
+      tall = 24;
+    const title = charts.heading(host, panel.title);
+    const series = rows.map((row) => ({
+      name: row.name,
+      points: row.values.map((v, i) => [panel.tokens[i], v, row.errors?.[i]]),
+    }));
+    charts.download(title, { title: panel.title, yTitle: panel.unit, series });
+    const chart = charts.frame(host, {
+      height: 70 + tall * rows.length,
+      left,
+      x: [0, last],
+      y: [0, 1],
+      yTicks: [],
+      yFormat: String,
+      xTitle: "training tokens",
+      yTitle: panel.unit,
+      label: `${panel.title} of ${w.run}, one row per member`,
+    });
+    rows.forEach((row, k) => {
+      const y = chart.box.top + tall * k;
+      const name = { class: "member", x: left - 8, y: y + tall / 2 + 4, "text-anchor": "end" };
+      charts.svg(chart.root, "text", name, base.short(row.name, Math.floor((left - 16) / 7)));
+      row.values.forEach((v, i) => {
+        if (v === null) return;
+        const from = chart.X(ends[i]),
+          unclear = row.errors?.[i] > 0 && Math.abs(v) <= 2 * row.errors[i];
+        charts.svg(chart.plot, "rect", {
+          class: unclear ? "score unclear" : "score",
+          x: from,
+          y: y + 1,
+          width: Math.max(chart.X(ends[i + 1] ?? last) - from - 0.5, 0.5),
+          height: tall - 2,
+          fill: v < 0 ? "var(--s0)" : "var(--s1)",
+          opacity: (Math.max(Math.abs(v) / most, 0.08) * (unclear ? 0.33 : 1)).toFixed(3),
+        });
+      });
+    });
+    const read = (v) => String(+v.toPrecision(3));
+    charts.hover(chart, panel.tokens.map(chart.X), (i) => ({
+      title: `${base.count(panel.tokens[i])} tokens, ${panel.unit}`,
+      rows: rows
+        .filter((row) => row.values[i] !== null)
+        .map((row) => ({
+          name: row.name,
+          value: read(row.values[i]) + (row.errors?.[i] ? ` ± ${read(row.errors[i])}` : ""),
+        })),
+    }));
+    charts.paragraph(
+      host,
+      "Orange is positive, blue is negative. Pale cells are within two standard errors of zero.",
+    );
+  }
+
   // Colours follow the square root of the share, because most shares are small.
   function scale() {
     const colours = base.ramp();
@@ -215,7 +277,9 @@ const weights = (() => {
     );
     if (w.effective_domains)
       mount(part(effects), (place) => effective(place, w, w.effective_domains, "domains"));
-    for (const panel of w.measured) mount(part(panels), (place) => measured(place, w, panel));
+    for (const panel of w.measured) mount(part(panels), (place) =>
+        (panel.title === "Scores" ? scores : measured)(place, w, panel),
+      );
     if (!w.measured.length) return;
     base.legend(
       host,
