@@ -14,7 +14,7 @@ MEASURE_HEADINGS = {
     "purity": "Purity with the labels",
 }
 
-MEANINGS = {
+MEASURE_MEANINGS = {
     "effective_domains": "Number of equally large domains with the same entropy as the level.",
     "largest_by_mean": "Documents of the largest domain divided by the mean over the domains.",
     "nmi": "Normalised mutual information of domains and labels. 1 is perfect agreement.",
@@ -37,8 +37,8 @@ def levels_table(catalog: Catalog) -> str:
         for level, values in measures_of.items()
     ]
     headings = [
-        explained(MEASURE_HEADINGS[name], MEANINGS[name])
-        if name in MEANINGS
+        explained(MEASURE_HEADINGS[name], MEASURE_MEANINGS[name])
+        if name in MEASURE_MEANINGS
         else MEASURE_HEADINGS[name]
         for name in measures
     ]

@@ -31,7 +31,7 @@ COLUMN_HEADINGS = {
     "data_share": "Waiting",
     "scoring_share": "Measuring",
 }
-MEANINGS = {
+COLUMN_MEANINGS = {
     "mixer": "Method that chooses the mixture of domains.",
     "general_loss": "Loss on held-out documents of the whole corpus.",
     "repeats": "Sampled sequences divided by distinct sampled sequences.",
@@ -66,7 +66,7 @@ def runs_table(runs: Sequence[RunFolder]) -> str:
             cells.append(Cell(content, "best") if best else content)
         lines.append([f"{run_swatch(i)}{isolated(row['run'])}", *cells])
     headings = [
-        explained(heading, MEANINGS[name]) if name in MEANINGS else heading
+        explained(heading, COLUMN_MEANINGS[name]) if name in COLUMN_MEANINGS else heading
         for name, heading in COLUMN_HEADINGS.items()
     ]
     return html_table(["Run", *headings], lines, text=(1,), name="runs")

@@ -17,7 +17,7 @@ from flows.pages.run.run_folder import TEST, VALIDATION, Measurement, RunFolder
 from flows.pages.run.summary import summarise
 from flows.pages.shared.markup import escape_html, isolated, short_number
 
-MAXIMUM_NAMES = 4  # of targets or catalogs in a title, and of runs in the summary
+MAXIMUM_LISTED = 4  # of targets or catalogs in a title, and of runs in the summary
 VISIBLE_DIFFERENCE = 0.0005  # in nats per token. Smaller ones are not visible in what is printed
 NUMERALS = ("Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
 
@@ -38,7 +38,7 @@ def title(runs: Sequence[RunFolder]) -> str:
 def _listed(noun: str, names: Sequence[str]) -> str:
     """Return a noun with distinct names, such as `targets law and code`, or nothing."""
     distinct = list(dict.fromkeys(names))
-    shown = ", ".join(distinct[:MAXIMUM_NAMES]) + (", …" if len(distinct) > MAXIMUM_NAMES else "")
+    shown = ", ".join(distinct[:MAXIMUM_LISTED]) + (", …" if len(distinct) > MAXIMUM_LISTED else "")
     return f"{noun}{'s' if len(distinct) > 1 else ''} {shown}" if distinct else ""
 
 
@@ -89,8 +89,10 @@ def _compared(target: str, compared: Sequence[Gain]) -> list[str]:
     where = f"on {best.split.removeprefix('target/')} text of the target {isolated(target)}"
     found = [f"{_difference(best)} {where}{_levels(best)}. {_certainty(best)}"]
     if others:
-        shown = "; ".join(_difference(other) for other in others[:MAXIMUM_NAMES])
-        more = f"; {len(others) - MAXIMUM_NAMES} more below" if len(others) > MAXIMUM_NAMES else ""
+        shown = "; ".join(_difference(other) for other in others[:MAXIMUM_LISTED])
+        more = (
+            f"; {len(others) - MAXIMUM_LISTED} more below" if len(others) > MAXIMUM_LISTED else ""
+        )
         found.append(f"{shown}{more}.")
     return found
 
