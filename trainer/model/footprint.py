@@ -21,7 +21,7 @@ _STEP_BYTES = 4  # AdamW's count of steps, per tensor
 
 
 class Footprint(BaseModel):
-    """What a training needs on a number of processes."""
+    """Requirements of a training on a number of processes."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
