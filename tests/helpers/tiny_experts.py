@@ -45,12 +45,14 @@ _OWN = {
 }
 
 
-def tiny_experts(architecture: str = "olmoe", *, noise: float = 0.1) -> PreTrainedModel:
+def tiny_experts(
+    architecture: str = "olmoe", *, noise: float = 0.1, **sizes: int
+) -> PreTrainedModel:
     """Return a model with four experts per layer, of which a token uses two.
 
-    Noise is added to every parameter.
+    Noise is added to every parameter. The config is changed by `sizes`.
     """
-    config = AutoConfig.for_model(architecture, **{**_SIZES, **_OWN[architecture]})
+    config = AutoConfig.for_model(architecture, **{**_SIZES, **_OWN[architecture], **sizes})
     with torch.random.fork_rng():
         torch.random.manual_seed(0)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
