@@ -151,6 +151,8 @@ def test_a_run_resumes_bit_for_bit(
     assert steps == list(range(1, 15))
 
 
+# torch may report workers that were still reading ahead when their loader is dropped.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_workers_of_a_loader_give_the_same_batches(
     finished: tuple[Path, Loop], catalog: Path, tmp_path: Path
 ) -> None:
