@@ -53,7 +53,7 @@ Apply = Callable[[torch.optim.Optimizer, int], None]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What remains of a recipe for a given model."""
+    """A training recipe: its optimizer, clipping and z-loss."""
 
     build: Callable[[PreTrainedModel, int, float], tuple[torch.optim.Optimizer, Apply]]
     """Function of the model, the number of steps and the factor of rates. It returns the optimizer

@@ -28,7 +28,7 @@ from flows.cli.options import (
     examples,
 )
 from flows.cli.output import print_json, stdout_for_json
-from flows.cli.prefect import PrefectOption, prefect_if_chosen, uses_prefect
+from flows.cli.prefect import PrefectOption, prefect_server_if, uses_prefect
 from flows.cli.scale import (
     DevicesOption,
     EncoderRateOption,
@@ -121,11 +121,11 @@ def build_command(
 
     settings = load(Build, config, overrides or ())
     ray = chosen_cluster(runner, workers, cluster)
-    uses_prefect(prefect)  # before imports that take seconds
+    in_prefect = uses_prefect(prefect)  # before imports that take seconds
     from pipeline.run import check_request
 
     check_request(settings)  # reports mistakes before Prefect starts
-    with stdout_for_json(as_json), prefect_if_chosen(prefect) as in_prefect:
+    with stdout_for_json(as_json), prefect_server_if(in_prefect):
         if in_prefect:
             from flows.build import build as flow
 
@@ -170,11 +170,11 @@ def add_command(
 
     addition = load(Addition, config, overrides or ())
     ray = chosen_cluster(runner, workers, cluster)
-    uses_prefect(prefect)  # before imports that take seconds
+    in_prefect = uses_prefect(prefect)  # before imports that take seconds
     from pipeline.add import check_addition
 
     check_addition(catalog, addition)  # reports mistakes before Prefect starts
-    with stdout_for_json(as_json), prefect_if_chosen(prefect) as in_prefect:
+    with stdout_for_json(as_json), prefect_server_if(in_prefect):
         if in_prefect:
             from flows.build import add as flow
 

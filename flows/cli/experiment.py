@@ -7,7 +7,7 @@ import typer
 
 from flows.cli.options import TRAIN, ConfigArgument, JsonOption, TrainSetOption, examples
 from flows.cli.output import print_json, stdout_for_json
-from flows.cli.prefect import PrefectOption, prefect_if_chosen, uses_prefect
+from flows.cli.prefect import PrefectOption, prefect_server_if, uses_prefect
 from flows.cli.train import ProcessesOption
 
 experiment_commands = typer.Typer()
@@ -61,12 +61,12 @@ def experiment_command(
     recipe = open_recipe(
         config, variants or (), {k: v for k, v in chosen.items() if v}, overrides or ()
     )
-    uses_prefect(prefect)
+    in_prefect = uses_prefect(prefect)
     with stdout_for_json(as_json):
         from flows.experiment_runs import checked_runs
 
         runs = [run.config.folder for run in checked_runs(recipe)]
-        with prefect_if_chosen(prefect) as in_prefect:
+        with prefect_server_if(in_prefect):
             if in_prefect:
                 from flows.experiment import experiment as flow
 

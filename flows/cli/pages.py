@@ -11,7 +11,7 @@ from flows.cli import complete
 from flows.cli.folders import holds_run
 from flows.cli.options import LOOK, START, JsonOption, examples
 from flows.cli.output import print_json, stdout_for_json
-from flows.cli.prefect import PrefectOption, prefect_if_chosen
+from flows.cli.prefect import PrefectOption, prefect_server_if, uses_prefect
 
 pages_commands = typer.Typer()
 start_commands = typer.Typer()
@@ -38,7 +38,8 @@ def demo_command(
 
     Takes a few minutes.
     """
-    with stdout_for_json(as_json), prefect_if_chosen(prefect) as in_prefect:
+    in_prefect = uses_prefect(prefect)
+    with stdout_for_json(as_json), prefect_server_if(in_prefect):
         from flows.cli.demo import VARIANTS, run_demo
 
         if in_prefect:

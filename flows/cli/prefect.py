@@ -1,7 +1,6 @@
 """The option `--prefect`, and whether a command runs as a Prefect flow."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Annotated
 
@@ -18,26 +17,6 @@ PrefectOption = Annotated[
         "Otherwise a temporary one is started, which takes about ten seconds.",
     ),
 ]
-
-
-@contextmanager
-def prefect_if_chosen(option: bool) -> Iterator[bool]:
-    """Yield whether the block runs flows of Prefect. If so, it has a server.
-
-    Args:
-        option: The value of `--prefect`.
-
-    Raises:
-        UserError: Prefect is not installed, cannot work in this environment, or its server does not
-            answer.
-    """
-    if not uses_prefect(option):
-        yield False
-        return
-    from flows.prefect_server import private_server
-
-    with private_server():
-        yield True
 
 
 def uses_prefect(option: bool) -> bool:
@@ -63,3 +42,19 @@ def uses_prefect(option: bool) -> bool:
 
     check_named_server()
     return True
+
+
+def prefect_server_if(in_prefect: bool) -> AbstractContextManager[None]:
+    """Return a block with a Prefect server for flows, or one that does nothing.
+
+    Args:
+        in_prefect: The result of `uses_prefect`.
+
+    Raises:
+        UserError: Prefect cannot work in this environment, or its server does not answer.
+    """
+    if not in_prefect:
+        return nullcontext()
+    from flows.prefect_server import private_server
+
+    return private_server()

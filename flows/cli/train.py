@@ -10,7 +10,7 @@ import typer
 from flows.cli import complete
 from flows.cli.options import TRAIN, ConfigArgument, JsonOption, TrainSetOption, examples
 from flows.cli.output import print_json, stdout_for_json
-from flows.cli.prefect import PrefectOption, prefect_if_chosen
+from flows.cli.prefect import PrefectOption, prefect_server_if, uses_prefect
 
 if TYPE_CHECKING:
     from flows.nodes import Nodes
@@ -204,7 +204,8 @@ def _train(
         _print_result(settings, as_json)
         return
     changes = cast("tuple[AcceptableChange, ...]", tuple(change.value for change in accept or ()))
-    with stdout_for_json(as_json), prefect_if_chosen(prefect) as in_prefect:
+    in_prefect = uses_prefect(prefect)
+    with stdout_for_json(as_json), prefect_server_if(in_prefect):
         if in_prefect:
             from flows.train import train as flow
 
